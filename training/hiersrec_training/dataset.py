@@ -1,0 +1,308 @@
+"""The dataset folder: what ``prepare`` writes and ``train`` and ``evaluate`` read.
+
+    dataset.json        schema version, id types, levels, settings, counts, fingerprint of the tables
+    items.parquet       one row an item: id, category, extra_categories, clicks, title, text, number:<name>…
+    categories.parquet  one row a category: level, index, parent, id, name
+    train.parquet       one row a session, in order of time: items (indices into items.parquet), time
+    valid.parquet       the end of the training part
+    test.parquet        what came after
+
+A category tree is padded to one depth L (an item on an inner node gets a leaf that repeats the node), so that every
+level splits the catalogue into whole parts. The index of a category within its level follows a depth-first walk, so
+that a category of any level covers one contiguous range of leaf indices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from hiersrec_sdk.errors import DataError
+
+SCHEMA_VERSION = 1
+PARTS = ("train", "valid", "test")
+NUMBER_PREFIX = "number:"
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """Sessions of item indices, end to end.
+
+    ``items`` int32 [clicks], ``offsets`` int64 [sessions + 1], ``time`` int64 [sessions] (seconds, of the last click)
+    or None where the log has no time.
+    """
+
+    items: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    time: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> NDArray[np.int32]:
+        return self.items[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """int64 [sessions]: clicks of each session."""
+        return np.diff(self.offsets)
+
+    @property
+    def cases(self) -> int:
+        """Prefixes that have a next click: the cases of training and evaluation."""
+        return int(np.maximum(self.lengths - 1, 0).sum())
+
+    def then(self, later: Sessions) -> Sessions:
+        """These sessions followed by ``later``."""
+        time = None
+        if self.time is not None and later.time is not None:
+            time = np.concatenate([self.time, later.time])
+        return Sessions(
+            np.concatenate([self.items, later.items]),
+            np.concatenate([self.offsets, later.offsets[1:] + self.offsets[-1]]),
+            time,
+        )
+
+    @classmethod
+    def from_frame(cls, frame: pl.DataFrame) -> Sessions:
+        """From a frame with a list column ``items`` and a column ``time``."""
+        lengths = frame["items"].list.len().to_numpy()
+        items = frame["items"].explode(empty_as_null=False).cast(pl.Int32).to_numpy()
+        time = None if frame["time"].null_count() else frame["time"].to_numpy().astype(np.int64)
+        return cls(items, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), time)
+
+    def to_frame(self) -> pl.DataFrame:
+        """The inverse of :meth:`from_frame`."""
+        clicks = pl.DataFrame(
+            {"session": np.repeat(np.arange(len(self), dtype=np.int64), self.lengths), "items": self.items}
+        )
+        frame = clicks.group_by("session", maintain_order=True).agg("items")
+        time = pl.Series("time", self.time if self.time is not None else [None] * len(self), dtype=pl.Int64)
+        return frame.select("items").with_columns(time)
+
+
+@dataclass(frozen=True)
+class CategoryTree:
+    """A tree of equal depth. Lists run over the levels, the top level first.
+
+    ``ids[l]``: the shop's own ids (ints or strings) of the categories of level l; ``parents[l]`` int32: index in
+    level l - 1 (-1 at the top); ``names[l]``: readable names, or None.
+    """
+
+    ids: list[list[int | str]]
+    parents: list[NDArray[np.int32]]
+    names: list[list[str]] | None = None
+
+    @property
+    def sizes(self) -> list[int]:
+        """Categories of each level."""
+        return [len(level) for level in self.ids]
+
+    @property
+    def depth(self) -> int:
+        return len(self.ids)
+
+    def paths(self) -> NDArray[np.int32]:
+        """int32 [leaves, depth]: the index of each leaf's ancestor at every level."""
+        path = np.arange(self.sizes[-1], dtype=np.int32)
+        columns = [path]
+        for parents in reversed(self.parents[1:]):
+            path = parents[path]
+            columns.append(path)
+        return np.stack(columns[::-1], axis=1).astype(np.int32)
+
+    def check(self) -> None:
+        """Raise :class:`DataError` where the depth-first order does not hold."""
+        for level, parents in enumerate(self.parents):
+            if len(parents) != len(self.ids[level]):
+                raise DataError(f"category level {level}: {len(self.ids[level])} ids, {len(parents)} parents")
+            if level and (np.any(np.diff(parents) < 0) or parents[0] < 0 or parents[-1] >= self.sizes[level - 1]):
+                raise DataError(f"category level {level} is not in depth-first order")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared data set. Item index = row of every item array.
+
+    ``item_ids``: int64 or string series [items]; ``category`` int32 [items]: leaf index; ``extra_categories``: for
+    each item the other leaf indices it is listed in; ``clicks`` int64 [items]: clicks in training and validation part;
+    ``title`` and ``text``: string series with nulls (title to show, text to learn from); ``numbers``: float64 [items]
+    by name, NaN where missing.
+    """
+
+    item_ids: pl.Series
+    category: NDArray[np.int32]
+    extra_categories: list[list[int]]
+    clicks: NDArray[np.int64]
+    title: pl.Series
+    text: pl.Series
+    numbers: dict[str, NDArray[np.float64]]
+    tree: CategoryTree
+    train: Sessions
+    valid: Sessions
+    test: Sessions
+    settings: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    @property
+    def items(self) -> int:
+        """Number of items."""
+        return len(self.category)
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """The figures a person compares with the literature."""
+        return {
+            "items": self.items,
+            "categories": self.tree.sizes,
+            "train_sessions": len(self.train),
+            "valid_sessions": len(self.valid),
+            "test_sessions": len(self.test),
+            "train_cases": self.train.cases,
+            "valid_cases": self.valid.cases,
+            "test_cases": self.test.cases,
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the folder ``path``, all or nothing: a folder beside it, renamed at the end.
+
+        Raises:
+            DataError: the path exists, or it cannot be written.
+        """
+        if path.exists():
+            raise DataError(f"{path} exists already; choose another folder or remove it")
+        self.tree.check()
+        part = path.with_name(f"{path.name}.part-{os.getpid()}")
+        try:
+            part.mkdir(parents=True)
+            frames = {"items": self._item_frame(), "categories": self._category_frame()}
+            frames |= {name: getattr(self, name).to_frame() for name in PARTS}
+            for name, frame in frames.items():
+                frame.write_parquet(part / f"{name}.parquet")
+            strings = {str: "string", int: "int64"}
+            about = {
+                "format": "hiersrec-dataset",
+                "schema_version": SCHEMA_VERSION,
+                "item_id_type": "string" if self.item_ids.dtype == pl.String else "int64",
+                "category_id_type": strings[type(self.tree.ids[-1][0])],
+                "numbers": list(self.numbers),
+                "counts": self.counts,
+                "settings": self.settings,
+                "fingerprint": _fingerprint(part, list(frames)),
+            }
+            (part / "dataset.json").write_text(json.dumps(about, indent=2, default=str) + "\n")
+            part.rename(path)
+        except OSError as error:
+            raise DataError(f"{path} could not be written: {error}") from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+    def _item_frame(self) -> pl.DataFrame:
+        columns: dict[str, Any] = {
+            "id": self.item_ids,
+            "category": self.category,
+            "extra_categories": pl.Series(self.extra_categories, dtype=pl.List(pl.Int32)),
+            "clicks": self.clicks,
+            "title": self.title.cast(pl.String),
+            "text": self.text.cast(pl.String),
+        }
+        for name, values in self.numbers.items():
+            columns[NUMBER_PREFIX + name] = pl.Series(values).fill_nan(None)
+        return pl.DataFrame(columns)
+
+    def _category_frame(self) -> pl.DataFrame:
+        rows = []
+        for level, ids in enumerate(self.tree.ids):
+            names = self.tree.names[level] if self.tree.names else [None] * len(ids)
+            for index, (own, parent, name) in enumerate(zip(ids, self.tree.parents[level], names, strict=True)):
+                rows.append((level, index, int(parent), str(own), name))
+        schema = {"level": pl.Int32, "index": pl.Int32, "parent": pl.Int32, "id": pl.String, "name": pl.String}
+        return pl.DataFrame(rows, schema=schema, orient="row")
+
+    @classmethod
+    def load(cls, path: Path) -> Dataset:
+        """Read the folder ``path``.
+
+        Raises:
+            DataError: not a dataset, a newer schema, a missing or altered file.
+        """
+        path = Path(path)
+        about = read_about(path)
+        names = ["items", "categories", *PARTS]
+        missing = [name for name in names if not (path / f"{name}.parquet").is_file()]
+        if missing:
+            raise DataError(f"{path} lacks {', '.join(name + '.parquet' for name in missing)}")
+        if _fingerprint(path, names) != about["fingerprint"]:
+            raise DataError(f"{path}: the tables are not those that dataset.json describes; prepare it again")
+        items = pl.read_parquet(path / "items.parquet")
+        return cls(
+            item_ids=items["id"],
+            category=items["category"].to_numpy().astype(np.int32),
+            extra_categories=items["extra_categories"].to_list(),
+            clicks=items["clicks"].to_numpy().astype(np.int64),
+            title=items["title"],
+            text=items["text"],
+            numbers={
+                name: items[NUMBER_PREFIX + name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+                for name in about["numbers"]
+            },
+            tree=_read_tree(pl.read_parquet(path / "categories.parquet"), about["category_id_type"]),
+            train=Sessions.from_frame(pl.read_parquet(path / "train.parquet")),
+            valid=Sessions.from_frame(pl.read_parquet(path / "valid.parquet")),
+            test=Sessions.from_frame(pl.read_parquet(path / "test.parquet")),
+            settings=about["settings"],
+            fingerprint=about["fingerprint"],
+        )
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """``dataset.json`` of the folder ``path``, its format and schema version checked.
+
+    Raises:
+        DataError: there is no dataset, or one of a newer version.
+    """
+    try:
+        about = json.loads((path / "dataset.json").read_text())
+    except FileNotFoundError:
+        raise DataError(f"{path} is no dataset: it has no dataset.json (hiersrec prepare writes one)") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path / 'dataset.json'} cannot be read: {error}") from error
+    if not isinstance(about, dict) or about.get("format") != "hiersrec-dataset":
+        raise DataError(f"{path / 'dataset.json'} does not describe a HierSRec dataset")
+    if about["schema_version"] > SCHEMA_VERSION:
+        raise DataError(
+            f"{path} has schema version {about['schema_version']}, this version reads up to {SCHEMA_VERSION}: "
+            "upgrade hiersrec-sdk"
+        )
+    return about
+
+
+def _read_tree(frame: pl.DataFrame, id_type: str) -> CategoryTree:
+    ids: list[list[int | str]] = []
+    parents = []
+    names = []
+    for level in range(int(frame["level"].max()) + 1):  # type: ignore[arg-type]
+        rows = frame.filter(pl.col("level") == level).sort("index")
+        own = rows["id"].to_list()
+        ids.append([int(i) for i in own] if id_type == "int64" else own)
+        parents.append(rows["parent"].to_numpy().astype(np.int32))
+        names.append(rows["name"].to_list())
+    named = all(name is not None for level in names for name in level)
+    return CategoryTree(ids, parents, names if named else None)
+
+
+def _fingerprint(path: Path, names: list[str]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        digest.update(name.encode())
+        digest.update(hashlib.sha256((path / f"{name}.parquet").read_bytes()).digest())
+    return digest.hexdigest()
