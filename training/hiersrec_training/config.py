@@ -1,0 +1,116 @@
+"""Settings of the model and its training: defaults, a TOML file over them, ``name=value`` over that."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hiersrec_sdk.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every setting of a training run. The defaults are the configuration behind the published figures."""
+
+    # model
+    dimension: int = 128  # width of item vectors and session states
+    layers: int = 1  # Transformer layers
+    heads: int = 4  # attention heads
+    max_length: int = 50  # newest clicks of a session that count
+    dropout: float = 0.35  # on the item vectors that enter the encoder
+    temperature: float = 0.07  # scores are cosines divided by it
+    text_buckets: int = 8192  # hash buckets of the words of an item's text
+    text_tokens: int = 24  # words of a text that count
+    number_bins: int = 16  # quantile bins of a numeric column
+    neighbours: int = 12  # of an item in the co-click graph; 0 leaves the graph out
+    neighbour_window: int = 3  # clicks between two co-clicked items, at most
+    # loss
+    category_weight: float = 0.2  # of each category level's cross-entropy beside the item's
+    age_decay: float = 1.0  # the oldest session weighs exp(-age_decay) of the newest
+    sampled_above: int = 200_000  # catalogues with more items train with sampled softmax
+    samples: int = 8192  # sampled items a step, where the softmax is sampled
+    # training
+    seed: int = 0
+    epochs: int = 3  # at most, and the length of the learning-rate schedule
+    patience: int = 1  # epochs without a better validation MRR@20 before it stops
+    batch_sessions: int = 128  # sessions of like length a step
+    learning_rate: float = 2e-3  # peak of Adam's learning rate
+    warmup: float = 0.05  # share of the steps over which it rises
+    precision: str = "auto"  # of the softmax over items: bfloat16, float32, or auto (bfloat16 where the CPU has it)
+    checkpoint_steps: int = 500  # steps between checkpoints
+
+    def __post_init__(self) -> None:
+        for name in ("dimension", "layers", "heads", "max_length", "text_buckets", "epochs", "batch_sessions"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("samples", "text_tokens", "number_bins", "neighbour_window", "patience", "checkpoint_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("neighbours", "category_weight", "age_decay", "sampled_above", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, it is {getattr(self, name)}")
+        for name in ("dropout", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}")
+        for name in ("temperature", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
+        if self.dimension % self.heads:
+            raise ConfigError(f"dimension {self.dimension} must be a multiple of heads {self.heads}")
+        if self.precision not in ("auto", "bfloat16", "float32"):
+            raise ConfigError(f"precision must be auto, bfloat16 or float32, not {self.precision!r}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every setting by name."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any]) -> Config:
+        """From settings by name, types checked.
+
+        Raises:
+            ConfigError: an unknown name (with the nearest known one), or a value of the wrong type or range.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        checked: dict[str, Any] = {}
+        for name, value in settings.items():
+            if name not in fields:
+                near = difflib.get_close_matches(name, fields, n=1)
+                hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(fields)}"
+                raise ConfigError(f"there is no setting {name!r}{hint}")
+            wanted = type(fields[name].default)
+            if wanted is float and type(value) is int:
+                value = float(value)
+            if type(value) is not wanted:
+                raise ConfigError(f"{name} must be {wanted.__name__}, not {value!r}")
+            checked[name] = value
+        return cls(**checked)
+
+
+def load_config(file: Path | None = None, assignments: Iterable[str] = ()) -> Config:
+    """The defaults, over them the TOML ``file``, over that ``name=value`` strings.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or a setting is unknown or not valid.
+    """
+    settings: dict[str, Any] = {}
+    if file is not None:
+        try:
+            settings = tomllib.loads(file.read_text())
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{file}: {error}") from error
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"--set takes name=value, not {assignment!r}")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()  # a bare word, such as precision=float32
+        settings[name.strip()] = value
+    return Config.from_dict(settings)

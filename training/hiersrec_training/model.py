@@ -1,0 +1,293 @@
+"""HierSRec (arXiv 2309.06533) in one file: item encoder, session encoder, category heads, hand-off, item head.
+
+What the paper leaves open follows what worked on click logs: cosine scores over a temperature (NISER, arXiv 1909.04276;
+CORE, arXiv 2204.11067), a query that is mostly the weighted sum of the session's own item vectors (CORE), attention by
+distance instead of position, item vectors smoothed once over the co-click graph, and a learnt logit for repeats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hiersrec_sdk.features import bin_edges, number_bins, token_table
+from hiersrec_training.config import Config
+from hiersrec_training.dataset import Dataset
+from hiersrec_training.graph import CoClicks
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the data decides about the model: with the configuration, all that is needed to build it."""
+
+    items: int
+    categories: list[int]  # of each level, the top level first
+    text: bool  # whether any item has a text
+    numbers: dict[str, list[float]]  # bin edges of each numeric column
+
+    @classmethod
+    def of(cls, data: Dataset, config: Config) -> Shape:
+        return cls(
+            items=data.items,
+            categories=data.tree.sizes,
+            text=data.text.null_count() < data.items,
+            numbers={name: bin_edges(values, config.number_bins) for name, values in data.numbers.items()},
+        )
+
+
+class Metadata(NamedTuple):
+    """What is known of items beside their ids. int64 each; n items, L levels, W words at most, N numeric columns."""
+
+    category_path: Tensor  # [n, L]
+    tokens: Tensor  # [n, W] hash buckets from 1, padded with 0
+    number_bins: Tensor  # [n, N]
+
+    @classmethod
+    def of(cls, data: Dataset, shape: Shape, config: Config) -> Metadata:
+        tokens = token_table(data.text.to_list(), config.text_buckets, config.text_tokens)
+        bins = [torch.from_numpy(number_bins(data.numbers[name], edges)) for name, edges in shape.numbers.items()]
+        return cls(
+            category_path=torch.from_numpy(data.tree.paths()[data.category]).long(),
+            tokens=torch.from_numpy(tokens),
+            number_bins=torch.stack(bins, dim=1) if bins else torch.zeros(data.items, 0, dtype=torch.int64),
+        )
+
+    def __getitem__(self, items: Any) -> Metadata:  # type: ignore[override]
+        return Metadata(*(field[items] for field in tuple(self)))
+
+    def to(self, device: torch.device) -> Metadata:
+        return Metadata(*(field.to(device) for field in tuple(self)))
+
+
+class ItemEncoder(nn.Module):
+    """``x_i = e_i + Σ_l C_l[c_l(i)] + M(m_i)``, then smoothed over the co-click graph, then of length 1.
+
+    The paper's ``W [e ; ΣC ; M]`` with its three blocks absorbed by the three tables.
+    """
+
+    def __init__(self, shape: Shape, config: Config) -> None:
+        super().__init__()
+        d = config.dimension
+        self.item = nn.Embedding(shape.items, d)
+        self.category = nn.ModuleList([nn.Embedding(size, d) for size in shape.categories])
+        self.token = nn.EmbeddingBag(config.text_buckets + 1, d, padding_idx=0) if shape.text else None
+        self.number = nn.ModuleList([nn.Embedding(len(edges) + 2, d) for edges in shape.numbers.values()])
+        for module in self.modules():
+            if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+                nn.init.normal_(module.weight, std=d**-0.5 / 4)
+        nn.init.normal_(self.item.weight, std=d**-0.5)
+        self.smoothing = nn.Parameter(torch.zeros(()))  # log of the neighbours' weight
+        width = config.neighbours
+        self.register_buffer("neighbours", torch.zeros(shape.items, width, dtype=torch.int32))
+        self.register_buffer("neighbour_weights", torch.zeros(shape.items, width))
+
+        self._turned: Bags | None = None
+
+    def connect(self, graph: CoClicks) -> None:
+        """Take over the co-click graph: buffers, saved with the weights."""
+        self.neighbours.copy_(torch.from_numpy(graph.neighbours))
+        self.neighbour_weights.copy_(torch.from_numpy(graph.weights))
+        self._turned = None
+
+    def from_metadata(self, meta: Metadata) -> Tensor:
+        """Category and metadata part of items: [n, d]. Missing words add nothing, a missing number has its own bin."""
+        x = torch.stack([table(path) for table, path in zip(self.category, meta.category_path.T, strict=True)]).sum(0)
+        if self.token is not None:
+            x = x + self.token(meta.tokens)  # the mean over the words
+        for table, bins in zip(self.number, meta.number_bins.T, strict=True):
+            x = x + table(bins)
+        return x
+
+    def all_vectors(self, meta: Metadata, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Unit vectors of the whole catalogue: [items, d]. Neighbours are summed in ``dtype``."""
+        x = self.item.weight + self.from_metadata(meta)
+        if self.neighbours.shape[1]:
+            if self._turned is None:
+                self._turned = _turn(self.neighbours, self.neighbour_weights)
+            near = _Smooth.apply(x, self.neighbours, self.neighbour_weights, self._turned, dtype)
+            x = x + self.smoothing.exp() * near
+        return F.normalize(x, dim=1)
+
+    def some_vectors(self, items: Tensor, meta: Metadata) -> Tensor:
+        """Unit vectors of ``items`` int64 [n] alone: [n, d], the rows of :meth:`all_vectors`."""
+        around = self.neighbours[items].long()  # [n, K]
+        every, place = torch.unique(torch.cat([items, around.flatten()]), return_inverse=True)
+        base = self.item(every) + self.from_metadata(meta[every])
+        x = base[place[: len(items)]]
+        if around.shape[1]:
+            near = base[place[len(items) :]].view(*around.shape, -1)  # [n, K, d]
+            x = x + self.smoothing.exp() * torch.einsum("nk,nkd->nd", self.neighbour_weights[items], near)
+        return F.normalize(x, dim=1)
+
+
+class Bags(NamedTuple):
+    """Weighted bags of rows, end to end: item i sums ``rows[offsets[i]:offsets[i + 1]]``."""
+
+    rows: Tensor
+    offsets: Tensor
+    weights: Tensor
+
+
+def _turn(neighbours: Tensor, weights: Tensor) -> Bags:
+    """The graph with its edges turned round: for each item, those that have it as a neighbour."""
+    items, width = neighbours.shape
+    target, order = torch.sort(neighbours.flatten(), stable=True)
+    each = torch.arange(items, device=target.device, dtype=torch.int32)
+    source = torch.div(order, width, rounding_mode="floor").int()
+    return Bags(source, torch.searchsorted(target, each).int(), weights.flatten()[order])
+
+
+class _Smooth(torch.autograd.Function):
+    """Weighted sum of the neighbours' vectors, as bags of embeddings: faster than a sparse matrix product."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, neighbours: Tensor, weights: Tensor, turned: Bags, dtype: torch.dtype) -> Tensor:
+        ctx.turned, ctx.dtype = turned, dtype
+        near: Tensor = F.embedding_bag(neighbours, x.to(dtype), per_sample_weights=weights.to(dtype), mode="sum")
+        return near.float()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        rows, offsets, weights = ctx.turned
+        low = grad.to(ctx.dtype)
+        back = F.embedding_bag(rows, low, offsets, per_sample_weights=weights.to(ctx.dtype), mode="sum")
+        return back.float(), None, None, None, None
+
+
+class Attention(nn.Module):
+    """Causal self-attention with a learnt bias for each head and distance."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.dimension, 3 * config.dimension)
+        self.out = nn.Linear(config.dimension, config.dimension)
+        self.distance = nn.Parameter(torch.zeros(config.heads, config.max_length))
+
+    def forward(self, x: Tensor, distance: Tensor, causal: Tensor) -> Tensor:
+        batch, length, d = x.shape
+        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        bias = self.distance[:, distance]  # [heads, T, T]
+        scores = q @ k.transpose(-1, -2) / (d // self.heads) ** 0.5 + bias  # [B, heads, T, T]
+        weights = scores.masked_fill(~causal, -1e9).softmax(-1)
+        mixed = (weights @ v).transpose(1, 2).reshape(batch, length, d)
+        out: Tensor = self.out(mixed)
+        return out
+
+
+class Block(nn.Module):
+    """One Transformer layer, normalised before each part."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        d = config.dimension
+        self.norm_attention = nn.LayerNorm(d)
+        self.attention = Attention(config)
+        self.norm_mlp = nn.LayerNorm(d)
+        self.mlp = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), nn.Linear(4 * d, d))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, distance: Tensor, causal: Tensor) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm_attention(x), distance, causal))
+        x = x + self.dropout(self.mlp(self.norm_mlp(x)))
+        return x
+
+
+class Answer(NamedTuple):
+    """What the heads say about P session states; the last axis of ``repeats`` is the distance to the newest item."""
+
+    category_logits: list[Tensor]  # of each level [P, C_l], the top level first
+    query: Tensor  # [P, d], the score of an item is query · vector
+    repeats: Tensor  # [P, max_length]
+
+
+class SessionEncoder(nn.Module):
+    """Session vectors in, answers out: everything that the exported graph holds."""
+
+    def __init__(self, shape: Shape, config: Config) -> None:
+        super().__init__()
+        d = config.dimension
+        self.max_length = config.max_length
+        self.temperature = config.temperature
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
+        self.norm = nn.LayerNorm(d)
+        # the weighted sum of the session's own vectors
+        self.weigh = nn.Linear(d, 1)
+        self.weigh_distance = nn.Parameter(torch.zeros(config.max_length))
+        # category heads: level l reads the state and what the levels above handed on
+        levels = len(shape.categories)
+        self.category_head = nn.ModuleList(
+            [nn.Linear(d * (1 + level), size) for level, size in enumerate(shape.categories)]
+        )
+        self.hand_off = nn.ModuleList([nn.Linear(size, d, bias=False) for size in shape.categories])
+        # item head
+        self.item_head = nn.Linear(d * (1 + levels), d)
+        self.item_gate = nn.Linear(d * (1 + levels), d)
+        self.repeat_head = nn.Linear(d, config.max_length)
+        nn.init.zeros_(self.repeat_head.weight)
+        nn.init.zeros_(self.repeat_head.bias)
+
+    def read(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """States and weighted sums after each click: [B, T, d] each, from item vectors [B, T, d]."""
+        length, d = vectors.shape[1:]
+        place = torch.arange(length, device=vectors.device)
+        distance = place[:, None] - place[None, :]  # [T, T], from the state to the click
+        causal = distance >= 0
+        distance = distance.clamp(0, self.max_length - 1)
+        vectors = self.dropout(vectors)
+        x = vectors * d**0.5
+        for block in self.blocks:
+            x = block(x, distance, causal)
+        states = self.norm(x)
+        weights = self.weigh(states).transpose(1, 2) + self.weigh_distance[distance]  # [B, T, T]
+        weights = weights.masked_fill(~causal, -1e9).softmax(-1)
+        return states, weights @ vectors
+
+    def answer(self, states: Tensor, sums: Tensor) -> Answer:
+        """The heads, for states and weighted sums [P, d]."""
+        known = states  # [P, d · (1 + levels so far)]
+        category_logits = []
+        for head, hand_off in zip(self.category_head, self.hand_off, strict=True):
+            logits = head(known)
+            category_logits.append(logits)
+            known = torch.cat([known, hand_off(logits.softmax(-1))], dim=-1)
+        query = sums + torch.sigmoid(self.item_gate(known)) * self.item_head(known)
+        return Answer(category_logits, F.normalize(query, dim=-1) / self.temperature, self.repeat_head(states))
+
+
+class HierSRec(nn.Module):
+    """The whole model: an item encoder and a session encoder that meet in the item vectors."""
+
+    def __init__(self, shape: Shape, config: Config) -> None:
+        super().__init__()
+        self.shape = shape
+        self.config = config
+        self.items = ItemEncoder(shape, config)
+        self.session = SessionEncoder(shape, config)
+
+
+class ServingGraph(nn.Module):
+    """The session encoder as it is exported: newest state only, one output a name."""
+
+    def __init__(self, session: SessionEncoder) -> None:
+        super().__init__()
+        self.session = session
+        levels = len(session.category_head)
+        higher = [f"category_logits_{level}" for level in range(levels - 1)]
+        self.output_names = ["category_logits", *higher, "repeat_logits", "item_query"]
+
+    def forward(self, session_vectors: Tensor, session_lengths: Tensor) -> tuple[Tensor, ...]:
+        """From [B, T, d] and int64 [B]: leaf logits, the higher levels' from the top, repeat logits [B, T], query [B, d]."""
+        states, sums = self.session.read(session_vectors)
+        last = (session_lengths - 1).clamp_min(0)  # [B]
+        newest = last[:, None, None].expand(-1, 1, states.shape[2])
+        answer = self.session.answer(states.gather(1, newest)[:, 0], sums.gather(1, newest)[:, 0])
+        distance = last[:, None] - torch.arange(session_vectors.shape[1], device=last.device)  # [B, T]
+        repeats = answer.repeats.gather(1, distance.clamp(0, self.session.max_length - 1))
+        repeats = repeats * (distance >= 0)
+        return (answer.category_logits[-1], *answer.category_logits[:-1], repeats, answer.query)

@@ -1,0 +1,146 @@
+"""The run folder: what ``train`` writes and ``export`` reads. safetensors and JSON, no pickle.
+
+    run.json            configuration, data set, model shape, metrics of the kept epoch
+    model.safetensors   weights of the kept epoch
+    metrics.jsonl       one JSON object a line: losses while training, metrics after each epoch
+
+While training the folder is called ``<name>.part`` and holds ``checkpoint-<step>/`` too; it gets its name at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hiersrec_sdk.errors import RunError
+from hiersrec_training.config import Config
+from hiersrec_training.model import HierSRec, Shape
+
+SCHEMA_VERSION = 1
+
+
+@dataclass
+class RunInfo:
+    """``run.json``."""
+
+    config: Config
+    shape: Shape
+    data: dict[str, Any]  # path, fingerprint, counts
+    final: bool  # trained on training and validation part together
+    device: str
+    precision: str
+    versions: dict[str, str]
+    best_epoch: int = 0  # counted from 1
+    metrics: dict[str, float] = field(default_factory=dict)  # on the validation part, after the best epoch
+    seconds: float = 0.0
+
+    def save(self, folder: Path) -> None:
+        about = {"format": "hiersrec-run", "schema_version": SCHEMA_VERSION, **asdict(self)}
+        write_whole(folder / "run.json", lambda path: path.write_text(json.dumps(about, indent=2) + "\n"))
+
+    @classmethod
+    def load(cls, folder: Path) -> RunInfo:
+        """Raises :class:`RunError` where ``folder`` is no run, or one of a newer version."""
+        try:
+            about = json.loads((folder / "run.json").read_text())
+        except FileNotFoundError:
+            raise RunError(f"{folder} is no training run: it has no run.json") from None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{folder / 'run.json'} cannot be read: {error}") from error
+        if not isinstance(about, dict) or about.pop("format", None) != "hiersrec-run":
+            raise RunError(f"{folder / 'run.json'} does not describe a HierSRec run")
+        version = about.pop("schema_version")
+        if version > SCHEMA_VERSION:
+            raise RunError(f"{folder} has schema version {version}, this version reads up to {SCHEMA_VERSION}")
+        about["config"] = Config.from_dict(about["config"])
+        about["shape"] = Shape(**about["shape"])
+        return cls(**about)
+
+
+def load_model(folder: Path) -> tuple[HierSRec, RunInfo]:
+    """The trained model of a finished run, on the CPU, ready to evaluate or export.
+
+    Raises:
+        RunError: not a finished run, or its weights are missing, truncated or of another shape.
+    """
+    if not folder.exists() and part_of(folder).exists():
+        raise RunError(f"{folder} is not finished: {part_of(folder)} waits for hiersrec train --resume")
+    info = RunInfo.load(folder)
+    model = HierSRec(info.shape, info.config)
+    load_weights(model, folder / "model.safetensors")
+    return model.eval(), info
+
+
+def part_of(folder: Path) -> Path:
+    """The name of a run folder while it is being trained."""
+    return folder.with_name(folder.name + ".part")
+
+
+def save_weights(model: HierSRec, path: Path) -> None:
+    """All weights and buffers, all or nothing."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_whole(path, lambda part: save_file(state, part))
+
+
+def load_weights(model: HierSRec, path: Path) -> None:
+    """Raises :class:`RunError` where the file is missing, truncated, or does not fit the model."""
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise RunError(f"{path} does not hold this run's weights: {error}") from error
+
+
+def save_checkpoint(folder: Path, model: HierSRec, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Write ``checkpoint-<step>/``, all or nothing, then remove the older ones."""
+    final = folder / f"checkpoint-{state['step']:08d}"
+    part = folder / f"{final.name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    save_weights(model, part / "model.safetensors")
+    moments: dict[str, Tensor] = {}
+    for index, values in optimizer.state_dict()["state"].items():
+        moments |= {f"{index}.{name}": value.detach().cpu().contiguous() for name, value in values.items()}
+    save_file(moments, part / "optimizer.safetensors")
+    (part / "state.json").write_text(json.dumps(state))
+    shutil.rmtree(final, ignore_errors=True)
+    part.rename(final)
+    for old in checkpoints(folder)[:-1]:
+        shutil.rmtree(old)
+
+
+def load_checkpoint(folder: Path, model: HierSRec, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Weights, optimizer moments and state of the newest checkpoint; an empty state where there is none yet."""
+    found = checkpoints(folder)
+    if not found:
+        return {}
+    newest = found[-1]
+    load_weights(model, newest / "model.safetensors")
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in load_file(newest / "optimizer.safetensors").items():
+        index, name = key.split(".")
+        moments.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    state: dict[str, Any] = json.loads((newest / "state.json").read_text())
+    return state
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, the oldest first."""
+    return sorted(path for path in folder.glob("checkpoint-*") if path.suffix != ".part")
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file beside ``path`` and rename it, so that ``path`` is never half-written."""
+    part = path.with_name(f"{path.name}.part")
+    write(part)
+    os.replace(part, path)

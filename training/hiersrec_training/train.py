@@ -1,0 +1,391 @@
+"""The training loop: one plain function over steps, with checkpoints, early stop and resume."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from hiersrec_sdk.errors import ConfigError, EmptyLogError, RunError
+from hiersrec_training import run
+from hiersrec_training.batches import Batch, Batches, age_weights
+from hiersrec_training.config import Config
+from hiersrec_training.dataset import Dataset, Sessions
+from hiersrec_training.graph import co_clicks
+from hiersrec_training.losses import catalog_cross_entropy, sampled_cross_entropy
+from hiersrec_training.metrics import ranking_metrics
+from hiersrec_training.model import HierSRec, Metadata, Shape
+from hiersrec_training.run import RunInfo
+
+LOG_STEPS = 50  # steps between two loss lines of metrics.jsonl
+
+
+class Interrupted(RunError):
+    """The run was asked to stop; its newest checkpoint waits for ``--resume``."""
+
+
+def train(
+    data_path: Path,
+    out: Path,
+    config: Config,
+    *,
+    final: bool = False,
+    device: str = "auto",
+    resume: bool = False,
+    progress: bool = True,
+    report: Callable[[str], None] = print,
+) -> RunInfo:
+    """Train on a dataset folder and write the run folder ``out``.
+
+    Args:
+        data_path: what ``prepare`` wrote.
+        out: folder to write; it must not exist. Until the end it is called ``<out>.part``.
+        config: settings; with ``resume`` those of the interrupted run hold instead.
+        final: train on training and validation part together for ``config.epochs``, without validation.
+        device: "auto", "cpu" or "cuda".
+        resume: go on from the newest checkpoint of ``<out>.part``. The weights come out as without the break.
+        progress: show a progress bar.
+        report: takes lines for a person to read.
+
+    Raises:
+        RunError: ``out`` exists, there is nothing to resume, the data changed since, or a write failed.
+        Interrupted: SIGINT or SIGTERM arrived; a checkpoint was written first.
+    """
+    data_path, out = Path(data_path), Path(out)
+    data = Dataset.load(data_path)
+    folder = run.part_of(out)
+    if out.exists():
+        raise RunError(f"{out} exists already; choose another folder or remove it")
+    if resume:
+        info = _to_resume(folder, data, data_path)
+        config, final = info.config, info.final
+    else:
+        if folder.exists():
+            raise RunError(f"{folder} holds an interrupted run: go on with --resume, or remove it")
+        info = RunInfo(
+            config=config,
+            shape=Shape.of(data, config),
+            data={
+                "path": str(data_path.resolve()),
+                "fingerprint": data.fingerprint,
+                "counts": data.counts,
+                "settings": data.settings,
+            },
+            final=final,
+            device=_device(device),
+            precision=_precision(config, _device(device)),
+            versions={"torch": torch.__version__, "numpy": np.__version__},
+        )
+    sessions = data.train.then(data.valid) if final else data.train
+    if not sessions.cases:
+        raise EmptyLogError(f"{data_path}: the training part has no session of two clicks")
+    if not final and not data.valid.cases:
+        raise EmptyLogError(f"{data_path}: the validation part is empty; train with --final, or prepare it anew")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        info.save(folder)
+        _Loop(info, data, sessions, folder, progress, report).run()
+        for old in run.checkpoints(folder):
+            shutil.rmtree(old)
+        folder.rename(out)
+    except OSError as error:
+        raise RunError(f"{folder} could not be written: {error}; what it holds can be resumed") from error
+    return info
+
+
+class _Loop:
+    """What the steps of one run share."""
+
+    def __init__(
+        self,
+        info: RunInfo,
+        data: Dataset,
+        sessions: Sessions,
+        folder: Path,
+        progress: bool,
+        report: Callable[[str], None],
+    ) -> None:
+        config = info.config
+        self.info, self.config, self.folder = info, config, folder
+        self.progress, self.report = progress, report
+        self.device = torch.device(info.device)
+        self.dtype = torch.bfloat16 if info.precision == "bfloat16" else torch.float32
+        torch.manual_seed(config.seed)
+        self.model = HierSRec(info.shape, config)
+        if config.neighbours:
+            self.model.items.connect(co_clicks(sessions, data.items, config.neighbours, config.neighbour_window))
+        self.model.to(self.device)
+        self.meta = Metadata.of(data, info.shape, config).to(self.device)
+        self.batches = Batches(
+            sessions, config.max_length, config.batch_sessions, age_weights(len(sessions), config.age_decay)
+        )
+        self.valid = None if info.final else Batches(data.valid, config.max_length, config.batch_sessions)
+        self.steps = len(self.batches) * config.epochs
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
+        self.sampled = data.items > config.sampled_above
+        chances = np.bincount(sessions.items, minlength=data.items).astype(np.float64) + 1
+        self.chances = torch.from_numpy(chances**0.75 / (chances**0.75).sum()).to(self.device)
+        self.state: dict[str, Any] = {"step": 0, "best": -1.0, "best_epoch": 0, "bad": 0, "seconds": 0.0}
+
+    def run(self) -> None:
+        """All epochs; leaves the kept weights in ``model.safetensors`` and the figures in ``run.json``."""
+        self.state |= run.load_checkpoint(self.folder, self.model, self.optimizer)
+        self._cut_log(self.state["step"])
+        started = time.perf_counter() - self.state["seconds"]
+        self.report(
+            f"{sum(p.numel() for p in self.model.parameters()):,} parameters, {self.steps:,} steps in "
+            f"{self.config.epochs} epochs, {self.info.device}, softmax over items "
+            f"{'sampled' if self.sampled else 'full'} in {self.info.precision}"
+        )
+        first = self.state["step"] // len(self.batches)
+        with _stop_signals() as stop:
+            for epoch in range(first, self.config.epochs):
+                self._epoch(epoch, stop, started)
+                self.state["seconds"] = time.perf_counter() - started
+                if self.valid is None:
+                    self._keep(epoch, {})
+                elif not self._validate(epoch):
+                    self.report(f"no better for {self.state['bad']} epochs: stopped")
+                    break
+                self._checkpoint()
+        self.info.best_epoch = self.state["best_epoch"]
+        self.info.metrics = self.state.get("metrics", {})
+        self.info.seconds = round(self.state["seconds"], 1)
+        self.info.save(self.folder)
+
+    def _epoch(self, epoch: int, stop: list[int], started: float) -> None:
+        done = self.state["step"] - epoch * len(self.batches)
+        if done >= len(self.batches):  # the checkpoint was written between the epoch and its validation
+            return
+        self.model.train()
+        bar = tqdm(
+            self.batches.shuffled(self.config.seed, epoch, done),
+            desc=f"epoch {epoch + 1}/{self.config.epochs}",
+            total=len(self.batches),
+            initial=done,
+            unit="step",
+            disable=not self.progress,
+            mininterval=1.0,
+        )
+        for batch in bar:
+            losses = self._step(batch.to(self.device))
+            self.state["step"] += 1
+            if self.state["step"] % LOG_STEPS == 0:
+                figures = {name: round(float(value), 5) for name, value in losses.items()}
+                bar.set_postfix(loss=f"{figures['item_loss']:.3f}")
+                self._log({"step": self.state["step"], "epoch": epoch + 1, **figures})
+            if stop or self.state["step"] % self.config.checkpoint_steps == 0:
+                self.state["seconds"] = time.perf_counter() - started
+                self._checkpoint()
+            if stop:
+                bar.close()
+                raise Interrupted(f"stopped by signal {stop[0]} at step {self.state['step']}: go on with --resume")
+
+    def _step(self, batch: Batch) -> dict[str, Tensor]:
+        step = self.state["step"]
+        # each step has its own random numbers, so a resumed run needs no generator state
+        torch.manual_seed(self.config.seed * 1_000_003 + step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * _schedule(step / self.steps, self.config.warmup)
+        losses = self._sampled_losses(batch) if self.sampled else self._full_losses(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        self.optimizer.step()
+        return losses
+
+    def _full_losses(self, batch: Batch) -> dict[str, Tensor]:
+        table = self.model.items.all_vectors(self.meta, self.dtype)
+        states, sums = self.model.session.read(F.embedding(batch.items, table))
+        answer = self.model.session.answer(states[batch.there], sums[batch.there])
+        position, item, distance = batch.own()
+        item_loss = catalog_cross_entropy(
+            answer.query,
+            table,
+            batch.target,
+            batch.weight,
+            answer.repeats[position, distance],
+            position,
+            item,
+            self.dtype,
+        )
+        return self._joint(item_loss, answer.category_logits, batch)
+
+    def _sampled_losses(self, batch: Batch) -> dict[str, Tensor]:
+        drawn = torch.multinomial(self.chances, self.config.samples, replacement=True)
+        sampled, times = torch.unique(drawn, return_counts=True)
+        expected = torch.log(self.config.samples * self.chances[sampled] / times).float()
+        needed, place = torch.unique(
+            torch.cat([batch.items.flatten(), batch.target, sampled]), return_inverse=True
+        )
+        vectors = self.model.items.some_vectors(needed, self.meta)
+        own_place, target_place, sampled_place = place.split([batch.items.numel(), len(batch.target), len(sampled)])
+        x = F.embedding(own_place.view_as(batch.items), vectors)
+        states, sums = self.model.session.read(x)
+        answer = self.model.session.answer(states[batch.there], sums[batch.there])
+        # logits of the session's own items: one column a click, repeats of an item gathered at its first click
+        row = batch.there.nonzero()[:, 0]  # session of each position
+        state = batch.there.nonzero()[:, 1]
+        own = batch.items[row]  # [P, T]
+        click = torch.arange(own.shape[1], device=own.device)
+        seen = click <= state[:, None]  # [P, T]
+        repeats = answer.repeats.gather(1, (state[:, None] - click).clamp_min(0)) * seen
+        same = (own[:, :, None] == own[:, None, :]) & seen[:, None, :]  # [P, T, T]
+        total = torch.einsum("ptu,pu->pt", same.float(), repeats)
+        earlier = (same & (click[None, :] < click[:, None])).any(-1)
+        is_target = (own == batch.target[:, None]) & seen
+        own_scores = torch.einsum("pd,ptd->pt", answer.query, x[row]) + total
+        own_logits = own_scores.masked_fill(~seen | earlier | is_target, -torch.inf)
+        target_repeat = (repeats * is_target).sum(1)
+        target_logits = (answer.query * vectors[target_place]).sum(1) + target_repeat
+        # a sampled item that already stands there with its true logit must not count twice
+        masked = torch.zeros(len(batch.target), len(needed), dtype=torch.bool, device=own.device)
+        masked.scatter_(1, own_place.view_as(batch.items)[row] * seen + target_place[:, None] * ~seen, True)
+        masked.scatter_(1, target_place[:, None], True)
+        item_loss = sampled_cross_entropy(
+            answer.query,
+            vectors[sampled_place],
+            expected,
+            masked[:, sampled_place],
+            own_logits,
+            target_logits,
+            batch.weight,
+        )
+        return self._joint(item_loss, answer.category_logits, batch)
+
+    def _joint(self, item_loss: Tensor, category_logits: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        positions = len(batch.target)
+        losses = {"item_loss": item_loss / positions}
+        total = losses["item_loss"]
+        path = self.meta.category_path[batch.target]  # [P, L]
+        for level, logits in enumerate(category_logits):
+            each = F.cross_entropy(logits, path[:, level], reduction="none")
+            losses[f"category_loss_{level}"] = (each * batch.weight).sum() / positions
+            total = total + self.config.category_weight * losses[f"category_loss_{level}"]
+        return {"loss": total, **losses}
+
+    def _validate(self, epoch: int) -> bool:
+        assert self.valid is not None
+        metrics = evaluate_model(self.model, self.meta, self.valid, self.progress)
+        self._log({"step": self.state["step"], "epoch": epoch + 1, "valid": metrics})
+        self.report(
+            f"epoch {epoch + 1}: validation Recall@20 {metrics['recall@20']:.4f}, MRR@20 {metrics['mrr@20']:.4f}"
+        )
+        if metrics["mrr@20"] > self.state["best"]:
+            self.state |= {"best": metrics["mrr@20"], "bad": 0}
+            self._keep(epoch, metrics)
+        else:
+            self.state["bad"] += 1
+        return bool(self.state["bad"] < self.config.patience)
+
+    def _keep(self, epoch: int, metrics: dict[str, float]) -> None:
+        self.state |= {"best_epoch": epoch + 1, "metrics": metrics}
+        run.save_weights(self.model, self.folder / "model.safetensors")
+
+    def _checkpoint(self) -> None:
+        run.save_checkpoint(self.folder, self.model, self.optimizer, self.state)
+
+    def _log(self, line: dict[str, Any]) -> None:
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _cut_log(self, step: int) -> None:
+        """Drop the lines after the checkpoint: those steps are taken again."""
+        path = self.folder / "metrics.jsonl"
+        if path.exists():
+            lines = path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            run.write_whole(path, lambda part: part.write_text("".join(kept)))
+
+
+@torch.no_grad()
+def evaluate_model(
+    model: HierSRec, meta: Metadata, batches: Batches, progress: bool = False
+) -> dict[str, float]:
+    """Ranking metrics of every position, every item ranked; ties count against the model."""
+    model.eval()
+    device = meta.category_path.device
+    table = model.items.all_vectors(meta)
+    ranks = []
+    right = np.zeros(meta.category_path.shape[1])
+    for batch in tqdm(batches.in_order(), "validation", len(batches), disable=not progress, leave=False):
+        batch = batch.to(device)
+        states, sums = model.session.read(F.embedding(batch.items, table))
+        answer = model.session.answer(states[batch.there], sums[batch.there])
+        position, item, distance = batch.own()
+        scores = answer.query @ table.T
+        scores.view(-1).index_add_(0, position * len(table) + item, answer.repeats[position, distance])
+        ranks.append((scores >= scores.gather(1, batch.target[:, None])).sum(1).cpu().numpy())
+        path = meta.category_path[batch.target]
+        for level, logits in enumerate(answer.category_logits):
+            right[level] += int((logits.argmax(1) == path[:, level]).sum())
+    every = np.concatenate(ranks)
+    accuracy = {f"category_accuracy_{level}": count / len(every) for level, count in enumerate(right)}
+    return ranking_metrics(every) | accuracy
+
+
+def _schedule(share: float, warmup: float) -> float:
+    """Learning rate as a share of its peak: a linear rise, then half a cosine down to 0."""
+    if share < warmup:
+        return (share + 1e-3) / (warmup + 1e-3)
+    return 0.5 * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup)))
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """A list that SIGINT and SIGTERM append to, so that a step is never cut in the middle. A second one is obeyed."""
+    caught: list[int] = []
+
+    def catch(number: int, frame: Any) -> None:
+        caught.append(number)
+        signal.signal(number, previous[number])
+
+    try:
+        previous = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: whoever runs the thread handles signals
+        yield caught
+        return
+    try:
+        yield caught
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _to_resume(folder: Path, data: Dataset, data_path: Path) -> RunInfo:
+    if not folder.exists():
+        raise RunError(f"there is no interrupted run {folder} to resume")
+    info = RunInfo.load(folder)
+    if info.data["fingerprint"] != data.fingerprint:
+        raise RunError(f"{folder} was trained on other data than {data_path}: it cannot be resumed with it")
+    return info
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RunError("device cuda was asked for, but this PyTorch finds no GPU; use --device cpu")
+    if name not in ("cpu", "cuda"):
+        raise ConfigError(f"device must be auto, cpu or cuda, not {name!r}")
+    return name
+
+
+def _precision(config: Config, device: str) -> str:
+    """bfloat16 where the processor multiplies it natively: elsewhere it is emulated, and slower than float32."""
+    if config.precision != "auto":
+        return config.precision
+    if device == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if torch.cpu.get_capabilities().get("avx512_bf16", False) else "float32"
