@@ -9,9 +9,9 @@
 #pragma STDC FP_CONTRACT OFF
 #endif
 
-/* One portable binary, best instructions: the functions below are compiled once for each target, and the loader picks
-   by the processor it finds. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+/* One portable binary, best instructions: the functions so marked are compiled once for each target, and the loader
+   picks by the processor it finds. It takes glibc's loader, and GCC 12 to know these names. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
 #define EACH_TARGET __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define EACH_TARGET
@@ -35,9 +35,13 @@ INLINE float dot_f32(const float *restrict query, const float *restrict row, ptr
             lane[j] += query[i + j] * row[i + j];
     for (int j = 0; i + j < dimension; ++j)
         lane[j] += query[i + j] * row[i + j];
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int j = 0; j < half; ++j)
-            lane[j] += lane[j + half];
+    for (int j = 0; j < 8; ++j) /* one loop a step: with constant bounds each becomes one vector addition */
+        lane[j] += lane[j + 8];
+    for (int j = 0; j < 4; ++j)
+        lane[j] += lane[j + 4];
+    for (int j = 0; j < 2; ++j)
+        lane[j] += lane[j + 2];
+    lane[0] += lane[1];
     return lane[0];
 }
 
@@ -51,7 +55,8 @@ INLINE int32_t dot_i8(const int8_t *restrict query, const int8_t *restrict row, 
 
 INLINE bool ranks(const hiersrec_rows *which, int64_t row)
 {
-    return !which->bitmap || (bool)(which->bitmap[row / 64] >> (row % 64) & 1) != which->deny;
+    uint64_t bit = (uint64_t)row;
+    return !which->bitmap || (bool)(which->bitmap[bit / 64] >> (bit % 64) & 1) != which->deny;
 }
 
 /* The results so far: a binary heap in the caller's buffers, the worst of them at its root. */

@@ -15,7 +15,6 @@ cdef extern from "topk.h" nogil:
         const uint64_t *bitmap
         bint deny
 
-    int MAX_INT8_DIMENSION "HIERSREC_TOPK_MAX_INT8_DIMENSION"
     int64_t hiersrec_topk_f32(
         const float *vectors, const float *query, int64_t dimension, const hiersrec_rows *which,
         int64_t k, float *scores, int64_t *rows)
