@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,9 +26,12 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import DataError
 
+from .new_folder import new_folder
+
 SCHEMA_VERSION = 1
 PARTS = ("train", "valid", "test")
 NUMBER_PREFIX = "number:"
+_ABOUT_KEYS = ("schema_version", "category_id_type", "numbers", "counts", "settings", "fingerprint")
 
 
 @dataclass(frozen=True)
@@ -178,12 +179,8 @@ class Dataset:
         Raises:
             DataError: the path exists, or it cannot be written.
         """
-        if path.exists():
-            raise DataError(f"{path} exists already; choose another folder or remove it")
         self.tree.check()
-        part = path.with_name(f"{path.name}.part-{os.getpid()}")
-        try:
-            part.mkdir(parents=True)
+        with new_folder(path) as part:
             frames = {"items": self._item_frame(), "categories": self._category_frame()}
             frames |= {name: getattr(self, name).to_frame() for name in PARTS}
             for name, frame in frames.items():
@@ -199,12 +196,7 @@ class Dataset:
                 "settings": self.settings,
                 "fingerprint": _fingerprint(part, list(frames)),
             }
-            (part / "dataset.json").write_text(json.dumps(about, indent=2, default=str) + "\n")
-            part.rename(path)
-        except OSError as error:
-            raise DataError(f"{path} could not be written: {error}") from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+            (part / "dataset.json").write_text(json.dumps(about, indent=2, default=str) + "\n", "utf-8")
 
     def _item_frame(self) -> pl.DataFrame:
         columns: dict[str, Any] = {
@@ -271,13 +263,16 @@ def read_about(path: Path) -> dict[str, Any]:
         DataError: there is no dataset, or one of a newer version.
     """
     try:
-        about = json.loads((path / "dataset.json").read_text())
+        about = json.loads((path / "dataset.json").read_text("utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path} is no dataset: it has no dataset.json (hiersrec prepare writes one)") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path / 'dataset.json'} cannot be read: {error}") from error
     if not isinstance(about, dict) or about.get("format") != "hiersrec-dataset":
         raise DataError(f"{path / 'dataset.json'} does not describe a HierSRec dataset")
+    missing = [key for key in _ABOUT_KEYS if key not in about]
+    if missing:
+        raise DataError(f"{path / 'dataset.json'} lacks {', '.join(missing)}")
     if about["schema_version"] > SCHEMA_VERSION:
         raise DataError(
             f"{path} has schema version {about['schema_version']}, this version reads up to {SCHEMA_VERSION}: "
@@ -290,7 +285,7 @@ def _read_tree(frame: pl.DataFrame, id_type: str) -> CategoryTree:
     ids: list[list[int | str]] = []
     parents = []
     names = []
-    for level in range(int(frame["level"].max()) + 1):  # type: ignore[arg-type]
+    for level in range(frame["level"].n_unique()):
         rows = frame.filter(pl.col("level") == level).sort("index")
         own = rows["id"].to_list()
         ids.append([int(i) for i in own] if id_type == "int64" else own)
