@@ -94,13 +94,17 @@ class ItemEncoder(nn.Module):
         self._turned = None
 
     def from_metadata(self, meta: Metadata) -> Tensor:
-        """Category and metadata part of items: [n, d]. Missing words add nothing, a missing number has its own bin."""
-        x = torch.stack([table(path) for table, path in zip(self.category, meta.category_path.T, strict=True)]).sum(0)
-        if self.token is not None:
-            x = x + self.token(meta.tokens)  # the mean over the words
-        for table, bins in zip(self.number, meta.number_bins.T, strict=True):
-            x = x + table(bins)
-        return x
+        """Category and metadata part of items: [n, d]. An item without words has none to add."""
+        x = self.from_categories(meta.category_path) + self.from_numbers(meta.number_bins)
+        return x if self.token is None else x + self.token(meta.tokens)  # the mean over the words
+
+    def from_categories(self, path: Tensor) -> Tensor:
+        """Sum of the vectors of the categories along each path: int64 [n, L] to [n, d]."""
+        return sum((table(level) for table, level in zip(self.category, path.T, strict=True)), torch.zeros(()))
+
+    def from_numbers(self, bins: Tensor) -> Tensor:
+        """Sum of the vectors of the numbers' bins: int64 [n, N] to [n, d]. A missing number has a bin of its own."""
+        return sum((table(column) for table, column in zip(self.number, bins.T, strict=True)), torch.zeros(()))
 
     def all_vectors(self, meta: Metadata, dtype: torch.dtype = torch.float32) -> Tensor:
         """Unit vectors of the whole catalogue: [items, d]. Neighbours are summed in ``dtype``."""
@@ -291,3 +295,29 @@ class ServingGraph(nn.Module):
         repeats = answer.repeats.gather(1, distance.clamp(0, self.session.max_length - 1))
         repeats = repeats * (distance >= 0)
         return (answer.category_logits[-1], *answer.category_logits[:-1], repeats, answer.query)
+
+
+class ItemGraph(nn.Module):
+    """The item encoder as it is exported: the unit vector of an item that training never saw, from metadata alone.
+
+    Inputs are int64: ``category_path`` [n, L]; ``tokens`` [n, W] where the model reads text; ``number_bins`` [n, N]
+    where it reads numbers. Words are gathered and averaged here, where n is small, since ONNX has no embedding bag.
+    """
+
+    def __init__(self, items: ItemEncoder) -> None:
+        super().__init__()
+        self.items = items
+        self.input_names = ["category_path"]
+        self.input_names += ["tokens"] if items.token is not None else []
+        self.input_names += ["number_bins"] if len(items.number) else []
+
+    def forward(self, category_path: Tensor, *rest: Tensor) -> Tensor:
+        inputs = dict(zip(self.input_names, (category_path, *rest), strict=True))
+        none = category_path.new_zeros(category_path.shape[0], 0)
+        encoder = self.items
+        x = encoder.from_categories(category_path) + encoder.from_numbers(inputs.get("number_bins", none))
+        if encoder.token is not None:
+            tokens = inputs["tokens"]
+            words = encoder.token.weight[tokens] * (tokens > 0)[..., None]  # [n, W, d]
+            x = x + words.sum(1) / (tokens > 0).sum(1, keepdim=True).clamp_min(1)
+        return F.normalize(x, dim=1)

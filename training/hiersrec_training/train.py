@@ -183,7 +183,7 @@ class _Loop:
             losses = self._step(batch.to(self.device))
             self.state["step"] += 1
             if self.state["step"] % LOG_STEPS == 0:
-                figures = {name: round(float(value), 5) for name, value in losses.items()}
+                figures = {name: round(value.item(), 5) for name, value in losses.items()}
                 bar.set_postfix(loss=f"{figures['item_loss']:.3f}")
                 self._log({"step": self.state["step"], "epoch": epoch + 1, **figures})
             if stop or self.state["step"] % self.config.checkpoint_steps == 0:

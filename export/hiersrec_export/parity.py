@@ -1,0 +1,96 @@
+"""The check that the exported graphs give the answers of PyTorch: run before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hiersrec_sdk.encoder import SessionEncoder
+from hiersrec_sdk.errors import ExportError
+from hiersrec_training.dataset import Sessions
+from hiersrec_training.model import HierSRec, ServingGraph
+
+TOLERANCE = 1e-4
+LARGEST_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Parity:
+    """``sessions`` compared; ``worst`` difference by output, relative to the output's largest value in the batch."""
+
+    sessions: int
+    worst: dict[str, float]
+
+
+@torch.no_grad()
+def check_parity(
+    model: HierSRec, graph: bytes, vectors: NDArray[np.float32], real: Sessions, seed: int = 0
+) -> Parity:
+    """Compare PyTorch with the runtime's own encoder on random and on real sessions.
+
+    Every length from 1 to the maximum and every batch size from 1 to 64 is met with random unit vectors, and again
+    with real sessions where there are any, cut or padded to that length.
+
+    Args:
+        model: the trained model, in evaluation mode.
+        graph: bytes of ``model.onnx``.
+        vectors: float32 [items, d], in the order of the data set's items.
+        real: sessions of item indices.
+
+    Raises:
+        ExportError: a difference above 1e-4, relative; names the output, the length and the batch.
+    """
+    config = model.config
+    encoder = SessionEncoder(graph, dimension=config.dimension, categories=model.shape.categories)
+    serving = ServingGraph(model.session).eval()
+    random = np.random.default_rng(seed)
+    worst = dict.fromkeys(serving.output_names, 0.0)
+    sessions = 0
+    for turn in range(max(config.max_length, LARGEST_BATCH)):
+        length, batch = 1 + turn % config.max_length, 1 + turn % LARGEST_BATCH
+        inputs = [_random(random, batch, length, config.dimension)]
+        if len(real):
+            inputs.append(_real(random, batch, length, vectors, real))
+        for x, lengths in inputs:
+            wanted = serving(torch.from_numpy(x), torch.from_numpy(lengths))
+            found = encoder.encode(x, lengths)
+            assert found.repeat_logits is not None
+            levels = (found.category_logits[-1], *found.category_logits[:-1])
+            given = (*levels, found.repeat_logits, found.item_query)
+            for name, ours, theirs in zip(serving.output_names, wanted, given, strict=True):
+                difference = _relative(ours.numpy(), theirs)
+                if not difference <= TOLERANCE:
+                    raise ExportError(
+                        f"PyTorch and onnxruntime differ by {difference:.1e} (relative) in {name}, at length {length} "
+                        f"and batch {batch}; at most {TOLERANCE:.0e} is allowed. No bundle was written."
+                    )
+                worst[name] = max(worst[name], difference)
+            sessions += batch
+    return Parity(sessions, worst)
+
+
+def _random(random: np.random.Generator, batch: int, length: int, d: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    x = random.standard_normal((batch, length, d)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=-1, keepdims=True)
+    lengths = random.integers(1, length + 1, batch)
+    lengths[0] = length
+    return x, lengths
+
+
+def _real(
+    random: np.random.Generator, batch: int, length: int, vectors: NDArray[np.float32], real: Sessions
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    x = np.zeros((batch, length, vectors.shape[1]), dtype=np.float32)
+    lengths = np.empty(batch, dtype=np.int64)
+    for row, session in enumerate(random.integers(0, len(real), batch)):
+        clicks = real[int(session)][-length:]
+        x[row, : len(clicks)] = vectors[clicks]
+        lengths[row] = len(clicks)
+    return x, lengths
+
+
+def _relative(wanted: NDArray[np.float32], given: NDArray[np.float32]) -> float:
+    return float(np.abs(wanted - given).max() / max(float(np.abs(wanted).max()), 1e-6))

@@ -1,0 +1,367 @@
+"""The command line ``hiersrec``: one command for each step from a click log to recommendations.
+
+Commands that train or export import torch when they run, so that the runtime alone is enough for the others.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hiersrec_sdk import Recommender, __version__, available_backends
+from hiersrec_sdk.errors import HierSRecError, ItemIdTypeError, MissingExtraError, OptionError
+
+FOLDER = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path)
+
+
+class _Group(click.Group):
+    """Errors of the SDK as one line on the error stream, without a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except HierSRecError as error:
+            click.echo(f"Error: {error}", err=True)
+            context.exit(1)
+        except OSError as error:
+            click.echo(f"Error: {error}", err=True)
+            context.exit(1)
+
+
+def _load(module: str, purpose: str, extra: str = "train") -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(extra, purpose, error.name or "") from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="hiersrec")
+def main() -> None:
+    """Session-based next-item recommendation: prepare click logs, train, export a bundle, recommend.
+
+    \b
+    hiersrec prepare events.csv --items items.csv --category-column category --test-days 7 --out data
+    hiersrec train data --out run
+    hiersrec export run --out bundle
+    hiersrec evaluate bundle data
+    hiersrec recommend bundle ITEM ITEM
+    """
+
+
+@main.command()
+@click.argument("logs", nargs=-1, required=True, type=FILE)
+@click.option("--out", required=True, type=FOLDER, help="Dataset folder to write; it must not exist.")
+@click.option("--test-log", type=FILE, help="A log of what came after, as the test part.")
+@click.option(
+    "--format",
+    "log_format",
+    type=click.Choice(["auto", "events", "sessions"]),
+    default="auto",
+    show_default=True,
+    help="events: one click a row (csv, csv.gz, tsv, parquet); sessions: one session a line, in order of time; "
+    "auto: sessions for .txt, else events.",
+)
+@click.option("--separator", help="Separates the fields of a log. [comma for csv, tab for tsv, white space for sessions]")
+@click.option("--session-column", help='Column of the session. ["session" where there is one]')
+@click.option("--user-column", help="Column of the user, whose clicks are cut into sessions at a gap. [user]")
+@click.option("--item-column", default="item", show_default=True, help="Column of the item.")
+@click.option("--time-column", default="time", show_default=True, help='Column of the time; "" for a log in order.')
+@click.option(
+    "--time-unit",
+    type=click.Choice(["auto", "s", "ms", "us", "ns"]),
+    default="auto",
+    show_default=True,
+    help="Unit of numeric times; auto goes by their size.",
+)
+@click.option("--event-column", help="Column of the type of event.")
+@click.option("--event", "events", multiple=True, help="Type of event to keep, e.g. view; repeatable. [all]")
+@click.option(
+    "--session-gap", type=float, default=30, show_default=True, help="Minutes without a click that end a session."
+)
+@click.option("--log-category-column", help="Column of the log with the item's category, where there is no item table.")
+@click.option("--items", type=FILE, help="Item table: csv, tsv or parquet; several rows an item for several categories.")
+@click.option("--item-separator", help="Separates the fields of the item table. [comma for csv, tab for tsv]")
+@click.option("--item-columns", help="Names of the item table's columns, by commas, where it has no header.")
+@click.option("--item-id-column", default="item", show_default=True, help="Item table: column of the item id.")
+@click.option(
+    "--category-column",
+    "category_columns",
+    multiple=True,
+    help="Item table: column of the category; repeat it for the levels of a tree, the top one first.",
+)
+@click.option("--category-path-separator", help='The category column holds a whole path, e.g. "." for a.b.c.')
+@click.option("--category-tree", type=FILE, help="Table of category and parent category, empty at the top.")
+@click.option("--tree-child-column", help="Category tree: column of the category. [the first]")
+@click.option("--tree-parent-column", help="Category tree: column of the parent. [the second]")
+@click.option("--text-column", "text_columns", multiple=True, help="Item table: words to learn from; repeatable.")
+@click.option("--title-column", help="Item table: title to show to people; it may be the item id column.")
+@click.option("--number-column", "number_columns", multiple=True, help="Item table: numbers, e.g. the price; repeatable.")
+@click.option("--url-decode", is_flag=True, help='Titles and texts are URL-encoded words joined by "_".')
+@click.option("--all-items", is_flag=True, help="Keep items of the table that nobody clicked in the training part.")
+@click.option(
+    "--min-item-support",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Fewest clicks of an item, counted in the training part.",
+)
+@click.option("--min-session-length", type=int, default=2, show_default=True, help="Fewest clicks of a session.")
+@click.option("--test-days", type=float, help="The test part is the sessions that end in the last so many days.")
+@click.option("--test-fraction", type=float, help="The test part is this last fraction of the sessions.")
+@click.option(
+    "--valid-fraction",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="The validation part is this last fraction of the training part's sessions.",
+)
+@click.option("--shuffle-seed", type=int, help="Shuffle the sessions before they are split, where logs have no order.")
+def prepare(out: Path, logs: tuple[Path, ...], item_columns: str | None, **options: Any) -> None:
+    """Read click LOGS and an item table, filter, split, and write a dataset folder."""
+    prepare_options = _load("hiersrec_training.prepare_options", "hiersrec prepare").PrepareOptions
+    prepare_data = _load("hiersrec_training.prepare", "hiersrec prepare").prepare
+    if out.exists():
+        raise OptionError(f"{out} exists already; choose another folder or remove it")
+    names = tuple(name.strip() for name in item_columns.split(",")) if item_columns else ()
+    prepare_data(prepare_options(logs=logs, item_columns=names, **options), click.echo).save(out)
+    click.echo(f"written to {out}")
+
+
+@main.command()
+@click.argument("data", type=FOLDER)
+@click.option("--out", required=True, type=FOLDER, help="Run folder to write; until the end it is called OUT.part.")
+@click.option("--config", "config_file", type=FILE, help="TOML file of settings; see --show-config.")
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="One setting; repeatable.")
+@click.option("--seed", type=int, help="Short for --set seed=N.")
+@click.option("--final", is_flag=True, help="Train on training and validation part together, without validation.")
+@click.option("--epochs-from", type=FOLDER, metavar="RUN", help="Train for the epochs that this run found best.")
+@click.option("--resume", is_flag=True, help="Go on with the interrupted run OUT.part, with its settings.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to train."
+)
+@click.option("--progress/--no-progress", default=None, help="Progress bars. [on a terminal]")
+@click.option("--show-config", is_flag=True, is_eager=True, expose_value=False, help="Print all settings as TOML.",
+              callback=lambda context, parameter, wanted: _show_config(context) if wanted else None)
+def train(
+    data: Path,
+    out: Path,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    seed: int | None,
+    final: bool,
+    epochs_from: Path | None,
+    resume: bool,
+    device: str,
+    progress: bool | None,
+) -> None:
+    """Train a model on the dataset folder DATA and write a run folder.
+
+    Validation after each epoch, early stop on MRR@20, the best epoch's weights are kept. Ctrl-C writes a checkpoint
+    first; --resume goes on to the same weights as without the break.
+    """
+    module = _load("hiersrec_training.train", "hiersrec train")
+    if resume and (config_file or assignments or seed is not None or final or epochs_from):
+        raise OptionError("--resume keeps the settings of the interrupted run: leave the others out")
+    given = [*assignments, *([f"seed={seed}"] if seed is not None else [])]
+    if epochs_from is not None:
+        best = _load("hiersrec_training.run", "hiersrec train").RunInfo.load(epochs_from).best_epoch
+        given.append(f"epochs={best}")
+    config = _load("hiersrec_training.config", "hiersrec train").load_config(config_file, given)
+    shown = sys.stderr.isatty() if progress is None else progress
+    info = module.train(
+        data, out, config, final=final, device=device, resume=resume, progress=shown, report=click.echo
+    )
+    if info.metrics:
+        click.echo(
+            f"best epoch {info.best_epoch}: validation Recall@20 {info.metrics['recall@20']:.4f}, "
+            f"MRR@20 {info.metrics['mrr@20']:.4f}"
+        )
+    click.echo(f"trained in {info.seconds:,.0f} s; written to {out}")
+
+
+def _show_config(context: click.Context) -> None:
+    config = _load("hiersrec_training.config", "hiersrec train").Config()
+    for name, value in config.as_dict().items():
+        click.echo(f"{name} = {json.dumps(value)}")
+    context.exit()
+
+
+@main.command()
+@click.argument("run", type=FOLDER)
+@click.option("--out", required=True, type=FOLDER, help="Bundle folder to write; it must not exist.")
+@click.option("--data", type=FOLDER, help="The run's dataset folder, where it was moved.")
+@click.option("--name", help="Name for the model card. [the run's]")
+def export(run: Path, out: Path, data: Path | None, name: str | None) -> None:
+    """Turn the training RUN into a bundle: ONNX graphs and the catalogue, checked against PyTorch."""
+    if out.exists():
+        raise OptionError(f"{out} exists already; choose another folder or remove it")
+    module = _load("hiersrec_export.to_bundle", "hiersrec export")
+    module.export(run, out, data_path=data, name=name, report=click.echo)
+    click.echo(f"written to {out}")
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=FOLDER, metavar="BUNDLE DATA")
+@click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True, help="Which part.")
+@click.option("--mode", type=click.Choice(["candidates", "exact"]), default="candidates", show_default=True)
+@click.option("--candidates", type=float, help="Share of the catalogue that is ranked. [the bundle's]")
+@click.option(
+    "--baseline",
+    type=click.Choice(["popular", "markov", "sknn"]),
+    help="Evaluate this baseline under the same protocol instead; BUNDLE may be left out.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one flat JSON object.")
+@click.option("--threads", type=int, default=1, show_default=True, help="Threads of the session encoder.")
+@click.option("--backend", type=click.Choice(["c", "numba", "numpy"]), help="Ranking backend. [the fastest there is]")
+def evaluate(
+    paths: tuple[Path, ...],
+    split: str,
+    mode: str,
+    candidates: float | None,
+    baseline: str | None,
+    as_json: bool,
+    threads: int,
+    backend: str | None,
+) -> None:
+    """Measure BUNDLE on the dataset folder DATA: every prefix of every session of the part is a case."""
+    if len(paths) > 2 or (len(paths) < 2 and not baseline):
+        raise click.UsageError("give BUNDLE and DATA; DATA alone goes with --baseline")
+    if candidates is not None and (mode == "exact" or baseline):
+        raise OptionError("--candidates goes with the mode candidates of a bundle")
+    shown = sys.stderr.isatty()
+    data = _load("hiersrec_training.dataset", "hiersrec evaluate").Dataset.load(paths[-1])
+    if baseline:
+        module = _load("hiersrec_training.baselines", "hiersrec evaluate")
+        sessions = data.train.then(data.valid) if split == "test" else data.train
+        method = module.baseline(baseline, sessions, data.items)
+        metrics = {"baseline": baseline, **module.evaluate_baseline(method, getattr(data, split), shown)}
+    else:
+        recommender = Recommender.load(paths[0], threads=threads, backend=backend)
+        if recommender.config["data"].get("fingerprint") != data.fingerprint:
+            click.echo("Note: the bundle was not trained on this dataset folder", err=True)
+        module = _load("hiersrec_training.evaluate", "hiersrec evaluate")
+        metrics = module.evaluate(recommender, data, split, mode=mode, candidates=candidates, progress=shown)
+    metrics["split"] = split
+    click.echo(json.dumps(metrics) if as_json else _table(metrics))
+
+
+def _table(metrics: dict[str, Any]) -> str:
+    """Metrics for a person: those at cuts as a table, the others a line each."""
+    cuts = sorted({int(name.partition("@")[2]) for name in metrics if name.startswith("recall@")})
+    lines = ["            " + "".join(f"{'@' + str(cut):>9}" for cut in cuts)]
+    for name in ("recall", "mrr", "ndcg"):
+        lines.append(f"{name:<12}" + "".join(f"{100 * metrics[f'{name}@{cut}']:>8.2f}%" for cut in cuts))
+    for name, value in metrics.items():
+        if name.partition("@")[0] in ("recall", "mrr", "ndcg"):
+            continue
+        if isinstance(value, float):
+            fraction = value <= 1 and name != "sessions_per_second"
+            value = f"{100 * value:.2f}%" if fraction else f"{value:,.1f}"
+        elif isinstance(value, int):
+            value = f"{value:,}"
+        lines.append(f"{name.replace('_', ' '):<24}{value}")
+    return "\n".join(lines)
+
+
+@main.command()
+@click.argument("bundle", type=FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print the bundle's config.json.")
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Verify BUNDLE's checksums and say what it holds: model, data, sizes."""
+    recommender = Recommender.load(bundle, verify=True)
+    config = recommender.config
+    if as_json:
+        click.echo(json.dumps(config, indent=2))
+        return
+    levels = zip(config["levels"], config["categories"], strict=True)
+    counts = config["data"].get("counts", {})
+    rows = [
+        ("bundle", f"{bundle}, schema {config['schema_version']}, by {config['created_by']}"),
+        ("items", f"{config['items']:,}, ids {config['item_id_type']}"),
+        ("categories", " > ".join(f"{size:,} ({level})" for level, size in levels)),
+        ("vectors", f"{config['dimension']} wide, float32"),
+        ("sessions", f"the newest {config['max_length']} clicks count"),
+        ("candidates", f"{100 * config['candidates']:g} % of the catalogue by default"),
+        ("data", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in counts.items())),
+        ("trained on", str(config["metrics"].get("trained_on", "not noted"))),
+    ]
+    for name, value in config["metrics"].get("validation", {}).items():
+        rows.append((f"  {name}", f"{value:.4f} (validation)"))
+    for name, about in config["files"].items():
+        rows.append((name, f"{about['bytes']:,} bytes, SHA-256 {about['sha256'][:16]}…, verified"))
+    rows.append(("ranking", f"{recommender.backend} (of {', '.join(available_backends())})"))
+    rows.append(("providers", ", ".join(recommender.providers)))
+    click.echo("\n".join(f"{name:<22}{value}" for name, value in rows))
+
+
+@main.command()
+@click.argument("bundle", type=FOLDER)
+@click.argument("session", nargs=-1, metavar="[ITEM]...")
+@click.option("-k", type=int, default=10, show_default=True, help="How many items.")
+@click.option("--mode", type=click.Choice(["candidates", "exact"]), default="candidates", show_default=True)
+@click.option("--candidates", type=float, help="Share of the catalogue that is ranked. [the bundle's]")
+@click.option("--unknown", type=click.Choice(["skip", "error"]), default="skip", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def recommend(
+    bundle: Path, session: tuple[str, ...], k: int, mode: Any, candidates: float | None, unknown: Any, as_json: bool
+) -> None:
+    """Recommend the next items after a session: ITEM ids, the oldest first."""
+    recommender = Recommender.load(bundle)
+    ids = _as_ids(session, recommender.config["item_id_type"])
+    result = recommender.recommend(ids, k, mode=mode, candidates=candidates, unknown=unknown)
+    hits = list(result)
+    if as_json:
+        answer = {
+            "items": list(result.items),
+            "scores": [float(score) for score in result.scores],
+            "titles": [hit.title for hit in hits],
+            "categories": [{"category": c.category, "probability": c.probability} for c in result.categories],
+            "mode": result.mode,
+            "rows_scored": result.rows_scored,
+            "unknown": result.unknown,
+        }
+        click.echo(json.dumps(answer))
+        return
+    titles = [recommender.catalog.title(int(row)) if row >= 0 else None for row in recommender.catalog.rows(ids)]
+    for item, title in zip(ids, titles, strict=True):
+        click.echo(f"clicked    {_named(item, title)}")
+    for category in result.categories:
+        click.echo(f"category   {100 * category.probability:5.1f} %  {_named(category.category, category.name)}")
+    for place, hit in enumerate(hits, 1):
+        click.echo(f"{place:>4}  {hit.score:9.4f}  {_named(hit.item, hit.title)}")
+    counted = f"; {result.unknown} unknown items skipped" if result.unknown else ""
+    click.echo(f"{result.mode}: {result.rows_scored:,} of {len(recommender.catalog):,} items ranked{counted}")
+
+
+def _as_ids(session: Sequence[str], id_type: str) -> list[Any]:
+    if id_type == "string":
+        return list(session)
+    try:
+        return [int(item) for item in session]
+    except ValueError as error:
+        raise ItemIdTypeError(f"the ids of this catalogue are whole numbers: {error}") from error
+
+
+def _named(own: int | str, name: str | None) -> str:
+    return str(own) if name is None or name == str(own) else f"{own}  {name}"
+
+
+@main.command()
+@click.option("--out", required=True, type=FOLDER, help="Folder to write; it must not exist.")
+@click.option("--items", type=int, default=2000, show_default=True, help="Items of the shop.")
+@click.option("--sessions", type=int, default=20000, show_default=True, help="Sessions of its log.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Decides everything.")
+@click.option("--days", type=int, default=30, show_default=True, help="Days that the log covers.")
+def simulate(out: Path, items: int, sessions: int, seed: int, days: int) -> None:
+    """Write a SIMULATED shop: an item table with three category levels, prices and names, and a click log."""
+    run: Callable[..., Any] = _load("hiersrec_training.simulate", "hiersrec simulate").simulate
+    run(out, items=items, sessions=sessions, seed=seed, days=days)
+    click.echo(f"simulated shop written to {out}; README.txt in it says how to prepare it")

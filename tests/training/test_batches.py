@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import torch
+from hiersrec_training.batches import Batches, age_weights
+from hiersrec_training.dataset import Sessions
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+SESSIONS = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=12), min_size=1, max_size=9)
+
+
+def as_sessions(lists: list[list[int]]) -> Sessions:
+    offsets = np.concatenate([[0], np.cumsum([len(clicks) for clicks in lists])]).astype(np.int64)
+    return Sessions(np.concatenate(lists).astype(np.int32), offsets)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sessions=SESSIONS, max_length=st.integers(1, 5), size=st.integers(1, 4), seed=st.integers(0, 9))
+def test_every_click_but_the_first_is_a_target_once(
+    sessions: list[list[int]], max_length: int, size: int, seed: int
+) -> None:
+    data = as_sessions(sessions)
+    batches = Batches(data, max_length, size, np.arange(1, len(data) + 1, dtype=np.float32))
+    wanted = Counter(
+        (clicks[place - 1], clicks[place], float(number))
+        for number, clicks in enumerate(sessions, 1)
+        for place in range(1, len(clicks))
+    )
+    for epoch in (list(batches.in_order()), list(batches.shuffled(seed, 3))):
+        assert len(epoch) == len(batches)
+        found: Counter[tuple[int, int, float]] = Counter()
+        for batch in epoch:
+            newest = batch.items[batch.there].tolist()
+            found.update(zip(newest, batch.target.tolist(), batch.weight.tolist(), strict=True))
+            assert batch.items.shape[1] <= max_length
+            assert not batch.items[~batch.there].any()
+        assert found == wanted
+
+
+def test_an_epoch_goes_on_where_it_was_left() -> None:
+    random = np.random.default_rng(0)
+    data = as_sessions([random.integers(0, 9, random.integers(2, 9)).tolist() for _ in range(50)])
+    batches = Batches(data, 4, 8)
+    whole, rest = list(batches.shuffled(1, 2)), list(batches.shuffled(1, 2, first=5))
+    assert len(rest) == len(whole) - 5
+    for a, b in zip(whole[5:], rest, strict=True):
+        assert torch.equal(a.items, b.items)
+        assert torch.equal(a.target, b.target)
+    other = list(batches.shuffled(1, 3))
+    assert any(not torch.equal(a.items, b.items) for a, b in zip(whole, other, strict=True))
+
+
+def test_own_pairs_are_the_clicks_up_to_each_position() -> None:
+    batch = next(Batches(as_sessions([[5, 6, 5, 7], [1, 2]]), 10, 4).in_order())
+    found = sorted(zip(*(values.tolist() for values in batch.own()), strict=True))
+    # the short session comes first: position 0 is click 1 of it
+    assert found == [(0, 1, 0), (1, 5, 0), (2, 5, 1), (2, 6, 0), (3, 5, 0), (3, 5, 2), (3, 6, 1)]
+    assert torch.equal(batch.own()[0], batch.own()[0].sort()[0])
+
+
+def test_weights_fall_with_age() -> None:
+    weights = age_weights(1000, 1.0)
+    assert abs(weights.mean() - 1) < 1e-5
+    assert abs(weights[0] / weights[-1] - np.exp(-1)) < 1e-5
+    assert np.all(age_weights(3, 0.0) == 1)
+    assert len(age_weights(1, 1.0)) == 1

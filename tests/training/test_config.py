@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hiersrec_sdk.errors import ConfigError
+from hiersrec_training.config import Config, load_config
+
+
+def test_a_file_changes_the_defaults_and_assignments_change_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("dimension = 64\ndropout = 0.1\nlearning_rate = 1\n")
+    config = load_config(file, ["dropout=0.2", "precision = float32", "epochs=5"])
+    assert config == Config(dimension=64, dropout=0.2, learning_rate=1.0, precision="float32", epochs=5)
+
+
+def test_settings_survive_a_round_trip() -> None:
+    config = Config(dimension=32, seed=7)
+    assert Config.from_dict(config.as_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("dropuot=0.1", "did you mean dropout"),
+        ("zzz=1", "known: dimension"),
+        ("dimension=wide", "dimension must be int"),
+        ("dimension=1.5", "dimension must be int"),
+        ("dimension=true", "dimension must be int"),
+        ("dimension=30", "multiple of heads"),
+        ("epochs=0", "at least 1"),
+        ("samples=0", "at least 1"),
+        ("neighbours=-1", "not be negative"),
+        ("dropout=1.0", r"in \[0, 1\)"),
+        ("temperature=0", "above 0"),
+        ("precision=half", "bfloat16 or float32"),
+        ("dimension", "name=value"),
+    ],
+)
+def test_a_wrong_setting_says_what_would_be_right(assignment: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, [assignment])
+
+
+def test_a_wrong_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"missing\.toml"):
+        load_config(tmp_path / "missing.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("dimension = = 3")
+    with pytest.raises(ConfigError, match=r"broken\.toml"):
+        load_config(broken)

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hiersrec_training.batches import Batches
+from hiersrec_training.config import Config
+from hiersrec_training.dataset import Dataset
+from hiersrec_training.graph import co_clicks
+from hiersrec_training.model import HierSRec, ItemGraph, Metadata, ServingGraph, Shape
+
+
+@pytest.fixture(scope="module")
+def data(tiny_data: Path) -> Dataset:
+    return Dataset.load(tiny_data)
+
+
+@pytest.fixture
+def model(data: Dataset, tiny_config: Config) -> HierSRec:
+    torch.manual_seed(1)
+    model = HierSRec(Shape.of(data, tiny_config), tiny_config).eval()
+    model.items.connect(co_clicks(data.train, data.items, tiny_config.neighbours, tiny_config.neighbour_window))
+    for parameter in model.parameters():  # so that nothing is zero by initialisation
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+@pytest.fixture
+def meta(data: Dataset, model: HierSRec) -> Metadata:
+    return Metadata.of(data, model.shape, model.config)
+
+
+def test_what_comes_later_never_changes_an_earlier_state(model: HierSRec) -> None:
+    x = torch.randn(2, 6, 16)
+    changed = x.clone()
+    changed[:, 4:] = torch.randn(2, 2, 16)
+    for before, after in zip(model.session.read(x), model.session.read(changed), strict=True):
+        torch.testing.assert_close(before[:, :4], after[:, :4])
+        assert not torch.allclose(before[:, 4:], after[:, 4:])
+
+
+def test_item_vectors_have_length_one_and_some_are_rows_of_all(model: HierSRec, meta: Metadata) -> None:
+    table = model.items.all_vectors(meta)
+    torch.testing.assert_close(table.norm(dim=1), torch.ones(len(table)))
+    some = torch.tensor([3, 17, 3, 0])
+    torch.testing.assert_close(model.items.some_vectors(some, meta), table[some])
+
+
+def test_gradients_of_the_two_ways_to_item_vectors_agree(model: HierSRec, meta: Metadata) -> None:
+    some = torch.tensor([3, 17, 8])
+    parameters = [parameter for parameter in model.items.parameters()]
+    direction = torch.randn(3, 16)
+    ways = (model.items.all_vectors(meta)[some], model.items.some_vectors(some, meta))
+    grads = [torch.autograd.grad((way * direction).sum(), parameters) for way in ways]
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_every_part_of_an_item_matters_and_missing_parts_are_allowed(
+    make_dataset: Callable[..., Dataset], tiny_config: Config
+) -> None:
+    data = make_dataset()
+    shape = Shape.of(data, tiny_config)
+    model = HierSRec(shape, tiny_config)
+    meta = Metadata.of(data, shape, tiny_config)
+    base = model.items.from_metadata(meta[torch.tensor([1])])
+    for changed in (
+        meta._replace(category_path=meta.category_path.roll(7, 0)),
+        meta._replace(tokens=torch.zeros_like(meta.tokens)),
+        meta._replace(number_bins=torch.zeros_like(meta.number_bins)),
+    ):
+        assert not torch.allclose(base, model.items.from_metadata(changed[torch.tensor([1])]))
+    assert np.isnan(data.numbers["price"][0])
+    assert meta.number_bins[0, 0] == 0
+    assert data.text[0] is None
+    assert not meta.tokens[0].any()
+    assert torch.isfinite(model.items.from_metadata(meta)).all()
+
+
+def test_the_serving_graph_is_the_training_path_at_the_newest_click(
+    model: HierSRec, meta: Metadata, data: Dataset
+) -> None:
+    table = model.items.all_vectors(meta)
+    batch = next(Batches(data.train, 6, 32).in_order())
+    x = F.embedding(batch.items, table)
+    states, sums = model.session.read(x)
+    lengths = batch.there.sum(1)
+    rows = torch.arange(len(lengths))
+    wanted = model.session.answer(states[rows, lengths - 1], sums[rows, lengths - 1])
+    garbage = x + ~batch.there[..., None] * torch.randn(1)  # padding must not matter
+    graph = ServingGraph(model.session)
+    outputs = dict(zip(graph.output_names, graph(garbage, lengths), strict=True))
+    torch.testing.assert_close(outputs["category_logits_0"], wanted.category_logits[0])
+    torch.testing.assert_close(outputs["category_logits"], wanted.category_logits[1])
+    torch.testing.assert_close(outputs["item_query"], wanted.query)
+    for row, length in enumerate(lengths.tolist()):
+        torch.testing.assert_close(outputs["repeat_logits"][row, :length], wanted.repeats[row, :length].flip(0))
+        assert not outputs["repeat_logits"][row, length:].any()
+
+
+def test_scores_are_cosines_over_the_temperature(model: HierSRec, meta: Metadata) -> None:
+    query = ServingGraph(model.session)(torch.randn(4, 3, 16), torch.tensor([3, 2, 1, 3]))[-1]
+    torch.testing.assert_close(query.norm(dim=1), torch.full((4,), 1 / model.config.temperature))
+
+
+def test_the_item_graph_places_an_item_by_its_metadata(model: HierSRec, meta: Metadata) -> None:
+    graph = ItemGraph(model.items)
+    assert graph.input_names == ["category_path", "tokens", "number_bins"]
+    wanted = F.normalize(model.items.from_metadata(meta), dim=1)
+    torch.testing.assert_close(graph(*meta), wanted)
+
+
+def test_the_category_prediction_is_handed_on(model: HierSRec) -> None:
+    states, sums = torch.randn(5, 16), torch.randn(5, 16)
+    before = model.session.answer(states, sums)
+    with torch.no_grad():
+        model.session.category_head[0].bias += torch.randn(2) * 5
+    after = model.session.answer(states, sums)
+    assert not torch.allclose(before.category_logits[1], after.category_logits[1])
+    assert not torch.allclose(before.query, after.query)
+
+
+def test_a_model_without_metadata_or_graph_still_works(make_dataset: Callable[..., Dataset]) -> None:
+    config = Config(dimension=16, heads=2, max_length=6, neighbours=0)
+    shape = Shape(items=5, categories=[1], text=False, numbers={})
+    model = HierSRec(shape, config).eval()
+    none = torch.zeros(5, 0, dtype=torch.int64)
+    meta = Metadata(torch.zeros(5, 1, dtype=torch.int64), none, none)
+    torch.testing.assert_close(model.items.all_vectors(meta), model.items.some_vectors(torch.arange(5), meta))
+    assert ItemGraph(model.items).input_names == ["category_path"]

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hiersrec_sdk.errors import DataError, EmptyLogError, RunError
+from hiersrec_training import run as run_module
+from hiersrec_training import train as train_module
+from hiersrec_training.baselines import baseline, evaluate_baseline
+from hiersrec_training.config import Config
+from hiersrec_training.dataset import Dataset
+from hiersrec_training.run import RunInfo, load_model, part_of
+from hiersrec_training.train import Interrupted, train
+from safetensors.torch import load_file
+
+
+def quiet(data: Path, out: Path, config: Config, **options: Any) -> RunInfo:
+    return train(data, out, config, device="cpu", progress=False, report=lambda line: None, **options)
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_training_learns_and_leaves_a_whole_run(tiny_run: Path, tiny_data: Path, tiny_config: Config) -> None:
+    assert sorted(path.name for path in tiny_run.iterdir()) == ["metrics.jsonl", "model.safetensors", "run.json"]
+    assert not part_of(tiny_run).exists()
+    model, info = load_model(tiny_run)
+    assert info.config == tiny_config
+    data = Dataset.load(tiny_data)
+    popular = evaluate_baseline(baseline("popular", data.train, data.items), data.valid)
+    assert info.metrics["mrr@20"] > 2 * popular["mrr@20"]
+    assert info.metrics["category_accuracy_1"] > 0.6  # by chance: 0.125
+    assert not model.training
+    validations = [line for line in lines(tiny_run) if "valid" in line]
+    assert [line["epoch"] for line in validations] == [1, 2]
+    assert max(line["valid"]["mrr@20"] for line in validations) == info.metrics["mrr@20"]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_gives_others(
+    tiny_run: Path, tiny_data: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    quiet(tiny_data, tmp_path / "same", tiny_config)
+    quiet(tiny_data, tmp_path / "other", Config.from_dict(tiny_config.as_dict() | {"seed": 5}))
+    weights = [load_file(path / "model.safetensors") for path in (tiny_run, tmp_path / "same", tmp_path / "other")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not torch.equal(weights[0]["items.item.weight"], weights[2]["items.item.weight"])
+
+
+@pytest.mark.parametrize("step", [1, 7, 9, 12, 20])
+def test_a_killed_and_resumed_run_gives_the_same_weights(
+    tiny_run: Path, tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Killed without warning: what is on the disk is the newest checkpoint, and log lines after it."""
+    original = train_module._Loop._step
+
+    def dies(self: Any, batch: Any) -> Any:
+        if self.state["step"] == step:
+            raise KeyboardInterrupt
+        return original(self, batch)
+
+    monkeypatch.setattr(train_module, "LOG_STEPS", 3)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train_module._Loop, "_step", dies)
+        quiet(tiny_data, tmp_path / "run", tiny_config)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(RunError, match="--resume"):
+        quiet(tiny_data, tmp_path / "run", tiny_config)
+    with pytest.raises(RunError, match="not finished"):
+        load_model(tmp_path / "run")
+    info = quiet(tiny_data, tmp_path / "run", tiny_config, resume=True)
+    whole, resumed = (load_file(path / "model.safetensors") for path in (tiny_run, tmp_path / "run"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert info.metrics == RunInfo.load(tiny_run).metrics
+    steps = [(line["step"], "valid" in line) for line in lines(tmp_path / "run")]
+    assert steps == sorted(set(steps))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_after_the_step_with_a_checkpoint(
+    tiny_run: Path, tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:  # fmt: skip
+    original = train_module._Loop._step
+
+    def signals(self: Any, batch: Any) -> Any:
+        if self.state["step"] == 4:
+            os.kill(os.getpid(), number)
+        return original(self, batch)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="step 5"):
+        patch.setattr(train_module._Loop, "_step", signals)
+        quiet(tiny_data, tmp_path / "run", tiny_config)
+    quiet(tiny_data, tmp_path / "run", tiny_config, resume=True)
+    whole, resumed = (load_file(path / "model.safetensors") for path in (tiny_run, tmp_path / "run"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_final_trains_on_both_parts_without_validation(tiny_data: Path, tiny_config: Config, tmp_path: Path) -> None:
+    info = quiet(tiny_data, tmp_path / "run", tiny_config, final=True)
+    data = Dataset.load(tiny_data)
+    assert info.final
+    assert info.best_epoch == tiny_config.epochs
+    assert info.metrics == {}
+    sessions = data.train.then(data.valid)
+    windows = sum(-(-(length - 1) // tiny_config.max_length) for length in sessions.lengths.tolist())
+    steps = tiny_config.epochs * -(-windows // tiny_config.batch_sessions)
+    loop_steps = train_module._Loop(info, data, sessions, tmp_path, False, lambda line: None).steps
+    assert loop_steps == steps
+
+
+def test_training_stops_early_and_keeps_the_best_epoch(
+    tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = iter([0.3, 0.5, 0.4, 0.2, 0.9])
+    monkeypatch.setattr(train_module, "evaluate_model", lambda *_: {"mrr@20": next(figures), "recall@20": 0.5})
+    config = Config.from_dict(tiny_config.as_dict() | {"epochs": 5, "patience": 2})
+    info = quiet(tiny_data, tmp_path / "run", config)
+    assert info.best_epoch == 2
+    assert info.metrics["mrr@20"] == 0.5
+    assert [line["epoch"] for line in lines(tmp_path / "run") if "valid" in line] == [1, 2, 3, 4]
+
+
+def test_sampled_softmax_learns_too(tiny_data: Path, tiny_config: Config, tmp_path: Path) -> None:
+    reports: list[str] = []
+    config = Config.from_dict(tiny_config.as_dict() | {"sampled_above": 10})
+    info = train(tiny_data, tmp_path / "run", config, device="cpu", progress=False, report=reports.append)
+    assert "sampled" in reports[0]
+    data = Dataset.load(tiny_data)
+    popular = evaluate_baseline(baseline("popular", data.train, data.items), data.valid)
+    assert info.metrics["mrr@20"] > 2 * popular["mrr@20"]
+
+
+def test_the_sampled_loss_of_a_step_tends_to_the_full_one(
+    tiny_data: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    data = Dataset.load(tiny_data)
+    config = Config.from_dict(tiny_config.as_dict() | {"samples": 200_000, "dropout": 0.0})
+    info = quiet(tiny_data, tmp_path / "run", config)
+    loop = train_module._Loop(info, data, data.train, tmp_path, False, lambda line: None)
+    torch.nn.init.normal_(loop.model.session.repeat_head.weight)
+    loop.model.eval()
+    for batch in list(loop.batches.in_order())[:3]:
+        full, sampled = loop._full_losses(batch), loop._sampled_losses(batch)
+        torch.testing.assert_close(full["item_loss"], sampled["item_loss"], rtol=2e-3, atol=2e-3)
+        torch.testing.assert_close(full["category_loss_1"], sampled["category_loss_1"])
+
+
+def test_what_is_wrong_is_said(
+    tiny_run: Path, tiny_data: Path, tiny_config: Config, tmp_path: Path, make_dataset: Callable[..., Dataset]
+) -> None:
+    with pytest.raises(RunError, match="exists already"):
+        quiet(tiny_data, tiny_run, tiny_config)
+    with pytest.raises(RunError, match="no interrupted run"):
+        quiet(tiny_data, tmp_path / "run", tiny_config, resume=True)
+    with pytest.raises(DataError, match="is no dataset"):
+        quiet(tmp_path, tmp_path / "run", tiny_config)
+    if not torch.cuda.is_available():
+        with pytest.raises(RunError, match="no GPU"):
+            train(tiny_data, tmp_path / "run", tiny_config, device="cuda")
+    with pytest.raises(RunError, match="is no training run"):
+        load_model(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_data_set_without_validation_part_needs_final(
+    tiny_config: Config, tmp_path: Path, make_dataset: Callable[..., Dataset]
+) -> None:
+    from dataclasses import replace
+
+    data = make_dataset()
+    empty = data.valid.__class__(data.valid.items[:0], data.valid.offsets[:1])
+    replace(data, valid=empty).save(tmp_path / "data")
+    with pytest.raises(EmptyLogError, match="--final"):
+        quiet(tmp_path / "data", tmp_path / "run", tiny_config)
+    assert quiet(tmp_path / "data", tmp_path / "run", tiny_config, final=True).best_epoch == 2
+
+
+def test_a_run_is_resumed_with_its_own_data_only(
+    tiny_data: Path, tiny_config: Config, tmp_path: Path, make_dataset: Callable[..., Dataset],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def dies(self: Any, batch: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train_module._Loop, "_step", dies)
+        quiet(tiny_data, tmp_path / "run", tiny_config)
+    make_dataset(seed=1).save(tmp_path / "other")
+    with pytest.raises(RunError, match="other data"):
+        quiet(tmp_path / "other", tmp_path / "run", tiny_config, resume=True)
+
+
+def test_a_full_disk_leaves_no_run_but_what_can_be_resumed(
+    tiny_run: Path, tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = run_module.save_weights
+
+    def full(model: Any, path: Path) -> None:
+        if path.parent.name == "checkpoint-00000014.part":
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        original(model, path)
+
+    with monkeypatch.context() as patch, pytest.raises(RunError, match="No space left"):
+        patch.setattr(run_module, "save_weights", full)
+        quiet(tiny_data, tmp_path / "run", tiny_config)
+    assert not (tmp_path / "run").exists()
+    quiet(tiny_data, tmp_path / "run", tiny_config, resume=True)
+    whole, resumed = (load_file(path / "model.safetensors") for path in (tiny_run, tmp_path / "run"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("model.safetensors", b"half a header", r"model\.safetensors does not hold"),
+        ("model.safetensors", None, r"model\.safetensors does not hold"),
+        ("run.json", b"{", r"run\.json cannot be read"),
+        ("run.json", b"[]", "does not describe"),
+        ("run.json", b'{"format": "hiersrec-run", "schema_version": 99}', "schema version 99"),
+    ],
+)
+def test_a_damaged_run_is_named(
+    tiny_run: Path, tmp_path: Path, file: str, content: bytes | None, message: str
+) -> None:
+    import shutil
+
+    shutil.copytree(tiny_run, tmp_path / "run")
+    path = tmp_path / "run" / file
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RunError, match=message):
+        load_model(tmp_path / "run")
