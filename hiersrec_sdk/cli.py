@@ -69,7 +69,7 @@ def main() -> None:
     help="events: one click a row (csv, csv.gz, tsv, parquet); sessions: one session a line, in order of time; "
     "auto: sessions for .txt, else events.",
 )
-@click.option("--separator", help="Separates the fields of a log. [comma for csv, tab for tsv, white space for sessions]")
+@click.option("--separator", help="Separates the fields of a log. [comma in csv, tab in tsv, white space in txt]")
 @click.option("--session-column", help='Column of the session. ["session" where there is one]')
 @click.option("--user-column", help="Column of the user, whose clicks are cut into sessions at a gap. [user]")
 @click.option("--item-column", default="item", show_default=True, help="Column of the item.")
@@ -86,8 +86,8 @@ def main() -> None:
 @click.option(
     "--session-gap", type=float, default=30, show_default=True, help="Minutes without a click that end a session."
 )
-@click.option("--log-category-column", help="Column of the log with the item's category, where there is no item table.")
-@click.option("--items", type=FILE, help="Item table: csv, tsv or parquet; several rows an item for several categories.")
+@click.option("--log-category-column", help="Column of the log: the item's category, if there is no item table.")
+@click.option("--items", type=FILE, help="Item table: csv, tsv or parquet; a row for each category of an item.")
 @click.option("--item-separator", help="Separates the fields of the item table. [comma for csv, tab for tsv]")
 @click.option("--item-columns", help="Names of the item table's columns, by commas, where it has no header.")
 @click.option("--item-id-column", default="item", show_default=True, help="Item table: column of the item id.")
@@ -103,7 +103,7 @@ def main() -> None:
 @click.option("--tree-parent-column", help="Category tree: column of the parent. [the second]")
 @click.option("--text-column", "text_columns", multiple=True, help="Item table: words to learn from; repeatable.")
 @click.option("--title-column", help="Item table: title to show to people; it may be the item id column.")
-@click.option("--number-column", "number_columns", multiple=True, help="Item table: numbers, e.g. the price; repeatable.")
+@click.option("--number-column", "number_columns", multiple=True, help="Item table: numbers, as the price; repeatable.")
 @click.option("--url-decode", is_flag=True, help='Titles and texts are URL-encoded words joined by "_".')
 @click.option("--all-items", is_flag=True, help="Keep items of the table that nobody clicked in the training part.")
 @click.option(
@@ -148,8 +148,14 @@ def prepare(out: Path, logs: tuple[Path, ...], item_columns: str | None, **optio
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to train."
 )
 @click.option("--progress/--no-progress", default=None, help="Progress bars. [on a terminal]")
-@click.option("--show-config", is_flag=True, is_eager=True, expose_value=False, help="Print all settings as TOML.",
-              callback=lambda context, parameter, wanted: _show_config(context) if wanted else None)
+@click.option(
+    "--show-config",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, parameter, wanted: _show_config(context) if wanted else None,
+    help="Print all settings as TOML.",
+)
 def train(
     data: Path,
     out: Path,
@@ -251,6 +257,42 @@ def evaluate(
         metrics = module.evaluate(recommender, data, split, mode=mode, candidates=candidates, progress=shown)
     metrics["split"] = split
     click.echo(json.dumps(metrics) if as_json else _table(metrics))
+
+
+@main.command()
+@click.argument("bundle", type=FOLDER)
+@click.argument("data", type=FOLDER)
+@click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True, help="Which part.")
+@click.option("--candidates", type=float, help="Share of the catalogue that is ranked. [the bundle's]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+def compare(bundle: Path, data: Path, split: str, candidates: float | None, as_json: bool) -> None:
+    """Measure BUNDLE beside simple baselines on the dataset folder DATA, all under the protocol of evaluate."""
+    evaluation = _load("hiersrec_training.evaluate", "hiersrec compare")
+    baselines = _load("hiersrec_training.baselines", "hiersrec compare")
+    dataset = _load("hiersrec_training.dataset", "hiersrec compare").Dataset.load(data)
+    recommender = Recommender.load(bundle)
+    shown = sys.stderr.isatty()
+    sessions = dataset.train.then(dataset.valid) if split == "test" else dataset.train
+    rows: list[dict[str, Any]] = []
+    for mode in ("candidates", "exact"):
+        share = candidates if mode == "candidates" else None
+        metrics = evaluation.evaluate(recommender, dataset, split, mode=mode, candidates=share, progress=shown)
+        rows.append({"method": f"HierSRec, {mode}", **metrics})
+    for name in baselines.NAMES:
+        method = baselines.baseline(name, sessions, dataset.items)
+        found = baselines.evaluate_baseline(method, getattr(dataset, split), shown)
+        rows.append({"method": name, "rows_scored": dataset.items, **found})
+    if as_json:
+        click.echo("\n".join(json.dumps(row) for row in rows))
+        return
+    click.echo(f"{rows[0]['cases']:,} cases of the {split} part; of {dataset.items:,} items")
+    click.echo(f"{'':<22}{'Recall@20':>11}{'MRR@20':>10}{'NDCG@20':>10}{'items ranked':>14}")
+    for row in rows:
+        figures = "".join(f"{100 * row[name]:>{width}.2f}%" for name, width in _COMPARED.items())
+        click.echo(f"{row['method']:<22}{figures}{row['rows_scored']:>14,.0f}")
+
+
+_COMPARED = {"recall@20": 10, "mrr@20": 9, "ndcg@20": 9}
 
 
 def _table(metrics: dict[str, Any]) -> str:

@@ -53,7 +53,8 @@ def _make_dataset(
         start = random.integers(len(inside))
         walks.append(inside[(start + np.arange(random.integers(2, longest + 1))) % len(inside)])
     parts = []
-    for some in (walks[: sessions * 7 // 10], walks[sessions * 7 // 10 : sessions * 8 // 10], walks[sessions * 8 // 10 :]):
+    first, second = sessions * 7 // 10, sessions * 8 // 10
+    for some in (walks[:first], walks[first:second], walks[second:]):
         lengths = [len(walk) for walk in some]
         clicks = np.concatenate(some).astype(np.int32)
         parts.append(Sessions(clicks, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)))

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from hiersrec_training.dataset import Sessions
+from hiersrec_training.model import HierSRec, ServingGraph
 from numpy.typing import NDArray
 
 from hiersrec_sdk.encoder import SessionEncoder
 from hiersrec_sdk.errors import ExportError
-from hiersrec_training.dataset import Sessions
-from hiersrec_training.model import HierSRec, ServingGraph
 
 TOLERANCE = 1e-4
 LARGEST_BATCH = 64
@@ -72,7 +72,9 @@ def check_parity(
     return Parity(sessions, worst)
 
 
-def _random(random: np.random.Generator, batch: int, length: int, d: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _random(
+    random: np.random.Generator, batch: int, length: int, d: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     x = random.standard_normal((batch, length, d)).astype(np.float32)
     x /= np.linalg.norm(x, axis=-1, keepdims=True)
     lengths = random.integers(1, length + 1, batch)

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from hiersrec_training.dataset import Dataset
+from hiersrec_training.model import HierSRec, Metadata
+from hiersrec_training.run import RunInfo, load_model
 from numpy.typing import NDArray
 
 from hiersrec_export.parity import Parity, check_parity
@@ -18,9 +21,6 @@ from hiersrec_sdk.bundle import write_bundle
 from hiersrec_sdk.catalog import id_tables, item_id_tables
 from hiersrec_sdk.errors import ExportError
 from hiersrec_sdk.tables import StringTable
-from hiersrec_training.dataset import Dataset
-from hiersrec_training.model import HierSRec, Metadata
-from hiersrec_training.run import RunInfo, load_model
 
 CANDIDATES = 0.04  # the paper's share of the catalogue
 
@@ -54,7 +54,7 @@ def export(
         raise ExportError(f"{data_path or info.data['path']} is not the data set that {run_path} was trained on")
     vectors = item_vectors(model, info, data)
     files = {"model.onnx": session_graph(model), "item_encoder.onnx": item_graph(model)}
-    report(f"model.onnx {len(files['model.onnx']):,} bytes, item_encoder.onnx {len(files['item_encoder.onnx']):,} bytes")
+    report(", ".join(f"{name} {len(content):,} bytes" for name, content in files.items()))
     real = data.valid if len(data.valid) else data.train
     parity = check_parity(model, files["model.onnx"], vectors, real)
     report(

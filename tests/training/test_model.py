@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def test_item_vectors_have_length_one_and_some_are_rows_of_all(model: HierSRec, 
 
 def test_gradients_of_the_two_ways_to_item_vectors_agree(model: HierSRec, meta: Metadata) -> None:
     some = torch.tensor([3, 17, 8])
-    parameters = [parameter for parameter in model.items.parameters()]
+    parameters = list(model.items.parameters())
     direction = torch.randn(3, 16)
     ways = (model.items.all_vectors(meta)[some], model.items.some_vectors(some, meta))
     grads = [torch.autograd.grad((way * direction).sum(), parameters) for way in ways]
@@ -67,13 +68,13 @@ def test_every_part_of_an_item_matters_and_missing_parts_are_allowed(
     shape = Shape.of(data, tiny_config)
     model = HierSRec(shape, tiny_config)
     meta = Metadata.of(data, shape, tiny_config)
-    base = model.items.from_metadata(meta[torch.tensor([1])])
+    base = model.items.from_metadata(meta.rows(torch.tensor([1])))
     for changed in (
-        meta._replace(category_path=meta.category_path.roll(7, 0)),
-        meta._replace(tokens=torch.zeros_like(meta.tokens)),
-        meta._replace(number_bins=torch.zeros_like(meta.number_bins)),
+        replace(meta, category_path=meta.category_path.roll(7, 0)),
+        replace(meta, tokens=torch.zeros_like(meta.tokens)),
+        replace(meta, number_bins=torch.zeros_like(meta.number_bins)),
     ):
-        assert not torch.allclose(base, model.items.from_metadata(changed[torch.tensor([1])]))
+        assert not torch.allclose(base, model.items.from_metadata(changed.rows(torch.tensor([1]))))
     assert np.isnan(data.numbers["price"][0])
     assert meta.number_bins[0, 0] == 0
     assert data.text[0] is None
@@ -111,14 +112,14 @@ def test_the_item_graph_places_an_item_by_its_metadata(model: HierSRec, meta: Me
     graph = ItemGraph(model.items)
     assert graph.input_names == ["category_path", "tokens", "number_bins"]
     wanted = F.normalize(model.items.from_metadata(meta), dim=1)
-    torch.testing.assert_close(graph(*meta), wanted)
+    torch.testing.assert_close(graph(meta.category_path, meta.tokens, meta.number_bins), wanted)
 
 
 def test_the_category_prediction_is_handed_on(model: HierSRec) -> None:
     states, sums = torch.randn(5, 16), torch.randn(5, 16)
     before = model.session.answer(states, sums)
     with torch.no_grad():
-        model.session.category_head[0].bias += torch.randn(2) * 5
+        model.session.category_head[0].get_parameter("bias").add_(torch.randn(2) * 5)
     after = model.session.answer(states, sums)
     assert not torch.allclose(before.category_logits[1], after.category_logits[1])
     assert not torch.allclose(before.query, after.query)

@@ -2,22 +2,25 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hiersrec_sdk.errors import DataError, EmptyLogError, RunError
 from hiersrec_training import run as run_module
 from hiersrec_training import train as train_module
 from hiersrec_training.baselines import baseline, evaluate_baseline
 from hiersrec_training.config import Config
 from hiersrec_training.dataset import Dataset
 from hiersrec_training.run import RunInfo, load_model, part_of
-from hiersrec_training.train import Interrupted, train
+from hiersrec_training.train import InterruptedRunError, train
 from safetensors.torch import load_file
+
+from hiersrec_sdk.errors import DataError, EmptyLogError, RunError
 
 
 def quiet(data: Path, out: Path, config: Config, **options: Any) -> RunInfo:
@@ -94,7 +97,7 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(
             os.kill(os.getpid(), number)
         return original(self, batch)
 
-    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="step 5"):
+    with monkeypatch.context() as patch, pytest.raises(InterruptedRunError, match="step 5"):
         patch.setattr(train_module._Loop, "_step", signals)
         quiet(tiny_data, tmp_path / "run", tiny_config)
     quiet(tiny_data, tmp_path / "run", tiny_config, resume=True)
@@ -172,8 +175,6 @@ def test_what_is_wrong_is_said(
 def test_a_data_set_without_validation_part_needs_final(
     tiny_config: Config, tmp_path: Path, make_dataset: Callable[..., Dataset]
 ) -> None:
-    from dataclasses import replace
-
     data = make_dataset()
     empty = data.valid.__class__(data.valid.items[:0], data.valid.offsets[:1])
     replace(data, valid=empty).save(tmp_path / "data")
@@ -230,8 +231,6 @@ def test_a_full_disk_leaves_no_run_but_what_can_be_resumed(
 def test_a_damaged_run_is_named(
     tiny_run: Path, tmp_path: Path, file: str, content: bytes | None, message: str
 ) -> None:
-    import shutil
-
     shutil.copytree(tiny_run, tmp_path / "run")
     path = tmp_path / "run" / file
     path.unlink()

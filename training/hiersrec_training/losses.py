@@ -57,7 +57,7 @@ class _CatalogCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         grad_query, grad_vectors, grad_bonus = ctx.saved_tensors
         return grad_query * scale, grad_vectors * scale, None, None, grad_bonus * scale, None, None, None
 
@@ -82,7 +82,7 @@ def catalog_cross_entropy(
         bonus: float32 [bonuses], added to the logit of ``bonus_item`` (int64) at ``bonus_position`` (int64, sorted).
         dtype: of the matrix products; sums over chunks stay in float32.
     """
-    loss: Tensor = _CatalogCrossEntropy.apply(
+    loss: Tensor = _CatalogCrossEntropy.apply(  # type: ignore[no-untyped-call]
         query, vectors, target, weight, bonus, bonus_position, bonus_item, dtype
     )
     return loss

@@ -39,7 +39,8 @@ class Shape:
         )
 
 
-class Metadata(NamedTuple):
+@dataclass(frozen=True)
+class Metadata:
     """What is known of items beside their ids. int64 each; n items, L levels, W words at most, N numeric columns."""
 
     category_path: Tensor  # [n, L]
@@ -56,11 +57,12 @@ class Metadata(NamedTuple):
             number_bins=torch.stack(bins, dim=1) if bins else torch.zeros(data.items, 0, dtype=torch.int64),
         )
 
-    def __getitem__(self, items: Any) -> Metadata:  # type: ignore[override]
-        return Metadata(*(field[items] for field in tuple(self)))
+    def rows(self, items: Tensor) -> Metadata:
+        """Of ``items`` alone, in their order."""
+        return Metadata(self.category_path[items], self.tokens[items], self.number_bins[items])
 
     def to(self, device: torch.device) -> Metadata:
-        return Metadata(*(field.to(device) for field in tuple(self)))
+        return Metadata(self.category_path.to(device), self.tokens.to(device), self.number_bins.to(device))
 
 
 class ItemEncoder(nn.Module):
@@ -68,6 +70,9 @@ class ItemEncoder(nn.Module):
 
     The paper's ``W [e ; ΣC ; M]`` with its three blocks absorbed by the three tables.
     """
+
+    neighbours: Tensor  # int32 [items, K]
+    neighbour_weights: Tensor  # float32 [items, K]
 
     def __init__(self, shape: Shape, config: Config) -> None:
         super().__init__()
@@ -112,7 +117,9 @@ class ItemEncoder(nn.Module):
         if self.neighbours.shape[1]:
             if self._turned is None:
                 self._turned = _turn(self.neighbours, self.neighbour_weights)
-            near = _Smooth.apply(x, self.neighbours, self.neighbour_weights, self._turned, dtype)
+            near: Tensor = _Smooth.apply(  # type: ignore[no-untyped-call]
+                x, self.neighbours, self.neighbour_weights, self._turned, dtype
+            )
             x = x + self.smoothing.exp() * near
         return F.normalize(x, dim=1)
 
@@ -120,7 +127,7 @@ class ItemEncoder(nn.Module):
         """Unit vectors of ``items`` int64 [n] alone: [n, d], the rows of :meth:`all_vectors`."""
         around = self.neighbours[items].long()  # [n, K]
         every, place = torch.unique(torch.cat([items, around.flatten()]), return_inverse=True)
-        base = self.item(every) + self.from_metadata(meta[every])
+        base = self.item(every) + self.from_metadata(meta.rows(every))
         x = base[place[: len(items)]]
         if around.shape[1]:
             near = base[place[len(items) :]].view(*around.shape, -1)  # [n, K, d]
@@ -155,7 +162,7 @@ class _Smooth(torch.autograd.Function):
         return near.float()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, offsets, weights = ctx.turned
         low = grad.to(ctx.dtype)
         back = F.embedding_bag(rows, low, offsets, per_sample_weights=weights.to(ctx.dtype), mode="sum")
@@ -286,7 +293,8 @@ class ServingGraph(nn.Module):
         self.output_names = ["category_logits", *higher, "repeat_logits", "item_query"]
 
     def forward(self, session_vectors: Tensor, session_lengths: Tensor) -> tuple[Tensor, ...]:
-        """From [B, T, d] and int64 [B]: leaf logits, the higher levels' from the top, repeat logits [B, T], query [B, d]."""
+        """From [B, T, d] and int64 [B]: leaf logits, the other levels' from the top on, repeat logits [B, T] and
+        query [B, d]."""
         states, sums = self.session.read(session_vectors)
         last = (session_lengths - 1).clamp_min(0)  # [B]
         newest = last[:, None, None].expand(-1, 1, states.shape[2])

@@ -10,7 +10,6 @@ While training the folder is called ``<name>.part`` and holds ``checkpoint-<step
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -143,4 +142,4 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Write a file beside ``path`` and rename it, so that ``path`` is never half-written."""
     part = path.with_name(f"{path.name}.part")
     write(part)
-    os.replace(part, path)
+    part.replace(path)

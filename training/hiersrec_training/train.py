@@ -32,7 +32,7 @@ from hiersrec_training.run import RunInfo
 LOG_STEPS = 50  # steps between two loss lines of metrics.jsonl
 
 
-class Interrupted(RunError):
+class InterruptedRunError(RunError):
     """The run was asked to stop; its newest checkpoint waits for ``--resume``."""
 
 
@@ -61,7 +61,7 @@ def train(
 
     Raises:
         RunError: ``out`` exists, there is nothing to resume, the data changed since, or a write failed.
-        Interrupted: SIGINT or SIGTERM arrived; a checkpoint was written first.
+        InterruptedRunError: SIGINT or SIGTERM arrived; a checkpoint was written first.
     """
     data_path, out = Path(data_path), Path(out)
     data = Dataset.load(data_path)
@@ -191,7 +191,8 @@ class _Loop:
                 self._checkpoint()
             if stop:
                 bar.close()
-                raise Interrupted(f"stopped by signal {stop[0]} at step {self.state['step']}: go on with --resume")
+                step = self.state["step"]
+                raise InterruptedRunError(f"stopped by signal {stop[0]} at step {step}: go on with --resume")
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         step = self.state["step"]
@@ -349,7 +350,7 @@ def _stop_signals() -> Iterator[list[int]]:
 
     def catch(number: int, frame: Any) -> None:
         caught.append(number)
-        signal.signal(number, previous[number])
+        signal.signal(number, previous[signal.Signals(number)])
 
     try:
         previous = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from hiersrec_export import to_bundle
+from hiersrec_export.parity import check_parity
+from hiersrec_export.to_bundle import catalog_tables, export, item_vectors
+from hiersrec_export.to_onnx import IR_VERSION, OPSET, item_graph, session_graph
+from hiersrec_training.config import Config
+from hiersrec_training.dataset import Dataset
+from hiersrec_training.model import HierSRec, ItemGraph, Metadata
+from hiersrec_training.run import RunInfo, load_model
+from hiersrec_training.train import train
+
+from hiersrec_sdk import Recommender
+from hiersrec_sdk.bundle import open_bundle
+from hiersrec_sdk.errors import BundleError, DataError, ExportError, RunError
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_run: Path, tiny_data: Path) -> tuple[HierSRec, RunInfo, Dataset]:
+    return *load_model(tiny_run), Dataset.load(tiny_data)
+
+
+def test_the_graph_has_the_contract_s_names_and_dynamic_axes(loaded: tuple[HierSRec, RunInfo, Dataset]) -> None:
+    proto = onnx.load_from_string(session_graph(loaded[0]))
+    shapes = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*proto.graph.input, *proto.graph.output)
+    }
+    assert shapes == {
+        "session_vectors": ["batch", "length", 16],
+        "session_lengths": ["batch"],
+        "category_logits": ["batch", 8],
+        "category_logits_0": ["batch", 2],
+        "repeat_logits": ["batch", "length"],
+        "item_query": ["batch", 16],
+    }
+    assert (proto.ir_version, [(entry.domain, entry.version) for entry in proto.opset_import]) == (
+        IR_VERSION,
+        [("", OPSET)],
+    )
+
+
+def test_graphs_name_no_file_of_the_machine_that_made_them(loaded: tuple[HierSRec, RunInfo, Dataset]) -> None:
+    root = str(Path(__file__).resolve().parents[2]).encode()
+    for graph in (session_graph(loaded[0]), item_graph(loaded[0])):
+        assert root not in graph
+        assert b".py" not in graph
+
+
+def test_parity_holds_and_a_wrong_graph_is_caught(loaded: tuple[HierSRec, RunInfo, Dataset]) -> None:
+    model, info, data = loaded
+    vectors = item_vectors(model, info, data)
+    graph = session_graph(model)
+    parity = check_parity(model, graph, vectors, data.valid)
+    assert parity.sessions == 2 * sum(range(1, 65))
+    assert set(parity.worst) == {"category_logits", "category_logits_0", "repeat_logits", "item_query"}
+    for name in ("item_gate", "repeat_head", "category_head.0", "category_head.1", "qkv"):
+        proto = onnx.load_from_string(graph)
+        weights = next(tensor for tensor in proto.graph.initializer if name in tensor.name)
+        changed = onnx.numpy_helper.to_array(weights) * np.float32(1.01) + np.float32(1e-3)
+        weights.CopyFrom(onnx.numpy_helper.from_array(changed, weights.name))
+        with pytest.raises(ExportError, match="differ"):
+            check_parity(model, proto.SerializeToString(), vectors, data.valid)
+
+
+def test_a_failed_parity_check_leaves_no_bundle(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(model: HierSRec) -> bytes:
+        with torch.no_grad():
+            model.session.item_head.bias.add_(0.01)
+            graph = session_graph(model)
+            model.session.item_head.bias.sub_(0.01)
+        return graph
+
+    monkeypatch.setattr(to_bundle, "session_graph", wrong)
+    with pytest.raises(ExportError, match="item_query"):
+        export(tiny_run, tmp_path / "bundle", report=quiet)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_follow_the_tree_and_ids_find_their_vectors(
+    tiny_bundle: Path, loaded: tuple[HierSRec, RunInfo, Dataset]
+) -> None:
+    model, info, data = loaded
+    catalog = Recommender.load(tiny_bundle).catalog
+    vectors = item_vectors(model, info, data)
+    rows = catalog.rows(data.item_ids.to_list())
+    assert sorted(rows.tolist()) == list(range(data.items))
+    np.testing.assert_array_equal(catalog.output_vectors[rows], vectors)
+    np.testing.assert_array_equal(catalog.clicks[rows], data.clicks)
+    assert np.array_equal(catalog.categories_of(rows), data.category)
+    assert np.array_equal(catalog.categories_of(rows, 0), data.category // 4)
+    assert catalog.category(1, 5).id == data.tree.ids[1][5]
+    assert catalog.title(int(rows[7])) == "Item 7"
+    for leaf in range(8):
+        wanted = {int(rows[item]) for item, extra in enumerate(data.extra_categories) if leaf in extra}
+        assert set(catalog.extra_rows(np.array([leaf])).tolist()) == wanted
+
+
+def test_integer_ids_stay_integers(make_dataset: Callable[..., Dataset]) -> None:
+    data = make_dataset(string_ids=False)
+    tables = catalog_tables(data, np.zeros((data.items, 4), np.float32))
+    assert tables["item_ids"].dtype == np.int64
+    assert sorted(tables["item_ids"].tolist()) == list(range(100, 148))
+
+
+def test_the_item_encoder_gives_the_vectors_of_unseen_items(
+    tiny_bundle: Path, loaded: tuple[HierSRec, RunInfo, Dataset]
+) -> None:
+    model, info, data = loaded
+    meta = Metadata.of(data, info.shape, info.config)
+    encoder = onnxruntime.InferenceSession(tiny_bundle / "item_encoder.onnx")
+    names = ItemGraph(model.items).input_names
+    inputs = {name: getattr(meta, name).numpy() for name in names}
+    (found,) = encoder.run(["item_vectors"], inputs)
+    with torch.no_grad():
+        wanted = F.normalize(model.items.from_metadata(meta), dim=1).numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    one = {name: value[:1, :1] if name == "tokens" else value[:1] for name, value in inputs.items()}
+    assert encoder.run(None, one)[0].shape == (1, 16)
+
+
+def test_an_item_that_nobody_clicked_is_placed_by_its_metadata(
+    make_dataset: Callable[..., Dataset], tiny_config: Config, tmp_path: Path
+) -> None:
+    data = make_dataset()
+    unclicked = int(data.test.items[0])
+    parts: dict[str, Any] = {}
+    for name in ("train", "valid"):
+        sessions = [[i for i in getattr(data, name)[s] if i != unclicked] for s in range(len(getattr(data, name)))]
+        sessions = [clicks for clicks in sessions if len(clicks) > 1]
+        offsets = np.concatenate([[0], np.cumsum([len(clicks) for clicks in sessions])]).astype(np.int64)
+        parts[name] = data.train.__class__(np.concatenate(sessions).astype(np.int32), offsets)
+    replace(data, **parts).save(tmp_path / "data")
+    train(tmp_path / "data", tmp_path / "run", tiny_config, device="cpu", progress=False, report=quiet)
+    model, info = load_model(tmp_path / "run")
+    kept = Dataset.load(tmp_path / "data")
+    with torch.no_grad():
+        meta = Metadata.of(kept, info.shape, info.config)
+        cold = F.normalize(model.items.from_metadata(meta), dim=1)[unclicked].numpy()
+    np.testing.assert_array_equal(item_vectors(model, info, kept)[unclicked], cold)
+
+
+def test_the_model_card_and_the_config_say_what_was_trained(tiny_bundle: Path, tiny_config: Config) -> None:
+    config = open_bundle(tiny_bundle).config
+    assert config["model"]["dimension"] == tiny_config.dimension
+    assert config["metrics"]["validation"]["mrr@20"] > 0
+    assert set(config["files"]) == {"model.onnx", "item_encoder.onnx", "catalog.safetensors", "README.md"}
+    card = (tiny_bundle / "README.md").read_text()
+    assert f"{config['metrics']['validation']['mrr@20']:.4f}" in card
+    assert "48 items" in card
+    assert not any(path.suffix in (".pkl", ".pt") for path in tiny_bundle.iterdir())
+
+
+def test_what_is_wrong_is_said(
+    tiny_run: Path, tiny_bundle: Path, tmp_path: Path, make_dataset: Callable[..., Dataset]
+) -> None:
+    def attempt(message: str, error: type[Exception], run: Path, out: Path, **options: Any) -> None:
+        with pytest.raises(error, match=message):
+            export(run, out, report=quiet, **options)
+
+    attempt("exists already", BundleError, tiny_run, tiny_bundle)
+    attempt("is no training run", RunError, tmp_path, tmp_path / "bundle")
+    attempt("is no dataset", DataError, tiny_run, tmp_path / "bundle", data_path=tmp_path)
+    make_dataset(seed=3).save(tmp_path / "other")
+    attempt("not the data set", ExportError, tiny_run, tmp_path / "bundle", data_path=tmp_path / "other")
+    assert not (tmp_path / "bundle").exists()

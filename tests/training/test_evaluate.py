@@ -1,0 +1,70 @@
+"""The SDK's evaluation against PyTorch's: one protocol, two implementations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hiersrec_training.batches import Batches
+from hiersrec_training.dataset import Dataset
+from hiersrec_training.evaluate import _rank, evaluate
+from hiersrec_training.model import Metadata
+from hiersrec_training.run import load_model
+from hiersrec_training.train import evaluate_model
+
+from hiersrec_sdk import Recommender
+from hiersrec_sdk.errors import EmptyLogError
+
+
+@pytest.fixture(scope="module")
+def data(tiny_data: Path) -> Dataset:
+    return Dataset.load(tiny_data)
+
+
+@pytest.fixture(scope="module")
+def recommender(tiny_bundle: Path) -> Recommender:
+    return Recommender.load(tiny_bundle)
+
+
+def test_exact_mode_has_the_metrics_of_pytorch(tiny_run: Path, data: Dataset, recommender: Recommender) -> None:
+    model, info = load_model(tiny_run)
+    # windows of sessions longer than the model are cut elsewhere, so compare on sessions that fit
+    short = data.test.lengths <= info.config.max_length
+    kept = [data.test[int(index)] for index in np.flatnonzero(short)]
+    offsets = np.concatenate([[0], np.cumsum([len(clicks) for clicks in kept])]).astype(np.int64)
+    test = data.test.__class__(np.concatenate(kept), offsets)
+    fitting = Dataset(**{**vars(data), "test": test})
+    wanted = evaluate_model(model, Metadata.of(data, info.shape, info.config), Batches(test, 6, 16))
+    found = evaluate(recommender, fitting, "test", mode="exact")
+    assert found["cases"] == test.cases
+    for name, value in wanted.items():
+        assert found[name] == pytest.approx(value, abs=1e-9), name
+    assert found["candidate_coverage"] == 1
+    assert found["rows_scored"] == data.items
+
+
+def test_candidates_never_find_more_than_they_cover(data: Dataset, recommender: Recommender) -> None:
+    exact = evaluate(recommender, data, "test", mode="exact")
+    few = evaluate(recommender, data, "test", candidates=0.2)
+    assert few["cases"] == exact["cases"] == data.test.cases
+    assert few["recall@20"] <= few["candidate_coverage"] < 1
+    assert few["rows_scored"] < exact["rows_scored"]
+    assert few["category_accuracy_1"] == exact["category_accuracy_1"]
+    assert few["candidates"] == 0.2
+    every = evaluate(recommender, data, "test", candidates=1.0)
+    assert {name: every[name] for name in exact if "@" in name} == {name: exact[name] for name in exact if "@" in name}
+
+
+def test_a_tie_ranks_behind_its_equals(recommender: Recommender, data: Dataset) -> None:
+    result = recommender.recommend(data.item_ids.to_list()[:2], k=6)
+    tied = replace(result, scores=np.array([5, 4, 4, 4, 2, 1], dtype=np.float32))
+    assert [_rank(tied, item) for item in result.items] == [1, 4, 4, 4, 5, 6]
+    assert _rank(tied, "not there") == 0
+
+
+def test_an_empty_part_is_an_error(recommender: Recommender, data: Dataset) -> None:
+    nothing = data.test.__class__(data.test.items[:0], data.test.offsets[:1])
+    with pytest.raises(EmptyLogError, match="test part"):
+        evaluate(recommender, Dataset(**{**vars(data), "test": nothing}), "test")
