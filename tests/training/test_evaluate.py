@@ -49,7 +49,7 @@ def test_candidates_never_find_more_than_they_cover(data: Dataset, recommender: 
     exact = evaluate(recommender, data, "test", mode="exact")
     few = evaluate(recommender, data, "test", candidates=0.2)
     assert few["cases"] == exact["cases"] == data.test.cases
-    assert few["recall@20"] <= few["candidate_coverage"] < 1
+    assert few["recall@20"] <= few["candidate_coverage"] <= 1
     assert few["rows_scored"] < exact["rows_scored"]
     assert few["category_accuracy_1"] == exact["category_accuracy_1"]
     assert few["candidates"] == 0.2
