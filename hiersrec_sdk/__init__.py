@@ -1,0 +1,25 @@
+"""HierSRec SDK: session-based recommendation from a bundle on disk, with NumPy and onnxruntime only.
+
+>>> from hiersrec_sdk import Recommender
+>>> r = Recommender.load("bundle/")                        # doctest: +SKIP
+>>> result = r.recommend(["shoe-17", "shoe-40"], k=20)     # doctest: +SKIP
+>>> [(hit.item, hit.score) for hit in result]              # doctest: +SKIP
+"""
+
+__version__ = "0.1.0"  # before the imports: a bundle names the version that wrote it
+
+from hiersrec_sdk import errors
+from hiersrec_sdk.errors import HierSRecError
+from hiersrec_sdk.ranking import available_backends
+from hiersrec_sdk.recommender import CategoryHit, Hit, Recommender, Result
+
+__all__ = [
+    "CategoryHit",
+    "HierSRecError",
+    "Hit",
+    "Recommender",
+    "Result",
+    "__version__",
+    "available_backends",
+    "errors",
+]

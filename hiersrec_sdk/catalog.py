@@ -1,0 +1,258 @@
+"""The catalogue: the shop's own ids against rows, and the category tree over the rows.
+
+Rows are sorted by leaf category in a depth-first walk of the tree, so every category of any level is one range
+of rows. Ids are found by binary search in tables of the bundle: no dictionary of all ids is built.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiersrec_sdk.bundle import Bundle
+from hiersrec_sdk.errors import ItemIdNaNError, ItemIdTypeError
+from hiersrec_sdk.tables import StringTable
+
+UNKNOWN: Final = -1
+_INT64 = np.iinfo(np.int64)
+
+
+@dataclass(frozen=True)
+class Category:
+    """A category of the tree.
+
+    Attributes:
+        id: the shop's own id.
+        level: 0 is the top.
+        index: its place within the level, in a depth-first walk.
+        parent: index of its parent in the level above; -1 at the top.
+        name: readable name, or None.
+        start, stop: its rows are ``[start, stop)``.
+    """
+
+    id: int | str
+    level: int
+    index: int
+    parent: int
+    name: str | None
+    start: int
+    stop: int
+
+
+class Catalog:
+    """The catalogue of an opened bundle. Read-only, so that any number of threads may use it.
+
+    Attributes:
+        output_vectors: float32 [n, d], what queries are compared with.
+        input_vectors: float32 [n, d], what the session encoder reads; the same table where the two are tied.
+        bias: float32 [n] or None, added to the scores.
+        clicks: int64 [n], training clicks of each row.
+        ranges: for each level int64 [categories, 2], the rows ``[start, stop)`` of each category.
+        parents: for each level int32 [categories], the index of the parent in the level above.
+        sizes: int64 [leaf categories], rows of each leaf category.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        config, tables = bundle.config, bundle.tables
+        levels = range(len(config["levels"]))
+        self.output_vectors: NDArray[np.float32] = tables["output_vectors"]
+        self.input_vectors: NDArray[np.float32] = tables.get("input_vectors", self.output_vectors)
+        self.bias: NDArray[np.float32] | None = tables.get("bias")
+        self.clicks: NDArray[np.int64] = tables["clicks"]
+        self.ranges: tuple[NDArray[np.int64], ...] = tuple(tables[f"category_ranges.{at}"] for at in levels)
+        self.parents: tuple[NDArray[np.int32], ...] = tuple(tables[f"category_parents.{at}"] for at in levels)
+        self.sizes: NDArray[np.int64] = self.ranges[-1][:, 1] - self.ranges[-1][:, 0]
+        self._ids = _id_index(tables, config["item_id_type"])
+        self._category_ids = tuple(_id_table(tables, f"category_ids.{at}") for at in levels)
+        self._category_names = tuple(StringTable.from_tables(tables, f"category_names.{at}") for at in levels)
+        self._titles = StringTable.from_tables(tables, "titles")
+        self._extra_offsets: NDArray[np.int64] | None = tables.get("extra_offsets")
+        self._extra_rows: NDArray[np.int64] | None = tables.get("extra_rows")
+
+    def __len__(self) -> int:
+        return len(self.output_vectors)
+
+    def rows(self, ids: Sequence[int | str] | NDArray[Any]) -> NDArray[np.int64]:
+        """int64 [len(ids)]: the row of each id, -1 where the catalogue lacks it.
+
+        Raises:
+            ItemIdTypeError: an id that is not of the catalogue's type.
+            ItemIdNaNError: an id that is NaN.
+        """
+        return self._ids.find(ids)
+
+    def ids(self, rows: NDArray[np.int64]) -> Sequence[int | str]:
+        """The shop's own ids of ``rows``."""
+        return self._ids.take(rows)
+
+    def title(self, row: int) -> str | None:
+        """Readable title of ``row``; None where there is none."""
+        return (self._titles[row] or None) if self._titles is not None else None
+
+    def category(self, level: int, index: int) -> Category:
+        """The category ``index`` of ``level``; negative levels count from the leaves, as in a list."""
+        level = range(len(self.ranges))[level]
+        index = range(len(self.ranges[level]))[index]
+        names = self._category_names[level]
+        start, stop = self.ranges[level][index].tolist()
+        return Category(
+            id=self._category_ids[level].take(np.array([index]))[0],
+            level=level,
+            index=index,
+            parent=int(self.parents[level][index]),
+            name=names[index] if names is not None else None,
+            start=start,
+            stop=stop,
+        )
+
+    def categories_of(self, rows: NDArray[np.int64], level: int = -1) -> NDArray[np.int64]:
+        """int64 [len(rows)]: index, within ``level``, of the category that each row lies in."""
+        return np.searchsorted(self.ranges[level][:, 1], rows, side="right")
+
+    def extra_rows(self, leaves: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 [m]: rows that are listed in one of ``leaves`` and lie in another; one may stand twice."""
+        if self._extra_offsets is None or self._extra_rows is None:
+            return np.empty(0, np.int64)
+        starts, counts = self._extra_offsets[leaves], np.diff(self._extra_offsets)[leaves]
+        # Positions start, start + 1, ... of every leaf, end to end.
+        shifts = np.repeat(starts - np.cumsum(counts) + counts, counts)
+        return self._extra_rows[shifts + np.arange(len(shifts))]
+
+    @cached_property
+    def popular(self) -> NDArray[np.int64]:
+        """int64 [n]: all rows, most clicked first; ties by lower row."""
+        return np.argsort(-self.clicks, kind="stable")
+
+
+def id_tables(name: str, ids: Sequence[int] | Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The tables of a bundle that hold ``ids``, all integers or all strings, under ``name``."""
+    if len(ids) and isinstance(ids[0], str):
+        return StringTable.from_strings([str(own) for own in ids]).tables(name)
+    return {name: np.asarray(ids, dtype=np.int64)}
+
+
+def item_id_tables(ids: Sequence[int] | Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The tables of a bundle that hold the items' own ids, in the order of the rows, and find them again."""
+    tables = id_tables("item_ids", ids)
+    if "item_ids" in tables:
+        return tables | {"item_ids.order": np.argsort(tables["item_ids"], kind="stable")}
+    hashes = np.array([_hash(str(own).encode()) for own in ids], dtype=np.uint64)
+    order = np.argsort(hashes, kind="stable")
+    return tables | {"item_ids.order": order, "item_ids.hashes": hashes[order]}
+
+
+def _hash(text: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+@dataclass(frozen=True)
+class _IntTable:
+    """Ids int64 [n]."""
+
+    ids: NDArray[np.int64]
+
+    def take(self, indices: NDArray[np.int64]) -> list[int]:
+        ids: list[int] = self.ids[indices].tolist()
+        return ids
+
+
+@dataclass(frozen=True)
+class _IntIndex(_IntTable):
+    """Finds integer ids: ``order`` int64 [n] sorts them."""
+
+    order: NDArray[np.int64]
+
+    def find(self, ids: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
+        wanted, fits = _as_int64(ids)
+        places = np.searchsorted(self.ids, wanted, sorter=self.order)
+        rows = self.order[np.minimum(places, len(self.order) - 1)]
+        return np.where((self.ids[rows] == wanted) & fits, rows, UNKNOWN)
+
+
+@dataclass(frozen=True)
+class _StringIndex:
+    """Finds string ids by hash: ``hashes`` uint64 [n], sorted; ``order`` int64 [n], the row of each."""
+
+    strings: StringTable
+    order: NDArray[np.int64]
+    hashes: NDArray[np.uint64]
+
+    def take(self, indices: NDArray[np.int64]) -> list[str]:
+        return self.strings.take(indices)
+
+    def find(self, ids: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
+        texts = _as_utf8(ids)
+        wanted = np.array([_hash(text) for text in texts], dtype=np.uint64)
+        firsts = np.searchsorted(self.hashes, wanted, side="left")
+        rows = self.order[np.minimum(firsts, len(self.order) - 1)]
+        for index, (text, have) in enumerate(zip(texts, self.strings.raw(rows), strict=True)):
+            if text != have:
+                rows[index] = self._walk(text, wanted[index], int(firsts[index]))
+        return rows
+
+    def _walk(self, text: bytes, wanted: np.uint64, place: int) -> int:
+        """The row of ``text`` among those of the same hash, from ``place`` on."""
+        while place < len(self.hashes) and self.hashes[place] == wanted:
+            row = int(self.order[place])
+            if self.strings.raw([row])[0] == text:
+                return row
+            place += 1
+        return UNKNOWN
+
+
+def _id_table(tables: Mapping[str, NDArray[Any]], name: str) -> _IntTable | StringTable:
+    strings = StringTable.from_tables(tables, name)
+    return strings if strings is not None else _IntTable(tables[name])
+
+
+def _id_index(tables: Mapping[str, NDArray[Any]], id_type: str) -> _IntIndex | _StringIndex:
+    order = tables["item_ids.order"]
+    if id_type == "int64":
+        return _IntIndex(tables["item_ids"], order)
+    strings = StringTable(tables["item_ids.bytes"], tables["item_ids.offsets"])
+    return _StringIndex(strings, order, tables["item_ids.hashes"])
+
+
+def _as_int64(ids: Sequence[Any] | NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool] | bool]:
+    """The ids as int64, and which of them fit: an id beyond int64 cannot be in the catalogue."""
+    if isinstance(ids, np.ndarray) and ids.dtype.kind == "i":
+        return ids.astype(np.int64, copy=False), True
+    values = ids.tolist() if isinstance(ids, np.ndarray) else ids
+    if set(map(type, values)) - {int}:
+        for place, value in enumerate(values):
+            # bool is an int and timedelta64 a NumPy integer, but neither is an id.
+            if not isinstance(value, int | np.integer) or isinstance(value, bool | np.timedelta64):
+                raise _wrong_id(value, place, "whole numbers (int64)")
+        values = [int(value) for value in values]
+    try:
+        return np.array(values, dtype=np.int64), True
+    except OverflowError:
+        fits = np.array([_INT64.min <= value <= _INT64.max for value in values])
+        return np.array(
+            [value if fit else 0 for value, fit in zip(values, fits, strict=True)], np.int64
+        ), fits
+
+
+def _as_utf8(ids: Sequence[Any] | NDArray[Any]) -> list[bytes]:
+    values = ids.tolist() if isinstance(ids, np.ndarray) else ids
+    for place, value in enumerate(values):
+        if not isinstance(value, str):
+            raise _wrong_id(value, place, "strings")
+    # A lone surrogate, which no UTF-8 id holds, becomes bytes that match none.
+    return [value.encode("utf-8", "surrogatepass") for value in values]
+
+
+def _wrong_id(value: Any, place: int, right: str) -> ItemIdTypeError | ItemIdNaNError:
+    if isinstance(value, float | np.floating) and math.isnan(value):
+        return ItemIdNaNError(
+            f"item id at position {place} is NaN, a missing value: drop it from the session"
+        )
+    given = "None" if value is None else f"{value!r}, of type {type(value).__name__}"
+    return ItemIdTypeError(f"item id at position {place} is {given}; the ids of this catalogue are {right}")

@@ -1,0 +1,165 @@
+"""The session encoder: the bundle's ONNX graph, run by onnxruntime.
+
+in   session_vectors      float32 [batch, length, d]  input vectors of the items, oldest first, then padding
+in   session_lengths      int64 [batch]               how many of them are real
+out  category_logits      float32 [batch, leaf categories]; higher levels as category_logits_<level>, 0 the top
+out  repeat_logits        float32 [batch, length]     optional: added to the scores of the session's own items
+out  item_query           float32 [batch, d]          score(item) = item_query . output vector + bias
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiersrec_sdk.errors import BundleCorruptError, MissingExtraError, OptionError, ProviderError
+
+# Name here: name in onnxruntime, extra that installs it.
+_PROVIDERS: Final = {"cpu": ("CPUExecutionProvider", "cpu"), "cuda": ("CUDAExecutionProvider", "gpu")}
+
+# What a graph has to have: type and shape by name, None for a length that differs from call to call.
+_Values = Mapping[str, tuple[str, list[int | None]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What the graph says of a batch of sessions.
+
+    Attributes:
+        category_logits: for each level, the top first, float32 [batch, categories].
+        repeat_logits: float32 [batch, length], 0 at padding; None where the graph has none.
+        item_query: float32 [batch, d].
+    """
+
+    category_logits: tuple[NDArray[np.float32], ...]
+    repeat_logits: NDArray[np.float32] | None
+    item_query: NDArray[np.float32]
+
+
+class SessionEncoder:
+    """The graph of a bundle, loaded. Any number of threads may call :meth:`encode` at once.
+
+    Args:
+        model: the file of the graph, or its bytes.
+        dimension: width d of the item vectors.
+        categories: number of categories of each level, the top first.
+        providers: where to run, in order of preference: "cpu", "cuda".
+        threads: threads of one call.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+        ProviderError: a provider is unknown, not in this onnxruntime, or did not start.
+        BundleCorruptError: the file is no ONNX graph, or lacks an input or output of the table above.
+        OptionError: ``threads`` is no whole number of at least 1, or ``providers`` no list of names.
+    """
+
+    def __init__(
+        self,
+        model: bytes | str | os.PathLike[str],
+        *,
+        dimension: int,
+        categories: Sequence[int],
+        providers: Sequence[str] = ("cpu",),
+        threads: int = 1,
+    ) -> None:
+        name = "model.onnx" if isinstance(model, bytes) else os.fspath(model)
+        self._session = _load(model, name, providers, threads)
+        self.providers = tuple(providers)
+        self._levels = len(categories)
+        levels = [*(f"category_logits_{level}" for level in range(self._levels - 1)), "category_logits"]
+        inputs: _Values = {
+            "session_vectors": ("tensor(float)", [None, None, dimension]),
+            "session_lengths": ("tensor(int64)", [None]),
+        }
+        outputs: _Values = {
+            **{
+                level: ("tensor(float)", [None, size]) for level, size in zip(levels, categories, strict=True)
+            },
+            "item_query": ("tensor(float)", [None, dimension]),
+        }
+        repeats: _Values = {"repeat_logits": ("tensor(float)", [None, None])}
+        _check(f"{name}: input", self._session.get_inputs(), inputs)
+        if any(value.name in repeats for value in self._session.get_outputs()):
+            outputs = {**outputs, **repeats}
+        _check(f"{name}: output", self._session.get_outputs(), outputs)
+        self._outputs = list(outputs)
+
+    def encode(self, vectors: NDArray[np.float32], lengths: NDArray[np.int64]) -> Encoded:
+        """Encode ``vectors`` float32 [batch, length, d] of which ``lengths`` int64 [batch], >= 1, are real."""
+        values = self._session.run(self._outputs, {"session_vectors": vectors, "session_lengths": lengths})
+        category_logits, (item_query, *repeats) = values[: self._levels], values[self._levels :]
+        return Encoded(tuple(category_logits), repeats[0] if repeats else None, item_query)
+
+
+def _load(model: bytes | str | os.PathLike[str], name: str, providers: Sequence[str], threads: int) -> Any:
+    """An ``onnxruntime.InferenceSession`` that runs on ``providers``."""
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise OptionError(f"threads is {threads!r}; it must be a whole number of at least 1")
+    if isinstance(providers, str) or not providers:
+        raise OptionError(f"providers is {providers!r}; it must be a list of names such as ('cpu',)")
+    for provider in providers:
+        if provider not in _PROVIDERS:
+            raise ProviderError(
+                f"provider {provider!r} is unknown; there are {', '.join(map(repr, _PROVIDERS))}"
+            )
+    try:
+        onnxruntime = import_module("onnxruntime")
+    except ImportError as error:
+        raise MissingExtraError(_PROVIDERS[providers[0]][1], "running a model", "onnxruntime") from error
+    _require(providers, onnxruntime.get_available_providers(), "is not in the onnxruntime installed here")
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3  # errors
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # idle threads leave the cores free
+    source = model if isinstance(model, bytes) else os.fspath(model)
+    try:
+        session = onnxruntime.InferenceSession(source, options, [_PROVIDERS[own][0] for own in providers])
+    except Exception as error:  # onnxruntime's errors have no common base of their own
+        raise BundleCorruptError(f"{name} cannot be loaded: {error}") from error
+    # onnxruntime goes on without a provider that does not start, e.g. for want of a driver.
+    _require(providers, session.get_providers(), "did not start: its driver or libraries are missing")
+    session.disable_fallback()  # nor may a later call move to another one unseen
+    return session
+
+
+def _require(providers: Sequence[str], present: Sequence[str], otherwise: str) -> None:
+    for provider in providers:
+        name, extra = _PROVIDERS[provider]
+        if name not in present:
+            raise ProviderError(
+                f"provider {provider!r} ({name}) {otherwise}: pip uninstall onnxruntime onnxruntime-gpu, then "
+                f"pip install 'hiersrec-sdk[{extra}]'; or ask for another provider. There are {', '.join(present)}"
+            )
+
+
+def _check(what: str, values: Sequence[Any], wanted: _Values) -> None:
+    """Raise :class:`BundleCorruptError` where the graph's ``values`` are not those ``wanted``."""
+    present = {value.name: value for value in values}
+    for name, (dtype, shape) in wanted.items():
+        if name not in present:
+            raise BundleCorruptError(
+                f"{what} {name!r} is missing; the graph has {', '.join(present) or 'none'}"
+            )
+        value = present[name]
+        # A length that the graph leaves open has a name or None; it is taken on trust.
+        fits = len(value.shape) == len(shape) and all(
+            have == want if isinstance(have, int) else True
+            for have, want in zip(value.shape, shape, strict=True)
+        )
+        if value.type != dtype or not fits:
+            raise BundleCorruptError(
+                f"{what} {name!r} is {value.type} {value.shape}; it should be {dtype} "
+                f"{['any' if want is None else want for want in shape]}"
+            )

@@ -1,0 +1,421 @@
+"""The recommender: a session of the shop's own item ids in, ranked items out."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiersrec_sdk import candidates as rows_of
+from hiersrec_sdk.bundle import Bundle, open_bundle
+from hiersrec_sdk.catalog import UNKNOWN, Catalog
+from hiersrec_sdk.encoder import Encoded, SessionEncoder
+from hiersrec_sdk.errors import InputError, KError, OptionError, SessionTypeError, UnknownItemError
+from hiersrec_sdk.ranking import Backend, get_backend
+
+Mode = Literal["candidates", "exact"]
+OnUnknown = Literal["skip", "error"]
+
+_CATEGORIES_SHOWN: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One recommended item: the shop's own id, its score, and its title where the bundle has titles."""
+
+    item: int | str
+    score: float
+    title: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryHit:
+    """One predicted category.
+
+    Attributes:
+        category: the shop's own id.
+        probability: softmax over the categories of its level.
+        level: 0 is the top.
+        name: readable name, or None.
+        index: its place within the level (see :meth:`hiersrec_sdk.catalog.Catalog.category`).
+    """
+
+    category: int | str
+    probability: float
+    level: int
+    name: str | None
+    index: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """The answer to one session. Iterates :class:`Hit`, best first; ``len()`` is the number of items.
+
+    Attributes:
+        items: the shop's own ids, best first: by higher score, ties by lower row of the catalogue.
+        scores: float32 [len(items)]; training clicks where ``mode`` is "popular".
+        mode: "candidates" or "exact", as asked for; "popular" where the session held no known item.
+        rows_scored: rows of the catalogue that were scored.
+        bytes_read: bytes of item vectors and biases that this took.
+        unknown: ids of the session that the catalogue lacks.
+    """
+
+    items: tuple[int | str, ...]
+    scores: NDArray[np.float32]
+    mode: Literal["candidates", "exact", "popular"]
+    rows_scored: int
+    bytes_read: int
+    unknown: int
+    _catalog: Catalog = field(repr=False)
+    _rows: NDArray[np.int64] = field(repr=False)
+    _scanned: rows_of.Ranges = field(repr=False)
+    _own: rows_of.Rows = field(repr=False)
+    _leaves: Sequence[tuple[int, float]] = field(repr=False)  # index and probability
+    _path: Sequence[tuple[int, float]] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Hit]:
+        for item, score, row in zip(self.items, self.scores.tolist(), self._rows.tolist(), strict=True):
+            yield Hit(item, score, self._catalog.title(row))
+
+    @property
+    def categories(self) -> tuple[CategoryHit, ...]:
+        """Up to 5 leaf categories, the most probable first; none where ``mode`` is "popular"."""
+        leaf = len(self._path) - 1
+        return tuple(self._category(leaf, *hit) for hit in self._leaves)
+
+    @property
+    def category_path(self) -> tuple[CategoryHit, ...]:
+        """The most probable category of each level, the top first; empty where ``mode`` is "popular"."""
+        return tuple(self._category(level, *hit) for level, hit in enumerate(self._path))
+
+    @property
+    def ranges(self) -> NDArray[np.int64]:
+        """int64 [m, 2]: the rows ``[start, stop)`` that were scored, sorted and disjoint."""
+        return rows_of.add(self._scanned, self._own)
+
+    def _category(self, level: int, index: int, probability: float) -> CategoryHit:
+        category = self._catalog.category(level, index)
+        return CategoryHit(category.id, probability, level, category.name, index)
+
+
+class _Options(NamedTuple):
+    """The arguments of a call, checked; ``need``: rows that the candidates have to hold."""
+
+    k: int
+    mode: Mode
+    need: int
+    unknown: OnUnknown
+
+
+class Recommender:
+    """A loaded bundle that answers sessions. Any number of threads may call it at once.
+
+    >>> r = Recommender.load("bundle/")                         # doctest: +SKIP
+    >>> result = r.recommend(["shoe-17", "shoe-40"], k=20)      # doctest: +SKIP
+    >>> [(hit.item, hit.score) for hit in result]               # doctest: +SKIP
+
+    Attributes:
+        catalog: the items, their ids and categories.
+        config: the content of the bundle's ``config.json``.
+        providers: where the session encoder runs, e.g. ``("cpu",)``.
+        backend: name of the ranking backend, e.g. ``"c"``.
+    """
+
+    def __init__(self, bundle: Bundle, encoder: SessionEncoder, backend: Backend) -> None:
+        self.catalog = Catalog(bundle)
+        self.config = bundle.config
+        self.providers = encoder.providers
+        self.backend = backend.name
+        self._encoder = encoder
+        self._topk = backend.topk
+        self._max_length: int = self.config["max_length"]
+        bias = self.catalog.bias
+        self._row_bytes = self.catalog.output_vectors[0].nbytes + (0 if bias is None else bias.itemsize)
+        self._all_rows = np.array([[0, len(self.catalog)]], dtype=np.int64)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        providers: Sequence[str] = ("cpu",),
+        backend: str | None = None,
+        threads: int = 1,
+        verify: bool = True,
+    ) -> Recommender:
+        """Load the bundle in the folder ``path``.
+
+        Args:
+            path: the folder.
+            providers: where to run the session encoder, in order of preference: "cpu", "cuda".
+            backend: "c", "numba" or "numpy"; None takes the best that is there.
+            threads: threads of the session encoder within one call.
+            verify: whether to check the SHA-256 of every file, which reads all of them.
+
+        Raises:
+            BundleMissingError: there is no bundle, or a file of it is missing.
+            BundleCorruptError: a file is truncated, altered or foreign; names the file and the cause.
+            BundleVersionError: a newer version wrote the bundle.
+            ProviderError: a provider is not there.
+            BackendError: the backend is not there.
+            MissingExtraError: onnxruntime is not installed.
+            OptionError: another argument is out of its range.
+        """
+        ranking = get_backend(backend)
+        bundle = open_bundle(path, verify)
+        encoder = SessionEncoder(
+            bundle.model,
+            dimension=bundle.config["dimension"],
+            categories=bundle.config["categories"],
+            providers=providers,
+            threads=threads,
+        )
+        return cls(bundle, encoder, ranking)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Recommender: {len(self.catalog)} items, {self.config['categories'][-1]} categories, "
+            f"providers {', '.join(self.providers)}, backend {self.backend}>"
+        )
+
+    def recommend(
+        self,
+        session: Iterable[int] | Iterable[str],
+        k: int = 20,
+        *,
+        mode: Mode = "candidates",
+        candidates: float | None = None,
+        unknown: OnUnknown = "skip",
+    ) -> Result:
+        """Items for one session.
+
+        Args:
+            session: the shop's own item ids, oldest first. The last ``config["max_length"]`` known ones count.
+            k: how many items; above the number of items, all of them.
+            mode: "candidates" scores the most probable categories; "exact" scores every item.
+            candidates: share of the items that are candidates, above 0 and up to 1; None: ``config["candidates"]``.
+                The category that crosses it is still taken, and more where they hold fewer than ``k`` items. The
+                session's own items always are candidates.
+            unknown: an id that the catalogue lacks is left out and counted ("skip"), or an error ("error").
+
+        Returns:
+            The items; popular ones where the session holds no known id.
+
+        Raises:
+            SessionTypeError: the session is a string, a dict, a set, or no sequence of ids.
+            ItemIdTypeError, ItemIdNaNError: an id is not of the catalogue's type, or NaN.
+            UnknownItemError: an id that the catalogue lacks, where ``unknown`` is "error".
+            KError: ``k`` is no whole number of at least 1.
+            OptionError: another argument is out of its range.
+        """
+        options = self._options(k, mode, candidates, unknown)
+        rows, missing = self._known(session, options)
+        if not len(rows):
+            return self._popular(options, missing)
+        return self._answer([(rows, missing)], options)[0]
+
+    def recommend_many(
+        self,
+        sessions: Iterable[Iterable[int] | Iterable[str]],
+        k: int = 20,
+        *,
+        mode: Mode = "candidates",
+        candidates: float | None = None,
+        unknown: OnUnknown = "skip",
+        batch_size: int = 64,
+    ) -> list[Result]:
+        """Items for many sessions, in their order: what :meth:`recommend` says of each.
+
+        Sessions of like length go through the encoder together, ``batch_size`` at a time. Scores may differ from
+        those of :meth:`recommend` by the rounding of a matrix product.
+
+        Raises:
+            OptionError: ``batch_size`` is no whole number of at least 1.
+            InputError: as :meth:`recommend`; the message says which session.
+        """
+        options = self._options(k, mode, candidates, unknown)
+        if not _is_whole(batch_size) or batch_size < 1:
+            raise OptionError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
+        if isinstance(sessions, str | bytes | Mapping) or not isinstance(sessions, Iterable):
+            raise SessionTypeError(f"sessions is {_described(sessions)}; it must be a list of sessions")
+        known: list[tuple[NDArray[np.int64], int]] = []
+        for place, session in enumerate(sessions):
+            try:
+                known.append(self._known(session, options))
+            except InputError as error:
+                raise type(error)(f"session {place}: {error}") from error
+        results = [self._popular(options, missing) for _, missing in known]
+        by_length = sorted(
+            (place for place, (rows, _) in enumerate(known) if len(rows)),
+            key=lambda place: len(known[place][0]),
+        )
+        for start in range(0, len(by_length), batch_size):
+            batch = by_length[start : start + batch_size]
+            for place, result in zip(
+                batch, self._answer([known[place] for place in batch], options), strict=True
+            ):
+                results[place] = result
+        return results
+
+    def _options(self, k: int, mode: Mode, candidates: float | None, unknown: OnUnknown) -> _Options:
+        if not _is_whole(k) or k < 1:
+            raise KError(f"k is {k!r}; it must be a whole number of at least 1")
+        if mode not in get_args(Mode):
+            raise OptionError(f"mode is {mode!r}; it must be 'candidates' or 'exact'")
+        if unknown not in get_args(OnUnknown):
+            raise OptionError(f"unknown is {unknown!r}; it must be 'skip' or 'error'")
+        share = self.config["candidates"] if candidates is None else candidates
+        if isinstance(share, bool) or not isinstance(share, int | float | np.number) or not 0 < share <= 1:
+            raise OptionError(f"candidates is {candidates!r}; it must be a number above 0 and up to 1")
+        k = min(int(k), len(self.catalog))
+        return _Options(k, mode, max(math.ceil(share * len(self.catalog)), k), unknown)
+
+    def _known(self, session: Iterable[Any], options: _Options) -> tuple[NDArray[np.int64], int]:
+        """int64 [at most max_length]: rows of the session's last known items; and how many ids are unknown."""
+        ids = _as_ids(session)
+        rows = self.catalog.rows(ids)
+        known = rows[rows != UNKNOWN]
+        missing = len(rows) - len(known)
+        if missing and options.unknown == "error":
+            place = int(np.argmax(rows == UNKNOWN))
+            raise UnknownItemError(
+                f"item id {ids[place]!r} at position {place} is not in the catalogue; "
+                "unknown='skip' leaves such ids out"
+            )
+        return known[-self._max_length :], missing
+
+    def _popular(self, options: _Options, missing: int) -> Result:
+        rows = self.catalog.popular[: options.k]
+        scores = self.catalog.clicks[rows].astype(np.float32)
+        none = np.empty((0, 2), np.int64)
+        return Result(
+            tuple(self.catalog.ids(rows)),
+            scores,
+            "popular",
+            0,
+            0,
+            missing,
+            self.catalog,
+            rows,
+            none,
+            none[:, 0],
+            (),
+            (),
+        )
+
+    def _answer(self, sessions: Sequence[tuple[NDArray[np.int64], int]], options: _Options) -> list[Result]:
+        """Encode sessions (rows, unknown ids) of at least one row each together, then rank each."""
+        lengths = np.array([len(rows) for rows, _ in sessions], dtype=np.int64)
+        table = self.catalog.input_vectors
+        if len(sessions) == 1:
+            vectors = table[sessions[0][0]][None]
+        else:
+            vectors = np.zeros((len(sessions), lengths.max(), table.shape[1]), dtype=np.float32)
+            real = np.arange(vectors.shape[1]) < lengths[:, None]
+            vectors[real] = table[np.concatenate([rows for rows, _ in sessions])]
+        encoded = self._encoder.encode(vectors, lengths)
+        paths = _paths(encoded)
+        return [
+            self._rank(encoded, index, paths[index], rows, missing, options)
+            for index, (rows, missing) in enumerate(sessions)
+        ]
+
+    def _rank(
+        self,
+        encoded: Encoded,
+        index: int,
+        path: Sequence[tuple[int, float]],
+        session: NDArray[np.int64],
+        missing: int,
+        options: _Options,
+    ) -> Result:
+        """The answer to session ``index`` of the batch."""
+        catalog = self.catalog
+        logits = encoded.category_logits[-1][index]
+        query = encoded.item_query[index]
+        own = np.unique(session)
+        leaves = None
+        scanned = self._all_rows
+        if options.mode == "candidates":
+            leaves = rows_of.best_categories(logits, catalog.sizes, options.need)
+            scanned = rows_of.join(catalog.ranges[-1][leaves])
+            extra = catalog.extra_rows(leaves)
+            if len(extra):
+                scanned = rows_of.add(scanned, np.unique(extra))
+        scanned = rows_of.cut(scanned, own)
+        scores, rows = self._topk(catalog.output_vectors, query, scanned, options.k, bias=catalog.bias)
+
+        # The session's own items are always scored, apart from the others, because repeats count for them.
+        singles = rows_of.singles(own)
+        own_scores, own_rows = self._topk(catalog.output_vectors, query, singles, len(own), bias=catalog.bias)
+        if encoded.repeat_logits is not None:
+            repeats = np.zeros(len(own), dtype=np.float32)
+            np.add.at(repeats, np.searchsorted(own, session), encoded.repeat_logits[index, : len(session)])
+            own_scores = own_scores + repeats[np.searchsorted(own, own_rows)]
+        scores, rows = rows_of.best(
+            np.concatenate([scores, own_scores]), np.concatenate([rows, own_rows]), options.k
+        )
+
+        if leaves is None or len(leaves) < _CATEGORIES_SHOWN:
+            leaves = rows_of.best_categories(logits, np.ones_like(catalog.sizes), _CATEGORIES_SHOWN)
+        shown = leaves[:_CATEGORIES_SHOWN]
+        best, probability = path[-1]
+        probabilities = np.exp(logits[shown] - logits[best]) * probability
+        scored = rows_of.count(scanned) + len(own)
+        return Result(
+            items=tuple(catalog.ids(rows)),
+            scores=scores,
+            mode=options.mode,
+            rows_scored=scored,
+            bytes_read=scored * self._row_bytes,
+            unknown=missing,
+            _catalog=catalog,
+            _rows=rows,
+            _scanned=scanned,
+            _own=own,
+            _leaves=tuple(zip(shown.tolist(), probabilities.tolist(), strict=True)),
+            _path=path,
+        )
+
+
+def _paths(encoded: Encoded) -> list[tuple[tuple[int, float], ...]]:
+    """For each session of the batch: index and probability of the most probable category of each level."""
+    levels = []
+    for logits in encoded.category_logits:
+        top = logits.argmax(axis=1)
+        highest = np.take_along_axis(logits, top[:, None], axis=1)
+        probabilities = 1 / np.exp(logits - highest).sum(axis=1)
+        levels.append(zip(top.tolist(), probabilities.tolist(), strict=True))
+    return list(zip(*levels, strict=True))
+
+
+def _is_whole(value: Any) -> bool:
+    # bool is an int and timedelta64 a NumPy integer, but neither counts anything.
+    return isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
+
+
+def _as_ids(session: Iterable[Any]) -> Sequence[Any] | NDArray[Any]:
+    if isinstance(session, list | tuple):
+        return session
+    if isinstance(session, np.ndarray) and session.ndim == 1:
+        return session
+    no_ids = isinstance(session, str | bytes | bytearray | Mapping | Set | np.ndarray)
+    if no_ids or not isinstance(session, Iterable):
+        raise SessionTypeError(
+            f"session is {_described(session)}; it must be a list, tuple or 1-d array of item ids, oldest first"
+        )
+    return list(session)
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    return "None" if value is None else f"{value!r}, of type {type(value).__name__}"

@@ -1,0 +1,210 @@
+"""A small shop as a real bundle, whose every number is a small multiple of 1/8.
+
+Sums and products of such numbers are exact in float32 in any order, so that a plain re-implementation must give the
+same scores to the last bit. They also tie often, which is what the order of ties has to be tested on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from hiersrec_sdk.bundle import write_bundle
+from hiersrec_sdk.catalog import id_tables, item_id_tables
+from hiersrec_sdk.tables import StringTable, write_tables
+
+DIMENSION = 6
+MAX_LENGTH = 7
+LEAF_SIZES = [5, 0, 12, 1, 7, 30, 3, 0, 2]  # ragged, two of them empty
+PARENTS = [[-1, -1], [0, 0, 1, 1], [0, 0, 1, 1, 1, 2, 2, 3, 3]]
+SIZES = [len(parents) for parents in PARENTS]
+ITEMS = sum(LEAF_SIZES)
+# Leaf 1 is empty but for items of other leaves; leaf 3 lists an item of its own and one that leaf 5 lists too.
+EXTRA = {1: [0, 59], 3: [17, 40], 5: [4, 40, 2], 8: [55]}
+
+
+@dataclass(frozen=True)
+class Shop:
+    """What the bundle is made of: the numbers that a re-implementation starts from."""
+
+    ids: list[Any]
+    vectors: NDArray[np.float32]  # [ITEMS, DIMENSION]
+    inputs: NDArray[np.float32] | None  # the same, where input and output vectors differ
+    bias: NDArray[np.float32] | None
+    clicks: NDArray[np.int64]
+    weights: list[NDArray[np.float32]]  # for each level [DIMENSION, categories]
+    repeats: NDArray[np.float32] | None  # [DIMENSION]
+    extra: dict[int, list[int]]
+    category_ids: list[list[Any]]
+    titles: list[str] | None
+
+    @property
+    def id_type(self) -> str:
+        return "string" if isinstance(self.ids[0], str) else "int64"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {
+            "item_id_type": self.id_type,
+            "category_id_type": "string" if isinstance(self.category_ids[0][0], str) else "int64",
+            "items": ITEMS,
+            "dimension": DIMENSION,
+            "levels": ["department", "aisle", "shelf"],
+            "categories": SIZES,
+            "max_length": MAX_LENGTH,
+            "candidates": 0.3,
+            "model": {"layers": 0},
+            "preprocessing": {},
+            "data": {"name": "made up"},
+            "metrics": {"recall@20": 0.5},
+        }
+
+    @property
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        tables: dict[str, NDArray[Any]] = {"output_vectors": self.vectors, "clicks": self.clicks}
+        tables |= item_id_tables(self.ids)
+        if self.inputs is not None:
+            tables["input_vectors"] = self.inputs
+        if self.bias is not None:
+            tables["bias"] = self.bias
+        if self.titles is not None:
+            tables |= StringTable.from_strings(self.titles).tables("titles")
+        if self.extra:
+            lists = [self.extra.get(leaf, []) for leaf in range(SIZES[-1])]
+            tables["extra_rows"] = np.array(list(chain(*lists)), dtype=np.int64)
+            tables["extra_offsets"] = np.cumsum([0, *map(len, lists)])
+        for level, ranges in enumerate(category_ranges()):
+            tables[f"category_ranges.{level}"] = np.array(ranges, dtype=np.int64)
+            tables[f"category_parents.{level}"] = np.array(PARENTS[level], dtype=np.int32)
+            tables |= id_tables(f"category_ids.{level}", self.category_ids[level])
+        names = [f"shelf of {own}" for own in self.category_ids[-1]]
+        return tables | StringTable.from_strings(names).tables("category_names.2")
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        return {"model.onnx": graph(self.weights, self.repeats), "README.md": b"# A made-up shop\n"}
+
+    def write(self, path: Path) -> Path:
+        write_bundle(path, self.config, self.tensors, self.files)
+        return path
+
+
+def make_shop(id_type: str = "int64", seed: int = 0, *, full: bool = True) -> Shop:
+    """``full``: with everything that is optional."""
+    random = np.random.default_rng(seed)
+    ids: list[Any] = [-5, 0, 2**62, *(int(own) for own in 1_000 + 7 * random.permutation(ITEMS - 3))]
+    if id_type == "string":
+        ids = ["", "größe-3", "0", *(f"shoe-{own}" for own in ids[3:])]
+
+    def numbers(*shape: int) -> NDArray[np.float32]:
+        return (random.integers(-8, 9, shape) / 8).astype(np.float32)
+
+    return Shop(
+        ids=ids,
+        vectors=numbers(ITEMS, DIMENSION),
+        inputs=numbers(ITEMS, DIMENSION) if full else None,
+        bias=numbers(ITEMS) if full else None,
+        clicks=random.integers(0, 9, ITEMS),
+        weights=[numbers(DIMENSION, size) for size in SIZES],
+        repeats=numbers(DIMENSION) if full else None,
+        extra=EXTRA if full else {},
+        category_ids=[
+            [f"{level}/{index}" if full else 100 * level + index for index in range(size)]
+            for level, size in enumerate(SIZES)
+        ],
+        titles=[f"Item {row}" if row % 3 else "" for row in range(ITEMS)] if full else None,
+    )
+
+
+def category_ranges() -> list[list[tuple[int, int]]]:
+    """``[start, stop)`` of every category of every level."""
+    stops = np.cumsum(LEAF_SIZES).tolist()
+    levels = [[(stop - size, stop) for stop, size in zip(stops, LEAF_SIZES, strict=True)]]
+    for parents, size in ((PARENTS[2], SIZES[1]), (PARENTS[1], SIZES[0])):
+        below = [
+            [span for span, own in zip(levels[0], parents, strict=True) if own == at] for at in range(size)
+        ]
+        levels.insert(0, [(spans[0][0], spans[-1][1]) for spans in below])
+    return levels
+
+
+def graph(weights: list[NDArray[np.float32]], repeats: NDArray[np.float32] | None) -> bytes:
+    """A session encoder: the query is the sum of the session's vectors, logits are linear maps."""
+    dimension = len(weights[0])
+    node = helper.make_node
+    value = helper.make_tensor_value_info
+    names = [*(f"category_logits_{level}" for level in range(len(weights) - 1)), "category_logits"]
+    constants = {
+        "zero": np.array(0),
+        "one": np.array(1),
+        "axis": np.array([1]),
+        "last": np.array([2]),
+        "eight": np.array(8, dtype=np.float32),
+        **{f"w_{name}": matrix for name, matrix in zip(names, weights, strict=True)},
+    }
+    nodes = [
+        node("Shape", ["session_vectors"], ["shape"]),
+        node("Gather", ["shape", "one"], ["length"]),
+        node("Range", ["zero", "length", "one"], ["places"]),
+        node("Unsqueeze", ["session_lengths", "axis"], ["ends"]),
+        node("Less", ["places", "ends"], ["is_real"]),
+        node("Cast", ["is_real"], ["real"], to=TensorProto.FLOAT),
+        node("Unsqueeze", ["real", "last"], ["mask"]),
+        node("Mul", ["session_vectors", "mask"], ["masked"]),
+        node("ReduceSum", ["masked", "axis"], ["total"], keepdims=0),
+        node("Mul", ["total", "eight"], ["item_query"]),
+        *(node("MatMul", ["total", f"w_{name}"], [name]) for name in names),
+    ]
+    outputs = [
+        value(name, TensorProto.FLOAT, ["batch", matrix.shape[1]])
+        for name, matrix in zip(names, weights, strict=True)
+    ]
+    outputs.append(value("item_query", TensorProto.FLOAT, ["batch", dimension]))
+    if repeats is not None:
+        constants["w_repeat"] = repeats[:, None]
+        nodes.append(node("MatMul", ["masked", "w_repeat"], ["wide_repeats"]))
+        nodes.append(node("Squeeze", ["wide_repeats", "last"], ["repeat_logits"]))
+        outputs.append(value("repeat_logits", TensorProto.FLOAT, ["batch", "length"]))
+    inputs = [
+        value("session_vectors", TensorProto.FLOAT, ["batch", "length", dimension]),
+        value("session_lengths", TensorProto.INT64, ["batch"]),
+    ]
+    initializers = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
+    whole = helper.make_graph(nodes, "session_encoder", inputs, outputs, initializers)
+    model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def forge(
+    path: Path, config: dict[str, Any], tensors: dict[str, NDArray[Any]], files: dict[str, bytes]
+) -> Path:
+    """Write a bundle without any of the checks of ``write_bundle``, with SHA-256 sums that are right."""
+    path.mkdir()
+    for name, content in files.items():
+        (path / name).write_bytes(content)
+    write_tables(path / "catalog.safetensors", tensors)
+    about = {"format": "hiersrec-bundle", "schema_version": 1, "created_by": "a forger"}
+    listed = {
+        file.name: {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "bytes": file.stat().st_size}
+        for file in path.iterdir()
+    }
+    write_config(path, {**about, "files": listed, **config})
+    return path
+
+
+def write_config(path: Path, config: dict[str, Any]) -> None:
+    """Write ``config.json`` with the checksum of its content."""
+    content = {key: value for key, value in config.items() if key != "sha256"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (path / "config.json").write_text(json.dumps({**content, "sha256": digest}))

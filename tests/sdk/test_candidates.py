@@ -1,0 +1,84 @@
+"""Ranges of rows against sets of rows."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from hiersrec_sdk.candidates import Ranges, add, best, best_categories, contains, count, cut, join, singles
+
+N = 40
+row_sets = st.frozensets(st.integers(0, N - 1))
+
+
+def ranges_of(rows: frozenset[int]) -> Ranges:
+    """The sorted ranges of a set of rows."""
+    starts = [row for row in sorted(rows) if row - 1 not in rows]
+    stops = [row + 1 for row in sorted(rows) if row + 1 not in rows]
+    return np.array([starts, stops], dtype=np.int64).reshape(2, -1).T
+
+
+def array(rows: Any) -> NDArray[np.int64]:
+    return np.array(sorted(rows), dtype=np.int64)
+
+
+@given(rows=row_sets, others=row_sets)
+def test_ranges_as_sets(rows: frozenset[int], others: frozenset[int]) -> None:
+    ranges = ranges_of(rows)
+    assert count(ranges) == len(rows)
+    assert contains(ranges, np.arange(-1, N + 1)).tolist() == [row in rows for row in range(-1, N + 1)]
+    assert add(ranges, array(others)[::-1]).tolist() == ranges_of(rows | others).tolist()
+    assert cut(ranges, array(others)).tolist() == ranges_of(rows - others).tolist()
+    assert join(singles(array(rows)[::-1])).tolist() == ranges.tolist()
+
+
+@given(edges=st.lists(st.integers(0, N), min_size=2).map(sorted), data=st.data())
+def test_join_of_neighbours(edges: list[int], data: st.DataObject) -> None:
+    pairs = data.draw(st.permutations(list(pairwise(edges))))
+    kept = data.draw(st.lists(st.booleans(), min_size=len(pairs), max_size=len(pairs)))
+    pairs = [pair for pair, keep in zip(pairs, kept, strict=True) if keep]
+    rows = frozenset(row for start, stop in pairs for row in range(start, stop))
+    assert join(np.array(pairs, dtype=np.int64).reshape(-1, 2)).tolist() == ranges_of(rows).tolist()
+
+
+@given(
+    seed=st.integers(0, 999),
+    categories=st.integers(1, 700),  # more than are sorted at first
+    values=st.sampled_from([1, 3, 10_000]),
+    share=st.floats(0, 1.2),
+)
+def test_best_categories(seed: int, categories: int, values: int, share: float) -> None:
+    random = np.random.default_rng(seed)
+    logits = random.integers(0, values, categories).astype(np.float32)
+    sizes = random.integers(0, 4, categories)
+    need = max(1, int(share * sizes.sum()))
+    want, held = [], 0
+    for index in sorted(range(categories), key=lambda index: (-logits[index], index)):
+        if held >= need:
+            break
+        want.append(index)
+        held += int(sizes[index])
+    assert best_categories(logits, sizes, need).tolist() == want
+
+
+@given(nan=st.lists(st.booleans(), min_size=1, max_size=200))
+def test_categories_without_a_probability_come_last(nan: list[bool]) -> None:
+    logits = np.where(nan, np.nan, 1).astype(np.float32)
+    found = best_categories(logits, np.ones(len(nan), dtype=np.int64), len(nan)).tolist()
+    assert found == sorted(range(len(nan)), key=lambda index: (nan[index], index))
+
+
+scores = st.sampled_from([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan])
+
+
+@given(values=st.lists(scores), k=st.integers(1, 9), data=st.data())
+def test_best(values: list[float], k: int, data: st.DataObject) -> None:
+    rows = data.draw(st.permutations(range(len(values))))
+    found, order = best(np.array(values, dtype=np.float32), np.array(rows, dtype=np.int64), k)
+    pairs = [(-score, row) for score, row in zip(values, rows, strict=True) if score == score]
+    assert list(zip((-found).tolist(), order.tolist(), strict=True)) == sorted(pairs)[:k]

@@ -1,0 +1,148 @@
+"""The public surface, frozen: a change here is a change for every user."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from dataclasses import fields
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import hiersrec_sdk
+from hiersrec_sdk import CategoryHit, Hit, Recommender, Result, errors
+
+from .bundles import make_shop
+
+HEAVY = ("torch", "onnx", "numba", "polars", "hiersrec_training", "hiersrec_export")
+
+
+def test_names() -> None:
+    assert sorted(hiersrec_sdk.__all__) == [
+        "CategoryHit",
+        "HierSRecError",
+        "Hit",
+        "Recommender",
+        "Result",
+        "__version__",
+        "available_backends",
+        "errors",
+    ]
+    assert all(hasattr(hiersrec_sdk, name) for name in hiersrec_sdk.__all__)
+
+
+def test_version() -> None:
+    assert hiersrec_sdk.__version__ == version("hiersrec-sdk") == "0.1.0"
+
+
+def public(cls: type) -> list[str]:
+    return sorted(name for name in dir(cls) if not name.startswith("_"))
+
+
+def test_recommender() -> None:
+    assert public(Recommender) == ["load", "recommend", "recommend_many"]
+    parameters = {
+        name: [
+            parameter.name + ("" if parameter.default is parameter.empty else f"={parameter.default!r}")
+            for parameter in inspect.signature(getattr(Recommender, name)).parameters.values()
+        ]
+        for name in public(Recommender)
+    }
+    assert parameters == {
+        "load": ["path", "providers=('cpu',)", "backend=None", "threads=1", "verify=True"],
+        "recommend": ["self", "session", "k=20", "mode='candidates'", "candidates=None", "unknown='skip'"],
+        "recommend_many": [
+            "self",
+            "sessions",
+            "k=20",
+            "mode='candidates'",
+            "candidates=None",
+            "unknown='skip'",
+            "batch_size=64",
+        ],
+    }
+
+
+def test_results() -> None:
+    assert public(Result) == [
+        "bytes_read",
+        "categories",
+        "category_path",
+        "items",
+        "mode",
+        "ranges",
+        "rows_scored",
+        "scores",
+        "unknown",
+    ]
+    assert [field.name for field in fields(Hit)] == ["item", "score", "title"]
+    assert [field.name for field in fields(CategoryHit)] == [
+        "category",
+        "probability",
+        "level",
+        "name",
+        "index",
+    ]
+
+
+def tree(error: type[Exception], depth: int = 0) -> list[str]:
+    children = [child for child in error.__subclasses__() if child.__module__ == errors.__name__]
+    return ["  " * depth + error.__name__, *(line for child in children for line in tree(child, depth + 1))]
+
+
+def test_errors() -> None:
+    assert "\n".join(tree(errors.HierSRecError)) == "\n".join(
+        [
+            "HierSRecError",
+            "  InputError",
+            "    SessionTypeError",
+            "    ItemIdTypeError",
+            "    ItemIdNaNError",
+            "    UnknownItemError",
+            "    KError",
+            "    OptionError",
+            "  BundleError",
+            "    BundleMissingError",
+            "    BundleCorruptError",
+            "    BundleVersionError",
+            "  ProviderError",
+            "  BackendError",
+            "  MissingExtraError",
+            "  DataError",
+            "    MissingColumnError",
+            "    EmptyLogError",
+            "    CategoryCycleError",
+            "    LeakError",
+            "  ConfigError",
+            "  RunError",
+            "  ExportError",
+        ]
+    )
+
+
+def imported(code: str, *arguments: str) -> str:
+    """Which of the heavy packages, and of onnxruntime, are loaded once ``code`` has run."""
+    code += f"\nimport sys\nprint(*[name for name in {(*HEAVY, 'onnxruntime')} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_import_is_light() -> None:
+    assert imported("import hiersrec_sdk; hiersrec_sdk.available_backends()") == ""
+
+
+@pytest.mark.parametrize("backend", ["c", "numpy"])
+def test_recommending_needs_neither_torch_nor_onnx(backend: str, tmp_path: Path) -> None:
+    shop = make_shop()
+    shop.write(tmp_path / "bundle")
+    code = f"""
+import sys
+from hiersrec_sdk import Recommender
+recommender = Recommender.load(sys.argv[1], backend={backend!r})
+assert len(recommender.recommend([{shop.ids[5]}, {shop.ids[9]}], k=5)) == 5
+"""
+    assert imported(code, str(tmp_path / "bundle")) == "onnxruntime"
