@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -173,6 +174,8 @@ def train(
     Validation after each epoch, early stop on MRR@20, the best epoch's weights are kept. Ctrl-C writes a checkpoint
     first; --resume goes on to the same weights as without the break.
     """
+    # threads that wait for each other by spinning make training several times slower beside any other process
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     module = _load("hiersrec_training.train", "hiersrec train")
     if resume and (config_file or assignments or seed is not None or final or epochs_from):
         raise OptionError("--resume keeps the settings of the interrupted run: leave the others out")
@@ -332,11 +335,15 @@ def inspect(bundle: Path, as_json: bool) -> None:
         ("vectors", f"{config['dimension']} wide, float32"),
         ("sessions", f"the newest {config['max_length']} clicks count"),
         ("candidates", f"{100 * config['candidates']:g} % of the catalogue by default"),
-        ("data", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in counts.items())),
         ("trained on", str(config["metrics"].get("trained_on", "not noted"))),
     ]
-    for name, value in config["metrics"].get("validation", {}).items():
-        rows.append((f"  {name}", f"{value:.4f} (validation)"))
+    for part in ("train", "valid", "test"):
+        if f"{part}_sessions" in counts:
+            sizes = f"{counts[f'{part}_sessions']:,} sessions, {counts[f'{part}_cases']:,} cases"
+            rows.append((f"{part} part", sizes))
+    for name in ("recall@20", "mrr@20"):
+        if name in config["metrics"].get("validation", {}):
+            rows.append((f"validation {name}", f"{config['metrics']['validation'][name]:.4f}"))
     for name, about in config["files"].items():
         rows.append((name, f"{about['bytes']:,} bytes, SHA-256 {about['sha256'][:16]}…, verified"))
     rows.append(("ranking", f"{recommender.backend} (of {', '.join(available_backends())})"))

@@ -163,8 +163,7 @@ def _card(name: str, info: RunInfo, config: dict[str, Any]) -> str:
         f"{counts['test_sessions']:,} test sessions "
         f"({counts['train_cases']:,}, {counts['valid_cases']:,} and {counts['test_cases']:,} cases).",
         f"Trained on the {config['metrics']['trained_on']}, {info.best_epoch} epochs, {info.seconds:,.0f} seconds "
-        f"on {info.device}. Clicks of people, without names: what a person clicked is not stored here, item "
-        "popularity is.",
+        f"on {info.device}. The bundle holds no session: of the clicks only each item's count is kept.",
         "",
         "## Metrics",
         "",
