@@ -198,11 +198,10 @@ def _parse_time(values: pl.Series, unit: str, where: str) -> tuple[pl.Series, st
             values = values.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
         return values.cast(pl.Datetime("us")).dt.epoch("us").alias("time"), None
     number = values.cast(pl.Float64, strict=False)
-    if number.null_count():
-        time = _parse_dates(values.cast(pl.String))
-    else:
-        factor = _MICROSECONDS[_guess_unit(number) if unit == "auto" else unit]
-        time = (number * factor).round().cast(pl.Int64, strict=False)
+    factor = _MICROSECONDS[_guess_unit(number) if unit == "auto" else unit]
+    time = (number * factor).round().cast(pl.Int64, strict=False)
+    if time.null_count():
+        time = time.zip_with(time.is_not_null(), _parse_dates(values.cast(pl.String)))
     unreadable = values.filter(time.is_null()).cast(pl.String)
     if len(unreadable) and len(unreadable) == len(values):
         raise DataError(
@@ -219,7 +218,7 @@ def _guess_unit(number: pl.Series) -> str:
 
 def _parse_dates(text: pl.Series) -> pl.Series:
     """ISO dates, with or without time and zone; without a zone they are UTC."""
-    plain = text.str.strip_chars().str.replace("T", " ", literal=True).str.replace(r" ?(Z|UTC|GMT)$", "")
+    plain = text.str.strip_chars().str.replace(r"^(\d{4}-\d\d-\d\d)T", "$1 ").str.replace(r" ?(Z|UTC|GMT)$", "")
     column = pl.col("time")
     formats = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
     naive = [column.str.to_datetime(form, time_unit="us", strict=False) for form in formats]

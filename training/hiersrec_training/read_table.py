@@ -40,7 +40,8 @@ class Table:
                     f"name the right one with {option}"
                 )
         with reading(self.path):
-            return self.frame.select(list(wanted)).collect()
+            rows = self.frame.select(list(wanted))
+            return rows.filter(~pl.all_horizontal(pl.all().is_null())).collect()  # a blank line is no row
 
 
 def open_table(
@@ -121,9 +122,10 @@ def leading_lines(path: Path) -> int:
         raw.seek(0)
         count = 0
         with gzip.open(raw) if packed else raw as lines:
+            if b"\0" in lines.read(65_536):
+                raise DataError(f"{path} is no text in UTF-8: it holds zero bytes")
+            lines.seek(0)
             for line in lines:
-                if b"\0" in line:
-                    raise DataError(f"{path} is no text in UTF-8: line {count + 1} holds a zero byte")
                 if line.strip() and not line.startswith(b"#"):
                     break
                 count += 1

@@ -113,7 +113,7 @@ STYLES = 8  # latent
 
 # What leads to the next view; what is left is a choice by intent.
 GO_BACK = 0.08  # to an item seen before
-FOLLOW = 0.30  # to a neighbour of the item before
+FOLLOW = 0.15  # to a neighbour of the item before
 SWITCH = 0.15  # chance that the intent changes before a choice by intent
 NEIGHBOURS = np.array([0.40, 0.25, 0.15, 0.12, 0.08])  # how often each neighbour of an item is the one
 OWN_LEAF = 3  # of the neighbours; the others are of the subcategory that goes with it
@@ -193,7 +193,7 @@ def _open_shop(rng: np.random.Generator, items: int) -> _Shop:
     leaves = len(paths)
     shelves = rng.choice(leaves, items - leaves, p=rng.dirichlet(np.full(leaves, 4.0)))
     leaf = rng.permutation(np.concatenate([np.arange(leaves), shelves]))
-    looks = rng.dirichlet(np.full(STYLES, 0.2), items)
+    looks = rng.dirichlet(np.full(STYLES, 0.25), items)
     family = np.array([paths.index(next(p for p in paths if p[:2] == path[:2])) for path in paths])
     same = family[:, None] == family[None, :]
     sister = _pick(rng, same & ~np.eye(leaves, dtype=bool))
@@ -214,8 +214,8 @@ def _item_table(
 ) -> pl.DataFrame:
     """Names, prices and categories. Each style has its colours, materials and price level: the names hint at it."""
     items = len(leaf)
-    colour = _draw(rng, rng.dirichlet(np.full(len(COLOURS), 0.2), STYLES)[_draw(rng, looks)])
-    material = _draw(rng, rng.dirichlet(np.full(8, 0.3), STYLES)[_draw(rng, looks)])
+    colour = _draw(rng, rng.dirichlet(np.full(len(COLOURS), 0.1), STYLES)[_draw(rng, looks)])
+    material = _draw(rng, rng.dirichlet(np.full(8, 0.2), STYLES)[_draw(rng, looks)])
     level = np.exp(looks @ rng.normal(0, 0.5, STYLES) + rng.normal(0, 0.2, items))
     names = []
     prices: list[float | None] = []
@@ -238,7 +238,7 @@ def _item_ids(items: int) -> list[str]:
 def _popularity(rng: np.random.Generator, leaf: Ints) -> Floats:
     """A power law over the items, each with a trend of its own; some come in later."""
     items = len(leaf)
-    share = (1.0 + rng.permutation(items)) ** -0.8
+    share = (1.0 + rng.permutation(items)) ** -0.6
     trend = rng.normal(0, 0.8, items)[:, None] * np.linspace(-0.5, 0.5, PERIODS)
     begins = np.where(rng.random(items) < 0.15, rng.integers(PERIODS, size=items), 0)
     begins[np.unique(leaf, return_index=True)[1]] = 0  # no subcategory is empty at any time
@@ -299,7 +299,7 @@ class _Chooser:
     def __init__(self, shop: _Shop) -> None:
         self._order = np.argsort(shop.leaf, kind="stable")
         leaf = shop.leaf[self._order]
-        weight = (0.02 + shop.looks[self._order].T[:, None, :]) ** 1.5 * shop.popularity[self._order].T
+        weight = (0.02 + shop.looks[self._order].T[:, None, :]) ** 3 * shop.popularity[self._order].T
         ends = np.flatnonzero(np.diff(leaf, append=leaf[-1] + 1))
         total = np.cumsum(weight, axis=2)  # [STYLES, PERIODS, items by leaf]
         before = np.concatenate([np.zeros((*total.shape[:2], 1)), total[..., ends[:-1]]], axis=2)[..., leaf]
