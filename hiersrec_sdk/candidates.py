@@ -1,6 +1,7 @@
 """Which rows are candidates: pure functions over ranges of rows.
 
-Ranges are int64 [m, 2], pairs ``[start, stop)``; "sorted" ranges are disjoint, in order and not empty.
+Ranges are int64 [m, 2], pairs ``[start, stop)``; "sorted" ranges are disjoint, in order and not empty. Arrays are
+small here and every NumPy call counts, hence the methods and the outputs that are filled in place.
 """
 
 from __future__ import annotations
@@ -11,70 +12,84 @@ from numpy.typing import NDArray
 Ranges = NDArray[np.int64]
 Rows = NDArray[np.int64]
 
+_ONE_ROW = np.array([0, 1])
 
-def best_categories(logits: NDArray[np.float32], sizes: NDArray[np.int64], need: int) -> NDArray[np.int64]:
-    """The most probable categories, by higher logit, then lower index, until they hold ``need`` rows.
+
+def best_categories(
+    logits: NDArray[np.float32], sizes: NDArray[np.int64], need: int
+) -> tuple[NDArray[np.int64], int]:
+    """The most probable categories, by higher logit, then lower index; and how many hold ``need`` rows.
 
     ``logits`` float32 [categories], ``sizes`` int64 [categories]: rows of each. The category that reaches ``need``
-    is the last; all of them where ``need`` is never reached.
+    is counted in. At least 64 categories are returned, or all of them.
     """
-    count = 64
-    while True:
-        # A few categories are enough as a rule, so only those at the top are sorted.
-        if count < len(logits):
-            top = np.flatnonzero(logits >= np.partition(logits, -count)[-count])
-        else:
-            top = np.arange(len(logits))
-        order = top[np.argsort(-logits[top], kind="stable")]
-        held = np.cumsum(sizes[order])
-        if len(order) and held[-1] >= need:
-            return order[: int(np.searchsorted(held, need)) + 1]
-        if count >= len(logits):
-            return order
-        count *= 4
+    few = 64
+    while few < len(logits):  # a few categories are enough as a rule, so only those at the top are sorted
+        top = (logits >= np.partition(logits, -few)[-few]).nonzero()[0]
+        order = top[(-logits[top]).argsort(kind="stable")]
+        held = sizes[order].cumsum()
+        if len(held) and held[-1] >= need:
+            return order, int(held.searchsorted(need)) + 1
+        few *= 4
+    order = (-logits).argsort(kind="stable")
+    return order, int(sizes[order].cumsum().searchsorted(need)) + 1
 
 
 def join(ranges: Ranges) -> Ranges:
-    """Disjoint ``ranges`` in any order as sorted ranges, neighbours that touch made one."""
-    ranges = ranges[ranges[:, 0] < ranges[:, 1]]
-    ranges = ranges[np.argsort(ranges[:, 0])]
-    opens = np.ones(len(ranges) + 1, dtype=bool)
-    np.not_equal(ranges[1:, 0], ranges[:-1, 1], out=opens[1:-1])
-    return np.stack([ranges[opens[:-1], 0], ranges[opens[1:], 1]], axis=1)
+    """Disjoint ``ranges`` in the order of their starts as sorted ranges: those that touch are made one."""
+    if not len(ranges):
+        return ranges
+    starts, stops = ranges[:, 0], ranges[:, 1]
+    opens = (starts[1:] != stops[:-1]).nonzero()[0] + 1
+    joined = np.empty((len(opens) + 1, 2), dtype=np.int64)
+    joined[1:, 0] = starts[opens]
+    joined[:-1, 1] = stops[opens - 1]
+    joined[0, 0] = starts[0]
+    joined[-1, 1] = stops[-1]
+    return _not_empty(joined)
 
 
 def contains(ranges: Ranges, rows: Rows) -> NDArray[np.bool]:
     """bool [len(rows)]: whether each row lies in one of the sorted ``ranges``."""
     if not len(ranges):
         return np.zeros(len(rows), dtype=bool)
-    place = np.searchsorted(ranges[:, 0], rows, side="right") - 1
+    place = ranges[:, 0].searchsorted(rows, side="right") - 1
     inside: NDArray[np.bool] = (place >= 0) & (rows < ranges[place, 1])
     return inside
 
 
 def add(ranges: Ranges, rows: Rows) -> Ranges:
     """Sorted ``ranges`` and ``rows`` (distinct, in any order) together, as sorted ranges."""
-    return join(np.concatenate([ranges, singles(rows[~contains(ranges, rows)])]))
+    both = np.concatenate([ranges, singles(rows[~contains(ranges, rows)])])
+    return join(both[both[:, 0].argsort()])
 
 
 def cut(ranges: Ranges, rows: Rows) -> Ranges:
-    """Sorted ``ranges`` without ``rows`` (distinct, ascending), as sorted ranges."""
+    """Sorted ``ranges`` without ``rows`` (distinct, in any order), as sorted ranges."""
     rows = rows[contains(ranges, rows)]
-    # A row that goes ends one range and begins the next: as both lists are sorted, they pair up again.
-    starts = np.sort(np.concatenate([ranges[:, 0], rows + 1]))
-    stops = np.sort(np.concatenate([ranges[:, 1], rows]))
-    parts = np.stack([starts, stops], axis=1)
-    return parts[starts < stops]
+    # A row that goes ends one range and begins the next: once starts and stops are sorted, they pair up again.
+    edges = np.empty((len(ranges) + len(rows), 2), dtype=np.int64)
+    edges[: len(ranges)] = ranges
+    edges[len(ranges) :, 0] = rows + 1
+    edges[len(ranges) :, 1] = rows
+    edges.sort(axis=0)
+    return _not_empty(edges)
 
 
 def singles(rows: Rows) -> Ranges:
     """One range for each row."""
-    return np.stack([rows, rows + 1], axis=1)
+    ranges: Ranges = rows[:, None] + _ONE_ROW
+    return ranges
 
 
 def count(ranges: Ranges) -> int:
     """Number of rows in ``ranges``."""
     return int((ranges[:, 1] - ranges[:, 0]).sum())
+
+
+def _not_empty(ranges: Ranges) -> Ranges:
+    kept: Ranges = ranges[ranges[:, 0] < ranges[:, 1]]
+    return kept
 
 
 def best(scores: NDArray[np.float32], rows: Rows, k: int) -> tuple[NDArray[np.float32], Rows]:

@@ -170,10 +170,11 @@ class _IntIndex(_IntTable):
     order: NDArray[np.int64]
 
     def find(self, ids: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
-        wanted, fits = _as_int64(ids)
-        places = np.searchsorted(self.ids, wanted, sorter=self.order)
-        rows = self.order[np.minimum(places, len(self.order) - 1)]
-        return np.where((self.ids[rows] == wanted) & fits, rows, UNKNOWN)
+        wanted, beyond = _as_int64(ids)
+        places = self.ids.searchsorted(wanted, sorter=self.order)
+        rows = self.order.take(places, mode="clip")
+        rows[(self.ids[rows] != wanted) | beyond] = UNKNOWN
+        return rows
 
 
 @dataclass(frozen=True)
@@ -190,8 +191,8 @@ class _StringIndex:
     def find(self, ids: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
         texts = _as_utf8(ids)
         wanted = np.array([_hash(text) for text in texts], dtype=np.uint64)
-        firsts = np.searchsorted(self.hashes, wanted, side="left")
-        rows = self.order[np.minimum(firsts, len(self.order) - 1)]
+        firsts = self.hashes.searchsorted(wanted)
+        rows = self.order.take(firsts, mode="clip")
         for index, (text, have) in enumerate(zip(texts, self.strings.raw(rows), strict=True)):
             if text != have:
                 rows[index] = self._walk(text, wanted[index], int(firsts[index]))
@@ -221,9 +222,9 @@ def _id_index(tables: Mapping[str, NDArray[Any]], id_type: str) -> _IntIndex | _
 
 
 def _as_int64(ids: Sequence[Any] | NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool] | bool]:
-    """The ids as int64, and which of them fit: an id beyond int64 cannot be in the catalogue."""
+    """The ids as int64, and which of them lie beyond it, so that they cannot be in the catalogue."""
     if isinstance(ids, np.ndarray) and ids.dtype.kind == "i":
-        return ids.astype(np.int64, copy=False), True
+        return ids.astype(np.int64, copy=False), False
     values = ids.tolist() if isinstance(ids, np.ndarray) else ids
     if set(map(type, values)) - {int}:
         for place, value in enumerate(values):
@@ -232,12 +233,11 @@ def _as_int64(ids: Sequence[Any] | NDArray[Any]) -> tuple[NDArray[np.int64], NDA
                 raise _wrong_id(value, place, "whole numbers (int64)")
         values = [int(value) for value in values]
     try:
-        return np.array(values, dtype=np.int64), True
+        return np.array(values, dtype=np.int64), False
     except OverflowError:
-        fits = np.array([_INT64.min <= value <= _INT64.max for value in values])
-        return np.array(
-            [value if fit else 0 for value, fit in zip(values, fits, strict=True)], np.int64
-        ), fits
+        beyond = [not _INT64.min <= value <= _INT64.max for value in values]
+        fitting = [0 if out else value for value, out in zip(values, beyond, strict=True)]
+        return np.array(fitting, dtype=np.int64), np.array(beyond)
 
 
 def _as_utf8(ids: Sequence[Any] | NDArray[Any]) -> list[bytes]:

@@ -115,6 +115,13 @@ class _Options(NamedTuple):
     unknown: OnUnknown
 
 
+class _Session(NamedTuple):
+    """A session as the catalogue knows it: ``rows`` int64 [at most max_length], and how many ids are unknown."""
+
+    rows: NDArray[np.int64]
+    unknown: int
+
+
 class Recommender:
     """A loaded bundle that answers sessions. Any number of threads may call it at once.
 
@@ -188,7 +195,7 @@ class Recommender:
 
     def recommend(
         self,
-        session: Iterable[int] | Iterable[str],
+        session: Iterable[int | str],
         k: int = 20,
         *,
         mode: Mode = "candidates",
@@ -217,14 +224,12 @@ class Recommender:
             OptionError: another argument is out of its range.
         """
         options = self._options(k, mode, candidates, unknown)
-        rows, missing = self._known(session, options)
-        if not len(rows):
-            return self._popular(options, missing)
-        return self._answer([(rows, missing)], options)[0]
+        known = self._known(session, options)
+        return self._answer([known], options)[0] if len(known.rows) else self._popular(known, options)
 
     def recommend_many(
         self,
-        sessions: Iterable[Iterable[int] | Iterable[str]],
+        sessions: Iterable[Iterable[int | str]],
         k: int = 20,
         *,
         mode: Mode = "candidates",
@@ -246,24 +251,20 @@ class Recommender:
             raise OptionError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
         if isinstance(sessions, str | bytes | Mapping) or not isinstance(sessions, Iterable):
             raise SessionTypeError(f"sessions is {_described(sessions)}; it must be a list of sessions")
-        known: list[tuple[NDArray[np.int64], int]] = []
+        known: list[_Session] = []
         for place, session in enumerate(sessions):
             try:
                 known.append(self._known(session, options))
             except InputError as error:
                 raise type(error)(f"session {place}: {error}") from error
-        results = [self._popular(options, missing) for _, missing in known]
+        results = {at: self._popular(own, options) for at, own in enumerate(known) if not len(own.rows)}
         by_length = sorted(
-            (place for place, (rows, _) in enumerate(known) if len(rows)),
-            key=lambda place: len(known[place][0]),
+            (at for at in range(len(known)) if at not in results), key=lambda at: len(known[at].rows)
         )
         for start in range(0, len(by_length), batch_size):
             batch = by_length[start : start + batch_size]
-            for place, result in zip(
-                batch, self._answer([known[place] for place in batch], options), strict=True
-            ):
-                results[place] = result
-        return results
+            results.update(zip(batch, self._answer([known[at] for at in batch], options), strict=True))
+        return [results[at] for at in range(len(known))]
 
     def _options(self, k: int, mode: Mode, candidates: float | None, unknown: OnUnknown) -> _Options:
         if not _is_whole(k) or k < 1:
@@ -278,8 +279,7 @@ class Recommender:
         k = min(int(k), len(self.catalog))
         return _Options(k, mode, max(math.ceil(share * len(self.catalog)), k), unknown)
 
-    def _known(self, session: Iterable[Any], options: _Options) -> tuple[NDArray[np.int64], int]:
-        """int64 [at most max_length]: rows of the session's last known items; and how many ids are unknown."""
+    def _known(self, session: Iterable[Any], options: _Options) -> _Session:
         ids = _as_ids(session)
         rows = self.catalog.rows(ids)
         known = rows[rows != UNKNOWN]
@@ -290,111 +290,98 @@ class Recommender:
                 f"item id {ids[place]!r} at position {place} is not in the catalogue; "
                 "unknown='skip' leaves such ids out"
             )
-        return known[-self._max_length :], missing
+        return _Session(known[-self._max_length :], missing)
 
-    def _popular(self, options: _Options, missing: int) -> Result:
+    def _popular(self, session: _Session, options: _Options) -> Result:
+        """The answer to a session without a known item."""
         rows = self.catalog.popular[: options.k]
-        scores = self.catalog.clicks[rows].astype(np.float32)
-        none = np.empty((0, 2), np.int64)
+        none = np.empty(0, dtype=np.int64)
         return Result(
-            tuple(self.catalog.ids(rows)),
-            scores,
-            "popular",
-            0,
-            0,
-            missing,
-            self.catalog,
-            rows,
-            none,
-            none[:, 0],
-            (),
-            (),
+            items=tuple(self.catalog.ids(rows)),
+            scores=self.catalog.clicks[rows].astype(np.float32),
+            mode="popular",
+            rows_scored=0,
+            bytes_read=0,
+            unknown=session.unknown,
+            _catalog=self.catalog,
+            _rows=rows,
+            _scanned=rows_of.singles(none),
+            _own=none,
+            _leaves=(),
+            _path=(),
         )
 
-    def _answer(self, sessions: Sequence[tuple[NDArray[np.int64], int]], options: _Options) -> list[Result]:
-        """Encode sessions (rows, unknown ids) of at least one row each together, then rank each."""
-        lengths = np.array([len(rows) for rows, _ in sessions], dtype=np.int64)
+    def _answer(self, sessions: Sequence[_Session], options: _Options) -> list[Result]:
+        """Encode sessions that hold a known item together, then rank each."""
+        lengths = np.array([len(session.rows) for session in sessions], dtype=np.int64)
         table = self.catalog.input_vectors
         if len(sessions) == 1:
-            vectors = table[sessions[0][0]][None]
+            vectors = table[sessions[0].rows][None]
         else:
             vectors = np.zeros((len(sessions), lengths.max(), table.shape[1]), dtype=np.float32)
             real = np.arange(vectors.shape[1]) < lengths[:, None]
-            vectors[real] = table[np.concatenate([rows for rows, _ in sessions])]
+            vectors[real] = table[np.concatenate([session.rows for session in sessions])]
         encoded = self._encoder.encode(vectors, lengths)
-        paths = _paths(encoded)
-        return [
-            self._rank(encoded, index, paths[index], rows, missing, options)
-            for index, (rows, missing) in enumerate(sessions)
-        ]
+        return [self._rank(encoded, index, session, options) for index, session in enumerate(sessions)]
 
-    def _rank(
-        self,
-        encoded: Encoded,
-        index: int,
-        path: Sequence[tuple[int, float]],
-        session: NDArray[np.int64],
-        missing: int,
-        options: _Options,
-    ) -> Result:
-        """The answer to session ``index`` of the batch."""
-        catalog = self.catalog
-        logits = encoded.category_logits[-1][index]
-        query = encoded.item_query[index]
-        own = np.unique(session)
-        leaves = None
-        scanned = self._all_rows
-        if options.mode == "candidates":
-            leaves = rows_of.best_categories(logits, catalog.sizes, options.need)
-            scanned = rows_of.join(catalog.ranges[-1][leaves])
-            extra = catalog.extra_rows(leaves)
-            if len(extra):
-                scanned = rows_of.add(scanned, np.unique(extra))
-        scanned = rows_of.cut(scanned, own)
-        scores, rows = self._topk(catalog.output_vectors, query, scanned, options.k, bias=catalog.bias)
+    def _rank(self, encoded: Encoded, index: int, session: _Session, options: _Options) -> Result:
+        """The answer to ``session``, which stands at ``index`` of the batch."""
+        catalog, k = self.catalog, options.k
+        logits, query = encoded.category_logits[-1][index], encoded.item_query[index]
+        own = np.unique(session.rows)
+        leaves, enough = rows_of.best_categories(logits, catalog.sizes, options.need)
+        ranges = self._all_rows if options.mode == "exact" else self._rows_in(leaves[:enough])
+        ranges = rows_of.cut(ranges, own)
+        scores, rows = self._topk(catalog.output_vectors, query, ranges, k, bias=catalog.bias)
 
         # The session's own items are always scored, apart from the others, because repeats count for them.
-        singles = rows_of.singles(own)
-        own_scores, own_rows = self._topk(catalog.output_vectors, query, singles, len(own), bias=catalog.bias)
+        apart = rows_of.singles(own)
+        own_scores, own_rows = self._topk(catalog.output_vectors, query, apart, len(own), bias=catalog.bias)
         if encoded.repeat_logits is not None:
             repeats = np.zeros(len(own), dtype=np.float32)
-            np.add.at(repeats, np.searchsorted(own, session), encoded.repeat_logits[index, : len(session)])
-            own_scores = own_scores + repeats[np.searchsorted(own, own_rows)]
-        scores, rows = rows_of.best(
-            np.concatenate([scores, own_scores]), np.concatenate([rows, own_rows]), options.k
-        )
+            np.add.at(
+                repeats, own.searchsorted(session.rows), encoded.repeat_logits[index, : len(session.rows)]
+            )
+            own_scores = own_scores + repeats[own.searchsorted(own_rows)]
+        scores, rows = rows_of.best(np.concatenate([scores, own_scores]), np.concatenate([rows, own_rows]), k)
 
-        if leaves is None or len(leaves) < _CATEGORIES_SHOWN:
-            leaves = rows_of.best_categories(logits, np.ones_like(catalog.sizes), _CATEGORIES_SHOWN)
-        shown = leaves[:_CATEGORIES_SHOWN]
-        best, probability = path[-1]
-        probabilities = np.exp(logits[shown] - logits[best]) * probability
-        scored = rows_of.count(scanned) + len(own)
+        path = tuple(_most_probable(level[index]) for level in encoded.category_logits)
+        scored = rows_of.count(ranges) + len(own)
         return Result(
             items=tuple(catalog.ids(rows)),
             scores=scores,
             mode=options.mode,
             rows_scored=scored,
             bytes_read=scored * self._row_bytes,
-            unknown=missing,
+            unknown=session.unknown,
             _catalog=catalog,
             _rows=rows,
-            _scanned=scanned,
+            _scanned=ranges,
             _own=own,
-            _leaves=tuple(zip(shown.tolist(), probabilities.tolist(), strict=True)),
+            _leaves=_probabilities(logits, leaves[:_CATEGORIES_SHOWN], path[-1]),
             _path=path,
         )
 
+    def _rows_in(self, leaves: NDArray[np.int64]) -> rows_of.Ranges:
+        """The rows of leaf categories and those that are listed in them, as sorted ranges."""
+        ranges = rows_of.join(self.catalog.ranges[-1][np.sort(leaves)])
+        extra = self.catalog.extra_rows(leaves)
+        return rows_of.add(ranges, np.unique(extra)) if len(extra) else ranges
 
-def _paths(encoded: Encoded) -> list[tuple[tuple[int, float], ...]]:
-    """For each session of the batch: index and probability of the most probable category of each level."""
-    levels = []
-    for logits in encoded.category_logits:
-        top = logits.argmax(axis=1)
-        highest = np.take_along_axis(logits, top[:, None], axis=1)
-        probabilities = 1 / np.exp(logits - highest).sum(axis=1)
-        levels.append(zip(top.tolist(), probabilities.tolist(), strict=True))
-    return list(zip(*levels, strict=True))
+
+def _most_probable(logits: NDArray[np.float32]) -> tuple[int, float]:
+    """Index of the most probable category, the first of those that tie, and its probability."""
+    index = int(logits.argmax())
+    return index, float(1 / np.exp(logits - logits[index]).sum())
+
+
+def _probabilities(
+    logits: NDArray[np.float32], categories: NDArray[np.int64], best: tuple[int, float]
+) -> tuple[tuple[int, float], ...]:
+    """Index and probability of ``categories``, from those of the most probable one."""
+    index, probability = best
+    odds = np.exp(logits[categories] - logits[index])
+    return tuple(zip(categories.tolist(), (odds * probability).tolist(), strict=True))
 
 
 def _is_whole(value: Any) -> bool:

@@ -23,7 +23,7 @@ import hiersrec_sdk.bundle
 from hiersrec_sdk import Recommender, __version__
 from hiersrec_sdk.bundle import open_bundle, write_bundle
 from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingError, BundleVersionError
-from hiersrec_sdk.tables import write_tables
+from hiersrec_sdk.tables import sync, write_tables
 
 from .bundles import ITEMS, SIZES, Shop, forge, make_shop, write_config
 
@@ -417,6 +417,36 @@ def test_the_disk_is_full(step: str, shop: Shop, tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
     assert open_bundle(shop.write(tmp_path / "bundle"))
+
+
+def test_everything_is_on_the_disk_before_the_name(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    def record(path: Path) -> None:
+        seen.append((path.name, (tmp_path / "bundle").exists()))
+        sync(path)
+
+    monkeypatch.setattr(hiersrec_sdk.bundle, "sync", record)
+    shop.write(tmp_path / "bundle")
+    *before, (last, named) = seen
+    assert sorted(name for name, _ in before[:-1]) == FILES
+    assert before[-1][0].startswith("bundle.part-")
+    assert not any(exists for _, exists in before)
+    assert (last, named) == (tmp_path.name, True)
+
+
+def test_another_writer_was_faster(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overtake(path: Path) -> None:
+        monkeypatch.undo()
+        make_shop("int64").write(tmp_path / "bundle")
+
+    monkeypatch.setattr(hiersrec_sdk.bundle, "sync", overtake)
+    with pytest.raises(BundleError, match=r"bundle was not written: .*not empty"):
+        shop.write(tmp_path / "bundle")
+    assert open_bundle(tmp_path / "bundle").config["item_id_type"] == "int64"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["bundle"]
 
 
 # Writes the bundle that was forged at argv[1] to argv[2].
