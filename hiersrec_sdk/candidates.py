@@ -1,7 +1,8 @@
 """Which rows are candidates: pure functions over ranges of rows.
 
-Ranges are int64 [m, 2], pairs ``[start, stop)``; "sorted" ranges are disjoint, in order and not empty. Arrays are
-small here and every NumPy call counts, hence the methods and the outputs that are filled in place.
+Ranges are int64 [m, 2], pairs ``[start, stop)``, disjoint. Ranges "in order" have rising starts and stops; empty ones
+may stand among them. Arrays are small here and every NumPy call counts, hence the methods and the outputs that are
+filled in place.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ def best_categories(
     """The most probable categories, by higher logit, then lower index; and how many hold ``need`` rows.
 
     ``logits`` float32 [categories], ``sizes`` int64 [categories]: rows of each. The category that reaches ``need``
-    is counted in. At least 64 categories are returned, or all of them.
+    is counted in. At least 128 categories are returned, or all of them.
     """
-    few = 64
+    few = 128
     while few < len(logits):  # a few categories are enough as a rule, so only those at the top are sorted
         top = (logits >= np.partition(logits, -few)[-few]).nonzero()[0]
         order = top[(-logits[top]).argsort(kind="stable")]
@@ -36,21 +37,21 @@ def best_categories(
 
 
 def join(ranges: Ranges) -> Ranges:
-    """Disjoint ``ranges`` in the order of their starts as sorted ranges: those that touch are made one."""
+    """``ranges`` in order with those that touch made one, and without empty ones."""
     if not len(ranges):
         return ranges
     starts, stops = ranges[:, 0], ranges[:, 1]
     opens = (starts[1:] != stops[:-1]).nonzero()[0] + 1
-    joined = np.empty((len(opens) + 1, 2), dtype=np.int64)
+    joined: Ranges = np.empty((len(opens) + 1, 2), dtype=np.int64)
     joined[1:, 0] = starts[opens]
     joined[:-1, 1] = stops[opens - 1]
     joined[0, 0] = starts[0]
     joined[-1, 1] = stops[-1]
-    return _not_empty(joined)
+    return joined[joined[:, 0] < joined[:, 1]]
 
 
 def contains(ranges: Ranges, rows: Rows) -> NDArray[np.bool]:
-    """bool [len(rows)]: whether each row lies in one of the sorted ``ranges``."""
+    """bool [len(rows)]: whether each row lies in one of the ``ranges``, which are in order."""
     if not len(ranges):
         return np.zeros(len(rows), dtype=bool)
     place = ranges[:, 0].searchsorted(rows, side="right") - 1
@@ -59,21 +60,22 @@ def contains(ranges: Ranges, rows: Rows) -> NDArray[np.bool]:
 
 
 def add(ranges: Ranges, rows: Rows) -> Ranges:
-    """Sorted ``ranges`` and ``rows`` (distinct, in any order) together, as sorted ranges."""
+    """``ranges`` in order and ``rows`` (distinct, in any order) together, joined."""
     both = np.concatenate([ranges, singles(rows[~contains(ranges, rows)])])
-    return join(both[both[:, 0].argsort()])
+    both.sort(axis=0)  # as they are disjoint, starts and stops pair up again
+    return join(both)
 
 
 def cut(ranges: Ranges, rows: Rows) -> Ranges:
-    """Sorted ``ranges`` without ``rows`` (distinct, in any order), as sorted ranges."""
+    """``ranges`` in order without ``rows`` (distinct, in any order), and without empty ones."""
     rows = rows[contains(ranges, rows)]
-    # A row that goes ends one range and begins the next: once starts and stops are sorted, they pair up again.
-    edges = np.empty((len(ranges) + len(rows), 2), dtype=np.int64)
+    # A row that goes ends one range and begins the next: once they are sorted, starts and stops pair up again.
+    edges: Ranges = np.empty((len(ranges) + len(rows), 2), dtype=np.int64)
     edges[: len(ranges)] = ranges
     edges[len(ranges) :, 0] = rows + 1
     edges[len(ranges) :, 1] = rows
     edges.sort(axis=0)
-    return _not_empty(edges)
+    return edges[edges[:, 0] < edges[:, 1]]
 
 
 def singles(rows: Rows) -> Ranges:
@@ -85,11 +87,6 @@ def singles(rows: Rows) -> Ranges:
 def count(ranges: Ranges) -> int:
     """Number of rows in ``ranges``."""
     return int((ranges[:, 1] - ranges[:, 0]).sum())
-
-
-def _not_empty(ranges: Ranges) -> Ranges:
-    kept: Ranges = ranges[ranges[:, 0] < ranges[:, 1]]
-    return kept
 
 
 def best(scores: NDArray[np.float32], rows: Rows, k: int) -> tuple[NDArray[np.float32], Rows]:

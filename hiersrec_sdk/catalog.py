@@ -173,7 +173,9 @@ class _IntIndex(_IntTable):
         wanted, beyond = _as_int64(ids)
         places = self.ids.searchsorted(wanted, sorter=self.order)
         rows = self.order.take(places, mode="clip")
-        rows[(self.ids[rows] != wanted) | beyond] = UNKNOWN
+        rows[self.ids[rows] != wanted] = UNKNOWN
+        if beyond is not None:
+            rows[beyond] = UNKNOWN
         return rows
 
 
@@ -221,10 +223,10 @@ def _id_index(tables: Mapping[str, NDArray[Any]], id_type: str) -> _IntIndex | _
     return _StringIndex(strings, order, tables["item_ids.hashes"])
 
 
-def _as_int64(ids: Sequence[Any] | NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool] | bool]:
-    """The ids as int64, and which of them lie beyond it, so that they cannot be in the catalogue."""
+def _as_int64(ids: Sequence[Any] | NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool] | None]:
+    """The ids as int64; and which of them lie beyond it, so that the catalogue lacks them, or None."""
     if isinstance(ids, np.ndarray) and ids.dtype.kind == "i":
-        return ids.astype(np.int64, copy=False), False
+        return ids.astype(np.int64, copy=False), None
     values = ids.tolist() if isinstance(ids, np.ndarray) else ids
     if set(map(type, values)) - {int}:
         for place, value in enumerate(values):
@@ -233,7 +235,7 @@ def _as_int64(ids: Sequence[Any] | NDArray[Any]) -> tuple[NDArray[np.int64], NDA
                 raise _wrong_id(value, place, "whole numbers (int64)")
         values = [int(value) for value in values]
     try:
-        return np.array(values, dtype=np.int64), False
+        return np.array(values, dtype=np.int64), None
     except OverflowError:
         beyond = [not _INT64.min <= value <= _INT64.max for value in values]
         fitting = [0 if out else value for value, out in zip(values, beyond, strict=True)]

@@ -363,8 +363,8 @@ class Recommender:
         )
 
     def _rows_in(self, leaves: NDArray[np.int64]) -> rows_of.Ranges:
-        """The rows of leaf categories and those that are listed in them, as sorted ranges."""
-        ranges = rows_of.join(self.catalog.ranges[-1][np.sort(leaves)])
+        """The rows of leaf categories and those that are listed in them, as ranges in order."""
+        ranges = self.catalog.ranges[-1][np.sort(leaves)]
         extra = self.catalog.extra_rows(leaves)
         return rows_of.add(ranges, np.unique(extra)) if len(extra) else ranges
 
