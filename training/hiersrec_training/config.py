@@ -36,7 +36,7 @@ class Config:
     samples: int = 8192  # sampled items a step, where the softmax is sampled
     # training
     seed: int = 0
-    epochs: int = 3  # at most, and the length of the learning-rate schedule
+    epochs: int = 2  # at most, and the length of the learning-rate schedule
     patience: int = 1  # epochs without a better validation MRR@20 before it stops
     batch_sessions: int = 128  # sessions of like length a step
     learning_rate: float = 2e-3  # peak of Adam's learning rate
