@@ -253,6 +253,12 @@ def test_whole_numbers_stored_as_floats(tmp_path: Path) -> None:
     assert data.settings["clicks_dropped"] == {"no item id": 1}
 
 
+def test_whole_numbers_above_int64_are_strings(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"session": [1, 1], "item": pl.Series([5, 2**63], dtype=pl.UInt64), "time": [1, 2]})
+    frame.write_parquet(tmp_path / "log.parquet")
+    assert quietly(tmp_path / "log.parquet").item_ids.to_list() == ["5", str(2**63)]
+
+
 plain_text = st.text(
     st.characters(exclude_categories=("Cc", "Cs", "Zs", "Zl", "Zp"), exclude_characters='",#\ufeff'), min_size=1
 )
@@ -323,7 +329,7 @@ def test_url_encoded_titles(tmp_path: Path) -> None:
 
 def test_parquet_item_table(tmp_path: Path) -> None:
     (tmp_path / "log.txt").write_text("1 2 3\n")
-    frame = pl.DataFrame({"item": [1, 2, 3], "category": [10.0, None, 20.0], "price": [1.5, float("nan"), None]})
+    frame = pl.DataFrame({"item": [1, 2, 3], "category": [10.0, np.nan, 20.0], "price": [1.5, np.nan, None]})
     frame.write_parquet(tmp_path / "items.parquet")
     data = quietly(
         tmp_path / "log.txt", items=tmp_path / "items.parquet", category_columns=["category"], number_columns=["price"]
@@ -331,6 +337,14 @@ def test_parquet_item_table(tmp_path: Path) -> None:
     assert data.tree.ids == [[10, 20, -1]]
     assert data.category.tolist() == [0, 2, 1]
     np.testing.assert_array_equal(data.numbers["price"], [1.5, np.nan, np.nan])
+
+
+def test_of_several_rows_the_first_value_counts(tmp_path: Path, log: Path) -> None:
+    rows = [("hat", None, None), ("shoe", "red", 1), ("hat", "straw", 5), ("hat", "felt", 6), ("coat", None, None)]
+    table = write_csv(tmp_path / "items.csv", rows, "item,name,price")
+    data = quietly(log, items=table, text_columns=["name"], title_column="name", number_columns=["price"])
+    assert data.title.to_list() == data.text.to_list() == [None, "straw", "red"]
+    np.testing.assert_array_equal(data.numbers["price"], [np.nan, 5.0, 1.0])
 
 
 def test_a_headerless_table_below_comments_with_several_categories(tmp_path: Path, log: Path) -> None:
@@ -380,6 +394,18 @@ def test_a_category_tree(tmp_path: Path, log: Path) -> None:
     assert again.tree.ids == data.tree.ids
 
 
+def test_a_category_that_is_called_unknown_is_the_unknown_one(tmp_path: Path, log: Path) -> None:
+    table = write_csv(tmp_path / "items.csv", [("hat", "unknown"), ("shoe", "feet")], "item,category")
+    data = quietly(log, items=table, category_columns=["category"])
+    assert data.tree.ids == [["feet", "unknown"]]
+    assert leaf_of(data, "hat") == leaf_of(data, "coat") == "unknown"
+    rows = [("hat", "unknown"), ("hat", "head"), ("shoe", "feet"), ("coat", "feet")]
+    table = write_csv(tmp_path / "more.csv", rows, "item,category")
+    data = quietly(log, items=table, category_columns=["category"])
+    assert leaf_of(data, "hat") == "head"
+    assert data.extra_categories == [[], [], []]
+
+
 def test_the_category_of_a_log_is_the_last_one(tmp_path: Path) -> None:
     rows = [("s", "hat", 1, "old"), ("s", "shoe", 2, "feet"), ("t", "hat", 3, "new"), ("t", "coat", 4, None)]
     log = write_csv(tmp_path / "log.csv", rows, "session,item,time,cat")
@@ -427,15 +453,17 @@ def test_support_counts_the_training_part_only(tmp_path: Path) -> None:
 
 def test_the_last_days_are_the_test_part(tmp_path: Path) -> None:
     day = 86_400
-    times = {"a": (0, 5), "b": (2 * day - 5, 2 * day + 5), "c": (3 * day, 3 * day)}
+    times = {"a": (0, 5), "at the boundary": (5, 2 * day), "b": (2 * day - 5, 2 * day + 5), "c": (3 * day, 3 * day)}
     rows = [(session, item, at) for session, both in times.items() for item, at in enumerate(both)]
     log = write_csv(tmp_path / "log.csv", rows, "session,item,time")
     data = quietly(log, test_days=1)
     assert data.train.time is not None
     assert data.test.time is not None
-    assert data.train.time.tolist() == [5]
+    assert data.train.time.tolist() == [5, 2 * day]
     assert data.test.time.tolist() == [2 * day + 5, 3 * day]  # a session goes by its last click
-    assert quietly(log, test_days=0.5).test.time == np.array([3 * day])
+    shorter = quietly(log, test_days=0.5).test.time
+    assert shorter is not None
+    assert shorter.tolist() == [3 * day]
 
 
 def test_shuffled_split_of_sessions_without_order(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def split_off_test(log: Log, clicks: pl.DataFrame, options: PrepareOptions) -> t
             raise OptionError("--test-days needs a log with times; use --test-fraction")
         end = pl.col("time").max()
         latest = clicks["time"].max()
-        is_test = end.over("session") > pl.lit(latest) - int(options.test_days * _MICROSECONDS_A_DAY)
+        is_test = end.over("session") > pl.lit(latest) - round(options.test_days * _MICROSECONDS_A_DAY)
     elif options.test_fraction is not None:
         sessions = clicks["session"].unique().sort()
         kept = len(sessions) - round(options.test_fraction * len(sessions))
