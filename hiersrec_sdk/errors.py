@@ -22,6 +22,7 @@ HierSRecError
 │   └── LeakError             test data in the training part
 ├── ConfigError           a training configuration
 ├── RunError              a training run on disk
+│   └── InterruptedRunError   it was asked to stop, and can be resumed
 └── ExportError           an export that did not pass its checks
 """
 
@@ -99,7 +100,8 @@ class MissingExtraError(HierSRecError, ImportError):
     def __init__(self, extra: str, purpose: str, package: str = "") -> None:
         missing = f" ({package} is missing)" if package else ""
         super().__init__(
-            f"{purpose} needs the extra {extra!r}{missing}: pip install 'hiersrec-sdk[{extra}]'"
+            f"{purpose} needs the extra {extra!r}{missing}: pip install 'hiersrec-sdk[{extra}]', or in a checkout "
+            f"pip install '.[{extra}]'"
         )
         self.extra = extra
 
@@ -130,6 +132,10 @@ class ConfigError(HierSRecError):
 
 class RunError(HierSRecError):
     """A training run cannot be read, resumed or written."""
+
+
+class InterruptedRunError(RunError):
+    """The run was asked to stop; its newest checkpoint waits for ``--resume``."""
 
 
 class ExportError(HierSRecError):

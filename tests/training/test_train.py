@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 from collections.abc import Callable
@@ -14,13 +15,14 @@ import torch
 from hiersrec_training import run as run_module
 from hiersrec_training import train as train_module
 from hiersrec_training.baselines import baseline, evaluate_baseline
+from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
 from hiersrec_training.dataset import Dataset
 from hiersrec_training.run import RunInfo, load_model, part_of
-from hiersrec_training.train import InterruptedRunError, train
+from hiersrec_training.train import train
 from safetensors.torch import load_file
 
-from hiersrec_sdk.errors import DataError, EmptyLogError, RunError
+from hiersrec_sdk.errors import DataError, EmptyLogError, InterruptedRunError, RunError
 
 
 def quiet(data: Path, out: Path, config: Config, **options: Any) -> RunInfo:
@@ -102,6 +104,86 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(
         quiet(tiny_data, tmp_path / "run", tiny_config)
     quiet(tiny_data, tmp_path / "run", tiny_config, resume=True)
     whole, resumed = (load_file(path / "model.safetensors") for path in (tiny_run, tmp_path / "run"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize("final", [False, True])
+@pytest.mark.parametrize(
+    ("moment", "epoch"), [("validation", 1), ("validation", 2), ("last step", 1), ("last step", 2), ("end", 1)]
+)
+def test_a_break_between_two_epochs_changes_nothing(
+    tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, epoch: int,
+    final: bool,
+) -> None:  # fmt: skip
+    """Killed before an epoch's validation is noted, asked to stop in its last step, killed after its checkpoint."""
+    whole = quiet(tiny_data, tmp_path / "whole", tiny_config, final=final)
+    steps = train_module._Loop._epoch
+    last = epoch * len(batches_of(tiny_data, tiny_config, final))
+    with monkeypatch.context() as patch:
+        if moment == "validation":
+            validate = train_module._Loop._validate
+
+            def dies(self: Any, number: int) -> None:
+                validate(self, number)
+                if number == epoch - 1:
+                    raise KeyboardInterrupt
+
+            patch.setattr(train_module._Loop, "_validate", dies)
+        elif moment == "last step":
+            original = train_module._Loop._step
+
+            def signals(self: Any, batch: Any) -> Any:
+                if self.state["step"] == last - 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return original(self, batch)
+
+            patch.setattr(train_module._Loop, "_step", signals)
+        else:
+
+            def stops(self: Any, number: int, *rest: Any) -> None:
+                if number == epoch:
+                    raise KeyboardInterrupt
+                steps(self, number, *rest)
+
+            patch.setattr(train_module._Loop, "_epoch", stops)
+        with pytest.raises((KeyboardInterrupt, InterruptedRunError)):
+            quiet(tiny_data, tmp_path / "run", tiny_config, final=final)
+    info = quiet(tiny_data, tmp_path / "run", tiny_config, resume=True)
+    assert (info.best_epoch, info.metrics, info.final) == (whole.best_epoch, whole.metrics, final)
+    weights, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "run"))
+    assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+    noted = [line["epoch"] for line in lines(tmp_path / "run") if "valid" in line]
+    assert noted == ([] if final else [1, 2])
+
+
+def batches_of(data_path: Path, config: Config, final: bool) -> Batches:
+    data = Dataset.load(data_path)
+    sessions = data.train.then(data.valid) if final else data.train
+    return Batches(sessions, config.max_length, config.batch_sessions)
+
+
+def test_resume_holds_in_bfloat16_with_two_threads(
+    tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config.from_dict(tiny_config.as_dict() | {"precision": "bfloat16", "epochs": 1})
+    original = train_module._Loop._step
+
+    def dies(self: Any, batch: Any) -> Any:
+        if self.state["step"] == 9:
+            raise KeyboardInterrupt
+        return original(self, batch)
+
+    torch.set_num_threads(2)
+    try:
+        quiet(tiny_data, tmp_path / "whole", config)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(train_module._Loop, "_step", dies)
+            quiet(tiny_data, tmp_path / "run", config)
+        torch.set_num_threads(1)  # the run remembers
+        assert quiet(tiny_data, tmp_path / "run", config, resume=True).threads == 2
+    finally:
+        torch.set_num_threads(1)
+    whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "run"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
@@ -204,14 +286,18 @@ def test_a_full_disk_leaves_no_run_but_what_can_be_resumed(
     original = run_module.save_weights
 
     def full(model: Any, path: Path) -> None:
-        if path.parent.name == "checkpoint-00000014.part":
-            path.write_bytes(b"half")
-            raise OSError(28, "No space left on device")
+        if path.parent.name == "checkpoint-00000014-0000.part":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
         original(model, path)
 
-    with monkeypatch.context() as patch, pytest.raises(RunError, match="No space left"):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with monkeypatch.context() as patch:
         patch.setattr(run_module, "save_weights", full)
-        quiet(tiny_data, tmp_path / "run", tiny_config)
+        try:
+            with pytest.raises(RunError, match="can be resumed"):
+                quiet(tiny_data, tmp_path / "run", tiny_config)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not (tmp_path / "run").exists()
     quiet(tiny_data, tmp_path / "run", tiny_config, resume=True)
     whole, resumed = (load_file(path / "model.safetensors") for path in (tiny_run, tmp_path / "run"))
@@ -226,6 +312,8 @@ def test_a_full_disk_leaves_no_run_but_what_can_be_resumed(
         ("run.json", b"{", r"run\.json cannot be read"),
         ("run.json", b"[]", "does not describe"),
         ("run.json", b'{"format": "hiersrec-run", "schema_version": 99}', "schema version 99"),
+        ("run.json", b'{"format": "hiersrec-run"}', "schema version None"),
+        ("run.json", b'{"format": "hiersrec-run", "schema_version": 1}', "not as this version writes it"),
     ],
 )
 def test_a_damaged_run_is_named(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -45,7 +46,14 @@ class Config:
     checkpoint_steps: int = 500  # steps between checkpoints
 
     def __post_init__(self) -> None:
-        for name in ("dimension", "layers", "heads", "max_length", "text_buckets", "epochs", "batch_sessions"):
+        for name, value in self.as_dict().items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{name} must be finite, not {value}")
+        if self.seed >= 2**32:
+            raise ConfigError(f"seed must be below 2^32, not {self.seed}")
+        if self.max_length < 2:
+            raise ConfigError(f"max_length must be at least 2, not {self.max_length}")
+        for name in ("dimension", "layers", "heads", "text_buckets", "epochs", "batch_sessions"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("samples", "text_tokens", "number_bins", "neighbour_window", "patience", "checkpoint_steps"):
@@ -101,8 +109,8 @@ def load_config(file: Path | None = None, assignments: Iterable[str] = ()) -> Co
     settings: dict[str, Any] = {}
     if file is not None:
         try:
-            settings = tomllib.loads(file.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
+            settings = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:  # not UTF-8, or no TOML
             raise ConfigError(f"{file}: {error}") from error
     for assignment in assignments:
         name, equals, text = assignment.partition("=")

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 CHUNK = 128  # positions at a time: their logits stay in the processor's cache
+
+
+def chunks(positions: int, bonus_position: Tensor, size: int) -> Iterator[tuple[slice, slice]]:
+    """Slices of ``size`` positions, each with the slice of the bonuses (sorted by position) that fall on it."""
+    starts = torch.arange(0, positions + size, size, device=bonus_position.device)
+    edges = torch.searchsorted(bonus_position, starts).tolist()
+    for chunk, (first, last) in enumerate(pairwise(edges)):
+        yield slice(chunk * size, min((chunk + 1) * size, positions)), slice(first, last)
 
 
 class _CatalogCrossEntropy(torch.autograd.Function):
@@ -36,11 +46,8 @@ class _CatalogCrossEntropy(torch.autograd.Function):
         grad_vectors = torch.zeros_like(vectors)
         grad_bonus = torch.empty_like(bonus)
         loss = query.new_zeros(())
-        edges = torch.searchsorted(bonus_position, torch.arange(0, len(query) + CHUNK, CHUNK, device=query.device))
-        for chunk, start in enumerate(range(0, len(query), CHUNK)):
-            rows = slice(start, start + CHUNK)
-            some = slice(int(edges[chunk]), int(edges[chunk + 1]))
-            place = (bonus_position[some] - start) * items + bonus_item[some]
+        for rows, some in chunks(len(query), bonus_position, CHUNK):
+            place = (bonus_position[some] - rows.start) * items + bonus_item[some]
             logits = query_low[rows] @ table.T
             logits.view(-1).index_add_(0, place, bonus[some].to(dtype))
             slope = torch.softmax(logits, dim=1)

@@ -21,7 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hiersrec_sdk.errors import RunError
+from hiersrec_sdk.errors import ConfigError, RunError
+from hiersrec_sdk.tables import sync
 from hiersrec_training.config import Config
 from hiersrec_training.model import HierSRec, Shape
 
@@ -37,8 +38,10 @@ class RunInfo:
     data: dict[str, Any]  # path, fingerprint, counts
     final: bool  # trained on training and validation part together
     device: str
-    precision: str
+    precision: str  # of the softmax over items
+    threads: int
     versions: dict[str, str]
+    finished: bool = False
     best_epoch: int = 0  # counted from 1
     metrics: dict[str, float] = field(default_factory=dict)  # on the validation part, after the best epoch
     seconds: float = 0.0
@@ -58,12 +61,15 @@ class RunInfo:
             raise RunError(f"{folder / 'run.json'} cannot be read: {error}") from error
         if not isinstance(about, dict) or about.pop("format", None) != "hiersrec-run":
             raise RunError(f"{folder / 'run.json'} does not describe a HierSRec run")
-        version = about.pop("schema_version")
-        if version > SCHEMA_VERSION:
+        version = about.pop("schema_version", None)
+        if not isinstance(version, int) or version > SCHEMA_VERSION:
             raise RunError(f"{folder} has schema version {version}, this version reads up to {SCHEMA_VERSION}")
-        about["config"] = Config.from_dict(about["config"])
-        about["shape"] = Shape(**about["shape"])
-        return cls(**about)
+        try:
+            about["config"] = Config.from_dict(about["config"])
+            about["shape"] = Shape(**about["shape"])
+            return cls(**about)
+        except (KeyError, TypeError, ConfigError) as error:
+            raise RunError(f"{folder / 'run.json'} is not as this version writes it: {error!r}") from error
 
 
 def load_model(folder: Path) -> tuple[HierSRec, RunInfo]:
@@ -72,12 +78,20 @@ def load_model(folder: Path) -> tuple[HierSRec, RunInfo]:
     Raises:
         RunError: not a finished run, or its weights are missing, truncated or of another shape.
     """
-    if not folder.exists() and part_of(folder).exists():
-        raise RunError(f"{folder} is not finished: {part_of(folder)} waits for hiersrec train --resume")
-    info = RunInfo.load(folder)
+    info = finished_run(folder)
     model = HierSRec(info.shape, info.config)
     load_weights(model, folder / "model.safetensors")
     return model.eval(), info
+
+
+def finished_run(folder: Path) -> RunInfo:
+    """``run.json`` of a finished run. Raises :class:`RunError` where it is not finished, or no run."""
+    if not folder.exists() and part_of(folder).exists():
+        raise RunError(f"{folder} is not finished: {part_of(folder)} waits for hiersrec train --resume")
+    info = RunInfo.load(folder)
+    if not info.finished:
+        raise RunError(f"{folder} is not finished: it waits for hiersrec train --resume")
+    return info
 
 
 def part_of(folder: Path) -> Path:
@@ -100,8 +114,8 @@ def load_weights(model: HierSRec, path: Path) -> None:
 
 
 def save_checkpoint(folder: Path, model: HierSRec, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Write ``checkpoint-<step>/``, all or nothing, then remove the older ones."""
-    final = folder / f"checkpoint-{state['step']:08d}"
+    """Write ``checkpoint-<step>-<epochs that are over>/``, all or nothing, then remove the older ones."""
+    final = folder / f"checkpoint-{state['step']:08d}-{state['epochs']:04d}"
     part = folder / f"{final.name}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
@@ -111,10 +125,18 @@ def save_checkpoint(folder: Path, model: HierSRec, optimizer: torch.optim.Optimi
         moments |= {f"{index}.{name}": value.detach().cpu().contiguous() for name, value in values.items()}
     save_file(moments, part / "optimizer.safetensors")
     (part / "state.json").write_text(json.dumps(state))
-    shutil.rmtree(final, ignore_errors=True)
     part.rename(final)
     for old in checkpoints(folder)[:-1]:
-        shutil.rmtree(old)
+        remove(old)
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint or a part; a kill in the middle never leaves half of it under a checkpoint's name."""
+    if path.is_dir():
+        part = path.with_name(f"{path.name.removesuffix('.part')}.part")
+        shutil.rmtree(path.rename(part))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def load_checkpoint(folder: Path, model: HierSRec, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -125,11 +147,14 @@ def load_checkpoint(folder: Path, model: HierSRec, optimizer: torch.optim.Optimi
     newest = found[-1]
     load_weights(model, newest / "model.safetensors")
     moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in load_file(newest / "optimizer.safetensors").items():
-        index, name = key.split(".")
-        moments.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    state: dict[str, Any] = json.loads((newest / "state.json").read_text())
+    try:
+        for key, value in load_file(newest / "optimizer.safetensors").items():
+            index, name = key.split(".")
+            moments.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        state: dict[str, Any] = json.loads((newest / "state.json").read_text())
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise RunError(f"{newest} cannot be resumed from: {error}") from error
     return state
 
 
@@ -142,4 +167,5 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Write a file beside ``path`` and rename it, so that ``path`` is never half-written."""
     part = path.with_name(f"{path.name}.part")
     write(part)
+    sync(part)
     part.replace(path)

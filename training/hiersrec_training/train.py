@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,25 +14,23 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
-from hiersrec_sdk.errors import ConfigError, EmptyLogError, RunError
+from hiersrec_sdk.errors import ConfigError, EmptyLogError, InterruptedRunError, RunError
 from hiersrec_training import run
 from hiersrec_training.batches import Batch, Batches, age_weights
 from hiersrec_training.config import Config
 from hiersrec_training.dataset import Dataset, Sessions
 from hiersrec_training.graph import co_clicks
-from hiersrec_training.losses import catalog_cross_entropy, sampled_cross_entropy
+from hiersrec_training.losses import catalog_cross_entropy, chunks, sampled_cross_entropy
 from hiersrec_training.metrics import ranking_metrics
 from hiersrec_training.model import HierSRec, Metadata, Shape
 from hiersrec_training.run import RunInfo
 
-LOG_STEPS = 50  # steps between two loss lines of metrics.jsonl
-
-
-class InterruptedRunError(RunError):
-    """The run was asked to stop; its newest checkpoint waits for ``--resume``."""
+LOG_STEPS = 50  # steps whose mean losses make a line of metrics.jsonl
+RANKED_TOGETHER = 256  # positions whose scores of the whole catalogue are held at once
 
 
 def train(
@@ -55,7 +52,8 @@ def train(
         config: settings; with ``resume`` those of the interrupted run hold instead.
         final: train on training and validation part together for ``config.epochs``, without validation.
         device: "auto", "cpu" or "cuda".
-        resume: go on from the newest checkpoint of ``<out>.part``. The weights come out as without the break.
+        resume: go on from the newest checkpoint of ``<out>.part``. On a CPU the weights come out as without the break;
+            on a GPU up to the order in which it sums.
         progress: show a progress bar.
         report: takes lines for a person to read.
 
@@ -71,9 +69,11 @@ def train(
     if resume:
         info = _to_resume(folder, data, data_path)
         config, final = info.config, info.final
+        torch.set_num_threads(info.threads)  # another number would sum in another order
     else:
         if folder.exists():
             raise RunError(f"{folder} holds an interrupted run: go on with --resume, or remove it")
+        device = _device(device)
         info = RunInfo(
             config=config,
             shape=Shape.of(data, config),
@@ -84,8 +84,9 @@ def train(
                 "settings": data.settings,
             },
             final=final,
-            device=_device(device),
-            precision=_precision(config, _device(device)),
+            device=device,
+            precision="float32" if data.items > config.sampled_above else _precision(config, device),
+            threads=torch.get_num_threads(),
             versions={"torch": torch.__version__, "numpy": np.__version__},
         )
     sessions = data.train.then(data.valid) if final else data.train
@@ -97,10 +98,10 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
         info.save(folder)
         _Loop(info, data, sessions, folder, progress, report).run()
-        for old in run.checkpoints(folder):
-            shutil.rmtree(old)
         folder.rename(out)
-    except OSError as error:
+        for rest in (*run.checkpoints(out), *out.glob("*.part")):
+            run.remove(rest)
+    except (OSError, SafetensorError) as error:
         raise RunError(f"{folder} could not be written: {error}; what it holds can be resumed") from error
     return info
 
@@ -137,29 +138,30 @@ class _Loop:
         self.sampled = data.items > config.sampled_above
         chances = np.bincount(sessions.items, minlength=data.items).astype(np.float64) + 1
         self.chances = torch.from_numpy(chances**0.75 / (chances**0.75).sum()).to(self.device)
-        self.state: dict[str, Any] = {"step": 0, "best": -1.0, "best_epoch": 0, "bad": 0, "seconds": 0.0}
+        self.cumulated = self.chances.cumsum(0)
+        # "epochs": those that are over, validation and all; "bad": of them, those since the best
+        self.state: dict[str, Any] = {"step": 0, "epochs": 0, "bad": 0, "best": -1.0, "best_epoch": 0, "seconds": 0.0}
 
     def run(self) -> None:
         """All epochs; leaves the kept weights in ``model.safetensors`` and the figures in ``run.json``."""
         self.state |= run.load_checkpoint(self.folder, self.model, self.optimizer)
-        self._cut_log(self.state["step"])
+        self._cut_log()
         started = time.perf_counter() - self.state["seconds"]
         self.report(
             f"{sum(p.numel() for p in self.model.parameters()):,} parameters, {self.steps:,} steps in "
             f"{self.config.epochs} epochs, {self.info.device}, softmax over items "
             f"{'sampled' if self.sampled else 'full'} in {self.info.precision}"
         )
-        first = self.state["step"] // len(self.batches)
         with _stop_signals() as stop:
-            for epoch in range(first, self.config.epochs):
-                self._epoch(epoch, stop, started)
-                self.state["seconds"] = time.perf_counter() - started
-                if self.valid is None:
-                    self._keep(epoch, {})
-                elif not self._validate(epoch):
+            for epoch in range(self.state["epochs"], self.config.epochs):
+                if self.state["bad"] >= self.config.patience:
                     self.report(f"no better for {self.state['bad']} epochs: stopped")
                     break
+                self._epoch(epoch, stop, started)
+                self._validate(epoch)
+                self.state |= {"epochs": epoch + 1, "seconds": time.perf_counter() - started}
                 self._checkpoint()
+        self.info.finished = True
         self.info.best_epoch = self.state["best_epoch"]
         self.info.metrics = self.state.get("metrics", {})
         self.info.seconds = round(self.state["seconds"], 1)
@@ -167,9 +169,8 @@ class _Loop:
 
     def _epoch(self, epoch: int, stop: list[int], started: float) -> None:
         done = self.state["step"] - epoch * len(self.batches)
-        if done >= len(self.batches):  # the checkpoint was written between the epoch and its validation
-            return
         self.model.train()
+        recent: dict[str, list[Tensor]] = {}  # losses since the last line of metrics.jsonl
         bar = tqdm(
             self.batches.shuffled(self.config.seed, epoch, done),
             desc=f"epoch {epoch + 1}/{self.config.epochs}",
@@ -180,10 +181,14 @@ class _Loop:
             mininterval=1.0,
         )
         for batch in bar:
-            losses = self._step(batch.to(self.device))
+            for name, value in self._step(batch.to(self.device)).items():
+                recent.setdefault(name, []).append(value.detach())
             self.state["step"] += 1
-            if self.state["step"] % LOG_STEPS == 0:
-                figures = {name: round(value.item(), 5) for name, value in losses.items()}
+            if self.state["step"] % LOG_STEPS == 0 or self.state["step"] == (epoch + 1) * len(self.batches):
+                figures = {name: round(torch.stack(values).mean().item(), 5) for name, values in recent.items()}
+                recent.clear()
+                if not math.isfinite(figures["loss"]):
+                    raise RunError(f"the loss is {figures['loss']} at step {self.state['step']}: lower learning_rate")
                 bar.set_postfix(loss=f"{figures['item_loss']:.3f}")
                 self._log({"step": self.state["step"], "epoch": epoch + 1, **figures})
             if stop or self.state["step"] % self.config.checkpoint_steps == 0:
@@ -224,7 +229,8 @@ class _Loop:
         return self._joint(item_loss, answer.category_logits, batch)
 
     def _sampled_losses(self, batch: Batch) -> dict[str, Tensor]:
-        drawn = torch.multinomial(self.chances, self.config.samples, replacement=True)
+        drawn = torch.searchsorted(self.cumulated, torch.rand(self.config.samples, device=self.device).double())
+        drawn = drawn.clamp_max(len(self.chances) - 1)  # the sum may end a rounding below 1
         sampled, times = torch.unique(drawn, return_counts=True)
         expected = torch.log(self.config.samples * self.chances[sampled] / times).float()
         needed, place = torch.unique(
@@ -276,8 +282,11 @@ class _Loop:
             total = total + self.config.category_weight * losses[f"category_loss_{level}"]
         return {"loss": total, **losses}
 
-    def _validate(self, epoch: int) -> bool:
-        assert self.valid is not None
+    def _validate(self, epoch: int) -> None:
+        """Keep the weights if they are the best so far; without a validation part the newest are."""
+        if self.valid is None:
+            self._keep(epoch, {})
+            return
         metrics = evaluate_model(self.model, self.meta, self.valid, self.progress)
         self._log({"step": self.state["step"], "epoch": epoch + 1, "valid": metrics})
         self.report(
@@ -288,7 +297,6 @@ class _Loop:
             self._keep(epoch, metrics)
         else:
             self.state["bad"] += 1
-        return bool(self.state["bad"] < self.config.patience)
 
     def _keep(self, epoch: int, metrics: dict[str, float]) -> None:
         self.state |= {"best_epoch": epoch + 1, "metrics": metrics}
@@ -301,13 +309,16 @@ class _Loop:
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def _cut_log(self, step: int) -> None:
-        """Drop the lines after the checkpoint: those steps are taken again."""
+    def _cut_log(self) -> None:
+        """Drop the lines after the checkpoint: those steps and validations are done again."""
         path = self.folder / "metrics.jsonl"
         if path.exists():
-            lines = path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            kept = [line for line in lines if self._is_past(json.loads(line))]
             run.write_whole(path, lambda part: part.write_text("".join(kept)))
+
+    def _is_past(self, line: dict[str, Any]) -> bool:
+        return bool(line["epoch"] <= self.state["epochs"] if "valid" in line else line["step"] <= self.state["step"])
 
 
 @torch.no_grad()
@@ -325,14 +336,17 @@ def evaluate_model(
         states, sums = model.session.read(F.embedding(batch.items, table))
         answer = model.session.answer(states[batch.there], sums[batch.there])
         position, item, distance = batch.own()
-        scores = answer.query @ table.T
-        scores.view(-1).index_add_(0, position * len(table) + item, answer.repeats[position, distance])
-        ranks.append((scores >= scores.gather(1, batch.target[:, None])).sum(1).cpu().numpy())
+        bonus = answer.repeats[position, distance]
+        for rows, some in chunks(len(batch.target), position, RANKED_TOGETHER):
+            scores = answer.query[rows] @ table.T
+            place = (position[some] - rows.start) * len(table) + item[some]
+            scores.view(-1).index_add_(0, place, bonus[some])
+            ranks.append((scores >= scores.gather(1, batch.target[rows, None])).sum(1).cpu().numpy())
         path = meta.category_path[batch.target]
         for level, logits in enumerate(answer.category_logits):
             right[level] += int((logits.argmax(1) == path[:, level]).sum())
     every = np.concatenate(ranks)
-    accuracy = {f"category_accuracy_{level}": count / len(every) for level, count in enumerate(right)}
+    accuracy = {f"category_accuracy_{level}": float(count) / len(every) for level, count in enumerate(right)}
     return ranking_metrics(every) | accuracy
 
 
@@ -370,6 +384,8 @@ def _to_resume(folder: Path, data: Dataset, data_path: Path) -> RunInfo:
     info = RunInfo.load(folder)
     if info.data["fingerprint"] != data.fingerprint:
         raise RunError(f"{folder} was trained on other data than {data_path}: it cannot be resumed with it")
+    info.data["path"] = str(data_path.resolve())  # the data set may have moved
+    _device(info.device)
     return info
 
 
@@ -388,5 +404,5 @@ def _precision(config: Config, device: str) -> str:
     if config.precision != "auto":
         return config.precision
     if device == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return "bfloat16" if torch.cpu.get_capabilities().get("avx512_bf16", False) else "float32"
