@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hiersrec_export.to_onnx import session_graph
-from hiersrec_training.config import Config
-from hiersrec_training.model import HierSRec, Shape
 from numpy.typing import NDArray
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from hiersrec_export.to_onnx import session_graph
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle import write_bundle
 from hiersrec_sdk.catalog import id_tables, item_id_tables
 from hiersrec_sdk.recommender import Mode
+from hiersrec_training.config import Config
+from hiersrec_training.model import HierSRec, Shape
 
 CATEGORIES = [20, 150, 1_000]
 K = 20

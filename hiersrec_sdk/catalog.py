@@ -53,7 +53,7 @@ class Catalog:
         output_vectors: float32 [n, d], what queries are compared with.
         input_vectors: float32 [n, d], what the session encoder reads; the same table where the two are tied.
         bias: float32 [n] or None, added to the scores.
-        clicks: int64 [n], training clicks of each row.
+        clicks: int64 [n], clicks of each row in training and validation part.
         ranges: for each level int64 [categories, 2], the rows ``[start, stop)`` of each category.
         parents: for each level int32 [categories], the index of the parent in the level above.
         sizes: int64 [leaf categories], rows of each leaf category.

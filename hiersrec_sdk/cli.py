@@ -177,11 +177,11 @@ def train(
     # threads that wait for each other by spinning make training several times slower beside any other process
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     module = _load("hiersrec_training.train", "hiersrec train")
-    if resume and (config_file or assignments or seed is not None or final or epochs_from):
+    if resume and (config_file or assignments or seed is not None or final or epochs_from or device != "auto"):
         raise OptionError("--resume keeps the settings of the interrupted run: leave the others out")
     given = [*assignments, *([f"seed={seed}"] if seed is not None else [])]
     if epochs_from is not None:
-        best = _load("hiersrec_training.run", "hiersrec train").RunInfo.load(epochs_from).best_epoch
+        best = _load("hiersrec_training.run", "hiersrec train").finished_run(epochs_from).best_epoch
         given.append(f"epochs={best}")
     config = _load("hiersrec_training.config", "hiersrec train").load_config(config_file, given)
     shown = sys.stderr.isatty() if progress is None else progress
@@ -335,6 +335,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
         ("vectors", f"{config['dimension']} wide, float32"),
         ("sessions", f"the newest {config['max_length']} clicks count"),
         ("candidates", f"{100 * config['candidates']:g} % of the catalogue by default"),
+        ("logs", ", ".join(config["data"].get("logs", [])) or "not noted"),
         ("trained on", str(config["metrics"].get("trained_on", "not noted"))),
     ]
     for part in ("train", "valid", "test"):
@@ -351,7 +352,8 @@ def inspect(bundle: Path, as_json: bool) -> None:
     click.echo("\n".join(f"{name:<22}{value}" for name, value in rows))
 
 
-@main.command()
+# an id may begin with a minus sign
+@main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("bundle", type=FOLDER)
 @click.argument("session", nargs=-1, metavar="[ITEM]...")
 @click.option("-k", type=int, default=10, show_default=True, help="How many items.")
@@ -363,6 +365,8 @@ def recommend(
     bundle: Path, session: tuple[str, ...], k: int, mode: Any, candidates: float | None, unknown: Any, as_json: bool
 ) -> None:
     """Recommend the next items after a session: ITEM ids, the oldest first."""
+    if candidates is not None and mode == "exact":
+        raise OptionError("--candidates goes with the mode candidates")
     recommender = Recommender.load(bundle)
     ids = _as_ids(session, recommender.config["item_id_type"])
     result = recommender.recommend(ids, k, mode=mode, candidates=candidates, unknown=unknown)

@@ -42,7 +42,7 @@ class Encoded:
     item_query: NDArray[np.float32]
 
 
-class SessionEncoder:
+class OnnxEncoder:
     """The graph of a bundle, loaded. Any number of threads may call :meth:`encode` at once.
 
     Args:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hiersrec_sdk import candidates as rows_of
 from hiersrec_sdk.bundle import Bundle, open_bundle
 from hiersrec_sdk.catalog import UNKNOWN, Catalog
-from hiersrec_sdk.encoder import Encoded, SessionEncoder
+from hiersrec_sdk.encoder import Encoded, OnnxEncoder
 from hiersrec_sdk.errors import InputError, KError, OptionError, SessionTypeError, UnknownItemError
 from hiersrec_sdk.ranking import Backend, get_backend
 
@@ -136,7 +136,7 @@ class Recommender:
         backend: name of the ranking backend, e.g. ``"c"``.
     """
 
-    def __init__(self, bundle: Bundle, encoder: SessionEncoder, backend: Backend) -> None:
+    def __init__(self, bundle: Bundle, encoder: OnnxEncoder, backend: Backend) -> None:
         self.catalog = Catalog(bundle)
         self.config = bundle.config
         self.providers = encoder.providers
@@ -178,7 +178,7 @@ class Recommender:
         """
         ranking = get_backend(backend)
         bundle = open_bundle(path, verify)
-        encoder = SessionEncoder(
+        encoder = OnnxEncoder(
             bundle.model,
             dimension=bundle.config["dimension"],
             categories=bundle.config["categories"],

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+
 from hiersrec_training.config import Config
 from hiersrec_training.dataset import CategoryTree, Dataset, Sessions
 

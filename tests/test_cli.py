@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
-from hiersrec_training.config import Config, load_config
 
 from hiersrec_sdk.cli import main
+from hiersrec_training.config import Config, load_config
 
 SMALL = [
     "--set", "dimension=16", "--set", "heads=2", "--set", "epochs=1", "--set", "batch_sessions=32", "--set",
@@ -45,9 +46,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("shop")
     passed("simulate", "--out", path / "shop", "--items", "300", "--sessions", "1500", "--seed", "1")
     printed = passed(
-        "prepare", path / "shop/events.csv", "--items", path / "shop/items.csv", "--event-column", "event",
-        "--event", "view", "--category-column", "department", "--category-column", "category", "--category-column",
-        "subcategory", "--text-column", "name", "--title-column", "name", "--number-column", "price",
+        "prepare", path / "shop/simulated-events.csv", "--items", path / "shop/simulated-items.csv",
+        "--event-column", "event", "--event", "view", "--category-column", "department", "--category-column",
+        "category", "--category-column", "subcategory", "--text-column", "name", "--title-column", "name",
+        "--number-column", "price",
         "--test-days", "3", "--out", path / "data",
     )  # fmt: skip
     assert "test" in printed
@@ -90,8 +92,8 @@ def test_compare_lists_every_method(shop: Path) -> None:
 
 
 def test_recommend_shows_titles_and_takes_own_ids(shop: Path) -> None:
-    items = pl.read_csv(shop / "shop/items.csv")
-    clicked = pl.read_csv(shop / "shop/events.csv")["item"][0]
+    items = pl.read_csv(shop / "shop/simulated-items.csv")
+    clicked = pl.read_csv(shop / "shop/simulated-events.csv")["item"][0]
     name = items.filter(pl.col("item") == clicked)["name"][0]
     printed = passed("recommend", shop / "bundle", clicked, "-k", "3", "--mode", "exact")
     assert name in printed
@@ -106,7 +108,9 @@ def test_recommend_shows_titles_and_takes_own_ids(shop: Path) -> None:
 def test_inspect_verifies_and_describes(shop: Path, tmp_path: Path) -> None:
     printed = passed("inspect", shop / "bundle")
     assert "verified" in printed
-    assert "300" in printed or "items" in printed
+    assert f"{json.loads((shop / 'bundle/config.json').read_text())['items']:,}" in printed
+    assert "simulated-events.csv" in printed
+    assert "simulated-events.csv" in (shop / "bundle/README.md").read_text()
     assert json.loads(passed("inspect", shop / "bundle", "--json"))["format"] == "hiersrec-bundle"
     assert "no bundle" in failed("inspect", tmp_path)
 
@@ -134,6 +138,16 @@ def test_every_command_explains_itself() -> None:
         assert "Usage" in printed
 
 
+def moved_data(shop: Path, tmp_path: Path) -> Path:
+    """A run whose data set is no longer where it was."""
+    run = tmp_path / "run-of-moved-data"
+    shutil.copytree(shop / "run", run)
+    about = json.loads((run / "run.json").read_text())
+    about["data"]["path"] = str(tmp_path / "elsewhere")
+    (run / "run.json").write_text(json.dumps(about))
+    return run
+
+
 def test_errors_are_one_line(shop: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     log.write_text("a b\nb c\n" * 20)
@@ -148,20 +162,24 @@ def test_errors_are_one_line(shop: Path, tmp_path: Path) -> None:
     assert "no bundle" in failed("evaluate", tmp_path, shop / "data")
     both = ("--mode", "exact", "--candidates", "0.1")
     assert "--candidates" in failed("evaluate", shop / "bundle", shop / "data", *both)
-    assert "0" in failed("recommend", shop / "bundle", "--candidates", "0")
-    assert "k" in failed("recommend", shop / "bundle", "-k", "0")
+    assert "above 0 and up to 1" in failed("recommend", shop / "bundle", "--candidates", "0")
+    assert "at least 1" in failed("recommend", shop / "bundle", "-k", "0")
+    assert "--candidates" in failed("recommend", shop / "bundle", *both)
+    assert "--data" in failed("export", moved_data(shop, tmp_path), "--out", tmp_path / "bundle")
     assert hiersrec("evaluate", shop / "bundle").exit_code == 2
     assert not (tmp_path / "run").exists()
 
 
 def test_integer_ids_are_read_as_integers(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
-    log.write_text("".join(f"{n % 7} {(n + 1) % 7} {(n + 2) % 7}\n" for n in range(60)))
+    log.write_text("".join(f"{n % 7 - 3} {(n + 1) % 7 - 3} {(n + 2) % 7 - 3}\n" for n in range(60)))
     passed("prepare", log, "--test-fraction", "0.1", "--out", tmp_path / "data")
     passed("train", tmp_path / "data", "--out", tmp_path / "run", *SMALL)
     passed("export", tmp_path / "run", "--out", tmp_path / "bundle")
     answer = json.loads(passed("recommend", tmp_path / "bundle", "3", "--json"))
     assert all(isinstance(item, int) for item in answer["items"])
+    assert all(-3 <= item <= 3 for item in answer["items"])
+    assert "skipped" not in passed("recommend", tmp_path / "bundle", "-2", "3", "-k", "3")
     assert "whole numbers" in failed("recommend", tmp_path / "bundle", "three")
 
 

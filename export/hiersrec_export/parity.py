@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import onnxruntime
 import torch
-from hiersrec_training.dataset import Sessions
-from hiersrec_training.model import HierSRec, ServingGraph
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from hiersrec_sdk.encoder import SessionEncoder
+from hiersrec_sdk.encoder import OnnxEncoder
 from hiersrec_sdk.errors import ExportError
+from hiersrec_training.dataset import Sessions
+from hiersrec_training.model import HierSRec, Metadata, ServingGraph
 
 TOLERANCE = 1e-4
 LARGEST_BATCH = 64
@@ -23,6 +25,40 @@ class Parity:
 
     sessions: int
     worst: dict[str, float]
+
+
+@torch.no_grad()
+def check_item_parity(model: HierSRec, graph: bytes, meta: Metadata, seed: int = 0) -> float:
+    """Compare PyTorch with onnxruntime on the metadata of 1, 7 and 64 random items, and on an item without any.
+
+    Args:
+        model: the trained model, in evaluation mode.
+        graph: bytes of ``item_encoder.onnx``.
+        meta: of all items of the data set.
+
+    Returns:
+        The worst relative difference.
+
+    Raises:
+        ExportError: it is above 1e-4.
+    """
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_inputs()]
+    random = np.random.default_rng(seed)
+    samples = [meta.rows(torch.from_numpy(random.integers(0, len(meta.tokens), size))) for size in (1, 7, 64)]
+    bare = samples[0]
+    samples.append(Metadata(bare.category_path, torch.zeros_like(bare.tokens), torch.zeros_like(bare.number_bins)))
+    worst = 0.0
+    for sample in samples:
+        wanted = F.normalize(model.items.from_metadata(sample), dim=1).numpy()
+        (given,) = session.run(["item_vectors"], {name: getattr(sample, name).numpy() for name in names})
+        worst = max(worst, _relative(wanted, given))
+    if not worst <= TOLERANCE:
+        raise ExportError(
+            f"PyTorch and onnxruntime differ by {worst:.1e} (relative) in item_encoder.onnx; at most "
+            f"{TOLERANCE:.0e} is allowed. No bundle was written."
+        )
+    return worst
 
 
 @torch.no_grad()
@@ -44,7 +80,7 @@ def check_parity(
         ExportError: a difference above 1e-4, relative; names the output, the length and the batch.
     """
     config = model.config
-    encoder = SessionEncoder(graph, dimension=config.dimension, categories=model.shape.categories)
+    encoder = OnnxEncoder(graph, dimension=config.dimension, categories=model.shape.categories)
     serving = ServingGraph(model.session).eval()
     random = np.random.default_rng(seed)
     worst = dict.fromkeys(serving.output_names, 0.0)

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from hiersrec_training.dataset import Dataset
-from hiersrec_training.model import HierSRec, Metadata
-from hiersrec_training.run import RunInfo, load_model
 from numpy.typing import NDArray
 
-from hiersrec_export.parity import Parity, check_parity
+from hiersrec_export.parity import Parity, check_item_parity, check_parity
 from hiersrec_export.to_onnx import IR_VERSION, OPSET, item_graph, session_graph
 from hiersrec_sdk.bundle import write_bundle
 from hiersrec_sdk.catalog import id_tables, item_id_tables
 from hiersrec_sdk.errors import ExportError
 from hiersrec_sdk.tables import StringTable
+from hiersrec_training.dataset import Dataset
+from hiersrec_training.model import HierSRec, Metadata
+from hiersrec_training.run import RunInfo, load_model
 
 CANDIDATES = 0.04  # the paper's share of the catalogue
 
@@ -49,17 +49,22 @@ def export(
         BundleError: ``out`` exists or cannot be written.
     """
     model, info = load_model(Path(run_path))
-    data = Dataset.load(Path(data_path or info.data["path"]))
+    data_path = Path(data_path or info.data["path"])
+    if not data_path.exists():
+        raise ExportError(f"the data set of {run_path} is no longer at {data_path}: say where it is with --data")
+    data = Dataset.load(data_path)
     if data.fingerprint != info.data["fingerprint"]:
-        raise ExportError(f"{data_path or info.data['path']} is not the data set that {run_path} was trained on")
+        raise ExportError(f"{data_path} is not the data set that {run_path} was trained on")
     vectors = item_vectors(model, info, data)
     files = {"model.onnx": session_graph(model), "item_encoder.onnx": item_graph(model)}
     report(", ".join(f"{name} {len(content):,} bytes" for name, content in files.items()))
+    meta = Metadata.of(data, info.shape, info.config)
+    item_parity = check_item_parity(model, files["item_encoder.onnx"], meta)
     real = data.valid if len(data.valid) else data.train
     parity = check_parity(model, files["model.onnx"], vectors, real)
     report(
         f"PyTorch and onnxruntime agree on {parity.sessions:,} sessions, lengths 1 to {model.config.max_length}, "
-        f"batches 1 to 64: worst relative difference {max(parity.worst.values()):.1e}"
+        f"batches 1 to 64: worst relative difference {max(parity.worst.values()):.1e}; on items {item_parity:.1e}"
     )
     config = _config(info, data, parity)
     files["README.md"] = _card(name or Path(run_path).name, info, config).encode()
@@ -131,7 +136,10 @@ def _config(info: RunInfo, data: Dataset, parity: Parity) -> dict[str, Any]:
             else None,
             "numbers": info.shape.numbers,
         },
-        "data": {key: info.data[key] for key in ("fingerprint", "counts", "settings")},
+        "data": {
+            "logs": [file["name"] for file in info.data["settings"].get("files", {}).get("logs", [])],
+            **{key: info.data[key] for key in ("fingerprint", "counts", "settings")},
+        },
         "metrics": {
             "validation": info.metrics,
             "trained_on": "training and validation part" if info.final else "training part",
@@ -158,7 +166,8 @@ def _card(name: str, info: RunInfo, config: dict[str, Any]) -> str:
         "",
         "## Data",
         "",
-        f"{counts['items']:,} items in {' > '.join(f'{size:,}' for size in config['categories'])} categories; "
+        f"From {', '.join(config['data']['logs']) or 'logs that were not noted'}: {counts['items']:,} items in "
+        f"{' > '.join(f'{size:,}' for size in config['categories'])} categories; "
         f"{counts['train_sessions']:,} training, {counts['valid_sessions']:,} validation and "
         f"{counts['test_sessions']:,} test sessions "
         f"({counts['train_cases']:,}, {counts['valid_cases']:,} and {counts['test_cases']:,} cases).",
@@ -168,7 +177,7 @@ def _card(name: str, info: RunInfo, config: dict[str, Any]) -> str:
         "## Metrics",
         "",
     ]
-    if info.metrics:
+    if not info.final:
         lines += ["On the validation part, every item ranked, ties counted against the model:", ""]
         lines += ["| metric | value |", "|---|---|"]
         lines += [f"| {metric} | {value:.4f} |" for metric, value in info.metrics.items()]

@@ -7,9 +7,10 @@ import warnings
 
 import onnx
 import torch
-from hiersrec_training.model import HierSRec, ItemGraph, ServingGraph
 from torch import Tensor, nn
 from torch.export import Dim
+
+from hiersrec_training.model import HierSRec, ItemGraph, ServingGraph
 
 # Opset 20 is the first with Gelu as one operator, and LayerNormalization (17) is one too: fewer, faster nodes. IR
 # version 10 is the newest that onnxruntime 1.18, the oldest supported one, reads; newer exporters would write more.

@@ -11,19 +11,19 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+
 from hiersrec_export import to_bundle
-from hiersrec_export.parity import check_parity
+from hiersrec_export.parity import check_item_parity, check_parity
 from hiersrec_export.to_bundle import catalog_tables, export, item_vectors
 from hiersrec_export.to_onnx import IR_VERSION, OPSET, item_graph, session_graph
+from hiersrec_sdk import Recommender
+from hiersrec_sdk.bundle import open_bundle
+from hiersrec_sdk.errors import BundleError, DataError, ExportError, RunError
 from hiersrec_training.config import Config
 from hiersrec_training.dataset import Dataset
 from hiersrec_training.model import HierSRec, ItemGraph, Metadata
 from hiersrec_training.run import RunInfo, load_model
 from hiersrec_training.train import train
-
-from hiersrec_sdk import Recommender
-from hiersrec_sdk.bundle import open_bundle
-from hiersrec_sdk.errors import BundleError, DataError, ExportError, RunError
 
 
 def quiet(line: str) -> None:
@@ -76,6 +76,19 @@ def test_parity_holds_and_a_wrong_graph_is_caught(loaded: tuple[HierSRec, RunInf
         weights.CopyFrom(onnx.numpy_helper.from_array(changed, weights.name))
         with pytest.raises(ExportError, match="differ"):
             check_parity(model, proto.SerializeToString(), vectors, data.valid)
+
+
+def test_a_wrong_item_encoder_is_caught(loaded: tuple[HierSRec, RunInfo, Dataset]) -> None:
+    model, info, data = loaded
+    meta = Metadata.of(data, info.shape, info.config)
+    graph = item_graph(model)
+    assert check_item_parity(model, graph, meta) < 1e-5
+    proto = onnx.load_from_string(graph)
+    weights = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    changed = onnx.numpy_helper.to_array(weights) + np.float32(0.01)
+    weights.CopyFrom(onnx.numpy_helper.from_array(changed, weights.name))
+    with pytest.raises(ExportError, match=r"item_encoder\.onnx"):
+        check_item_parity(model, proto.SerializeToString(), meta)
 
 
 def test_a_failed_parity_check_leaves_no_bundle(

@@ -117,6 +117,7 @@ def test_errors() -> None:
             "    LeakError",
             "  ConfigError",
             "  RunError",
+            "    InterruptedRunError",
             "  ExportError",
         ]
     )

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from hiersrec_sdk import CategoryHit, Hit, Recommender, Result, errors
-from hiersrec_sdk.encoder import SessionEncoder
+from hiersrec_sdk.encoder import OnnxEncoder
 
 from .bundles import (
     DIMENSION,
@@ -524,7 +524,7 @@ def test_a_graph_that_does_not_keep_the_contract(model: bytes, cause: str, tmp_p
 
 def test_an_encoder_from_bytes() -> None:
     shop = SHOPS["full"]
-    encoder = SessionEncoder(shop.files["model.onnx"], dimension=DIMENSION, categories=SIZES, threads=2)
+    encoder = OnnxEncoder(shop.files["model.onnx"], dimension=DIMENSION, categories=SIZES, threads=2)
     vectors = shop.vectors[None, :4]
     encoded = encoder.encode(vectors, np.array([3]))
     total = vectors[0, :3].sum(axis=0)

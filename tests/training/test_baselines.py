@@ -5,14 +5,14 @@ import math
 
 import numpy as np
 import pytest
-from hiersrec_training.baselines import Baseline, SessionKNN, baseline, evaluate_baseline
-from hiersrec_training.dataset import Sessions
-from hiersrec_training.metrics import ranking_metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import OptionError
+from hiersrec_training.baselines import Baseline, SessionKNN, baseline, evaluate_baseline
+from hiersrec_training.dataset import Sessions
+from hiersrec_training.metrics import ranking_metrics
 
 SESSIONS = st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=6), min_size=1, max_size=8)
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hiersrec_sdk.errors import CategoryCycleError, DataError
 from hiersrec_training.categories import (
     UNKNOWN_INT,
     UNKNOWN_STRING,
@@ -13,10 +17,6 @@ from hiersrec_training.categories import (
     level_path,
     prefix_path,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
-from hiersrec_sdk.errors import CategoryCycleError, DataError
 
 # ids differ from level to level, as in a real tree; the last letter tells the branch
 paths_of_a_tree = st.lists(

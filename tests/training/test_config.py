@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hiersrec_training.config import Config, load_config
 
 from hiersrec_sdk.errors import ConfigError
+from hiersrec_training.config import Config, load_config
 
 
 def test_a_file_changes_the_defaults_and_assignments_change_the_file(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hiersrec_training.dataset import CategoryTree, Dataset, Sessions
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hiersrec_sdk.errors import DataError
+from hiersrec_training.dataset import CategoryTree, Dataset, Sessions
 
 MakeDataset = Callable[..., Dataset]
 

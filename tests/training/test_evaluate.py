@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from hiersrec_sdk import Recommender
+from hiersrec_sdk.errors import EmptyLogError
 from hiersrec_training.batches import Batches
 from hiersrec_training.dataset import Dataset
 from hiersrec_training.evaluate import _rank, evaluate
 from hiersrec_training.model import Metadata
 from hiersrec_training.run import load_model
 from hiersrec_training.train import evaluate_model
-
-from hiersrec_sdk import Recommender
-from hiersrec_sdk.errors import EmptyLogError
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,11 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-from hiersrec_training.dataset import Sessions
-from hiersrec_training.graph import co_clicks
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from hiersrec_training.dataset import Sessions
+from hiersrec_training.graph import co_clicks
 
 SESSIONS = st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=8), min_size=1, max_size=8)
 

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from hiersrec_training.losses import CHUNK, catalog_cross_entropy, sampled_cross_entropy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+
+from hiersrec_training.losses import CHUNK, catalog_cross_entropy, sampled_cross_entropy
 
 
 def _plain(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
 from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
 from hiersrec_training.dataset import Dataset

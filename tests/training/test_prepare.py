@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hiersrec_training.dataset import Dataset, Sessions
-from hiersrec_training.prepare import PrepareOptions, prepare
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiersrec_sdk.errors import EmptyLogError
+from hiersrec_training.dataset import Dataset, Sessions
+from hiersrec_training.prepare import PrepareOptions, prepare
 
 EVENTS = [  # session, item, time: sessions interleaved, rows out of order
     ("b", "shoe", 1_000_200),

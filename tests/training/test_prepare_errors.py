@@ -9,7 +9,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hiersrec_training.prepare import PrepareOptions, prepare
 
 from hiersrec_sdk.errors import (
     CategoryCycleError,
@@ -19,6 +18,7 @@ from hiersrec_sdk.errors import (
     MissingColumnError,
     OptionError,
 )
+from hiersrec_training.prepare import PrepareOptions, prepare
 
 Write = Callable[[str, str | bytes], Path]
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+
+from hiersrec_sdk.errors import DataError, OptionError
 from hiersrec_training.dataset import Dataset
 from hiersrec_training.prepare import PrepareOptions, prepare
 from hiersrec_training.simulate import START, simulate
-
-from hiersrec_sdk.errors import DataError, OptionError
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data(shop: Path) -> Dataset:
     """As README.txt says to read it."""
     options = PrepareOptions(
-        logs=[shop / "events.csv"], event_column="event", events=["view"], items=shop / "items.csv",
+        logs=[shop / "simulated-events.csv"], event_column="event", events=["view"], items=shop / "simulated-items.csv",
         category_columns=["department", "category", "subcategory"], text_columns=["name"], title_column="name",
         number_columns=["price"], test_days=1,
     )  # fmt: skip
@@ -36,7 +36,7 @@ def data(shop: Path) -> Dataset:
 
 
 def test_items(shop: Path) -> None:
-    items = pl.read_csv(shop / "items.csv")
+    items = pl.read_csv(shop / "simulated-items.csv")
     assert items.columns == ["item", "name", "department", "category", "subcategory", "price"]
     assert items.height == items["item"].n_unique() == 1500
     assert all(re.fullmatch(r"sku-\d{5}", item) for item in items["item"])
@@ -49,7 +49,7 @@ def test_items(shop: Path) -> None:
 
 
 def test_events(shop: Path) -> None:
-    events = pl.read_csv(shop / "events.csv")
+    events = pl.read_csv(shop / "simulated-events.csv")
     assert events.columns == ["session", "item", "time", "event"]
     assert events["session"].n_unique() == 8000
     assert set(events["event"]) == {"view", "addtocart", "purchase"}
@@ -65,7 +65,7 @@ def test_events(shop: Path) -> None:
 def test_it_is_called_simulated_and_says_how_to_read_it(shop: Path, data: Dataset) -> None:
     text = (shop / "README.txt").read_text()
     assert text.startswith("SIMULATED")
-    assert "hiersrec prepare events.csv --event-column event --event view" in text
+    assert "hiersrec prepare simulated-events.csv --event-column event --event view" in text
     assert data.settings["levels"] == ["department", "category", "subcategory"]
     assert data.tree.sizes[0] in (4, 5)  # 5 with the unknown category
     assert data.test.cases > 0
@@ -75,7 +75,7 @@ def test_it_is_called_simulated_and_says_how_to_read_it(shop: Path, data: Datase
 def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         simulate(tmp_path / name, items=60, sessions=50, seed=seed, days=3)
-    for file in ("items.csv", "events.csv", "README.txt"):
+    for file in ("simulated-items.csv", "simulated-events.csv", "README.txt"):
         same, again, other = [(tmp_path / name / file).read_bytes() for name in "abc"]
         assert same == again != other
 
@@ -145,7 +145,7 @@ def test_the_smallest_shop(tmp_path: Path) -> None:
         simulate(tmp_path / "shop", items=least)
     least = int(str(error.value).split()[-1])
     simulate(tmp_path / "shop", items=least, sessions=1, days=1)
-    assert pl.read_csv(tmp_path / "shop" / "items.csv").height == least
+    assert pl.read_csv(tmp_path / "shop" / "simulated-items.csv").height == least
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

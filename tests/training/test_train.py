@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
+from hiersrec_sdk.errors import DataError, EmptyLogError, InterruptedRunError, RunError
 from hiersrec_training import run as run_module
 from hiersrec_training import train as train_module
 from hiersrec_training.baselines import baseline, evaluate_baseline
@@ -20,9 +23,6 @@ from hiersrec_training.config import Config
 from hiersrec_training.dataset import Dataset
 from hiersrec_training.run import RunInfo, load_model, part_of
 from hiersrec_training.train import train
-from safetensors.torch import load_file
-
-from hiersrec_sdk.errors import DataError, EmptyLogError, InterruptedRunError, RunError
 
 
 def quiet(data: Path, out: Path, config: Config, **options: Any) -> RunInfo:

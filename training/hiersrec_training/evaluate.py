@@ -34,8 +34,8 @@ def evaluate(
     ``candidate_coverage``, cases whose target was among the rows scored; ``category_accuracy_<level>``, cases whose
     target lies in the most probable category of the level; ``catalog_coverage@20``, items of the catalogue that were
     recommended at least once. Counts: ``cases``, ``unknown_targets`` (not in the catalogue: they count as missed),
-    ``rows_scored`` (mean a case), ``bytes_read`` (mean a case). ``sessions_per_second``: recommendations a second, one
-    core, in batches.
+    ``rows_scored`` (mean a case), ``bytes_read`` (mean a case). ``sessions_per_second``: recommendations a second, in
+    batches of 256.
 
     Raises:
         EmptyLogError: the part holds no case.

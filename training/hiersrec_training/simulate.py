@@ -120,15 +120,16 @@ OWN_LEAF = 3  # of the neighbours; the others are of the subcategory that goes w
 
 _README = """SIMULATED: a made-up shop and made-up sessions, for demos and tests; no real person clicked here.
 
-items.csv   {items:,} items: id, name, department, category, subcategory, price (missing for some)
-events.csv  {sessions:,} sessions over {days} days: session, item, time (Unix seconds), event (view, addtocart,
-            purchase)
+simulated-items.csv   {items:,} items: id, name, department, category, subcategory, price (missing for some)
+simulated-events.csv  {sessions:,} sessions over {days} days: session, item, time (Unix seconds), event (view,
+                      addtocart, purchase)
 
 Written with items={items}, sessions={sessions}, seed={seed}, days={days}: the same numbers give the same files.
 From this folder, this reads it:
 
-    hiersrec prepare events.csv --event-column event --event view \\
-        --items items.csv --category-column department --category-column category --category-column subcategory \\
+    hiersrec prepare simulated-events.csv --event-column event --event view \\
+        --items simulated-items.csv \\
+        --category-column department --category-column category --category-column subcategory \\
         --text-column name --title-column name --number-column price --test-days {test_days} --out ../dataset
 """
 
@@ -137,7 +138,7 @@ From this folder, this reads it:
 class _Shop:
     """``leaf`` int64 [items]: subcategory; ``looks`` float64 [items, styles]: share of each style, rows sum to 1;
     ``popularity`` float64 [items, PERIODS], 0 before an item comes in; ``neighbours`` int64 [items, 5]; ``goes_with``
-    and ``sister`` int64 [leaves]: where the intent can go; ``table``: items.csv."""
+    and ``sister`` int64 [leaves]: where the intent can go; ``table``: simulated-items.csv."""
 
     leaf: Ints
     looks: Floats
@@ -149,7 +150,7 @@ class _Shop:
 
 
 def simulate(out: Path, items: int = 2000, sessions: int = 20000, seed: int = 0, days: int = 30) -> None:
-    """Write a simulated shop to the new folder ``out``: ``items.csv``, ``events.csv`` and ``README.txt``.
+    """Write a simulated shop to the new folder ``out``: an item table, an event log and a README.txt.
 
     The same arguments give the same files.
 
@@ -174,8 +175,8 @@ def simulate(out: Path, items: int = 2000, sessions: int = 20000, seed: int = 0,
         items=items, sessions=sessions, seed=seed, days=days, test_days=max(1, days // 10)
     )
     with new_folder(out) as part:
-        shop.table.write_csv(part / "items.csv")
-        events.write_csv(part / "events.csv")
+        shop.table.write_csv(part / "simulated-items.csv")
+        events.write_csv(part / "simulated-events.csv")
         (part / "README.txt").write_text(readme, "utf-8")
 
 
