@@ -334,7 +334,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
         ("categories", " > ".join(f"{size:,} ({level})" for level, size in levels)),
         ("vectors", f"{config['dimension']} wide, float32"),
         ("sessions", f"the newest {config['max_length']} clicks count"),
-        ("candidates", f"{100 * config['candidates']:g} % of the catalogue by default"),
+        ("candidates", f"{100 * config['candidates']:.3g} % of the catalogue by default"),
         ("logs", ", ".join(config["data"].get("logs", [])) or "not noted"),
         ("trained on", str(config["metrics"].get("trained_on", "not noted"))),
     ]

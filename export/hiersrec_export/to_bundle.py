@@ -23,6 +23,7 @@ from hiersrec_training.model import HierSRec, Metadata
 from hiersrec_training.run import RunInfo, load_model
 
 CANDIDATES = 0.04  # the paper's share of the catalogue
+LEAST_CANDIDATES = 1000  # of a small catalogue more are ranked: fewer would save less than the encoder takes
 
 
 def export(
@@ -128,7 +129,7 @@ def _config(info: RunInfo, data: Dataset, parity: Parity) -> dict[str, Any]:
         "levels": levels,
         "categories": data.tree.sizes,
         "max_length": info.config.max_length,
-        "candidates": CANDIDATES,
+        "candidates": max(CANDIDATES, min(1.0, LEAST_CANDIDATES / data.items)),
         "model": info.config.as_dict() | {"opset": OPSET, "ir_version": IR_VERSION},
         "preprocessing": {
             "text": {"buckets": info.config.text_buckets, "max_tokens": info.config.text_tokens}
