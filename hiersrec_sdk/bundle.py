@@ -24,7 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk import __version__
-from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingError, BundleVersionError
+from hiersrec_sdk.errors import (
+    BundleCorruptError,
+    BundleError,
+    BundleMissingError,
+    BundleVersionError,
+    OptionError,
+)
 from hiersrec_sdk.tables import read_tables, sync, write_tables
 
 FORMAT: Final = "hiersrec-bundle"
@@ -115,8 +121,14 @@ def open_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:
         BundleCorruptError: a file is truncated, altered or of another format; names the file and the cause.
         BundleVersionError: a newer version wrote it.
         BundleError: a file cannot be read.
+        OptionError: ``path`` is no path.
     """
-    path = Path(path)
+    try:
+        path = Path(path)
+    except TypeError:
+        raise OptionError(f"path is {path!r}; it must be the folder of a bundle, a string or a Path") from None
+    if path.is_file():
+        raise BundleMissingError(f"{path} is a file, not a folder: a bundle is the folder that holds {CONFIG}")
     if not path.is_dir():
         raise BundleMissingError(f"{path} is no bundle: there is no such folder")
     try:

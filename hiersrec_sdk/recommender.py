@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, SupportsIndex, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,9 @@ class CategoryHit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """The answer to one session. Iterates :class:`Hit`, best first; ``len()`` is the number of items.
+    """The answer to one session: a sequence of :class:`Hit`, best first.
+
+    ``len()``, iteration, an index (``result[0]`` is the best) and slices (tuples of hits) work as on a tuple.
 
     Attributes:
         items: the shop's own ids, best first: by higher score, ties by lower row of the catalogue.
@@ -84,6 +86,17 @@ class Result:
     def __iter__(self) -> Iterator[Hit]:
         for item, score, row in zip(self.items, self.scores.tolist(), self._rows.tolist(), strict=True):
             yield Hit(item, score, self._catalog.title(row))
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Hit: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Hit, ...]: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Hit | tuple[Hit, ...]:
+        if isinstance(index, slice):
+            return tuple(self[at] for at in range(len(self))[index])
+        return Hit(self.items[index], float(self.scores[index]), self._catalog.title(int(self._rows[index])))
 
     @property
     def categories(self) -> tuple[CategoryHit, ...]:
@@ -256,7 +269,10 @@ class Recommender:
             try:
                 known.append(self._known(session, options))
             except InputError as error:
-                raise type(error)(f"session {place}: {error}") from error
+                # a list of ids is one session: each id would be taken for a session of its own
+                one = place == 0 and isinstance(session, str | int | np.integer)
+                hint = "; for one session use recommend()" if one else ""
+                raise type(error)(f"session {place}: {error}{hint}") from error
         results = {at: self._popular(own, options) for at, own in enumerate(known) if not len(own.rows)}
         by_length = sorted(
             (at for at in range(len(known)) if at not in results), key=lambda at: len(known[at].rows)

@@ -22,7 +22,13 @@ from numpy.typing import NDArray
 import hiersrec_sdk.bundle
 from hiersrec_sdk import Recommender, __version__
 from hiersrec_sdk.bundle import open_bundle, write_bundle
-from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingError, BundleVersionError
+from hiersrec_sdk.errors import (
+    BundleCorruptError,
+    BundleError,
+    BundleMissingError,
+    BundleVersionError,
+    OptionError,
+)
 from hiersrec_sdk.tables import sync, write_tables
 
 from .bundles import ITEMS, SIZES, Shop, forge, make_shop, write_config
@@ -109,7 +115,7 @@ def another_folder(path: Path) -> None:
     ("make", "message"),
     [
         (nothing_there, r"x is no bundle: there is no such folder"),
-        (a_file, r"x is no bundle: there is no such folder"),
+        (a_file, r"x is a file, not a folder: a bundle is the folder that holds config\.json"),
         (empty_folder, r"config\.json is missing: .*x is no bundle"),
         (another_folder, r"config\.json is missing: .*x is no bundle"),
     ],
@@ -118,6 +124,12 @@ def test_no_bundle(make: Callable[[Path], None], message: str, tmp_path: Path) -
     make(tmp_path / "x")
     with pytest.raises(BundleMissingError, match=message):
         Recommender.load(tmp_path / "x")
+
+
+@pytest.mark.parametrize("path", [None, 5, b"bundle"])
+def test_no_path(path: Any) -> None:
+    with pytest.raises(OptionError, match=r"^path is .*; it must be the folder of a bundle, a string or a Path"):
+        Recommender.load(path)
 
 
 @pytest.mark.parametrize("name", FILES)

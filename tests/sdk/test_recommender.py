@@ -246,6 +246,19 @@ def test_hits_and_categories(full: Recommender) -> None:
     assert "catalog" not in repr(result)
 
 
+def test_a_result_is_indexed_as_a_tuple_of_hits(full: Recommender) -> None:
+    result = full.recommend(["0"], 4)
+    hits = tuple(result)
+    assert [result[at] for at in range(-4, 4)] == [*hits, *hits]
+    assert result[np.int64(1)] == hits[1]
+    assert type(result[0].score) is float
+    for part in (slice(2), slice(1, 99), slice(None, None, -1), slice(4, None)):
+        assert result[part] == hits[part]
+    for beyond in (4, -5):
+        with pytest.raises(IndexError):
+            result[beyond]
+
+
 def test_results_cannot_be_changed(full: Recommender) -> None:
     result: Any = full.recommend(["0"])
     with pytest.raises(AttributeError):
@@ -400,9 +413,15 @@ def test_bad_batch_size(batch_size: Any, full: Recommender) -> None:
         full.recommend_many([["0"]], batch_size=batch_size)
 
 
-def test_a_flat_list_of_ids_is_no_list_of_sessions(full: Recommender) -> None:
-    with pytest.raises(errors.SessionTypeError, match=r"^session 0: session is '0', of type str"):
-        full.recommend_many(["0", "shoe-17"])
+@pytest.mark.parametrize("ids", [["0", "shoe-17"], [17, 40], np.array([17, 40])])
+def test_a_flat_list_of_ids_is_no_list_of_sessions(ids: Any, full: Recommender) -> None:
+    with pytest.raises(
+        errors.SessionTypeError, match=r"^session 0: session is .*of type .*; for one session use recommend\(\)$"
+    ):
+        full.recommend_many(ids)
+    with pytest.raises(errors.SessionTypeError) as caught:  # a list of sessions, one of them no list
+        full.recommend_many([["0"], "shoe-17"])
+    assert "recommend()" not in str(caught.value)
 
 
 def test_sixteen_threads(full: Recommender) -> None:
