@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +214,8 @@ def export(run: Path, out: Path, data: Path | None, name: str | None) -> None:
     if out.exists():
         raise OptionError(f"{out} exists already; choose another folder or remove it")
     module = _load("hiersrec_export.to_bundle", "hiersrec export")
-    module.export(run, out, data_path=data, name=name, report=click.echo)
+    step = partial(click.echo, err=True)
+    module.export(run, out, data_path=data, name=name, report=click.echo, step=step)
     click.echo(f"written to {out}")
 
 
@@ -397,10 +399,13 @@ def recommend(
 def _as_ids(session: Sequence[str], id_type: str) -> list[Any]:
     if id_type == "string":
         return list(session)
-    try:
-        return [int(item) for item in session]
-    except ValueError as error:
-        raise ItemIdTypeError(f"the ids of this catalogue are whole numbers: {error}") from error
+    ids = []
+    for item in session:
+        try:
+            ids.append(int(item))
+        except ValueError:
+            raise ItemIdTypeError(f"item id {item!r} is no whole number, as all ids of this catalogue are") from None
+    return ids
 
 
 def _named(own: int | str, name: str | None) -> str:

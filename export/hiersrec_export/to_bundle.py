@@ -33,6 +33,7 @@ def export(
     data_path: Path | None = None,
     name: str | None = None,
     report: Callable[[str], None] = print,
+    step: Callable[[str], None] = lambda name: None,
 ) -> Parity:
     """Write the bundle ``out`` of the finished run ``run_path``, all or nothing.
 
@@ -42,6 +43,7 @@ def export(
         data_path: the data set, where it no longer lies at the path that the run noted.
         name: name for the model card; the run's by default.
         report: takes lines for a person to read.
+        step: takes what is begun next, as it takes some seconds.
 
     Raises:
         RunError: not a finished run.
@@ -56,9 +58,11 @@ def export(
     data = Dataset.load(data_path)
     if data.fingerprint != info.data["fingerprint"]:
         raise ExportError(f"{data_path} is not the data set that {run_path} was trained on")
+    step("tracing the model…")
     vectors = item_vectors(model, info, data)
     files = {"model.onnx": session_graph(model), "item_encoder.onnx": item_graph(model)}
     report(", ".join(f"{name} {len(content):,} bytes" for name, content in files.items()))
+    step("checking parity of PyTorch and onnxruntime…")
     meta = Metadata.of(data, info.shape, info.config)
     item_parity = check_item_parity(model, files["item_encoder.onnx"], meta)
     real = data.valid if len(data.valid) else data.train
@@ -69,6 +73,7 @@ def export(
     )
     config = _config(info, data, parity)
     files["README.md"] = _card(name or Path(run_path).name, info, config).encode()
+    step(f"writing {out}…")
     write_bundle(Path(out), config, catalog_tables(data, vectors), files)
     return parity
 

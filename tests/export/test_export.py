@@ -170,6 +170,12 @@ def test_an_item_that_nobody_clicked_is_placed_by_its_metadata(
     np.testing.assert_array_equal(item_vectors(model, info, kept)[unclicked], cold)
 
 
+def test_each_step_is_said_before_it_begins(tiny_run: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    export(tiny_run, tmp_path / "bundle", report=quiet, step=said.append)
+    assert [line.split()[0] for line in said] == ["tracing", "checking", "writing"]
+
+
 def test_the_model_card_and_the_config_say_what_was_trained(tiny_bundle: Path, tiny_config: Config) -> None:
     config = open_bundle(tiny_bundle).config
     assert config["model"]["dimension"] == tiny_config.dimension
