@@ -1,165 +1,534 @@
-/* The ranking kernel, in plain C that compilers turn into vector code. The contract is in topk.h. */
-#include "topk.h"
+/*
+ * The scan: which rows are looked at, in what order, and what is kept. The contract is in topk.h.
+ *
+ * The bound
+ *   Let v be a row, s its scale, c its codes, v = s (c + e); q the query, t its step, a its codes, q = t a + f, all
+ *   exact in the reals. In the first p dimensions
+ *
+ *       q.v = s (q.c + q.e) = s (t a.c + f.c + q.e)        |q.e| <= |q| |e|        |f.c| <= |f| 127 sqrt(p)
+ *
+ *   and in the others q.v <= |q| |v|. With R = the largest |e| of the table (`residuals`), lengths of parts of p
+ *   dimensions written |.|p, and those of the others |.|r (`tails` for v):
+ *
+ *       |q.v - s t a.c| <= s (|q|p R + |f|p 127 sqrt(p)) + |q|r |v|r
+ *
+ *   a.c is an exact integer. What is compared is not q.v but the float32 score, summed in 16 lanes: d / 16 additions,
+ *   a product and 4 folds make it differ from q.v by at most (d / 16 + 6) 2^-24 |q| |v|, with |v| <= s 128 sqrt(d); the
+ *   bound itself is computed in float32 in fewer than 16 roundings of terms that are not larger. Both go into `slack` as
+ *   (d / 16 + 24) 2^-24 |q| 128 sqrt(d), times s as everything in it. Rounding below the normal floats is absolute, at
+ *   most 2^-149 an operation: `tiny` = (d + 64) 2^-149. Adding the bias rounds monotonically: a bound stays a bound.
+ *
+ *   That holds where neither float32 products nor sums overflow and the query's step is a normal float; other queries
+ *   (zeros, NaN, infinities, out of scale) are answered by a plain scan.
+ *
+ * The order of work
+ *   An own row or one that passes its bound enters `pending` with its upper bound; the k-th best of the lower bounds seen
+ *   is a threshold that no result lies below. Only at the end, or when `pending` is full, are vectors read: by falling
+ *   upper bound, until that is below the k-th best score.
+ */
+#include "heap.h"
 
+#include <float.h>
+#include <math.h>
 #include <stddef.h>
+#include <string.h>
 
-/* The order of the float32 sum must not depend on the compiler: no fused multiply-add. GCC has no pragma for it and
-   takes -ffp-contract=off from the build. */
-#if defined(__clang__) || defined(_MSC_VER)
-#pragma STDC FP_CONTRACT OFF
-#endif
+enum {
+    TILE = 64,         /* blocks at a time: their sums stay in the first-level cache */
+    FIRST_TILE = 4,    /* so few while there is no threshold yet: all of their rows are kept */
+    SHARED_ROWS = 512, /* rows at a time that several requests share: their first stage stays in the first-level cache */
+    PENDING = 512,
+    LARGEST_CODE = 127 * 128,
+    PROBE = 3, /* tiles without pruning after one where it did not pay */
+};
 
-/* One portable binary, best instructions: the functions so marked are compiled once for each target, and the loader
-   picks by the processor it finds. It takes glibc's loader, and GCC 12 to know these names. */
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
-#define EACH_TARGET __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define EACH_TARGET
-#endif
+/* ---- one search: a request with its state ---- */
 
-/* Helpers must be inlined into each clone: a call would leave its target. */
-#if defined(__GNUC__)
-#define INLINE static inline __attribute__((always_inline))
-#else
-#define INLINE static inline
-#endif
-
-enum { LANES = 16 };
-
-INLINE float dot_f32(const float *restrict query, const float *restrict row, ptrdiff_t dimension)
-{
-    float lane[LANES] = {0};
-    ptrdiff_t i = 0;
-    for (; i + LANES <= dimension; i += LANES)
-        for (int j = 0; j < LANES; ++j)
-            lane[j] += query[i + j] * row[i + j];
-    for (int j = 0; i + j < dimension; ++j)
-        lane[j] += query[i + j] * row[i + j];
-    for (int j = 0; j < 8; ++j) /* one loop a step: with constant bounds each becomes one vector addition */
-        lane[j] += lane[j + 8];
-    for (int j = 0; j < 4; ++j)
-        lane[j] += lane[j + 4];
-    for (int j = 0; j < 2; ++j)
-        lane[j] += lane[j + 2];
-    lane[0] += lane[1];
-    return lane[0];
-}
-
-INLINE int32_t dot_i8(const int8_t *restrict query, const int8_t *restrict row, ptrdiff_t dimension)
-{
-    int32_t sum = 0;
-    for (ptrdiff_t i = 0; i < dimension; ++i)
-        sum += (int16_t)query[i] * (int16_t)row[i];
-    return sum;
-}
-
-INLINE bool ranks(const hiersrec_rows *which, int64_t row)
-{
-    uint64_t bit = (uint64_t)row;
-    return !which->bitmap || (bool)(which->bitmap[bit / 64] >> (bit % 64) & 1) != which->deny;
-}
-
-/* The results so far: a binary heap in the caller's buffers, the worst of them at its root. */
 typedef struct {
-    float *scores;
-    int64_t *rows;
-    int64_t count;
-    int64_t capacity;
-} heap;
+    const hiersrec_table *table;
+    hiersrec_request *request;
+    const kernels *isa;
+    int64_t k;
+    bool coded;
+    stage coarse[HIERSREC_MAX_STAGES]; /* by the leading 8 bits of the query's codes; every row */
+    stage fine[HIERSREC_MAX_STAGES];   /* by the trailing bits; rows that the coarse bounds let through */
+    query_group *coarse_groups, *fine_groups;
+    float step, slack; /* bounds by both: scale * (step * (128 * coarse + fine) +- slack) +- tiny */
+    heap best;           /* exact scores, in the request's outputs */
+    heap pending;        /* upper bounds; a heap only while it is flushed */
+    int64_t pending_capacity;
+    heap lower;          /* the k best lower bounds, or scores, of rows that count as seen */
+    float threshold;     /* a row below it is not among the k best */
+    int64_t unpruned;    /* tiles still to be scanned without pruning */
+    int64_t next;        /* the first range of the rest that has not been scanned to its end */
+    bool fetch;          /* no other request has just read the same codes */
+    uint32_t *blocks;    /* [TILE] */
+    uint16_t *lanes;     /* [TILE] */
+    int32_t *dots, *fine_dots; /* [TILE, 16] */
+} search;
 
-INLINE bool worse(float score, int64_t row, float other_score, int64_t other_row)
+/* How many of `rows`, which rise, lie before `row`. */
+INLINE int64_t before(const int64_t *rows, int64_t count, int64_t row)
 {
-    return score < other_score || (score == other_score && row > other_row);
-}
-
-/* Let (score, row) sink from `at`, which is free, to its place among the first `count` entries. */
-static void sink(const heap *h, int64_t at, int64_t count, float score, int64_t row)
-{
-    for (int64_t child; (child = 2 * at + 1) < count; at = child) {
-        if (child + 1 < count && worse(h->scores[child + 1], h->rows[child + 1], h->scores[child], h->rows[child]))
-            ++child;
-        if (!worse(h->scores[child], h->rows[child], score, row))
-            break;
-        h->scores[at] = h->scores[child];
-        h->rows[at] = h->rows[child];
+    int64_t low = 0;
+    while (count > 0) {
+        int64_t half = count / 2;
+        if (rows[low + half] < row) {
+            low += half + 1;
+            count -= half + 1;
+        } else {
+            count = half;
+        }
     }
-    h->scores[at] = score;
-    h->rows[at] = row;
+    return low;
 }
 
-/* Add (score, row): it rises from the end to its place. */
-static void push(heap *h, float score, int64_t row)
+INLINE bool listed(const int64_t *rows, int64_t count, int64_t row)
 {
-    int64_t at = h->count++;
-    while (at > 0) {
-        int64_t parent = (at - 1) / 2;
-        if (!worse(score, row, h->scores[parent], h->rows[parent]))
-            break;
-        h->scores[at] = h->scores[parent];
-        h->rows[at] = h->rows[parent];
-        at = parent;
+    return count && row >= rows[0] && row <= rows[count - 1] && rows[before(rows, count, row)] == row;
+}
+
+INLINE bool allowed(const hiersrec_request *request, int64_t row)
+{
+    return !request->bitmap || request->bitmap[row / 64] >> (row % 64) & 1;
+}
+
+static int64_t row_bytes(const hiersrec_table *t)
+{
+    return t->dimension * (t->half ? 2 : 4) + (t->bias ? 4 : 0);
+}
+
+static void dots_of(const search *s, int64_t row, int64_t count, float *dots)
+{
+    const hiersrec_table *t = s->table;
+    if (t->half)
+        s->isa->dots_f16((const uint16_t *)t->vectors + row * t->dimension, s->request->query, t->dimension, count, dots);
+    else
+        s->isa->dots_f32((const float *)t->vectors + row * t->dimension, s->request->query, t->dimension, count, dots);
+    for (int64_t i = 0; t->bias && i < count; ++i)
+        dots[i] += t->bias[row + i];
+}
+
+INLINE float up(double value)
+{
+    return nextafterf((float)value, FLT_MAX);
+}
+
+/* A query's code for one dimension as 128 * coarse + fine, both int8. */
+INLINE void set_code(search *s, int64_t i, int32_t code)
+{
+    int32_t coarse = (code + 64 + 128 * 128) / 128 - 128; /* rounds half up, of negative codes too */
+    int32_t parts[2] = {coarse, code - 128 * coarse};
+    query_group *groups[2] = {&s->coarse_groups[i / 4], &s->fine_groups[i / 4]};
+    for (int part = 0; part < 2; ++part) {
+        groups[part]->codes[i % 4] = (int8_t)parts[part];
+        (i % 2 ? groups[part]->odd : groups[part]->even)[i % 4 / 2] = (int16_t)parts[part];
     }
-    h->scores[at] = score;
-    h->rows[at] = row;
 }
 
-/* Keep (score, row) if it is among the best so far. A NaN compares false everywhere, so it never enters. */
-INLINE void offer(heap *h, float score, int64_t row)
+/* Fill in the query's codes and the stages; false where codes cannot hold the query. */
+static bool encode(search *s)
 {
-    if (h->count < h->capacity) {
+    const hiersrec_table *t = s->table;
+    const float *query = s->request->query;
+    int64_t d = t->dimension, blocks = (t->n + LANES - 1) / LANES;
+    double largest = 0, squares = 0;
+    for (int64_t i = 0; i < d; ++i) {
+        double size = fabs((double)query[i]);
+        largest = size > largest ? size : largest;
+        squares += size * size; /* NaN, where a value is */
+    }
+    double length = sqrt(squares);
+    if (!(largest >= 1e-30 && length * (double)t->largest <= 1e37 && length <= 1e30))
+        return false;
+
+    double step = largest / LARGEST_CODE;
+    double slack = ((double)d / 16 + 24) * 0x1p-24 * length * 128 * sqrt((double)d);
+    /* squares in the dimensions so far: of the query, and of what its codes, or the coarse ones alone, leave out */
+    double head = 0, left_out = 0, coarse_left_out = 0;
+    for (int64_t at = 0, i = 0; at < t->stage_count; ++at) {
+        int64_t begin = at ? t->stage_ends[at - 1] : 0, end = t->stage_ends[at];
+        int32_t coarse_sum = 0, fine_sum = 0;
+        for (; i < end; ++i) {
+            double value = i < d ? query[i] : 0;
+            int32_t code = (int32_t)lrint(value / step);
+            set_code(s, i, code);
+            int32_t coarse = s->coarse_groups[i / 4].codes[i % 4];
+            coarse_sum += coarse;
+            fine_sum += code - 128 * coarse;
+            head += value * value;
+            left_out += (value - step * code) * (value - step * code);
+            coarse_left_out += (value - step * 128 * coarse) * (value - step * 128 * coarse);
+        }
+        double rest = 0;
+        for (int64_t j = end; j < d; ++j)
+            rest += (double)query[j] * query[j];
+        double bound = sqrt(head) * t->residuals[at] + slack, codes = 127 * sqrt((double)end);
+        s->coarse[at] = (stage){
+            .codes = t->codes + blocks * LANES * begin,
+            .groups = (end - begin) / 4,
+            .query = s->coarse_groups + begin / 4,
+            .correction = -128 * coarse_sum,
+            .step = (float)(128 * step),
+            .slack = up((bound + sqrt(coarse_left_out) * codes) * (1 + 1e-9)), /* for the roundings here, in double */
+            .tiny = (float)(d + 64) * 0x1p-149f,
+            .reach = up(sqrt(rest) * (1 + 1e-9)),
+            .scales = t->scales,
+            .tails = at + 1 < t->stage_count ? t->tails + at * blocks * LANES : NULL,
+            .bias = t->bias,
+        };
+        s->fine[at] = s->coarse[at];
+        s->fine[at].query = s->fine_groups + begin / 4;
+        s->fine[at].correction = -128 * fine_sum;
+        s->slack = up((bound + sqrt(left_out) * codes) * (1 + 1e-9));
+    }
+    s->step = (float)step;
+    return true;
+}
+
+/* ---- keeping what may rank ---- */
+
+INLINE void raise_threshold(search *s, float score)
+{
+    if (s->lower.count < s->k) {
         if (score == score)
-            push(h, score, row);
-    } else if (worse(h->scores[0], h->rows[0], score, row)) {
-        sink(h, 0, h->count, score, row);
+            push(&s->lower, score, 0);
+    } else if (score > s->lower.scores[0]) {
+        sink(&s->lower, 0, s->lower.count, score, 0);
     }
+    if (s->lower.count == s->k && s->lower.scores[0] > s->threshold)
+        s->threshold = s->lower.scores[0];
 }
 
-/* Turn the heap into a list, best first: the worst goes to the end, again and again. */
-static int64_t sorted(const heap *h)
+/* Score what is pending, best upper bound first, until the k-th best score is above the upper bounds left. */
+static void settle(search *s)
 {
-    for (int64_t last = h->count - 1; last > 0; --last) {
-        float score = h->scores[last];
-        int64_t row = h->rows[last];
-        h->scores[last] = h->scores[0];
-        h->rows[last] = h->rows[0];
-        sink(h, 0, last, score, row);
+    heap *pending = &s->pending;
+    int64_t kept = 0;
+    for (int64_t i = 0; i < pending->count; ++i) {
+        pending->scores[kept] = pending->scores[i];
+        pending->rows[kept] = pending->rows[i];
+        kept += !(pending->scores[i] < s->threshold);
     }
-    return h->count;
+    pending->count = kept;
+    if (kept == 0)
+        return;
+    enum { AHEAD = 8 };
+    const hiersrec_table *t = s->table;
+    int64_t bytes = t->dimension * (t->half ? 2 : 4), scored = 0;
+    make_heap(pending);
+    sort_best_first(pending);
+    for (int64_t i = -AHEAD; i < kept; ++i) {
+        if (i + AHEAD < kept)
+            for (int64_t at = 0; at < bytes; at += 64)
+                prefetch((const char *)t->vectors + pending->rows[i + AHEAD] * bytes + at);
+        if (i < 0)
+            continue;
+        if (s->best.count == s->k && pending->scores[i] < s->best.scores[0])
+            break;
+        float score;
+        dots_of(s, pending->rows[i], 1, &score);
+        offer(&s->best, s->k, score, pending->rows[i]);
+        ++scored;
+    }
+    s->request->bytes_read += scored * row_bytes(t);
+    pending->count = 0;
+    /* From now on the scores themselves are the lower bounds: all that is pending has been scored or is below. */
+    s->lower.count = s->best.count;
+    memcpy(s->lower.scores, s->best.scores, (size_t)s->best.count * sizeof *s->best.scores);
+    memcpy(s->lower.rows, s->best.rows, (size_t)s->best.count * sizeof *s->best.rows);
+    if (s->best.count == s->k && s->best.scores[0] > s->threshold)
+        s->threshold = s->best.scores[0];
 }
 
-EACH_TARGET
-int64_t hiersrec_topk_f32(const float *vectors, const float *query, int64_t dimension, const hiersrec_rows *which,
-                          int64_t k, float *scores, int64_t *rows)
+static void keep(search *s, float upper, float lower, int64_t row)
 {
-    heap best = {scores, rows, 0, k};
-    for (int64_t r = 0; k > 0 && r < which->range_count; ++r) {
-        for (int64_t row = which->ranges[2 * r], stop = which->ranges[2 * r + 1]; row < stop; ++row) {
-            if (!ranks(which, row))
+    if (upper < s->threshold || listed(s->request->skipped, s->request->skipped_count, row) ||
+        listed(s->request->own, s->request->own_count, row))
+        return;
+    if (s->pending.count == s->pending_capacity) { /* drop what the threshold has overtaken; score the rest if it is much */
+        int64_t kept = 0;
+        for (int64_t i = 0; i < s->pending.count; ++i) {
+            s->pending.scores[kept] = s->pending.scores[i];
+            s->pending.rows[kept] = s->pending.rows[i];
+            kept += !(s->pending.scores[i] < s->threshold);
+        }
+        s->pending.count = kept;
+        if (2 * kept > s->pending_capacity)
+            settle(s);
+    }
+    s->pending.scores[s->pending.count] = upper;
+    s->pending.rows[s->pending.count++] = row;
+    raise_threshold(s, lower);
+}
+
+/* What is left of a tile after the last stage: bounded once more, by all bits of the query's codes. */
+static void keep_blocks(search *s, const block_list *list)
+{
+    block_list fine = *list;
+    fine.dots = s->fine_dots;
+    fine.fetch = false;
+    for (int64_t at = 0; at < s->table->stage_count && list->count; ++at)
+        s->isa->add(&s->fine[at], at == 0, &fine);
+    const float *bias = s->table->bias, tiny = s->coarse[0].tiny;
+    for (int64_t i = 0; i < list->count; ++i) {
+        for (unsigned lanes = list->lanes[i], lane = 0; lanes; lanes >>= 1, ++lane) {
+            if (!(lanes & 1))
                 continue;
-            float score = dot_f32(query, vectors + row * dimension, (ptrdiff_t)dimension);
-            if (which->bias)
-                score += which->bias[row];
-            offer(&best, score, row);
+            int64_t row = (int64_t)list->blocks[i] * LANES + lane, at = LANES * i + lane;
+            float dot = s->step * (128 * (float)list->dots[at] + (float)fine.dots[at]);
+            float scale = s->table->scales[row], added = bias ? bias[row] : 0;
+            keep(s, scale * (dot + s->slack) + tiny + added, scale * (dot - s->slack) - tiny + added, row);
         }
     }
-    return sorted(&best);
 }
 
-EACH_TARGET
-int64_t hiersrec_topk_i8(const int8_t *vectors, const float *scales, const int8_t *query, float query_scale,
-                         int64_t dimension, const hiersrec_rows *which, int64_t k, float *scores, int64_t *rows)
+/* ---- scanning ---- */
+
+/* Rows [start, stop) by their vectors alone. */
+static void scan_vectors(search *s, int64_t start, int64_t stop)
 {
-    heap best = {scores, rows, 0, k};
-    for (int64_t r = 0; k > 0 && r < which->range_count; ++r) {
-        for (int64_t row = which->ranges[2 * r], stop = which->ranges[2 * r + 1]; row < stop; ++row) {
-            if (!ranks(which, row))
+    enum { AT_ONCE = 64 };
+    hiersrec_request *request = s->request;
+    int64_t scored = 0;
+    for (int64_t row = start; row < stop;) {
+        int64_t count = stop - row < AT_ONCE ? stop - row : AT_ONCE;
+        if (request->bitmap) { /* a run of rows that are allowed */
+            while (row < stop && !allowed(request, row))
+                ++row;
+            for (count = 0; row + count < stop && count < AT_ONCE && allowed(request, row + count); ++count)
+                ;
+        }
+        float scores[AT_ONCE];
+        dots_of(s, row, count, scores);
+        for (int64_t i = 0; i < count; ++i) {
+            if (s->best.count == s->k && !(scores[i] >= s->best.scores[0]))
                 continue;
-            float score = (float)dot_i8(query, vectors + row * dimension, (ptrdiff_t)dimension);
-            score *= query_scale * scales[row];
-            if (which->bias)
-                score += which->bias[row];
-            offer(&best, score, row);
+            if (!listed(request->skipped, request->skipped_count, row + i) &&
+                !listed(request->own, request->own_count, row + i))
+                offer(&s->best, s->k, scores[i], row + i);
+        }
+        scored += count;
+        row += count;
+    }
+    request->rows_scored += scored;
+    request->bytes_read += scored * row_bytes(s->table);
+}
+
+INLINE int bits_of(uint16_t lanes)
+{
+    int bits = 0;
+    for (unsigned left = lanes; left; left &= left - 1)
+        ++bits;
+    return bits;
+}
+
+/* The blocks from `block` on, at most `count`, that hold rows of [start, stop) that are allowed. */
+static block_list blocks_of(search *s, int64_t block, int64_t count, int64_t start, int64_t stop)
+{
+    block_list list = {s->blocks, s->lanes, s->dots, count, s->fetch};
+    for (int64_t i = 0; i < count; ++i) {
+        list.blocks[i] = (uint32_t)(block + i);
+        list.lanes[i] = 0xffff;
+    }
+    if (block * LANES < start)
+        list.lanes[0] &= (uint16_t)(0xffffu << (start - block * LANES));
+    if ((block + count) * LANES > stop)
+        list.lanes[count - 1] &= (uint16_t)(0xffffu >> ((block + count) * LANES - stop));
+    if (s->request->bitmap) {
+        int64_t kept = 0;
+        for (int64_t i = 0; i < count; ++i) {
+            uint16_t lanes = list.lanes[i] & (uint16_t)(s->request->bitmap[(block + i) / 4] >> (block + i) % 4 * LANES);
+            list.blocks[kept] = (uint32_t)(block + i);
+            list.lanes[kept] = lanes;
+            s->request->rows_scored += bits_of(lanes);
+            kept += lanes != 0;
+        }
+        list.count = kept;
+    } else {
+        int64_t from = block * LANES < start ? start : block * LANES;
+        s->request->rows_scored += ((block + count) * LANES > stop ? stop : (block + count) * LANES) - from;
+    }
+    return list;
+}
+
+/* Rows [start, stop) by their codes. */
+static void scan_codes(search *s, int64_t start, int64_t stop)
+{
+    const hiersrec_table *t = s->table;
+    int64_t last = (stop + LANES - 1) / LANES;
+    for (int64_t block = start / LANES, count; block < last; block += count) {
+        bool known = s->threshold > -INFINITY;
+        int64_t most = known ? TILE : FIRST_TILE;
+        count = last - block < most ? last - block : most;
+        block_list list = blocks_of(s, block, count, start, stop);
+        bool pruned = known && s->unpruned == 0;
+        int64_t read = 0, tables = list.count; /* groups; blocks whose scales, tails and biases were read */
+        for (int64_t at = 0; at < t->stage_count && list.count; ++at) {
+            const stage *p = &s->coarse[at];
+            int64_t before = list.count;
+            read += list.count * p->groups;
+            if (pruned || at + 1 == t->stage_count)
+                s->isa->add_and_prune(p, at == 0, s->threshold, &list);
+            else
+                s->isa->add(p, at == 0, &list);
+            /* Where most blocks go on to the next stage, asking costs more than it saves: no more of it for a while. */
+            if (at == 0 && pruned && before >= TILE / 2 && 4 * list.count > 3 * before)
+                s->unpruned = PROBE + 1;
+        }
+        if (known && s->unpruned)
+            --s->unpruned;
+        s->request->bytes_read += 64 * read + tables * LANES * 4 * (1 + pruned + (t->bias != NULL));
+        keep_blocks(s, &list);
+    }
+}
+
+/* Whether an own row ranks. */
+INLINE bool ranks(const hiersrec_request *r, int64_t row)
+{
+    return allowed(r, row) && !listed(r->skipped, r->skipped_count, row);
+}
+
+static void scan(search *s, int64_t start, int64_t stop)
+{
+    hiersrec_request *r = s->request;
+    if (start >= stop)
+        return;
+    for (int64_t i = before(r->own, r->own_count, start); i < r->own_count && r->own[i] < stop; ++i)
+        r->rows_scored -= ranks(r, r->own[i]); /* has been counted */
+    if (s->coded)
+        scan_codes(s, start, stop);
+    else
+        scan_vectors(s, start, stop);
+}
+
+/* Those rows of [start, stop) that are in the rest; called with rising starts. */
+static void scan_rest(search *s, int64_t start, int64_t stop)
+{
+    const hiersrec_request *r = s->request;
+    for (; s->next < r->rest_count && r->rest[2 * s->next] < stop; ++s->next) {
+        int64_t from = r->rest[2 * s->next], to = r->rest[2 * s->next + 1];
+        scan(s, from > start ? from : start, to < stop ? to : stop);
+        if (to > stop)
+            break;
+    }
+}
+
+/* The session's own items: few, so they are scored at once. */
+static void scan_own(search *s)
+{
+    hiersrec_request *r = s->request;
+    for (int64_t i = 0; i < r->own_count; ++i) {
+        if (!ranks(r, r->own[i]))
+            continue;
+        float score;
+        dots_of(s, r->own[i], 1, &score);
+        score += r->own_boosts[i];
+        offer(&s->best, s->k, score, r->own[i]);
+        raise_threshold(s, score);
+        ++r->rows_scored;
+        r->bytes_read += row_bytes(s->table);
+    }
+}
+
+/* ---- workspace: parts of one buffer, each aligned to 64 bytes ---- */
+
+/* The next part; NULL where there is no buffer and only its size is wanted. */
+static void *take(char *buffer, int64_t *used, int64_t bytes)
+{
+    void *part = buffer ? buffer + *used : NULL;
+    *used += (bytes + 63) / 64 * 64;
+    return part;
+}
+
+/* Lay out the searches at the beginning of `buffer`; return the bytes that this takes. */
+static int64_t lay_out(const hiersrec_table *table, int64_t count, int64_t k, char *buffer)
+{
+    int64_t used = 0, pending = PENDING + 2 * k;
+    int64_t groups = table->codes ? table->stage_ends[table->stage_count - 1] / 4 : 0;
+    search *searches = take(buffer, &used, count * (int64_t)sizeof *searches);
+    /* what a tile needs is shared: requests take turns */
+    uint32_t *blocks = take(buffer, &used, TILE * (int64_t)sizeof *blocks);
+    uint16_t *lanes = take(buffer, &used, TILE * (int64_t)sizeof *lanes);
+    int32_t *dots = take(buffer, &used, TILE * LANES * (int64_t)sizeof *dots);
+    int32_t *fine_dots = take(buffer, &used, TILE * LANES * (int64_t)sizeof *fine_dots);
+    for (int64_t i = 0; i < count; ++i) {
+        search s = {.table = table, .k = k, .pending_capacity = pending, .blocks = blocks, .lanes = lanes, .dots = dots};
+        s.fine_dots = fine_dots;
+        s.coarse_groups = take(buffer, &used, groups * (int64_t)sizeof *s.coarse_groups);
+        s.fine_groups = take(buffer, &used, groups * (int64_t)sizeof *s.fine_groups);
+        s.pending.scores = take(buffer, &used, pending * (int64_t)sizeof *s.pending.scores);
+        s.pending.rows = take(buffer, &used, pending * (int64_t)sizeof *s.pending.rows);
+        s.lower.scores = take(buffer, &used, k * (int64_t)sizeof *s.lower.scores);
+        s.lower.rows = take(buffer, &used, k * (int64_t)sizeof *s.lower.rows);
+        if (buffer)
+            searches[i] = s;
+    }
+    return used;
+}
+
+int64_t hiersrec_workspace(const hiersrec_table *table, int64_t requests, int64_t k)
+{
+    return lay_out(table, requests, k, NULL);
+}
+
+void hiersrec_topk(const hiersrec_table *table, hiersrec_request *requests, int64_t count, int64_t k, void *workspace)
+{
+    search *searches = workspace;
+    bool any_rest = false;
+    lay_out(table, count, k, workspace);
+    for (int64_t i = 0; i < count; ++i) {
+        search *s = &searches[i];
+        hiersrec_request *r = s->request = &requests[i];
+        s->isa = hiersrec_kernels();
+        s->best = (heap){r->scores, r->rows, 0};
+        s->threshold = -INFINITY;
+        s->fetch = true;
+        s->coded = table->codes && encode(s);
+        r->rows_scored = r->bytes_read = 0;
+        scan_own(s);
+        for (int64_t at = 0; at < r->range_count; ++at)
+            scan(s, r->ranges[2 * at], r->ranges[2 * at + 1]);
+        if (r->rest_count && s->coded)
+            settle(s); /* the best threshold that can be had before the rest is read */
+        any_rest |= r->rest_count > 0;
+    }
+    int64_t shared = count > 1 ? SHARED_ROWS : table->n;
+    for (int64_t start = 0; any_rest && start < table->n; start += shared) {
+        for (int64_t i = 0; i < count; ++i) {
+            searches[i].fetch = i == 0;
+            scan_rest(&searches[i], start, table->n - start < shared ? table->n : start + shared);
         }
     }
-    return sorted(&best);
+    for (int64_t i = 0; i < count; ++i) {
+        search *s = &searches[i];
+        settle(s);
+        sort_best_first(&s->best);
+        s->request->count = s->best.count;
+    }
+}
+
+bool hiersrec_dots(const hiersrec_table *table, const float *query, int16_t *query_codes, int64_t *dots, void *workspace)
+{
+    search *s = workspace;
+    hiersrec_request request = {.query = query};
+    lay_out(table, 1, 1, workspace);
+    s->request = &request;
+    s->isa = hiersrec_kernels();
+    if (!encode(s))
+        return false;
+    for (int64_t i = 0; i < table->stage_ends[table->stage_count - 1]; ++i)
+        query_codes[i] = (int16_t)(128 * s->coarse_groups[i / 4].codes[i % 4] + s->fine_groups[i / 4].codes[i % 4]);
+    for (int64_t block = 0, count, blocks = (table->n + LANES - 1) / LANES; block < blocks; block += count) {
+        count = blocks - block < TILE ? blocks - block : TILE;
+        block_list list = blocks_of(s, block, count, 0, table->n), fine = list;
+        fine.dots = s->fine_dots;
+        for (int64_t at = 0; at < table->stage_count; ++at) {
+            s->isa->add(&s->coarse[at], at == 0, &list);
+            s->isa->add(&s->fine[at], at == 0, &fine);
+        }
+        for (int64_t i = 0; i < count * LANES; ++i)
+            dots[block * LANES + i] = 128 * (int64_t)list.dots[i] + fine.dots[i];
+    }
+    return true;
 }

@@ -2,35 +2,49 @@
  * Top-k over ranges of rows: the contract of the ranking kernel.
  *
  * What it computes
- *   Every row of a table that lies in one of the given ranges, and that the bitmap lets through, is scored against one
+ *   Every row of a table that lies in one of a request's ranges or of its rest, and that the filters let through, is scored against a
  *   query. The k best are written best first:
  *
  *       higher score first, then lower row.
  *
  *   A row whose score is NaN never ranks. Infinities are ordinary scores, and -0.0 equals 0.0. Fewer than k rows may
- *   rank: the return value says how many are valid. There are no sentinels and no padding; what lies beyond the
- *   returned count is unspecified.
+ *   rank: `count` says how many are valid. There are no sentinels and no padding; what lies beyond is unspecified.
  *
  * Scores are reproducible bit by bit
- *   float32   16 lanes; lane j starts at 0 and adds query[i] * row[i] for i = j, j + 16, j + 32, ... in that order,
- *             product and sum each rounded to float32 (no fused multiply-add). Then lane j += lane j + h for h = 8, 4,
- *             2, 1. Lane 0 is the score. Sixteen lanes are one AVX-512 register, two of AVX2, four of SSE or NEON, so
- *             that every instruction set can keep this order at full speed.
- *   int8      the dot product in int32, exact; then (float)dot * (query_scale * scales[row]), each step rounded to
- *             float32.
- *   bias      if there is one, bias[row] is added last, rounded to float32.
+ *   16 lanes; lane j starts at 0 and adds query[i] * row[i] for i = j, j + 16, j + 32, ... in that order, product and
+ *   sum each rounded to float32 (no fused multiply-add). Then lane j += lane j + h for h = 8, 4, 2, 1. Lane 0 is the dot
+ *   product; bias[row], if there is one, is added, then the boost of an own row, each rounded to float32. A float16 row
+ *   is first converted, which is exact. Sixteen lanes are one AVX-512 register, two of AVX2, four of NEON, so that every
+ *   instruction set keeps this order at full speed.
+ *
+ * Codes make it faster and change nothing
+ *   A table may carry an int8 copy of its rows. Then rows are first bounded from above by their codes, and only those
+ *   that may still be among the k best are scored. Results are those of a scan of every row, bit by bit: the bound is
+ *   proven (see "The bound" in topk.c), whatever the values. Only rows_scored and bytes_read tell the difference.
+ *
+ *   Row r is about scales[r] * code, code in -127..127, stored as code + 128. Blocks of 16 rows are interleaved by groups
+ *   of 4 dimensions, so that one instruction advances 16 rows: byte 64 g + 4 j + i of a block is dimension 4 g + i of its
+ *   row j. The dimensions are cut into stages, which stand one after the other, each for all blocks: a scan reads the
+ *   first dimensions of every block, the others only where the bound is not yet below the threshold.
  *
  * Layout
- *   vectors   [n, dimension], rows one after the other without gaps. Any alignment of the element type is correct;
- *             64 bytes are fastest. A memory-mapped read-only table is fine: nothing but the output is written.
- *   ranges    [range_count, 2]: pairs [start, stop) of rows, each within the table, disjoint, in any order; empty
- *             ones are allowed.
- *   bitmap    one bit a row: row r is listed where bitmap[r / 64] >> (r % 64) & 1.
+ *   vectors     [n, dimension], rows without gaps. Any alignment of the element type is correct.
+ *   stage_ends  [stage_count]: rising multiples of 4; the last is the dimension rounded up to a multiple of 4.
+ *   codes       [n rounded up to blocks of 16] x stage_ends[last] bytes: stage s holds, for each block in turn,
+ *               (stage_ends[s] - stage_ends[s - 1]) / 4 groups of 64 bytes. 128 (zero) where row or dimension is padding.
+ *   scales      [blocks * 16], 0 for padding
+ *   tails       [stage_count - 1, blocks * 16]: length of a row's dimensions from stage_ends[s] on, rounded up.
+ *   residuals   [stage_count]: the largest length, over all rows, of row / scale - code in the dimensions below
+ *               stage_ends[s], rounded up.
+ *   bias        [n]; [blocks * 16] in a table with codes.
+ *   ranges      [range_count, 2]: pairs [start, stop) of rows, within the table, disjoint; empty ones are allowed.
+ *   bitmap      one bit a row: row r may rank where bitmap[r / 64] >> (r % 64) & 1.
  *
  * Who owns what
  *   The caller owns every buffer and keeps it alive and unchanged during the call. Nothing is allocated, nothing is
- *   kept after the call, and there is no global state: any number of threads may call at once with outputs of their
- *   own. The caller has checked the arguments; the kernel trusts them.
+ *   kept after the call. Memory-mapped read-only tables are fine: nothing but outputs and workspace is written. Any number
+ *   of threads may call at once with outputs and workspaces of their own. The caller has checked the arguments; the kernel
+ *   trusts them. The only global state is the choice of instruction set.
  *
  * C11, without Python.h, malloc or threads.
  */
@@ -44,43 +58,78 @@
 extern "C" {
 #endif
 
-/* The longest int8 vector whose dot product fits an int32 whatever its values: 2^14 * dimension < 2^31. */
-#define HIERSREC_TOPK_MAX_INT8_DIMENSION 131071
+enum { HIERSREC_BLOCK = 16, HIERSREC_MAX_STAGES = 4, HIERSREC_MAX_DIMENSION = 65536 };
 
-/* Which rows rank, and what is added to their scores. */
+/* A table of rows. [in] throughout. */
 typedef struct {
-    const int64_t *ranges;  /* [in] [range_count, 2] */
-    int64_t range_count;    /* [in] may be 0 */
-    const float *bias;      /* [in] [n], or NULL */
-    const uint64_t *bitmap; /* [in] [ceil(n / 64)], or NULL: every row ranks */
-    bool deny;              /* [in] false: only listed rows rank; true: listed rows are left out */
-} hiersrec_rows;
+    const void *vectors; /* float32, or float16 */
+    bool half;           /* vectors are float16 */
+    int64_t n;
+    int64_t dimension;      /* 1 to HIERSREC_MAX_DIMENSION */
+    const float *bias;      /* or NULL */
+    const uint8_t *codes;   /* or NULL: a plain scan; then what follows is not read */
+    const float *scales;
+    const float *tails;
+    const float *residuals;
+    const int64_t *stage_ends;
+    int64_t stage_count; /* 1 to HIERSREC_MAX_STAGES */
+    float largest;       /* length of the longest row, rounded up */
+} hiersrec_table;
+
+/* One query, which rows rank for it, and its results. */
+typedef struct {
+    const float *query;        /* [in] [dimension] */
+    const int64_t *ranges;     /* [in] [range_count, 2], scanned in this order: the more promising ones first */
+    int64_t range_count;       /* [in] may be 0 */
+    const int64_t *rest;       /* [in] [rest_count, 2], rising: further ranges, scanned after those above */
+    int64_t rest_count;        /* [in] may be 0 */
+    const uint64_t *bitmap;    /* [in] [ceil(n / 64)], or NULL: every row may rank */
+    const int64_t *skipped;    /* [in] [skipped_count] rising: rows that do not rank */
+    int64_t skipped_count;     /* [in] may be 0 */
+    const int64_t *own;        /* [in] [own_count] rising: rows that rank whether or not a range holds them */
+    const float *own_boosts;   /* [in] [own_count]: added to their scores */
+    int64_t own_count;         /* [in] may be 0 */
+    float *scores;             /* [out] [k] best first */
+    int64_t *rows;             /* [out] [k] */
+    int64_t count;             /* [out] valid results, 0 to k */
+    int64_t rows_scored;       /* [out] rows that were looked at, by their codes or their vectors */
+    int64_t bytes_read;        /* [out] bytes of vectors, codes and their tables, and biases that this took */
+} hiersrec_request;
+
+/* Bytes of workspace that hiersrec_topk needs. */
+int64_t hiersrec_workspace(const hiersrec_table *table, int64_t requests, int64_t k);
 
 /*
- * Rank float32 rows.
+ * Answer requests.
  *
- *   vectors    [in]  [n, dimension]
- *   query      [in]  [dimension]
- *   dimension  [in]  >= 0
- *   which      [in]  the rows
- *   k          [in]  >= 0; no more results than this are written
- *   scores     [out] [k] scores, best first
- *   rows       [out] [k] their rows
+ *   table       [in]
+ *   requests    [in, out] [count]
+ *   k           [in]  >= 1; no more results than this are written for each request
+ *   workspace   hiersrec_workspace(table, count, k) bytes, aligned to 64
  *
- * Returns the number of valid results, from 0 to k.
+ * The better the rows in the ranges, the higher the threshold that they give and the less is read of the rest. Several
+ * requests share the reading of their rest.
  */
-int64_t hiersrec_topk_f32(const float *vectors, const float *query, int64_t dimension, const hiersrec_rows *which,
-                          int64_t k, float *scores, int64_t *rows);
+void hiersrec_topk(const hiersrec_table *table, hiersrec_request *requests, int64_t count, int64_t k, void *workspace);
 
 /*
- * Rank int8 rows. As above, and:
+ * For tests: the query's codes and the integer dot products of its codes with those of the rows, which are the same on
+ * every instruction set.
  *
- *   dimension    [in]  0 to HIERSREC_TOPK_MAX_INT8_DIMENSION
- *   scales       [in]  [n]: what one step of a row's codes is worth
- *   query_scale  [in]  the same for the query
+ *   query_codes  [out] [dimension rounded up to a multiple of 4]
+ *   dots         [out] [blocks * 16]
+ *
+ * Returns false, writing nothing, for a query that codes cannot hold (zeros, not finite, or far out of scale): it is
+ * answered by a plain scan.
  */
-int64_t hiersrec_topk_i8(const int8_t *vectors, const float *scales, const int8_t *query, float query_scale,
-                         int64_t dimension, const hiersrec_rows *which, int64_t k, float *scores, int64_t *rows);
+bool hiersrec_dots(const hiersrec_table *table, const float *query, int16_t *query_codes, int64_t *dots, void *workspace);
+
+/* The instruction set in use, and those that this processor has, best first; NULL beyond the last. */
+const char *hiersrec_isa(void);
+const char *hiersrec_isa_at(int index);
+
+/* Use the instruction set `name`; false if it is not there. Not while another thread is in hiersrec_topk. */
+bool hiersrec_use_isa(const char *name);
 
 #ifdef __cplusplus
 }

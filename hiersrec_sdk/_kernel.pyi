@@ -1,25 +1,37 @@
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-def topk_float32(
-    vectors: NDArray[np.float32],
-    query: NDArray[np.float32],
+class Table:
+    def __init__(
+        self,
+        vectors: NDArray[Any],
+        bias: NDArray[np.float32] | None,
+        codes: NDArray[np.uint8] | None,
+        scales: NDArray[np.float32] | None,
+        tails: NDArray[np.float32] | None,
+        residuals: NDArray[np.float32] | None,
+        stage_ends: NDArray[np.int64] | None,
+        largest: float,
+    ) -> None: ...
+
+def topk(
+    table: Table, requests: list[Any], k: int
+) -> list[tuple[NDArray[np.float32], NDArray[np.int64], int, int]]: ...
+def choose(
+    logits: NDArray[np.float32],
     ranges: NDArray[np.int64],
-    bias: NDArray[np.float32] | None,
-    bitmap: NDArray[np.uint64] | None,
-    deny: bool,
-    scores: NDArray[np.float32],
-    rows: NDArray[np.int64],
-) -> int: ...
-def topk_int8(
-    vectors: NDArray[np.int8],
-    scales: NDArray[np.float32],
-    query: NDArray[np.int8],
-    query_scale: float,
-    ranges: NDArray[np.int64],
-    bias: NDArray[np.float32] | None,
-    bitmap: NDArray[np.uint64] | None,
-    deny: bool,
-    scores: NDArray[np.float32],
-    rows: NDArray[np.int64],
-) -> int: ...
+    eligible: NDArray[np.int64] | None,
+    first: NDArray[np.int64] | None,
+    rows: int,
+    least: int,
+    mass: float,
+    ordered: int,
+) -> tuple[NDArray[np.int64], int, NDArray[np.int64], NDArray[np.float32], float]: ...
+def dots(
+    table: Table, query: NDArray[np.float32]
+) -> tuple[NDArray[np.int16], NDArray[np.int64]] | None: ...
+def isa() -> str: ...
+def available_isas() -> tuple[str, ...]: ...
+def use_isa(name: str) -> bool: ...

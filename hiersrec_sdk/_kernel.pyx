@@ -1,76 +1,236 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 """The binding of ``csrc/topk.h``: types and layout by typed memoryviews, the GIL released, one call.
 
-Bounds are the caller's to check (see ``hiersrec_sdk.ranking.scan``).
+Lengths and bounds are the caller's to check (see ``hiersrec_sdk.ranking.requests``).
 """
 
-from libc.stdint cimport int8_t, int64_t, uint64_t
+from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint64_t, uintptr_t
+from libc.stdlib cimport free, malloc
+
+import numpy as np
 
 
 cdef extern from "topk.h" nogil:
-    ctypedef struct hiersrec_rows:
+    ctypedef struct hiersrec_table:
+        const void *vectors
+        bint half
+        int64_t n
+        int64_t dimension
+        const float *bias
+        const uint8_t *codes
+        const float *scales
+        const float *tails
+        const float *residuals
+        const int64_t *stage_ends
+        int64_t stage_count
+        float largest
+
+    ctypedef struct hiersrec_request:
+        const float *query
         const int64_t *ranges
         int64_t range_count
-        const float *bias
+        const int64_t *rest
+        int64_t rest_count
         const uint64_t *bitmap
-        bint deny
+        const int64_t *skipped
+        int64_t skipped_count
+        const int64_t *own
+        const float *own_boosts
+        int64_t own_count
+        float *scores
+        int64_t *rows
+        int64_t count
+        int64_t rows_scored
+        int64_t bytes_read
 
-    int64_t hiersrec_topk_f32(
-        const float *vectors, const float *query, int64_t dimension, const hiersrec_rows *which,
-        int64_t k, float *scores, int64_t *rows)
-    int64_t hiersrec_topk_i8(
-        const int8_t *vectors, const float *scales, const int8_t *query, float query_scale, int64_t dimension,
-        const hiersrec_rows *which, int64_t k, float *scores, int64_t *rows)
+    int64_t hiersrec_workspace(const hiersrec_table *table, int64_t requests, int64_t k)
+    void hiersrec_topk(
+        const hiersrec_table *table, hiersrec_request *requests, int64_t count, int64_t k, void *workspace)
+    bint hiersrec_dots(
+        const hiersrec_table *table, const float *query, int16_t *query_codes, int64_t *dots, void *workspace)
+    const char *hiersrec_isa()
+    const char *hiersrec_isa_at(int index)
+    bint hiersrec_use_isa(const char *name)
 
 
-cdef inline hiersrec_rows select(
-    const int64_t[:, ::1] ranges, const float[::1] bias, const uint64_t[::1] bitmap, bint deny
-) noexcept:
-    cdef hiersrec_rows which
-    which.ranges = &ranges[0, 0]
-    which.range_count = ranges.shape[0]
-    which.bias = NULL if bias is None else &bias[0]
-    which.bitmap = NULL if bitmap is None else &bitmap[0]
-    which.deny = deny
-    return which
+cdef extern from "categories.h" nogil:
+    int64_t hiersrec_choose(
+        const float *logits, const int64_t *ranges, const int64_t *eligible_in, int64_t categories,
+        const int64_t *first, int64_t first_count, int64_t rows, int64_t eligible, double mass,
+        int64_t ordered, int64_t *order, int64_t *chosen, float *odds, double *total, float *workspace)
 
 
-def topk_float32(
-    const float[:, ::1] vectors not None,
-    const float[::1] query not None,
+cdef class Table:
+    """A table as the kernel knows it; keeps the arrays alive."""
+
+    cdef hiersrec_table table
+    cdef object arrays
+
+    def __init__(
+        self,
+        object vectors not None,
+        const float[::1] bias,
+        const uint8_t[::1] codes,
+        const float[::1] scales,
+        const float[:, ::1] tails,
+        const float[::1] residuals,
+        const int64_t[::1] stage_ends,
+        float largest,
+    ):
+        cdef const float[:, ::1] single
+        cdef const uint16_t[:, ::1] half
+        self.table.half = vectors.dtype.itemsize == 2
+        if self.table.half:
+            half = vectors.view(np.uint16)
+            self.table.vectors = &half[0, 0]
+        else:
+            single = vectors
+            self.table.vectors = &single[0, 0]
+        self.table.n = vectors.shape[0]
+        self.table.dimension = vectors.shape[1]
+        self.table.bias = NULL if bias is None else &bias[0]
+        self.table.codes = NULL
+        if codes is not None:
+            self.table.codes = &codes[0]
+            self.table.scales = &scales[0]
+            self.table.tails = NULL if tails.shape[0] == 0 else &tails[0, 0]
+            self.table.residuals = &residuals[0]
+            self.table.stage_ends = &stage_ends[0]
+            self.table.stage_count = stage_ends.shape[0]
+            self.table.largest = largest
+        self.arrays = (vectors, bias, codes, scales, tails, residuals, stage_ends)
+
+
+cdef void *aligned(void *buffer) noexcept nogil:
+    return <void *>((<uintptr_t>buffer + 63) & ~(<uintptr_t>63))
+
+
+def topk(Table table not None, list requests not None, int64_t k):
+    """Answer ``requests``: a list of (scores float32, rows int64, rows_scored, bytes_read).
+
+    A request is a tuple: query, ranges, rest or None, bitmap or None, skipped or None, own or None, boosts or None.
+    """
+    cdef int64_t count = len(requests), at
+    cdef hiersrec_request *all_requests = <hiersrec_request *>malloc(count * sizeof(hiersrec_request))
+    cdef void *workspace = malloc(hiersrec_workspace(&table.table, count, k) + 64)
+    cdef hiersrec_request *request
+    cdef const float[::1] floats
+    cdef const int64_t[:, ::1] pairs
+    cdef const int64_t[::1] whole
+    cdef const uint64_t[::1] words
+    cdef float[:, ::1] scores
+    cdef int64_t[:, ::1] rows
+    try:
+        if all_requests == NULL or workspace == NULL:
+            raise MemoryError
+        all_scores = np.empty((count, k), np.float32)
+        all_rows = np.empty((count, k), np.int64)
+        scores = all_scores
+        rows = all_rows
+        for at in range(count):
+            query, ranges, rest, bitmap, skipped, own, boosts = requests[at]
+            request = &all_requests[at]
+            floats = query
+            request.query = &floats[0]
+            pairs = ranges
+            request.range_count = pairs.shape[0]
+            request.ranges = NULL if pairs.shape[0] == 0 else &pairs[0, 0]
+            request.rest = NULL
+            request.rest_count = 0
+            if rest is not None and len(rest):
+                pairs = rest
+                request.rest = &pairs[0, 0]
+                request.rest_count = pairs.shape[0]
+            request.bitmap = NULL
+            if bitmap is not None:
+                words = bitmap
+                request.bitmap = &words[0]
+            request.skipped = NULL
+            request.skipped_count = 0
+            if skipped is not None and len(skipped):
+                whole = skipped
+                request.skipped = &whole[0]
+                request.skipped_count = whole.shape[0]
+            request.own = NULL
+            request.own_boosts = NULL
+            request.own_count = 0
+            if own is not None and len(own):
+                whole = own
+                floats = boosts
+                request.own = &whole[0]
+                request.own_boosts = &floats[0]
+                request.own_count = whole.shape[0]
+            request.scores = &scores[at, 0]
+            request.rows = &rows[at, 0]
+        with nogil:
+            hiersrec_topk(&table.table, all_requests, count, k, aligned(workspace))
+        found = []
+        for at in range(count):
+            request = &all_requests[at]
+            found.append((
+                all_scores[at, :request.count], all_rows[at, :request.count], request.rows_scored, request.bytes_read,
+            ))
+        return found
+    finally:
+        free(all_requests)
+        free(workspace)
+
+
+def choose(
+    const float[::1] logits not None,
     const int64_t[:, ::1] ranges not None,
-    const float[::1] bias,
-    const uint64_t[::1] bitmap,
-    bint deny,
-    float[::1] scores not None,
-    int64_t[::1] rows not None,
+    const int64_t[::1] eligible,
+    const int64_t[::1] first,
+    int64_t rows,
+    int64_t least,
+    double mass,
+    int64_t ordered,
 ):
-    """Rank float32 rows into ``scores`` and ``rows``; return how many are valid."""
-    cdef hiersrec_rows which = select(ranges, bias, bitmap, deny)
-    cdef int64_t count
+    """Categories by logit: (order int64, how many are taken, their ranges int64 [taken, 2], odds float32, their sum)."""
+    cdef int64_t categories = logits.shape[0], taken
+    cdef double total
+    order = np.empty(categories, np.int64)
+    chosen = np.empty((categories, 2), np.int64)
+    odds = np.empty((2, categories), np.float32)
+    cdef int64_t[::1] order_view = order
+    cdef int64_t[:, ::1] chosen_view = chosen
+    cdef float[:, ::1] odds_view = odds
     with nogil:
-        count = hiersrec_topk_f32(
-            &vectors[0, 0], &query[0], vectors.shape[1], &which, scores.shape[0], &scores[0], &rows[0])
-    return count
+        taken = hiersrec_choose(
+            &logits[0], &ranges[0, 0], NULL if eligible is None else &eligible[0], categories,
+            NULL if first is None else &first[0], 0 if first is None else first.shape[0], rows, least, mass, ordered,
+            &order_view[0], &chosen_view[0, 0], &odds_view[0, 0], &total, &odds_view[1, 0])
+    return order, taken, chosen[:taken], odds[0], total
 
 
-def topk_int8(
-    const int8_t[:, ::1] vectors not None,
-    const float[::1] scales not None,
-    const int8_t[::1] query not None,
-    float query_scale,
-    const int64_t[:, ::1] ranges not None,
-    const float[::1] bias,
-    const uint64_t[::1] bitmap,
-    bint deny,
-    float[::1] scores not None,
-    int64_t[::1] rows not None,
-):
-    """Rank int8 rows into ``scores`` and ``rows``; return how many are valid."""
-    cdef hiersrec_rows which = select(ranges, bias, bitmap, deny)
-    cdef int64_t count
-    with nogil:
-        count = hiersrec_topk_i8(
-            &vectors[0, 0], &scales[0], &query[0], query_scale, vectors.shape[1], &which,
-            scores.shape[0], &scores[0], &rows[0])
-    return count
+def dots(Table table not None, const float[::1] query not None):
+    """For tests: (query codes int16, integer dot products int64 [blocks * 16]); None where codes cannot hold the query."""
+    cdef int64_t padded = table.table.stage_ends[table.table.stage_count - 1]
+    codes = np.empty(padded, np.int16)
+    products = np.empty((table.table.n + 15) // 16 * 16, np.int64)
+    cdef int16_t[::1] code_view = codes
+    cdef int64_t[::1] product_view = products
+    cdef void *workspace = malloc(hiersrec_workspace(&table.table, 1, 1) + 64)
+    if workspace == NULL:
+        raise MemoryError
+    cdef bint held = hiersrec_dots(&table.table, &query[0], &code_view[0], &product_view[0], aligned(workspace))
+    free(workspace)
+    return (codes, products) if held else None
+
+
+def isa():
+    """Name of the instruction set in use."""
+    return hiersrec_isa().decode()
+
+
+def available_isas():
+    """Names of the instruction sets that this processor has, best first."""
+    names = []
+    while hiersrec_isa_at(len(names)) != NULL:
+        names.append(hiersrec_isa_at(len(names)).decode())
+    return tuple(names)
+
+
+def use_isa(str name not None):
+    """Use the instruction set ``name``; False if it is not there. Not while another thread ranks."""
+    return hiersrec_use_isa(name.encode())

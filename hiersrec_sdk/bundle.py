@@ -31,6 +31,7 @@ from hiersrec_sdk.errors import (
     BundleVersionError,
     OptionError,
 )
+from hiersrec_sdk.ranking.codes import Codes
 from hiersrec_sdk.tables import read_tables, sync, write_tables
 
 FORMAT: Final = "hiersrec-bundle"
@@ -99,7 +100,7 @@ def write_bundle(
         about = json.loads(json.dumps(about, allow_nan=False))  # as a reader will see it: keys are strings
         text = json.dumps({**about, "sha256": _digest(about)}, indent=2)
         (part / CONFIG).write_text(text + "\n", encoding="utf-8")
-        open_bundle(part, verify=False)
+        _open(part, hashes=False, contents=True)
         for file in (*part.iterdir(), part):
             sync(file)
         part.rename(path)
@@ -113,8 +114,8 @@ def write_bundle(
 def open_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:
     """Open the bundle ``path`` and check it.
 
-    The settings, the shapes of the tables, the ranges and offsets in them and the size of every file are
-    always checked; ``verify`` says whether the SHA-256 of every file is too, which reads all of them.
+    The settings, the shapes of the tables, the category tree and the size of every file are always checked; ``verify``
+    says whether the SHA-256 of every file and the contents of all tables are too, which reads all of them.
 
     Raises:
         BundleMissingError: there is no bundle, or one of its files is missing.
@@ -131,16 +132,20 @@ def open_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:
         raise BundleMissingError(f"{path} is a file, not a folder: a bundle is the folder that holds {CONFIG}")
     if not path.is_dir():
         raise BundleMissingError(f"{path} is no bundle: there is no such folder")
+    return _open(path, hashes=verify, contents=verify)
+
+
+def _open(path: Path, hashes: bool, contents: bool) -> Bundle:
     try:
         config = _read_config(path / CONFIG)
         for name, about in config["files"].items():
-            _check_file(path / name, about, verify)
+            _check_file(path / name, about, hashes)
         tables = read_tables(path / CATALOG)
     except BundleError:
         raise
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error}") from error
-    _Tables(path / CATALOG, tables).check(config)
+    _Tables(path / CATALOG, tables, contents).check(config)
     return Bundle(path, config, tables)
 
 
@@ -247,10 +252,11 @@ def _read_config(file: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Tables:
-    """The checks of the catalogue's tables; ``file`` for the messages."""
+    """The checks of the catalogue's tables; ``file`` for the messages; ``contents``: also what takes a whole read."""
 
     file: Path
     tables: dict[str, NDArray[Any]]
+    contents: bool
 
     def check(self, config: Mapping[str, Any]) -> None:
         items, dimension, sizes = config["items"], config["dimension"], config["categories"]
@@ -259,6 +265,7 @@ class _Tables:
             self.array("input_vectors", np.float32, items, dimension)
         if "bias" in self.tables:
             self.array("bias", np.float32, items)
+        self.codes(items, dimension)
         self.array("clicks", np.int64, items)
         self.item_ids(config["item_id_type"], items)
         self.strings("titles", items, needed=False)
@@ -278,10 +285,20 @@ class _Tables:
         self.require(have == want, f"table {name!r} is {have}, it should be {want}")
         return table
 
+    def codes(self, items: int, dimension: int) -> None:
+        for name in Codes.names(self.tables):
+            self.require(name in self.tables, f"table {name!r} is missing")
+        codes = Codes.from_tables(self.tables)
+        if codes is not None:
+            try:
+                codes.check(items, dimension)
+            except ValueError as error:
+                self.require(False, f"table 'codes': {error}")
+
     def offsets(self, name: str, count: int) -> int:
         """Check offsets of ``count`` parts; return where the last part ends."""
         offsets = self.array(name, np.int64, count + 1)
-        follows = offsets[0] == 0 and np.all(offsets[1:] >= offsets[:-1])
+        follows = offsets[0] == 0 and (not self.contents or np.all(offsets[1:] >= offsets[:-1]))
         self.require(follows, f"table {name!r} does not run up from 0")
         return int(offsets[-1])
 
@@ -303,13 +320,17 @@ class _Tables:
     def item_ids(self, id_type: str, items: int) -> None:
         self.ids("item_ids", id_type, items)
         order = self.array("item_ids.order", np.int64, items)
+        if id_type != "int64":
+            self.array("item_ids.hashes", np.uint64, items)
+        if not self.contents:
+            return
         self.within("item_ids.order", items)
         if id_type == "int64":
             ids = self.tables["item_ids"][order]
             rising = np.all(ids[1:] > ids[:-1])
             self.require(rising, "table 'item_ids.order' does not sort the ids, or an id stands twice")
         else:
-            hashes = self.array("item_ids.hashes", np.uint64, items)
+            hashes = self.tables["item_ids.hashes"]
             self.require(np.all(hashes[1:] >= hashes[:-1]), "table 'item_ids.hashes' is not sorted")
             once = np.all(np.bincount(order, minlength=items) == 1)
             self.require(once, "table 'item_ids.order' does not name every row once")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle import Bundle
 from hiersrec_sdk.errors import ItemIdNaNError, ItemIdTypeError
+from hiersrec_sdk.ranking.codes import Codes
 from hiersrec_sdk.tables import StringTable
 
 UNKNOWN: Final = -1
@@ -53,10 +54,11 @@ class Catalog:
         output_vectors: float32 [n, d], what queries are compared with.
         input_vectors: float32 [n, d], what the session encoder reads; the same table where the two are tied.
         bias: float32 [n] or None, added to the scores.
+        codes: the int8 copy of ``output_vectors``, or None.
         clicks: int64 [n], clicks of each row in training and validation part.
         ranges: for each level int64 [categories, 2], the rows ``[start, stop)`` of each category.
         parents: for each level int32 [categories], the index of the parent in the level above.
-        sizes: int64 [leaf categories], rows of each leaf category.
+        category_id_type: "int64" or "string".
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -68,7 +70,8 @@ class Catalog:
         self.clicks: NDArray[np.int64] = tables["clicks"]
         self.ranges: tuple[NDArray[np.int64], ...] = tuple(tables[f"category_ranges.{at}"] for at in levels)
         self.parents: tuple[NDArray[np.int32], ...] = tuple(tables[f"category_parents.{at}"] for at in levels)
-        self.sizes: NDArray[np.int64] = self.ranges[-1][:, 1] - self.ranges[-1][:, 0]
+        self.codes = Codes.from_tables(tables)
+        self.category_id_type: str = config["category_id_type"]
         self._ids = _id_index(tables, config["item_id_type"])
         self._category_ids = tuple(_id_table(tables, f"category_ids.{at}") for at in levels)
         self._category_names = tuple(StringTable.from_tables(tables, f"category_names.{at}") for at in levels)
@@ -112,9 +115,26 @@ class Catalog:
             stop=stop,
         )
 
+    def find_category(self, own: Any) -> list[tuple[int, int]]:
+        """(level, index) of every category with the shop's own id ``own``; a shallow branch repeats its id below."""
+        return self._category_places.get(own, []) if type(own) in (int, str) or isinstance(own, np.integer) else []
+
+    @cached_property
+    def _category_places(self) -> dict[Any, list[tuple[int, int]]]:
+        places: dict[Any, list[tuple[int, int]]] = {}
+        for level, ids in enumerate(self._category_ids):
+            for index, own in enumerate(ids.take(np.arange(len(self.ranges[level])))):
+                places.setdefault(own, []).append((level, index))
+        return places
+
     def categories_of(self, rows: NDArray[np.int64], level: int = -1) -> NDArray[np.int64]:
         """int64 [len(rows)]: index, within ``level``, of the category that each row lies in."""
         return np.searchsorted(self.ranges[level][:, 1], rows, side="right")
+
+    @property
+    def has_extra_rows(self) -> bool:
+        """Whether an item is listed in a category beside the one that its row lies in."""
+        return self._extra_rows is not None and len(self._extra_rows) > 0
 
     def extra_rows(self, leaves: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64 [m]: rows that are listed in one of ``leaves`` and lie in another; one may stand twice."""

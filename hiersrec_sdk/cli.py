@@ -208,14 +208,33 @@ def _show_config(context: click.Context) -> None:
 @click.argument("run", type=FOLDER)
 @click.option("--out", required=True, type=FOLDER, help="Bundle folder to write; it must not exist.")
 @click.option("--data", type=FOLDER, help="The run's dataset folder, where it was moved.")
+@click.option(
+    "--calibrate-with",
+    type=FOLDER,
+    metavar="RUN",
+    help="Of a --final RUN: measure budgets of candidates with this run, trained without the validation part.",
+)
 @click.option("--name", help="Name for the model card. [the run's]")
-def export(run: Path, out: Path, data: Path | None, name: str | None) -> None:
-    """Turn the training RUN into a bundle: ONNX graphs and the catalogue, checked against PyTorch."""
+def export(run: Path, out: Path, data: Path | None, calibrate_with: Path | None, name: str | None) -> None:
+    """Turn the training RUN into a bundle: ONNX graphs and the catalogue, checked against PyTorch.
+
+    Budgets of candidates are measured on the validation part, for candidates="auto" and the model card. A --final run
+    was trained on that part: --calibrate-with names the run, on the same data, that was not.
+    """
     if out.exists():
         raise OptionError(f"{out} exists already; choose another folder or remove it")
     module = _load("hiersrec_export.to_bundle", "hiersrec export")
     step = partial(click.echo, err=True)
-    module.export(run, out, data_path=data, name=name, report=click.echo, step=step)
+    module.export(
+        run,
+        out,
+        data_path=data,
+        calibrate_with=calibrate_with,
+        name=name,
+        report=click.echo,
+        step=step,
+        progress=sys.stderr.isatty(),
+    )
     click.echo(f"written to {out}")
 
 

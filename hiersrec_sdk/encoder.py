@@ -10,6 +10,7 @@ out  item_query           float32 [batch, d]          score(item) = item_query .
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -22,6 +23,8 @@ from hiersrec_sdk.errors import BundleCorruptError, MissingExtraError, OptionErr
 
 # Name here: name in onnxruntime, extra that installs it.
 _PROVIDERS: Final = {"cpu": ("CPUExecutionProvider", "cpu"), "cuda": ("CUDAExecutionProvider", "gpu")}
+
+_MOST_BUFFERS: Final = 256  # lengths that a thread keeps buffers for
 
 # What a graph has to have: type and shape by name, None for a length that differs from call to call.
 _Values = Mapping[str, tuple[str, list[int | None]]]
@@ -89,12 +92,55 @@ class OnnxEncoder:
             outputs = {**outputs, **repeats}
         _check(f"{name}: output", self._session.get_outputs(), outputs)
         self._outputs = list(outputs)
+        self._local = threading.local()
+
+    def encode_one(self, table: NDArray[np.float32], rows: NDArray[np.int64]) -> Encoded:
+        """Encode one session: ``rows`` int64 [length], at least one, of ``table`` float32 [n, d].
+
+        The vectors are gathered into buffers that the runtime reads, and it writes into others: the answer holds until
+        the next call in the same thread.
+        """
+        if self.providers != ("cpu",):  # buffers of this process are not the device's
+            return self.encode(table[rows][None], np.array([len(rows)]))
+        buffers: dict[int, _Buffers] | None = getattr(self._local, "buffers", None)
+        if buffers is None:
+            buffers = self._local.buffers = {}
+        bound = buffers.get(len(rows))
+        if bound is None:
+            if len(buffers) == _MOST_BUFFERS:
+                buffers.clear()
+            encoded = self.encode(table[rows][None], np.array([len(rows)]))
+            buffers[len(rows)] = _Buffers(self._session, table.shape[1], len(rows), encoded, self._outputs)
+            return encoded
+        table.take(rows, axis=0, out=bound.vectors, mode="clip")
+        self._session.run_with_iobinding(bound.binding)
+        return bound.encoded
 
     def encode(self, vectors: NDArray[np.float32], lengths: NDArray[np.int64]) -> Encoded:
         """Encode ``vectors`` float32 [batch, length, d] of which ``lengths`` int64 [batch], >= 1, are real."""
         values = self._session.run(self._outputs, {"session_vectors": vectors, "session_lengths": lengths})
         category_logits, (item_query, *repeats) = values[: self._levels], values[self._levels :]
         return Encoded(tuple(category_logits), repeats[0] if repeats else None, item_query)
+
+
+class _Buffers:
+    """Inputs and outputs of one session of one length, bound once: onnxruntime reads and writes NumPy's own memory."""
+
+    def __init__(self, session: Any, dimension: int, length: int, like: Encoded, names: Sequence[str]) -> None:
+        ort_value = import_module("onnxruntime").OrtValue.ortvalue_from_numpy
+        self.binding = session.io_binding()
+        vectors = np.zeros((1, length, dimension), dtype=np.float32)
+        self.vectors = vectors[0]
+        self._inputs = [ort_value(vectors), ort_value(np.array([length], dtype=np.int64))]
+        for name, value in zip(("session_vectors", "session_lengths"), self._inputs, strict=True):
+            self.binding.bind_ortvalue_input(name, value)
+        repeats = [] if like.repeat_logits is None else [np.empty_like(like.repeat_logits)]
+        outputs = [*map(np.empty_like, like.category_logits), np.empty_like(like.item_query), *repeats]
+        self._outputs = [ort_value(output) for output in outputs]
+        for name, value in zip(names, self._outputs, strict=True):
+            self.binding.bind_ortvalue_output(name, value)
+        levels = len(like.category_logits)
+        self.encoded = Encoded(tuple(outputs[:levels]), repeats[0] if repeats else None, outputs[levels])
 
 
 def _load(model: bytes | str | os.PathLike[str], name: str, providers: Sequence[str], threads: int) -> Any:

@@ -64,6 +64,14 @@ class OptionError(InputError):
     """An argument is out of its range."""
 
 
+class FilterError(InputError):
+    """A filter is not what it should be, or was made for another catalogue."""
+
+
+class UnknownCategoryError(FilterError):
+    """A filter names a category that the catalogue lacks."""
+
+
 class BundleError(HierSRecError):
     """A bundle cannot be read or written."""
 

@@ -4,128 +4,69 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple, SupportsIndex, get_args, overload
+from collections.abc import Iterable, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk import candidates as rows_of
+from hiersrec_sdk import filters, row_ranges
 from hiersrec_sdk.bundle import Bundle, open_bundle
 from hiersrec_sdk.catalog import UNKNOWN, Catalog
 from hiersrec_sdk.encoder import Encoded, OnnxEncoder
-from hiersrec_sdk.errors import InputError, KError, OptionError, SessionTypeError, UnknownItemError
-from hiersrec_sdk.ranking import Backend, get_backend
+from hiersrec_sdk.errors import (
+    FilterError,
+    InputError,
+    KError,
+    OptionError,
+    SessionTypeError,
+    UnknownItemError,
+)
+from hiersrec_sdk.filters import Filter
+from hiersrec_sdk.ranking import Backend, Found, Request, Table, get_backend
+from hiersrec_sdk.results import Result
 
-Mode = Literal["candidates", "exact"]
+Mode = Literal["candidates", "exact", "auto"]
 OnUnknown = Literal["skip", "error"]
 
 _CATEGORIES_SHOWN: Final = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One recommended item: the shop's own id, its score, and its title where the bundle has titles."""
-
-    item: int | str
-    score: float
-    title: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class CategoryHit:
-    """One predicted category.
-
-    Attributes:
-        category: the shop's own id.
-        probability: softmax over the categories of its level.
-        level: 0 is the top.
-        name: readable name, or None.
-        index: its place within the level (see :meth:`hiersrec_sdk.catalog.Catalog.category`).
-    """
-
-    category: int | str
-    probability: float
-    level: int
-    name: str | None
-    index: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Result:
-    """The answer to one session: a sequence of :class:`Hit`, best first.
-
-    ``len()``, iteration, an index (``result[0]`` is the best) and slices (tuples of hits) work as on a tuple.
-
-    Attributes:
-        items: the shop's own ids, best first: by higher score, ties by lower row of the catalogue.
-        scores: float32 [len(items)]; training clicks where ``mode`` is "popular".
-        mode: "candidates" or "exact", as asked for; "popular" where the session held no known item.
-        rows_scored: rows of the catalogue that were scored.
-        bytes_read: bytes of item vectors and biases that this took.
-        unknown: ids of the session that the catalogue lacks.
-    """
-
-    items: tuple[int | str, ...]
-    scores: NDArray[np.float32]
-    mode: Literal["candidates", "exact", "popular"]
-    rows_scored: int
-    bytes_read: int
-    unknown: int
-    _catalog: Catalog = field(repr=False)
-    _rows: NDArray[np.int64] = field(repr=False)
-    _scanned: rows_of.Ranges = field(repr=False)
-    _own: rows_of.Rows = field(repr=False)
-    _leaves: Sequence[tuple[int, float]] = field(repr=False)  # index and probability
-    _path: Sequence[tuple[int, float]] = field(repr=False)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[Hit]:
-        for item, score, row in zip(self.items, self.scores.tolist(), self._rows.tolist(), strict=True):
-            yield Hit(item, score, self._catalog.title(row))
-
-    @overload
-    def __getitem__(self, index: SupportsIndex) -> Hit: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Hit, ...]: ...
-
-    def __getitem__(self, index: SupportsIndex | slice) -> Hit | tuple[Hit, ...]:
-        if isinstance(index, slice):
-            return tuple(self[at] for at in range(len(self))[index])
-        return Hit(self.items[index], float(self.scores[index]), self._catalog.title(int(self._rows[index])))
-
-    @property
-    def categories(self) -> tuple[CategoryHit, ...]:
-        """Up to 5 leaf categories, the most probable first; none where ``mode`` is "popular"."""
-        leaf = len(self._path) - 1
-        return tuple(self._category(leaf, *hit) for hit in self._leaves)
-
-    @property
-    def category_path(self) -> tuple[CategoryHit, ...]:
-        """The most probable category of each level, the top first; empty where ``mode`` is "popular"."""
-        return tuple(self._category(level, *hit) for level, hit in enumerate(self._path))
-
-    @property
-    def ranges(self) -> NDArray[np.int64]:
-        """int64 [m, 2]: the rows ``[start, stop)`` that were scored, sorted and disjoint."""
-        return rows_of.add(self._scanned, self._own)
-
-    def _category(self, level: int, index: int, probability: float) -> CategoryHit:
-        category = self._catalog.category(level, index)
-        return CategoryHit(category.id, probability, level, category.name, index)
+# mode="auto" ranks everything where that reads at most so many bytes more than candidates: about what one core reads in
+# the time that the session encoder takes.
+_AUTO_BYTES: Final = 2 << 20
+_FEW: Final = 1_024  # rows that are excluded one by one; more are a bitmap
 
 
 class _Options(NamedTuple):
-    """The arguments of a call, checked; ``need``: rows that the candidates have to hold."""
+    """The arguments of a call, checked.
+
+    Attributes:
+        k: at most the number of items.
+        exact: whether every item ranks.
+        rows: rows that the candidates have to hold,
+        mass: and the probability.
+        unknown: what to do about an id that the catalogue lacks.
+        session_categories: whether the categories of the session's own items always are candidates.
+        filter: which items may be recommended, or None: all.
+        excluded: int64 rows that may not, rising; beside the filter.
+        exclude_seen: whether the session's own items may not.
+        max_per_category: most items of a leaf category, or None.
+        threads: threads of the ranking of one session.
+    """
 
     k: int
-    mode: Mode
-    need: int
+    exact: bool
+    rows: int
+    mass: float
     unknown: OnUnknown
+    session_categories: bool = False
+    filter: Filter | None = None
+    excluded: NDArray[np.int64] | None = None
+    exclude_seen: bool = False
+    max_per_category: int | None = None
+    threads: int = 1
 
 
 class _Session(NamedTuple):
@@ -133,6 +74,15 @@ class _Session(NamedTuple):
 
     rows: NDArray[np.int64]
     unknown: int
+
+
+class _About(NamedTuple):
+    """What a result says beside the items: see :class:`Result`."""
+
+    ranges: row_ranges.Ranges
+    own: row_ranges.Rows
+    leaves: tuple[tuple[int, float], ...]
+    path: tuple[tuple[int, float], ...]
 
 
 class Recommender:
@@ -155,11 +105,12 @@ class Recommender:
         self.providers = encoder.providers
         self.backend = backend.name
         self._encoder = encoder
-        self._topk = backend.topk
+        self._search = backend.search
+        self._choose = backend.choose
+        self._table = Table(self.catalog.output_vectors, self.catalog.bias, self.catalog.codes)
         self._max_length: int = self.config["max_length"]
-        bias = self.catalog.bias
-        self._row_bytes = self.catalog.output_vectors[0].nbytes + (0 if bias is None else bias.itemsize)
-        self._all_rows = np.array([[0, len(self.catalog)]], dtype=np.int64)
+        self._plain: dict[Any, _Options] = {}  # options of calls without filters, by their arguments
+        self._pools: dict[int, ThreadPoolExecutor] = {}  # by number of threads
 
     @classmethod
     def load(
@@ -178,7 +129,9 @@ class Recommender:
             providers: where to run the session encoder, in order of preference: "cpu", "cuda".
             backend: "c", "numba" or "numpy"; None takes the best that is there.
             threads: threads of the session encoder within one call.
-            verify: whether to check the SHA-256 of every file, which reads all of them.
+            verify: whether to check every file against its SHA-256 and the tables' contents, which reads all of
+                them. Without it a bundle of any size opens in milliseconds: sizes, shapes and the category tree are
+                checked, the tables are mapped into memory and read as they are needed.
 
         Raises:
             BundleMissingError: there is no bundle, or a file of it is missing.
@@ -206,39 +159,93 @@ class Recommender:
             f"providers {', '.join(self.providers)}, backend {self.backend}>"
         )
 
+    def filter(
+        self,
+        *,
+        allow: Iterable[int | str] | None = None,
+        exclude: Iterable[int | str] | None = None,
+        categories: Iterable[int | str] | None = None,
+        exclude_categories: Iterable[int | str] | None = None,
+    ) -> Filter:
+        """Prepare a filter that many requests, in any number of threads, may use: ``recommend(session, filter=f)``.
+
+        Args:
+            allow: only these items may be recommended; ids that the catalogue lacks do nothing.
+            exclude: these may not.
+            categories: only items of these categories, of any level, by the shop's own ids.
+            exclude_categories: no items of these.
+
+        Raises:
+            FilterError: an argument is no list of ids.
+            UnknownCategoryError: a category that the catalogue lacks.
+            ItemIdTypeError, ItemIdNaNError: an id is not of the catalogue's type, or NaN.
+        """
+        return filters.prepare(
+            self.catalog,
+            allow=allow,
+            exclude=exclude,
+            categories=categories,
+            exclude_categories=exclude_categories,
+        )
+
     def recommend(
         self,
         session: Iterable[int | str],
         k: int = 20,
         *,
         mode: Mode = "candidates",
-        candidates: float | None = None,
+        candidates: float | Literal["auto"] | None = None,
+        include_session_categories: bool = False,
+        filter: Filter | None = None,
+        allow: Iterable[int | str] | None = None,
+        exclude: Iterable[int | str] | None = None,
+        exclude_seen: bool = False,
+        categories: Iterable[int | str] | None = None,
+        exclude_categories: Iterable[int | str] | None = None,
+        max_per_category: int | None = None,
         unknown: OnUnknown = "skip",
+        threads: int = 1,
     ) -> Result:
         """Items for one session.
 
         Args:
             session: the shop's own item ids, oldest first. The last ``config["max_length"]`` known ones count.
             k: how many items; above the number of items, all of them.
-            mode: "candidates" scores the most probable categories; "exact" scores every item.
-            candidates: share of the items that are candidates, above 0 and up to 1; None: ``config["candidates"]``.
-                The category that crosses it is still taken, and more where they hold fewer than ``k`` items. The
-                session's own items always are candidates.
+            mode: "candidates" ranks the most probable categories; "exact" ranks every item, at a fraction of the cost
+                of scoring each; "auto" is exact where that is cheap, else candidates.
+            candidates: share of the items that are candidates, above 0 and up to 1; "auto": the most probable
+                categories up to the probability that ``config["budgets"]["mass"]`` says, fewer for sure sessions and
+                more for unsure ones; None: ``config["candidates"]``. The category that crosses it is still taken, and
+                more where they hold fewer than ``k`` eligible items. The session's own items always are candidates.
+            include_session_categories: whether the categories of the session's own items come first among them.
+            filter: a filter of :meth:`filter`, prepared once.
+            allow, exclude, categories, exclude_categories: as of :meth:`filter`, for this call alone; but for a short
+                ``exclude`` they take time that grows with the catalogue. What is given restricts together.
+            exclude_seen: whether the session's own items may not be recommended.
+            max_per_category: most items of one leaf category.
             unknown: an id that the catalogue lacks is left out and counted ("skip"), or an error ("error").
+            threads: threads that rank in mode "exact".
 
         Returns:
-            The items; popular ones where the session holds no known id.
+            The items: k of them, if so many may be recommended; popular ones where the session holds no known id.
 
         Raises:
             SessionTypeError: the session is a string, a dict, a set, or no sequence of ids.
             ItemIdTypeError, ItemIdNaNError: an id is not of the catalogue's type, or NaN.
             UnknownItemError: an id that the catalogue lacks, where ``unknown`` is "error".
             KError: ``k`` is no whole number of at least 1.
+            FilterError, UnknownCategoryError: see :meth:`filter`.
             OptionError: another argument is out of its range.
         """
-        options = self._options(k, mode, candidates, unknown)
+        options = self._options(
+            k, mode, candidates, unknown, include_session_categories, filter, allow, exclude, exclude_seen, categories,
+            exclude_categories, max_per_category, threads,
+        )  # fmt: skip
         known = self._known(session, options)
-        return self._answer([known], options)[0] if len(known.rows) else self._popular(known, options)
+        if not len(known.rows):
+            return self._popular(known, options)
+        encoded = self._encoder.encode_one(self.catalog.input_vectors, known.rows)
+        return self._rank([known], encoded, options)[0]
 
     def recommend_many(
         self,
@@ -246,20 +253,33 @@ class Recommender:
         k: int = 20,
         *,
         mode: Mode = "candidates",
-        candidates: float | None = None,
+        candidates: float | Literal["auto"] | None = None,
+        include_session_categories: bool = False,
+        filter: Filter | None = None,
+        allow: Iterable[int | str] | None = None,
+        exclude: Iterable[int | str] | None = None,
+        exclude_seen: bool = False,
+        categories: Iterable[int | str] | None = None,
+        exclude_categories: Iterable[int | str] | None = None,
+        max_per_category: int | None = None,
         unknown: OnUnknown = "skip",
         batch_size: int = 64,
+        threads: int = 1,
     ) -> list[Result]:
         """Items for many sessions, in their order: what :meth:`recommend` says of each.
 
-        Sessions of like length go through the encoder together, ``batch_size`` at a time. Scores may differ from
-        those of :meth:`recommend` by the rounding of a matrix product.
+        Sessions of like length go through the encoder together, ``batch_size`` at a time, and share what is read of the
+        catalogue; ``threads`` batches are worked on at once. Scores may differ from those of :meth:`recommend` by the
+        rounding of a matrix product.
 
         Raises:
-            OptionError: ``batch_size`` is no whole number of at least 1.
+            OptionError: ``batch_size`` or ``threads`` is no whole number of at least 1.
             InputError: as :meth:`recommend`; the message says which session.
         """
-        options = self._options(k, mode, candidates, unknown)
+        options = self._options(
+            k, mode, candidates, unknown, include_session_categories, filter, allow, exclude, exclude_seen, categories,
+            exclude_categories, max_per_category, threads,
+        )._replace(threads=1)  # fmt: skip
         if not _is_whole(batch_size) or batch_size < 1:
             raise OptionError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
         if isinstance(sessions, str | bytes | Mapping) or not isinstance(sessions, Iterable):
@@ -277,23 +297,123 @@ class Recommender:
         by_length = sorted(
             (at for at in range(len(known)) if at not in results), key=lambda at: len(known[at].rows)
         )
-        for start in range(0, len(by_length), batch_size):
-            batch = by_length[start : start + batch_size]
-            results.update(zip(batch, self._answer([known[at] for at in batch], options), strict=True))
+        batches = [by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size)]
+
+        def answer(batch: list[int]) -> list[Result]:
+            return self._answer([known[at] for at in batch], options)
+
+        if threads == 1 or len(batches) < 2:
+            answers = list(map(answer, batches))
+        else:
+            answers = list(self._pool(threads).map(answer, batches))
+        for batch, found in zip(batches, answers, strict=True):
+            results.update(zip(batch, found, strict=True))
         return [results[at] for at in range(len(known))]
 
-    def _options(self, k: int, mode: Mode, candidates: float | None, unknown: OnUnknown) -> _Options:
+    def _options(
+        self,
+        k: int,
+        mode: Mode,
+        candidates: Any,
+        unknown: OnUnknown,
+        session_categories: bool,
+        filter: Filter | None,
+        allow: Any,
+        exclude: Any,
+        exclude_seen: bool,
+        categories: Any,
+        exclude_categories: Any,
+        max_per_category: int | None,
+        threads: int,
+    ) -> _Options:
+        key = None
+        if filter is None and allow is None and exclude is None and categories is None and exclude_categories is None:
+            try:
+                key = (k, type(k), mode, candidates, type(candidates), unknown, session_categories, exclude_seen,
+                       max_per_category, type(max_per_category), threads, type(threads))  # fmt: skip
+                kept = self._plain.get(key)
+            except TypeError:  # an argument that has no hash is wrong
+                key = kept = None
+            if kept is not None:
+                return kept
         if not _is_whole(k) or k < 1:
             raise KError(f"k is {k!r}; it must be a whole number of at least 1")
         if mode not in get_args(Mode):
-            raise OptionError(f"mode is {mode!r}; it must be 'candidates' or 'exact'")
+            raise OptionError(f"mode is {mode!r}; it must be 'candidates', 'exact' or 'auto'")
         if unknown not in get_args(OnUnknown):
             raise OptionError(f"unknown is {unknown!r}; it must be 'skip' or 'error'")
+        if max_per_category is not None and (not _is_whole(max_per_category) or max_per_category < 1):
+            raise OptionError(f"max_per_category is {max_per_category!r}; it must be a whole number of at least 1")
+        if not _is_whole(threads) or threads < 1:
+            raise OptionError(f"threads is {threads!r}; it must be a whole number of at least 1")
+        share, mass = self._budget(candidates)
+        if filter is not None and not isinstance(filter, Filter):
+            raise FilterError(f"filter is {filter!r}; it must be what Recommender.filter() made, or None")
+        excluded = None
+        if exclude is not None:
+            excluded = np.unique(filters.rows_of(self.catalog, "exclude", exclude))
+        many = excluded is not None and len(excluded) > _FEW
+        if allow is not None or categories is not None or exclude_categories is not None or many:
+            filter = filters.prepare(
+                self.catalog,
+                filter,
+                allow=allow,
+                exclude=exclude if many else None,
+                categories=categories,
+                exclude_categories=exclude_categories,
+            )
+            excluded = None if many else excluded
+        elif filter is not None and filter._catalog is not self.catalog:
+            raise FilterError("filter was made by another recommender: rows differ, make it with this one")
+        n = len(self.catalog)
+        k = min(int(k), n)
+        rows = max(math.ceil(share * n), k)
+        exact = mode == "exact"
+        if mode == "auto":
+            allowed = 1.0 if filter is None else len(filter) / n
+            exact = allowed * self._exact_bytes <= _AUTO_BYTES + rows * self._row_bytes
+        options = _Options(
+            k, exact, rows, mass, unknown, bool(session_categories), filter, excluded, bool(exclude_seen),
+            None if max_per_category is None else int(max_per_category), int(threads),
+        )  # fmt: skip
+        if key is not None and len(self._plain) < 1_000:
+            self._plain[key] = options
+        return options
+
+    def _budget(self, candidates: Any) -> tuple[float, float]:
+        """Share of the items and probability mass that candidates have to hold."""
+        if isinstance(candidates, str) and candidates == "auto":
+            budgets = self.config.get("budgets")
+            if budgets is None:
+                raise OptionError(
+                    "candidates is 'auto', but this bundle was exported without validation sessions, so its budget was "
+                    "not measured; give a share such as 0.04"
+                )
+            return 0.0, float(budgets["mass"])
         share = self.config["candidates"] if candidates is None else candidates
         if isinstance(share, bool) or not isinstance(share, int | float | np.number) or not 0 < share <= 1:
-            raise OptionError(f"candidates is {candidates!r}; it must be a number above 0 and up to 1")
-        k = min(int(k), len(self.catalog))
-        return _Options(k, mode, max(math.ceil(share * len(self.catalog)), k), unknown)
+            raise OptionError(f"candidates is {candidates!r}; it must be a number above 0 and up to 1, or 'auto'")
+        return float(share), 0.0
+
+    @cached_property
+    def _row_bytes(self) -> int:
+        """Bytes that ranking one row reads, without pruning."""
+        codes, bias = self.catalog.codes, self.catalog.bias
+        row = self.catalog.output_vectors.strides[0] if codes is None else codes.nbytes // len(self.catalog)
+        return row + (0 if bias is None else 4)
+
+    @cached_property
+    def _exact_bytes(self) -> float:
+        """Mean bytes that mode "exact" reads, measured on 16 items as queries."""
+        n, ranges = len(self.catalog), self.catalog.ranges[-1]
+        read = 0
+        rows = np.unique(np.linspace(0, n - 1, 16).astype(np.int64))
+        for row, leaf in zip(rows, self.catalog.categories_of(rows), strict=True):
+            first = ranges[leaf : leaf + 1]
+            query = np.ascontiguousarray(self.catalog.output_vectors[row], dtype=np.float32)
+            request = Request(query, first, row_ranges.complement(first, n))
+            read += self._search(self._table, [request], min(20, n))[0].bytes_read
+        return read / len(rows)
 
     def _known(self, session: Iterable[Any], options: _Options) -> _Session:
         ids = _as_ids(session)
@@ -310,94 +430,155 @@ class Recommender:
 
     def _popular(self, session: _Session, options: _Options) -> Result:
         """The answer to a session without a known item."""
-        rows = self.catalog.popular[: options.k]
+        catalog, k = self.catalog, options.k
+        rows = catalog.popular
+        if options.filter is not None or options.excluded is not None:
+            may = np.ones(len(rows), dtype=bool) if options.filter is None else options.filter.allows(rows)
+            if options.excluded is not None:
+                may &= ~np.isin(rows, options.excluded)
+            rows = rows[may]
+        if options.max_per_category is not None:
+            rows = rows[self._within_limit(rows, options.max_per_category)]
+        rows = rows[:k]
         none = np.empty(0, dtype=np.int64)
         return Result(
-            items=tuple(self.catalog.ids(rows)),
-            scores=self.catalog.clicks[rows].astype(np.float32),
-            mode="popular",
-            rows_scored=0,
-            bytes_read=0,
-            unknown=session.unknown,
-            _catalog=self.catalog,
-            _rows=rows,
-            _scanned=rows_of.singles(none),
-            _own=none,
-            _leaves=(),
-            _path=(),
-        )
+            tuple(catalog.ids(rows)), catalog.clicks[rows].astype(np.float32), "popular", 0, 0, session.unknown,
+            catalog, rows, row_ranges.singles(none), none, (), (),
+        )  # fmt: skip
 
     def _answer(self, sessions: Sequence[_Session], options: _Options) -> list[Result]:
         """Encode sessions that hold a known item together, then rank each."""
         lengths = np.array([len(session.rows) for session in sessions], dtype=np.int64)
         table = self.catalog.input_vectors
-        if len(sessions) == 1:
-            vectors = table[sessions[0].rows][None]
+        vectors = np.zeros((len(sessions), lengths.max(), table.shape[1]), dtype=np.float32)
+        real = np.arange(vectors.shape[1]) < lengths[:, None]
+        vectors[real] = table[np.concatenate([session.rows for session in sessions])]
+        return self._rank(sessions, self._encoder.encode(vectors, lengths), options)
+
+    def _rank(self, sessions: Sequence[_Session], encoded: Encoded, options: _Options) -> list[Result]:
+        """The answers to a batch of sessions, which the encoder has read."""
+        asked = [self._request(session, encoded, at, options) for at, session in enumerate(sessions)]
+        requests = [request for request, _ in asked]
+        if options.max_per_category is not None:
+            found = [self._limited(request, options.k, options.max_per_category) for request in requests]
+        elif options.threads > 1 and options.exact:
+            found = [self._in_parts(request, options.k, options.threads) for request in requests]
         else:
-            vectors = np.zeros((len(sessions), lengths.max(), table.shape[1]), dtype=np.float32)
-            real = np.arange(vectors.shape[1]) < lengths[:, None]
-            vectors[real] = table[np.concatenate([session.rows for session in sessions])]
-        encoded = self._encoder.encode(vectors, lengths)
-        return [self._rank(encoded, index, session, options) for index, session in enumerate(sessions)]
-
-    def _rank(self, encoded: Encoded, index: int, session: _Session, options: _Options) -> Result:
-        """The answer to ``session``, which stands at ``index`` of the batch."""
-        catalog, k = self.catalog, options.k
-        logits, query = encoded.category_logits[-1][index], encoded.item_query[index]
-        own = np.unique(session.rows)
-        leaves, enough = rows_of.best_categories(logits, catalog.sizes, options.need)
-        ranges = self._all_rows if options.mode == "exact" else self._rows_in(leaves[:enough])
-        ranges = rows_of.cut(ranges, own)
-        scores, rows = self._topk(catalog.output_vectors, query, ranges, k, bias=catalog.bias)
-
-        # The session's own items are always scored, apart from the others, because repeats count for them.
-        apart = rows_of.singles(own)
-        own_scores, own_rows = self._topk(catalog.output_vectors, query, apart, len(own), bias=catalog.bias)
-        if encoded.repeat_logits is not None:
-            repeats = np.zeros(len(own), dtype=np.float32)
-            np.add.at(
-                repeats, own.searchsorted(session.rows), encoded.repeat_logits[index, : len(session.rows)]
+            found = self._search(self._table, requests, options.k)
+        mode: Literal["candidates", "exact"] = "exact" if options.exact else "candidates"
+        catalog = self.catalog
+        return [
+            Result(
+                tuple(catalog.ids(best.rows)), best.scores, mode, best.rows_scored, best.bytes_read, session.unknown,
+                catalog, best.rows, *about,
             )
-            own_scores = own_scores + repeats[own.searchsorted(own_rows)]
-        scores, rows = rows_of.best(np.concatenate([scores, own_scores]), np.concatenate([rows, own_rows]), k)
+            for session, best, (_, about) in zip(sessions, found, asked, strict=True)
+        ]  # fmt: skip
 
-        path = tuple(_most_probable(level[index]) for level in encoded.category_logits)
-        scored = rows_of.count(ranges) + len(own)
-        return Result(
-            items=tuple(catalog.ids(rows)),
-            scores=scores,
-            mode=options.mode,
-            rows_scored=scored,
-            bytes_read=scored * self._row_bytes,
-            unknown=session.unknown,
-            _catalog=catalog,
-            _rows=rows,
-            _scanned=ranges,
-            _own=own,
-            _leaves=_probabilities(logits, leaves[:_CATEGORIES_SHOWN], path[-1]),
-            _path=path,
+    def _request(self, session: _Session, encoded: Encoded, index: int, options: _Options) -> tuple[Request, _About]:
+        """What to ask of the kernel for ``session``, which stands at ``index`` of the batch."""
+        catalog = self.catalog
+        # The session's own items are scored whatever the candidates are, since repeats count for them.
+        boosts = dict.fromkeys(session.rows.tolist(), 0.0)
+        if encoded.repeat_logits is not None:
+            for row, logit in zip(session.rows.tolist(), encoded.repeat_logits[index].tolist(), strict=False):
+                boosts[row] += logit
+        own = np.array(sorted(boosts), dtype=np.int64)
+        skipped = options.excluded
+        if options.exclude_seen:
+            skipped = own if skipped is None else np.union1d(skipped, own)
+        first = None
+        if options.session_categories:  # the newest item's first
+            leaves = catalog.categories_of(session.rows)[::-1]
+            first = np.array(list(dict.fromkeys(leaves.tolist())), dtype=np.int64)
+        eligible = None if options.filter is None else options.filter._eligible
+        least = options.k if skipped is None else options.k + len(skipped)
+        if options.max_per_category is not None:
+            sizes = catalog.ranges[-1][:, 1] - catalog.ranges[-1][:, 0] if eligible is None else eligible
+            # of a category that has lost items to `skipped`, too few may be left: so many more are asked for
+            eligible = np.minimum(sizes, options.max_per_category)
+        logits = encoded.category_logits[-1][index]
+        order, taken, ranges, odds, total = self._choose(
+            logits, catalog.ranges[-1], eligible, first, options.rows, least, options.mass, _CATEGORIES_SHOWN
         )
+        if catalog.has_extra_rows:
+            extra = np.unique(catalog.extra_rows(order[:taken]))
+            extra = extra[~row_ranges.contains(row_ranges.rising(ranges), extra)]
+            ranges = np.concatenate([ranges, row_ranges.singles(extra)])
+        shown = order[:_CATEGORIES_SHOWN]
+        if first is not None:
+            shown = (-logits).argsort(kind="stable")[:_CATEGORIES_SHOWN]
+        leaves_shown = tuple(zip(shown.tolist(), (odds[shown] / total).tolist(), strict=True))
+        higher = tuple(_most_probable(level[index]) for level in encoded.category_logits[:-1])
+        request = Request(
+            query=encoded.item_query[index],
+            ranges=ranges,
+            rest=row_ranges.complement(ranges, len(catalog)) if options.exact else None,
+            bitmap=None if options.filter is None else options.filter._bitmap,
+            skipped=skipped,
+            own=own,
+            boosts=np.array([boosts[row] for row in own.tolist()], dtype=np.float32),
+        )
+        return request, _About(ranges, own, leaves_shown, (*higher, leaves_shown[0]))
 
-    def _rows_in(self, leaves: NDArray[np.int64]) -> rows_of.Ranges:
-        """The rows of leaf categories and those that are listed in them, as ranges in order."""
-        ranges = self.catalog.ranges[-1][np.sort(leaves)]
-        extra = self.catalog.extra_rows(leaves)
-        return rows_of.add(ranges, np.unique(extra)) if len(extra) else ranges
+    def _within_limit(self, rows: NDArray[np.int64], limit: int) -> NDArray[np.bool]:
+        """bool [len(rows)]: whether fewer than ``limit`` rows before it lie in the same leaf category."""
+        leaves = self.catalog.categories_of(rows)
+        order = leaves.argsort(kind="stable")
+        starts = leaves[order].searchsorted(leaves[order])
+        kept = np.empty(len(rows), dtype=bool)
+        kept[order] = np.arange(len(rows)) - starts < limit
+        return kept
+
+    def _limited(self, request: Request, k: int, limit: int) -> Found:
+        """The best ``k`` rows of which at most ``limit`` lie in one leaf category.
+
+        Those of a longer list of best rows are the same rows, as long as ``k`` are left of it.
+        """
+        n, asked = len(self.catalog), min(4 * k, len(self.catalog))
+        scored = read = 0
+        while True:
+            found = self._search(self._table, [request], asked)[0]
+            scored, read = max(scored, found.rows_scored), read + found.bytes_read
+            kept = np.flatnonzero(self._within_limit(found.rows, limit))[:k]
+            if len(kept) == k or len(found.rows) < asked or asked == n:
+                return Found(found.scores[kept], found.rows[kept], scored, read)
+            asked = min(8 * asked, n)
+
+    def _pool(self, threads: int) -> ThreadPoolExecutor:
+        pool = self._pools.get(threads)
+        return self._pools.setdefault(threads, ThreadPoolExecutor(threads)) if pool is None else pool
+
+    def _in_parts(self, request: Request, k: int, threads: int) -> Found:
+        """The same, the rest of the catalogue in parts, one for each thread."""
+        first = self._search(self._table, [request._replace(rest=None)], k)[0]
+        # What has been found takes part in every part, so that each begins with its threshold.
+        own = np.union1d(first.rows, _NO_ROWS if request.own is None else request.own)
+        boosts = np.zeros(len(own), dtype=np.float32)
+        if request.own is not None:
+            boosts[own.searchsorted(request.own)] = request.boosts
+        rest = _NO_RANGES if request.rest is None else request.rest
+        cuts = np.linspace(0, len(self.catalog), threads + 1).astype(np.int64).tolist()
+        parts = [
+            request._replace(ranges=_NO_RANGES, rest=rest.clip(start, stop), own=own, boosts=boosts)
+            for start, stop in pairwise(cuts)
+        ]
+        found = list(self._pool(threads).map(lambda part: self._search(self._table, [part], k)[0], parts))
+        rows, places = np.unique(np.concatenate([one.rows for one in found]), return_index=True)
+        scores = np.concatenate([one.scores for one in found])[places]
+        best = np.lexsort((rows, -scores))[:k]
+        scored = first.rows_scored + sum(one.rows_scored - len(own) for one in found)
+        return Found(scores[best], rows[best], scored, first.bytes_read + sum(one.bytes_read for one in found))
+
+
+_NO_ROWS: Final = np.empty(0, dtype=np.int64)
+_NO_RANGES: Final = np.empty((0, 2), dtype=np.int64)
 
 
 def _most_probable(logits: NDArray[np.float32]) -> tuple[int, float]:
     """Index of the most probable category, the first of those that tie, and its probability."""
     index = int(logits.argmax())
     return index, float(1 / np.exp(logits - logits[index]).sum())
-
-
-def _probabilities(
-    logits: NDArray[np.float32], categories: NDArray[np.int64], best: tuple[int, float]
-) -> tuple[tuple[int, float], ...]:
-    """Index and probability of ``categories``, from those of the most probable one."""
-    index, probability = best
-    odds = np.exp(logits[categories] - logits[index])
-    return tuple(zip(categories.tolist(), (odds * probability).tolist(), strict=True))
 
 
 def _is_whole(value: Any) -> bool:

@@ -1,76 +1,97 @@
 """Top-k over ranges of rows: one signature, three backends that agree bit for bit.
 
 >>> import numpy as np
->>> from hiersrec_sdk.ranking import get_backend
->>> vectors = np.eye(4, dtype=np.float32)
+>>> from hiersrec_sdk.ranking import Table, get_backend
+>>> table = Table(np.eye(4, dtype=np.float32))
 >>> query = np.array([1, 3, 2, 3], np.float32)
->>> scores, rows = get_backend("numpy").topk(vectors, query, np.array([[0, 4]]), 3)
->>> rows
+>>> get_backend("numpy").topk(table, query, np.array([[0, 4]]), 3).rows
 array([1, 3, 2])
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Protocol, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import BackendError
-from hiersrec_sdk.ranking.quantize import quantize_query, quantize_rows
-from hiersrec_sdk.ranking.scan import Kernel, checked_scan
+from hiersrec_sdk.ranking.categories import Choose, choose
+from hiersrec_sdk.ranking.codes import Codes
+from hiersrec_sdk.ranking.requests import Found, Request, Search, Table, checked_k
+from hiersrec_sdk.row_ranges import complement
 
-__all__ = ["Backend", "available_backends", "get_backend", "quantize_query", "quantize_rows"]
+__all__ = ["Backend", "Codes", "Found", "Request", "Table", "available_backends", "get_backend"]
 
 _BACKENDS = ("c", "numba", "numpy")  # in order of preference
 
 
-class Backend(Protocol):
-    """Ranks the rows of a table against one query."""
+class Backend:
+    """Ranks the rows of a table. Any number of threads may call at once.
 
-    @property
-    def name(self) -> str: ...
+    Attributes:
+        name: "c", "numba" or "numpy".
+        search: answers requests that have been checked; see :data:`hiersrec_sdk.ranking.requests.Search`.
+        choose: which categories are candidates; see :func:`hiersrec_sdk.ranking.categories.choose`.
+    """
+
+    def __init__(self, name: str, search: Search, choose: Choose = choose) -> None:
+        self.name = name
+        self.search = search
+        self.choose = choose
+
+    def __repr__(self) -> str:
+        return f"<ranking backend {self.name!r}>"
 
     def topk(
         self,
-        vectors: NDArray[np.float32] | NDArray[np.int8],
-        query: NDArray[np.float32] | NDArray[np.int8],
+        table: Table,
+        query: NDArray[np.float32],
         ranges: NDArray[np.int64],
         k: SupportsIndex,
         *,
-        scales: NDArray[np.float32] | None = None,
-        query_scale: float = 1.0,
-        bias: NDArray[np.float32] | None = None,
+        everything: bool = False,
         bitmap: NDArray[np.uint64] | None = None,
-        deny: bool = False,
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The best ``k`` rows, by higher score, then lower row.
+        skipped: NDArray[np.int64] | None = None,
+        own: NDArray[np.int64] | None = None,
+        boosts: NDArray[np.float32] | None = None,
+    ) -> Found:
+        """The best ``k`` rows for one query, by higher score, then lower row.
 
-        The score of a row is ``query · row`` (float32 in a fixed order of summation, or int8: the exact integer dot
-        product times ``query_scale * scales[row]``), plus ``bias[row]``. A row whose score is NaN never ranks;
-        infinities are ordinary. Arrays may be read-only and memory-mapped. Any number of threads may call at once.
+        The score of a row is ``query · row``, float32 in a fixed order of summation, plus ``bias[row]``, plus the boost
+        of an own row. A row whose score is NaN never ranks; infinities are ordinary. Codes in the table change what
+        is read, never what is found.
 
         Args:
-            vectors: float32 or int8 [n, d], C-contiguous.
-            query: [d], of the dtype of ``vectors``.
-            ranges: int64 [m, 2], the ``[start, stop)`` of rows to score: within the table, disjoint, in any order.
+            table: the rows.
+            query: float32 [d].
+            ranges: int64 [m, 2], the ``[start, stop)`` of rows to rank: within the table, disjoint, in any order.
             k: whole number of at least 0.
-            scales: float32 [n], needed with int8 vectors and only there.
-            query_scale: likewise for the query.
-            bias: float32 [n].
-            bitmap: uint64 [ceil(n / 64)]: row r is listed where ``bitmap[r // 64] >> (r % 64) & 1``.
-            deny: False: only listed rows rank. True: listed rows are left out.
-
-        Returns:
-            Scores float32 and rows int64, both of one length: k, or fewer where fewer rows can rank.
+            everything: after the ranges, rank all other rows too.
+            bitmap, skipped, own, boosts: see :class:`Request`.
 
         Raises:
             TypeError: an argument is no array, of the wrong dtype, or no whole number.
             ValueError: a wrong shape or layout, ranges that leave the table or overlap, a negative ``k``.
         """
-        ...
+        request = Request(query, ranges, None, bitmap, skipped, own, boosts)
+        return self.topk_many(table, [request], k, everything=everything)[0]
+
+    def topk_many(
+        self, table: Table, requests: Sequence[Request], k: SupportsIndex, *, everything: bool = False
+    ) -> list[Found]:
+        """As :meth:`topk`, of several requests at once: what lies outside of their ranges is read once for all."""
+        count = min(checked_k(k), len(table))
+        checked = [request.checked(table) for request in requests]
+        if everything:
+            checked = [request._replace(rest=complement(request.ranges, len(table))) for request in checked]
+        if count == 0:
+            none = Found(np.empty(0, np.float32), np.empty(0, np.int64), 0, 0)
+            return [none for _ in checked]
+        return self.search(table, checked, count)
 
 
 def available_backends() -> tuple[str, ...]:
@@ -100,7 +121,7 @@ def get_backend(name: str | None = None) -> Backend:
         kernel = import_module(f"{__name__}.{name}_backend")
     except ImportError as error:
         raise BackendError(f"ranking backend {name!r} cannot be loaded: {error}") from error
-    return _CheckedBackend(name, kernel.topk)
+    return Backend(name, kernel.search, getattr(kernel, "choose", choose))
 
 
 def _is_available(name: str) -> bool:
@@ -110,23 +131,3 @@ def _is_available(name: str) -> bool:
         except ImportError:
             return False
     return name != "numba" or find_spec("numba") is not None
-
-
-class _CheckedBackend:
-    """A kernel behind the checks that all of them share."""
-
-    def __init__(self, name: str, kernel: Kernel) -> None:
-        self.name = name
-        self._kernel = kernel
-
-    def __repr__(self) -> str:
-        return f"<ranking backend {self.name!r}>"
-
-    def topk(
-        self, vectors: Any, query: Any, ranges: Any, k: SupportsIndex, **options: Any
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """See :meth:`Backend.topk`."""
-        scan = checked_scan(vectors, query, ranges, k, **options)
-        if scan.k == 0:
-            return np.empty(0, np.float32), np.empty(0, np.int64)
-        return self._kernel(scan)

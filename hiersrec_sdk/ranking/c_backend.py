@@ -1,21 +1,29 @@
-"""The ranking kernel in C: see csrc/topk.h."""
+"""The ranking kernel in C (``csrc/``), through its Cython binding."""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
 
 from hiersrec_sdk import _kernel
-from hiersrec_sdk.ranking.scan import Scan
+from hiersrec_sdk.ranking.requests import Found, Request, Table
+
+choose = _kernel.choose
 
 
-def topk(scan: Scan) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Scores and rows of the best ``scan.k``, by higher score, then lower row. Runs without the GIL."""
-    scores = np.empty(scan.k, np.float32)
-    rows = np.empty(scan.k, np.int64)
-    where = (scan.ranges, scan.bias, scan.bitmap, scan.deny, scores, rows)
-    if scan.scales is None:
-        count = _kernel.topk_float32(scan.vectors, scan.query, *where)
-    else:
-        count = _kernel.topk_int8(scan.vectors, scan.scales, scan.query, float(scan.query_scale), *where)
-    return scores[:count], rows[:count]
+def search(table: Table, requests: Sequence[Request], k: int) -> list[Found]:
+    """The best ``k`` of each request. Runs without the GIL."""
+    return [Found(*found) for found in _kernel.topk(native(table), list(requests), k)]
+
+
+def native(table: Table) -> _kernel.Table:
+    """The table as the kernel knows it, made once. Two threads that make it at once make the same."""
+    if table.native is None:
+        codes = table.codes
+        arrays = (
+            (codes.codes, codes.scales, codes.tails, codes.residuals, codes.stage_ends, float(codes.largest[0]))
+            if codes is not None
+            else (None, None, None, None, None, 0.0)
+        )
+        object.__setattr__(table, "native", _kernel.Table(table.vectors, table.bias, *arrays))
+    made: _kernel.Table = table.native
+    return made

@@ -1,46 +1,60 @@
-"""The ranking kernel in Numba: for machines without the compiled extension.
+"""The ranking kernel in Numba: the plain scan of csrc/topk.c, where there is no compiled extension.
 
-The algorithm is that of csrc/topk.c. Compiled at import, for one signature a dtype; never cached on disk, because
-Numba's cache is pickle.
+It has no use for codes. Compiled when it is imported, which takes seconds, for exactly the types that come in: no call
+compiles anew. Never cached on disk, because Numba's cache is pickle.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numba
 import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from hiersrec_sdk.ranking.scan import Scan
+from hiersrec_sdk.ranking.requests import Found, Request, Table
 
-LANES = 16
-_NO_BIAS = np.empty(0, np.float32)
-_NO_BITMAP = np.empty(0, np.uint64)
+LANES: Final = 16
+
+_NO_FLOATS: Final = np.empty(0, np.float32)
+_NO_ROWS: Final = np.empty(0, np.int64)
+_NO_WORDS: Final = np.empty(0, np.uint64)
+_NO_RANGES: Final = np.empty((0, 2), np.int64)
+# Numba has no float16 on processors: rows come as bits, and this says what each pattern means.
+_HALVES: Final = np.arange(65_536, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
-@numba.njit(nogil=True)
-def _dot_float32(query: Any, row: Any, lane: Any) -> Any:
-    whole = len(query) // LANES * LANES
-    lane[:] = 0
-    for i in range(0, whole, LANES):
-        for j in range(LANES):
-            lane[j] += query[i + j] * row[i + j]
-    for j in range(len(query) - whole):
-        lane[j] += query[whole + j] * row[whole + j]
-    for half in (8, 4, 2, 1):
+@numba.njit(nogil=True, inline="always")
+def _fold(lane: Any) -> Any:
+    half = LANES // 2
+    while half:
         for j in range(half):
             lane[j] += lane[j + half]
+        half //= 2
     return lane[0]
 
 
 @numba.njit(nogil=True)
-def _dot_int8(query: Any, row: Any, lane: Any) -> Any:
-    total = np.int32(0)
+def _dot_single(query: Any, row: Any, lane: Any, _halves: Any) -> Any:
+    """In the order of csrc/topk.h; Numba does not reorder floats, nor fuse them."""
+    lane[:] = 0
+    whole = len(query) // LANES * LANES
+    for i in range(0, whole, LANES):
+        for j in range(LANES):
+            lane[j] += query[i + j] * row[i + j]
+    for i in range(whole, len(query)):
+        lane[i - whole] += query[i] * row[i]
+    return _fold(lane)
+
+
+@numba.njit(nogil=True)
+def _dot_half(query: Any, row: Any, lane: Any, halves: Any) -> Any:
+    lane[:] = 0
     for i in range(len(query)):
-        total += np.int32(query[i]) * np.int32(row[i])
-    return np.float32(total)
+        lane[i % LANES] += query[i] * halves[row[i]]
+    return _fold(lane)
 
 
 @numba.njit(nogil=True)
@@ -67,9 +81,15 @@ def _sink(scores: Any, rows: Any, count: Any, score: Any, row: Any) -> None:
 
 
 @numba.njit(nogil=True)
-def _push(scores: Any, rows: Any, count: Any, score: Any, row: Any) -> None:
-    """Add (score, row) to ``count`` entries: it rises from the end to its place."""
-    at = count
+def _offer(scores: Any, rows: Any, count: Any, score: Any, row: Any) -> Any:
+    """Keep (score, row) if it is among the best so far; the new count. A NaN compares false, so it never enters."""
+    if count == len(scores):
+        if _worse(scores[0], rows[0], score, row):
+            _sink(scores, rows, count, score, row)
+        return count
+    if score != score:
+        return count
+    at = count  # it rises from the end to its place
     while at > 0:
         parent = (at - 1) // 2
         if not _worse(score, row, scores[parent], rows[parent]):
@@ -79,6 +99,13 @@ def _push(scores: Any, rows: Any, count: Any, score: Any, row: Any) -> None:
         at = parent
     scores[at] = score
     rows[at] = row
+    return count + 1
+
+
+@numba.njit(nogil=True)
+def _holds(rows: Any, row: Any) -> Any:
+    at = np.searchsorted(rows, row)
+    return at < len(rows) and rows[at] == row
 
 
 def _compiled(element: types.Type, dot: Any) -> Any:
@@ -87,16 +114,19 @@ def _compiled(element: types.Type, dot: Any) -> Any:
     def readonly(dtype: types.Type, dimensions: int) -> types.Array:
         return types.Array(dtype, dimensions, "C", readonly=True)
 
-    floats, words = readonly(types.float32, 1), readonly(types.uint64, 1)
-    scan = types.int64(
+    floats, rows_type, ranges_type = readonly(types.float32, 1), readonly(types.int64, 1), readonly(types.int64, 2)
+    counts: Any = types.Tuple
+    scan = counts([types.int64, types.int64])(
         readonly(element, 2),
-        readonly(element, 1),
-        floats,
-        types.float32,
-        readonly(types.int64, 2),
-        floats,
-        words,
-        types.boolean,
+        floats,  # query
+        ranges_type,
+        ranges_type,
+        readonly(types.uint64, 1),  # bitmap; empty: every row may rank
+        rows_type,  # skipped
+        rows_type,  # own
+        floats,  # boosts
+        floats,  # bias; empty: none
+        floats,  # what float16 bits mean
         types.float32[::1],
         types.int64[::1],
     )
@@ -105,64 +135,82 @@ def _compiled(element: types.Type, dot: Any) -> Any:
     def topk(
         vectors: Any,
         query: Any,
-        scales: Any,  # empty: scores are the dot products
-        query_scale: Any,
         ranges: Any,
-        bias: Any,  # empty: none
-        bitmap: Any,  # empty: every row ranks
-        deny: Any,
+        rest: Any,
+        bitmap: Any,
+        skipped: Any,
+        own: Any,
+        boosts: Any,
+        bias: Any,
+        halves: Any,
         scores: Any,
         rows: Any,
     ) -> Any:
         lane = np.empty(LANES, np.float32)
-        k = len(scores)
         count = 0
-        for r in range(len(ranges)):
-            for row in range(ranges[r, 0], ranges[r, 1]):
-                if len(bitmap):
-                    listed = (bitmap[row >> 6] >> np.uint64(row & 63)) & np.uint64(1) != 0
-                    if listed == deny:
+        scored = 0
+        for part in range(3):
+            for at in range(len(own) if part == 0 else len(ranges) if part == 1 else len(rest)):
+                if part == 0:
+                    start, stop = own[at], own[at] + 1
+                elif part == 1:
+                    start, stop = ranges[at, 0], ranges[at, 1]
+                else:
+                    start, stop = rest[at, 0], rest[at, 1]
+                for row in range(start, stop):
+                    if len(bitmap) and (bitmap[row >> 6] >> np.uint64(row & 63)) & np.uint64(1) == 0:
                         continue
-                score = dot(query, vectors[row], lane)
-                if len(scales):
-                    score *= query_scale * scales[row]
-                if len(bias):
-                    score += bias[row]
-                if count < k:
-                    if score == score:  # a NaN compares false everywhere, so it never enters
-                        _push(scores, rows, count, score, row)
-                        count += 1
-                elif _worse(scores[0], rows[0], score, row):
-                    _sink(scores, rows, k, score, row)
+                    if part == 0 and _holds(skipped, row):
+                        continue
+                    if part == 0 or not _holds(own, row) or _holds(skipped, row):
+                        scored += 1  # own rows have been counted
+                    score = dot(query, vectors[row], lane, halves)
+                    if len(bias):
+                        score += bias[row]
+                    if part == 0:
+                        score += boosts[at]
+                    elif _holds(own, row) or _holds(skipped, row):
+                        continue
+                    count = _offer(scores, rows, count, score, row)
         for last in range(count - 1, 0, -1):  # the worst goes to the end, again and again
             score, row = scores[last], rows[last]
             scores[last], rows[last] = scores[0], rows[0]
             _sink(scores, rows, last, score, row)
-        return count
+        return count, scored
 
     return topk
 
 
-_KERNELS = {
-    np.dtype(np.float32): _compiled(types.float32, _dot_float32),
-    np.dtype(np.int8): _compiled(types.int8, _dot_int8),
-}
+_SINGLE: Final = _compiled(types.float32, _dot_single)
+_HALF: Final = _compiled(types.uint16, _dot_half)
 
 
-def topk(scan: Scan) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Scores and rows of the best ``scan.k``, by higher score, then lower row. Runs without the GIL."""
-    scores = np.empty(scan.k, np.float32)
-    rows = np.empty(scan.k, np.int64)
-    count = _KERNELS[scan.vectors.dtype](
-        scan.vectors,
-        scan.query,
-        _NO_BIAS if scan.scales is None else scan.scales,
-        scan.query_scale,
-        scan.ranges,
-        _NO_BIAS if scan.bias is None else scan.bias,
-        _NO_BITMAP if scan.bitmap is None else scan.bitmap,
-        scan.deny,
+def search(table: Table, requests: Sequence[Request], k: int) -> list[Found]:
+    """The best ``k`` of each request. Runs without the GIL."""
+    return [_search(table, request, k) for request in requests]
+
+
+def _search(table: Table, request: Request, k: int) -> Found:
+    half = table.vectors.dtype == np.float16
+    scores = np.empty(k, np.float32)
+    rows = np.empty(k, np.int64)
+
+    def given(array: NDArray[Any] | None, otherwise: NDArray[Any]) -> NDArray[Any]:
+        return otherwise if array is None else array
+
+    count, scored = (_HALF if half else _SINGLE)(
+        table.vectors.view(np.uint16) if half else table.vectors,
+        request.query,
+        request.ranges,
+        given(request.rest, _NO_RANGES),
+        given(request.bitmap, _NO_WORDS),
+        given(request.skipped, _NO_ROWS),
+        given(request.own, _NO_ROWS),
+        given(request.boosts, _NO_FLOATS),
+        given(table.bias, _NO_FLOATS),
+        _HALVES,
         scores,
         rows,
     )
-    return scores[:count], rows[:count]
+    read = scored * (table.vectors[0].nbytes + (0 if table.bias is None else 4))
+    return Found(scores[:count], rows[:count], scored, read)

@@ -133,7 +133,9 @@ def check(shop: Shop, result: Result, want: Answer) -> None:
     assert result.unknown == want.unknown
     assert rows_in(result) == want.scored
     assert result.rows_scored == len(want.scored)
-    assert result.bytes_read == len(want.scored) * 4 * (DIMENSION + (shop.bias is not None))
+    row_bytes = 4 * (DIMENSION + (shop.bias is not None))
+    # the C kernel reads the session's own items apart from the ranges that hold them
+    assert 0 <= result.bytes_read - len(want.scored) * row_bytes <= MAX_LENGTH * row_bytes
     assert len(result) == len(want.items)
     for hits, right in ((result.category_path, want.path), (result.categories, want.leaves)):
         assert [hit.index for hit in hits] == [index for index, _ in right]
@@ -369,7 +371,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"k": True}, errors.KError, "k is True; it must be"),
     ({"k": "5"}, errors.KError, "k is '5'; it must be"),
     ({"k": None}, errors.KError, "k is None; it must be"),
-    ({"mode": "fast"}, errors.OptionError, "mode is 'fast'; it must be 'candidates' or 'exact'"),
+    ({"mode": "fast"}, errors.OptionError, "mode is 'fast'; it must be 'candidates', 'exact' or 'auto'"),
     ({"mode": None}, errors.OptionError, "mode is None; it must be"),
     ({"candidates": 0}, errors.OptionError, "candidates is 0; it must be a number above 0 and up to 1"),
     ({"candidates": 1.01}, errors.OptionError, "candidates is 1.01; it must be"),

@@ -1,0 +1,139 @@
+/* AVX2: a block of 16 rows is two registers of sums. */
+#include "kernels.h"
+
+#ifdef HIERSREC_X86
+#include <immintrin.h>
+#include <string.h>
+
+#define TARGET __attribute__((target("avx2,fma,f16c")))
+
+TARGET INLINE float fold(__m256 low, __m256 high)
+{
+    __m256 eight = _mm256_add_ps(low, high);
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+/* The rest of a row, of fewer than 16 dimensions, added to the lanes. */
+TARGET INLINE void add_rest(__m256 *low, __m256 *high, const float *query, const float *row, int64_t rest)
+{
+    float lane[LANES];
+    _mm256_storeu_ps(lane, *low);
+    _mm256_storeu_ps(lane + 8, *high);
+    for (int64_t j = 0; j < rest; ++j)
+        lane[j] += query[j] * row[j];
+    *low = _mm256_loadu_ps(lane);
+    *high = _mm256_loadu_ps(lane + 8);
+}
+
+TARGET static void dots_f32(const float *rows, const float *query, int64_t dimension, int64_t count, float *dots)
+{
+    for (int64_t r = 0; r < count; ++r, rows += dimension) {
+        __m256 low = _mm256_setzero_ps(), high = low;
+        int64_t i = 0;
+        for (; i + LANES <= dimension; i += LANES) {
+            low = _mm256_add_ps(low, _mm256_mul_ps(_mm256_loadu_ps(query + i), _mm256_loadu_ps(rows + i)));
+            high = _mm256_add_ps(high, _mm256_mul_ps(_mm256_loadu_ps(query + i + 8), _mm256_loadu_ps(rows + i + 8)));
+        }
+        if (i < dimension)
+            add_rest(&low, &high, query + i, rows + i, dimension - i);
+        dots[r] = fold(low, high);
+    }
+}
+
+TARGET static void dots_f16(const uint16_t *rows, const float *query, int64_t dimension, int64_t count, float *dots)
+{
+    for (int64_t r = 0; r < count; ++r, rows += dimension) {
+        __m256 low = _mm256_setzero_ps(), high = low;
+        int64_t i = 0;
+        for (; i + LANES <= dimension; i += LANES) {
+            __m256 row_low = _mm256_cvtph_ps(_mm_loadu_si128((const void *)(rows + i)));
+            __m256 row_high = _mm256_cvtph_ps(_mm_loadu_si128((const void *)(rows + i + 8)));
+            low = _mm256_add_ps(low, _mm256_mul_ps(_mm256_loadu_ps(query + i), row_low));
+            high = _mm256_add_ps(high, _mm256_mul_ps(_mm256_loadu_ps(query + i + 8), row_high));
+        }
+        if (i < dimension) {
+            float row[LANES];
+            for (int64_t j = 0; j < dimension - i; ++j)
+                row[j] = _cvtsh_ss(rows[i + j]);
+            add_rest(&low, &high, query + i, row, dimension - i);
+        }
+        dots[r] = fold(low, high);
+    }
+}
+
+TARGET INLINE __m256i spread(const int16_t *two)
+{
+    int32_t bits;
+    memcpy(&bits, two, sizeof bits);
+    return _mm256_set1_epi32(bits);
+}
+
+/* Stored codes are unsigned bytes; their even and odd ones, widened to 16 bits by a mask and a shift, are multiplied
+   with the query's 16-bit codes and summed in pairs: no product can overflow. */
+TARGET INLINE __m256i multiply(__m256i sum, __m256i rows, __m256i q_even, __m256i q_odd)
+{
+    __m256i even = _mm256_and_si256(rows, _mm256_set1_epi16(0xff)), odd = _mm256_srli_epi16(rows, 8);
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(even, q_even));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(odd, q_odd));
+}
+
+/* Bit j: row + j may still rank. */
+TARGET INLINE unsigned passing(const stage *s, __m256 threshold, __m256i dots, int64_t row)
+{
+    __m256 upper = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_set1_ps(s->step), _mm256_set1_ps(s->slack));
+    upper = _mm256_fmadd_ps(upper, _mm256_loadu_ps(s->scales + row), _mm256_set1_ps(s->tiny));
+    if (s->tails)
+        upper = _mm256_fmadd_ps(_mm256_set1_ps(s->reach), _mm256_loadu_ps(s->tails + row), upper);
+    if (s->bias)
+        upper = _mm256_add_ps(upper, _mm256_loadu_ps(s->bias + row));
+    return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(upper, threshold, _CMP_NLT_UQ));
+}
+
+TARGET INLINE void add_stage(const stage *s, bool first, const bool prune, float threshold, block_list *list)
+{
+    const __m256 least = _mm256_set1_ps(threshold);
+    int64_t kept = 0, count = list->count;
+    for (int64_t i = 0; i < count; ++i) {
+        if (list->fetch)
+            prefetch_ahead(s, list->blocks, i, count, 0, s->groups);
+        const uint8_t *codes = codes_of(s, list->blocks[i]);
+        __m256i low = _mm256_set1_epi32(s->correction), high = low;
+        if (!first) {
+            low = _mm256_add_epi32(low, _mm256_load_si256((const void *)(list->dots + LANES * i)));
+            high = _mm256_add_epi32(high, _mm256_load_si256((const void *)(list->dots + LANES * i + 8)));
+        }
+        for (int64_t g = 0; g < s->groups; ++g, codes += GROUP_BYTES) {
+            __m256i q_even = spread(s->query[g].even), q_odd = spread(s->query[g].odd);
+            low = multiply(low, _mm256_loadu_si256((const void *)codes), q_even, q_odd);
+            high = multiply(high, _mm256_loadu_si256((const void *)(codes + 32)), q_even, q_odd);
+        }
+        if (prune) {
+            int64_t row = (int64_t)list->blocks[i] * LANES;
+            unsigned lanes = passing(s, least, low, row) | passing(s, least, high, row + 8) << 8;
+            lanes &= list->lanes[i];
+            if (!lanes)
+                continue;
+            list->blocks[kept] = list->blocks[i];
+            list->lanes[kept] = (uint16_t)lanes;
+        }
+        _mm256_store_si256((void *)(list->dots + LANES * kept), low);
+        _mm256_store_si256((void *)(list->dots + LANES * kept + 8), high);
+        ++kept;
+    }
+    list->count = kept;
+}
+
+TARGET static void add(const stage *s, bool first, block_list *list)
+{
+    add_stage(s, first, false, 0, list);
+}
+
+TARGET static void add_and_prune(const stage *s, bool first, float threshold, block_list *list)
+{
+    add_stage(s, first, true, threshold, list);
+}
+
+const kernels hiersrec_avx2 = {"avx2", dots_f32, dots_f16, add, add_and_prune};
+#endif

@@ -1,0 +1,78 @@
+"""Which categories are candidates, in NumPy: the definition that ``csrc/categories.c`` is held to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Choice(NamedTuple):
+    """Categories by higher logit, then lower index.
+
+    Attributes:
+        order: int64 [categories]: the taken ones, then others, best first; unspecified beyond ``ordered``.
+        taken: how many are taken.
+        ranges: int64 [taken, 2], their rows, in this order.
+        odds: float32 [categories], exp(logit - the largest), in the order of the logits.
+        total: sum of the odds.
+    """
+
+    order: NDArray[np.int64]
+    taken: int
+    ranges: NDArray[np.int64]
+    odds: NDArray[np.float32]
+    total: float
+
+
+Choose: TypeAlias = Callable[
+    [
+        NDArray[np.float32],
+        NDArray[np.int64],
+        NDArray[np.int64] | None,
+        NDArray[np.int64] | None,
+        int,
+        int,
+        float,
+        int,
+    ],
+    tuple[NDArray[np.int64], int, NDArray[np.int64], NDArray[np.float32], float],
+]
+"""See :func:`choose`, whose arguments and values it has."""
+
+
+def choose(
+    logits: NDArray[np.float32],
+    ranges: NDArray[np.int64],
+    eligible: NDArray[np.int64] | None,
+    first: NDArray[np.int64] | None,
+    rows: int,
+    least: int,
+    mass: float,
+    ordered: int,
+) -> Choice:
+    """Take categories, the most probable first, until they are enough; the one that reaches it is taken.
+
+    Args:
+        logits: float32 [categories], none of them NaN.
+        ranges: int64 [categories, 2], the rows of each.
+        eligible: int64 [categories], eligible rows of each; None: all of them.
+        first: distinct categories that are taken before all others, in this order; or None.
+        rows: they are enough once they hold so many rows,
+        least: so many eligible ones,
+        mass: and so much of the softmax of the logits; 0 asks for none, from 1 on all are taken.
+        ordered: so many are put in order, even if fewer are taken.
+    """
+    order = (-logits).argsort(kind="stable")
+    if first is not None:
+        order = np.concatenate([first, order[~np.isin(order, first)]])
+    odds = np.exp(logits - logits.max())
+    total = float(odds.sum(dtype=np.float64))
+    sizes = ranges[:, 1] - ranges[:, 0]
+    enough = sizes[order].cumsum() >= rows
+    enough &= (sizes if eligible is None else eligible)[order].cumsum() >= least
+    enough &= (odds[order].cumsum(dtype=np.float64) >= mass * total) & (mass < 1)
+    taken = int(enough.argmax()) + 1 if enough.any() else len(order)
+    return Choice(order, taken, ranges[order[:taken]], odds, total)
