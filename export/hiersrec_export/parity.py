@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from hiersrec_export.rotation import rotate
 from hiersrec_sdk.encoder import OnnxEncoder
 from hiersrec_sdk.errors import ExportError
 from hiersrec_training.dataset import Sessions
@@ -28,13 +29,16 @@ class Parity:
 
 
 @torch.no_grad()
-def check_item_parity(model: HierSRec, graph: bytes, meta: Metadata, seed: int = 0) -> float:
+def check_item_parity(
+    model: HierSRec, graph: bytes, meta: Metadata, axes: NDArray[np.float32] | None = None, seed: int = 0
+) -> float:
     """Compare PyTorch with onnxruntime on the metadata of 1, 7 and 64 random items, and on an item without any.
 
     Args:
         model: the trained model, in evaluation mode.
         graph: bytes of ``item_encoder.onnx``.
         meta: of all items of the data set.
+        axes: float32 [d, d], which the graph's vectors are rotated to; None: as trained.
 
     Returns:
         The worst relative difference.
@@ -51,6 +55,7 @@ def check_item_parity(model: HierSRec, graph: bytes, meta: Metadata, seed: int =
     worst = 0.0
     for sample in samples:
         wanted = F.normalize(model.items.from_metadata(sample), dim=1).numpy()
+        wanted = wanted if axes is None else rotate(wanted, axes)
         (given,) = session.run(["item_vectors"], {name: getattr(sample, name).numpy() for name in names})
         worst = max(worst, _relative(wanted, given))
     if not worst <= TOLERANCE:
@@ -63,9 +68,16 @@ def check_item_parity(model: HierSRec, graph: bytes, meta: Metadata, seed: int =
 
 @torch.no_grad()
 def check_parity(
-    model: HierSRec, graph: bytes, vectors: NDArray[np.float32], real: Sessions, seed: int = 0
+    model: HierSRec,
+    graph: bytes,
+    vectors: NDArray[np.float32],
+    real: Sessions,
+    axes: NDArray[np.float32] | None = None,
+    seed: int = 0,
 ) -> Parity:
     """Compare PyTorch with the runtime's own encoder on random and on real sessions.
+
+    PyTorch reads vectors as trained, and its query is rotated here; the graph reads the same vectors rotated.
 
     Every length from 1 to the maximum and every batch size from 1 to 64 is met with random unit vectors, and again
     with real sessions where there are any, cut or padded to that length.
@@ -73,8 +85,9 @@ def check_parity(
     Args:
         model: the trained model, in evaluation mode.
         graph: bytes of ``model.onnx``.
-        vectors: float32 [items, d], in the order of the data set's items.
+        vectors: float32 [items, d] as trained, in the order of the data set's items.
         real: sessions of item indices.
+        axes: float32 [d, d], which the graph's vectors and queries are rotated to; None: as trained.
 
     Raises:
         ExportError: a difference above 1e-4, relative; names the output, the length and the batch.
@@ -91,8 +104,10 @@ def check_parity(
         if len(real):
             inputs.append(_real(random, batch, length, vectors, real))
         for x, lengths in inputs:
-            wanted = serving(torch.from_numpy(x), torch.from_numpy(lengths))
-            found = encoder.encode(x, lengths)
+            *wanted, query = serving(torch.from_numpy(x), torch.from_numpy(lengths))
+            rotated = x if axes is None else rotate(x.reshape(-1, x.shape[2]), axes).reshape(x.shape)
+            wanted.append(query if axes is None else torch.from_numpy(rotate(query.numpy(), axes)))
+            found = encoder.encode(rotated, lengths)
             assert found.repeat_logits is not None
             levels = (found.category_logits[-1], *found.category_logits[:-1])
             given = (*levels, found.repeat_logits, found.item_query)

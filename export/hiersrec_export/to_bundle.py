@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,17 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from hiersrec_export.budgets import calibrate, cases_of
+from hiersrec_export.card import card, summary
 from hiersrec_export.parity import Parity, check_item_parity, check_parity
+from hiersrec_export.picture import budget_picture
+from hiersrec_export.rotation import principal_axes, rotate
 from hiersrec_export.to_onnx import IR_VERSION, OPSET, item_graph, session_graph
 from hiersrec_sdk.bundle import write_bundle
 from hiersrec_sdk.catalog import id_tables, item_id_tables
+from hiersrec_sdk.encoder import OnnxEncoder
 from hiersrec_sdk.errors import ExportError
+from hiersrec_sdk.ranking import Codes
 from hiersrec_sdk.tables import StringTable
 from hiersrec_training.dataset import Dataset
 from hiersrec_training.model import HierSRec, Metadata
@@ -24,6 +31,7 @@ from hiersrec_training.run import RunInfo, load_model
 
 CANDIDATES = 0.04  # the paper's share of the catalogue
 LEAST_CANDIDATES = 1000  # of a small catalogue more are ranked: fewer would save less than the encoder takes
+_NOT_THE_MODEL = ("seed", "epochs", "patience", "checkpoint_steps")  # a final run has its own
 
 
 def export(
@@ -31,9 +39,11 @@ def export(
     out: Path,
     *,
     data_path: Path | None = None,
+    calibrate_with: Path | None = None,
     name: str | None = None,
     report: Callable[[str], None] = print,
     step: Callable[[str], None] = lambda name: None,
+    progress: bool = False,
 ) -> Parity:
     """Write the bundle ``out`` of the finished run ``run_path``, all or nothing.
 
@@ -41,14 +51,18 @@ def export(
         run_path: what ``train`` wrote.
         out: folder to write; it must not exist.
         data_path: the data set, where it no longer lies at the path that the run noted.
+        calibrate_with: for a final run: the run of the same data set, trained without the validation part, that the
+            budgets are measured with.
         name: name for the model card; the run's by default.
         report: takes lines for a person to read.
         step: takes what is begun next, as it takes some seconds.
+        progress: whether to show bars.
 
     Raises:
         RunError: not a finished run.
         DataError: the data set is missing.
-        ExportError: the data set is not the run's, or PyTorch and onnxruntime differ.
+        ExportError: the data set is not the run's, ``calibrate_with`` does not go with the run, or PyTorch and
+            onnxruntime differ.
         BundleError: ``out`` exists or cannot be written.
     """
     model, info = load_model(Path(run_path))
@@ -58,24 +72,99 @@ def export(
     data = Dataset.load(data_path)
     if data.fingerprint != info.data["fingerprint"]:
         raise ExportError(f"{data_path} is not the data set that {run_path} was trained on")
+    measured = Path(calibrate_with or run_path)
+    other = None if calibrate_with is None else _calibration_run(measured, Path(run_path), info, data, report)
     step("tracing the model…")
-    vectors = item_vectors(model, info, data)
-    files = {"model.onnx": session_graph(model), "item_encoder.onnx": item_graph(model)}
+    traced = _Traced.of(model, info, data)
+    files = {"model.onnx": traced.graph, "item_encoder.onnx": item_graph(model, traced.axes)}
     report(", ".join(f"{name} {len(content):,} bytes" for name, content in files.items()))
     step("checking parity of PyTorch and onnxruntime…")
     meta = Metadata.of(data, info.shape, info.config)
-    item_parity = check_item_parity(model, files["item_encoder.onnx"], meta)
+    item_parity = check_item_parity(model, files["item_encoder.onnx"], meta, traced.axes)
     real = data.valid if len(data.valid) else data.train
-    parity = check_parity(model, files["model.onnx"], vectors, real)
+    parity = check_parity(model, traced.graph, traced.vectors, real, traced.axes)
     report(
         f"PyTorch and onnxruntime agree on {parity.sessions:,} sessions, lengths 1 to {model.config.max_length}, "
         f"batches 1 to 64: worst relative difference {max(parity.worst.values()):.1e}; on items {item_parity:.1e}"
     )
     config = _config(info, data, parity)
-    files["README.md"] = _card(name or Path(run_path).name, info, config).encode()
+    if data.valid.cases:
+        if other is not None:
+            step(f"tracing the model of {measured}…")
+        source = traced if other is None else _Traced.of(*other, data)
+        step("measuring budgets of candidates…")
+        budgets = {
+            "part": "validation",
+            "trained_on": info.final and other is None,
+            "run": measured.resolve().name,
+            **source.budgets(data, config["candidates"], progress),
+        }
+        config["budgets"] = budgets
+        report(summary(budgets, data.items))
+        files["budgets.png"] = budget_picture(budgets, data.items)
+    files["README.md"] = card(name or Path(run_path).name, info, config).encode()
     step(f"writing {out}…")
-    write_bundle(Path(out), config, catalog_tables(data, vectors), files)
+    write_bundle(Path(out), config, catalog_tables(data, traced.rotated), files)
     return parity
+
+
+@dataclass(frozen=True)
+class _Traced:
+    """A model ready to serve: ``vectors`` float32 [items, d] as trained, ``rotated`` in the principal ``axes`` [d, d]
+    of the bundle; ``graph``: bytes of ``model.onnx``, which stands between the rotated ones."""
+
+    model: HierSRec
+    vectors: NDArray[np.float32]
+    axes: NDArray[np.float32]
+    rotated: NDArray[np.float32]
+    graph: bytes
+
+    @classmethod
+    def of(cls, model: HierSRec, info: RunInfo, data: Dataset) -> _Traced:
+        vectors = item_vectors(model, info, data)
+        axes = principal_axes(vectors)
+        return cls(model, vectors, axes, rotate(vectors, axes), session_graph(model, axes))
+
+    def budgets(self, data: Dataset, default: float, progress: bool) -> dict[str, Any]:
+        """The curve on the validation part of ``data``; ``default`` is the bundle's share of candidates."""
+        encoder = OnnxEncoder(
+            self.graph,
+            dimension=self.model.config.dimension,
+            categories=self.model.shape.categories,
+            threads=len(os.sched_getaffinity(0)),
+        )
+        cases = cases_of(data.valid, data.items)
+        return calibrate(encoder, self.rotated, data, cases, self.model.config.max_length, default, progress)
+
+
+def _calibration_run(
+    measured: Path, run_path: Path, info: RunInfo, data: Dataset, report: Callable[[str], None]
+) -> tuple[HierSRec, RunInfo]:
+    """The run ``measured``, which the budgets of the run ``run_path`` are to be measured with.
+
+    Raises:
+        RunError: it is not finished.
+        ExportError: it does not go with the run.
+    """
+    if not info.final:
+        raise ExportError(
+            f"{run_path} was trained without its validation part, so that its own budgets are measured: leave out "
+            "--calibrate-with"
+        )
+    if not data.valid.cases:
+        raise ExportError(f"the data set of {run_path} has no validation part: leave out --calibrate-with")
+    model, other = load_model(measured)
+    if other.data["fingerprint"] != data.fingerprint:
+        raise ExportError(f"{measured} was trained on another data set than {run_path}: its budgets are not those")
+    if other.final:
+        raise ExportError(
+            f"{measured} was trained on its validation part too (--final): --calibrate-with takes a run that was not"
+        )
+    settings, others = info.config.as_dict(), other.config.as_dict()
+    unlike = [name for name in settings if settings[name] != others[name] and name not in _NOT_THE_MODEL]
+    if unlike:
+        report(f"note: {measured} was trained with other settings than {run_path}: {', '.join(unlike)}")
+    return model, other
 
 
 @torch.no_grad()
@@ -99,8 +188,10 @@ def catalog_tables(data: Dataset, vectors: NDArray[np.float32]) -> dict[str, NDA
     row = np.empty_like(order)
     row[order] = np.arange(len(order))  # item to row
     ids = data.item_ids.gather(order).to_list()
+    by_row = np.ascontiguousarray(vectors[order], dtype=np.float32)
     tables: dict[str, NDArray[Any]] = {
-        "output_vectors": np.ascontiguousarray(vectors[order], dtype=np.float32),
+        "output_vectors": by_row,
+        **Codes.of(by_row).tables(),
         "clicks": data.clicks[order],
         **item_id_tables(ids),
     }
@@ -154,50 +245,3 @@ def _config(info: RunInfo, data: Dataset, parity: Parity) -> dict[str, Any]:
             "parity": parity.worst,
         },
     }
-
-
-def _card(name: str, info: RunInfo, config: dict[str, Any]) -> str:
-    counts = info.data["counts"]
-    lines = [
-        f"# {name}",
-        "",
-        "A next-item recommender for sessions: HierSRec (arXiv 2309.06533), exported by HierSRec SDK.",
-        "",
-        "```python",
-        "from hiersrec_sdk import Recommender",
-        "",
-        'recommender = Recommender.load("path/of/this/folder")',
-        "result = recommender.recommend([...], k=20)  # ids of the items clicked so far, the newest last",
-        "```",
-        "",
-        "## Data",
-        "",
-        f"From {', '.join(config['data']['logs']) or 'logs that were not noted'}: {counts['items']:,} items in "
-        f"{' > '.join(f'{size:,}' for size in config['categories'])} categories; "
-        f"{counts['train_sessions']:,} training, {counts['valid_sessions']:,} validation and "
-        f"{counts['test_sessions']:,} test sessions "
-        f"({counts['train_cases']:,}, {counts['valid_cases']:,} and {counts['test_cases']:,} cases).",
-        f"Trained on the {config['metrics']['trained_on']}, {info.best_epoch} epochs, {info.seconds:,.0f} seconds "
-        f"on {info.device}. The bundle holds no session: of the clicks only each item's count is kept.",
-        "",
-        "## Metrics",
-        "",
-    ]
-    if not info.final:
-        lines += ["On the validation part, every item ranked, ties counted against the model:", ""]
-        lines += ["| metric | value |", "|---|---|"]
-        lines += [f"| {metric} | {value:.4f} |" for metric, value in info.metrics.items()]
-    else:
-        lines += ["The validation part was trained on; `hiersrec evaluate` measures on the test part."]
-    lines += [
-        "",
-        f"PyTorch and onnxruntime agree within {max(config['metrics']['parity'].values()):.1e} (relative).",
-        "",
-        "## Settings",
-        "",
-        "```json",
-        json.dumps(config["model"], indent=2),
-        "```",
-        "",
-    ]
-    return "\n".join(lines)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import warnings
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
 
+from hiersrec_export.rotation import RotatedItems, RotatedSession
 from hiersrec_training.model import HierSRec, ItemGraph, ServingGraph
 
 # Opset 20 is the first with Gelu as one operator, and LayerNormalization (17) is one too: fewer, faster nodes. IR
@@ -18,9 +21,13 @@ OPSET = 20
 IR_VERSION = 10
 
 
-def session_graph(model: HierSRec) -> bytes:
-    """``model.onnx``: session vectors and lengths in, category logits, repeat logits and item query out."""
-    graph = ServingGraph(model.session).eval()
+def session_graph(model: HierSRec, axes: NDArray[np.float32] | None = None) -> bytes:
+    """``model.onnx``: session vectors and lengths in, category logits, repeat logits and item query out.
+
+    ``axes`` float32 [d, d]: the session vectors stand in them, and the query is given in them. None: as trained.
+    """
+    serving = ServingGraph(model.session).eval()
+    graph = serving if axes is None else RotatedSession(serving, axes).eval()
     batch = Dim("batch")
     length = Dim("length", max=model.config.max_length)
     return _export(
@@ -31,9 +38,10 @@ def session_graph(model: HierSRec) -> bytes:
     )
 
 
-def item_graph(model: HierSRec) -> bytes:
-    """``item_encoder.onnx``: category path and metadata of items in, their vectors out."""
-    graph = ItemGraph(model.items).eval()
+def item_graph(model: HierSRec, axes: NDArray[np.float32] | None = None) -> bytes:
+    """``item_encoder.onnx``: category path and metadata of items in, their vectors out, in ``axes`` as above."""
+    bare = ItemGraph(model.items).eval()
+    graph = bare if axes is None else RotatedItems(bare, axes).eval()
     widths = {"category_path": len(model.shape.categories), "tokens": 5, "number_bins": len(model.shape.numbers)}
     items = Dim("items")
     shapes = {name: {0: items} for name in graph.input_names}
@@ -75,7 +83,7 @@ def _export(
 
 def _as_arguments(shapes: list[dict[int, Dim]], graph: nn.Module) -> tuple[object, ...]:
     """In the form of the signature of ``forward``: a starred argument takes a tuple."""
-    if isinstance(graph, ItemGraph) and len(shapes) > 1:
+    if isinstance(graph, ItemGraph | RotatedItems) and len(shapes) > 1:
         return (shapes[0], tuple(shapes[1:]))
     return tuple(shapes)
 

@@ -11,9 +11,11 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from hiersrec_export import to_bundle
 from hiersrec_export.parity import check_item_parity, check_parity
+from hiersrec_export.rotation import principal_axes, rotate
 from hiersrec_export.to_bundle import catalog_tables, export, item_vectors
 from hiersrec_export.to_onnx import IR_VERSION, OPSET, item_graph, session_graph
 from hiersrec_sdk import Recommender
@@ -94,10 +96,10 @@ def test_a_wrong_item_encoder_is_caught(loaded: tuple[HierSRec, RunInfo, Dataset
 def test_a_failed_parity_check_leaves_no_bundle(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(model: HierSRec) -> bytes:
+    def wrong(model: HierSRec, axes: NDArray[np.float32]) -> bytes:
         with torch.no_grad():
             model.session.item_head.bias.add_(0.01)
-            graph = session_graph(model)
+            graph = session_graph(model, axes)
             model.session.item_head.bias.sub_(0.01)
         return graph
 
@@ -115,7 +117,7 @@ def test_rows_follow_the_tree_and_ids_find_their_vectors(
     vectors = item_vectors(model, info, data)
     rows = catalog.rows(data.item_ids.to_list())
     assert sorted(rows.tolist()) == list(range(data.items))
-    np.testing.assert_array_equal(catalog.output_vectors[rows], vectors)
+    np.testing.assert_array_equal(catalog.output_vectors[rows], rotate(vectors, principal_axes(vectors)))
     np.testing.assert_array_equal(catalog.clicks[rows], data.clicks)
     assert np.array_equal(catalog.categories_of(rows), data.category)
     assert np.array_equal(catalog.categories_of(rows, 0), data.category // 4)
@@ -138,12 +140,13 @@ def test_the_item_encoder_gives_the_vectors_of_unseen_items(
 ) -> None:
     model, info, data = loaded
     meta = Metadata.of(data, info.shape, info.config)
+    axes = principal_axes(item_vectors(model, info, data))
     encoder = onnxruntime.InferenceSession(tiny_bundle / "item_encoder.onnx")
     names = ItemGraph(model.items).input_names
     inputs = {name: getattr(meta, name).numpy() for name in names}
     (found,) = encoder.run(["item_vectors"], inputs)
     with torch.no_grad():
-        wanted = F.normalize(model.items.from_metadata(meta), dim=1).numpy()
+        wanted = F.normalize(model.items.from_metadata(meta), dim=1).numpy() @ axes
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     one = {name: value[:1, :1] if name == "tokens" else value[:1] for name, value in inputs.items()}
     assert encoder.run(None, one)[0].shape == (1, 16)
@@ -173,14 +176,15 @@ def test_an_item_that_nobody_clicked_is_placed_by_its_metadata(
 def test_each_step_is_said_before_it_begins(tiny_run: Path, tmp_path: Path) -> None:
     said: list[str] = []
     export(tiny_run, tmp_path / "bundle", report=quiet, step=said.append)
-    assert [line.split()[0] for line in said] == ["tracing", "checking", "writing"]
+    assert [line.split()[0] for line in said] == ["tracing", "checking", "measuring", "writing"]
 
 
 def test_the_model_card_and_the_config_say_what_was_trained(tiny_bundle: Path, tiny_config: Config) -> None:
     config = open_bundle(tiny_bundle).config
     assert config["model"]["dimension"] == tiny_config.dimension
     assert config["metrics"]["validation"]["mrr@20"] > 0
-    assert set(config["files"]) == {"model.onnx", "item_encoder.onnx", "catalog.safetensors", "README.md"}
+    graphs = {"model.onnx", "item_encoder.onnx"}
+    assert set(config["files"]) == {*graphs, "catalog.safetensors", "README.md", "budgets.png"}
     card = (tiny_bundle / "README.md").read_text()
     assert f"{config['metrics']['validation']['mrr@20']:.4f}" in card
     assert "48 items" in card
