@@ -4,59 +4,131 @@
 #include "heap.h"
 
 #include <math.h>
+#include <string.h>
+
+/* exp(x) for x <= 0, within a few units in the last place: in a form that compilers turn into vector code. */
+INLINE float exponential(float x)
+{
+    x = x > -87 ? x : -87; /* below, 0 for all that a sum can tell */
+    float whole = (float)(int32_t)(x * 1.44269504f - 0.5f); /* x / ln 2, rounded */
+    float r = x - whole * 0.693359375f + whole * 2.12194440e-4f; /* ln 2 in two parts: |r| <= ln 2 / 2 */
+    float p = 1.9875691500e-4f; /* Cephes' polynomial */
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1;
+    uint32_t bits = (uint32_t)((int32_t)whole + 127) << 23; /* 2 to the power of `whole` */
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return p * power;
+}
+
+/* In several lanes: one would wait for its last result at every step. */
+static float largest_of(const float *values, int64_t count)
+{
+    float lane[LANES];
+    for (int j = 0; j < LANES; ++j)
+        lane[j] = values[0];
+    for (int64_t i = 0; i + LANES <= count; i += LANES)
+        for (int j = 0; j < LANES; ++j)
+            lane[j] = values[i + j] > lane[j] ? values[i + j] : lane[j];
+    for (int64_t i = count / LANES * LANES; i < count; ++i)
+        lane[0] = values[i] > lane[0] ? values[i] : lane[0];
+    for (int j = 1; j < LANES; ++j)
+        lane[0] = lane[j] > lane[0] ? lane[j] : lane[0];
+    return lane[0];
+}
+
+static double sum_of(const float *values, int64_t count)
+{
+    double lane[LANES] = {0};
+    for (int64_t i = 0; i + LANES <= count; i += LANES)
+        for (int j = 0; j < LANES; ++j)
+            lane[j] += values[i + j];
+    for (int64_t i = count / LANES * LANES; i < count; ++i)
+        lane[0] += values[i];
+    for (int j = 1; j < LANES; ++j)
+        lane[0] += lane[j];
+    return lane[0];
+}
+
+/* What categories hold together. */
+typedef struct {
+    int64_t rows, eligible;
+    double odds;
+} holding;
+
+INLINE void add_to(holding *held, int64_t category, const int64_t *ranges, const int64_t *eligible_in, const float *odds)
+{
+    int64_t rows = ranges[2 * category + 1] - ranges[2 * category];
+    held->rows += rows;
+    held->eligible += eligible_in ? eligible_in[category] : rows;
+    held->odds += odds[category];
+}
 
 int64_t hiersrec_choose(const float *logits, const int64_t *ranges, const int64_t *eligible_in, int64_t categories,
                         const int64_t *first, int64_t first_count, int64_t rows, int64_t eligible, double mass,
-                        int64_t ordered, int64_t *order, int64_t *chosen, float *odds, double *total, float *workspace)
+                        int64_t ordered, int64_t *order, int64_t *chosen, float *odds, double *total,
+                        float *heap_scores, int64_t *heap_rows)
 {
-    float largest = logits[0];
-    for (int64_t c = 1; c < categories; ++c)
-        largest = logits[c] > largest ? logits[c] : largest;
-    double sum = 0;
-    for (int64_t c = 0; c < categories; ++c) {
-        odds[c] = expf(logits[c] - largest);
-        sum += odds[c];
-    }
+    float largest = largest_of(logits, categories);
+    for (int64_t c = 0; c < categories; ++c)
+        odds[c] = exponential(logits[c] - largest);
+    double sum = sum_of(odds, categories);
     *total = sum;
 
-    /* The root of a heap is its worst entry; turned round, by sign, it is the best category. Those that come first have
-       the highest scores there are. The heap lies at the front of `order`, which fills up from the end. */
-    heap left = {workspace, order, categories};
-    for (int64_t c = 0; c < categories; ++c) {
-        left.scores[c] = -logits[c];
-        left.rows[c] = -c;
+    /* As a rule few categories are enough, so those near the top alone enter the heap; more, if they hold too little. */
+    heap best = {heap_scores, heap_rows, 0};
+    for (float depth = 3; best.count < categories; depth *= 2) {
+        float least = depth < 100 ? largest - depth : -INFINITY;
+        best.count = 0;
+        for (int64_t c = 0; c < categories; ++c) {
+            heap_rows[best.count] = c;
+            best.count += logits[c] >= least;
+        }
+        holding held = {0, 0, 0};
+        for (int64_t i = 0; i < best.count; ++i)
+            add_to(&held, heap_rows[i], ranges, eligible_in, odds);
+        /* of the mass some more, as it is summed in another order below */
+        if (best.count >= ordered + first_count && held.rows >= rows && held.eligible >= eligible && mass < 1 &&
+            held.odds >= (mass + 1e-9) * sum)
+            break;
     }
-    for (int64_t i = 0; i < first_count; ++i)
-        left.scores[first[i]] = -INFINITY;
-    /* equal scores go by rows: the earlier of those that come first has to have the larger one */
-    for (int64_t i = 0; i < first_count; ++i)
-        left.rows[first[i]] = first_count - i;
-    make_heap(&left);
+    /* The root of a heap is its worst entry; turned round, by sign, it is the best category. */
+    for (int64_t i = 0; i < best.count; ++i) {
+        heap_scores[i] = -logits[heap_rows[i]];
+        heap_rows[i] = -heap_rows[i];
+    }
+    make_heap(&best);
 
-    int64_t taken = 0, held = 0, held_eligible = 0;
-    double probability = 0;
+    int64_t listed = 0, taken = 0;
+    holding held = {0, 0, 0};
     bool enough = false;
-    for (int64_t at = 0; at < categories && (!enough || at < ordered); ++at) {
-        int64_t category = left.rows[0] > 0 ? first[first_count - left.rows[0]] : -left.rows[0];
-        int64_t last = --left.count;
-        if (last)
-            sink(&left, 0, last, left.scores[last], left.rows[last]);
-        left.rows[last] = category; /* free now; the order is turned round below */
+    while (listed < categories && (!enough || listed < ordered)) {
+        int64_t category;
+        if (listed < first_count) {
+            category = first[listed];
+        } else {
+            bool known = false;
+            category = -heap_rows[0];
+            if (--best.count)
+                sink(&best, 0, best.count, heap_scores[best.count], heap_rows[best.count]);
+            for (int64_t i = 0; i < first_count; ++i)
+                known |= first[i] == category;
+            if (known)
+                continue;
+        }
+        order[listed++] = category;
         if (enough)
             continue;
-        const int64_t *range = ranges + 2 * category;
-        chosen[2 * taken] = range[0];
-        chosen[2 * taken + 1] = range[1];
+        chosen[2 * taken] = ranges[2 * category];
+        chosen[2 * taken + 1] = ranges[2 * category + 1];
         ++taken;
-        held += range[1] - range[0];
-        held_eligible += eligible_in ? eligible_in[category] : range[1] - range[0];
-        probability += odds[category];
-        enough = held >= rows && held_eligible >= eligible && mass < 1 && probability >= mass * sum;
-    }
-    for (int64_t low = 0, high = categories - 1; low < high; ++low, --high) {
-        int64_t category = order[low];
-        order[low] = order[high];
-        order[high] = category;
+        add_to(&held, category, ranges, eligible_in, odds);
+        enough = listed >= first_count && held.rows >= rows && held.eligible >= eligible && mass < 1 &&
+                 held.odds >= mass * sum;
     }
     return taken;
 }

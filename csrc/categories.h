@@ -18,22 +18,23 @@ extern "C" {
  *   ranges           [in]  [categories, 2] the rows [start, stop) of each
  *   eligible_in      [in]  [categories] eligible rows of each, or NULL: all rows
  *   categories       [in]  >= 1
- *   first            [in]  [first_count] distinct categories that are taken before all others, in this order
+ *   first            [in]  [first_count] distinct categories that are taken in any case, before all others, in this order
  *   rows, eligible   [in]
- *   mass             [in]  of the softmax of the logits, exp in float32, summed in float64; 0 asks for none, and from 1 on
+ *   mass             [in]  of the softmax of the logits, in float32, summed in float64; 0 asks for none, and from 1 on
  *                    all categories are taken
  *   ordered          [in]  so many categories are put in order, even if fewer are taken
  *   order            [out] [categories] the taken ones, then the others that were ordered, best first; beyond unspecified
  *   chosen           [out] [categories, 2] ranges of those taken, in this order
  *   odds             [out] [categories] exp(logit - the largest)
  *   total            [out] sum of the odds
- *   workspace        [categories] float32
+ *   heap_scores, heap_rows  [categories] workspace
  *
  * Returns how many are taken.
  */
 int64_t hiersrec_choose(const float *logits, const int64_t *ranges, const int64_t *eligible_in, int64_t categories,
                         const int64_t *first, int64_t first_count, int64_t rows, int64_t eligible, double mass,
-                        int64_t ordered, int64_t *order, int64_t *chosen, float *odds, double *total, float *workspace);
+                        int64_t ordered, int64_t *order, int64_t *chosen, float *odds, double *total,
+                        float *heap_scores, int64_t *heap_rows);
 
 #ifdef __cplusplus
 }

@@ -35,7 +35,7 @@
 
 enum {
     TILE = 64,         /* blocks at a time: their sums stay in the first-level cache */
-    FIRST_TILE = 4,    /* so few while there is no threshold yet: all of their rows are kept */
+    FIRST_TILE = 4,    /* so few at first, then twice as many each time: the threshold is still rising fast */
     SHARED_ROWS = 512, /* rows at a time that several requests share: their first stage stays in the first-level cache */
     PENDING = 512,
     LARGEST_CODE = 127 * 128,
@@ -62,9 +62,9 @@ typedef struct {
     int64_t unpruned;    /* tiles still to be scanned without pruning */
     int64_t next;        /* the first range of the rest that has not been scanned to its end */
     bool fetch;          /* no other request has just read the same codes */
-    uint32_t *blocks;    /* [TILE] */
-    uint16_t *lanes;     /* [TILE] */
-    int32_t *dots, *fine_dots; /* [TILE, 16] */
+    block_list tile;     /* blocks that have been gathered, */
+    int64_t tile_size;   /* at most so many, up to TILE */
+    int32_t *fine_dots;  /* [TILE, 16] */
 } search;
 
 /* How many of `rows`, which rise, lie before `row`. */
@@ -142,7 +142,7 @@ static bool encode(search *s)
     if (!(largest >= 1e-30 && length * (double)t->largest <= 1e37 && length <= 1e30))
         return false;
 
-    double step = largest / LARGEST_CODE;
+    double step = largest / LARGEST_CODE, steps = LARGEST_CODE / largest;
     double slack = ((double)d / 16 + 24) * 0x1p-24 * length * 128 * sqrt((double)d);
     /* squares in the dimensions so far: of the query, and of what its codes, or the coarse ones alone, leave out */
     double head = 0, left_out = 0, coarse_left_out = 0;
@@ -151,7 +151,7 @@ static bool encode(search *s)
         int32_t coarse_sum = 0, fine_sum = 0;
         for (; i < end; ++i) {
             double value = i < d ? query[i] : 0;
-            int32_t code = (int32_t)lrint(value / step);
+            int32_t code = (int32_t)lrint(value * steps);
             set_code(s, i, code);
             int32_t coarse = s->coarse_groups[i / 4].codes[i % 4];
             coarse_sum += coarse;
@@ -257,7 +257,7 @@ static void keep(search *s, float upper, float lower, int64_t row)
         if (2 * kept > s->pending_capacity)
             settle(s);
     }
-    s->pending.scores[s->pending.count] = upper;
+    s->pending.scores[s->pending.count] = upper == upper ? upper : INFINITY; /* a NaN, of a bias, has no order */
     s->pending.rows[s->pending.count++] = row;
     raise_threshold(s, lower);
 }
@@ -323,64 +323,75 @@ INLINE int bits_of(uint16_t lanes)
     return bits;
 }
 
-/* The blocks from `block` on, at most `count`, that hold rows of [start, stop) that are allowed. */
-static block_list blocks_of(search *s, int64_t block, int64_t count, int64_t start, int64_t stop)
-{
-    block_list list = {s->blocks, s->lanes, s->dots, count, s->fetch};
-    for (int64_t i = 0; i < count; ++i) {
-        list.blocks[i] = (uint32_t)(block + i);
-        list.lanes[i] = 0xffff;
-    }
-    if (block * LANES < start)
-        list.lanes[0] &= (uint16_t)(0xffffu << (start - block * LANES));
-    if ((block + count) * LANES > stop)
-        list.lanes[count - 1] &= (uint16_t)(0xffffu >> ((block + count) * LANES - stop));
-    if (s->request->bitmap) {
-        int64_t kept = 0;
-        for (int64_t i = 0; i < count; ++i) {
-            uint16_t lanes = list.lanes[i] & (uint16_t)(s->request->bitmap[(block + i) / 4] >> (block + i) % 4 * LANES);
-            list.blocks[kept] = (uint32_t)(block + i);
-            list.lanes[kept] = lanes;
-            s->request->rows_scored += bits_of(lanes);
-            kept += lanes != 0;
-        }
-        list.count = kept;
-    } else {
-        int64_t from = block * LANES < start ? start : block * LANES;
-        s->request->rows_scored += ((block + count) * LANES > stop ? stop : (block + count) * LANES) - from;
-    }
-    return list;
-}
-
-/* Rows [start, stop) by their codes. */
-static void scan_codes(search *s, int64_t start, int64_t stop)
+/* Run the stages over the blocks that have been gathered. */
+static void scan_tile(search *s)
 {
     const hiersrec_table *t = s->table;
-    int64_t last = (stop + LANES - 1) / LANES;
-    for (int64_t block = start / LANES, count; block < last; block += count) {
-        bool known = s->threshold > -INFINITY;
-        int64_t most = known ? TILE : FIRST_TILE;
-        count = last - block < most ? last - block : most;
-        block_list list = blocks_of(s, block, count, start, stop);
-        bool pruned = known && s->unpruned == 0;
-        int64_t read = 0, tables = list.count; /* groups; blocks whose scales, tails and biases were read */
-        for (int64_t at = 0; at < t->stage_count && list.count; ++at) {
-            const stage *p = &s->coarse[at];
-            int64_t before = list.count;
-            read += list.count * p->groups;
-            if (pruned || at + 1 == t->stage_count)
-                s->isa->add_and_prune(p, at == 0, s->threshold, &list);
-            else
-                s->isa->add(p, at == 0, &list);
-            /* Where most blocks go on to the next stage, asking costs more than it saves: no more of it for a while. */
-            if (at == 0 && pruned && before >= TILE / 2 && 4 * list.count > 3 * before)
-                s->unpruned = PROBE + 1;
-        }
-        if (known && s->unpruned)
-            --s->unpruned;
-        s->request->bytes_read += 64 * read + tables * LANES * 4 * (1 + pruned + (t->bias != NULL));
-        keep_blocks(s, &list);
+    block_list list = s->tile;
+    list.fetch = s->fetch;
+    s->tile.count = 0;
+    bool known = s->threshold > -INFINITY, pruned = known && s->unpruned == 0;
+    if (known && s->tile_size < TILE)
+        s->tile_size *= 2;
+    int64_t read = 0, tables = list.count; /* groups; blocks whose scales, tails and biases were read */
+    for (int64_t at = 0; at < t->stage_count && list.count; ++at) {
+        const stage *p = &s->coarse[at];
+        int64_t before = list.count;
+        read += list.count * p->groups;
+        if (pruned || at + 1 == t->stage_count)
+            s->isa->add_and_prune(p, at == 0, s->threshold, &list);
+        else
+            s->isa->add(p, at == 0, &list);
+        /* Where most blocks go on to the next stage, asking costs more than it saves: no more of it for a while. */
+        if (at == 0 && pruned && before >= TILE / 2 && 4 * list.count > 3 * before)
+            s->unpruned = PROBE + 1;
     }
+    if (known && s->unpruned)
+        --s->unpruned;
+    s->request->bytes_read += GROUP_BYTES * read + tables * LANES * 4 * (1 + pruned + (t->bias != NULL));
+    keep_blocks(s, &list);
+}
+
+/* Gather the blocks that hold rows [start, stop); several ranges may share a tile. */
+static void gather(search *s, int64_t start, int64_t stop)
+{
+    const hiersrec_request *r = s->request;
+    block_list *tile = &s->tile;
+    for (int64_t block = start / LANES, first; (first = block * LANES) < stop;) {
+        int64_t room = s->tile_size - tile->count, whole = (stop - first) / LANES;
+        if (!r->bitmap && first >= start && whole) { /* whole blocks, as many as there is room for */
+            whole = whole < room ? whole : room;
+            for (int64_t i = 0; i < whole; ++i) {
+                tile->blocks[tile->count + i] = (uint32_t)(block + i);
+                tile->lanes[tile->count + i] = 0xffff;
+            }
+            tile->count += whole;
+            block += whole;
+            s->request->rows_scored += whole * LANES;
+        } else {
+            unsigned lanes = 0xffff;
+            if (first < start)
+                lanes &= 0xffffu << (start - first);
+            if (first + LANES > stop)
+                lanes &= 0xffffu >> (first + LANES - stop);
+            if (r->bitmap)
+                lanes &= (unsigned)(r->bitmap[block / 4] >> block % 4 * LANES);
+            lanes &= 0xffff;
+            tile->blocks[tile->count] = (uint32_t)block++;
+            tile->lanes[tile->count] = (uint16_t)lanes;
+            tile->count += lanes != 0;
+            s->request->rows_scored += bits_of((uint16_t)lanes);
+        }
+        if (tile->count == s->tile_size)
+            scan_tile(s);
+    }
+}
+
+/* Scan what has been gathered: before another request gathers, or what is pending is settled. */
+static void finish(search *s)
+{
+    if (s->tile.count)
+        scan_tile(s);
 }
 
 /* Whether an own row ranks. */
@@ -397,7 +408,7 @@ static void scan(search *s, int64_t start, int64_t stop)
     for (int64_t i = before(r->own, r->own_count, start); i < r->own_count && r->own[i] < stop; ++i)
         r->rows_scored -= ranks(r, r->own[i]); /* has been counted */
     if (s->coded)
-        scan_codes(s, start, stop);
+        gather(s, start, stop);
     else
         scan_vectors(s, start, stop);
 }
@@ -453,7 +464,8 @@ static int64_t lay_out(const hiersrec_table *table, int64_t count, int64_t k, ch
     int32_t *dots = take(buffer, &used, TILE * LANES * (int64_t)sizeof *dots);
     int32_t *fine_dots = take(buffer, &used, TILE * LANES * (int64_t)sizeof *fine_dots);
     for (int64_t i = 0; i < count; ++i) {
-        search s = {.table = table, .k = k, .pending_capacity = pending, .blocks = blocks, .lanes = lanes, .dots = dots};
+        search s = {.table = table, .k = k, .pending_capacity = pending, .tile_size = FIRST_TILE};
+        s.tile = (block_list){blocks, lanes, dots, 0, true};
         s.fine_dots = fine_dots;
         s.coarse_groups = take(buffer, &used, groups * (int64_t)sizeof *s.coarse_groups);
         s.fine_groups = take(buffer, &used, groups * (int64_t)sizeof *s.fine_groups);
@@ -489,6 +501,7 @@ void hiersrec_topk(const hiersrec_table *table, hiersrec_request *requests, int6
         scan_own(s);
         for (int64_t at = 0; at < r->range_count; ++at)
             scan(s, r->ranges[2 * at], r->ranges[2 * at + 1]);
+        finish(s);
         if (r->rest_count && s->coded)
             settle(s); /* the best threshold that can be had before the rest is read */
         any_rest |= r->rest_count > 0;
@@ -498,6 +511,7 @@ void hiersrec_topk(const hiersrec_table *table, hiersrec_request *requests, int6
         for (int64_t i = 0; i < count; ++i) {
             searches[i].fetch = i == 0;
             scan_rest(&searches[i], start, table->n - start < shared ? table->n : start + shared);
+            finish(&searches[i]);
         }
     }
     for (int64_t i = 0; i < count; ++i) {
@@ -519,15 +533,16 @@ bool hiersrec_dots(const hiersrec_table *table, const float *query, int16_t *que
         return false;
     for (int64_t i = 0; i < table->stage_ends[table->stage_count - 1]; ++i)
         query_codes[i] = (int16_t)(128 * s->coarse_groups[i / 4].codes[i % 4] + s->fine_groups[i / 4].codes[i % 4]);
-    for (int64_t block = 0, count, blocks = (table->n + LANES - 1) / LANES; block < blocks; block += count) {
-        count = blocks - block < TILE ? blocks - block : TILE;
-        block_list list = blocks_of(s, block, count, 0, table->n), fine = list;
+    for (int64_t block = 0; block * LANES < table->n; ++block) {
+        block_list list = s->tile, fine = s->tile;
+        list.blocks[0] = (uint32_t)block;
+        list.count = fine.count = 1;
         fine.dots = s->fine_dots;
         for (int64_t at = 0; at < table->stage_count; ++at) {
             s->isa->add(&s->coarse[at], at == 0, &list);
             s->isa->add(&s->fine[at], at == 0, &fine);
         }
-        for (int64_t i = 0; i < count * LANES; ++i)
+        for (int64_t i = 0; i < LANES; ++i)
             dots[block * LANES + i] = 128 * (int64_t)list.dots[i] + fine.dots[i];
     }
     return true;

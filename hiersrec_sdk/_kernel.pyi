@@ -19,6 +19,12 @@ class Table:
 def topk(
     table: Table, requests: list[Any], k: int
 ) -> list[tuple[NDArray[np.float32], NDArray[np.int64], int, int]]: ...
+def find(
+    ids: NDArray[np.int64], order: NDArray[np.int64], wanted: NDArray[np.int64]
+) -> NDArray[np.int64]: ...
+def own_items(
+    session: NDArray[np.int64], logits: NDArray[np.float32] | None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
 def choose(
     logits: NDArray[np.float32],
     ranges: NDArray[np.int64],
@@ -28,7 +34,7 @@ def choose(
     least: int,
     mass: float,
     ordered: int,
-) -> tuple[NDArray[np.int64], int, NDArray[np.int64], NDArray[np.float32], float]: ...
+) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[tuple[int, float], ...]]: ...
 def dots(
     table: Table, query: NDArray[np.float32]
 ) -> tuple[NDArray[np.int16], NDArray[np.int64]] | None: ...

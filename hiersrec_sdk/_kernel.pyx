@@ -57,7 +57,8 @@ cdef extern from "categories.h" nogil:
     int64_t hiersrec_choose(
         const float *logits, const int64_t *ranges, const int64_t *eligible_in, int64_t categories,
         const int64_t *first, int64_t first_count, int64_t rows, int64_t eligible, double mass,
-        int64_t ordered, int64_t *order, int64_t *chosen, float *odds, double *total, float *workspace)
+        int64_t ordered, int64_t *order, int64_t *chosen, float *odds, double *total,
+        float *heap_scores, int64_t *heap_rows)
 
 
 cdef class Table:
@@ -176,6 +177,50 @@ def topk(Table table not None, list requests not None, int64_t k):
         free(workspace)
 
 
+def find(const int64_t[::1] ids not None, const int64_t[::1] order not None, const int64_t[::1] wanted not None):
+    """Where each of ``wanted`` int64 [m] stands in ``ids`` [n], which ``order`` [n] sorts: int64 [m], -1 for nowhere."""
+    rows = np.empty(wanted.shape[0], np.int64)
+    cdef int64_t[::1] found = rows
+    cdef int64_t at, low, half, count
+    for at in range(wanted.shape[0]):
+        low = 0
+        count = ids.shape[0]
+        while count > 0:
+            half = count // 2
+            if ids[order[low + half]] < wanted[at]:
+                low += half + 1
+                count -= half + 1
+            else:
+                count = half
+        found[at] = order[low] if low < ids.shape[0] and ids[order[low]] == wanted[at] else -1
+    return rows
+
+
+def own_items(const int64_t[::1] session not None, const float[::1] logits):
+    """Distinct rows of a session, rising, int64, and the sums of their logits [at least len(session)] or zeros, float32."""
+    cdef int64_t at, place, to, count = 0
+    rows = np.empty(session.shape[0], np.int64)
+    sums = np.empty(session.shape[0], np.float32)
+    cdef int64_t[::1] row_view = rows
+    cdef float[::1] sum_view = sums
+    cdef float logit
+    for at in range(session.shape[0]):
+        logit = 0 if logits is None else logits[at]
+        place = count
+        while place > 0 and row_view[place - 1] > session[at]:
+            place -= 1
+        if place > 0 and row_view[place - 1] == session[at]:
+            sum_view[place - 1] += logit
+            continue
+        for to in range(count, place, -1):
+            row_view[to] = row_view[to - 1]
+            sum_view[to] = sum_view[to - 1]
+        row_view[place] = session[at]
+        sum_view[place] = logit
+        count += 1
+    return rows[:count], sums[:count]
+
+
 def choose(
     const float[::1] logits not None,
     const int64_t[:, ::1] ranges not None,
@@ -186,21 +231,24 @@ def choose(
     double mass,
     int64_t ordered,
 ):
-    """Categories by logit: (order int64, how many are taken, their ranges int64 [taken, 2], odds float32, their sum)."""
-    cdef int64_t categories = logits.shape[0], taken
+    """Categories by logit: see ``hiersrec_sdk.ranking.categories.Choice``, whose fields this returns."""
+    cdef int64_t categories = logits.shape[0], taken, at
     cdef double total
-    order = np.empty(categories, np.int64)
+    order = np.empty((2, categories), np.int64)
     chosen = np.empty((categories, 2), np.int64)
     odds = np.empty((2, categories), np.float32)
-    cdef int64_t[::1] order_view = order
+    cdef int64_t[:, ::1] order_view = order
     cdef int64_t[:, ::1] chosen_view = chosen
     cdef float[:, ::1] odds_view = odds
     with nogil:
         taken = hiersrec_choose(
             &logits[0], &ranges[0, 0], NULL if eligible is None else &eligible[0], categories,
             NULL if first is None else &first[0], 0 if first is None else first.shape[0], rows, least, mass, ordered,
-            &order_view[0], &chosen_view[0, 0], &odds_view[0, 0], &total, &odds_view[1, 0])
-    return order, taken, chosen[:taken], odds[0], total
+            &order_view[0, 0], &chosen_view[0, 0], &odds_view[0, 0], &total, &odds_view[1, 0], &order_view[1, 0])
+    best = []
+    for at in range(min(ordered, categories)):
+        best.append((order_view[0, at], odds_view[0, order_view[0, at]] / total))
+    return order[0, :taken], chosen[:taken], tuple(best)
 
 
 def dots(Table table not None, const float[::1] query not None):

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle import Bundle
 from hiersrec_sdk.errors import ItemIdNaNError, ItemIdTypeError
+from hiersrec_sdk.lookup import NOWHERE, find
 from hiersrec_sdk.ranking.codes import Codes
 from hiersrec_sdk.tables import StringTable
 
-UNKNOWN: Final = -1
+UNKNOWN: Final = NOWHERE
 _INT64 = np.iinfo(np.int64)
 
 
@@ -191,9 +192,7 @@ class _IntIndex(_IntTable):
 
     def find(self, ids: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
         wanted, beyond = _as_int64(ids)
-        places = self.ids.searchsorted(wanted, sorter=self.order)
-        rows = self.order.take(places, mode="clip")
-        rows[self.ids[rows] != wanted] = UNKNOWN
+        rows: NDArray[np.int64] = find(self.ids, self.order, wanted)
         if beyond is not None:
             rows[beyond] = UNKNOWN
         return rows

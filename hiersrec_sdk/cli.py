@@ -21,6 +21,21 @@ from hiersrec_sdk.errors import HierSRecError, ItemIdTypeError, MissingExtraErro
 
 FOLDER = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path)
+MODES = ["candidates", "exact", "auto"]
+MODE_HELP = "candidates: the predicted categories; exact: every item; auto: exact where that is cheap."
+BUDGET_HELP = "Share of the catalogue that is ranked, or auto: by the probability of the categories. [the bundle's share]"
+
+
+class _Budget(click.ParamType):
+    """A share of the catalogue, or "auto"."""
+
+    name = "SHARE|auto"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        return value if value == "auto" else click.FLOAT.convert(value, parameter, context)
+
+
+BUDGET = _Budget()
 
 
 class _Group(click.Group):
@@ -241,8 +256,11 @@ def export(run: Path, out: Path, data: Path | None, calibrate_with: Path | None,
 @main.command()
 @click.argument("paths", nargs=-1, required=True, type=FOLDER, metavar="BUNDLE DATA")
 @click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True, help="Which part.")
-@click.option("--mode", type=click.Choice(["candidates", "exact"]), default="candidates", show_default=True)
-@click.option("--candidates", type=float, help="Share of the catalogue that is ranked. [the bundle's]")
+@click.option("--mode", type=click.Choice(MODES), default="candidates", show_default=True, help=MODE_HELP)
+@click.option("--candidates", type=BUDGET, help=BUDGET_HELP)
+@click.option(
+    "--include-session-categories", is_flag=True, help="The categories of the session's own items are candidates too."
+)
 @click.option(
     "--baseline",
     type=click.Choice(["popular", "markov", "sknn"]),
@@ -255,7 +273,8 @@ def evaluate(
     paths: tuple[Path, ...],
     split: str,
     mode: str,
-    candidates: float | None,
+    candidates: Any,
+    include_session_categories: bool,
     baseline: str | None,
     as_json: bool,
     threads: int,
@@ -278,7 +297,15 @@ def evaluate(
         if recommender.config["data"].get("fingerprint") != data.fingerprint:
             click.echo("Note: the bundle was not trained on this dataset folder", err=True)
         module = _load("hiersrec_training.evaluate", "hiersrec evaluate")
-        metrics = module.evaluate(recommender, data, split, mode=mode, candidates=candidates, progress=shown)
+        metrics = module.evaluate(
+            recommender,
+            data,
+            split,
+            mode=mode,
+            candidates=candidates,
+            include_session_categories=include_session_categories,
+            progress=shown,
+        )
     metrics["split"] = split
     click.echo(json.dumps(metrics) if as_json else _table(metrics))
 
@@ -287,9 +314,9 @@ def evaluate(
 @click.argument("bundle", type=FOLDER)
 @click.argument("data", type=FOLDER)
 @click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True, help="Which part.")
-@click.option("--candidates", type=float, help="Share of the catalogue that is ranked. [the bundle's]")
+@click.option("--candidates", type=BUDGET, help=BUDGET_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-def compare(bundle: Path, data: Path, split: str, candidates: float | None, as_json: bool) -> None:
+def compare(bundle: Path, data: Path, split: str, candidates: Any, as_json: bool) -> None:
     """Measure BUNDLE beside simple baselines on the dataset folder DATA, all under the protocol of evaluate."""
     evaluation = _load("hiersrec_training.evaluate", "hiersrec compare")
     baselines = _load("hiersrec_training.baselines", "hiersrec compare")
@@ -353,9 +380,10 @@ def inspect(bundle: Path, as_json: bool) -> None:
         ("bundle", f"{bundle}, schema {config['schema_version']}, by {config['created_by']}"),
         ("items", f"{config['items']:,}, ids {config['item_id_type']}"),
         ("categories", " > ".join(f"{size:,} ({level})" for level, size in levels)),
-        ("vectors", f"{config['dimension']} wide, float32"),
+        ("vectors", f"{config['dimension']} wide, float32{_codes(recommender)}"),
         ("sessions", f"the newest {config['max_length']} clicks count"),
         ("candidates", f"{100 * config['candidates']:.3g} % of the catalogue by default"),
+        ("candidates=auto", _budget(config.get("budgets"))),
         ("logs", ", ".join(config["data"].get("logs", [])) or "not noted"),
         ("trained on", str(config["metrics"].get("trained_on", "not noted"))),
     ]
@@ -369,8 +397,35 @@ def inspect(bundle: Path, as_json: bool) -> None:
     for name, about in config["files"].items():
         rows.append((name, f"{about['bytes']:,} bytes, SHA-256 {about['sha256'][:16]}…, verified"))
     rows.append(("ranking", f"{recommender.backend} (of {', '.join(available_backends())})"))
+    rows.append(("instructions", _instructions()))
     rows.append(("providers", ", ".join(recommender.providers)))
     click.echo("\n".join(f"{name:<22}{value}" for name, value in rows))
+
+
+def _budget(budgets: dict[str, Any] | None) -> str:
+    if budgets is None:
+        return "not measured: there was no validation part"
+    seen = ", which was trained on" if budgets["trained_on"] else ""
+    return (
+        f"probability mass {budgets['mass']:.4g}, for {100 * budgets['kept']:.4g} % of the exact figures "
+        f"on {budgets['cases']:,} cases of the {budgets['part']} part{seen}"
+    )
+
+
+def _codes(recommender: Recommender) -> str:
+    codes = recommender.catalog.codes
+    if codes is None:
+        return ""
+    return f", and int8 codes in stages up to dimensions {', '.join(map(str, codes.stage_ends.tolist()))}"
+
+
+def _instructions() -> str:
+    """The kernel's instruction set, which HIERSREC_ISA can force."""
+    try:
+        kernel = importlib.import_module("hiersrec_sdk._kernel")
+    except ImportError:
+        return "none: there is no compiled kernel here"
+    return f"{kernel.isa()} (of {', '.join(kernel.available_isas())})"
 
 
 # an id may begin with a minus sign
@@ -378,12 +433,12 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @click.argument("bundle", type=FOLDER)
 @click.argument("session", nargs=-1, metavar="[ITEM]...")
 @click.option("-k", type=int, default=10, show_default=True, help="How many items.")
-@click.option("--mode", type=click.Choice(["candidates", "exact"]), default="candidates", show_default=True)
-@click.option("--candidates", type=float, help="Share of the catalogue that is ranked. [the bundle's]")
+@click.option("--mode", type=click.Choice(MODES), default="candidates", show_default=True, help=MODE_HELP)
+@click.option("--candidates", type=BUDGET, help=BUDGET_HELP)
 @click.option("--unknown", type=click.Choice(["skip", "error"]), default="skip", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def recommend(
-    bundle: Path, session: tuple[str, ...], k: int, mode: Any, candidates: float | None, unknown: Any, as_json: bool
+    bundle: Path, session: tuple[str, ...], k: int, mode: Any, candidates: Any, unknown: Any, as_json: bool
 ) -> None:
     """Recommend the next items after a session: ITEM ids, the oldest first."""
     if candidates is not None and mode == "exact":

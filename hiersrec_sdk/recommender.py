@@ -26,6 +26,7 @@ from hiersrec_sdk.errors import (
     UnknownItemError,
 )
 from hiersrec_sdk.filters import Filter
+from hiersrec_sdk.lookup import own_items
 from hiersrec_sdk.ranking import Backend, Found, Request, Table, get_backend
 from hiersrec_sdk.results import Result
 
@@ -33,9 +34,9 @@ Mode = Literal["candidates", "exact", "auto"]
 OnUnknown = Literal["skip", "error"]
 
 _CATEGORIES_SHOWN: Final = 5
-# mode="auto" ranks everything where that reads at most so many bytes more than candidates: about what one core reads in
+# mode="auto" ranks everything where that reads at most so many bytes more than candidates: what one core reads in about
 # the time that the session encoder takes.
-_AUTO_BYTES: Final = 2 << 20
+_AUTO_BYTES: Final = 4 << 20
 _FEW: Final = 1_024  # rows that are excluded one by one; more are a bitmap
 
 
@@ -418,7 +419,7 @@ class Recommender:
     def _known(self, session: Iterable[Any], options: _Options) -> _Session:
         ids = _as_ids(session)
         rows = self.catalog.rows(ids)
-        known = rows[rows != UNKNOWN]
+        known = rows[rows != UNKNOWN] if UNKNOWN in rows.tolist() else rows  # a list is faster to search where it is short
         missing = len(rows) - len(known)
         if missing and options.unknown == "error":
             place = int(np.argmax(rows == UNKNOWN))
@@ -479,18 +480,15 @@ class Recommender:
         """What to ask of the kernel for ``session``, which stands at ``index`` of the batch."""
         catalog = self.catalog
         # The session's own items are scored whatever the candidates are, since repeats count for them.
-        boosts = dict.fromkeys(session.rows.tolist(), 0.0)
-        if encoded.repeat_logits is not None:
-            for row, logit in zip(session.rows.tolist(), encoded.repeat_logits[index].tolist(), strict=False):
-                boosts[row] += logit
-        own = np.array(sorted(boosts), dtype=np.int64)
+        repeats = encoded.repeat_logits
+        own, boosts = own_items(session.rows, None if repeats is None else repeats[index])
         skipped = options.excluded
         if options.exclude_seen:
             skipped = own if skipped is None else np.union1d(skipped, own)
         first = None
         if options.session_categories:  # the newest item's first
-            leaves = catalog.categories_of(session.rows)[::-1]
-            first = np.array(list(dict.fromkeys(leaves.tolist())), dtype=np.int64)
+            newest_first = catalog.categories_of(session.rows)[::-1].tolist()
+            first = np.array(list(dict.fromkeys(newest_first)), dtype=np.int64)
         eligible = None if options.filter is None else options.filter._eligible
         least = options.k if skipped is None else options.k + len(skipped)
         if options.max_per_category is not None:
@@ -498,28 +496,21 @@ class Recommender:
             # of a category that has lost items to `skipped`, too few may be left: so many more are asked for
             eligible = np.minimum(sizes, options.max_per_category)
         logits = encoded.category_logits[-1][index]
-        order, taken, ranges, odds, total = self._choose(
-            logits, catalog.ranges[-1], eligible, first, options.rows, least, options.mass, _CATEGORIES_SHOWN
+        leaves = catalog.ranges[-1]
+        taken, ranges, shown = self._choose(
+            logits, leaves, eligible, first, options.rows, least, options.mass, _CATEGORIES_SHOWN
         )
         if catalog.has_extra_rows:
-            extra = np.unique(catalog.extra_rows(order[:taken]))
+            extra = np.unique(catalog.extra_rows(taken))
             extra = extra[~row_ranges.contains(row_ranges.rising(ranges), extra)]
             ranges = np.concatenate([ranges, row_ranges.singles(extra)])
-        shown = order[:_CATEGORIES_SHOWN]
-        if first is not None:
-            shown = (-logits).argsort(kind="stable")[:_CATEGORIES_SHOWN]
-        leaves_shown = tuple(zip(shown.tolist(), (odds[shown] / total).tolist(), strict=True))
+        if first is not None:  # which are not the most probable ones
+            shown = self._choose(logits, leaves, None, None, 0, 0, 0.0, _CATEGORIES_SHOWN)[2]
         higher = tuple(_most_probable(level[index]) for level in encoded.category_logits[:-1])
-        request = Request(
-            query=encoded.item_query[index],
-            ranges=ranges,
-            rest=row_ranges.complement(ranges, len(catalog)) if options.exact else None,
-            bitmap=None if options.filter is None else options.filter._bitmap,
-            skipped=skipped,
-            own=own,
-            boosts=np.array([boosts[row] for row in own.tolist()], dtype=np.float32),
-        )
-        return request, _About(ranges, own, leaves_shown, (*higher, leaves_shown[0]))
+        rest = row_ranges.complement(ranges, len(catalog)) if options.exact else None
+        bitmap = None if options.filter is None else options.filter._bitmap
+        request = Request(encoded.item_query[index], ranges, rest, bitmap, skipped, own, boosts)
+        return request, _About(ranges, own, shown, (*higher, shown[0]))
 
     def _within_limit(self, rows: NDArray[np.int64], limit: int) -> NDArray[np.bool]:
         """bool [len(rows)]: whether fewer than ``limit`` rows before it lie in the same leaf category."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from hiersrec_sdk import _kernel
+from hiersrec_sdk.errors import BackendError
 from hiersrec_sdk.ranking.requests import Found, Request, Table
 
 choose = _kernel.choose
+
+_ISA = os.environ.get("HIERSREC_ISA")  # an instruction set to use instead of the best that the processor has
+if _ISA and not _kernel.use_isa(_ISA):
+    raise BackendError(f"HIERSREC_ISA is {_ISA!r}; this processor has {', '.join(_kernel.available_isas())}")
 
 
 def search(table: Table, requests: Sequence[Request], k: int) -> list[Found]:

@@ -13,18 +13,14 @@ class Choice(NamedTuple):
     """Categories by higher logit, then lower index.
 
     Attributes:
-        order: int64 [categories]: the taken ones, then others, best first; unspecified beyond ``ordered``.
-        taken: how many are taken.
+        taken: int64 [taken], best first.
         ranges: int64 [taken, 2], their rows, in this order.
-        odds: float32 [categories], exp(logit - the largest), in the order of the logits.
-        total: sum of the odds.
+        best: the best ``ordered`` categories, taken or not, with their probabilities.
     """
 
-    order: NDArray[np.int64]
-    taken: int
+    taken: NDArray[np.int64]
     ranges: NDArray[np.int64]
-    odds: NDArray[np.float32]
-    total: float
+    best: tuple[tuple[int, float], ...]
 
 
 Choose: TypeAlias = Callable[
@@ -38,7 +34,7 @@ Choose: TypeAlias = Callable[
         float,
         int,
     ],
-    tuple[NDArray[np.int64], int, NDArray[np.int64], NDArray[np.float32], float],
+    tuple[NDArray[np.int64], NDArray[np.int64], tuple[tuple[int, float], ...]],
 ]
 """See :func:`choose`, whose arguments and values it has."""
 
@@ -59,11 +55,11 @@ def choose(
         logits: float32 [categories], none of them NaN.
         ranges: int64 [categories, 2], the rows of each.
         eligible: int64 [categories], eligible rows of each; None: all of them.
-        first: distinct categories that are taken before all others, in this order; or None.
+        first: at least one distinct category: they are taken in any case, before all others, in this order; or None.
         rows: they are enough once they hold so many rows,
         least: so many eligible ones,
         mass: and so much of the softmax of the logits; 0 asks for none, from 1 on all are taken.
-        ordered: so many are put in order, even if fewer are taken.
+        ordered: so many are named with their probabilities, even if fewer are taken.
     """
     order = (-logits).argsort(kind="stable")
     if first is not None:
@@ -74,5 +70,8 @@ def choose(
     enough = sizes[order].cumsum() >= rows
     enough &= (sizes if eligible is None else eligible)[order].cumsum() >= least
     enough &= (odds[order].cumsum(dtype=np.float64) >= mass * total) & (mass < 1)
+    if first is not None:
+        enough[: len(first) - 1] = False
     taken = int(enough.argmax()) + 1 if enough.any() else len(order)
-    return Choice(order, taken, ranges[order[:taken]], odds, total)
+    best = tuple((at, float(odds[at]) / total) for at in order[:ordered].tolist())
+    return Choice(order[:taken], ranges[order[:taken]], best)

@@ -22,8 +22,9 @@ def evaluate(
     data: Dataset,
     part: Literal["valid", "test"] = "test",
     *,
-    mode: Literal["candidates", "exact"] = "candidates",
-    candidates: float | None = None,
+    mode: Literal["candidates", "exact", "auto"] = "candidates",
+    candidates: float | Literal["auto"] | None = None,
+    include_session_categories: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Every prefix of every session of ``part`` is a case: recommend after it, and look for the click that came next.
@@ -61,7 +62,13 @@ def evaluate(
         asked = [[ids[item] for item in prefix] for prefix in prefixes]
         started = time.perf_counter()
         # one more than the largest cut: a tie across the cut shows
-        results = recommender.recommend_many(asked, k=largest + 1, mode=mode, candidates=candidates)
+        results = recommender.recommend_many(
+            asked,
+            k=largest + 1,
+            mode=mode,
+            candidates=candidates,
+            include_session_categories=include_session_categories,
+        )
         seconds += time.perf_counter() - started
         for result, target in zip(results, targets, strict=True):
             row = int(row_of[target])
@@ -81,7 +88,7 @@ def evaluate(
         "cases": case,
         "unknown_targets": unknown,
         "mode": mode,
-        "candidates": (candidates or recommender.config["candidates"]) if mode == "candidates" else 1.0,
+        "candidates": 1.0 if mode == "exact" else candidates or recommender.config["candidates"],
         **ranking_metrics(ranks),
         "candidate_coverage": covered / case,
         **{f"category_accuracy_{level}": int(count) / case for level, count in enumerate(right)},
