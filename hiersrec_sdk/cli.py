@@ -23,10 +23,10 @@ FOLDER = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path)
 MODES = ["candidates", "exact", "auto"]
 MODE_HELP = "candidates: the predicted categories; exact: every item; auto: exact where that is cheap."
-BUDGET_HELP = "Share of the catalogue that is ranked, or auto: by the probability of the categories. [the bundle's share]"
+BUDGET_HELP = "Share of the catalogue that is ranked, or auto: by the categories' probability. [the bundle's share]"
 
 
-class _Budget(click.ParamType):
+class _Budget(click.ParamType[Any]):
     """A share of the catalogue, or "auto"."""
 
     name = "SHARE|auto"

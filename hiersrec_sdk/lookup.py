@@ -20,7 +20,7 @@ NOWHERE: Final = -1
 def find_in_numpy(
     ids: NDArray[np.int64], order: NDArray[np.int64], wanted: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Where each of ``wanted`` int64 [m] stands in ``ids`` [n >= 1], which ``order`` [n] sorts: int64 [m], -1 for nowhere."""
+    """Where each of ``wanted`` int64 [m] stands in ``ids`` [n >= 1], which ``order`` [n] sorts; -1 for nowhere."""
     places = ids.searchsorted(wanted, sorter=order)
     rows = order.take(places, mode="clip")
     rows[ids[rows] != wanted] = NOWHERE
@@ -30,7 +30,7 @@ def find_in_numpy(
 def own_items_in_numpy(
     session: NDArray[np.int64], logits: NDArray[np.float32] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Distinct rows of a session, rising, int64, and the sums of their logits [at least len(session)] or zeros, float32."""
+    """Distinct rows of a session, rising, and the sums of their logits [at least len(session)], or zeros."""
     rows, places = np.unique(session, return_inverse=True)
     sums = np.zeros(len(rows), dtype=np.float32)
     if logits is not None:

@@ -419,7 +419,8 @@ class Recommender:
     def _known(self, session: Iterable[Any], options: _Options) -> _Session:
         ids = _as_ids(session)
         rows = self.catalog.rows(ids)
-        known = rows[rows != UNKNOWN] if UNKNOWN in rows.tolist() else rows  # a list is faster to search where it is short
+        # a list is faster to search, where it is short
+        known = rows[rows != UNKNOWN] if UNKNOWN in rows.tolist() else rows
         missing = len(rows) - len(known)
         if missing and options.unknown == "error":
             place = int(np.argmax(rows == UNKNOWN))
