@@ -1,65 +1,72 @@
-"""Latency of the ranking kernel: one query, k = 20, d = 128, seeded random tables.
+"""Latency of the ranking kernel: k = 20, d = 128, seeded tables like a trained one.
 
-``exact`` scans the whole table, ``candidates`` 4 % of it in 20 scattered ranges.
+``exact`` ranks the whole table, ``candidates`` the categories that hold 4 % of it, ``batch`` the whole table for 64
+queries at once; each over float32 vectors alone and with their int8 codes, which change no result. Each round asks the
+next query.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
-from typing import Any
+from itertools import cycle
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from hiersrec_sdk.ranking import available_backends, get_backend
+from benchmarks.peers.hiersrec import aligned_codes
+from benchmarks.vectors import Case, clustered
+from hiersrec_sdk.ranking import Request, Table, available_backends, get_backend
 
 DIMENSION = 128
 K = 20
+QUERIES = 64
 
 
 @cache
-def table(dtype: str, rows: int) -> dict[str, Any]:
-    """Keyword arguments of ``topk``: a table and a query."""
-    rng = np.random.default_rng(0)
-    if dtype == "int8":
-        return {
-            "vectors": rng.integers(-127, 128, (rows, DIMENSION), np.int8),
-            "query": rng.integers(-127, 128, DIMENSION, np.int8),
-            "scales": np.full(rows, 0.01, np.float32),
-            "query_scale": 0.01,
-        }
-    return {
-        "vectors": rng.standard_normal((rows, DIMENSION), np.float32),
-        "query": rng.standard_normal(DIMENSION, np.float32),
-    }
+def case(rows: int) -> Case:
+    return clustered(rows, DIMENSION, share=0.04, count=QUERIES, seed=0)
 
 
-def ranges(mode: str, rows: int) -> NDArray[np.int64]:
-    if mode == "exact":
-        return np.array([[0, rows]])
-    length = rows // 500  # 20 of them are 4 %
-    starts = np.random.default_rng(0).choice(rows // length, 20, replace=False) * length
-    return np.sort(np.stack([starts, starts + length], axis=1), axis=0)
+@cache
+def table(rows: int, codes: bool) -> Table:
+    vectors = case(rows).vectors
+    return Table(vectors, codes=aligned_codes(vectors) if codes else None)
+
+
+def requests(rows: int) -> list[Request]:
+    return [Request(query, own) for query, own in zip(case(rows).queries, case(rows).ranges, strict=True)]
 
 
 @pytest.mark.parametrize("backend", available_backends())
-@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("codes", [False, True], ids=["float32", "int8"])
 @pytest.mark.parametrize("mode", ["candidates", "exact"])
 @pytest.mark.parametrize("rows", [43_097, 1_000_000])
-def test_topk(benchmark: BenchmarkFixture, rows: int, mode: str, dtype: str, backend: str) -> None:
-    benchmark.group = f"kernel {dtype} {mode}, {rows:,} rows"
-    topk: Callable[..., Any] = get_backend(backend).topk
-    call = {**table(dtype, rows), "ranges": ranges(mode, rows), "k": K}
-    scanned = int(np.diff(call["ranges"]).sum())
-    benchmark.extra_info |= {
-        "rows_scored": scanned,
-        "bytes_read": scanned * call["vectors"].itemsize * DIMENSION,
-    }
+def test_topk(benchmark: BenchmarkFixture, rows: int, mode: str, codes: bool, backend: str) -> None:
+    benchmark.group = f"kernel {mode}, {rows:,} rows"
+    ranking, ranked, everything = get_backend(backend), table(rows, codes), mode == "exact"
+    asked = cycle(requests(rows))
+    (example,) = ranking.topk_many(ranked, [next(asked)], K, everything=everything)
+    benchmark.extra_info |= {"rows_scored": example.rows_scored, "bytes_read": example.bytes_read}
 
-    rounds = 5 if scanned > 100_000 else 100
-    scores, found = benchmark.pedantic(topk, kwargs=call, rounds=rounds, warmup_rounds=1)
+    rounds = 100 if backend == "c" or example.rows_scored < 100_000 else 5
+    (found,) = benchmark.pedantic(
+        lambda request: ranking.topk_many(ranked, [request], K, everything=everything),
+        setup=lambda: ((next(asked),), {}),
+        rounds=rounds,
+        warmup_rounds=1,
+    )
 
-    assert len(scores) == len(found) == K
+    assert len(found.scores) == len(found.rows) == K
+
+
+@pytest.mark.parametrize("codes", [False, True], ids=["float32", "int8"])
+@pytest.mark.parametrize("rows", [43_097, 1_000_000])
+def test_topk_many(benchmark: BenchmarkFixture, rows: int, codes: bool) -> None:
+    benchmark.group = f"kernel batch of {QUERIES}, {rows:,} rows"
+    ranking, ranked, asked = get_backend("c"), table(rows, codes), requests(rows)
+
+    found = benchmark.pedantic(
+        lambda: ranking.topk_many(ranked, asked, K, everything=True), rounds=5, warmup_rounds=1
+    )
+
+    assert [len(own.rows) for own in found] == [K] * QUERIES

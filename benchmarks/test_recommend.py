@@ -20,6 +20,7 @@ from hiersrec_export.to_onnx import session_graph
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle import write_bundle
 from hiersrec_sdk.catalog import id_tables, item_id_tables
+from hiersrec_sdk.ranking import Codes
 from hiersrec_sdk.recommender import Mode
 from hiersrec_training.config import Config
 from hiersrec_training.model import HierSRec, Shape
@@ -46,6 +47,7 @@ def write_random_bundle(path: Path, items: int) -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     tables: dict[str, NDArray[Any]] = {
         "output_vectors": vectors,
+        **Codes.of(vectors).tables(),
         "clicks": random.integers(0, 1_000, items),
         **item_id_tables(random.permutation(10 * items)[:items].tolist()),
     }

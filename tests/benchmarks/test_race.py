@@ -1,0 +1,34 @@
+"""Contestants take turns."""
+
+from __future__ import annotations
+
+import gc
+from functools import partial
+
+from benchmarks.one_thread import one_thread
+from benchmarks.race import race
+
+
+def test_turns() -> None:
+    calls: list[tuple[str, int] | str] = []
+
+    def ask(name: str, at: int) -> str:
+        calls.append((name, at))
+        return f"{name}{at}"
+
+    laps = race({name: partial(ask, name) for name in "ab"}, 2, before=calls.append)
+
+    assert calls == [("a", 0), ("b", 0), "a", ("a", 0), "b", ("b", 0), "a", ("a", 1), "b", ("b", 1)]
+    assert laps["b"].results == ["b0", "b1"]
+    assert len(laps["b"].nanoseconds) == 2
+    assert min(laps["b"].nanoseconds) > 0
+    assert gc.isenabled()
+
+
+def test_environment() -> None:
+    env = one_thread({"PATH": "/bin", "OPENBLAS_CORETYPE": "Haswell", "OMP_NUM_THREADS": "8"})
+
+    assert env["PATH"] == "/bin"
+    assert env["OMP_NUM_THREADS"] == env["NUMBA_NUM_THREADS"] == "1"
+    assert "OPENBLAS_CORETYPE" not in env
+    assert one_thread(env) == env
