@@ -4,6 +4,8 @@
 
 #include "topk.h"
 
+#include <string.h>
+
 /* The order of the float32 sum must not depend on the compiler: no fused multiply-add. GCC has no pragma for it and
    takes -ffp-contract=off from the build. */
 #if defined(__clang__) || defined(_MSC_VER)
@@ -30,20 +32,23 @@ typedef struct {
     int16_t even[2], odd[2]; /* dimensions 0 and 2, 1 and 3 */
 } query_group;
 
-/* A stage of the scan of blocks for one query. */
+/* A pass over blocks for one query: a stage, or the leading or trailing bits of one. */
 typedef struct {
-    const uint8_t *codes; /* [blocks, groups, 64] */
-    int64_t groups;
+    const uint8_t *codes;  /* [blocks, block_bytes] */
+    int64_t block_bytes;
+    bool halves;           /* a byte holds 4 bits of two codes */
+    int shift;             /* what stored codes are to be multiplied with, as a power of 2 */
+    int64_t groups;        /* even, where bytes hold halves */
     const query_group *query; /* [groups] */
-    int32_t correction;       /* -128 times the sum of the query's codes: undoes that stored codes are 128 too high */
+    int32_t correction;    /* undoes that stored codes are too high by a constant */
     /* upper bound = scale * (step * dot + slack) + tiny + reach * tail + bias */
     float step, slack, tiny, reach;
-    const float *scales; /* [blocks * 16] */
-    const float *tails;  /* [blocks * 16], or NULL: none at the last stage */
-    const float *bias;   /* [blocks * 16], or NULL */
-} stage;
+    const uint16_t *scales; /* [blocks * 16] bfloat16 */
+    const uint16_t *tails;  /* [blocks * 16] bfloat16, or NULL: no dimension is left */
+    const float *bias;      /* [blocks * 16], or NULL */
+} pass;
 
-/* The blocks that a stage works on. */
+/* The blocks that a pass works on. */
 typedef struct {
     uint32_t *blocks;
     uint16_t *lanes; /* bit j: row j of the block may rank */
@@ -52,16 +57,30 @@ typedef struct {
     bool fetch; /* the codes are not yet in the cache: fetch ahead */
 } block_list;
 
+/* One of several queries that go over the same blocks in their first pass. */
+typedef struct {
+    const query_group *query;
+    /* upper bound = scale * (step * sum + slack) + tiny + reach * tail + bias, of the sum of stored codes */
+    float step, slack, reach, threshold;
+    int32_t correction;
+    block_list kept; /* [out] the blocks that may hold a result, with all dots as after the pass */
+} shared_query;
+
+enum { SHARED_GROUPS = 8 };
+
 typedef struct {
     const char *name;
     /* Dot products of `count` rows, one after the other, in the order of topk.h. */
     void (*dots_f32)(const float *rows, const float *query, int64_t dimension, int64_t count, float *dots);
     void (*dots_f16)(const uint16_t *rows, const float *query, int64_t dimension, int64_t count, float *dots);
-    /* Add the dot products of the stage's codes to the dots of every block; `first`: they start at 0. */
-    void (*add)(const stage *s, bool first, block_list *list);
+    /* Add the dot products of the pass's codes to the dots of every block; `first`: they start at 0. */
+    void (*add)(const pass *s, bool first, block_list *list);
     /* The same; then drop the lanes whose upper bound is below the threshold, and the blocks that are left without
        lanes. A bound that is NaN is not below. */
-    void (*add_and_prune)(const stage *s, bool first, float threshold, block_list *list);
+    void (*add_and_prune)(const pass *s, bool first, float threshold, block_list *list);
+    /* The same for several queries at once, of a first pass by halves over SHARED_GROUPS groups, all rows of `count` blocks
+       from `block` on: what is read and unpacked of a block serves all. NULL where there is no such kernel. */
+    void (*prune_shared)(const pass *s, uint32_t block, int64_t count, shared_query *queries, int64_t query_count);
 } kernels;
 
 extern const kernels hiersrec_scalar;
@@ -84,23 +103,31 @@ INLINE void prefetch(const void *at)
 #endif
 }
 
-INLINE const uint8_t *codes_of(const stage *s, uint32_t block)
+/* A bfloat16 as the float32 that it begins. */
+INLINE float from_bfloat(uint16_t leading)
 {
-    return s->codes + block * s->groups * GROUP_BYTES;
+    uint32_t bits = (uint32_t)leading << 16;
+    float single;
+    memcpy(&single, &bits, sizeof single);
+    return single;
 }
 
-/* Before `groups` groups, from `group` on, of the blocks from `at` on are read: fetch those of the block some places on,
-   and at first those of all before it. A list may have gaps, which a processor cannot foresee; without gaps, too, its own
+INLINE const uint8_t *codes_of(const pass *s, uint32_t block)
+{
+    return s->codes + block * s->block_bytes;
+}
+
+/* Before `bytes` bytes, from `offset` on, of the blocks from `at` on are read: fetch those of the block some places on, and
+   at first those of all before it. A list may have gaps, which a processor cannot foresee; without gaps, too, its own
    prefetching was measured to be slower. */
-INLINE void prefetch_ahead(const stage *s, const uint32_t *blocks, int64_t at, int64_t count, int64_t group,
-                           int64_t groups)
+INLINE void prefetch_ahead(const pass *s, const uint32_t *blocks, int64_t at, int64_t count, int64_t offset, int64_t bytes)
 {
     enum { AHEAD = 12 };
     int64_t last = at + AHEAD < count ? at + AHEAD : count - 1;
     for (int64_t block = at ? at + AHEAD : 1; block <= last; ++block) {
-        const uint8_t *codes = codes_of(s, blocks[block]) + group * GROUP_BYTES;
-        for (int64_t g = 0; g < groups; ++g)
-            prefetch(codes + g * GROUP_BYTES);
+        const uint8_t *codes = codes_of(s, blocks[block]) + offset;
+        for (int64_t i = 0; i < bytes; i += 64)
+            prefetch(codes + i);
     }
 }
 

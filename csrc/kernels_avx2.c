@@ -3,6 +3,7 @@
 
 #ifdef HIERSREC_X86
 #include <immintrin.h>
+#include <stddef.h>
 #include <string.h>
 
 #define TARGET __attribute__((target("avx2,fma,f16c")))
@@ -79,35 +80,51 @@ TARGET INLINE __m256i multiply(__m256i sum, __m256i rows, __m256i q_even, __m256
     return _mm256_add_epi32(sum, _mm256_madd_epi16(odd, q_odd));
 }
 
+/* Eight bfloat16: each is the leading half of a float32. */
+TARGET INLINE __m256 bfloats(const uint16_t *at)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)at)), 16));
+}
+
 /* Bit j: row + j may still rank. */
-TARGET INLINE unsigned passing(const stage *s, __m256 threshold, __m256i dots, int64_t row)
+TARGET INLINE unsigned passing(const pass *s, __m256 threshold, __m256i dots, int64_t row)
 {
     __m256 upper = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_set1_ps(s->step), _mm256_set1_ps(s->slack));
-    upper = _mm256_fmadd_ps(upper, _mm256_loadu_ps(s->scales + row), _mm256_set1_ps(s->tiny));
+    upper = _mm256_fmadd_ps(upper, bfloats(s->scales + row), _mm256_set1_ps(s->tiny));
     if (s->tails)
-        upper = _mm256_fmadd_ps(_mm256_set1_ps(s->reach), _mm256_loadu_ps(s->tails + row), upper);
+        upper = _mm256_fmadd_ps(_mm256_set1_ps(s->reach), bfloats(s->tails + row), upper);
     if (s->bias)
         upper = _mm256_add_ps(upper, _mm256_loadu_ps(s->bias + row));
     return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(upper, threshold, _CMP_NLT_UQ));
 }
 
-TARGET INLINE void add_stage(const stage *s, bool first, const bool prune, float threshold, block_list *list)
+TARGET INLINE void add_pass(const pass *s, bool first, const bool prune, float threshold, block_list *list)
 {
     const __m256 least = _mm256_set1_ps(threshold);
+    const __m128i shift = _mm_cvtsi32_si128(s->shift);
+    const __m256i start = _mm256_set1_epi32(s->correction), low_half = _mm256_set1_epi8(15);
     int64_t kept = 0, count = list->count;
     for (int64_t i = 0; i < count; ++i) {
         if (list->fetch)
-            prefetch_ahead(s, list->blocks, i, count, 0, s->groups);
+            prefetch_ahead(s, list->blocks, i, count, 0, s->block_bytes);
         const uint8_t *codes = codes_of(s, list->blocks[i]);
-        __m256i low = _mm256_set1_epi32(s->correction), high = low;
+        __m256i low = _mm256_setzero_si256(), high = low;
+        for (int64_t g = 0; g < s->groups; ++g) {
+            const uint8_t *at = codes + (s->halves ? g / 2 : g) * GROUP_BYTES;
+            __m256i rows_low = _mm256_loadu_si256((const void *)at), rows_high = _mm256_loadu_si256((const void *)(at + 32));
+            if (s->halves) {
+                rows_low = _mm256_and_si256(g % 2 ? _mm256_srli_epi16(rows_low, 4) : rows_low, low_half);
+                rows_high = _mm256_and_si256(g % 2 ? _mm256_srli_epi16(rows_high, 4) : rows_high, low_half);
+            }
+            __m256i q_even = spread(s->query[g].even), q_odd = spread(s->query[g].odd);
+            low = multiply(low, rows_low, q_even, q_odd);
+            high = multiply(high, rows_high, q_even, q_odd);
+        }
+        low = _mm256_add_epi32(_mm256_sll_epi32(low, shift), start);
+        high = _mm256_add_epi32(_mm256_sll_epi32(high, shift), start);
         if (!first) {
             low = _mm256_add_epi32(low, _mm256_load_si256((const void *)(list->dots + LANES * i)));
             high = _mm256_add_epi32(high, _mm256_load_si256((const void *)(list->dots + LANES * i + 8)));
-        }
-        for (int64_t g = 0; g < s->groups; ++g, codes += GROUP_BYTES) {
-            __m256i q_even = spread(s->query[g].even), q_odd = spread(s->query[g].odd);
-            low = multiply(low, _mm256_loadu_si256((const void *)codes), q_even, q_odd);
-            high = multiply(high, _mm256_loadu_si256((const void *)(codes + 32)), q_even, q_odd);
         }
         if (prune) {
             int64_t row = (int64_t)list->blocks[i] * LANES;
@@ -125,15 +142,15 @@ TARGET INLINE void add_stage(const stage *s, bool first, const bool prune, float
     list->count = kept;
 }
 
-TARGET static void add(const stage *s, bool first, block_list *list)
+TARGET static void add(const pass *s, bool first, block_list *list)
 {
-    add_stage(s, first, false, 0, list);
+    add_pass(s, first, false, 0, list);
 }
 
-TARGET static void add_and_prune(const stage *s, bool first, float threshold, block_list *list)
+TARGET static void add_and_prune(const pass *s, bool first, float threshold, block_list *list)
 {
-    add_stage(s, first, true, threshold, list);
+    add_pass(s, first, true, threshold, list);
 }
 
-const kernels hiersrec_avx2 = {"avx2", dots_f32, dots_f16, add, add_and_prune};
+const kernels hiersrec_avx2 = {"avx2", dots_f32, dots_f16, add, add_and_prune, NULL};
 #endif

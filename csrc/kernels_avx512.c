@@ -3,9 +3,11 @@
 
 #ifdef HIERSREC_X86
 #include <immintrin.h>
+#include <stddef.h>
 #include <string.h>
 
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq")))
+#define TARGET_VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
 
 TARGET INLINE float fold(__m512 lanes)
 {
@@ -57,13 +59,19 @@ TARGET INLINE __m512i spread(const void *four_bytes)
     return _mm512_set1_epi32(bits);
 }
 
+/* Sixteen bfloat16: each is the leading half of a float32. */
+TARGET INLINE __m512 bfloats(const uint16_t *at)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)at)), 16));
+}
+
 /* The lanes of a block whose upper bound is not below the threshold. */
-TARGET INLINE __mmask16 passing(const stage s, __m512 threshold, uint16_t lanes, __m512i dots, int64_t row)
+TARGET INLINE __mmask16 passing(const pass s, __m512 threshold, uint16_t lanes, __m512i dots, int64_t row)
 {
     __m512 upper = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), _mm512_set1_ps(s.step), _mm512_set1_ps(s.slack));
-    upper = _mm512_fmadd_ps(upper, _mm512_loadu_ps(s.scales + row), _mm512_set1_ps(s.tiny));
+    upper = _mm512_fmadd_ps(upper, bfloats(s.scales + row), _mm512_set1_ps(s.tiny));
     if (s.tails)
-        upper = _mm512_fmadd_ps(_mm512_set1_ps(s.reach), _mm512_loadu_ps(s.tails + row), upper);
+        upper = _mm512_fmadd_ps(_mm512_set1_ps(s.reach), bfloats(s.tails + row), upper);
     if (s.bias)
         upper = _mm512_add_ps(upper, _mm512_loadu_ps(s.bias + row));
     return _mm512_mask_cmp_ps_mask(lanes, upper, threshold, _CMP_NLT_UQ);
@@ -71,11 +79,73 @@ TARGET INLINE __mmask16 passing(const stage s, __m512 threshold, uint16_t lanes,
 
 /* With VNNI one instruction multiplies the unsigned bytes of 16 rows with the four signed ones of the query, and sums. */
 #define NAME(function) function##_vnni
-#define ATTRIBUTES __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
+#define ATTRIBUTES TARGET_VNNI
 #define QUERY __m512i
 #define SPREAD(group) spread((group).codes)
 #define MULTIPLY(sum, rows, query) _mm512_dpbusd_epi32(sum, rows, query)
 #include "avx512_stage.inc"
+
+/* Two blocks at a time, or the last one: their unpacked codes stay in registers while all queries go over them. */
+TARGET_VNNI INLINE void prune_blocks(const pass *s, uint32_t block, const int width, shared_query *queries, int64_t count)
+{
+    const __m512i low_half = _mm512_set1_epi8(15);
+    __m512i rows[2][SHARED_GROUPS];
+    __m512 scale[2], tail[2], bias[2];
+    for (int b = 0; b < width; ++b) {
+        const uint8_t *codes = codes_of(s, block + (uint32_t)b);
+        int64_t row = (int64_t)(block + (uint32_t)b) * LANES;
+        for (int g = 0; g < SHARED_GROUPS; g += 2) {
+            __m512i two = _mm512_loadu_si512(codes + g / 2 * GROUP_BYTES);
+            rows[b][g] = _mm512_and_si512(two, low_half);
+            rows[b][g + 1] = _mm512_and_si512(_mm512_srli_epi16(two, 4), low_half);
+        }
+        scale[b] = bfloats(s->scales + row);
+        tail[b] = s->tails ? bfloats(s->tails + row) : _mm512_setzero_ps();
+        bias[b] = s->bias ? _mm512_loadu_ps(s->bias + row) : _mm512_setzero_ps();
+    }
+    const __m512 tiny = _mm512_set1_ps(s->tiny);
+    for (int64_t i = 0; i < count; ++i) {
+        shared_query *q = &queries[i];
+        __m512i sum[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+        for (int g = 0; g < SHARED_GROUPS; ++g) {
+            __m512i codes = spread(q->query[g].codes);
+            for (int b = 0; b < width; ++b)
+                sum[b] = _mm512_dpbusd_epi32(sum[b], rows[b][g], codes);
+        }
+        __mmask16 left[2] = {0, 0};
+        const __m512 step = _mm512_set1_ps(q->step), slack = _mm512_set1_ps(q->slack), reach = _mm512_set1_ps(q->reach);
+        for (int b = 0; b < width; ++b) {
+            __m512 upper = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[b]), step, slack);
+            upper = _mm512_fmadd_ps(upper, scale[b], _mm512_fmadd_ps(reach, tail[b], tiny));
+            upper = _mm512_add_ps(upper, bias[b]);
+            left[b] = _mm512_cmp_ps_mask(upper, _mm512_set1_ps(q->threshold), _CMP_NLT_UQ);
+        }
+        if (left[0] | left[1]) {
+            for (int b = 0; b < width; ++b) {
+                if (!left[b])
+                    continue;
+                block_list *kept = &q->kept;
+                __m512i dots = _mm512_add_epi32(_mm512_slli_epi32(sum[b], 4), _mm512_set1_epi32(q->correction));
+                kept->blocks[kept->count] = block + (uint32_t)b;
+                kept->lanes[kept->count] = left[b];
+                _mm512_store_si512(kept->dots + LANES * kept->count++, dots);
+            }
+        }
+    }
+}
+
+TARGET_VNNI static void prune_shared(const pass *s, uint32_t block, int64_t count, shared_query *queries,
+                                     int64_t query_count)
+{
+    for (int64_t at = 0; at < count; ++at) /* all of it, before the first block is waited for */
+        for (int64_t i = 0; i < s->block_bytes; i += 64)
+            prefetch(codes_of(s, block + (uint32_t)at) + i);
+    int64_t at = 0;
+    for (; at + 2 <= count; at += 2)
+        prune_blocks(s, block + (uint32_t)at, 2, queries, query_count);
+    if (at < count)
+        prune_blocks(s, block + (uint32_t)at, 1, queries, query_count);
+}
 
 /* Without it, even and odd bytes are widened to 16 bits by a mask and a shift: nothing can overflow. */
 typedef struct {
@@ -96,6 +166,6 @@ TARGET INLINE __m512i multiply_pair(__m512i sum, __m512i rows, query_pair query)
 #define MULTIPLY(sum, rows, query) multiply_pair(sum, rows, query)
 #include "avx512_stage.inc"
 
-const kernels hiersrec_avx512 = {"avx512", dots_f32, dots_f16, add_bw, add_and_prune_bw};
-const kernels hiersrec_avx512vnni = {"avx512vnni", dots_f32, dots_f16, add_vnni, add_and_prune_vnni};
+const kernels hiersrec_avx512 = {"avx512", dots_f32, dots_f16, add_bw, add_and_prune_bw, NULL};
+const kernels hiersrec_avx512vnni = {"avx512vnni", dots_f32, dots_f16, add_vnni, add_and_prune_vnni, prune_shared};
 #endif

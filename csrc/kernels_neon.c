@@ -3,6 +3,7 @@
 
 #ifdef HIERSREC_NEON
 #include <arm_neon.h>
+#include <stddef.h>
 #include <string.h>
 
 typedef struct {
@@ -81,37 +82,47 @@ INLINE int32x4_t multiply(int32x4_t sum, int16x8_t rows, int16x8_t query)
     return vaddq_s32(sum, vpaddq_s32(low, high));
 }
 
-INLINE void add_stage(const stage *s, bool first, const bool prune, float threshold, block_list *list)
+/* Four bfloat16: each is the leading half of a float32. */
+INLINE float32x4_t bfloats(const uint16_t *at)
+{
+    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(at), 16));
+}
+
+INLINE void add_pass(const pass *s, bool first, const bool prune, float threshold, block_list *list)
 {
     static const uint32_t bits[4] = {1, 2, 4, 8};
     int64_t kept = 0, count = list->count;
     for (int64_t i = 0; i < count; ++i) {
         if (list->fetch)
-            prefetch_ahead(s, list->blocks, i, count, 0, s->groups);
+            prefetch_ahead(s, list->blocks, i, count, 0, s->block_bytes);
         const uint8_t *codes = codes_of(s, list->blocks[i]);
-        int32x4_t sum[4];
-        for (int p = 0; p < 4; ++p) {
-            sum[p] = vdupq_n_s32(s->correction);
-            if (!first)
-                sum[p] = vaddq_s32(sum[p], vld1q_s32(list->dots + LANES * i + 4 * p));
-        }
-        for (int64_t g = 0; g < s->groups; ++g, codes += GROUP_BYTES) {
+        int32x4_t sum[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
+        for (int64_t g = 0; g < s->groups; ++g) {
+            const uint8_t *at = codes + (s->halves ? g / 2 : g) * GROUP_BYTES;
             int16x8_t q_even = spread(s->query[g].even), q_odd = spread(s->query[g].odd);
             for (int p = 0; p < 4; ++p) {
-                uint16x8_t rows = vreinterpretq_u16_u8(vld1q_u8(codes + 16 * p));
+                uint8x16_t bytes = vld1q_u8(at + 16 * p);
+                if (s->halves)
+                    bytes = g % 2 ? vshrq_n_u8(bytes, 4) : vandq_u8(bytes, vdupq_n_u8(15));
+                uint16x8_t rows = vreinterpretq_u16_u8(bytes);
                 uint16x8_t even = vandq_u16(rows, vdupq_n_u16(0xff)), odd = vshrq_n_u16(rows, 8);
                 sum[p] = multiply(sum[p], vreinterpretq_s16_u16(even), q_even);
                 sum[p] = multiply(sum[p], vreinterpretq_s16_u16(odd), q_odd);
             }
+        }
+        for (int p = 0; p < 4; ++p) {
+            sum[p] = vaddq_s32(vshlq_s32(sum[p], vdupq_n_s32(s->shift)), vdupq_n_s32(s->correction));
+            if (!first)
+                sum[p] = vaddq_s32(sum[p], vld1q_s32(list->dots + LANES * i + 4 * p));
         }
         if (prune) {
             int64_t row = (int64_t)list->blocks[i] * LANES;
             unsigned lanes = 0;
             for (int p = 0; p < 4; ++p) {
                 float32x4_t upper = vfmaq_f32(vdupq_n_f32(s->slack), vcvtq_f32_s32(sum[p]), vdupq_n_f32(s->step));
-                upper = vfmaq_f32(vdupq_n_f32(s->tiny), upper, vld1q_f32(s->scales + row + 4 * p));
+                upper = vfmaq_f32(vdupq_n_f32(s->tiny), upper, bfloats(s->scales + row + 4 * p));
                 if (s->tails)
-                    upper = vfmaq_f32(upper, vdupq_n_f32(s->reach), vld1q_f32(s->tails + row + 4 * p));
+                    upper = vfmaq_f32(upper, vdupq_n_f32(s->reach), bfloats(s->tails + row + 4 * p));
                 if (s->bias)
                     upper = vaddq_f32(upper, vld1q_f32(s->bias + row + 4 * p));
                 uint32x4_t below = vcltq_f32(upper, vdupq_n_f32(threshold)); /* false for NaN */
@@ -130,15 +141,15 @@ INLINE void add_stage(const stage *s, bool first, const bool prune, float thresh
     list->count = kept;
 }
 
-static void add(const stage *s, bool first, block_list *list)
+static void add(const pass *s, bool first, block_list *list)
 {
-    add_stage(s, first, false, 0, list);
+    add_pass(s, first, false, 0, list);
 }
 
-static void add_and_prune(const stage *s, bool first, float threshold, block_list *list)
+static void add_and_prune(const pass *s, bool first, float threshold, block_list *list)
 {
-    add_stage(s, first, true, threshold, list);
+    add_pass(s, first, true, threshold, list);
 }
 
-const kernels hiersrec_neon = {"neon", dots_f32, dots_f16, add, add_and_prune};
+const kernels hiersrec_neon = {"neon", dots_f32, dots_f16, add, add_and_prune, NULL};
 #endif

@@ -1,6 +1,7 @@
 /* The definition of every kernel, in plain C. */
 #include "kernels.h"
 
+#include <stddef.h>
 #include <string.h>
 
 /* IEEE half to single precision, which is exact. */
@@ -49,22 +50,31 @@ static void dots_f16(const uint16_t *rows, const float *query, int64_t dimension
     }
 }
 
-static void add(const stage *s, bool first, block_list *list)
+/* What is stored for one dimension of row `row` of a block. */
+INLINE int stored(const pass *s, const uint8_t *codes, int64_t group, int row, int at)
+{
+    if (!s->halves)
+        return codes[GROUP_BYTES * group + 4 * row + at];
+    uint8_t two = codes[GROUP_BYTES * (group / 2) + 4 * row + at];
+    return group % 2 ? two >> 4 : two & 15;
+}
+
+static void add(const pass *s, bool first, block_list *list)
 {
     for (int64_t i = 0; i < list->count; ++i) {
         const uint8_t *codes = codes_of(s, list->blocks[i]);
         int32_t *dots = list->dots + LANES * i;
         for (int j = 0; j < LANES; ++j) {
-            int32_t sum = first ? 0 : dots[j];
+            int32_t sum = 0;
             for (int64_t g = 0; g < s->groups; ++g)
                 for (int at = 0; at < 4; ++at)
-                    sum += s->query[g].codes[at] * (codes[GROUP_BYTES * g + 4 * j + at] - 128);
-            dots[j] = sum;
+                    sum += s->query[g].codes[at] * stored(s, codes, g, j, at);
+            dots[j] = (first ? 0 : dots[j]) + sum * (1 << s->shift) + s->correction;
         }
     }
 }
 
-static void add_and_prune(const stage *s, bool first, float threshold, block_list *list)
+static void add_and_prune(const pass *s, bool first, float threshold, block_list *list)
 {
     add(s, first, list);
     int64_t kept = 0;
@@ -72,9 +82,10 @@ static void add_and_prune(const stage *s, bool first, float threshold, block_lis
         int64_t row = (int64_t)list->blocks[i] * LANES;
         unsigned lanes = 0;
         for (int j = 0; j < LANES; ++j, ++row) {
-            float upper = s->scales[row] * (s->step * (float)list->dots[LANES * i + j] + s->slack) + s->tiny;
+            float upper = s->step * (float)list->dots[LANES * i + j] + s->slack;
+            upper = from_bfloat(s->scales[row]) * upper + s->tiny;
             if (s->tails)
-                upper += s->reach * s->tails[row];
+                upper += s->reach * from_bfloat(s->tails[row]);
             if (s->bias)
                 upper += s->bias[row];
             lanes |= (unsigned)!(upper < threshold) << j;
@@ -88,4 +99,4 @@ static void add_and_prune(const stage *s, bool first, float threshold, block_lis
     list->count = kept;
 }
 
-const kernels hiersrec_scalar = {"scalar", dots_f32, dots_f16, add, add_and_prune};
+const kernels hiersrec_scalar = {"scalar", dots_f32, dots_f16, add, add_and_prune, NULL};

@@ -7,7 +7,8 @@
  *
  *       q.v = s (q.c + q.e) = s (t a.c + f.c + q.e)        |q.e| <= |q| |e|        |f.c| <= |f| 127 sqrt(p)
  *
- *   and in the others q.v <= |q| |v|. With R = the largest |e| of the table (`residuals`), lengths of parts of p
+ *   and in the others q.v <= |q| |v|. With R = the largest |e| of the table (`residuals`; a larger one where only leading
+ *   bits of c are read, and 128 for 127), lengths of parts of p
  *   dimensions written |.|p, and those of the others |.|r (`tails` for v):
  *
  *       |q.v - s t a.c| <= s (|q|p R + |f|p 127 sqrt(p)) + |q|r |v|r
@@ -35,11 +36,13 @@
 
 enum {
     TILE = 64,         /* blocks at a time: their sums stay in the first-level cache */
+    LONG_TILE = 256,   /* so many where nothing is pruned: fewer beginnings, which nothing has been fetched for */
     FIRST_TILE = 4,    /* so few at first, then twice as many each time: the threshold is still rising fast */
-    SHARED_ROWS = 512, /* rows at a time that several requests share: their first stage stays in the first-level cache */
+    SHARED_ROWS = 1024,/* rows at a time that several requests share: their first stage stays in the first-level cache */
     PENDING = 512,
     LARGEST_CODE = 127 * 128,
-    PROBE = 3, /* tiles without pruning after one where it did not pay */
+    LEAST_PAUSE = 64,  /* blocks that are scanned without pruning after a tile where it saved less than a fifth; */
+    MOST_PAUSE = 4096, /* twice as many each time, up to these */
 };
 
 /* ---- one search: a request with its state ---- */
@@ -50,8 +53,9 @@ typedef struct {
     const kernels *isa;
     int64_t k;
     bool coded;
-    stage coarse[HIERSREC_MAX_STAGES]; /* by the leading 8 bits of the query's codes; every row */
-    stage fine[HIERSREC_MAX_STAGES];   /* by the trailing bits; rows that the coarse bounds let through */
+    pass coarse[1 + HIERSREC_MAX_STAGES]; /* by the leading 8 bits of the query's codes; every row */
+    pass fine[1 + HIERSREC_MAX_STAGES];   /* by the trailing bits; rows that the coarse bounds let through */
+    int64_t passes;
     query_group *coarse_groups, *fine_groups;
     float step, slack; /* bounds by both: scale * (step * (128 * coarse + fine) +- slack) +- tiny */
     heap best;           /* exact scores, in the request's outputs */
@@ -59,12 +63,17 @@ typedef struct {
     int64_t pending_capacity;
     heap lower;          /* the k best lower bounds, or scores, of rows that count as seen */
     float threshold;     /* a row below it is not among the k best */
-    int64_t unpruned;    /* tiles still to be scanned without pruning */
+    int64_t unpruned;    /* blocks still to be scanned without pruning, */
+    int64_t pause;       /* and how many they were at first */
     int64_t next;        /* the first range of the rest that has not been scanned to its end */
     bool fetch;          /* no other request has just read the same codes */
     block_list tile;     /* blocks that have been gathered, */
-    int64_t tile_size;   /* at most so many, up to TILE */
-    int32_t *fine_dots;  /* [TILE, 16] */
+    int64_t tile_size;   /* at most so many */
+    int32_t *fine_dots;  /* [LONG_TILE, 16] */
+    /* where several searches share a first pass: */
+    bool shares;
+    block_list own_tile; /* what it has left for this one */
+    shared_query *shared; /* room for all, of the first search */
 } search;
 
 /* How many of `rows`, which rise, lie before `row`. */
@@ -91,6 +100,12 @@ INLINE bool listed(const int64_t *rows, int64_t count, int64_t row)
 INLINE bool allowed(const hiersrec_request *request, int64_t row)
 {
     return !request->bitmap || request->bitmap[row / 64] >> (row % 64) & 1;
+}
+
+/* Bit j: row j of the block may rank. */
+INLINE uint16_t allowed_lanes(const hiersrec_request *request, int64_t block)
+{
+    return (uint16_t)(request->bitmap[block / 4] >> block % 4 * LANES);
 }
 
 static int64_t row_bytes(const hiersrec_table *t)
@@ -126,12 +141,12 @@ INLINE void set_code(search *s, int64_t i, int32_t code)
     }
 }
 
-/* Fill in the query's codes and the stages; false where codes cannot hold the query. */
+/* Fill in the query's codes and the passes; false where codes cannot hold the query. */
 static bool encode(search *s)
 {
     const hiersrec_table *t = s->table;
     const float *query = s->request->query;
-    int64_t d = t->dimension, blocks = (t->n + LANES - 1) / LANES;
+    int64_t d = t->dimension, rows = (t->n + LANES - 1) / LANES * LANES;
     double largest = 0, squares = 0;
     for (int64_t i = 0; i < d; ++i) {
         double size = fabs((double)query[i]);
@@ -146,6 +161,7 @@ static bool encode(search *s)
     double slack = ((double)d / 16 + 24) * 0x1p-24 * length * 128 * sqrt((double)d);
     /* squares in the dimensions so far: of the query, and of what its codes, or the coarse ones alone, leave out */
     double head = 0, left_out = 0, coarse_left_out = 0;
+    s->passes = 0;
     for (int64_t at = 0, i = 0; at < t->stage_count; ++at) {
         int64_t begin = at ? t->stage_ends[at - 1] : 0, end = t->stage_ends[at];
         int32_t coarse_sum = 0, fine_sum = 0;
@@ -163,24 +179,34 @@ static bool encode(search *s)
         double rest = 0;
         for (int64_t j = end; j < d; ++j)
             rest += (double)query[j] * query[j];
-        double bound = sqrt(head) * t->residuals[at] + slack, codes = 127 * sqrt((double)end);
-        s->coarse[at] = (stage){
-            .codes = t->codes + blocks * LANES * begin,
-            .groups = (end - begin) / 4,
-            .query = s->coarse_groups + begin / 4,
-            .correction = -128 * coarse_sum,
-            .step = (float)(128 * step),
-            .slack = up((bound + sqrt(coarse_left_out) * codes) * (1 + 1e-9)), /* for the roundings here, in double */
-            .tiny = (float)(d + 64) * 0x1p-149f,
-            .reach = up(sqrt(rest) * (1 + 1e-9)),
-            .scales = t->scales,
-            .tails = at + 1 < t->stage_count ? t->tails + at * blocks * LANES : NULL,
-            .bias = t->bias,
-        };
-        s->fine[at] = s->coarse[at];
-        s->fine[at].query = s->fine_groups + begin / 4;
-        s->fine[at].correction = -128 * fine_sum;
-        s->slack = up((bound + sqrt(left_out) * codes) * (1 + 1e-9));
+        for (int part = at ? 1 : 0; part < 2; ++part) { /* of the first stage, the leading and the trailing 4 bits */
+            bool halves = at == 0, leading = part == 0;
+            int64_t bytes = halves ? (end - begin) / 2 : end - begin; /* of a row */
+            int32_t excess = !halves ? 128 : leading ? 120 : 8; /* stored codes are too high by that, once shifted */
+            double bound = sqrt(head) * t->residuals[at + part] + slack, codes = 128 * sqrt((double)end);
+            pass *coarse = &s->coarse[s->passes], *fine = &s->fine[s->passes];
+            *coarse = (pass){
+                .codes = t->codes + rows * (begin + (halves && !leading ? bytes : 0)),
+                .block_bytes = LANES * bytes,
+                .halves = halves,
+                .shift = leading ? 4 : 0,
+                .groups = (end - begin) / 4,
+                .query = s->coarse_groups + begin / 4,
+                .correction = -excess * coarse_sum,
+                .step = (float)(128 * step),
+                .slack = up((bound + sqrt(coarse_left_out) * codes) * (1 + 1e-9)), /* for the roundings here, in double */
+                .tiny = (float)(d + 64) * 0x1p-149f,
+                .reach = up(sqrt(rest) * (1 + 1e-9)),
+                .scales = t->scales,
+                .tails = at + 1 < t->stage_count ? t->tails + at * rows : NULL,
+                .bias = t->bias,
+            };
+            *fine = *coarse;
+            fine->query = s->fine_groups + begin / 4;
+            fine->correction = -excess * fine_sum;
+            s->slack = up((bound + sqrt(left_out) * codes) * (1 + 1e-9));
+            ++s->passes;
+        }
     }
     s->step = (float)step;
     return true;
@@ -262,13 +288,13 @@ static void keep(search *s, float upper, float lower, int64_t row)
     raise_threshold(s, lower);
 }
 
-/* What is left of a tile after the last stage: bounded once more, by all bits of the query's codes. */
+/* What is left of a tile after the last pass: bounded once more, by all bits of the query's codes. */
 static void keep_blocks(search *s, const block_list *list)
 {
     block_list fine = *list;
     fine.dots = s->fine_dots;
     fine.fetch = false;
-    for (int64_t at = 0; at < s->table->stage_count && list->count; ++at)
+    for (int64_t at = 0; at < s->passes && list->count; ++at)
         s->isa->add(&s->fine[at], at == 0, &fine);
     const float *bias = s->table->bias, tiny = s->coarse[0].tiny;
     for (int64_t i = 0; i < list->count; ++i) {
@@ -277,7 +303,7 @@ static void keep_blocks(search *s, const block_list *list)
                 continue;
             int64_t row = (int64_t)list->blocks[i] * LANES + lane, at = LANES * i + lane;
             float dot = s->step * (128 * (float)list->dots[at] + (float)fine.dots[at]);
-            float scale = s->table->scales[row], added = bias ? bias[row] : 0;
+            float scale = from_bfloat(s->table->scales[row]), added = bias ? bias[row] : 0;
             keep(s, scale * (dot + s->slack) + tiny + added, scale * (dot - s->slack) - tiny + added, row);
         }
     }
@@ -323,33 +349,48 @@ INLINE int bits_of(uint16_t lanes)
     return bits;
 }
 
-/* Run the stages over the blocks that have been gathered. */
-static void scan_tile(search *s)
+/*
+ * Run the passes from `from` on over a list of blocks, and keep what is left. `gathered` and `read`: blocks at the first
+ * pass, and bytes of codes that the passes before `from` read.
+ */
+static void run_passes(search *s, block_list list, int64_t from, int64_t gathered, int64_t read, bool pruned)
 {
     const hiersrec_table *t = s->table;
-    block_list list = s->tile;
-    list.fetch = s->fetch;
-    s->tile.count = 0;
-    bool known = s->threshold > -INFINITY, pruned = known && s->unpruned == 0;
-    if (known && s->tile_size < TILE)
-        s->tile_size *= 2;
-    int64_t read = 0, tables = list.count; /* groups; blocks whose scales, tails and biases were read */
-    for (int64_t at = 0; at < t->stage_count && list.count; ++at) {
-        const stage *p = &s->coarse[at];
-        int64_t before = list.count;
-        read += list.count * p->groups;
-        if (pruned || at + 1 == t->stage_count)
+    int64_t all = gathered * LANES * t->stage_ends[t->stage_count - 1];
+    for (int64_t at = from; at < s->passes && list.count; ++at) {
+        const pass *p = &s->coarse[at];
+        read += list.count * p->block_bytes;
+        if (pruned || at + 1 == s->passes)
             s->isa->add_and_prune(p, at == 0, s->threshold, &list);
         else
             s->isa->add(p, at == 0, &list);
-        /* Where most blocks go on to the next stage, asking costs more than it saves: no more of it for a while. */
-        if (at == 0 && pruned && before >= TILE / 2 && 4 * list.count > 3 * before)
-            s->unpruned = PROBE + 1;
     }
-    if (known && s->unpruned)
-        --s->unpruned;
-    s->request->bytes_read += GROUP_BYTES * read + tables * LANES * 4 * (1 + pruned + (t->bias != NULL));
+    if (pruned && gathered >= TILE / 2) {
+        bool paid = 5 * read <= 4 * all; /* else asking costs more than it saves */
+        s->pause = paid ? LEAST_PAUSE : s->pause < MOST_PAUSE ? 2 * s->pause : MOST_PAUSE;
+        s->unpruned = paid ? 0 : s->pause;
+    } else if (!pruned && s->unpruned) {
+        s->unpruned = s->unpruned > gathered ? s->unpruned - gathered : 0;
+    }
+    s->request->bytes_read += read + gathered * LANES * ((pruned ? 4 : 2) + (t->bias ? 4 : 0));
     keep_blocks(s, &list);
+}
+
+/* Whether there is a threshold, and it has not just been found to drop too little. */
+INLINE bool prunes(const search *s)
+{
+    return s->threshold > -INFINITY && s->unpruned == 0;
+}
+
+/* Scan the blocks that have been gathered. */
+static void scan_tile(search *s)
+{
+    block_list list = s->tile;
+    list.fetch = s->fetch;
+    s->tile.count = 0;
+    run_passes(s, list, 0, list.count, 0, prunes(s));
+    if (s->threshold > -INFINITY)
+        s->tile_size = s->unpruned ? LONG_TILE : s->tile_size < TILE ? 2 * s->tile_size : TILE;
 }
 
 /* Gather the blocks that hold rows [start, stop); several ranges may share a tile. */
@@ -375,7 +416,7 @@ static void gather(search *s, int64_t start, int64_t stop)
             if (first + LANES > stop)
                 lanes &= 0xffffu >> (first + LANES - stop);
             if (r->bitmap)
-                lanes &= (unsigned)(r->bitmap[block / 4] >> block % 4 * LANES);
+                lanes &= allowed_lanes(r, block);
             lanes &= 0xffff;
             tile->blocks[tile->count] = (uint32_t)block++;
             tile->lanes[tile->count] = (uint16_t)lanes;
@@ -400,13 +441,19 @@ INLINE bool ranks(const hiersrec_request *r, int64_t row)
     return allowed(r, row) && !listed(r->skipped, r->skipped_count, row);
 }
 
-static void scan(search *s, int64_t start, int64_t stop)
+/* Own rows among [start, stop) have been counted. */
+static void count_own(search *s, int64_t start, int64_t stop)
 {
     hiersrec_request *r = s->request;
+    for (int64_t i = before(r->own, r->own_count, start); i < r->own_count && r->own[i] < stop; ++i)
+        r->rows_scored -= ranks(r, r->own[i]);
+}
+
+static void scan(search *s, int64_t start, int64_t stop)
+{
     if (start >= stop)
         return;
-    for (int64_t i = before(r->own, r->own_count, start); i < r->own_count && r->own[i] < stop; ++i)
-        r->rows_scored -= ranks(r, r->own[i]); /* has been counted */
+    count_own(s, start, stop);
     if (s->coded)
         gather(s, start, stop);
     else
@@ -422,6 +469,74 @@ static void scan_rest(search *s, int64_t start, int64_t stop)
         scan(s, from > start ? from : start, to < stop ? to : stop);
         if (to > stop)
             break;
+    }
+}
+
+/* Whether one range of the rest holds all of [start, stop), so that the first pass can be shared. */
+static bool shares(search *s, int64_t start, int64_t stop)
+{
+    const hiersrec_request *r = s->request;
+    while (s->next < r->rest_count && r->rest[2 * s->next + 1] <= start)
+        ++s->next;
+    return s->coded && prunes(s) && s->isa->prune_shared && s->coarse[0].groups == SHARED_GROUPS &&
+           s->next < r->rest_count && r->rest[2 * s->next] <= start && r->rest[2 * s->next + 1] >= stop &&
+           stop % LANES == 0;
+}
+
+/* The rows of [start, stop) in the rests of several searches, the first pass for as many as can at once. */
+static void scan_shared(search *searches, int64_t count, int64_t start, int64_t stop)
+{
+    shared_query *queries = searches[0].shared;
+    int64_t sharing = 0, blocks = (stop - start) / LANES;
+    for (int64_t i = 0; i < count; ++i) {
+        search *s = &searches[i];
+        s->shares = shares(s, start, stop);
+        if (!s->shares) {
+            s->fetch = true;
+            scan_rest(s, start, stop);
+            finish(s);
+            continue;
+        }
+        const pass *p = &s->coarse[0];
+        queries[sharing++] = (shared_query){
+            .query = p->query,
+            .step = p->step * 16,
+            .slack = p->step * (float)p->correction + p->slack,
+            .reach = p->reach,
+            .threshold = s->threshold,
+            .correction = p->correction,
+            .kept = {s->own_tile.blocks, s->own_tile.lanes, s->own_tile.dots, 0, false},
+        };
+    }
+    if (sharing)
+        for (int64_t i = 0; i < count; ++i)
+            if (searches[i].shares) { /* the tables are the same for all */
+                searches[i].isa->prune_shared(&searches[i].coarse[0], (uint32_t)(start / LANES), blocks, queries, sharing);
+                break;
+            }
+    for (int64_t i = 0, at = 0; i < count; ++i) {
+        search *s = &searches[i];
+        hiersrec_request *r = s->request;
+        if (!s->shares)
+            continue;
+        block_list list = queries[at++].kept;
+        count_own(s, start, stop);
+        if (r->bitmap) {
+            int64_t kept = 0;
+            for (int64_t j = 0; j < list.count; ++j) {
+                uint16_t lanes = list.lanes[j] & allowed_lanes(r, list.blocks[j]);
+                list.blocks[kept] = list.blocks[j];
+                list.lanes[kept] = lanes;
+                memmove(list.dots + LANES * kept, list.dots + LANES * j, LANES * sizeof *list.dots);
+                kept += lanes != 0;
+            }
+            list.count = kept;
+            for (int64_t block = start / LANES; block * LANES < stop; ++block)
+                r->rows_scored += bits_of(allowed_lanes(r, block));
+        } else {
+            r->rows_scored += stop - start;
+        }
+        run_passes(s, list, 1, blocks, blocks * s->coarse[0].block_bytes, true);
     }
 }
 
@@ -459,14 +574,20 @@ static int64_t lay_out(const hiersrec_table *table, int64_t count, int64_t k, ch
     int64_t groups = table->codes ? table->stage_ends[table->stage_count - 1] / 4 : 0;
     search *searches = take(buffer, &used, count * (int64_t)sizeof *searches);
     /* what a tile needs is shared: requests take turns */
-    uint32_t *blocks = take(buffer, &used, TILE * (int64_t)sizeof *blocks);
-    uint16_t *lanes = take(buffer, &used, TILE * (int64_t)sizeof *lanes);
-    int32_t *dots = take(buffer, &used, TILE * LANES * (int64_t)sizeof *dots);
-    int32_t *fine_dots = take(buffer, &used, TILE * LANES * (int64_t)sizeof *fine_dots);
+    uint32_t *blocks = take(buffer, &used, LONG_TILE * (int64_t)sizeof *blocks);
+    uint16_t *lanes = take(buffer, &used, LONG_TILE * (int64_t)sizeof *lanes);
+    int32_t *dots = take(buffer, &used, LONG_TILE * LANES * (int64_t)sizeof *dots);
+    int32_t *fine_dots = take(buffer, &used, LONG_TILE * LANES * (int64_t)sizeof *fine_dots);
+    shared_query *shared = take(buffer, &used, count * (int64_t)sizeof *shared);
+    int64_t own_tile = count > 1 ? SHARED_ROWS / LANES : 0;
     for (int64_t i = 0; i < count; ++i) {
-        search s = {.table = table, .k = k, .pending_capacity = pending, .tile_size = FIRST_TILE};
+        search s = {.table = table, .k = k, .pending_capacity = pending, .tile_size = FIRST_TILE, .pause = LEAST_PAUSE};
         s.tile = (block_list){blocks, lanes, dots, 0, true};
         s.fine_dots = fine_dots;
+        s.shared = shared;
+        s.own_tile.blocks = take(buffer, &used, own_tile * (int64_t)sizeof *s.own_tile.blocks);
+        s.own_tile.lanes = take(buffer, &used, own_tile * (int64_t)sizeof *s.own_tile.lanes);
+        s.own_tile.dots = take(buffer, &used, own_tile * LANES * (int64_t)sizeof *s.own_tile.dots);
         s.coarse_groups = take(buffer, &used, groups * (int64_t)sizeof *s.coarse_groups);
         s.fine_groups = take(buffer, &used, groups * (int64_t)sizeof *s.fine_groups);
         s.pending.scores = take(buffer, &used, pending * (int64_t)sizeof *s.pending.scores);
@@ -508,11 +629,12 @@ void hiersrec_topk(const hiersrec_table *table, hiersrec_request *requests, int6
     }
     int64_t shared = count > 1 ? SHARED_ROWS : table->n;
     for (int64_t start = 0; any_rest && start < table->n; start += shared) {
-        for (int64_t i = 0; i < count; ++i) {
-            searches[i].fetch = i == 0;
-            scan_rest(&searches[i], start, table->n - start < shared ? table->n : start + shared);
-            finish(&searches[i]);
-        }
+        int64_t stop = table->n - start < shared ? table->n : start + shared;
+        if (count > 1)
+            scan_shared(searches, count, start, stop);
+        else
+            scan_rest(searches, start, stop);
+        finish(searches);
     }
     for (int64_t i = 0; i < count; ++i) {
         search *s = &searches[i];
@@ -538,7 +660,7 @@ bool hiersrec_dots(const hiersrec_table *table, const float *query, int16_t *que
         list.blocks[0] = (uint32_t)block;
         list.count = fine.count = 1;
         fine.dots = s->fine_dots;
-        for (int64_t at = 0; at < table->stage_count; ++at) {
+        for (int64_t at = 0; at < s->passes; ++at) {
             s->isa->add(&s->coarse[at], at == 0, &list);
             s->isa->add(&s->fine[at], at == 0, &fine);
         }

@@ -24,18 +24,20 @@
  *
  *   Row r is about scales[r] * code, code in -127..127, stored as code + 128. Blocks of 16 rows are interleaved by groups
  *   of 4 dimensions, so that one instruction advances 16 rows: byte 64 g + 4 j + i of a block is dimension 4 g + i of its
- *   row j. The dimensions are cut into stages, which stand one after the other, each for all blocks: a scan reads the
- *   first dimensions of every block, the others only where the bound is not yet below the threshold.
+ *   row j. The dimensions are cut into stages, which stand one after the other, each for all blocks. The first stage is
+ *   itself cut in two: the leading 4 bits of its codes for all blocks, then the trailing 4 bits; there, byte 64 p + 4 j + i
+ *   of a block holds dimension 8 p + i of row j in its low half and dimension 8 p + 4 + i in its high half. A scan reads the
+ *   leading bits of the first dimensions of every block, and more only where the bound is not yet below the threshold.
  *
  * Layout
  *   vectors     [n, dimension], rows without gaps. Any alignment of the element type is correct.
- *   stage_ends  [stage_count]: rising multiples of 4; the last is the dimension rounded up to a multiple of 4.
- *   codes       [n rounded up to blocks of 16] x stage_ends[last] bytes: stage s holds, for each block in turn,
- *               (stage_ends[s] - stage_ends[s - 1]) / 4 groups of 64 bytes. 128 (zero) where row or dimension is padding.
- *   scales      [blocks * 16], 0 for padding
- *   tails       [stage_count - 1, blocks * 16]: length of a row's dimensions from stage_ends[s] on, rounded up.
- *   residuals   [stage_count]: the largest length, over all rows, of row / scale - code in the dimensions below
- *               stage_ends[s], rounded up.
+ *   stage_ends  [stage_count]: rising multiples of 8; the last is the dimension rounded up to a multiple of 8.
+ *   codes       [n rounded up to blocks of 16] x stage_ends[last] bytes. Code 0 where row or dimension is padding.
+ *   scales      [blocks * 16] as bfloat16: the leading 16 bits of a float32; 0 for padding
+ *   tails       [stage_count - 1, blocks * 16] likewise: length of a row's dimensions from stage_ends[s] on, rounded up.
+ *   residuals   [1 + stage_count]: the largest length, over all rows, of row / scale - code in the dimensions below
+ *               stage_ends[s], rounded up; before that, the same for the first stage if the trailing 4 bits of what is
+ *               stored are taken for 8.
  *   bias        [n]; [blocks * 16] in a table with codes.
  *   ranges      [range_count, 2]: pairs [start, stop) of rows, within the table, disjoint; empty ones are allowed.
  *   bitmap      one bit a row: row r may rank where bitmap[r / 64] >> (r % 64) & 1.
@@ -68,8 +70,8 @@ typedef struct {
     int64_t dimension;      /* 1 to HIERSREC_MAX_DIMENSION */
     const float *bias;      /* or NULL */
     const uint8_t *codes;   /* or NULL: a plain scan; then what follows is not read */
-    const float *scales;
-    const float *tails;
+    const uint16_t *scales;
+    const uint16_t *tails;
     const float *residuals;
     const int64_t *stage_ends;
     int64_t stage_count; /* 1 to HIERSREC_MAX_STAGES */
@@ -116,7 +118,7 @@ void hiersrec_topk(const hiersrec_table *table, hiersrec_request *requests, int6
  * For tests: the query's codes and the integer dot products of its codes with those of the rows, which are the same on
  * every instruction set.
  *
- *   query_codes  [out] [dimension rounded up to a multiple of 4]
+ *   query_codes  [out] [dimension rounded up to a multiple of 8]
  *   dots         [out] [blocks * 16]
  *
  * Returns false, writing nothing, for a query that codes cannot hold (zeros, not finite, or far out of scale): it is

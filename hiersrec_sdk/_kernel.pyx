@@ -18,8 +18,8 @@ cdef extern from "topk.h" nogil:
         int64_t dimension
         const float *bias
         const uint8_t *codes
-        const float *scales
-        const float *tails
+        const uint16_t *scales
+        const uint16_t *tails
         const float *residuals
         const int64_t *stage_ends
         int64_t stage_count
@@ -72,8 +72,8 @@ cdef class Table:
         object vectors not None,
         const float[::1] bias,
         const uint8_t[::1] codes,
-        const float[::1] scales,
-        const float[:, ::1] tails,
+        const uint16_t[::1] scales,
+        const uint16_t[:, ::1] tails,
         const float[::1] residuals,
         const int64_t[::1] stage_ends,
         float largest,

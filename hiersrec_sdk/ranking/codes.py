@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 BLOCK: Final = 16  # rows that are interleaved
 GROUP: Final = 4  # dimensions that one instruction takes
+MULTIPLE: Final = 8  # of dimensions: the first stage holds two groups in a byte
 MAX_STAGES: Final = 4
 LARGEST_CODE: Final = 127
 _ZERO = 128  # how a code of 0 is stored
+_MIDDLE = 8  # what the trailing 4 bits are taken for before they are read
 _STAGES = (32, 64)  # measured on trained vectors, see docs/ranking.md
 _CHUNK = 16_384  # rows at a time: the work is done in float64, whose copy of a whole catalogue would be large
 _NAMES = ("codes", "scales", "tails", "residuals", "stage_ends", "largest")
@@ -26,18 +28,21 @@ _NAMES = ("codes", "scales", "tails", "residuals", "stage_ends", "largest")
 class Codes:
     """int8 codes of n rows of d dimensions; N is n rounded up to blocks of 16, S the number of stages.
 
+    bfloat16 are uint16 here: the leading half of a float32.
+
     Attributes:
         codes: uint8 [N * stage_ends[-1]], the codes + 128, interleaved (see ``csrc/topk.h``).
-        scales: float32 [N], what one step of a row's codes is worth; 0 for padding.
-        tails: float32 [S - 1, N], length of each row's dimensions from ``stage_ends[s]`` on, rounded up.
-        residuals: float32 [S], largest length of ``row / scale - code`` below ``stage_ends[s]``, rounded up.
-        stage_ends: int64 [S], rising multiples of 4, the last is d rounded up to one.
+        scales: bfloat16 [N], what one step of a row's codes is worth; 0 for padding.
+        tails: bfloat16 [S - 1, N], length of each row's dimensions from ``stage_ends[s]`` on, rounded up.
+        residuals: float32 [1 + S], largest length of ``row / scale - code`` below ``stage_ends[s]``, rounded up; before
+            that, the same by the leading 4 bits of the first stage alone.
+        stage_ends: int64 [S], rising multiples of 8, the last is d rounded up to one.
         largest: float32 [1], length of the longest row, rounded up.
     """
 
     codes: NDArray[np.uint8]
-    scales: NDArray[np.float32]
-    tails: NDArray[np.float32]
+    scales: NDArray[np.uint16]
+    tails: NDArray[np.uint16]
     residuals: NDArray[np.float32]
     stage_ends: NDArray[np.int64]
     largest: NDArray[np.float32]
@@ -49,7 +54,7 @@ class Codes:
         Args:
             vectors: the rows. Pruning pays where the first dimensions carry most of the scores, as after a rotation
                 to the principal axes.
-            stages: where the stages but the last end: rising multiples of 4, at most 3; by default after 32 and 64
+            stages: where the stages but the last end: rising multiples of 8, at most 3; by default after 32 and 64
                 dimensions.
 
         Raises:
@@ -58,18 +63,19 @@ class Codes:
         if vectors.ndim != 2 or 0 in vectors.shape:
             raise ValueError(f"vectors: {list(vectors.shape)}; they must be [n, d], both at least 1")
         n, d = vectors.shape
-        padded_n, padded_d = n + -n % BLOCK, d + -d % GROUP
+        padded_n, padded_d = n + -n % BLOCK, d + -d % MULTIPLE
         ends = [*(end for end in _STAGES if end < padded_d)] if stages is None else list(stages)
         ends.append(padded_d)
         rising = all(low < high for low, high in zip([0, *ends], ends, strict=False))
-        if not rising or any(end % GROUP for end in ends) or len(ends) > MAX_STAGES:
+        if not rising or any(end % MULTIPLE for end in ends) or len(ends) > MAX_STAGES:
             raise ValueError(
-                f"stages: {stages}; they must be at most {MAX_STAGES - 1} rising multiples of {GROUP} below {padded_d}"
+                f"stages: {stages}; they must be at most {MAX_STAGES - 1} rising multiples of {MULTIPLE} "
+                f"below {padded_d}"
             )
         codes = np.empty(padded_n * padded_d, np.uint8)
-        scales = np.zeros(padded_n, np.float32)
-        tails = np.zeros((len(ends) - 1, padded_n), np.float32)
-        residuals = np.zeros(len(ends))
+        scales = np.zeros(padded_n, np.uint16)
+        tails = np.zeros((len(ends) - 1, padded_n), np.uint16)
+        residuals = np.zeros(1 + len(ends))
         largest = 0.0
         for start in range(0, n, _CHUNK):
             rows = np.zeros((min(_CHUNK, padded_n - start), padded_d))
@@ -78,18 +84,28 @@ class Codes:
                 row = start + int(np.argmin(np.isfinite(rows).all(axis=1)))
                 raise ValueError(f"row {row} has a NaN or an infinity, which codes cannot hold")
             stop = start + len(rows)
-            scale = _up(np.abs(rows).max(axis=1) / LARGEST_CODE)
-            scales[start:stop] = scale
-            exact = np.divide(rows, scale[:, None], out=np.zeros_like(rows), where=scale[:, None] > 0)
+            scales[start:stop] = _up_to_bfloat(np.abs(rows).max(axis=1) / LARGEST_CODE)
+            scale = from_bfloat(scales[start:stop]).astype(np.float64)[:, None]
+            exact = np.divide(rows, scale, out=np.zeros_like(rows), where=scale > 0)
             code = np.rint(exact)
+            stored = (code + _ZERO).astype(np.uint8)
+            leading = (stored[:, : ends[0]] & 0xF0) + (_MIDDLE - float(_ZERO))
+            left_out = np.where(scale > 0, exact[:, : ends[0]] - leading, 0)[:, :d]  # padding is exact
+            residuals[0] = max(residuals[0], np.square(left_out).sum(axis=1).max())
             errors, squares = np.square(exact - code), np.square(rows)
             for at, (begin, end) in enumerate(zip([0, *ends], ends, strict=False)):
-                residuals[at] = max(residuals[at], errors[:, :end].sum(axis=1).max())
+                residuals[at + 1] = max(residuals[at + 1], errors[:, :end].sum(axis=1).max())
                 if at < len(tails):
-                    tails[at, start:stop] = _up(np.sqrt(squares[:, end:].sum(axis=1)))
-                blocks = (code[:, begin:end] + _ZERO).astype(np.uint8).reshape(-1, BLOCK, (end - begin) // GROUP, GROUP)
-                first = padded_n * begin + start * (end - begin)
-                codes[first : first + blocks.size] = blocks.transpose(0, 2, 1, 3).ravel()
+                    tails[at, start:stop] = _up_to_bfloat(np.sqrt(squares[:, end:].sum(axis=1)))
+                groups = stored[:, begin:end].reshape(-1, BLOCK, (end - begin) // GROUP, GROUP).transpose(0, 2, 1, 3)
+                if at:
+                    first = padded_n * begin + start * (end - begin)
+                    codes[first : first + groups.size] = groups.ravel()
+                    continue
+                low, high = groups[:, ::2], groups[:, 1::2]  # the groups in the halves of a byte
+                for part, halves in enumerate(((low >> 4) | (high & 0xF0), (low & 0x0F) | (high << 4))):
+                    first = part * padded_n * end // 2 + start * end // 2
+                    codes[first : first + halves.size] = halves.ravel()
             largest = max(largest, float(squares.sum(axis=1).max()))
         return cls(
             codes,
@@ -121,14 +137,14 @@ class Codes:
 
     def check(self, n: int, d: int) -> None:
         """Raise :class:`ValueError` unless dtypes, shapes and stages are those of codes of n rows of d dimensions."""
-        padded_n, padded_d = n + -n % BLOCK, d + -d % GROUP
+        padded_n, padded_d = n + -n % BLOCK, d + -d % MULTIPLE
         stages = len(self.stage_ends)
         wanted: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
             "stage_ends": (np.int64, (stages,)),
             "codes": (np.uint8, (padded_n * padded_d,)),
-            "scales": (np.float32, (padded_n,)),
-            "tails": (np.float32, (stages - 1, padded_n)),
-            "residuals": (np.float32, (stages,)),
+            "scales": (np.uint16, (padded_n,)),
+            "tails": (np.uint16, (stages - 1, padded_n)),
+            "residuals": (np.float32, (1 + stages,)),
             "largest": (np.float32, (1,)),
         }
         for name, (dtype, shape) in wanted.items():
@@ -137,16 +153,25 @@ class Codes:
                 raise ValueError(f"{name} is {table.dtype} {list(table.shape)}, not {np.dtype(dtype)} {list(shape)}")
         ends = self.stage_ends.tolist()
         rising = all(low < high for low, high in zip([0, *ends], ends, strict=False))
-        if not 1 <= stages <= MAX_STAGES or not rising or any(end % GROUP for end in ends) or ends[-1] != padded_d:
+        if not 1 <= stages <= MAX_STAGES or not rising or any(end % MULTIPLE for end in ends) or ends[-1] != padded_d:
             raise ValueError(
-                f"stage_ends are {ends}, not 1 to {MAX_STAGES} rising multiples of {GROUP} up to {padded_d}"
+                f"stage_ends are {ends}, not 1 to {MAX_STAGES} rising multiples of {MULTIPLE} up to {padded_d}"
             )
-        if not (np.isfinite(self.residuals).all() and np.isfinite(self.largest).all()):
-            raise ValueError("residuals or largest are not finite")
+        if not np.isfinite(self.residuals).all() or np.isnan(self.largest).any():
+            raise ValueError("residuals are not finite, or largest is NaN")
+
+
+def from_bfloat(leading: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """bfloat16 as float32, which is exact."""
+    return (leading.astype(np.uint32) << 16).view(np.float32)
 
 
 def _up(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The next float32 at or above what ``values`` are up to their own rounding."""
-    rounded = values.astype(np.float32)
-    above: NDArray[np.float32] = np.nextafter(rounded, np.float32(np.inf))
+    """The next float32 at or above what ``values`` >= 0 are up to their own rounding."""
+    above: NDArray[np.float32] = np.nextafter(values.astype(np.float32), np.float32(np.inf))
     return np.where(values > 0, above, np.float32(0))
+
+
+def _up_to_bfloat(values: NDArray[np.float64]) -> NDArray[np.uint16]:
+    """The same in bfloat16."""
+    return ((_up(values).view(np.uint32) + np.uint32(0xFFFF)) >> 16).astype(np.uint16)
