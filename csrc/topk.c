@@ -38,7 +38,7 @@ enum {
     TILE = 64,         /* blocks at a time: their sums stay in the first-level cache */
     LONG_TILE = 256,   /* so many where nothing is pruned: fewer beginnings, which nothing has been fetched for */
     FIRST_TILE = 4,    /* so few at first, then twice as many each time: the threshold is still rising fast */
-    SHARED_ROWS = 1024,/* rows at a time that several requests share: their first stage stays in the first-level cache */
+    SHARED_ROWS = 1024, /* rows at a time that several requests share: their codes stay in the second-level cache */
     PENDING = 512,
     LARGEST_CODE = 127 * 128,
     LEAST_PAUSE = 64,  /* blocks that are scanned without pruning after a tile where it saved less than a fifth; */
