@@ -36,7 +36,7 @@
 
 enum {
     TILE = 64,         /* blocks at a time: their sums stay in the first-level cache */
-    LONG_TILE = 256,   /* so many where nothing is pruned: fewer beginnings, which nothing has been fetched for */
+    LONG_TILE = 512,   /* so many where nothing is pruned: fewer beginnings, which nothing has been fetched for */
     FIRST_TILE = 4,    /* so few at first, then twice as many each time: the threshold is still rising fast */
     SHARED_ROWS = 1024, /* rows at a time that several requests share: their codes stay in the second-level cache */
     PENDING = 512,
@@ -390,7 +390,8 @@ static void scan_tile(search *s)
     s->tile.count = 0;
     run_passes(s, list, 0, list.count, 0, prunes(s));
     if (s->threshold > -INFINITY)
-        s->tile_size = s->unpruned ? LONG_TILE : s->tile_size < TILE ? 2 * s->tile_size : TILE;
+        s->tile_size = s->unpruned > TILE ? (s->unpruned < LONG_TILE ? s->unpruned : LONG_TILE)
+                       : s->tile_size < TILE ? 2 * s->tile_size : TILE;
 }
 
 /* Gather the blocks that hold rows [start, stop); several ranges may share a tile. */

@@ -19,7 +19,7 @@ MAX_STAGES: Final = 4
 LARGEST_CODE: Final = 127
 _ZERO = 128  # how a code of 0 is stored
 _MIDDLE = 8  # what the trailing 4 bits are taken for before they are read
-_STAGES = (32, 64)  # measured on trained vectors, see docs/ranking.md
+_STAGES = (32, 64, 96)  # measured on trained vectors, see docs/ranking.md
 _CHUNK = 16_384  # rows at a time: the work is done in float64, whose copy of a whole catalogue would be large
 _NAMES = ("codes", "scales", "tails", "residuals", "stage_ends", "largest")
 
@@ -54,7 +54,7 @@ class Codes:
         Args:
             vectors: the rows. Pruning pays where the first dimensions carry most of the scores, as after a rotation
                 to the principal axes.
-            stages: where the stages but the last end: rising multiples of 8, at most 3; by default after 32 and 64
+            stages: where the stages but the last end: rising multiples of 8, at most 3; by default after 32, 64 and 96
                 dimensions.
 
         Raises:
@@ -138,7 +138,7 @@ class Codes:
     def check(self, n: int, d: int) -> None:
         """Raise :class:`ValueError` unless dtypes, shapes and stages are those of codes of n rows of d dimensions."""
         padded_n, padded_d = n + -n % BLOCK, d + -d % MULTIPLE
-        stages = len(self.stage_ends)
+        stages = self.stage_ends.size
         wanted: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
             "stage_ends": (np.int64, (stages,)),
             "codes": (np.uint8, (padded_n * padded_d,)),
@@ -157,8 +157,8 @@ class Codes:
             raise ValueError(
                 f"stage_ends are {ends}, not 1 to {MAX_STAGES} rising multiples of {MULTIPLE} up to {padded_d}"
             )
-        if not np.isfinite(self.residuals).all() or np.isnan(self.largest).any():
-            raise ValueError("residuals are not finite, or largest is NaN")
+        if not (self.residuals >= 0).all() or np.isinf(self.residuals).any() or not (self.largest >= 0).all():
+            raise ValueError("residuals or largest are negative or NaN, or residuals infinite")
 
 
 def from_bfloat(leading: NDArray[np.uint16]) -> NDArray[np.float32]:
@@ -168,7 +168,8 @@ def from_bfloat(leading: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 def _up(values: NDArray[np.float64]) -> NDArray[np.float32]:
     """The next float32 at or above what ``values`` >= 0 are up to their own rounding."""
-    above: NDArray[np.float32] = np.nextafter(values.astype(np.float32), np.float32(np.inf))
+    with np.errstate(over="ignore"):  # beyond float32 it is infinite
+        above: NDArray[np.float32] = np.nextafter(values.astype(np.float32), np.float32(np.inf))
     return np.where(values > 0, above, np.float32(0))
 
 
