@@ -4,6 +4,7 @@
 Lengths and bounds are the caller's to check (see ``hiersrec_sdk.ranking.requests``).
 """
 
+cimport cython
 from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
@@ -177,6 +178,7 @@ def topk(Table table not None, list requests not None, int64_t k):
         free(workspace)
 
 
+@cython.boundscheck(True)  # of a bundle that was not verified, `order` may name rows that are not there
 def find(const int64_t[::1] ids not None, const int64_t[::1] order not None, const int64_t[::1] wanted not None):
     """Where each of ``wanted`` int64 [m] stands in ``ids`` [n], which ``order`` [n] sorts: int64 [m], -1 for nowhere."""
     rows = np.empty(wanted.shape[0], np.int64)

@@ -118,7 +118,8 @@ class Catalog:
 
     def find_category(self, own: Any) -> list[tuple[int, int]]:
         """(level, index) of every category with the shop's own id ``own``; a shallow branch repeats its id below."""
-        return self._category_places.get(own, []) if type(own) in (int, str) or isinstance(own, np.integer) else []
+        is_id = type(own) is int or isinstance(own, str | np.integer)
+        return self._category_places.get(own, []) if is_id else []
 
     @cached_property
     def _category_places(self) -> dict[Any, list[tuple[int, int]]]:
@@ -245,7 +246,7 @@ def _id_index(tables: Mapping[str, NDArray[Any]], id_type: str) -> _IntIndex | _
 def _as_int64(ids: Sequence[Any] | NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool] | None]:
     """The ids as int64; and which of them lie beyond it, so that the catalogue lacks them, or None."""
     if isinstance(ids, np.ndarray) and ids.dtype.kind == "i":
-        return ids.astype(np.int64, copy=False), None
+        return np.ascontiguousarray(ids, dtype=np.int64), None
     values = ids.tolist() if isinstance(ids, np.ndarray) else ids
     if set(map(type, values)) - {int}:
         for place, value in enumerate(values):

@@ -7,7 +7,9 @@ HierSRecError
 │   ├── ItemIdNaNError        an id that is NaN
 │   ├── UnknownItemError      an id that the catalogue lacks, where unknown="error"
 │   ├── KError                k that is no whole number of at least 1
-│   └── OptionError           another argument out of its range
+│   ├── OptionError           another argument out of its range
+│   └── FilterError           a filter that is none, or of another catalogue
+│       └── UnknownCategoryError  a category that the catalogue lacks
 ├── BundleError           a bundle on disk
 │   ├── BundleMissingError    no bundle there, or a file of it is missing
 │   ├── BundleCorruptError    truncated, altered or foreign

@@ -72,7 +72,7 @@ def prepare(
 
 def rows_of(catalog: Catalog, name: str, ids: Iterable[Any]) -> NDArray[np.int64]:
     """Rows of the items ``ids`` of the argument ``name``, without those that the catalogue lacks."""
-    if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Iterable):
+    if not _is_list(ids):
         raise FilterError(f"{name} is {ids!r}, of type {type(ids).__name__}; it must be a list of item ids")
     try:
         rows = catalog.rows(ids if isinstance(ids, np.ndarray) else list(ids))
@@ -80,6 +80,12 @@ def rows_of(catalog: Catalog, name: str, ids: Iterable[Any]) -> NDArray[np.int64
         raise type(error)(f"{name}: {error}") from error
     known: NDArray[np.int64] = rows[rows != UNKNOWN]
     return known
+
+
+def _is_list(ids: Any) -> bool:
+    if isinstance(ids, np.ndarray):
+        return ids.ndim == 1
+    return isinstance(ids, Iterable) and not isinstance(ids, str | bytes | Mapping)
 
 
 def _marked(n: int, rows: NDArray[np.int64]) -> NDArray[np.bool]:
@@ -90,10 +96,9 @@ def _marked(n: int, rows: NDArray[np.int64]) -> NDArray[np.bool]:
 
 def _in_categories(catalog: Catalog, name: str, ids: Iterable[Any]) -> NDArray[np.bool]:
     """bool [n]: whether each row lies in one of the categories, or is listed in one."""
-    if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Iterable):
+    if not _is_list(ids):
         raise FilterError(f"{name} is {ids!r}, of type {type(ids).__name__}; it must be a list of category ids")
     mask = np.zeros(len(catalog), dtype=bool)
-    leaves = catalog.ranges[-1]
     for own in ids:
         places = catalog.find_category(own)
         if not places:
@@ -105,6 +110,8 @@ def _in_categories(catalog: Catalog, name: str, ids: Iterable[Any]) -> NDArray[n
         for level, index in places:
             start, stop = catalog.ranges[level][index]
             mask[start:stop] = True
-            below = np.flatnonzero((leaves[:, 0] >= start) & (leaves[:, 1] <= stop) & (leaves[:, 0] < leaves[:, 1]))
+            below = np.array([index])
+            for parents in catalog.parents[level + 1 :]:
+                below = np.flatnonzero(np.isin(parents, below))
             mask[catalog.extra_rows(below)] = True
     return mask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import pairwise
@@ -351,6 +351,8 @@ class Recommender:
         if filter is not None and not isinstance(filter, Filter):
             raise FilterError(f"filter is {filter!r}; it must be what Recommender.filter() made, or None")
         excluded = None
+        if isinstance(exclude, Iterator):
+            exclude = list(exclude)  # it may be read twice
         if exclude is not None:
             excluded = np.unique(filters.rows_of(self.catalog, "exclude", exclude))
         many = excluded is not None and len(excluded) > _FEW
@@ -551,15 +553,14 @@ class Recommender:
             boosts[own.searchsorted(request.own)] = request.boosts
         rest = _NO_RANGES if request.rest is None else request.rest
         cuts = np.linspace(0, len(self.catalog), threads + 1).astype(np.int64).tolist()
-        parts = [
-            request._replace(ranges=_NO_RANGES, rest=rest.clip(start, stop), own=own, boosts=boosts)
-            for start, stop in pairwise(cuts)
-        ]
+        alone = request._replace(ranges=_NO_RANGES, rest=None, own=own, boosts=boosts)
+        parts = [alone._replace(rest=rest.clip(start, stop)) for start, stop in pairwise(cuts)]
         found = list(self._pool(threads).map(lambda part: self._search(self._table, [part], k)[0], parts))
         rows, places = np.unique(np.concatenate([one.rows for one in found]), return_index=True)
         scores = np.concatenate([one.scores for one in found])[places]
         best = np.lexsort((rows, -scores))[:k]
-        scored = first.rows_scored + sum(one.rows_scored - len(own) for one in found)
+        again = self._search(self._table, [alone], k)[0].rows_scored  # what every part has looked at
+        scored = first.rows_scored + sum(one.rows_scored - again for one in found)
         return Found(scores[best], rows[best], scored, first.bytes_read + sum(one.bytes_read for one in found))
 
 

@@ -18,6 +18,14 @@ torch.set_num_threads(1)  # the models of the tests are too small for more
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_report_header() -> str:
+    try:
+        from hiersrec_sdk import _kernel
+    except ImportError:
+        return "ranking kernel: none, there is no compiled extension here"
+    return f"ranking kernel: {_kernel.isa()} (of {', '.join(_kernel.available_isas())})"
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with real click logs, beside the project; it is not part of the project."""

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hiersrec_sdk.bundle import write_bundle
 from hiersrec_sdk.catalog import id_tables, item_id_tables
+from hiersrec_sdk.ranking import Codes
 from hiersrec_sdk.tables import StringTable, write_tables
 
 DIMENSION = 6
@@ -37,15 +38,48 @@ class Shop:
     """What the bundle is made of: the numbers that a re-implementation starts from."""
 
     ids: list[Any]
-    vectors: NDArray[np.float32]  # [ITEMS, DIMENSION]
+    vectors: NDArray[np.float32]  # [items, dimension]
     inputs: NDArray[np.float32] | None  # the same, where input and output vectors differ
     bias: NDArray[np.float32] | None
     clicks: NDArray[np.int64]
-    weights: list[NDArray[np.float32]]  # for each level [DIMENSION, categories]
-    repeats: NDArray[np.float32] | None  # [DIMENSION]
+    weights: list[NDArray[np.float32]]  # for each level [dimension, categories]
+    repeats: NDArray[np.float32] | None  # [dimension]
+    leaf_sizes: list[int]
     extra: dict[int, list[int]]
     category_ids: list[list[Any]]
     titles: list[str] | None
+    stages: list[int] | None  # of the codes; None: there are none
+    mass: float | None  # of candidates="auto"; None: it was not measured
+
+    @property
+    def items(self) -> int:
+        return len(self.ids)
+
+    @property
+    def ranges(self) -> list[list[tuple[int, int]]]:
+        """``[start, stop)`` of every category of every level."""
+        return category_ranges(self.leaf_sizes)
+
+    def leaf_of(self, row: int) -> int:
+        return next(leaf for leaf, (start, stop) in enumerate(self.ranges[-1]) if start <= row < stop)
+
+    def rows_of_category(self, own: Any) -> set[int]:
+        """Rows that lie in a category with the id ``own``, of whatever level, or are listed in one below it."""
+        rows: set[int] = set()
+        for level, ids in enumerate(self.category_ids):
+            for index, other in enumerate(ids):
+                if other == own:
+                    below = {index}
+                    for parents in PARENTS[level + 1 :]:
+                        below = {child for child, parent in enumerate(parents) if parent in below}
+                    rows |= {*range(*self.ranges[level][index])}
+                    rows |= {row for leaf in below for row in self.extra.get(leaf, [])}
+        return rows
+
+    @property
+    def stranger(self) -> Any:
+        """An item id that the catalogue lacks."""
+        return "stranger" if self.id_type == "string" else 3
 
     @property
     def id_type(self) -> str:
@@ -56,8 +90,8 @@ class Shop:
         return {
             "item_id_type": self.id_type,
             "category_id_type": "string" if isinstance(self.category_ids[0][0], str) else "int64",
-            "items": ITEMS,
-            "dimension": DIMENSION,
+            "items": self.items,
+            "dimension": self.vectors.shape[1],
             "levels": ["department", "aisle", "shelf"],
             "categories": SIZES,
             "max_length": MAX_LENGTH,
@@ -66,6 +100,7 @@ class Shop:
             "preprocessing": {},
             "data": {"name": "made up"},
             "metrics": {"recall@20": 0.5},
+            **({} if self.mass is None else {"budgets": {"mass": self.mass}}),
         }
 
     @property
@@ -76,13 +111,15 @@ class Shop:
             tables["input_vectors"] = self.inputs
         if self.bias is not None:
             tables["bias"] = self.bias
+        if self.stages is not None:
+            tables |= Codes.of(self.vectors, self.stages).tables()
         if self.titles is not None:
             tables |= StringTable.from_strings(self.titles).tables("titles")
         if self.extra:
             lists = [self.extra.get(leaf, []) for leaf in range(SIZES[-1])]
             tables["extra_rows"] = np.array(list(chain(*lists)), dtype=np.int64)
             tables["extra_offsets"] = np.cumsum([0, *map(len, lists)])
-        for level, ranges in enumerate(category_ranges()):
+        for level, ranges in enumerate(self.ranges):
             tables[f"category_ranges.{level}"] = np.array(ranges, dtype=np.int64)
             tables[f"category_parents.{level}"] = np.array(PARENTS[level], dtype=np.int32)
             tables |= id_tables(f"category_ids.{level}", self.category_ids[level])
@@ -98,10 +135,28 @@ class Shop:
         return path
 
 
-def make_shop(id_type: str = "int64", seed: int = 0, *, full: bool = True) -> Shop:
-    """``full``: with everything that is optional."""
+def make_shop(
+    id_type: str = "int64",
+    seed: int = 0,
+    *,
+    full: bool = True,
+    times: int = 1,
+    dimension: int = DIMENSION,
+    stages: list[int] | None = None,
+) -> Shop:
+    """A shop.
+
+    Args:
+        id_type: of the items.
+        seed: for all that is random.
+        full: with everything that is optional, but for codes.
+        times: how many items it has for each one of ``LEAF_SIZES``.
+        dimension: of the vectors.
+        stages: where the stages of the codes but the last end; None: without codes.
+    """
     random = np.random.default_rng(seed)
-    ids: list[Any] = [-5, 0, 2**62, *(int(own) for own in 1_000 + 7 * random.permutation(ITEMS - 3))]
+    items = times * ITEMS
+    ids: list[Any] = [-5, 0, 2**62, *(int(own) for own in 1_000 + 7 * random.permutation(items - 3))]
     if id_type == "string":
         ids = ["", "größe-3", "0", *(f"shoe-{own}" for own in ids[3:])]
 
@@ -110,25 +165,28 @@ def make_shop(id_type: str = "int64", seed: int = 0, *, full: bool = True) -> Sh
 
     return Shop(
         ids=ids,
-        vectors=numbers(ITEMS, DIMENSION),
-        inputs=numbers(ITEMS, DIMENSION) if full else None,
-        bias=numbers(ITEMS) if full else None,
-        clicks=random.integers(0, 9, ITEMS),
-        weights=[numbers(DIMENSION, size) for size in SIZES],
-        repeats=numbers(DIMENSION) if full else None,
-        extra=EXTRA if full else {},
+        vectors=numbers(items, dimension),
+        inputs=numbers(items, dimension) if full else None,
+        bias=numbers(items) if full else None,
+        clicks=random.integers(0, 9, items),
+        weights=[numbers(dimension, size) for size in SIZES],
+        repeats=numbers(dimension) if full else None,
+        leaf_sizes=[times * size for size in LEAF_SIZES],
+        extra={leaf: [times * row for row in rows] for leaf, rows in EXTRA.items()} if full else {},
         category_ids=[
             [f"{level}/{index}" if full else 100 * level + index for index in range(size)]
             for level, size in enumerate(SIZES)
         ],
-        titles=[f"Item {row}" if row % 3 else "" for row in range(ITEMS)] if full else None,
+        titles=[f"Item {row}" if row % 3 else "" for row in range(items)] if full else None,
+        stages=stages,
+        mass=0.61 if full else None,
     )
 
 
-def category_ranges() -> list[list[tuple[int, int]]]:
+def category_ranges(leaf_sizes: list[int] = LEAF_SIZES) -> list[list[tuple[int, int]]]:
     """``[start, stop)`` of every category of every level."""
-    stops = np.cumsum(LEAF_SIZES).tolist()
-    levels = [[(stop - size, stop) for stop, size in zip(stops, LEAF_SIZES, strict=True)]]
+    stops = np.cumsum(leaf_sizes).tolist()
+    levels = [[(stop - size, stop) for stop, size in zip(stops, leaf_sizes, strict=True)]]
     for parents, size in ((PARENTS[2], SIZES[1]), (PARENTS[1], SIZES[0])):
         below = [
             [span for span, own in zip(levels[0], parents, strict=True) if own == at] for at in range(size)

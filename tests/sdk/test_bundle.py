@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -373,6 +374,89 @@ def test_a_wrong_table(change: Callable[[Tables], None], cause: str, shop: Shop,
     with pytest.raises(BundleError, match=rf"written was not written: .*{cause}"):
         write_bundle(tmp_path / "written", shop.config, tables, shop.files)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["forged"]
+    if "is missing" in cause or "int" in cause or "float" in cause or "category_" in cause:
+        with pytest.raises(BundleCorruptError, match=cause):  # what can be seen without reading all of a table
+            open_bundle(tmp_path / "forged", verify=False)
+
+
+@pytest.fixture(scope="module")
+def coded() -> Shop:
+    return make_shop("int64", dimension=20, stages=[8, 16])
+
+
+CODE_FAULTS: list[tuple[Callable[[Tables], None], str]] = [
+    *(
+        (drop(f"codes.{name}"), f"'codes.{name}' is missing")
+        for name in ("scales", "tails", "residuals", "stage_ends", "largest")
+    ),
+    (replace("codes", lambda table: table[:-1]), r"'codes': codes is uint8 \[1535\], not uint8 \[1536\]"),
+    (replace("codes", lambda table: table.view(np.int8)), r"'codes': codes is int8 \[1536\], not uint8 \[1536\]"),
+    (replace("codes", lambda table: table[:, None]), r"'codes': codes is uint8 \[1536, 1\], not uint8 \[1536\]"),
+    (replace("codes.scales", lambda table: table[:ITEMS]), r"'codes': scales is uint16 \[60\], not uint16 \[64\]"),
+    (replace("codes.scales", lambda table: table.astype(np.float32)), r"'codes': scales is float32 \[64\], not"),
+    (replace("codes.tails", lambda table: table[:1]), r"'codes': tails is uint16 \[1, 64\], not uint16 \[2, 64\]"),
+    (replace("codes.tails", lambda table: table.ravel()), r"'codes': tails is uint16 \[128\], not uint16 \[2, 64\]"),
+    (replace("codes.residuals", lambda table: table[1:]), r"'codes': residuals is float32 \[3\], not float32 \[4\]"),
+    (put("codes.residuals", 0, np.nan), "'codes': residuals or largest are negative or NaN"),
+    (put("codes.residuals", 1, np.inf), "'codes': residuals or largest are negative or NaN, or residuals infinite"),
+    (put("codes.residuals", 3, -1), "'codes': residuals or largest are negative"),
+    (put("codes.largest", 0, np.nan), "'codes': residuals or largest are negative or NaN"),
+    (replace("codes.largest", lambda table: table[0]), r"'codes': largest is float32 \[\], not float32 \[1\]"),
+    (put("codes.stage_ends", 0, 12), r"'codes': stage_ends are \[12, 16, 24\], not 1 to 4 rising multiples of 8"),
+    (put("codes.stage_ends", 0, 16), r"'codes': stage_ends are \[16, 16, 24\], not"),
+    (put("codes.stage_ends", 0, -8), r"'codes': stage_ends are \[-8, 16, 24\], not"),
+    (put("codes.stage_ends", 2, 32), r"'codes': stage_ends are \[8, 16, 32\], not"),
+    (put("codes.stage_ends", 1, 2**62), r"'codes': stage_ends are \[8, 4611686018427387904, 24\], not"),
+    (replace("codes.stage_ends", lambda table: table[2]), r"'codes': stage_ends is int64 \[\], not int64 \[1\]"),
+    (replace("codes.stage_ends", lambda table: table[:0]), "'codes': "),
+    (replace("codes.stage_ends", lambda table: table.astype(np.int32)), r"'codes': stage_ends is int32 \[3\], not"),
+]
+
+
+@pytest.mark.parametrize(("change", "cause"), CODE_FAULTS)
+def test_wrong_codes(change: Callable[[Tables], None], cause: str, coded: Shop, tmp_path: Path) -> None:
+    tables = coded.tensors
+    change(tables)
+    forge(tmp_path / "forged", coded.config, tables, coded.files)
+    for verify in (True, False):
+        with pytest.raises(BundleCorruptError, match=rf"catalog\.safetensors: table {cause}"):
+            Recommender.load(tmp_path / "forged", verify=verify)
+    with pytest.raises(BundleError, match=rf"written was not written: .*{cause}"):
+        write_bundle(tmp_path / "written", coded.config, tables, coded.files)
+
+
+def test_codes_of_another_table(coded: Shop, tmp_path: Path) -> None:
+    other = make_shop("int64", times=2, dimension=20, stages=[8, 16])
+    forge(tmp_path / "forged", coded.config, {**coded.tensors, "codes": other.tensors["codes"]}, coded.files)
+    for verify in (True, False):
+        with pytest.raises(BundleCorruptError, match=r"table 'codes': codes is uint8 \[3072\], not uint8 \[1536\]"):
+            Recommender.load(tmp_path / "forged", verify=verify)
+
+
+def test_without_verification_contents_are_not_read(coded: Shop, tmp_path: Path) -> None:
+    path = coded.write(tmp_path / "bundle")
+    data = bytearray((path / "catalog.safetensors").read_bytes())
+    at = data.index(coded.vectors.tobytes())
+    data[at : at + coded.vectors.nbytes] = np.zeros_like(coded.vectors).tobytes()
+    (path / "catalog.safetensors").write_bytes(data)
+    with pytest.raises(BundleCorruptError, match=r"catalog\.safetensors is altered: its SHA-256"):
+        Recommender.load(path)
+    recommender = Recommender.load(path, verify=False)
+    assert not recommender.catalog.output_vectors.any()
+    assert len(recommender.recommend(coded.ids[:2], 5)) == 5
+
+
+@pytest.mark.parametrize("id_type", ["int64", "string"])
+@pytest.mark.parametrize("row", [10**12, ITEMS, -1, -(10**12)])
+def test_without_verification_a_wrong_row_is_no_crash(id_type: str, row: int, tmp_path: Path) -> None:
+    shop = make_shop(id_type)
+    tables = {**shop.tensors, "item_ids.order": np.full(ITEMS, row)}
+    forge(tmp_path / "forged", shop.config, tables, shop.files)
+    with pytest.raises(BundleCorruptError, match=r"'item_ids\.order' holds values outside"):
+        open_bundle(tmp_path / "forged")
+    recommender = Recommender.load(tmp_path / "forged", verify=False)
+    with suppress(IndexError):
+        assert len(recommender.recommend(shop.ids[:2], 5)) == 5
 
 
 def test_integer_ids_have_to_be_sorted_by_their_order(tmp_path: Path) -> None:

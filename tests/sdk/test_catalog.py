@@ -15,7 +15,7 @@ from hiersrec_sdk.bundle import Bundle, open_bundle
 from hiersrec_sdk.catalog import Catalog, Category, item_id_tables
 from hiersrec_sdk.errors import ItemIdNaNError, ItemIdTypeError
 
-from .bundles import EXTRA, ITEMS, LEAF_SIZES, PARENTS, SIZES, Shop, category_ranges, make_shop
+from .bundles import EXTRA, ITEMS, PARENTS, SIZES, Shop, category_ranges, make_shop
 
 
 @pytest.fixture(scope="module", params=["int64", "string"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import hiersrec_sdk
-from hiersrec_sdk import CategoryHit, Hit, Recommender, Result, errors
+from hiersrec_sdk import CategoryHit, Filter, Hit, Recommender, Result, errors
 
 from .bundles import make_shop
 
@@ -22,6 +22,7 @@ HEAVY = ("torch", "onnx", "numba", "polars", "hiersrec_training", "hiersrec_expo
 def test_names() -> None:
     assert sorted(hiersrec_sdk.__all__) == [
         "CategoryHit",
+        "Filter",
         "HierSRecError",
         "Hit",
         "Recommender",
@@ -42,7 +43,7 @@ def public(cls: type) -> list[str]:
 
 
 def test_recommender() -> None:
-    assert public(Recommender) == ["load", "recommend", "recommend_many"]
+    assert public(Recommender) == ["filter", "load", "recommend", "recommend_many"]
     parameters = {
         name: [
             parameter.name + ("" if parameter.default is parameter.empty else f"={parameter.default!r}")
@@ -50,19 +51,35 @@ def test_recommender() -> None:
         ]
         for name in public(Recommender)
     }
+    restrictions = ["allow=None", "exclude=None", "categories=None", "exclude_categories=None"]
+    common = [
+        "k=20",
+        "mode='candidates'",
+        "candidates=None",
+        "include_session_categories=False",
+        "filter=None",
+        "allow=None",
+        "exclude=None",
+        "exclude_seen=False",
+        "categories=None",
+        "exclude_categories=None",
+        "max_per_category=None",
+        "unknown='skip'",
+    ]
     assert parameters == {
+        "filter": ["self", *restrictions],
         "load": ["path", "providers=('cpu',)", "backend=None", "threads=1", "verify=True"],
-        "recommend": ["self", "session", "k=20", "mode='candidates'", "candidates=None", "unknown='skip'"],
-        "recommend_many": [
-            "self",
-            "sessions",
-            "k=20",
-            "mode='candidates'",
-            "candidates=None",
-            "unknown='skip'",
-            "batch_size=64",
-        ],
+        "recommend": ["self", "session", *common, "threads=1"],
+        "recommend_many": ["self", "sessions", *common, "batch_size=64", "threads=1"],
     }
+    for name, by_place in (("filter", 1), ("recommend", 3), ("recommend_many", 3), ("load", 1)):
+        kinds = [parameter.kind for parameter in inspect.signature(getattr(Recommender, name)).parameters.values()]
+        assert set(kinds[by_place:]) == {inspect.Parameter.KEYWORD_ONLY}
+        assert inspect.Parameter.KEYWORD_ONLY not in kinds[:by_place]
+
+
+def test_filters() -> None:
+    assert public(Filter) == ["allows", "items"]
 
 
 def test_results() -> None:
@@ -92,6 +109,12 @@ def tree(error: type[Exception], depth: int = 0) -> list[str]:
     return ["  " * depth + error.__name__, *(line for child in children for line in tree(child, depth + 1))]
 
 
+def test_the_tree_of_errors_is_drawn() -> None:
+    assert errors.__doc__ is not None
+    drawn = [line.strip(" │├└─").split(" ")[0] for line in errors.__doc__.splitlines()[2:] if line]
+    assert drawn == [line.strip() for line in tree(errors.HierSRecError)]
+
+
 def test_errors() -> None:
     assert "\n".join(tree(errors.HierSRecError)) == "\n".join(
         [
@@ -103,6 +126,8 @@ def test_errors() -> None:
             "    UnknownItemError",
             "    KError",
             "    OptionError",
+            "    FilterError",
+            "      UnknownCategoryError",
             "  BundleError",
             "    BundleMissingError",
             "    BundleCorruptError",

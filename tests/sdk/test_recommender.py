@@ -5,50 +5,53 @@ from __future__ import annotations
 import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from hiersrec_sdk import CategoryHit, Hit, Recommender, Result, errors
-from hiersrec_sdk.encoder import OnnxEncoder
+import hiersrec_sdk.recommender
+from hiersrec_sdk import CategoryHit, Filter, Hit, Recommender, Result, errors
+from hiersrec_sdk.encoder import Encoded, OnnxEncoder
+from hiersrec_sdk.recommender import Mode
 
-from .bundles import (
-    DIMENSION,
-    ITEMS,
-    LEAF_SIZES,
-    MAX_LENGTH,
-    SIZES,
-    Shop,
-    category_ranges,
-    forge,
-    graph,
-    make_shop,
-)
+from .bundles import DIMENSION, ITEMS, MAX_LENGTH, SIZES, Shop, forge, graph, make_shop
 
-# Shops by name: with everything optional and without, with ids of both types.
-SHOPS = {"full": make_shop("string"), "bare": make_shop("int64", seed=1, full=False)}
+# Shops by name: with everything optional and without, with codes and without, with ids of both types.
+SHOPS = {
+    "full": make_shop("string"),
+    "bare": make_shop("int64", seed=1, full=False),
+    "coded": make_shop("int64", seed=2, stages=[]),
+    "large": make_shop("string", seed=3, times=30, dimension=20, stages=[8, 16]),
+}
+BACKENDS = ("c", "numpy")
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Recommender]:
-    """Recommenders by shop and ranking backend."""
+def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Bundles by shop."""
     folder = tmp_path_factory.mktemp("bundles")
-    paths = {name: shop.write(folder / name) for name, shop in SHOPS.items()}
+    return {name: shop.write(folder / name) for name, shop in SHOPS.items()}
+
+
+@pytest.fixture(scope="module")
+def loaded(paths: dict[str, Path]) -> dict[tuple[str, str], Recommender]:
+    """Recommenders by shop and ranking backend."""
     return {
         (name, backend): Recommender.load(path, backend=backend)
         for name, path in paths.items()
-        for backend in ("c", "numpy")
+        for backend in BACKENDS
     }
 
 
@@ -58,63 +61,150 @@ def full(loaded: dict[tuple[str, str], Recommender]) -> Recommender:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """The arguments of a call, but for the session; ``prepared`` are those of the filter that it brings along."""
+
+    k: int
+    mode: Any = "candidates"
+    candidates: Any = None
+    include_session_categories: bool = False
+    prepared: dict[str, list[Any]] | None = None
+    restricted: dict[str, list[Any]] = field(default_factory=dict)
+    exclude_seen: bool = False
+    max_per_category: int | None = None
+    threads: int = 1
+
+    def options(self, recommender: Recommender) -> dict[str, Any]:
+        return {
+            "k": self.k,
+            "mode": self.mode,
+            "candidates": self.candidates,
+            "include_session_categories": self.include_session_categories,
+            "filter": None if self.prepared is None else recommender.filter(**self.prepared),
+            **self.restricted,
+            "exclude_seen": self.exclude_seen,
+            "max_per_category": self.max_per_category,
+            "threads": self.threads,
+        }
+
+
+@dataclass(frozen=True)
 class Answer:
     """What :func:`expected` says."""
 
     items: list[Any]
     scores: list[float]
     mode: str
-    scored: list[int]
+    candidates: list[int]  # rows
+    scored: int
     unknown: int
     path: list[tuple[int, float]]
     leaves: list[tuple[int, float]]
 
 
-def expected(shop: Shop, session: list[Any], k: int, mode: str, candidates: float | None) -> Answer:
+def allowed(shop: Shop, asked: Asked, *, but: str = "") -> set[int]:
+    """Rows that the filters of ``asked`` let through, but for the argument ``but`` of the call itself."""
+    rows = set(range(shop.items))
+    of_the_call = [(name, ids) for name, ids in asked.restricted.items() if name != but]
+    for name, ids in [*(asked.prepared or {}).items(), *of_the_call]:
+        if name in ("allow", "exclude"):
+            named = {row for row, own in enumerate(shop.ids) if own in set(ids)}
+        else:
+            named = set().union(*(shop.rows_of_category(own) for own in ids))
+        rows = rows & named if name in ("allow", "categories") else rows - named
+    return rows
+
+
+def within_limit(shop: Shop, rows: list[int], limit: int | None) -> list[int]:
+    """``rows``, best first, without those that come after ``limit`` others of the same leaf category."""
+    seen: Counter[int] = Counter()
+    kept = []
+    for row in rows:
+        leaf = shop.leaf_of(row)
+        seen[leaf] += 1
+        if limit is None or seen[leaf] <= limit:
+            kept.append(row)
+    return kept
+
+
+def expected(shop: Shop, session: list[Any], asked: Asked) -> Answer:
     """What the recommender has to say, in plain Python: every candidate scored and sorted."""
     row_of = {own: row for row, own in enumerate(shop.ids)}
     known = [row_of[own] for own in session if own in row_of]
     unknown = len(session) - len(known)
     rows = known[-MAX_LENGTH:]
+    may = allowed(shop, asked)
+    k = min(asked.k, shop.items)
     if not rows:
-        popular = sorted(range(ITEMS), key=lambda row: (-int(shop.clicks[row]), row))[:k]
+        popular = sorted(may, key=lambda row: (-int(shop.clicks[row]), row))
+        popular = within_limit(shop, popular, asked.max_per_category)[:k]
         scores = [float(shop.clicks[row]) for row in popular]
-        return Answer([shop.ids[row] for row in popular], scores, "popular", [], unknown, [], [])
+        return Answer([shop.ids[row] for row in popular], scores, "popular", [], 0, unknown, [], [])
 
     inputs = (shop.vectors if shop.inputs is None else shop.inputs).astype(float)
     total = inputs[rows].sum(axis=0)
     logits = [total @ weights.astype(float) for weights in shop.weights]
+    softmax = [np.exp(level - level.max()) / np.exp(level - level.max()).sum() for level in logits]
     order = sorted(range(SIZES[-1]), key=lambda leaf: (-logits[-1][leaf], leaf))
-    if mode == "exact":
-        scored = set(range(ITEMS))
+    may_not = {row for row, own in enumerate(shop.ids) if own in set(asked.restricted.get("exclude", []))}
+    if asked.exclude_seen:
+        may_not |= set(rows)
+    if asked.mode == "exact":
+        candidates = set(range(shop.items))
     else:
-        need = max(math.ceil((0.3 if candidates is None else candidates) * ITEMS), min(k, ITEMS))
-        scored, held = set(rows), 0
-        for leaf in order:
-            if held >= need:
+        # Of each category count as many eligible items as may be recommended, and ask for more where the call excludes
+        # some, of whatever category.
+        unrestricted = allowed(shop, asked, but="exclude")
+        counts = [len(unrestricted & {*range(*span)}) for span in shop.ranges[-1]]
+        if asked.max_per_category is not None:
+            counts = [min(count, asked.max_per_category) for count in counts]
+        share, mass = (0, shop.mass) if asked.candidates == "auto" else (asked.candidates or 0.3, 0)
+        assert mass is not None
+        newest_first = rows[::-1] if asked.include_session_categories else []
+        first = list(dict.fromkeys(shop.leaf_of(row) for row in newest_first))
+        taken: list[int] = []
+        for leaf in [*first, *(leaf for leaf in order if leaf not in first)]:
+            reached = sum(softmax[-1][at] for at in taken)
+            if mass:
+                assume(abs(reached - mass) > 1e-5)  # the last bits of a softmax may differ
+            if (
+                taken
+                and len(taken) >= len(first)
+                and sum(shop.leaf_sizes[at] for at in taken) >= max(math.ceil(share * shop.items), k)
+                and sum(counts[at] for at in taken) >= k + len(may_not)
+                and reached >= mass
+            ):
                 break
-            start, stop = category_ranges()[-1][leaf]
-            scored |= {*range(start, stop), *shop.extra.get(leaf, [])}
-            held += LEAF_SIZES[leaf]
+            taken.append(leaf)
+        candidates = {row for leaf in taken for row in [*range(*shop.ranges[-1][leaf]), *shop.extra.get(leaf, [])]}
 
-    scores_of = {row: float(8 * total @ shop.vectors[row].astype(float)) for row in scored}
-    for row in scored:
+    looked_at = candidates & allowed(shop, asked, but="exclude")
+    looked_at |= set(rows) & may - may_not  # whatever the candidates are
+    scores_of = {row: float(8 * total @ shop.vectors[row].astype(float)) for row in looked_at}
+    for row in looked_at:
         if shop.bias is not None:
             scores_of[row] += float(shop.bias[row])
         if shop.repeats is not None:
             scores_of[row] += rows.count(row) * float(inputs[row] @ shop.repeats.astype(float))
-    best = sorted(scored, key=lambda row: (-scores_of[row], row))[:k]
-
-    softmax = [np.exp(level - level.max()) / np.exp(level - level.max()).sum() for level in logits]
+    best = sorted((looked_at & may) - may_not, key=lambda row: (-scores_of[row], row))
+    best = within_limit(shop, best, asked.max_per_category)[:k]
     return Answer(
         items=[shop.ids[row] for row in best],
         scores=[scores_of[row] for row in best],
-        mode=mode,
-        scored=sorted(scored),
+        mode=asked.mode,
+        candidates=sorted(candidates | set(rows)),
+        scored=len(looked_at),
         unknown=unknown,
         path=[(int(level.argmax()), float(level.max())) for level in softmax],
         leaves=[(leaf, float(softmax[-1][leaf])) for leaf in order[:5]],
     )
+
+
+def possible(shop: Shop, session: list[Any], asked: Asked) -> int:
+    """How many items the answer has to have: k, as long as so many may be recommended."""
+    known = [shop.ids.index(own) for own in session if own in set(shop.ids)]
+    may = allowed(shop, asked) - (set(known[-MAX_LENGTH:]) if asked.exclude_seen else set())
+    return min(asked.k, len(within_limit(shop, sorted(may), asked.max_per_category)))
 
 
 def rows_in(result: Result) -> list[int]:
@@ -131,32 +221,71 @@ def check(shop: Shop, result: Result, want: Answer) -> None:
     assert result.scores.tolist() == want.scores
     assert result.mode == want.mode
     assert result.unknown == want.unknown
-    assert rows_in(result) == want.scored
-    assert result.rows_scored == len(want.scored)
-    row_bytes = 4 * (DIMENSION + (shop.bias is not None))
-    # the C kernel reads the session's own items apart from the ranges that hold them
-    assert 0 <= result.bytes_read - len(want.scored) * row_bytes <= MAX_LENGTH * row_bytes
+    assert rows_in(result) == want.candidates
+    assert result.rows_scored == want.scored
     assert len(result) == len(want.items)
     for hits, right in ((result.category_path, want.path), (result.categories, want.leaves)):
         assert [hit.index for hit in hits] == [index for index, _ in right]
-        assert [hit.probability for hit in hits] == pytest.approx([chance for _, chance in right], rel=1e-5)
+        assert [hit.probability for hit in hits] == pytest.approx([chance for _, chance in right], rel=1e-5, abs=1e-30)
     assert [hit.level for hit in result.category_path] == list(range(len(want.path)))
 
 
+def check_bytes(shop: Shop, result: Result) -> None:
+    """Without filters and codes: what every row that was looked at takes."""
+    row_bytes = 4 * (DIMENSION + (shop.bias is not None))
+    # the C kernel reads the session's own items apart from the ranges that hold them
+    assert 0 <= result.bytes_read - result.rows_scored * row_bytes <= MAX_LENGTH * row_bytes
+
+
 def sessions(shop: Shop, max_size: int = MAX_LENGTH + 4) -> st.SearchStrategy[list[Any]]:
-    stranger: Any = "stranger" if isinstance(shop.ids[0], str) else 3
     few = st.sampled_from(shop.ids[:4])  # so that items stand in a session more than once
-    return st.lists(st.sampled_from(shop.ids) | few | st.just(stranger), max_size=max_size)
+    return st.lists(st.sampled_from(shop.ids) | few | st.just(shop.stranger), max_size=max_size)
+
+
+@st.composite
+def restrictions(draw: st.DrawFn, shop: Shop) -> dict[str, list[Any]]:
+    """Arguments of a filter, some left out."""
+    categories = st.lists(st.sampled_from([own for level in shop.category_ids for own in level]), max_size=4)
+    some = st.lists(st.sampled_from(shop.ids) | st.just(shop.stranger), max_size=30)
+
+    def most(ids: list[Any]) -> list[Any]:
+        return [own for own in shop.ids if own not in set(ids)]
+
+    drawn: dict[str, list[Any]] = {}
+    for name, ids in (
+        ("allow", some | some.map(most)),
+        ("exclude", some | some.map(most) if shop.items == ITEMS else some),
+        ("categories", categories.filter(len)),
+        ("exclude_categories", categories),
+    ):
+        if draw(st.integers(0, 3)) == 0:
+            drawn[name] = draw(ids)
+    return drawn
 
 
 names = st.sampled_from(sorted(SHOPS))
-ks = st.integers(1, ITEMS + 5)
+ks = st.integers(1, 12) | st.integers(1, ITEMS + 5)
 modes = st.sampled_from(["candidates", "exact"])
 shares = st.none() | st.floats(0, 1, exclude_min=True)
 
 
-@settings(max_examples=400, deadline=None)
-@given(data=st.data(), name=names, backend=st.sampled_from(["c", "numpy"]), k=ks, mode=modes, share=shares)
+@st.composite
+def questions(draw: st.DrawFn, shop: Shop) -> Asked:
+    return Asked(
+        k=draw(ks),
+        mode=draw(modes),
+        candidates=draw(shares if shop.mass is None else shares | st.just("auto")),
+        include_session_categories=draw(st.booleans()),
+        prepared=draw(st.none() | restrictions(shop)),
+        restricted=draw(restrictions(shop)),
+        exclude_seen=draw(st.booleans()),
+        max_per_category=draw(st.none() | st.integers(1, 5)),
+        threads=draw(st.sampled_from([1, 1, 2, 3])),
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), name=names, backend=st.sampled_from(BACKENDS), k=ks, mode=modes, share=shares)
 def test_against_a_plain_implementation(
     data: st.DataObject,
     name: str,
@@ -169,26 +298,39 @@ def test_against_a_plain_implementation(
     shop = SHOPS[name]
     session = data.draw(sessions(shop))
     result = loaded[name, backend].recommend(session, k, mode=mode, candidates=share)
-    check(shop, result, expected(shop, session, k, mode, share))
+    check(shop, result, expected(shop, session, Asked(k, mode, share)))
+    if shop.stages is None:
+        check_bytes(shop, result)
 
 
-@settings(max_examples=60, deadline=None)
-@given(data=st.data(), name=names, k=ks, mode=modes, share=shares, batch_size=st.integers(1, 9))
+@settings(max_examples=400, deadline=None)
+@given(data=st.data(), name=names, backend=st.sampled_from(BACKENDS))
+def test_filters_and_budgets_against_a_plain_implementation(
+    data: st.DataObject, name: str, backend: str, loaded: dict[tuple[str, str], Recommender]
+) -> None:
+    shop, recommender = SHOPS[name], loaded[name, backend]
+    session, asked = data.draw(sessions(shop)), data.draw(questions(shop))
+    result = recommender.recommend(session, **asked.options(recommender))
+    check(shop, result, expected(shop, session, asked))
+    assert len(result) == possible(shop, session, asked)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), name=names, backend=st.sampled_from(BACKENDS), batch_size=st.integers(1, 9))
 def test_many_sessions_are_answered_as_one_by_one(
     data: st.DataObject,
     name: str,
-    k: int,
-    mode: Any,
-    share: float | None,
+    backend: str,
     batch_size: int,
     loaded: dict[tuple[str, str], Recommender],
 ) -> None:
-    shop = SHOPS[name]
+    shop, recommender = SHOPS[name], loaded[name, backend]
+    asked = data.draw(questions(shop))
     many = data.draw(st.lists(sessions(shop), max_size=12))
-    results = loaded[name, "c"].recommend_many(many, k, mode=mode, candidates=share, batch_size=batch_size)
+    results = recommender.recommend_many(many, batch_size=batch_size, **asked.options(recommender))
     assert len(results) == len(many)
     for session, result in zip(many, results, strict=True):
-        check(shop, result, expected(shop, session, k, mode, share))
+        check(shop, result, expected(shop, session, asked))
 
 
 @settings(max_examples=60, deadline=None)
@@ -379,7 +521,44 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"candidates": math.nan}, errors.OptionError, "candidates is nan; it must be"),
     ({"candidates": True}, errors.OptionError, "candidates is True; it must be"),
     ({"candidates": "0.04"}, errors.OptionError, "candidates is '0.04'; it must be"),
+    ({"candidates": "AUTO"}, errors.OptionError, "candidates is 'AUTO'; it must be"),
+    ({"candidates": [0.1]}, errors.OptionError, "candidates is [0.1]; it must be"),
     ({"unknown": "ignore"}, errors.OptionError, "unknown is 'ignore'; it must be 'skip' or 'error'"),
+    ({"threads": 0}, errors.OptionError, "threads is 0; it must be a whole number of at least 1"),
+    ({"threads": 1.0}, errors.OptionError, "threads is 1.0; it must be"),
+    ({"threads": True}, errors.OptionError, "threads is True; it must be"),
+    ({"threads": None}, errors.OptionError, "threads is None; it must be"),
+    (
+        {"max_per_category": 0},
+        errors.OptionError,
+        "max_per_category is 0; it must be a whole number of at least 1",
+    ),
+    ({"max_per_category": 2.0}, errors.OptionError, "max_per_category is 2.0; it must be"),
+    ({"max_per_category": True}, errors.OptionError, "max_per_category is True; it must be"),
+    (
+        {"filter": ["0"]},
+        errors.FilterError,
+        "filter is ['0']; it must be what Recommender.filter() made, or None",
+    ),
+    ({"allow": "shoe-17"}, errors.FilterError, "allow is 'shoe-17', of type str; it must be a list of item ids"),
+    ({"exclude": b"shoe"}, errors.FilterError, "exclude is b'shoe', of type bytes; it must be a list of"),
+    ({"exclude": 5}, errors.FilterError, "exclude is 5, of type int; it must be a list of item ids"),
+    ({"categories": "0/0"}, errors.FilterError, "categories is '0/0', of type str; it must be a list of category ids"),
+    ({"exclude_categories": {"0/0": 1}}, errors.FilterError, "exclude_categories is {'0/0': 1}, of type dict; it"),
+    (
+        {"categories": ["0/0", "shoes"]},
+        errors.UnknownCategoryError,
+        "categories: there is no category 'shoes' of type str; category ids of this catalogue are strings, such as "
+        "'2/0'",
+    ),
+    ({"categories": [7]}, errors.UnknownCategoryError, "categories: there is no category 7 of type int; category"),
+    ({"exclude_categories": [None]}, errors.UnknownCategoryError, "exclude_categories: there is no category None"),
+    (
+        {"allow": ["0", 5]},
+        errors.ItemIdTypeError,
+        "allow: item id at position 1 is 5, of type int; the ids of this catalogue are strings",
+    ),
+    ({"exclude": [math.nan]}, errors.ItemIdNaNError, "exclude: item id at position 0 is NaN, a missing value"),
 ]
 
 
@@ -399,6 +578,145 @@ def test_bad_input(
     if "session" in arguments:
         with pytest.raises(error, match=f"^session 1: {re.escape(message)}"):
             full.recommend_many([["0"], session], **options)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "error"),
+    [
+        ({"k": 1}, {"k": True}, errors.KError),
+        ({"k": 2}, {"k": 2.0}, errors.KError),
+        ({"candidates": 1}, {"candidates": True}, errors.OptionError),
+        ({"threads": 1}, {"threads": True}, errors.OptionError),
+        ({"threads": 2}, {"threads": 2.0}, errors.OptionError),
+        ({"max_per_category": 1}, {"max_per_category": True}, errors.OptionError),
+        ({"max_per_category": 2}, {"max_per_category": 2.0}, errors.OptionError),
+    ],
+)
+def test_what_equals_a_good_argument_is_still_a_bad_one(
+    good: dict[str, Any], bad: dict[str, Any], error: type[Exception], full: Recommender
+) -> None:
+    for _ in range(2):  # arguments that have been checked are remembered
+        full.recommend(["0"], **good)
+        with pytest.raises(error):
+            full.recommend(["0"], **bad)
+
+
+def test_candidates_auto_needs_a_budget_that_was_measured(loaded: dict[tuple[str, str], Recommender]) -> None:
+    bare = loaded["bare", "c"]
+    for call in (bare.recommend, bare.recommend_many):
+        with pytest.raises(errors.OptionError, match="candidates is 'auto', but this bundle was exported without"):
+            call([], candidates="auto")
+
+
+def test_mode_auto_is_exact_where_that_is_cheap(
+    monkeypatch: pytest.MonkeyPatch, loaded: dict[tuple[str, str], Recommender]
+) -> None:
+    for (name, backend), recommender in loaded.items():
+        shop = SHOPS[name]
+        few = recommender.filter(allow=shop.ids[5:10])
+        session = shop.ids[40:43]
+        # 4 MiB are more than these catalogues have
+        assert recommender.recommend(session, 3, mode="auto").mode == "exact"
+        assert recommender.recommend(session, 3, mode="auto", filter=few).mode == "exact"
+        with monkeypatch.context() as patch:
+            patch.setattr(hiersrec_sdk.recommender, "_AUTO_BYTES", 0)
+            recommender._plain.clear()
+            for share in (1e-9, 0.5, 1):
+                asked = Asked(3, "auto", share)
+                result = recommender.recommend(session, **asked.options(recommender))
+                check(shop, result, expected(shop, session, replace(asked, mode=result.mode)))
+            if shop.stages is None and backend == "numpy":  # which reads as much in either way
+                assert recommender.recommend(session, 1, mode="auto", candidates=1).mode == "exact"
+            assert recommender.recommend(session, 1, mode="auto", candidates=1e-9).mode == "candidates"
+            # what a filter leaves is soon read
+            assert recommender.recommend(session, 1, mode="auto", candidates=0.5, filter=few).mode == "exact"
+            (many,) = recommender.recommend_many([session], 1, mode="auto", candidates=1e-9)
+            assert many.mode == "candidates"
+        recommender._plain.clear()
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, iter, np.array, lambda ids: (own for own in ids)])
+@pytest.mark.parametrize("few", [1_024, 2])
+def test_kinds_of_filters(
+    kind: Callable[[list[Any]], Any],
+    few: int,
+    monkeypatch: pytest.MonkeyPatch,
+    loaded: dict[tuple[str, str], Recommender],
+) -> None:
+    monkeypatch.setattr(hiersrec_sdk.recommender, "_FEW", few)  # more than that are excluded in another way
+    for name, shop in SHOPS.items():
+        recommender = loaded[name, "c"]
+        for restricted in (
+            {"allow": shop.ids[:40]},
+            {"exclude": shop.ids[:40]},
+            {"categories": [shop.category_ids[0][1], shop.category_ids[2][4]]},
+            {"exclude_categories": [shop.category_ids[1][2], shop.category_ids[2][0]]},
+        ):
+            asked = Asked(30, "exact", restricted=restricted)
+            want = expected(shop, shop.ids[3:6], asked)
+            given = {own: kind(ids) for own, ids in restricted.items()}
+            result = recommender.recommend(shop.ids[3:6], 30, mode="exact", **given)
+            assert (list(result.items), result.scores.tolist()) == (want.items, want.scores)
+            prepared = recommender.filter(**{own: kind(ids) for own, ids in restricted.items()})
+            assert recommender.recommend(shop.ids[3:6], 30, mode="exact", filter=prepared).items == result.items
+
+
+def test_many_excluded_items_beside_a_filter(
+    monkeypatch: pytest.MonkeyPatch, loaded: dict[tuple[str, str], Recommender]
+) -> None:
+    monkeypatch.setattr(hiersrec_sdk.recommender, "_FEW", 2)
+    for (name, _), recommender in loaded.items():
+        shop = SHOPS[name]
+        for mode in ("candidates", "exact"):
+            asked = Asked(
+                50, mode, prepared={"exclude": shop.ids[30:]}, restricted={"exclude": [*shop.ids[:25], shop.stranger]}
+            )
+            for session in (shop.ids[1:3], []):
+                result = recommender.recommend(session, **asked.options(recommender))
+                assert sorted(result.items) == sorted(shop.ids[25:30])
+
+
+def test_a_filter_of_another_recommender(paths: dict[str, Path], full: Recommender) -> None:
+    other = Recommender.load(paths["full"])
+    restricted: list[dict[str, Any]] = [{}, {"exclude": ["0"]}, {"allow": ["0"]}]
+    for more in restricted:
+        with pytest.raises(errors.FilterError, match="filter was made by another recommender"):
+            full.recommend(["0"], filter=other.filter(), **more)
+
+
+def test_nothing_may_be_recommended(loaded: dict[tuple[str, str], Recommender]) -> None:
+    for (name, _), recommender in loaded.items():
+        shop = SHOPS[name]
+        for session in ([], shop.ids[:2]):
+            for mode in get_args(Mode):
+                restricted: list[dict[str, Any]] = [
+                    {"allow": []}, {"allow": [shop.stranger]}, {"exclude": shop.ids}, {"categories": []}
+                ]  # fmt: skip
+                for options in restricted:
+                    result = recommender.recommend(session, 5, mode=mode, **options)
+                    assert result.items == ()
+                    assert result.scores.tolist() == []
+    # An empty list of what to leave out leaves nothing out.
+    assert len(loaded["full", "c"].recommend(["0"], 5, exclude=[], exclude_categories=[])) == 5
+
+
+def test_a_limit_for_every_category(full: Recommender) -> None:
+    shop = SHOPS["full"]
+    for mode in ("candidates", "exact"):
+        for limit in (1, 2, 3):
+            result = full.recommend(["0"], 60, mode=mode, max_per_category=limit)
+            leaves = Counter(shop.leaf_of(row) for row in full.catalog.rows(list(result.items)).tolist())
+            assert leaves == {leaf: min(limit, size) for leaf, size in enumerate(shop.leaf_sizes) if size}
+
+
+def test_categories_of_the_session(full: Recommender) -> None:
+    shop = SHOPS["full"]
+    for own in shop.ids:
+        result = full.recommend([own], 1, candidates=1e-9, include_session_categories=True)
+        start, stop = shop.ranges[-1][shop.leaf_of(shop.ids.index(own))]
+        assert set(range(start, stop)) <= set(rows_in(result))
+        # What is said of the categories stays the model's.
+        assert result.categories == full.recommend([own], 1).categories
 
 
 @pytest.mark.parametrize("sessions", ["shoe-17", b"x", {"a": ["0"]}, None, 5])
@@ -445,6 +763,43 @@ def test_sixteen_threads(full: Recommender) -> None:
         assert one.scores.tolist() == other.scores.tolist()
         assert one.ranges.tolist() == other.ranges.tolist()
     assert len(set(popular)) == 1
+
+
+def test_threads_share_a_filter(loaded: dict[tuple[str, str], Recommender]) -> None:
+    random = np.random.default_rng(1)
+    for name in ("full", "large"):
+        shop, recommender = SHOPS[name], loaded[name, "c"]
+        shared = recommender.filter(exclude=shop.ids[::2])
+        many = [[shop.ids[at] for at in random.integers(0, shop.items, random.integers(1, 9))] for _ in range(100)]
+
+        def answer(
+            session: list[Any], mode: Any = "exact", recommender: Recommender = recommender, shared: Filter = shared
+        ) -> tuple[Any, ...]:
+            return recommender.recommend(session, 9, mode=mode, filter=shared, exclude_seen=True, threads=2).items
+
+        alone = [answer(session) for session in many]
+        assert not {own for items in alone for own in items} & set(shop.ids[::2])
+        with ThreadPoolExecutor(8) as pool:
+            together = list(pool.map(answer, many))
+        assert together == alone
+
+
+@pytest.mark.parametrize("name", sorted(SHOPS))
+def test_threads_change_nothing(name: str, loaded: dict[tuple[str, str], Recommender]) -> None:
+    shop = SHOPS[name]
+    random = np.random.default_rng(2)
+    many = [[shop.ids[at] for at in random.integers(0, shop.items, random.integers(0, 9))] for _ in range(40)]
+    for backend in BACKENDS:
+        recommender = loaded[name, backend]
+        exact: dict[str, Any] = {"mode": "exact"}
+        for options in ({}, exact, {**exact, "exclude": shop.ids[:9], "exclude_seen": True}):
+            one = recommender.recommend_many(many, 9, batch_size=4, **options)
+            two = recommender.recommend_many(many, 9, batch_size=4, threads=3, **options)
+            each = [recommender.recommend(session, 9, threads=5, **options) for session in many]
+            for results in zip(one, two, each, strict=True):
+                assert len({result.items for result in results}) == 1
+                assert len({tuple(result.scores.tolist()) for result in results}) == 1
+                assert len({result.rows_scored for result in results}) == 1
 
 
 def test_providers(tmp_path: Path) -> None:
@@ -555,3 +910,42 @@ def test_an_encoder_from_bytes() -> None:
     assert encoded.repeat_logits is not None
     assert encoded.repeat_logits.shape == (1, 4)
     assert encoded.repeat_logits[0, 3] == 0
+
+
+def copied(encoded: Encoded) -> list[list[Any]]:
+    """What the graph said, in arrays of its own."""
+    repeats = [] if encoded.repeat_logits is None else [encoded.repeat_logits]
+    return [array.tolist() for array in (*encoded.category_logits, encoded.item_query, *repeats)]
+
+
+@pytest.mark.parametrize("name", ["full", "bare"])
+def test_one_session_is_encoded_as_a_batch_of_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = SHOPS[name]
+    random = np.random.default_rng(0)
+    table = shop.vectors.copy()
+    table.flags.writeable = False
+    encoder = OnnxEncoder(shop.files["model.onnx"], dimension=DIMENSION, categories=SIZES)
+
+    def is_same(length: int, encoder: OnnxEncoder = encoder) -> bool:
+        rows = random.integers(0, ITEMS, length)
+        right = encoder.encode(table[rows][None], np.array([length]))
+        found = encoder.encode_one(table, rows)
+        assert found.item_query.shape == right.item_query.shape
+        assert (found.repeat_logits is None) == (shop.repeats is None)
+        return copied(found) == copied(right)
+
+    lengths = [*range(1, 40), *range(1, 40), 300, 1, 300]
+    assert all(map(is_same, lengths))  # the second time with buffers that are there
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(is_same, lengths * 3))
+    monkeypatch.setattr(hiersrec_sdk.encoder, "_MOST_BUFFERS", 2)  # and with buffers that make room for others
+    fresh = OnnxEncoder(shop.files["model.onnx"], dimension=DIMENSION, categories=SIZES)
+    assert all(is_same(length, fresh) for length in (1, 2, 3, 1, 2, 3, 3, 2, 1))
+
+
+def test_an_answer_outlives_the_next_call(full: Recommender) -> None:
+    first = full.recommend(["0"], 9)
+    before = (first.items, first.scores.tolist(), first.categories, first.category_path, first.ranges.tolist())
+    for own in SHOPS["full"].ids:
+        full.recommend([own], 9)
+    assert before == (first.items, first.scores.tolist(), first.categories, first.category_path, first.ranges.tolist())
