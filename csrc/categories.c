@@ -86,7 +86,7 @@ int64_t hiersrec_choose(const float *logits, const int64_t *ranges, const int64_
         best.count = 0;
         for (int64_t c = 0; c < categories; ++c) {
             heap_rows[best.count] = c;
-            best.count += logits[c] >= least;
+            best.count += !(logits[c] < least); /* a NaN, which the contract rules out, must not keep this from ending */
         }
         holding held = {0, 0, 0};
         for (int64_t i = 0; i < best.count; ++i)

@@ -12,7 +12,8 @@ static int probe(const kernels **found)
     int count = 0;
 #ifdef HIERSREC_X86
     __builtin_cpu_init(); /* what the operating system does not save counts as missing */
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq")) {
         if (__builtin_cpu_supports("avx512vnni"))
             found[count++] = &hiersrec_avx512vnni;
         found[count++] = &hiersrec_avx512;
@@ -27,7 +28,7 @@ static int probe(const kernels **found)
     return count;
 }
 
-static const kernels *chosen;
+static const kernels *_Atomic chosen;
 
 const kernels *hiersrec_kernels(void)
 {

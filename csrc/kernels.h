@@ -122,7 +122,7 @@ INLINE const uint8_t *codes_of(const pass *s, uint32_t block)
    prefetching was measured to be slower. */
 INLINE void prefetch_ahead(const pass *s, const uint32_t *blocks, int64_t at, int64_t count, int64_t offset, int64_t bytes)
 {
-    enum { AHEAD = 12 };
+    enum { AHEAD = 16 };
     int64_t last = at + AHEAD < count ? at + AHEAD : count - 1;
     for (int64_t block = at ? at + AHEAD : 1; block <= last; ++block) {
         const uint8_t *codes = codes_of(s, blocks[block]) + offset;

@@ -83,7 +83,7 @@ TARGET INLINE __mmask16 passing(const pass s, __m512 threshold, uint16_t lanes, 
 #define QUERY __m512i
 #define SPREAD(group) spread((group).codes)
 #define MULTIPLY(sum, rows, query) _mm512_dpbusd_epi32(sum, rows, query)
-#include "avx512_stage.inc"
+#include "avx512_pass.inc"
 
 /* Two blocks at a time, or the last one: their unpacked codes stay in registers while all queries go over them. */
 TARGET_VNNI INLINE void prune_blocks(const pass *s, uint32_t block, const int width, shared_query *queries, int64_t count)
@@ -164,7 +164,7 @@ TARGET INLINE __m512i multiply_pair(__m512i sum, __m512i rows, query_pair query)
 #define QUERY query_pair
 #define SPREAD(group) ((query_pair){spread((group).even), spread((group).odd)})
 #define MULTIPLY(sum, rows, query) multiply_pair(sum, rows, query)
-#include "avx512_stage.inc"
+#include "avx512_pass.inc"
 
 const kernels hiersrec_avx512 = {"avx512", dots_f32, dots_f16, add_bw, add_and_prune_bw, NULL};
 const kernels hiersrec_avx512vnni = {"avx512vnni", dots_f32, dots_f16, add_vnni, add_and_prune_vnni, prune_shared};

@@ -5,18 +5,18 @@
  *   Let v be a row, s its scale, c its codes, v = s (c + e); q the query, t its step, a its codes, q = t a + f, all
  *   exact in the reals. In the first p dimensions
  *
- *       q.v = s (q.c + q.e) = s (t a.c + f.c + q.e)        |q.e| <= |q| |e|        |f.c| <= |f| 127 sqrt(p)
+ *       q.v = s (q.c + q.e) = s (t a.c + f.c + q.e)        |q.e| <= |q| |e|        |f.c| <= |f| 128 sqrt(p)
  *
  *   and in the others q.v <= |q| |v|. With R = the largest |e| of the table (`residuals`; a larger one where only leading
- *   bits of c are read, and 128 for 127), lengths of parts of p
+ *   bits of c are read), lengths of parts of p
  *   dimensions written |.|p, and those of the others |.|r (`tails` for v):
  *
- *       |q.v - s t a.c| <= s (|q|p R + |f|p 127 sqrt(p)) + |q|r |v|r
+ *       |q.v - s t a.c| <= s (|q|p R + |f|p 128 sqrt(p)) + |q|r |v|r
  *
  *   a.c is an exact integer. What is compared is not q.v but the float32 score, summed in 16 lanes: d / 16 additions,
- *   a product and 4 folds make it differ from q.v by at most (d / 16 + 6) 2^-24 |q| |v|, with |v| <= s 128 sqrt(d); the
- *   bound itself is computed in float32 in fewer than 16 roundings of terms that are not larger. Both go into `slack` as
- *   (d / 16 + 24) 2^-24 |q| 128 sqrt(d), times s as everything in it. Rounding below the normal floats is absolute, at
+ *   a product and 4 folds make it differ from q.v by at most (d / 16 + 6) 2^-24 |q| |v|, with |v| <= s 128 sqrt(d). The
+ *   bound itself is computed in float32, in fewer than 9 roundings of terms that are at most (1 + |f| / |q|) times that:
+ *   up to 2 at the largest dimension. Both go into `slack` as (d / 16 + 32) 2^-24 |q| 128 sqrt(d), times s as all of it. Rounding below the normal floats is absolute, at
  *   most 2^-149 an operation: `tiny` = (d + 64) 2^-149. Adding the bias rounds monotonically: a bound stays a bound.
  *
  *   That holds where neither float32 products nor sums overflow and the query's step is a normal float; other queries
@@ -66,7 +66,6 @@ typedef struct {
     int64_t unpruned;    /* blocks still to be scanned without pruning, */
     int64_t pause;       /* and how many they were at first */
     int64_t next;        /* the first range of the rest that has not been scanned to its end */
-    bool fetch;          /* no other request has just read the same codes */
     block_list tile;     /* blocks that have been gathered, */
     int64_t tile_size;   /* at most so many */
     int32_t *fine_dots;  /* [LONG_TILE, 16] */
@@ -158,7 +157,7 @@ static bool encode(search *s)
         return false;
 
     double step = largest / LARGEST_CODE, steps = LARGEST_CODE / largest;
-    double slack = ((double)d / 16 + 24) * 0x1p-24 * length * 128 * sqrt((double)d);
+    double slack = ((double)d / 16 + 32) * 0x1p-24 * length * 128 * sqrt((double)d);
     /* squares in the dimensions so far: of the query, and of what its codes, or the coarse ones alone, leave out */
     double head = 0, left_out = 0, coarse_left_out = 0;
     s->passes = 0;
@@ -386,7 +385,6 @@ INLINE bool prunes(const search *s)
 static void scan_tile(search *s)
 {
     block_list list = s->tile;
-    list.fetch = s->fetch;
     s->tile.count = 0;
     run_passes(s, list, 0, list.count, 0, prunes(s));
     if (s->threshold > -INFINITY)
@@ -493,7 +491,6 @@ static void scan_shared(search *searches, int64_t count, int64_t start, int64_t 
         search *s = &searches[i];
         s->shares = shares(s, start, stop);
         if (!s->shares) {
-            s->fetch = true;
             scan_rest(s, start, stop);
             finish(s);
             continue;
@@ -617,7 +614,6 @@ void hiersrec_topk(const hiersrec_table *table, hiersrec_request *requests, int6
         s->isa = hiersrec_kernels();
         s->best = (heap){r->scores, r->rows, 0};
         s->threshold = -INFINITY;
-        s->fetch = true;
         s->coded = table->codes && encode(s);
         r->rows_scored = r->bytes_read = 0;
         scan_own(s);

@@ -48,6 +48,8 @@
  *   of threads may call at once with outputs and workspaces of their own. The caller has checked the arguments; the kernel
  *   trusts them. The only global state is the choice of instruction set.
  *
+ * Floats round to nearest, and subnormals are kept: the defaults of C.
+ *
  * C11, without Python.h, malloc or threads.
  */
 #ifndef HIERSREC_TOPK_H

@@ -250,7 +250,7 @@ def choose(
     best = []
     for at in range(min(ordered, categories)):
         best.append((order_view[0, at], odds_view[0, order_view[0, at]] / total))
-    return order[0, :taken], chosen[:taken], tuple(best)
+    return order[0, :taken], chosen[:taken].copy(), tuple(best)  # a result keeps the ranges, not the room for all
 
 
 def dots(Table table not None, const float[::1] query not None):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle import Bundle
-from hiersrec_sdk.errors import ItemIdNaNError, ItemIdTypeError
+from hiersrec_sdk.errors import BundleCorruptError, ItemIdNaNError, ItemIdTypeError
 from hiersrec_sdk.lookup import NOWHERE, find
 from hiersrec_sdk.ranking.codes import Codes
 from hiersrec_sdk.tables import StringTable
@@ -193,7 +193,12 @@ class _IntIndex(_IntTable):
 
     def find(self, ids: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
         wanted, beyond = _as_int64(ids)
-        rows: NDArray[np.int64] = find(self.ids, self.order, wanted)
+        try:
+            rows: NDArray[np.int64] = find(self.ids, self.order, wanted)
+        except IndexError:  # of a bundle that was not verified
+            raise BundleCorruptError(
+                "table 'item_ids.order' names rows that are not there: load with verify=True"
+            ) from None
         if beyond is not None:
             rows[beyond] = UNKNOWN
         return rows
@@ -215,6 +220,8 @@ class _StringIndex:
         wanted = np.array([_hash(text) for text in texts], dtype=np.uint64)
         firsts = self.hashes.searchsorted(wanted)
         rows = self.order.take(firsts, mode="clip")
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self.order):  # of a bundle that was not verified
+            raise BundleCorruptError("table 'item_ids.order' names rows that are not there: load with verify=True")
         for index, (text, have) in enumerate(zip(texts, self.strings.raw(rows), strict=True)):
             if text != have:
                 rows[index] = self._walk(text, wanted[index], int(firsts[index]))

@@ -71,10 +71,17 @@ class _Options(NamedTuple):
 
 
 class _Session(NamedTuple):
-    """A session as the catalogue knows it: ``rows`` int64 [at most max_length], and how many ids are unknown."""
+    """A session as the catalogue knows it.
+
+    Attributes:
+        rows: int64 [at most max_length], the newest known items, which the encoder reads.
+        unknown: how many ids are unknown.
+        seen: int64, all known items.
+    """
 
     rows: NDArray[np.int64]
     unknown: int
+    seen: NDArray[np.int64]
 
 
 class _About(NamedTuple):
@@ -111,7 +118,7 @@ class Recommender:
         self._table = Table(self.catalog.output_vectors, self.catalog.bias, self.catalog.codes)
         self._max_length: int = self.config["max_length"]
         self._plain: dict[Any, _Options] = {}  # options of calls without filters, by their arguments
-        self._pools: dict[int, ThreadPoolExecutor] = {}  # by number of threads
+        self._pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process and number of threads
 
     @classmethod
     def load(
@@ -339,15 +346,18 @@ class Recommender:
                 return kept
         if not _is_whole(k) or k < 1:
             raise KError(f"k is {k!r}; it must be a whole number of at least 1")
-        if mode not in get_args(Mode):
+        if not isinstance(mode, str) or mode not in get_args(Mode):
             raise OptionError(f"mode is {mode!r}; it must be 'candidates', 'exact' or 'auto'")
-        if unknown not in get_args(OnUnknown):
+        if not isinstance(unknown, str) or unknown not in get_args(OnUnknown):
             raise OptionError(f"unknown is {unknown!r}; it must be 'skip' or 'error'")
+        for name, flag in (("include_session_categories", session_categories), ("exclude_seen", exclude_seen)):
+            if not isinstance(flag, bool | np.bool_):
+                raise OptionError(f"{name} is {flag!r}; it must be True or False")
         if max_per_category is not None and (not _is_whole(max_per_category) or max_per_category < 1):
             raise OptionError(f"max_per_category is {max_per_category!r}; it must be a whole number of at least 1")
         if not _is_whole(threads) or threads < 1:
             raise OptionError(f"threads is {threads!r}; it must be a whole number of at least 1")
-        share, mass = self._budget(candidates)
+        share, mass = self._budget(candidates, bool(session_categories))
         if filter is not None and not isinstance(filter, Filter):
             raise FilterError(f"filter is {filter!r}; it must be what Recommender.filter() made, or None")
         excluded = None
@@ -383,7 +393,7 @@ class Recommender:
             self._plain[key] = options
         return options
 
-    def _budget(self, candidates: Any) -> tuple[float, float]:
+    def _budget(self, candidates: Any, session_categories: bool) -> tuple[float, float]:
         """Share of the items and probability mass that candidates have to hold."""
         if isinstance(candidates, str) and candidates == "auto":
             budgets = self.config.get("budgets")
@@ -392,9 +402,9 @@ class Recommender:
                     "candidates is 'auto', but this bundle was exported without validation sessions, so its budget was "
                     "not measured; give a share such as 0.04"
                 )
-            return 0.0, float(budgets["mass"])
+            return 0.0, float((budgets["session_categories"] if session_categories else budgets)["mass"])
         share = self.config["candidates"] if candidates is None else candidates
-        if isinstance(share, bool) or not isinstance(share, int | float | np.number) or not 0 < share <= 1:
+        if not (isinstance(share, float | np.floating) or _is_whole(share)) or not 0 < share <= 1:
             raise OptionError(f"candidates is {candidates!r}; it must be a number above 0 and up to 1, or 'auto'")
         return float(share), 0.0
 
@@ -430,19 +440,23 @@ class Recommender:
                 f"item id {ids[place]!r} at position {place} is not in the catalogue; "
                 "unknown='skip' leaves such ids out"
             )
-        return _Session(known[-self._max_length :], missing)
+        return _Session(known[-self._max_length :], missing, known)
 
     def _popular(self, session: _Session, options: _Options) -> Result:
         """The answer to a session without a known item."""
         catalog, k = self.catalog, options.k
-        rows = catalog.popular
-        if options.filter is not None or options.excluded is not None:
-            may = np.ones(len(rows), dtype=bool) if options.filter is None else options.filter.allows(rows)
+        some = k
+        while True:  # as a rule the first rows are enough
+            rows = catalog.popular[:some]
+            if options.filter is not None:
+                rows = rows[options.filter.allows(rows)]
             if options.excluded is not None:
-                may &= ~np.isin(rows, options.excluded)
-            rows = rows[may]
-        if options.max_per_category is not None:
-            rows = rows[self._within_limit(rows, options.max_per_category)]
+                rows = rows[~np.isin(rows, options.excluded)]
+            if options.max_per_category is not None:
+                rows = rows[self._within_limit(rows, options.max_per_category)]
+            if len(rows) >= k or some >= len(catalog):
+                break
+            some *= 8
         rows = rows[:k]
         none = np.empty(0, dtype=np.int64)
         return Result(
@@ -487,7 +501,7 @@ class Recommender:
         own, boosts = own_items(session.rows, None if repeats is None else repeats[index])
         skipped = options.excluded
         if options.exclude_seen:
-            skipped = own if skipped is None else np.union1d(skipped, own)
+            skipped = np.unique(session.seen) if skipped is None else np.union1d(skipped, session.seen)
         first = None
         if options.session_categories:  # the newest item's first
             newest_first = catalog.categories_of(session.rows)[::-1].tolist()
@@ -540,8 +554,9 @@ class Recommender:
             asked = min(8 * asked, n)
 
     def _pool(self, threads: int) -> ThreadPoolExecutor:
-        pool = self._pools.get(threads)
-        return self._pools.setdefault(threads, ThreadPoolExecutor(threads)) if pool is None else pool
+        key = os.getpid(), threads  # a forked child has the pools, but not their threads
+        pool = self._pools.get(key)
+        return self._pools.setdefault(key, ThreadPoolExecutor(threads)) if pool is None else pool
 
     def _in_parts(self, request: Request, k: int, threads: int) -> Found:
         """The same, the rest of the catalogue in parts, one for each thread."""

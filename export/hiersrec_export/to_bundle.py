@@ -131,7 +131,7 @@ class _Traced:
             self.graph,
             dimension=self.model.config.dimension,
             categories=self.model.shape.categories,
-            threads=len(os.sched_getaffinity(0)),
+            threads=os.cpu_count() or 1,
         )
         cases = cases_of(data.valid, data.items)
         return calibrate(encoder, self.rotated, data, cases, self.model.config.max_length, default, progress)

@@ -34,7 +34,7 @@ class Table:
     vectors: NDArray[Any]
     bias: NDArray[np.float32] | None = None
     codes: Codes | None = None
-    native: Any = field(default=None, repr=False)  # what a backend makes of it, once
+    native: Any = field(default=None, init=False, repr=False)  # what a backend makes of it, once
 
     def __post_init__(self) -> None:
         dtype = getattr(self.vectors, "dtype", None)

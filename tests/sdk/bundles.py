@@ -100,7 +100,7 @@ class Shop:
             "preprocessing": {},
             "data": {"name": "made up"},
             "metrics": {"recall@20": 0.5},
-            **({} if self.mass is None else {"budgets": {"mass": self.mass}}),
+            **({} if self.mass is None else {"budgets": {"mass": self.mass, "session_categories": {"mass": self.mass}}}),
         }
 
     @property

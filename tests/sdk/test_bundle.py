@@ -455,7 +455,7 @@ def test_without_verification_a_wrong_row_is_no_crash(id_type: str, row: int, tm
     with pytest.raises(BundleCorruptError, match=r"'item_ids\.order' holds values outside"):
         open_bundle(tmp_path / "forged")
     recommender = Recommender.load(tmp_path / "forged", verify=False)
-    with suppress(IndexError):
+    with suppress(BundleCorruptError):
         assert len(recommender.recommend(shop.ids[:2], 5)) == 5
 
 

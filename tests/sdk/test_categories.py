@@ -167,3 +167,11 @@ def test_those_that_come_first_are_taken_in_any_case() -> None:
 
 def test_numpy_is_what_serves_numba() -> None:
     assert CHOOSERS["numba"] is CHOOSERS["numpy"] is choose
+
+
+def test_a_nan_does_not_keep_the_choice_from_ending() -> None:
+    logits = np.zeros(50, dtype=np.float32)
+    logits[49] = np.nan
+    ranges = np.stack([np.arange(50), np.arange(1, 51)], axis=1)
+    taken, _, _ = get_backend("c").choose(logits, ranges, None, None, 50, 1, 0.0, 5)
+    assert sorted(taken.tolist()) == list(range(50))

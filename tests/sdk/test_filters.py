@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiersrec_sdk import Filter
+from hiersrec_sdk import Filter, Recommender
 from hiersrec_sdk.bundle import open_bundle
 from hiersrec_sdk.catalog import Catalog
 from hiersrec_sdk.errors import FilterError, InputError, ItemIdNaNError, ItemIdTypeError, UnknownCategoryError
@@ -164,3 +164,13 @@ def test_ids_of_another_type(catalogs: dict[str, Catalog]) -> None:
 def test_a_filter_of_another_catalogue(catalogs: dict[str, Catalog]) -> None:
     with pytest.raises(FilterError, match="filter was made by another recommender: rows differ"):
         prepare(catalogs["strings"], prepare(catalogs["integers"]))
+
+
+def test_seen_are_all_items_of_a_session_longer_than_the_model_reads(tmp_path: Path) -> None:
+    shop = make_shop()
+    recommender = Recommender.load(shop.write(tmp_path / "bundle"))
+    session = shop.ids[: 2 * recommender.config["max_length"]]
+    for mode in ("candidates", "exact"):
+        result = recommender.recommend(session, len(shop.ids), mode=mode, exclude_seen=True)
+        assert not set(session) & set(result.items)
+        assert len(result) == len(shop.ids) - len(session)

@@ -88,7 +88,7 @@ def evaluate(
         "cases": case,
         "unknown_targets": unknown,
         "mode": mode,
-        "candidates": 1.0 if mode == "exact" else candidates or recommender.config["candidates"],
+        "candidates": {"exact": 1.0, "auto": "auto"}.get(mode, candidates or recommender.config["candidates"]),
         **ranking_metrics(ranks),
         "candidate_coverage": covered / case,
         **{f"category_accuracy_{level}": int(count) / case for level, count in enumerate(right)},
