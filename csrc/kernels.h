@@ -75,7 +75,10 @@ typedef struct {
     void (*dots_f16)(const uint16_t *rows, const float *query, int64_t dimension, int64_t count, float *dots);
     /* Add the dot products of the pass's codes to the dots of every block; `first`: they start at 0. */
     void (*add)(const pass *s, bool first, block_list *list);
-    /* The same; then drop the lanes whose upper bound is below the threshold, and the blocks that are left without
+    /* The same of several passes, the first of which starts the dots: each block is read at several places at once, which is
+       faster where nothing is pruned between. NULL where there is no such kernel. */
+    void (*add_many)(const pass *passes, int64_t count, block_list *list);
+    /* As add; then drop the lanes whose upper bound is below the threshold, and the blocks that are left without
        lanes. A bound that is NaN is not below. */
     void (*add_and_prune)(const pass *s, bool first, float threshold, block_list *list);
     /* The same for several queries at once, of a first pass by halves over SHARED_GROUPS groups, all rows of `count` blocks

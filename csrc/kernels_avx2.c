@@ -152,5 +152,5 @@ TARGET static void add_and_prune(const pass *s, bool first, float threshold, blo
     add_pass(s, first, true, threshold, list);
 }
 
-const kernels hiersrec_avx2 = {"avx2", dots_f32, dots_f16, add, add_and_prune, NULL};
+const kernels hiersrec_avx2 = {"avx2", dots_f32, dots_f16, add, NULL, add_and_prune, NULL};
 #endif

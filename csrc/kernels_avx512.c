@@ -85,6 +85,42 @@ TARGET INLINE __mmask16 passing(const pass s, __m512 threshold, uint16_t lanes, 
 #define MULTIPLY(sum, rows, query) _mm512_dpbusd_epi32(sum, rows, query)
 #include "avx512_pass.inc"
 
+TARGET_VNNI static void add_many(const pass *passes, int64_t count, block_list *list)
+{
+    const __m512i low_half = _mm512_set1_epi8(15);
+    int32_t correction = 0;
+    for (int64_t at = 0; at < count; ++at)
+        correction += passes[at].correction;
+    for (int64_t i = 0; i < list->count; ++i) {
+        __m512i dots = _mm512_set1_epi32(correction);
+        for (int64_t at = 0; at < count; ++at) {
+            const pass *s = &passes[at];
+            const uint8_t *codes = codes_of(s, list->blocks[i]);
+            if (list->fetch)
+                prefetch_ahead(s, list->blocks, i, list->count, 0, s->block_bytes);
+            __m512i even = _mm512_setzero_si512(), odd = even;
+            if (s->halves) {
+                for (int64_t g = 0; g < s->groups; g += 2) {
+                    __m512i two = _mm512_loadu_si512(codes + g / 2 * GROUP_BYTES);
+                    __m512i high = _mm512_and_si512(_mm512_srli_epi16(two, 4), low_half);
+                    even = _mm512_dpbusd_epi32(even, _mm512_and_si512(two, low_half), spread(s->query[g].codes));
+                    odd = _mm512_dpbusd_epi32(odd, high, spread(s->query[g + 1].codes));
+                }
+            } else {
+                for (int64_t g = 0; g + 2 <= s->groups; g += 2) {
+                    __m512i rows = _mm512_loadu_si512(codes + g * GROUP_BYTES);
+                    even = _mm512_dpbusd_epi32(even, rows, spread(s->query[g].codes));
+                    rows = _mm512_loadu_si512(codes + (g + 1) * GROUP_BYTES);
+                    odd = _mm512_dpbusd_epi32(odd, rows, spread(s->query[g + 1].codes));
+                }
+            }
+            __m512i sum = _mm512_add_epi32(even, odd);
+            dots = _mm512_add_epi32(dots, s->shift ? _mm512_slli_epi32(sum, 4) : sum);
+        }
+        _mm512_store_si512(list->dots + LANES * i, dots);
+    }
+}
+
 /* Two blocks at a time, or the last one: their unpacked codes stay in registers while all queries go over them. */
 TARGET_VNNI INLINE void prune_blocks(const pass *s, uint32_t block, const int width, shared_query *queries, int64_t count)
 {
@@ -166,6 +202,6 @@ TARGET INLINE __m512i multiply_pair(__m512i sum, __m512i rows, query_pair query)
 #define MULTIPLY(sum, rows, query) multiply_pair(sum, rows, query)
 #include "avx512_pass.inc"
 
-const kernels hiersrec_avx512 = {"avx512", dots_f32, dots_f16, add_bw, add_and_prune_bw, NULL};
-const kernels hiersrec_avx512vnni = {"avx512vnni", dots_f32, dots_f16, add_vnni, add_and_prune_vnni, prune_shared};
+const kernels hiersrec_avx512 = {"avx512", dots_f32, dots_f16, add_bw, NULL, add_and_prune_bw, NULL};
+const kernels hiersrec_avx512vnni = {"avx512vnni", dots_f32, dots_f16, add_vnni, add_many, add_and_prune_vnni, prune_shared};
 #endif

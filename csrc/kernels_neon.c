@@ -151,5 +151,5 @@ static void add_and_prune(const pass *s, bool first, float threshold, block_list
     add_pass(s, first, true, threshold, list);
 }
 
-const kernels hiersrec_neon = {"neon", dots_f32, dots_f16, add, add_and_prune, NULL};
+const kernels hiersrec_neon = {"neon", dots_f32, dots_f16, add, NULL, add_and_prune, NULL};
 #endif

@@ -99,4 +99,4 @@ static void add_and_prune(const pass *s, bool first, float threshold, block_list
     list->count = kept;
 }
 
-const kernels hiersrec_scalar = {"scalar", dots_f32, dots_f16, add, add_and_prune, NULL};
+const kernels hiersrec_scalar = {"scalar", dots_f32, dots_f16, add, NULL, add_and_prune, NULL};
