@@ -148,7 +148,7 @@ def expected(shop: Shop, session: list[Any], asked: Asked) -> Answer:
     order = sorted(range(SIZES[-1]), key=lambda leaf: (-logits[-1][leaf], leaf))
     may_not = {row for row, own in enumerate(shop.ids) if own in set(asked.restricted.get("exclude", []))}
     if asked.exclude_seen:
-        may_not |= set(rows)
+        may_not |= set(known)
     if asked.mode == "exact":
         candidates = set(range(shop.items))
     else:
@@ -158,8 +158,10 @@ def expected(shop: Shop, session: list[Any], asked: Asked) -> Answer:
         counts = [len(unrestricted & {*range(*span)}) for span in shop.ranges[-1]]
         if asked.max_per_category is not None:
             counts = [min(count, asked.max_per_category) for count in counts]
-        share, mass = (0, shop.mass) if asked.candidates == "auto" else (asked.candidates or 0.3, 0)
-        assert mass is not None
+        share, mass = asked.candidates or 0.3, 0.0
+        if asked.candidates == "auto":
+            budgets = shop.config["budgets"]
+            share, mass = 0, (budgets["session_categories"] if asked.include_session_categories else budgets)["mass"]
         newest_first = rows[::-1] if asked.include_session_categories else []
         first = list(dict.fromkeys(shop.leaf_of(row) for row in newest_first))
         taken: list[int] = []
@@ -202,8 +204,9 @@ def expected(shop: Shop, session: list[Any], asked: Asked) -> Answer:
 
 def possible(shop: Shop, session: list[Any], asked: Asked) -> int:
     """How many items the answer has to have: k, as long as so many may be recommended."""
-    known = [shop.ids.index(own) for own in session if own in set(shop.ids)]
-    may = allowed(shop, asked) - (set(known[-MAX_LENGTH:]) if asked.exclude_seen else set())
+    may = allowed(shop, asked)
+    if asked.exclude_seen:
+        may -= {row for row, own in enumerate(shop.ids) if own in set(session)}
     return min(asked.k, len(within_limit(shop, sorted(may), asked.max_per_category)))
 
 
@@ -524,6 +527,15 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"candidates": "AUTO"}, errors.OptionError, "candidates is 'AUTO'; it must be"),
     ({"candidates": [0.1]}, errors.OptionError, "candidates is [0.1]; it must be"),
     ({"unknown": "ignore"}, errors.OptionError, "unknown is 'ignore'; it must be 'skip' or 'error'"),
+    ({"unknown": ["skip"]}, errors.OptionError, "unknown is ['skip']; it must be 'skip' or 'error'"),
+    ({"mode": ["exact"]}, errors.OptionError, "mode is ['exact']; it must be 'candidates', 'exact' or 'auto'"),
+    ({"exclude_seen": "no"}, errors.OptionError, "exclude_seen is 'no'; it must be True or False"),
+    ({"exclude_seen": None}, errors.OptionError, "exclude_seen is None; it must be True or False"),
+    (
+        {"include_session_categories": 2},
+        errors.OptionError,
+        "include_session_categories is 2; it must be True or False",
+    ),
     ({"threads": 0}, errors.OptionError, "threads is 0; it must be a whole number of at least 1"),
     ({"threads": 1.0}, errors.OptionError, "threads is 1.0; it must be"),
     ({"threads": True}, errors.OptionError, "threads is True; it must be"),
