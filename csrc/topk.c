@@ -357,9 +357,14 @@ static void run_passes(search *s, block_list list, int64_t from, int64_t gathere
     const hiersrec_table *t = s->table;
     int64_t all = gathered * LANES * t->stage_ends[t->stage_count - 1];
     if (!pruned && from == 0 && s->passes > 1 && s->isa->add_many) {
-        for (; from + 1 < s->passes; ++from)
-            read += list.count * s->coarse[from].block_bytes;
-        s->isa->add_many(s->coarse, from, &list);
+        /* all but the first, which is the shortest and comes last here, with the bound of all dimensions */
+        pass closing = s->coarse[0];
+        closing.slack = s->coarse[s->passes - 1].slack;
+        closing.tails = NULL;
+        s->isa->add_many(s->coarse + 1, s->passes - 1, &list);
+        s->isa->add_and_prune(&closing, false, s->threshold, &list);
+        from = s->passes;
+        read = all;
     }
     for (int64_t at = from; at < s->passes && list.count; ++at) {
         const pass *p = &s->coarse[at];

@@ -87,7 +87,7 @@ class Shop:
 
     @property
     def config(self) -> dict[str, Any]:
-        mass = {"mass": self.mass}
+        with_session = {"mass": (self.mass or 0) / 2}
         return {
             "item_id_type": self.id_type,
             "category_id_type": "string" if isinstance(self.category_ids[0][0], str) else "int64",
@@ -101,7 +101,7 @@ class Shop:
             "preprocessing": {},
             "data": {"name": "made up"},
             "metrics": {"recall@20": 0.5},
-            **({} if self.mass is None else {"budgets": {"mass": self.mass, "session_categories": mass}}),
+            **({} if self.mass is None else {"budgets": {"mass": self.mass, "session_categories": with_session}}),
         }
 
     @property
