@@ -31,6 +31,7 @@ from hiersrec_sdk.row_ranges import complement
 NAMES = ("c", "numba", "numpy")
 ISAS = _kernel.available_isas()
 LARGEST_QUERY_CODE = 127 * 128
+LARGEST_CODE = 126.999  # a row's largest value; then its scale, which is rounded up, is 1
 
 Floats = NDArray[np.float32]
 
@@ -97,7 +98,7 @@ def table_of(rng: np.random.Generator, kind: str, n: int, d: int) -> Floats:
         rows = normal * (rng.random((n, 1)) < 0.3)
     elif kind == "edge":  # every value lies as far from its code as can be, and on one side: bounds are tight
         rows = rng.integers(-126, 126, (n, d)) + 0.4999
-        rows[:, 0] = 127
+        rows[:, 0] = LARGEST_CODE
         rows *= wide(rng, (n, 1), -1, 1) if n % 2 else 1
     else:
         assert kind == "special"
@@ -267,18 +268,23 @@ def test_every_path_gives_the_same_bits(case: Case) -> None:
     assert set(found.rows.tolist()) <= set(eligible(case))
 
 
-TIGHT = ("rows", "tails", "query", "coarse query", "rounding", "denormal", "overflow")
+TIGHT = ("rows", "leading", "tails", "query", "coarse query", "rounding", "denormal", "overflow")
 
 
 def tight(rng: np.random.Generator, kind: str, n: int, d: int) -> tuple[Floats, Floats]:
     """Rows float32 [n, d] and a query float32 [d]: scores that use up all that one term of their bounds allows."""
     signs = rng.choice([-1, 1], d)
+    rows: NDArray[Any]
+    query: NDArray[Any]
     agree = np.where(rng.random((n, d)) < rng.uniform(0, 0.1), -signs, signs)  # most values with the query's sign
     step = 1 / LARGEST_QUERY_CODE
-    rows, query = 127.0 * agree, 1.0 * signs  # exact as codes, both of them
+    rows, query = LARGEST_CODE * agree, 1.0 * signs  # nearly exact as codes, both of them
     if kind == "rows":  # values as far from their codes as can be
         rows = rng.integers(-126, 126, (n, d)) + 0.499 * agree
-        rows[:, 0] = 127
+        rows[:, 0] = LARGEST_CODE
+    elif kind == "leading":  # codes as far from their leading bits as can be
+        rows = 16.0 * rng.integers(1, 15, (n, d)) + np.where(agree > 0, 15, 0) - 128
+        rows[:, 0] = LARGEST_CODE
     elif kind == "tails":  # dimensions that later stages read are parallel to the query's
         query = rng.standard_normal(d)
         query[0] = 4
@@ -302,20 +308,22 @@ def tight(rng: np.random.Generator, kind: str, n: int, d: int) -> tuple[Floats, 
 
 
 def before_others(first: NDArray[Any], others: NDArray[Any], query: Floats, k: int, **more: Any) -> Case:
-    """``first`` are scored before ``others``, whose bounds meet their threshold."""
-    request = Request(query, np.array([[0, len(first)]]))
-    return all_rows(np.concatenate([first, others]), query, k, requests=[request], everything=True, **more)
+    """``first`` stand behind ``others`` but are scored before them, so that the others' bounds meet their threshold."""
+    vectors = np.concatenate([others, first])
+    request = Request(query, np.array([[len(others), len(vectors)]]))
+    return all_rows(vectors, query, k, requests=[request], everything=True, **more)
 
 
 @settings(max_examples=300, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     kind=st.sampled_from(TIGHT),
-    n=st.integers(1, 300),
-    d=st.integers(2, 140) | st.sampled_from([512, 1_000]),
+    n=st.integers(1, 300) | st.just(512),
+    d=st.integers(2, 140) | st.sampled_from([32, 512, 1_000]),
     k=st.integers(1, 8),
+    copies=st.integers(1, 3),  # several requests share what they read
 )
-def test_no_bound_is_a_bit_too_tight(seed: int, kind: str, n: int, d: int, k: int) -> None:
+def test_no_bound_is_a_bit_too_tight(seed: int, kind: str, n: int, d: int, k: int, copies: int) -> None:
     rng = np.random.default_rng(seed)
     rows, query = tight(rng, kind, n, d)
     (best,) = by_numpy(all_rows(rows, query, k))
@@ -327,7 +335,8 @@ def test_no_bound_is_a_bit_too_tight(seed: int, kind: str, n: int, d: int, k: in
     at = int(np.abs(query).argmax())
     first[:, at] = np.clip(score / float(query[at]), -3e38, 3e38)
     stages = [end for end in (8 * np.unique(rng.integers(1, d // 8 + 2, 3))).tolist() if end < d]
-    check_all(before_others(first, rows, query, k, stages=stages))
+    case = before_others(first, rows, query, k, stages=stages if rng.random() < 0.5 else None)
+    check_all(replace(case, requests=case.requests * copies))
 
 
 @settings(max_examples=60, deadline=None)
@@ -343,6 +352,38 @@ def test_many_requests_are_answered_as_one_by_one(case: Case) -> None:
     for request, found in zip(case.requests, right, strict=True):
         for _, (alone,) in by_c(replace(case, requests=[request])):
             assert_same(alone, found, request)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    kind=st.sampled_from(["clustered", "values", "norms", "edge", "near", "equal"]),
+    n=st.integers(600, 3_000) | st.integers(40, 180).map(lambda blocks: 16 * blocks),
+    d=st.integers(25, 140),
+    count=st.integers(2, 8),
+    k=st.integers(1, 20),
+    data=st.data(),
+)
+def test_what_requests_share(
+    seed: int, kind: str, n: int, d: int, count: int, k: int, data: st.DataObject
+) -> None:
+    """Requests that know their threshold, by rows like the query, go over the first stage of the others together."""
+    rng = np.random.default_rng(seed)
+    vectors = table_of(rng, kind, n, d)
+    edges = rng.permutation([0, 15, 16, n - 1, n - 16, n - 17, 511, 512])[:5]  # of blocks, shared parts, the table
+    vectors[edges] = vectors[rng.integers(n)]
+    parts = st.sets(st.sampled_from(["bitmap", "skipped", "own"]))
+    requests = []
+    for _ in range(count):
+        request = request_of(rng, vectors, "row", data.draw(parts))
+        if data.draw(st.booleans()):
+            request = request._replace(query=vectors[edges[0]])
+        (best,) = by_numpy(all_rows(vectors, request.query, k))
+        likes = np.unique(rng.choice(best.rows, k)) if data.draw(st.booleans()) else best.rows
+        requests.append(request._replace(ranges=np.stack([likes, likes + 1], axis=1)))
+    bias = bias_of(rng, data.draw(st.sampled_from(["none", "normal"])), n)
+    stages = data.draw(st.sampled_from([None, [], [32]]) if d > 32 else st.none())
+    check_all(Case(vectors, bias, stages, requests, k, everything=True))
 
 
 @settings(max_examples=30, deadline=None)
@@ -457,13 +498,13 @@ def test_nan_never_ranks_and_infinities_do() -> None:
     assert found.rows.tolist() == [2, 5, 1, 3]
 
 
-@settings(max_examples=100, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 40), share=st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(10, 60), share=st.floats(0.1, 0.9))
 def test_rows_whose_bias_is_nan_hide_no_others(seed: int, k: int, share: float) -> None:
     # Their bounds are NaN, which has no place in an order of bounds.
     rng = np.random.default_rng(seed)
-    vectors, query = rng.standard_normal((600, 4)).astype(np.float32), rng.standard_normal(4).astype(np.float32)
-    bias = np.where(rng.random(600) < share, np.nan, 10 * rng.standard_normal(600)).astype(np.float32)
+    vectors, query = rng.standard_normal((600, 128)).astype(np.float32), rng.standard_normal(128).astype(np.float32)
+    bias = np.where(rng.random(600) < share, np.nan, 0.1 * rng.standard_normal(600)).astype(np.float32)
     check_all(all_rows(vectors, query, k, bias=bias))
 
 
@@ -670,7 +711,7 @@ def test_integer_dots_are_exact_on_every_instruction_set(case: Case) -> None:
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_integer_dots_of_the_largest_codes_do_not_overflow(sign: int) -> None:
-    vectors = np.full((17, MAX_DIMENSION), 126.999, np.float32)  # of which the scale is 1
+    vectors = np.full((17, MAX_DIMENSION), LARGEST_CODE, np.float32)
     vectors[1::2] *= -1
     query = np.full(MAX_DIMENSION, sign, np.float32)
     table = Table(vectors, codes=Codes.of(vectors, [8, 32_768]))
