@@ -314,16 +314,20 @@ def before_others(first: NDArray[Any], others: NDArray[Any], query: Floats, k: i
     return all_rows(vectors, query, k, requests=[request], everything=True, **more)
 
 
-@settings(max_examples=300, deadline=None)
+SIZES = st.tuples(st.integers(1, 300), st.integers(2, 140) | st.sampled_from([512, 1_000]), st.just(1))
+SHARED = 2_048  # a multiple of the rows whose first stage several requests go over together
+SHARED_SIZES = st.tuples(st.just(SHARED), st.integers(25, 32), st.integers(2, 3))
+
+
+@settings(max_examples=400, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     kind=st.sampled_from(TIGHT),
-    n=st.integers(1, 300) | st.just(512),
-    d=st.integers(2, 140) | st.sampled_from([32, 512, 1_000]),
+    size=SIZES | SHARED_SIZES,
     k=st.integers(1, 8),
-    copies=st.integers(1, 3),  # several requests share what they read
 )
-def test_no_bound_is_a_bit_too_tight(seed: int, kind: str, n: int, d: int, k: int, copies: int) -> None:
+def test_no_bound_is_a_bit_too_tight(seed: int, kind: str, size: tuple[int, int, int], k: int) -> None:
+    n, d, copies = size
     rng = np.random.default_rng(seed)
     rows, query = tight(rng, kind, n, d)
     (best,) = by_numpy(all_rows(rows, query, k))
@@ -335,7 +339,7 @@ def test_no_bound_is_a_bit_too_tight(seed: int, kind: str, n: int, d: int, k: in
     at = int(np.abs(query).argmax())
     first[:, at] = np.clip(score / float(query[at]), -3e38, 3e38)
     stages = [end for end in (8 * np.unique(rng.integers(1, d // 8 + 2, 3))).tolist() if end < d]
-    case = before_others(first, rows, query, k, stages=stages if rng.random() < 0.5 else None)
+    case = before_others(first, rows, query, k, stages=stages if copies == 1 else None)
     check_all(replace(case, requests=case.requests * copies))
 
 
@@ -354,11 +358,11 @@ def test_many_requests_are_answered_as_one_by_one(case: Case) -> None:
             assert_same(alone, found, request)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     kind=st.sampled_from(["clustered", "values", "norms", "edge", "near", "equal"]),
-    n=st.integers(600, 3_000) | st.integers(40, 180).map(lambda blocks: 16 * blocks),
+    n=st.integers(1_100, 3_000) | st.integers(70, 180).map(lambda blocks: 16 * blocks),
     d=st.integers(25, 140),
     count=st.integers(2, 8),
     k=st.integers(1, 20),
@@ -367,23 +371,39 @@ def test_many_requests_are_answered_as_one_by_one(case: Case) -> None:
 def test_what_requests_share(
     seed: int, kind: str, n: int, d: int, count: int, k: int, data: st.DataObject
 ) -> None:
-    """Requests that know their threshold, by rows like the query, go over the first stage of the others together."""
+    """Requests that know their threshold go over the first stage of the other rows together."""
     rng = np.random.default_rng(seed)
-    vectors = table_of(rng, kind, n, d)
-    edges = rng.permutation([0, 15, 16, n - 1, n - 16, n - 17, 511, 512])[:5]  # of blocks, shared parts, the table
-    vectors[edges] = vectors[rng.integers(n)]
-    parts = st.sets(st.sampled_from(["bitmap", "skipped", "own"]))
-    requests = []
+    others = table_of(rng, kind, n, d)
+    edges = rng.permutation([0, 15, 16, 511, 512, 1_023, 1_024, n - 17, n - 16, n - 1])[:5]  # of what is shared, of all
+    others[edges] = others[rng.integers(n)]
+    first = others[rng.integers(0, n, SHARED)]
+    queries = []
     for _ in range(count):
-        request = request_of(rng, vectors, "row", data.draw(parts))
-        if data.draw(st.booleans()):
-            request = request._replace(query=vectors[edges[0]])
-        (best,) = by_numpy(all_rows(vectors, request.query, k))
-        likes = np.unique(rng.choice(best.rows, k)) if data.draw(st.booleans()) else best.rows
-        requests.append(request._replace(ranges=np.stack([likes, likes + 1], axis=1)))
-    bias = bias_of(rng, data.draw(st.sampled_from(["none", "normal"])), n)
+        query = others[edges[0] if data.draw(st.booleans()) else rng.integers(n)]
+        (best,) = by_numpy(all_rows(others, query, 2 * k))
+        first[rng.choice(SHARED, k, replace=False)] = others[best.rows[-k:]]  # better ones are still to be found
+        queries.append(query)
+    vectors = np.concatenate([first, others])
+    ranges = np.array([[0, SHARED]])
+    requests = []
+    for query in queries:
+        request = request_of(rng, vectors, "row", data.draw(st.sets(st.sampled_from(["bitmap", "skipped", "own"]))))
+        rest = complement(ranges, len(vectors))
+        if data.draw(st.integers(0, 3)) == 0:  # with a gap
+            start, stop = np.sort(rng.integers(SHARED, len(vectors) + 1, 2))
+            rest = complement(np.array([[0, SHARED], [start, stop]]), len(vectors))
+        requests.append(request._replace(query=query, ranges=ranges, rest=rest))
+    bias = bias_of(rng, data.draw(st.sampled_from(["none", "normal"])), len(vectors))
     stages = data.draw(st.sampled_from([None, [], [32]]) if d > 32 else st.none())
-    check_all(Case(vectors, bias, stages, requests, k, everything=True))
+    check_all(Case(vectors, bias, stages, requests, k, everything=False))
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 31, 32, 33, 65])
+def test_the_last_blocks_of_what_requests_share(blocks: int) -> None:
+    n = SHARED + 16 * blocks
+    vectors = table_of(np.random.default_rng(blocks), "clustered", n, 48)
+    requests = [Request(vectors[-row], np.array([[0, SHARED]])) for row in (1, 5, 16)]
+    check_all(Case(vectors, None, None, requests, 3, everything=True))
 
 
 @settings(max_examples=30, deadline=None)
