@@ -71,7 +71,7 @@ typedef struct {
     int32_t *fine_dots;  /* [LONG_TILE, 16] */
     /* where several searches share a first pass: */
     bool shares;
-    block_list own_tile; /* what it has left for this one */
+    block_list own_tile; /* what it has left for this one; empty between */
     shared_query *shared; /* room for all, of the first search */
 } search;
 
@@ -225,8 +225,8 @@ INLINE void raise_threshold(search *s, float score)
         s->threshold = s->lower.scores[0];
 }
 
-/* Score what is pending, best upper bound first, until the k-th best score is above the upper bounds left. */
-static void settle(search *s)
+/* Drop what is pending that the threshold has overtaken. */
+static void drop_overtaken(search *s)
 {
     heap *pending = &s->pending;
     int64_t kept = 0;
@@ -236,11 +236,18 @@ static void settle(search *s)
         kept += !(pending->scores[i] < s->threshold);
     }
     pending->count = kept;
-    if (kept == 0)
-        return;
+}
+
+/* Score what is pending, best upper bound first, until the k-th best score is above the upper bounds left. */
+static void settle(search *s)
+{
     enum { AHEAD = 8 };
+    drop_overtaken(s);
+    if (s->pending.count == 0)
+        return;
+    heap *pending = &s->pending;
     const hiersrec_table *t = s->table;
-    int64_t bytes = t->dimension * (t->half ? 2 : 4), scored = 0;
+    int64_t bytes = t->dimension * (t->half ? 2 : 4), kept = pending->count, scored = 0;
     make_heap(pending);
     sort_best_first(pending);
     for (int64_t i = -AHEAD; i < kept; ++i) {
@@ -271,15 +278,9 @@ static void keep(search *s, float upper, float lower, int64_t row)
     if (upper < s->threshold || listed(s->request->skipped, s->request->skipped_count, row) ||
         listed(s->request->own, s->request->own_count, row))
         return;
-    if (s->pending.count == s->pending_capacity) { /* drop what the threshold has overtaken; score the rest if it is much */
-        int64_t kept = 0;
-        for (int64_t i = 0; i < s->pending.count; ++i) {
-            s->pending.scores[kept] = s->pending.scores[i];
-            s->pending.rows[kept] = s->pending.rows[i];
-            kept += !(s->pending.scores[i] < s->threshold);
-        }
-        s->pending.count = kept;
-        if (2 * kept > s->pending_capacity)
+    if (s->pending.count == s->pending_capacity) {
+        drop_overtaken(s);
+        if (2 * s->pending.count > s->pending_capacity) /* much is left */
             settle(s);
     }
     s->pending.scores[s->pending.count] = upper == upper ? upper : INFINITY; /* a NaN, of a bias, has no order */
@@ -492,10 +493,25 @@ static bool shares(search *s, int64_t start, int64_t stop)
            stop % LANES == 0;
 }
 
+/* Drop lanes that the bitmap does not allow, and blocks that are left without. */
+static void apply_bitmap(const hiersrec_request *r, block_list *list)
+{
+    int64_t kept = 0;
+    for (int64_t i = 0; i < list->count; ++i) {
+        uint16_t lanes = list->lanes[i] & allowed_lanes(r, list->blocks[i]);
+        list->blocks[kept] = list->blocks[i];
+        list->lanes[kept] = lanes;
+        memmove(list->dots + LANES * kept, list->dots + LANES * i, LANES * sizeof *list->dots);
+        kept += lanes != 0;
+    }
+    list->count = kept;
+}
+
 /* The rows of [start, stop) in the rests of several searches, the first pass for as many as can at once. */
 static void scan_shared(search *searches, int64_t count, int64_t start, int64_t stop)
 {
     shared_query *queries = searches[0].shared;
+    const search *one = NULL; /* of those that share: codes, scales and tails are the same for all */
     int64_t sharing = 0, blocks = (stop - start) / LANES;
     for (int64_t i = 0; i < count; ++i) {
         search *s = &searches[i];
@@ -505,6 +521,7 @@ static void scan_shared(search *searches, int64_t count, int64_t start, int64_t 
             finish(s);
             continue;
         }
+        one = s;
         const pass *p = &s->coarse[0];
         queries[sharing++] = (shared_query){
             .query = p->query,
@@ -513,15 +530,11 @@ static void scan_shared(search *searches, int64_t count, int64_t start, int64_t 
             .reach = p->reach,
             .threshold = s->threshold,
             .correction = p->correction,
-            .kept = {s->own_tile.blocks, s->own_tile.lanes, s->own_tile.dots, 0, false},
+            .kept = s->own_tile,
         };
     }
-    if (sharing)
-        for (int64_t i = 0; i < count; ++i)
-            if (searches[i].shares) { /* the tables are the same for all */
-                searches[i].isa->prune_shared(&searches[i].coarse[0], (uint32_t)(start / LANES), blocks, queries, sharing);
-                break;
-            }
+    if (one)
+        one->isa->prune_shared(&one->coarse[0], (uint32_t)(start / LANES), blocks, queries, sharing);
     for (int64_t i = 0, at = 0; i < count; ++i) {
         search *s = &searches[i];
         hiersrec_request *r = s->request;
@@ -530,15 +543,7 @@ static void scan_shared(search *searches, int64_t count, int64_t start, int64_t 
         block_list list = queries[at++].kept;
         count_own(s, start, stop);
         if (r->bitmap) {
-            int64_t kept = 0;
-            for (int64_t j = 0; j < list.count; ++j) {
-                uint16_t lanes = list.lanes[j] & allowed_lanes(r, list.blocks[j]);
-                list.blocks[kept] = list.blocks[j];
-                list.lanes[kept] = lanes;
-                memmove(list.dots + LANES * kept, list.dots + LANES * j, LANES * sizeof *list.dots);
-                kept += lanes != 0;
-            }
-            list.count = kept;
+            apply_bitmap(r, &list);
             for (int64_t block = start / LANES; block * LANES < stop; ++block)
                 r->rows_scored += bits_of(allowed_lanes(r, block));
         } else {

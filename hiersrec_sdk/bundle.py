@@ -176,6 +176,10 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 1
 
 
+def _is_share(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value <= 1
+
+
 def _is_list(value: Any, check: Callable[[Any], bool]) -> bool:
     return isinstance(value, list) and len(value) > 0 and all(check(item) for item in value)
 
@@ -208,15 +212,22 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "levels": (lambda value: _is_list(value, lambda name: isinstance(name, str)), "a list of names"),
     "categories": (lambda value: _is_list(value, _is_count), "a list of whole numbers of at least 1"),
     "max_length": (_is_count, "a whole number of at least 1"),
-    "candidates": (
-        lambda value: type(value) in (int, float) and 0 < value <= 1,
-        "a number above 0 and up to 1",
-    ),
+    "candidates": (_is_share, "a number above 0 and up to 1"),
     "model": (_is_object, "an object"),
     "preprocessing": (_is_object, "an object"),
     "data": (_is_object, "an object"),
     "metrics": (_is_object, "an object"),
     "files": (_are_files, f"SHA-256 and bytes by file name, {MODEL} and {CATALOG} among them"),
+}
+
+
+def _are_budgets(value: Any) -> bool:
+    own = value.get("session_categories") if isinstance(value, dict) else None
+    return isinstance(own, dict) and _is_share(value.get("mass")) and _is_share(own.get("mass"))
+
+
+_OPTIONAL: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "budgets": (_are_budgets, "an object with a mass above 0 and up to 1, and so in its session_categories"),
 }
 
 
@@ -237,10 +248,11 @@ def _read_config(file: Path) -> dict[str, Any]:
             f"{file}: schema version {version} is newer than {SCHEMA_VERSION}, the newest that this version "
             "reads: upgrade hiersrec-sdk"
         )
-    for key, (holds, right) in _RULES.items():
+    for key in _RULES:
         if key not in config:
             raise BundleCorruptError(f"{file} lacks {key!r}")
-        if not holds(config[key]):
+    for key, (holds, right) in (_RULES | _OPTIONAL).items():
+        if key in config and not holds(config[key]):
             raise BundleCorruptError(f"{file}: {key!r} is not {right}")
     levels, sizes = config["levels"], config["categories"]
     if len(levels) != len(sizes):

@@ -334,11 +334,11 @@ class Recommender:
         max_per_category: int | None,
         threads: int,
     ) -> _Options:
-        key = None
+        key: Any = None
         if filter is None and allow is None and exclude is None and categories is None and exclude_categories is None:
+            key = k, mode, candidates, unknown, session_categories, exclude_seen, max_per_category, threads
+            key = key, tuple(map(type, key))  # 1 equals True, which is another argument
             try:
-                key = (k, type(k), mode, candidates, type(candidates), unknown, session_categories, exclude_seen,
-                       max_per_category, type(max_per_category), threads, type(threads))  # fmt: skip
                 kept = self._plain.get(key)
             except TypeError:  # an argument that has no hash is wrong
                 key = kept = None
@@ -411,7 +411,8 @@ class Recommender:
     @cached_property
     def _row_bytes(self) -> int:
         """Bytes that ranking one row reads, without pruning."""
-        codes, bias = self.catalog.codes, self.catalog.bias
+        bias = self.catalog.bias
+        codes = self.catalog.codes if self.backend == "c" else None  # the others have no use for them
         row = self.catalog.output_vectors.strides[0] if codes is None else codes.nbytes // len(self.catalog)
         return row + (0 if bias is None else 4)
 
@@ -458,10 +459,9 @@ class Recommender:
                 break
             some *= 8
         rows = rows[:k]
-        none = np.empty(0, dtype=np.int64)
         return Result(
             tuple(catalog.ids(rows)), catalog.clicks[rows].astype(np.float32), "popular", 0, 0, session.unknown,
-            catalog, rows, row_ranges.singles(none), none, (), (),
+            catalog, rows, _NO_RANGES, _NO_ROWS, (), (),
         )  # fmt: skip
 
     def _answer(self, sessions: Sequence[_Session], options: _Options) -> list[Result]:

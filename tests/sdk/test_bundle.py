@@ -273,6 +273,16 @@ def test_a_wrong_setting(key: str, value: Any, cause: str, bundle: Path) -> None
             open_bundle(bundle)
 
 
+@pytest.mark.parametrize(
+    "budgets", [None, [], {}, {"mass": 0.5}, {"mass": 0, "session_categories": {"mass": 0.5}}]
+)
+def test_wrong_budgets(budgets: Any, bundle: Path) -> None:
+    config = json.loads((bundle / "config.json").read_text())
+    write_config(bundle, {**config, "budgets": budgets})
+    with pytest.raises(BundleCorruptError, match="'budgets' is not an object with a mass above 0"):
+        open_bundle(bundle)
+
+
 def test_a_file_outside_of_the_bundle(bundle: Path) -> None:
     config = json.loads((bundle / "config.json").read_text())
     outside = bundle.parent / "outside"

@@ -180,14 +180,17 @@ def bias_of(rng: np.random.Generator, kind: str, n: int) -> Floats | None:
     return bias.astype(np.float32)
 
 
+# around blocks, tiles and what is pending; where there is more than one tile, pruning begins
+ROWS = st.integers(1, 600) | st.sampled_from([1_023, 1_025, 1_500, 3_000])
+
+
 @st.composite
 def cases(
     draw: st.DrawFn,
     kinds: tuple[str, ...] = KINDS,
     requests: int = 1,
     special: bool = True,
-    # around blocks, tiles and what is pending; where there is more than one tile, pruning begins
-    rows: st.SearchStrategy[int] = st.integers(1, 600) | st.sampled_from([1_023, 1_025, 1_500, 3_000]),  # noqa: B008
+    rows: st.SearchStrategy[int] = ROWS,
 ) -> Case:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     n = draw(rows)
