@@ -263,9 +263,10 @@ def export(run: Path, out: Path, data: Path | None, calibrate_with: Path | None,
 )
 @click.option(
     "--baseline",
-    type=click.Choice(["popular", "markov", "sknn"]),
-    help="Evaluate this baseline under the same protocol instead; BUNDLE may be left out.",
+    metavar="NAME",
+    help="Evaluate popular, markov, rules, sknn, stan or vstan under the same protocol instead; no BUNDLE is needed.",
 )
+@click.option("--set", "assignments", multiple=True, metavar="NAME=NUMBER", help="Setting of the baseline; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print one flat JSON object.")
 @click.option("--threads", type=int, default=1, show_default=True, help="Threads of the session encoder.")
 @click.option("--backend", type=click.Choice(["c", "numba", "numpy"]), help="Ranking backend. [the fastest there is]")
@@ -276,6 +277,7 @@ def evaluate(
     candidates: Any,
     include_session_categories: bool,
     baseline: str | None,
+    assignments: tuple[str, ...],
     as_json: bool,
     threads: int,
     backend: str | None,
@@ -285,13 +287,16 @@ def evaluate(
         raise click.UsageError("give BUNDLE and DATA; DATA alone goes with --baseline")
     if candidates is not None and (mode == "exact" or baseline):
         raise OptionError("--candidates goes with the mode candidates of a bundle")
+    if assignments and not baseline:
+        raise OptionError("--set goes with --baseline; a bundle's settings are those of its training")
     shown = sys.stderr.isatty()
     data = _load("hiersrec_training.dataset", "hiersrec evaluate").Dataset.load(paths[-1])
     if baseline:
         module = _load("hiersrec_training.baselines", "hiersrec evaluate")
         sessions = data.train.then(data.valid) if split == "test" else data.train
-        method = module.baseline(baseline, sessions, data.items)
-        metrics = {"baseline": baseline, **module.evaluate_baseline(method, getattr(data, split), shown)}
+        options = module.parse_options(assignments)
+        method = module.baseline(baseline, sessions, data.items, options)
+        metrics = {"baseline": baseline, **options, **module.evaluate_baseline(method, getattr(data, split), shown)}
     else:
         recommender = Recommender.load(paths[0], threads=threads, backend=backend)
         if recommender.config["data"].get("fingerprint") != data.fingerprint:
@@ -329,7 +334,7 @@ def compare(bundle: Path, data: Path, split: str, candidates: Any, as_json: bool
         share = candidates if mode == "candidates" else None
         metrics = evaluation.evaluate(recommender, dataset, split, mode=mode, candidates=share, progress=shown)
         rows.append({"method": f"HierSRec, {mode}", **metrics})
-    for name in baselines.NAMES:
+    for name in baselines.COMPARED:
         method = baselines.baseline(name, sessions, dataset.items)
         found = baselines.evaluate_baseline(method, getattr(dataset, split), shown)
         rows.append({"method": name, "rows_scored": dataset.items, **found})

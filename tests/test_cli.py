@@ -78,7 +78,7 @@ def test_evaluate_prints_one_flat_object(shop: Path) -> None:
     assert "category accuracy 0" in table
 
 
-@pytest.mark.parametrize("baseline", ["popular", "markov", "sknn"])
+@pytest.mark.parametrize("baseline", ["popular", "markov", "rules", "sknn", "stan", "vstan"])
 def test_baselines_stand_under_the_same_protocol(shop: Path, baseline: str) -> None:
     metrics = json.loads(passed("evaluate", shop / "data", "--baseline", baseline, "--json"))
     ours = json.loads(passed("evaluate", shop / "bundle", shop / "data", "--json"))

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import OptionError
-from hiersrec_training.baselines import Baseline, SessionKNN, baseline, evaluate_baseline
+from hiersrec_training.baselines import (
+    KINDS,
+    Baseline,
+    SessionKNN,
+    baseline,
+    evaluate_baseline,
+    parse_options,
+)
 from hiersrec_training.dataset import Sessions
 from hiersrec_training.metrics import ranking_metrics
 
@@ -41,6 +48,72 @@ def test_scores_are_those_of_the_definitions(sessions: list[list[int]], prefix: 
     np.testing.assert_allclose(baseline("sknn", data, 7).scores(clicks), likeness, atol=1e-5)
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    sessions=SESSIONS,
+    prefix=st.lists(st.integers(0, 6), min_size=1, max_size=5),
+    decays=st.fixed_dictionaries(
+        {name: st.sampled_from([0.5, 2.0, 7.0]) for name in ("click_decay", "age_decay", "place_decay", "match_decay")}
+    ),
+    rarity=st.sampled_from([0.1, 2.0]),
+)
+def test_vstan_is_its_definition(
+    sessions: list[list[int]], prefix: list[int], decays: dict[str, float], rarity: float
+) -> None:
+    data = as_sessions(sessions)
+    back = {item: prefix[::-1].index(item) for item in prefix}  # clicks since each own item
+    scores = np.zeros(7)
+    for index, session in enumerate(sessions):
+        place = {item: len(session) - 1 - session[::-1].index(item) for item in session}
+        shared = sorted(set(session) & set(prefix), key=lambda item: back[item])
+        if not shared:
+            continue
+        age = (len(sessions) - 1 - index) / len(sessions)
+        likeness = sum(math.exp(-back[item] / decays["click_decay"]) for item in shared)
+        likeness *= math.exp(-age / decays["age_decay"]) / math.sqrt(len(back) * len(place))
+        likeness *= math.exp(-back[shared[0]] / decays["match_decay"])
+        for item in place:
+            apart = abs(place[item] - place[shared[0]])
+            holders = sum(item in other for other in sessions)
+            worth = 1 + rarity * math.log(len(sessions) / holders)
+            scores[item] += likeness * math.exp(-apart / decays["place_decay"]) * worth
+    method = baseline("vstan", data, 7, decays | {"rarity": rarity})
+    np.testing.assert_allclose(method.scores(np.array(prefix, dtype=np.int32)), scores, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sessions=SESSIONS, prefix=st.integers(0, 6), reach=st.integers(1, 4), decay=st.sampled_from([0.3, 2.0]))
+def test_rules_are_their_definition(sessions: list[list[int]], prefix: int, reach: int, decay: float) -> None:
+    scores = np.zeros(7)
+    for index, session in enumerate(sessions):
+        age = (len(sessions) - 1 - index) / len(sessions)
+        for (i, a), (j, b) in itertools.combinations(enumerate(session), 2):
+            if a == prefix and j - i <= reach:
+                scores[b] += math.exp(-age / decay) / (j - i)
+    method = baseline("rules", as_sessions(sessions), 7, {"reach": reach, "age_decay": decay})
+    np.testing.assert_allclose(method.scores(np.array([prefix], dtype=np.int32)), scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_baseline_answers_every_known_item(name: str) -> None:
+    method = baseline(name, as_sessions([[0, 1, 0], [2]]), 4)
+    for session in ([0], [2], [3], [3, 3, 0]):
+        scores = method.scores(np.array(session, dtype=np.int32))
+        assert scores.shape == (4,)
+        assert np.isfinite(scores).all()
+
+
+def test_options_are_checked() -> None:
+    data = as_sessions([[0, 1]])
+    with pytest.raises(OptionError, match="markov has no option 'reach'; known: age_decay"):
+        baseline("markov", data, 2, {"reach": 3})
+    with pytest.raises(OptionError, match="neighbours must be above 0"):
+        baseline("sknn", data, 2, {"neighbours": 0})
+    assert parse_options(["reach=3", "age_decay = 0.5"]) == {"reach": 3, "age_decay": 0.5}
+    with pytest.raises(OptionError, match="--set takes name=number, not 'reach'"):
+        parse_options(["reach"])
+
+
 def test_only_the_newest_and_nearest_sessions_vote() -> None:
     data = as_sessions([[0, 1], [0, 2], [0, 3], [0, 3, 4, 5]])
     session = np.array([0], dtype=np.int32)
@@ -62,7 +135,7 @@ def test_ties_count_against_the_baseline() -> None:
 
 
 def test_an_unknown_baseline_is_named() -> None:
-    with pytest.raises(OptionError, match="popular, markov, sknn"):
+    with pytest.raises(OptionError, match="popular, markov, rules, sknn, stan, vstan"):
         baseline("gru", as_sessions([[0, 1]]), 2)
 
 

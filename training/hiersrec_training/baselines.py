@@ -5,7 +5,9 @@ Each gives one score an item; equal scores are told apart by popularity, which h
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +16,6 @@ from tqdm import tqdm
 from hiersrec_sdk.errors import OptionError
 from hiersrec_training.dataset import Sessions
 from hiersrec_training.metrics import ranking_metrics
-
-NAMES = ("popular", "markov", "sknn")
 
 
 class Baseline(ABC):
@@ -37,61 +37,165 @@ class Popular(Baseline):
         return self.popularity
 
 
-class Markov(Baseline):
-    """First-order Markov chain: how often an item directly followed the newest one."""
+class Rules(Baseline):
+    """Sequential rules (Ludewig and Jannach, UMUAI 2018): how often an item followed the newest one, at most ``reach``
+    clicks later. A pair at distance n counts ``1 / n``, times ``exp(-age / age_decay)`` where the age is the share of
+    the training sessions that came later; infinity weighs old and new alike."""
 
-    def __init__(self, sessions: Sessions, items: int) -> None:
+    def __init__(self, sessions: Sessions, items: int, reach: int = 10, age_decay: float = math.inf) -> None:
         super().__init__(sessions, items)
         session = np.repeat(np.arange(len(sessions)), sessions.lengths)
-        inside = session[:-1] == session[1:]
-        pairs = sessions.items[:-1][inside].astype(np.int64) * items + sessions.items[1:][inside]
-        keys, self.counts = np.unique(pairs, return_counts=True)
-        self.following = keys % items
-        self.offsets = np.searchsorted(keys // items, np.arange(items + 1))
+        fresh = np.exp(-_ages(len(sessions)) / age_decay)[session]
+        keys, weights = [np.empty(0, np.int64)], [np.empty(0)]
+        for distance in range(1, reach + 1):
+            inside = session[:-distance] == session[distance:]
+            source, target = sessions.items[:-distance][inside], sessions.items[distance:][inside]
+            keys.append(source.astype(np.int64) * items + target)
+            weights.append(fresh[distance:][inside] / distance)
+        pairs, place = np.unique(np.concatenate(keys), return_inverse=True)
+        self.weights = np.bincount(place, np.concatenate(weights), len(pairs))
+        self.following = pairs % items
+        self.offsets = np.searchsorted(pairs // items, np.arange(items + 1))
 
     def scores(self, session: NDArray[np.int32]) -> NDArray[np.float64]:
         begin, end = self.offsets[session[-1]], self.offsets[session[-1] + 1]
         scores = self.popularity.copy()
-        scores[self.following[begin:end]] += self.counts[begin:end]
+        scores[self.following[begin:end]] += self.weights[begin:end]
         return scores
+
+
+class Markov(Rules):
+    """First-order Markov chain: how often an item directly followed the newest one."""
+
+    def __init__(self, sessions: Sessions, items: int, age_decay: float = math.inf) -> None:
+        super().__init__(sessions, items, 1, age_decay)
 
 
 class SessionKNN(Baseline):
-    """Session-based nearest neighbours (Jannach and Ludewig, RecSys 2017): of the ``recent`` newest training sessions
-    that share an item, the ``neighbours`` most alike (cosine of the item sets); an item scores the sum of the
-    likeness of the neighbours that hold it."""
+    """Session-based nearest neighbours: of the ``recent`` newest training sessions that share an item, the
+    ``neighbours`` most alike; an item scores the sum of the likeness of the neighbours that hold it.
 
-    def __init__(self, sessions: Sessions, items: int, recent: int = 1000, neighbours: int = 100) -> None:
+    The likeness is the cosine of the item sets (Jannach and Ludewig, RecSys 2017). Where the decays are finite it is
+    that of STAN (Garg et al., SIGIR 2019) and VSTAN (Ludewig et al., UMUAI 2021), with repeated clicks of an item
+    counted once, at its newest place.
+
+    Args:
+        click_decay: an own item n clicks before the newest weighs ``exp(-n / click_decay)`` in the likeness.
+        age_decay: a neighbour weighs ``exp(-age / age_decay)``; its age is the share of the training sessions that
+            came later (logs need no time).
+        place_decay: an item weighs ``exp(-n / place_decay)`` where it stands n clicks from the newest own item in the
+            neighbour.
+        match_decay: a neighbour whose newest own item is n clicks old weighs ``exp(-n / match_decay)`` when it votes.
+        rarity: an item's votes count ``1 + rarity · log(sessions / sessions that hold it)``.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        items: int,
+        recent: int = 1000,
+        neighbours: int = 100,
+        click_decay: float = math.inf,
+        age_decay: float = math.inf,
+        place_decay: float = math.inf,
+        match_decay: float = math.inf,
+        rarity: float = 0.0,
+    ) -> None:
         super().__init__(sessions, items)
         self.recent, self.neighbours = recent, neighbours
+        self.click_decay, self.place_decay, self.match_decay = click_decay, place_decay, match_decay
         session = np.repeat(np.arange(len(sessions), dtype=np.int64), sessions.lengths)
-        keys = np.unique(session * items + sessions.items)  # each item once a session
-        self.members = keys % items
+        place = np.arange(len(session)) - sessions.offsets[:-1][session]
+        # each item once a session, at its newest place: the first of the keys turned round
+        keys, newest = np.unique((session * items + sessions.items)[::-1], return_index=True)
+        self.members, self.places = keys % items, place[::-1][newest]
         self.ends = np.searchsorted(keys // items, np.arange(len(sessions) + 1))
         order = np.argsort(self.members, kind="stable")  # sessions of each item, oldest first
-        self.holders = (keys // items)[order]
+        self.holders, self.held_places = (keys // items)[order], self.places[order]
         self.starts = np.searchsorted(self.members[order], np.arange(items + 1))
+        self.fresh = np.exp(-_ages(len(sessions)) / age_decay)
+        self.worth = 1 + rarity * np.log(len(sessions) / np.maximum(1, np.diff(self.starts)))
 
     def scores(self, session: NDArray[np.int32]) -> NDArray[np.float64]:
-        own = np.unique(session)
-        holders = np.concatenate([self.holders[self.starts[item] : self.starts[item + 1]] for item in own])
-        found, shared = np.unique(holders, return_counts=True)
-        found, shared = found[-self.recent :], shared[-self.recent :]
-        likeness = shared / np.sqrt(len(own) * (self.ends[found + 1] - self.ends[found]))
+        own, back = np.unique(session[::-1], return_index=True)  # clicks between the newest one and each own item
+        oldest_first = np.argsort(-back)
+        own, back = own[oldest_first], back[oldest_first]
+        begins, counts = self.starts[own], self.starts[own + 1] - self.starts[own]
+        entry = _flat(begins, counts)
+        found, which = np.unique(self.holders[entry], return_inverse=True)
+        ago = np.repeat(back, counts)
+        shared = np.bincount(which, np.exp(-ago / self.click_decay), len(found))
+        # of repeated indices the last assignment stays: that of the newest own item
+        match, match_place = np.empty(len(found)), np.empty(len(found))
+        match[which], match_place[which] = ago, self.held_places[entry]
+        newest = slice(max(0, len(found) - self.recent), None)
+        found, shared, match, match_place = found[newest], shared[newest], match[newest], match_place[newest]
+        sizes = self.ends[found + 1] - self.ends[found]
+        likeness = shared / np.sqrt(len(own) * sizes) * self.fresh[found]
         best = np.lexsort((-found, -likeness))[: self.neighbours]
-        scores = self.popularity.copy()
-        begins, counts = self.ends[found[best]], self.ends[found[best] + 1] - self.ends[found[best]]
-        place = np.repeat(begins - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
-        np.add.at(scores, self.members[place], np.repeat(likeness[best], counts))
-        return scores
+        vote = likeness[best] * np.exp(-match[best] / self.match_decay)
+        member = _flat(self.ends[found[best]], sizes[best])
+        apart = np.abs(self.places[member] - np.repeat(match_place[best], sizes[best]))
+        votes = np.repeat(vote, sizes[best]) * np.exp(-apart / self.place_decay)
+        held = np.bincount(self.members[member], votes, len(self.popularity))
+        return self.popularity + held * self.worth
 
 
-def baseline(name: str, sessions: Sessions, items: int) -> Baseline:
-    """The baseline ``name``, trained on ``sessions``. Raises :class:`OptionError` for a name that is not known."""
-    kinds = {"popular": Popular, "markov": Markov, "sknn": SessionKNN}
-    if name not in kinds:
-        raise OptionError(f"there is no baseline {name!r}; known: {', '.join(NAMES)}")
-    return kinds[name](sessions, items)
+def _ages(sessions: int) -> NDArray[np.float64]:
+    """Of sessions in order of time: the share of them that came later."""
+    return np.arange(sessions)[::-1] / max(1, sessions)
+
+
+def _flat(begins: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Indices of ``counts`` entries from each of ``begins``, end to end."""
+    return np.repeat(begins - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+
+
+STAN = {"recent": 5000, "neighbours": 100, "click_decay": 3.0, "age_decay": 1.0, "place_decay": 5.0}
+KINDS: Mapping[str, tuple[type[Baseline], dict[str, float]]] = {
+    "popular": (Popular, {}),
+    "markov": (Markov, {"age_decay": math.inf}),
+    "rules": (Rules, {"reach": 10, "age_decay": math.inf}),
+    "sknn": (SessionKNN, {"recent": 1000, "neighbours": 100}),
+    "stan": (SessionKNN, STAN),
+    "vstan": (SessionKNN, STAN | {"match_decay": 5.0, "rarity": 0.3}),
+}
+"""Of each baseline: the class, and its options with their defaults. Those of STAN and VSTAN are of a search on the
+validation part of Diginetica (``benchmarks/studies``)."""
+COMPARED = ("popular", "markov", "rules", "sknn", "vstan")
+"""What ``hiersrec compare`` sets a bundle beside: those whose defaults are of use without tuning."""
+
+
+def parse_options(assignments: Iterable[str]) -> dict[str, float]:
+    """``name=number`` strings as a dictionary. Raises :class:`OptionError`."""
+    options: dict[str, float] = {}
+    for assignment in assignments:
+        name, _, number = assignment.partition("=")
+        try:
+            options[name.strip()] = float(number)
+        except ValueError:
+            raise OptionError(f"--set takes name=number, not {assignment!r}") from None
+    return options
+
+
+def baseline(
+    name: str, sessions: Sessions, items: int, options: Mapping[str, float] | None = None
+) -> Baseline:
+    """The baseline ``name`` with ``options``, trained on ``sessions``.
+
+    Raises :class:`OptionError` for a name or an option that is not known, or an option that is not above 0.
+    """
+    if name not in KINDS:
+        raise OptionError(f"there is no baseline {name!r}; known: {', '.join(KINDS)}")
+    kind, defaults = KINDS[name]
+    for option, value in (options or {}).items():
+        if option not in defaults:
+            raise OptionError(f"{name} has no option {option!r}; known: {', '.join(defaults) or 'none'}")
+        if not value > 0:
+            raise OptionError(f"{option} must be above 0, not {value}")
+    chosen = {option: type(default)((options or {}).get(option, default)) for option, default in defaults.items()}
+    make: Callable[..., Baseline] = kind
+    return make(sessions, items, **chosen)
 
 
 def evaluate_baseline(method: Baseline, sessions: Sessions, progress: bool = False) -> dict[str, float]:
