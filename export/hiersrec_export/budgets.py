@@ -48,6 +48,7 @@ def all_masses() -> list[float]:
 def calibrate(
     encoder: Encoder,
     vectors: NDArray[np.float32],
+    bias: NDArray[np.float32],
     data: Dataset,
     cases: Cases,
     max_length: int,
@@ -59,6 +60,7 @@ def calibrate(
     Args:
         encoder: the exported graph in onnxruntime.
         vectors: float32 [items, d], which it reads and queries.
+        bias: float32 [items], added to the scores.
         data: where the cases are from.
         cases: what to measure on.
         max_length: newest clicks of a session that count.
@@ -74,7 +76,7 @@ def calibrate(
     budgets = Budgets(shares_of(data.items, default), all_masses())
     plain, with_own = _Sums(budgets), _Sums(budgets)
     bar = tqdm(total=len(cases), desc="budgets", unit="case", disable=not progress)
-    for counts, own_counts in measure(encoder, vectors, Layout.of(data), cases, budgets, max_length):
+    for counts, own_counts in measure(encoder, vectors, bias, Layout.of(data), cases, budgets, max_length):
         plain.add(counts)
         with_own.add(own_counts)
         bar.update(len(counts.ranks))

@@ -108,6 +108,7 @@ class Layout:
 def measure(
     encoder: Encoder,
     vectors: NDArray[np.float32],
+    bias: NDArray[np.float32],
     layout: Layout,
     cases: Cases,
     budgets: Budgets,
@@ -118,6 +119,7 @@ def measure(
     Args:
         encoder: the exported graph in onnxruntime.
         vectors: float32 [items, d], which it reads and queries.
+        bias: float32 [items], added to the scores.
         layout: the items' categories.
         cases: what to measure on; ``max_length``: the newest clicks of each that count.
         budgets: to measure.
@@ -128,7 +130,7 @@ def measure(
     size = max(1, min(_LARGEST_BATCH, _SCORES // len(vectors)))
     for batch in cases.batches(vectors, max_length, size):
         encoded = encoder.encode(batch.vectors, batch.lengths)
-        scored = _Scored.of(batch, encoded, vectors)
+        scored = _Scored.of(batch, encoded, vectors, bias)
         logits = encoded.category_logits[-1]
         by_logit = np.argsort(-logits, axis=1, kind="stable")
         plain = _counts(scored, layout, budgets, logits, by_logit, np.ones(len(logits), dtype=np.int64))
@@ -158,8 +160,10 @@ class _Scored:
     item: Ints
 
     @classmethod
-    def of(cls, batch: Batch, encoded: Encoded, vectors: NDArray[np.float32]) -> _Scored:
-        scores = encoded.item_query @ vectors.T  # [B, items]
+    def of(
+        cls, batch: Batch, encoded: Encoded, vectors: NDArray[np.float32], bias: NDArray[np.float32]
+    ) -> _Scored:
+        scores = encoded.item_query @ vectors.T + bias  # [B, items]
         size = len(batch.targets)
         click_case = np.repeat(np.arange(size), batch.lengths)
         clicks = np.concatenate(batch.clicks).astype(np.int64)

@@ -104,17 +104,18 @@ def export(
         files["budgets.png"] = budget_picture(budgets, data.items)
     files["README.md"] = card(name or Path(run_path).name, info, config).encode()
     step(f"writing {out}…")
-    write_bundle(Path(out), config, catalog_tables(data, traced.rotated), files)
+    write_bundle(Path(out), config, catalog_tables(data, traced.rotated, traced.bias), files)
     return parity
 
 
 @dataclass(frozen=True)
 class _Traced:
     """A model ready to serve: ``vectors`` float32 [items, d] as trained, ``rotated`` in the principal ``axes`` [d, d]
-    of the bundle; ``graph``: bytes of ``model.onnx``, which stands between the rotated ones."""
+    of the bundle; ``bias`` float32 [items]; ``graph``: bytes of ``model.onnx``, which lives among rotated vectors."""
 
     model: HierSRec
     vectors: NDArray[np.float32]
+    bias: NDArray[np.float32]
     axes: NDArray[np.float32]
     rotated: NDArray[np.float32]
     graph: bytes
@@ -123,7 +124,8 @@ class _Traced:
     def of(cls, model: HierSRec, info: RunInfo, data: Dataset) -> _Traced:
         vectors = item_vectors(model, info, data)
         axes = principal_axes(vectors)
-        return cls(model, vectors, axes, rotate(vectors, axes), session_graph(model, axes))
+        bias = model.popularity(model.popularity.statistics).detach().numpy()
+        return cls(model, vectors, bias, axes, rotate(vectors, axes), session_graph(model, axes))
 
     def budgets(self, data: Dataset, default: float, progress: bool) -> dict[str, Any]:
         """The curve on the validation part of ``data``; ``default`` is the bundle's share of candidates."""
@@ -134,7 +136,7 @@ class _Traced:
             threads=os.cpu_count() or 1,
         )
         cases = cases_of(data.valid, data.items)
-        return calibrate(encoder, self.rotated, data, cases, self.model.config.max_length, default, progress)
+        return calibrate(encoder, self.rotated, self.bias, data, cases, self.model.config.max_length, default, progress)
 
 
 def _calibration_run(
@@ -182,7 +184,9 @@ def item_vectors(model: HierSRec, info: RunInfo, data: Dataset) -> NDArray[np.fl
     return found
 
 
-def catalog_tables(data: Dataset, vectors: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+def catalog_tables(
+    data: Dataset, vectors: NDArray[np.float32], bias: NDArray[np.float32]
+) -> dict[str, NDArray[Any]]:
     """The tables of ``catalog.safetensors``: rows sorted by a depth-first walk of the category tree."""
     order = np.argsort(data.category, kind="stable")  # row to item
     row = np.empty_like(order)
@@ -192,6 +196,7 @@ def catalog_tables(data: Dataset, vectors: NDArray[np.float32]) -> dict[str, NDA
     tables: dict[str, NDArray[Any]] = {
         "output_vectors": by_row,
         **Codes.of(by_row).tables(),
+        "bias": bias[order],
         "clicks": data.clicks[order],
         **item_id_tables(ids),
     }

@@ -20,6 +20,7 @@ from hiersrec_training.dataset import Dataset
 ITEMS, LEAVES, WIDTH, MAX_LENGTH = 160, 8, 3, 4
 SHARES = (0.01, 0.2, 0.4, 0.55, 0.8, 1.0)
 MASSES = (0.1, 0.5, 0.8, 0.9, 0.99, 1.0)
+BIAS = np.random.default_rng(6).integers(-2, 3, ITEMS).astype(np.float32)
 
 
 class WholeNumbers:
@@ -75,7 +76,7 @@ def by_definition(
     for item in range(data.items):
         if {int(data.category[item]), *data.extra_categories[item]} & set(taken):
             candidates.add(item)
-    scores = {item: float(np.dot(vectors[item], encoded.item_query[0])) for item in candidates}
+    scores = {item: float(np.dot(vectors[item], encoded.item_query[0]) + BIAS[item]) for item in candidates}
     for place, item in enumerate(session):
         scores[item] += float(encoded.repeat_logits[0, place])
     rank = sum(score >= scores[target] for score in scores.values()) if target in candidates else 0
@@ -96,7 +97,7 @@ def test_every_case_is_as_by_definition(make_dataset: Callable[..., Dataset], li
     cases = Cases.sample(sessions, 10**6)
     assert len(cases) == sessions.cases
     budgets = Budgets(SHARES, MASSES)
-    found = list(measure(WholeNumbers(), vectors, Layout.of(data), cases, budgets, MAX_LENGTH))
+    found = list(measure(WholeNumbers(), vectors, BIAS, Layout.of(data), cases, budgets, MAX_LENGTH))
     batches = list(cases.batches(vectors, MAX_LENGTH, 256))
     seen = 0
     for batch, both in zip(batches, found, strict=True):
@@ -115,7 +116,7 @@ def test_all_items_are_the_exact_mode(make_dataset: Callable[..., Dataset]) -> N
     data = make_dataset(items=ITEMS, sessions=90, longest=6)
     cases = Cases.sample(data.test, 10**6)
     for both in measure(
-        WholeNumbers(), whole_vectors(ITEMS), Layout.of(data), cases, Budgets([1.0], [1.0]), MAX_LENGTH
+        WholeNumbers(), whole_vectors(ITEMS), BIAS, Layout.of(data), cases, Budgets([1.0], [1.0]), MAX_LENGTH
     ):
         for counts in both:
             assert np.all(counts.rows == ITEMS)
@@ -127,11 +128,15 @@ def test_the_curve_is_what_the_runtime_does(tiny_bundle: Path, tiny_data: Path) 
     recommender = Recommender.load(tiny_bundle)
     catalog = recommender.catalog
     ids = data.item_ids.to_list()
-    vectors = np.ascontiguousarray(catalog.output_vectors[catalog.rows(ids)])
+    rows = catalog.rows(ids)
+    vectors = np.ascontiguousarray(catalog.output_vectors[rows])
+    assert catalog.bias is not None
+    bias = catalog.bias[rows]
+    assert np.ptp(bias) > 0.01
     encoder = OnnxEncoder(tiny_bundle / "model.onnx", dimension=16, categories=data.tree.sizes)
     shares = (0.45, 0.6, 0.8, 1.0)
     cases = Cases.sample(data.valid, 10**6)
-    found = list(measure(encoder, vectors, Layout.of(data), cases, Budgets(shares, [1.0]), 6))
+    found = list(measure(encoder, vectors, bias, Layout.of(data), cases, Budgets(shares, [1.0]), 6))
     for batch, (counts, _) in zip(cases.batches(vectors, 6, 256), found, strict=True):
         for at, (clicks, target) in enumerate(zip(batch.clicks, batch.targets.tolist(), strict=True)):
             for budget, share in enumerate(shares):

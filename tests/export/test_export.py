@@ -130,7 +130,7 @@ def test_rows_follow_the_tree_and_ids_find_their_vectors(
 
 def test_integer_ids_stay_integers(make_dataset: Callable[..., Dataset]) -> None:
     data = make_dataset(string_ids=False)
-    tables = catalog_tables(data, np.zeros((data.items, 4), np.float32))
+    tables = catalog_tables(data, np.zeros((data.items, 4), np.float32), np.zeros(data.items, np.float32))
     assert tables["item_ids"].dtype == np.int64
     assert sorted(tables["item_ids"].tolist()) == list(range(100, 148))
 

@@ -70,7 +70,8 @@ def test_a_rotated_bundle_ranks_as_the_model_does(
             *_, repeats, query = ServingGraph(model.session)(
                 torch.from_numpy(vectors[session])[None], torch.tensor([length])
             )
-        scores = vectors @ query[0].numpy()
+            bias = model.popularity(model.popularity.statistics).numpy()
+        scores = vectors @ query[0].numpy() + bias
         np.add.at(scores, session, repeats[0].numpy())
         result = recommender.recommend([ids[item] for item in session], k=data.items, mode="exact")
         np.testing.assert_allclose(result.scores, np.sort(scores)[::-1], atol=1e-4)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
-from hiersrec_training.dataset import Dataset
+from hiersrec_training.dataset import Dataset, Sessions
 from hiersrec_training.graph import co_clicks
 from hiersrec_training.model import HierSRec, ItemGraph, Metadata, ServingGraph, Shape
 
@@ -25,7 +25,9 @@ def data(tiny_data: Path) -> Dataset:
 def model(data: Dataset, tiny_config: Config) -> HierSRec:
     torch.manual_seed(1)
     model = HierSRec(Shape.of(data, tiny_config), tiny_config).eval()
-    model.items.connect(co_clicks(data.train, data.items, tiny_config.neighbours, tiny_config.neighbour_window))
+    model.items.connect(
+        co_clicks(data.train, data.items, tiny_config.neighbours, tiny_config.neighbour_window)
+    )
     for parameter in model.parameters():  # so that nothing is zero by initialisation
         torch.nn.init.normal_(parameter, std=0.3)
     return model
@@ -60,6 +62,35 @@ def test_gradients_of_the_two_ways_to_item_vectors_agree(model: HierSRec, meta: 
     grads = [torch.autograd.grad((way * direction).sum(), parameters) for way in ways]
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_is_left_out_of_the_graph_and_put_back(
+    data: Dataset, tiny_config: Config, model: HierSRec
+) -> None:
+    before = model.items.co_clicks.clone()
+    batches = Batches(data.train, 20, 40)  # whole sessions
+    first, *others = batches.in_order()
+    rest = [int(session) for session in np.argsort(batches.length, kind="stable")[40:]]
+    kept = [data.train[int(np.searchsorted(data.train.offsets, batches.start[window]))] for window in rest]
+    offsets = np.concatenate([[0], np.cumsum([len(clicks) for clicks in kept])]).astype(np.int64)
+    without = co_clicks(
+        Sessions(np.concatenate(kept), offsets), data.items, data.items, tiny_config.neighbour_window
+    )
+    expected = np.zeros((data.items, data.items), np.float32)
+    np.put_along_axis(expected, without.neighbours.astype(np.int64), without.counts, axis=1)
+    expected[:, 0] = [
+        counts[near == 0].max(initial=0)
+        for near, counts in zip(without.neighbours, without.counts, strict=True)
+    ]
+    with model.items.without(first):
+        near = model.items.neighbours.long()
+        found = model.items.co_clicks.clone()
+        assert not torch.equal(found, before)
+    there = before > 0
+    wanted = torch.from_numpy(expected).gather(1, near)
+    torch.testing.assert_close(found[there], wanted[there], rtol=1e-4, atol=1e-4)
+    assert torch.equal(model.items.co_clicks, before)
+    assert others
 
 
 def test_every_part_of_an_item_matters_and_missing_parts_are_allowed(
@@ -100,7 +131,9 @@ def test_the_serving_graph_is_the_training_path_at_the_newest_click(
     torch.testing.assert_close(outputs["category_logits"], wanted.category_logits[1])
     torch.testing.assert_close(outputs["item_query"], wanted.query)
     for row, length in enumerate(lengths.tolist()):
-        torch.testing.assert_close(outputs["repeat_logits"][row, :length], wanted.repeats[row, :length].flip(0))
+        torch.testing.assert_close(
+            outputs["repeat_logits"][row, :length], wanted.repeats[row, :length].flip(0)
+        )
         assert not outputs["repeat_logits"][row, length:].any()
 
 

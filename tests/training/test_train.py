@@ -195,9 +195,9 @@ def test_final_trains_on_both_parts_without_validation(tiny_data: Path, tiny_con
     assert info.metrics == {}
     sessions = data.train.then(data.valid)
     windows = sum(-(-(length - 1) // tiny_config.max_length) for length in sessions.lengths.tolist())
-    steps = tiny_config.epochs * -(-windows // tiny_config.batch_sessions)
-    loop_steps = train_module._Loop(info, data, sessions, tmp_path, False, lambda line: None).steps
-    assert loop_steps == steps
+    loop = train_module._Loop(info, data, sessions, tmp_path, False, lambda line: None)
+    assert len(loop.batches.start) == windows
+    assert loop.steps == tiny_config.epochs * len(loop.batches)
 
 
 def test_training_stops_early_and_keeps_the_best_epoch(

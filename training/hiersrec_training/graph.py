@@ -9,38 +9,44 @@ from numpy.typing import NDArray
 
 from hiersrec_training.dataset import Sessions
 
+DECAY = 0.7  # a co-click n clicks apart counts DECAY^(n - 1)
+
 
 @dataclass(frozen=True)
 class CoClicks:
-    """``neighbours`` int32 [items, width] and ``weights`` float32 [items, width]: the weights of an item sum to 1, or
-    to 0 where it has no neighbour; places without a neighbour hold item 0 with weight 0."""
+    """``neighbours`` int32 [items, width], the most frequent first, and how often they were clicked with the item.
+
+    ``counts`` float32 [items, width]: each co-click weighs by its distance. Places without a neighbour hold item 0 with
+    a count of 0. ``window``: clicks between co-clicks, at most.
+    """
 
     neighbours: NDArray[np.int32]
-    weights: NDArray[np.float32]
+    counts: NDArray[np.float32]
+    window: int
 
 
 def co_clicks(sessions: Sessions, items: int, width: int, window: int) -> CoClicks:
     """The ``width`` items that were clicked most often within ``window`` clicks of each item, either way.
 
-    The weight is the square root of the count, scaled to a sum of 1. Ties go to the lower item index.
+    Ties go to the lower item index.
     """
     session = np.repeat(np.arange(len(sessions)), sessions.lengths)
     clicked = sessions.items.astype(np.int64)
-    pairs = []
-    for lag in range(1, window + 1):
-        first, second = clicked[:-lag], clicked[lag:]
-        keep = (session[:-lag] == session[lag:]) & (first != second)
-        pairs += [first[keep] * items + second[keep], second[keep] * items + first[keep]]
-    keys, counts = np.unique(np.concatenate(pairs), return_counts=True)
-    source, target = keys // items, keys % items
+    keys, weights = [np.empty(0, np.int64)], [np.empty(0)]
+    for distance in range(1, window + 1):
+        first, second = clicked[:-distance], clicked[distance:]
+        keep = (session[:-distance] == session[distance:]) & (first != second)
+        keys += [first[keep] * items + second[keep], second[keep] * items + first[keep]]
+        weights.append(np.full(2 * keep.sum(), DECAY ** (distance - 1)))
+    pairs, place = np.unique(np.concatenate(keys), return_inverse=True)
+    counts = np.bincount(place, np.concatenate(weights), len(pairs)).astype(np.float32)
+    source, target = pairs // items, pairs % items
     order = np.lexsort((target, -counts, source))
     source, target, counts = source[order], target[order], counts[order]
     place = np.arange(len(source)) - np.searchsorted(source, source)
     keep = place < width
     source, target, place = source[keep], target[keep], place[keep]
-    neighbours = np.zeros((items, width), dtype=np.int32)
-    weights = np.zeros((items, width), dtype=np.float32)
-    neighbours[source, place] = target
-    weights[source, place] = np.sqrt(counts[keep])
-    weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
-    return CoClicks(neighbours, weights)
+    graph = CoClicks(np.zeros((items, width), np.int32), np.zeros((items, width), np.float32), window)
+    graph.neighbours[source, place] = target
+    graph.counts[source, place] = counts[keep]
+    return graph

@@ -4,20 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-CHUNK = 128  # positions at a time: their logits stay in the processor's cache
+CHUNK = 512  # positions at a time
 
 
-def chunks(positions: int, bonus_position: Tensor, size: int) -> Iterator[tuple[slice, slice]]:
-    """Slices of ``size`` positions, each with the slice of the bonuses (sorted by position) that fall on it."""
-    starts = torch.arange(0, positions + size, size, device=bonus_position.device)
-    edges = torch.searchsorted(bonus_position, starts).tolist()
-    for chunk, (first, last) in enumerate(pairwise(edges)):
-        yield slice(chunk * size, min((chunk + 1) * size, positions)), slice(first, last)
+class Bonuses(NamedTuple):
+    """What is added to single logits: ``value`` float32 [bonuses] to that of ``item`` (int64) at ``position`` (int64,
+    sorted). A logit may have several."""
+
+    position: Tensor
+    item: Tensor
+    value: Tensor
+
+    @classmethod
+    def joined(cls, *parts: tuple[Tensor, Tensor, Tensor]) -> Bonuses:
+        """All of ``parts``, each (position, item, value) in any order."""
+        position, item, value = (torch.cat(columns) for columns in zip(*parts, strict=True))
+        order = torch.argsort(position, stable=True)
+        return cls(position[order], item[order], value[order])
+
+    def chunks(self, positions: int, size: int) -> Iterator[tuple[slice, slice]]:
+        """Slices of ``size`` of all ``positions``, each with the slice of the bonuses that fall on it."""
+        starts = torch.arange(0, positions + size, size, device=self.position.device)
+        edges = torch.searchsorted(self.position, starts).tolist()
+        for chunk, (first, last) in enumerate(pairwise(edges)):
+            yield slice(chunk * size, min((chunk + 1) * size, positions)), slice(first, last)
+
+    def add_to(self, logits: Tensor, rows: slice, some: slice) -> Tensor:
+        """Add the bonuses ``some`` to ``logits`` [rows, items] in place; returns their places in the flat logits."""
+        place: Tensor = (self.position[some] - rows.start) * logits.shape[1] + self.item[some]
+        logits.view(-1).index_add_(0, place, self.value[some].to(logits.dtype))
+        return place
 
 
 class _CatalogCrossEntropy(torch.autograd.Function):
@@ -31,25 +52,25 @@ class _CatalogCrossEntropy(torch.autograd.Function):
         ctx: Any,
         query: Tensor,
         vectors: Tensor,
+        bias: Tensor,
+        value: Tensor,
         target: Tensor,
         weight: Tensor,
-        bonus: Tensor,
-        bonus_position: Tensor,
-        bonus_item: Tensor,
+        position: Tensor,
+        item: Tensor,
         dtype: torch.dtype,
     ) -> Tensor:
-        items = len(vectors)
-        table = vectors.to(dtype)
-        query_low = query.to(dtype)
-        weighted = (query * weight[:, None]).to(dtype)
+        bonuses = Bonuses(position, item, value)
+        table, query_low, bias_low = vectors.to(dtype), query.to(dtype), bias.to(dtype)
+        weighted, weight_low = (query * weight[:, None]).to(dtype), weight.to(dtype)
         grad_query = torch.empty_like(query)
         grad_vectors = torch.zeros_like(vectors)
-        grad_bonus = torch.empty_like(bonus)
+        grad_bias = torch.zeros_like(bias)
+        grad_value = torch.empty_like(value)
         loss = query.new_zeros(())
-        for rows, some in chunks(len(query), bonus_position, CHUNK):
-            place = (bonus_position[some] - rows.start) * items + bonus_item[some]
-            logits = query_low[rows] @ table.T
-            logits.view(-1).index_add_(0, place, bonus[some].to(dtype))
+        for rows, some in bonuses.chunks(len(query), CHUNK):
+            logits = torch.addmm(bias_low, query_low[rows], table.T)
+            place = bonuses.add_to(logits, rows, some)
             slope = torch.softmax(logits, dim=1)
             index = target[rows, None]
             at_target = slope.gather(1, index)
@@ -57,69 +78,87 @@ class _CatalogCrossEntropy(torch.autograd.Function):
             slope.scatter_(1, index, at_target - 1)
             grad_query[rows] = slope @ table
             grad_vectors += slope.T @ weighted[rows]
-            grad_bonus[some] = slope.view(-1)[place].to(bonus.dtype)
+            grad_bias += weight_low[rows] @ slope
+            grad_value[some] = slope.view(-1)[place].to(value.dtype)
         grad_query *= weight[:, None]
-        grad_bonus *= weight[bonus_position]
-        ctx.save_for_backward(grad_query, grad_vectors, grad_bonus)
+        grad_value *= weight[position]
+        ctx.save_for_backward(grad_query, grad_vectors, grad_bias, grad_value)
         return loss
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        grad_query, grad_vectors, grad_bonus = ctx.saved_tensors
-        return grad_query * scale, grad_vectors * scale, None, None, grad_bonus * scale, None, None, None
+        return (*(gradient * scale for gradient in ctx.saved_tensors), None, None, None, None, None)
 
 
 def catalog_cross_entropy(
     query: Tensor,
     vectors: Tensor,
+    bias: Tensor,
+    bonuses: Bonuses,
     target: Tensor,
     weight: Tensor,
-    bonus: Tensor,
-    bonus_position: Tensor,
-    bonus_item: Tensor,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Weighted sum over positions of the cross-entropy of the full softmax over all items.
 
     Args:
         query: float32 [positions, d].
-        vectors: float32 [items, d]; logits are ``query @ vectors.T`` plus the bonuses.
+        vectors: float32 [items, d]; logits are ``query @ vectors.T + bias`` plus the bonuses.
+        bias: float32 [items].
+        bonuses: added to single logits.
         target: int64 [positions], the item that came next.
         weight: float32 [positions].
-        bonus: float32 [bonuses], added to the logit of ``bonus_item`` (int64) at ``bonus_position`` (int64, sorted).
         dtype: of the matrix products; sums over chunks stay in float32.
     """
     loss: Tensor = _CatalogCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        query, vectors, target, weight, bonus, bonus_position, bonus_item, dtype
+        query, vectors, bias, bonuses.value, target, weight, bonuses.position, bonuses.item, dtype
     )
     return loss
 
 
 def sampled_cross_entropy(
     query: Tensor,
-    sampled_vectors: Tensor,
-    sampled_log_expected: Tensor,
-    sampled_masked: Tensor,
-    own_logits: Tensor,
-    target_logits: Tensor,
+    vectors: Tensor,
+    bias: Tensor,
+    bonuses: Bonuses,
+    target: Tensor,
     weight: Tensor,
+    sampled: Tensor,
+    log_expected: Tensor,
 ) -> Tensor:
     """Weighted sum over positions of the cross-entropy of a sampled softmax (Jean et al., arXiv 1412.2007).
 
-    The target and the session's own items always stand in the denominator with their true logits. The sampled items
+    The target and every item with a bonus always stand in the denominator with their true logits. The sampled items
     stand for all others: the logarithm of the expected number of draws is taken from each logit, so that the sampled
     denominator is an unbiased estimate of the full one.
 
     Args:
         query: float32 [positions, d].
-        sampled_vectors: float32 [samples, d], distinct items.
-        sampled_log_expected: float32 [samples], log(draws · probability / times drawn).
-        sampled_masked: bool [positions, samples], true where the item already stands among own items or as target.
-        own_logits: float32 [positions, own], -inf at places that do not count.
-        target_logits: float32 [positions]; the target must not stand among the own logits.
+        vectors: float32 [items, d], of those items that the others name: any part of the catalogue.
+        bias: float32 [items].
+        bonuses: added to single logits.
+        target: int64 [positions].
         weight: float32 [positions].
+        sampled: int64 [samples], distinct items.
+        log_expected: float32 [samples], log(draws · probability / times drawn).
     """
-    sampled = query @ sampled_vectors.T - sampled_log_expected
-    sampled = sampled.masked_fill(sampled_masked, -torch.inf)
-    every = torch.cat([target_logits[:, None], own_logits, sampled], dim=1)
-    return (weight * (torch.logsumexp(every, dim=1) - target_logits)).sum()
+    items, positions = len(vectors), len(query)
+    every = torch.arange(positions, device=query.device)
+    zeros = query.new_zeros(positions)
+    # pairs of a position and an item that stand with their true logits, each once
+    keys = torch.cat([bonuses.position * items + bonuses.item, every * items + target])
+    pairs, place = torch.unique(keys, return_inverse=True)
+    position, item = torch.div(pairs, items, rounding_mode="floor"), pairs % items
+    added = query.new_zeros(len(pairs)).index_add(0, place, torch.cat([bonuses.value, zeros]))
+    true = (query[position] * vectors[item]).sum(1) + bias[item] + added
+    column = torch.full((items,), -1, device=query.device)
+    column[sampled] = torch.arange(len(sampled), device=query.device)
+    masked = torch.zeros(positions, len(sampled), dtype=torch.bool, device=query.device)
+    stands = column[item] >= 0
+    masked[position[stands], column[item[stands]]] = True
+    others = torch.addmm(bias[sampled] - log_expected, query, vectors[sampled].T).masked_fill(masked, -torch.inf)
+    # the log-sum-exp of the pairs of each position, by its largest
+    largest = torch.full_like(zeros, -torch.inf).scatter_reduce(0, position, true.detach(), "amax")
+    pairs_sum = zeros.index_add(0, position, (true - largest[position]).exp()).log() + largest
+    denominator = torch.logaddexp(others.logsumexp(1), pairs_sum)
+    return (weight * (denominator - true[place[len(bonuses.item) :]])).sum()

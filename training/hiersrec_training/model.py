@@ -2,11 +2,14 @@
 
 What the paper leaves open follows what worked on click logs: cosine scores over a temperature (NISER, arXiv 1909.04276;
 CORE, arXiv 2204.11067), a query that is mostly the weighted sum of the session's own item vectors (CORE), attention by
-distance instead of position, item vectors smoothed once over the co-click graph, and a learnt logit for repeats.
+distance instead of position, item vectors smoothed once over the co-click graph, a learnt logit for repeats, and a bias
+by how popular an item is of late.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,9 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiersrec_sdk.features import bin_edges, number_bins, token_table
+from hiersrec_training.batches import Batch
 from hiersrec_training.config import Config
 from hiersrec_training.dataset import Dataset
-from hiersrec_training.graph import CoClicks
+from hiersrec_training.graph import DECAY, CoClicks
+from hiersrec_training.losses import Bonuses
+from hiersrec_training.popularity import STATISTICS
+
+LEAST = 1e-3  # co-clicks below this are what rounding has left of none
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ class ItemEncoder(nn.Module):
     """
 
     neighbours: Tensor  # int32 [items, K]
-    neighbour_weights: Tensor  # float32 [items, K]
+    co_clicks: Tensor  # float32 [items, K]
 
     def __init__(self, shape: Shape, config: Config) -> None:
         super().__init__()
@@ -86,17 +94,39 @@ class ItemEncoder(nn.Module):
                 nn.init.normal_(module.weight, std=d**-0.5 / 4)
         nn.init.normal_(self.item.weight, std=d**-0.5)
         self.smoothing = nn.Parameter(torch.zeros(()))  # log of the neighbours' weight
-        width = config.neighbours
-        self.register_buffer("neighbours", torch.zeros(shape.items, width, dtype=torch.int32))
-        self.register_buffer("neighbour_weights", torch.zeros(shape.items, width))
-
-        self._turned: Bags | None = None
+        self.register_buffer("neighbours", torch.zeros(shape.items, config.neighbours, dtype=torch.int32))
+        self.register_buffer("co_clicks", torch.zeros(shape.items, config.neighbours))
+        self.window = config.neighbour_window
+        self._turned: Turned | None = None
 
     def connect(self, graph: CoClicks) -> None:
         """Take over the co-click graph: buffers, saved with the weights."""
         self.neighbours.copy_(torch.from_numpy(graph.neighbours))
-        self.neighbour_weights.copy_(torch.from_numpy(graph.weights))
+        self.co_clicks.copy_(torch.from_numpy(graph.counts))
         self._turned = None
+
+    @contextmanager
+    def without(self, batch: Batch) -> Iterator[None]:
+        """The graph as it were without the sessions of ``batch``: they are to be predicted, not looked up.
+
+        Else an item would be nearer to the one that came next in training than it ever is in serving.
+        """
+        width = self.neighbours.shape[1]
+        counts = self.co_clicks.view(-1)
+        places = [torch.zeros(0, dtype=torch.int64, device=counts.device)]
+        weights = [torch.zeros(0, device=counts.device)]
+        for distance, first, second in batch.co_clicks(self.window):
+            for item, other in ((first, second), (second, first)):
+                row, column = (self.neighbours[item] == other[:, None]).nonzero(as_tuple=True)
+                places.append(item[row] * width + column)
+                weights.append(torch.full_like(row, DECAY ** (distance - 1), dtype=torch.float32))
+        touched = torch.cat(places)
+        kept = counts[touched]
+        counts.index_add_(0, touched, torch.cat(weights), alpha=-1)
+        try:
+            yield
+        finally:
+            counts[touched] = kept
 
     def from_metadata(self, meta: Metadata) -> Tensor:
         """Category and metadata part of items: [n, d]. An item without words has none to add."""
@@ -116,9 +146,9 @@ class ItemEncoder(nn.Module):
         x = self.item.weight + self.from_metadata(meta)
         if self.neighbours.shape[1]:
             if self._turned is None:
-                self._turned = _turn(self.neighbours, self.neighbour_weights)
+                self._turned = Turned.of(self.neighbours)
             near: Tensor = _Smooth.apply(  # type: ignore[no-untyped-call]
-                x, self.neighbours, self.neighbour_weights, self._turned, dtype
+                x, self.neighbours, _shares(self.co_clicks), self._turned, dtype
             )
             x = x + self.smoothing.exp() * near
         return F.normalize(x, dim=1)
@@ -131,42 +161,68 @@ class ItemEncoder(nn.Module):
         x = base[place[: len(items)]]
         if around.shape[1]:
             near = base[place[len(items) :]].view(*around.shape, -1)  # [n, K, d]
-            x = x + self.smoothing.exp() * torch.einsum("nk,nkd->nd", self.neighbour_weights[items], near)
+            x = x + self.smoothing.exp() * torch.einsum("nk,nkd->nd", _shares(self.co_clicks[items]), near)
         return F.normalize(x, dim=1)
 
 
-class Bags(NamedTuple):
-    """Weighted bags of rows, end to end: item i sums ``rows[offsets[i]:offsets[i + 1]]``."""
+def _shares(co_clicks: Tensor) -> Tensor:
+    """Weights of neighbours from their co-clicks [n, K]: the root, to dampen the frequent, summing to 1."""
+    roots = torch.where(co_clicks < LEAST, 0.0, co_clicks).sqrt()
+    return roots / roots.sum(1, keepdim=True).clamp_min(1e-12)
+
+
+class Turned(NamedTuple):
+    """The graph with its edges turned round, as bags end to end: item i is a neighbour of
+    ``rows[offsets[i]:offsets[i + 1]]``, by the edges ``order[offsets[i]:offsets[i + 1]]``."""
 
     rows: Tensor
     offsets: Tensor
-    weights: Tensor
+    order: Tensor
 
-
-def _turn(neighbours: Tensor, weights: Tensor) -> Bags:
-    """The graph with its edges turned round: for each item, those that have it as a neighbour."""
-    items, width = neighbours.shape
-    target, order = torch.sort(neighbours.flatten(), stable=True)
-    each = torch.arange(items, device=target.device, dtype=torch.int32)
-    source = torch.div(order, width, rounding_mode="floor").int()
-    return Bags(source, torch.searchsorted(target, each).int(), weights.flatten()[order])
+    @classmethod
+    def of(cls, neighbours: Tensor) -> Turned:
+        items, width = neighbours.shape
+        target, order = torch.sort(neighbours.flatten(), stable=True)
+        each = torch.arange(items, device=target.device, dtype=torch.int32)
+        source = torch.div(order, width, rounding_mode="floor").int()
+        return cls(source, torch.searchsorted(target, each).int(), order)
 
 
 class _Smooth(torch.autograd.Function):
     """Weighted sum of the neighbours' vectors, as bags of embeddings: faster than a sparse matrix product."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, neighbours: Tensor, weights: Tensor, turned: Bags, dtype: torch.dtype) -> Tensor:
-        ctx.turned, ctx.dtype = turned, dtype
-        near: Tensor = F.embedding_bag(neighbours, x.to(dtype), per_sample_weights=weights.to(dtype), mode="sum")
+    def forward(ctx: Any, x: Tensor, neighbours: Tensor, weights: Tensor, turned: Turned, dtype: torch.dtype) -> Tensor:
+        weights = weights.to(dtype)
+        ctx.turned, ctx.weights = turned, weights
+        near: Tensor = F.embedding_bag(neighbours, x.to(dtype), per_sample_weights=weights, mode="sum")
         return near.float()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, offsets, weights = ctx.turned
-        low = grad.to(ctx.dtype)
-        back = F.embedding_bag(rows, low, offsets, per_sample_weights=weights.to(ctx.dtype), mode="sum")
+        rows, offsets, order = ctx.turned
+        weights = ctx.weights.flatten()[order]
+        back = F.embedding_bag(rows, grad.to(weights.dtype), offsets, per_sample_weights=weights, mode="sum")
         return back.float(), None, None, None, None
+
+
+class PopularityBias(nn.Module):
+    """A bias for each item from the statistics of its clicks at one time (``popularity.py``)."""
+
+    statistics: Tensor  # float32 [items, STATISTICS], at the end of the training sessions
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        last = nn.Linear(32, 1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(nn.Linear(STATISTICS, 32), nn.GELU(), last)
+        self.register_buffer("statistics", torch.zeros(shape.items, STATISTICS))
+
+    def forward(self, statistics: Tensor) -> Tensor:
+        """From [n, STATISTICS] to [n]."""
+        bias: Tensor = self.layers(statistics)[:, 0]
+        return bias
 
 
 class Attention(nn.Module):
@@ -280,6 +336,12 @@ class HierSRec(nn.Module):
         self.config = config
         self.items = ItemEncoder(shape, config)
         self.session = SessionEncoder(shape, config)
+        self.popularity = PopularityBias(shape)
+
+    def bonuses(self, batch: Batch, answer: Answer) -> Bonuses:
+        """What repeats add to the logits of the sessions' own items at the P positions of ``batch``."""
+        position, item, distance = batch.own()
+        return Bonuses(position, item, answer.repeats[position, distance])
 
 
 class ServingGraph(nn.Module):

@@ -24,9 +24,10 @@ from hiersrec_training.batches import Batch, Batches, age_weights
 from hiersrec_training.config import Config
 from hiersrec_training.dataset import Dataset, Sessions
 from hiersrec_training.graph import co_clicks
-from hiersrec_training.losses import catalog_cross_entropy, chunks, sampled_cross_entropy
+from hiersrec_training.losses import catalog_cross_entropy, sampled_cross_entropy
 from hiersrec_training.metrics import ranking_metrics
 from hiersrec_training.model import HierSRec, Metadata, Shape
+from hiersrec_training.popularity import slot_statistics
 from hiersrec_training.run import RunInfo
 
 LOG_STEPS = 50  # steps whose mean losses make a line of metrics.jsonl
@@ -127,16 +128,19 @@ class _Loop:
         self.model = HierSRec(info.shape, config)
         if config.neighbours:
             self.model.items.connect(co_clicks(sessions, data.items, config.neighbours, config.neighbour_window))
+        *before, now = slot_statistics(sessions, data.items, config.popularity_slots)
+        self.statistics = [torch.from_numpy(each).to(self.device) for each in before]
+        self.model.popularity.statistics.copy_(torch.from_numpy(now))
         self.model.to(self.device)
         self.meta = Metadata.of(data, info.shape, config).to(self.device)
-        self.batches = Batches(
-            sessions, config.max_length, config.batch_sessions, age_weights(len(sessions), config.age_decay)
-        )
+        weights = age_weights(len(sessions), config.age_decay)
+        slots = max(1, config.popularity_slots)
+        self.batches = Batches(sessions, config.max_length, config.batch_sessions, weights, slots)
         self.valid = None if info.final else Batches(data.valid, config.max_length, config.batch_sessions)
         self.steps = len(self.batches) * config.epochs
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
         self.sampled = data.items > config.sampled_above
-        chances = np.bincount(sessions.items, minlength=data.items).astype(np.float64) + 1
+        chances = np.bincount(sessions.items, minlength=data.items) + 1.0
         self.chances = torch.from_numpy(chances**0.75 / (chances**0.75).sum()).to(self.device)
         self.cumulated = self.chances.cumsum(0)
         # "epochs": those that are over, validation and all; "bad": of them, those since the best
@@ -205,8 +209,9 @@ class _Loop:
         torch.manual_seed(self.config.seed * 1_000_003 + step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * _schedule(step / self.steps, self.config.warmup)
-        losses = self._sampled_losses(batch) if self.sampled else self._full_losses(batch)
         self.optimizer.zero_grad(set_to_none=True)
+        with self.model.items.without(batch):
+            losses = self._sampled_losses(batch) if self.sampled else self._full_losses(batch)
         losses["loss"].backward()
         self.optimizer.step()
         return losses
@@ -215,16 +220,10 @@ class _Loop:
         table = self.model.items.all_vectors(self.meta, self.dtype)
         states, sums = self.model.session.read(F.embedding(batch.items, table))
         answer = self.model.session.answer(states[batch.there], sums[batch.there])
-        position, item, distance = batch.own()
+        bias = self.model.popularity(self.statistics[batch.slot])
+        bonuses = self.model.bonuses(batch, answer)
         item_loss = catalog_cross_entropy(
-            answer.query,
-            table,
-            batch.target,
-            batch.weight,
-            answer.repeats[position, distance],
-            position,
-            item,
-            self.dtype,
+            answer.query, table, bias, bonuses, batch.target, batch.weight, self.dtype
         )
         return self._joint(item_loss, answer.category_logits, batch)
 
@@ -233,41 +232,21 @@ class _Loop:
         drawn = drawn.clamp_max(len(self.chances) - 1)  # the sum may end a rounding below 1
         sampled, times = torch.unique(drawn, return_counts=True)
         expected = torch.log(self.config.samples * self.chances[sampled] / times).float()
-        needed, place = torch.unique(
-            torch.cat([batch.items.flatten(), batch.target, sampled]), return_inverse=True
-        )
-        vectors = self.model.items.some_vectors(needed, self.meta)
-        own_place, target_place, sampled_place = place.split([batch.items.numel(), len(batch.target), len(sampled)])
-        x = F.embedding(own_place.view_as(batch.items), vectors)
-        states, sums = self.model.session.read(x)
+        clicked, place = torch.unique(batch.items, return_inverse=True)
+        states, sums = self.model.session.read(self.model.items.some_vectors(clicked, self.meta)[place])
         answer = self.model.session.answer(states[batch.there], sums[batch.there])
-        # logits of the session's own items: one column a click, repeats of an item gathered at its first click
-        row = batch.there.nonzero()[:, 0]  # session of each position
-        state = batch.there.nonzero()[:, 1]
-        own = batch.items[row]  # [P, T]
-        click = torch.arange(own.shape[1], device=own.device)
-        seen = click <= state[:, None]  # [P, T]
-        repeats = answer.repeats.gather(1, (state[:, None] - click).clamp_min(0)) * seen
-        same = (own[:, :, None] == own[:, None, :]) & seen[:, None, :]  # [P, T, T]
-        total = torch.einsum("ptu,pu->pt", same.float(), repeats)
-        earlier = (same & (click[None, :] < click[:, None])).any(-1)
-        is_target = (own == batch.target[:, None]) & seen
-        own_scores = torch.einsum("pd,ptd->pt", answer.query, x[row]) + total
-        own_logits = own_scores.masked_fill(~seen | earlier | is_target, -torch.inf)
-        target_repeat = (repeats * is_target).sum(1)
-        target_logits = (answer.query * vectors[target_place]).sum(1) + target_repeat
-        # a sampled item that already stands there with its true logit must not count twice
-        masked = torch.zeros(len(batch.target), len(needed), dtype=torch.bool, device=own.device)
-        masked.scatter_(1, own_place.view_as(batch.items)[row] * seen + target_place[:, None] * ~seen, True)
-        masked.scatter_(1, target_place[:, None], True)
+        bonuses = self.model.bonuses(batch, answer)
+        needed, place = torch.unique(torch.cat([batch.target, sampled, bonuses.item]), return_inverse=True)
+        target, sampled, item = place.split([len(batch.target), len(sampled), len(bonuses.item)])
         item_loss = sampled_cross_entropy(
             answer.query,
-            vectors[sampled_place],
-            expected,
-            masked[:, sampled_place],
-            own_logits,
-            target_logits,
+            self.model.items.some_vectors(needed, self.meta),
+            self.model.popularity(self.statistics[batch.slot][needed]),
+            bonuses._replace(item=item),
+            target,
             batch.weight,
+            sampled,
+            expected,
         )
         return self._joint(item_loss, answer.category_logits, batch)
 
@@ -329,18 +308,17 @@ def evaluate_model(
     model.eval()
     device = meta.category_path.device
     table = model.items.all_vectors(meta)
+    bias = model.popularity(model.popularity.statistics)
     ranks = []
     right = np.zeros(meta.category_path.shape[1])
     for batch in tqdm(batches.in_order(), "validation", len(batches), disable=not progress, leave=False):
         batch = batch.to(device)
         states, sums = model.session.read(F.embedding(batch.items, table))
         answer = model.session.answer(states[batch.there], sums[batch.there])
-        position, item, distance = batch.own()
-        bonus = answer.repeats[position, distance]
-        for rows, some in chunks(len(batch.target), position, RANKED_TOGETHER):
-            scores = answer.query[rows] @ table.T
-            place = (position[some] - rows.start) * len(table) + item[some]
-            scores.view(-1).index_add_(0, place, bonus[some])
+        bonuses = model.bonuses(batch, answer)
+        for rows, some in bonuses.chunks(len(batch.target), RANKED_TOGETHER):
+            scores = torch.addmm(bias, answer.query[rows], table.T)
+            bonuses.add_to(scores, rows, some)
             ranks.append((scores >= scores.gather(1, batch.target[rows, None])).sum(1).cpu().numpy())
         path = meta.category_path[batch.target]
         for level, logits in enumerate(answer.category_logits):

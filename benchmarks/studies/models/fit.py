@@ -16,7 +16,7 @@ from tqdm import tqdm
 from benchmarks.studies.models.session_model import SessionModel
 from hiersrec_training.batches import Batches
 from hiersrec_training.dataset import Sessions
-from hiersrec_training.losses import catalog_cross_entropy
+from hiersrec_training.losses import Bonuses, catalog_cross_entropy
 from hiersrec_training.metrics import ranking_metrics
 
 RANKED_TOGETHER = 256  # positions whose scores of the whole catalogue are held at once
@@ -57,7 +57,8 @@ def fit(
     batches = Batches(sessions, settings.max_length, settings.batch_sessions)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, fused=True)
     steps = settings.epochs * len(batches)
-    nothing = torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
+    whole = torch.zeros(0, dtype=torch.int64)
+    bias, no_bonuses = torch.zeros(items), Bonuses(whole, whole, torch.zeros(0))
     found = []
     step = 0
     for epoch in range(settings.epochs):
@@ -68,7 +69,7 @@ def fit(
                 group["lr"] = settings.learning_rate * _schedule(step / steps)
             table = model.table()
             query = model.queries(F.embedding(batch.items, table))[batch.there]
-            loss = catalog_cross_entropy(query, table, batch.target, batch.weight, *nothing, dtype)
+            loss = catalog_cross_entropy(query, table, bias, no_bonuses, batch.target, batch.weight, dtype)
             optimizer.zero_grad(set_to_none=True)
             (loss / len(batch.target)).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
