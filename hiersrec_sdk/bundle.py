@@ -23,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk import __version__
+from hiersrec_sdk import __version__, wide
 from hiersrec_sdk.errors import (
     BundleCorruptError,
     BundleError,
@@ -278,6 +278,7 @@ class _Tables:
         if "bias" in self.tables:
             self.array("bias", np.float32, items)
         self.codes(items, dimension)
+        self.wide(items)
         self.array("clicks", np.int64, items)
         self.item_ids(config["item_id_type"], items)
         self.strings("titles", items, needed=False)
@@ -306,6 +307,21 @@ class _Tables:
                 codes.check(items, dimension)
             except ValueError as error:
                 self.require(False, f"table 'codes': {error}")
+
+    def wide(self, items: int) -> None:
+        if not any(name in self.tables for name in wide.TABLES):
+            return
+        self.array("wide.popularity", np.float32, items, wide.POPULARITIES)
+        edges = self.offsets("wide.offsets", items)
+        self.array("wide.rows", np.int32, edges)
+        self.array("wide.clicks", np.uint16, edges, wide.CLICKS_OF)
+        self.require("wide.hidden_bias" in self.tables, "table 'wide.hidden_bias' is missing")
+        hidden = len(self.tables["wide.hidden_bias"])
+        self.array("wide.hidden_bias", np.float32, hidden)
+        self.array("wide.hidden_weight", np.float32, wide.FEATURES, hidden)
+        self.array("wide.weight", np.float32, hidden + 1)
+        if self.contents:
+            self.within("wide.rows", items)
 
     def offsets(self, name: str, count: int) -> int:
         """Check offsets of ``count`` parts; return where the last part ends."""

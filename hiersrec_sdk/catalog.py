@@ -21,6 +21,7 @@ from hiersrec_sdk.errors import BundleCorruptError, ItemIdNaNError, ItemIdTypeEr
 from hiersrec_sdk.lookup import NOWHERE, find
 from hiersrec_sdk.ranking.codes import Codes
 from hiersrec_sdk.tables import StringTable
+from hiersrec_sdk.wide import Wide
 
 UNKNOWN: Final = NOWHERE
 _INT64 = np.iinfo(np.int64)
@@ -56,6 +57,7 @@ class Catalog:
         input_vectors: float32 [n, d], what the session encoder reads; the same table where the two are tied.
         bias: float32 [n] or None, added to the scores.
         codes: the int8 copy of ``output_vectors``, or None.
+        wide: what the click log itself says of the rows, or None.
         clicks: int64 [n], clicks of each row in training and validation part.
         ranges: for each level int64 [categories, 2], the rows ``[start, stop)`` of each category.
         parents: for each level int32 [categories], the index of the parent in the level above.
@@ -72,6 +74,7 @@ class Catalog:
         self.ranges: tuple[NDArray[np.int64], ...] = tuple(tables[f"category_ranges.{at}"] for at in levels)
         self.parents: tuple[NDArray[np.int32], ...] = tuple(tables[f"category_parents.{at}"] for at in levels)
         self.codes = Codes.from_tables(tables)
+        self.wide = Wide.from_tables(tables)
         self.category_id_type: str = config["category_id_type"]
         self._ids = _id_index(tables, config["item_id_type"])
         self._category_ids = tuple(_id_table(tables, f"category_ids.{at}") for at in levels)

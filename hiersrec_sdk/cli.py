@@ -159,7 +159,12 @@ def prepare(out: Path, logs: tuple[Path, ...], item_columns: str | None, **optio
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="One setting; repeatable.")
 @click.option("--seed", type=int, help="Short for --set seed=N.")
 @click.option("--final", is_flag=True, help="Train on training and validation part together, without validation.")
-@click.option("--epochs-from", type=FOLDER, metavar="RUN", help="Train for the epochs that this run found best.")
+@click.option(
+    "--validated-by",
+    type=FOLDER,
+    metavar="RUN",
+    help="With --final: take over what this run found on the validation part, its best epoch and its wide part.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the interrupted run OUT.part, with its settings.")
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to train."
@@ -180,7 +185,7 @@ def train(
     assignments: tuple[str, ...],
     seed: int | None,
     final: bool,
-    epochs_from: Path | None,
+    validated_by: Path | None,
     resume: bool,
     device: str,
     progress: bool | None,
@@ -193,16 +198,24 @@ def train(
     # threads that wait for each other by spinning make training several times slower beside any other process
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     module = _load("hiersrec_training.train", "hiersrec train")
-    if resume and (config_file or assignments or seed is not None or final or epochs_from or device != "auto"):
+    if resume and (config_file or assignments or seed is not None or final or validated_by or device != "auto"):
         raise OptionError("--resume keeps the settings of the interrupted run: leave the others out")
     given = [*assignments, *([f"seed={seed}"] if seed is not None else [])]
-    if epochs_from is not None:
-        best = _load("hiersrec_training.run", "hiersrec train").finished_run(epochs_from).best_epoch
+    if validated_by is not None:
+        best = _load("hiersrec_training.run", "hiersrec train").finished_run(validated_by).best_epoch
         given.append(f"epochs={best}")
     config = _load("hiersrec_training.config", "hiersrec train").load_config(config_file, given)
     shown = sys.stderr.isatty() if progress is None else progress
     info = module.train(
-        data, out, config, final=final, device=device, resume=resume, progress=shown, report=click.echo
+        data,
+        out,
+        config,
+        final=final,
+        validated_by=validated_by,
+        device=device,
+        resume=resume,
+        progress=shown,
+        report=click.echo,
     )
     if info.metrics:
         click.echo(

@@ -496,9 +496,13 @@ class Recommender:
     def _request(self, session: _Session, encoded: Encoded, index: int, options: _Options) -> tuple[Request, _About]:
         """What to ask of the kernel for ``session``, which stands at ``index`` of the batch."""
         catalog = self.catalog
-        # The session's own items are scored whatever the candidates are, since repeats count for them.
+        # The session's own items, and those linked to them, are scored whatever the candidates are.
         repeats = encoded.repeat_logits
         own, boosts = own_items(session.rows, None if repeats is None else repeats[index])
+        if catalog.wide is not None:
+            linked, wide_boosts = catalog.wide.boosts(session.rows)
+            wide_boosts[linked.searchsorted(own)] += boosts  # own items are linked too
+            own, boosts = linked, wide_boosts
         skipped = options.excluded
         if options.exclude_seen:
             skipped = np.unique(session.seen) if skipped is None else np.union1d(skipped, session.seen)

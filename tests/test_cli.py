@@ -121,7 +121,7 @@ def test_inspect_verifies_and_describes(shop: Path, tmp_path: Path) -> None:
 def test_epochs_come_from_an_earlier_run(shop: Path, tmp_path: Path) -> None:
     best = json.loads((shop / "run/run.json").read_text())["best_epoch"]
     more = [*SMALL, "--set", "epochs=3"]
-    passed("train", shop / "data", "--out", tmp_path / "run", "--final", "--epochs-from", shop / "run", *more)
+    passed("train", shop / "data", "--out", tmp_path / "run", "--final", "--validated-by", shop / "run", *more)
     about = json.loads((tmp_path / "run/run.json").read_text())
     assert about["config"]["epochs"] == about["best_epoch"] == best
     assert about["final"]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from hiersrec_export.cases import Cases
-from hiersrec_export.curve import Budgets, Counts, Encoder, K, Layout, measure
+from hiersrec_export.curve import Budgets, Counts, K, Layout, Scorer, measure
 from hiersrec_training.dataset import Dataset, Sessions
 
 KEPT = 0.995  # of the exact Recall and MRR, with the chosen mass
@@ -46,9 +45,7 @@ def all_masses() -> list[float]:
 
 
 def calibrate(
-    encoder: Encoder,
-    vectors: NDArray[np.float32],
-    bias: NDArray[np.float32],
+    scorer: Scorer,
     data: Dataset,
     cases: Cases,
     max_length: int,
@@ -58,9 +55,7 @@ def calibrate(
     """Measure the curve and choose the mass.
 
     Args:
-        encoder: the exported graph in onnxruntime.
-        vectors: float32 [items, d], which it reads and queries.
-        bias: float32 [items], added to the scores.
+        scorer: the exported model.
         data: where the cases are from.
         cases: what to measure on.
         max_length: newest clicks of a session that count.
@@ -76,7 +71,7 @@ def calibrate(
     budgets = Budgets(shares_of(data.items, default), all_masses())
     plain, with_own = _Sums(budgets), _Sums(budgets)
     bar = tqdm(total=len(cases), desc="budgets", unit="case", disable=not progress)
-    for counts, own_counts in measure(encoder, vectors, bias, Layout.of(data), cases, budgets, max_length):
+    for counts, own_counts in measure(scorer, Layout.of(data), cases, budgets, max_length):
         plain.add(counts)
         with_own.add(own_counts)
         bar.update(len(counts.ranks))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hiersrec_export.cases import Batch, Cases
 from hiersrec_sdk.encoder import Encoded
+from hiersrec_sdk.wide import Wide
 from hiersrec_training.dataset import Dataset
 
 K = 20  # recommendations that the budgets are measured for
@@ -30,6 +31,20 @@ class Encoder(Protocol):
     """See :class:`hiersrec_sdk.encoder.OnnxEncoder`."""
 
     def encode(self, vectors: NDArray[np.float32], lengths: Ints, /) -> Encoded: ...
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What scores items after a session: all that a bundle holds for it, by item index.
+
+    ``encoder``: the exported graph in onnxruntime; ``vectors`` float32 [items, d], which it reads and queries; ``bias``
+    float32 [items] and ``wide``, or None.
+    """
+
+    encoder: Encoder
+    vectors: NDArray[np.float32]
+    bias: NDArray[np.float32] | None = None
+    wide: Wide | None = None
 
 
 @dataclass(frozen=True)
@@ -106,9 +121,7 @@ class Layout:
 
 
 def measure(
-    encoder: Encoder,
-    vectors: NDArray[np.float32],
-    bias: NDArray[np.float32],
+    scorer: Scorer,
     layout: Layout,
     cases: Cases,
     budgets: Budgets,
@@ -117,9 +130,7 @@ def measure(
     """Batch by batch, what the budgets cost and keep, the short sessions first.
 
     Args:
-        encoder: the exported graph in onnxruntime.
-        vectors: float32 [items, d], which it reads and queries.
-        bias: float32 [items], added to the scores.
+        scorer: the exported model.
         layout: the items' categories.
         cases: what to measure on; ``max_length``: the newest clicks of each that count.
         budgets: to measure.
@@ -127,15 +138,15 @@ def measure(
     Yields:
         As the runtime does it; and with the leaf categories of the session's own items taken before all others.
     """
-    size = max(1, min(_LARGEST_BATCH, _SCORES // len(vectors)))
-    for batch in cases.batches(vectors, max_length, size):
-        encoded = encoder.encode(batch.vectors, batch.lengths)
-        scored = _Scored.of(batch, encoded, vectors, bias)
+    size = max(1, min(_LARGEST_BATCH, _SCORES // len(scorer.vectors)))
+    for batch in cases.batches(scorer.vectors, max_length, size):
+        encoded = scorer.encoder.encode(batch.vectors, batch.lengths)
+        scored = _Scored.of(batch, encoded, scorer)
         logits = encoded.category_logits[-1]
         by_logit = np.argsort(-logits, axis=1, kind="stable")
         plain = _counts(scored, layout, budgets, logits, by_logit, np.ones(len(logits), dtype=np.int64))
         own = np.zeros(logits.shape, dtype=bool)
-        own[scored.own_case, layout.leaves[scored.own_item, 0]] = True
+        own[scored.click_case, layout.leaves[scored.click, 0]] = True
         own_first = np.argsort(~np.take_along_axis(own, by_logit, axis=1), axis=1, kind="stable")
         order = np.take_along_axis(by_logit, own_first, axis=1)
         yield plain, _counts(scored, layout, budgets, logits, order, own.sum(axis=1))
@@ -145,13 +156,16 @@ def measure(
 class _Scored:
     """B cases, every item scored.
 
-    ``targets`` int64 [B]. ``own_case``, ``own_item`` int64: the pairs of a case and a distinct item of its session;
-    ``own_above`` int64 [B]: such items that score at or above the target, repeat logits added; ``target_is_own`` bool
-    [B]. ``case``, ``item`` int64: the pairs of a case and any other item that scores at or above the target, the target
-    among them where it is not one of the session's own.
+    ``targets`` int64 [B]; ``click_case``, ``click`` int64: the pairs of a case and a click of its session.
+    ``own_case``, ``own_item`` int64: the pairs of a case and a distinct item that is always scored, one of its session
+    or linked to it; ``own_above`` int64 [B]: such items that score at or above the target, boosts added;
+    ``target_is_own`` bool [B]. ``case``, ``item`` int64: the pairs of a case and any other item that scores at or above
+    the target, the target among them where it is not one of those.
     """
 
     targets: Ints
+    click_case: Ints
+    click: Ints
     own_case: Ints
     own_item: Ints
     own_above: Ints
@@ -160,27 +174,33 @@ class _Scored:
     item: Ints
 
     @classmethod
-    def of(
-        cls, batch: Batch, encoded: Encoded, vectors: NDArray[np.float32], bias: NDArray[np.float32]
-    ) -> _Scored:
-        scores = encoded.item_query @ vectors.T + bias  # [B, items]
+    def of(cls, batch: Batch, encoded: Encoded, scorer: Scorer) -> _Scored:
+        scores = encoded.item_query @ scorer.vectors.T  # [B, items]
+        if scorer.bias is not None:
+            scores += scorer.bias
         size = len(batch.targets)
         click_case = np.repeat(np.arange(size), batch.lengths)
-        clicks = np.concatenate(batch.clicks).astype(np.int64)
-        pairs, at = np.unique(click_case * len(vectors) + clicks, return_inverse=True)
-        own_case, own_item = np.divmod(pairs, len(vectors))
-        repeats = np.zeros(len(pairs), dtype=np.float32)
+        click = np.concatenate(batch.clicks).astype(np.int64)
         if encoded.repeat_logits is not None:
             real = np.arange(batch.vectors.shape[1]) < batch.lengths[:, None]
-            np.add.at(repeats, at, encoded.repeat_logits[real])
-        scores[own_case, own_item] += repeats
+            np.add.at(scores, (click_case, click), encoded.repeat_logits[real])
+        if scorer.wide is None:
+            own = [np.unique(clicks).astype(np.int64) for clicks in batch.clicks]
+        else:
+            own = []
+            for at, clicks in enumerate(batch.clicks):
+                items, boosts = scorer.wide.boosts(clicks.astype(np.int64))
+                scores[at, items] += boosts
+                own.append(items)
+        own_case = np.repeat(np.arange(size), [len(items) for items in own])
+        own_item = np.concatenate(own)
         threshold = scores[np.arange(size), batch.targets]
         above = scores >= threshold[:, None]
         own_above = np.bincount(own_case, weights=above[own_case, own_item], minlength=size).astype(np.int64)
         target_is_own = np.bincount(own_case, own_item == batch.targets[own_case], minlength=size) > 0
         above[own_case, own_item] = False
         case, item = np.nonzero(above)
-        return cls(batch.targets, own_case, own_item, own_above, target_is_own, case, item)
+        return cls(batch.targets, click_case, click, own_case, own_item, own_above, target_is_own, case, item)
 
 
 def _counts(
@@ -211,7 +231,7 @@ def _counts(
     # an item that a category lists is scored from there on, not from the one that it lies in
     rows += up_to(case, layout.best_place(place, case, item))
     rows -= up_to(case, place[case, layout.leaves[item, 0]])
-    # the session's own items are always scored
+    # the session's own and linked items are always scored
     rows -= up_to(scored.own_case, layout.best_place(place, scored.own_case, scored.own_item))
     rows += np.bincount(scored.own_case, minlength=size)[:, None]
     return Counts(ranks, np.take_along_axis(rows, taken - 1, axis=1))

@@ -94,7 +94,7 @@ def check_parity(
     """
     config = model.config
     encoder = OnnxEncoder(graph, dimension=config.dimension, categories=model.shape.categories)
-    serving = ServingGraph(model.session).eval()
+    serving = ServingGraph(model).eval()
     random = np.random.default_rng(seed)
     worst = dict.fromkeys(serving.output_names, 0.0)
     sessions = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hiersrec_export.budgets import calibrate, cases_of
 from hiersrec_export.card import card, summary
+from hiersrec_export.curve import Scorer
 from hiersrec_export.parity import Parity, check_item_parity, check_parity
 from hiersrec_export.picture import budget_picture
 from hiersrec_export.rotation import principal_axes, rotate
@@ -25,7 +26,9 @@ from hiersrec_sdk.encoder import OnnxEncoder
 from hiersrec_sdk.errors import ExportError
 from hiersrec_sdk.ranking import Codes
 from hiersrec_sdk.tables import StringTable
-from hiersrec_training.dataset import Dataset
+from hiersrec_sdk.wide import Wide
+from hiersrec_training.dataset import Dataset, Sessions
+from hiersrec_training.links import by_rows, links_of
 from hiersrec_training.model import HierSRec, Metadata
 from hiersrec_training.run import RunInfo, load_model
 
@@ -104,28 +107,33 @@ def export(
         files["budgets.png"] = budget_picture(budgets, data.items)
     files["README.md"] = card(name or Path(run_path).name, info, config).encode()
     step(f"writing {out}…")
-    write_bundle(Path(out), config, catalog_tables(data, traced.rotated, traced.bias), files)
+    write_bundle(Path(out), config, catalog_tables(data, traced.rotated, traced.bias, traced.wide), files)
     return parity
 
 
 @dataclass(frozen=True)
 class _Traced:
     """A model ready to serve: ``vectors`` float32 [items, d] as trained, ``rotated`` in the principal ``axes`` [d, d]
-    of the bundle; ``bias`` float32 [items]; ``graph``: bytes of ``model.onnx``, which lives among rotated vectors."""
+    of the bundle; ``graph``: bytes of ``model.onnx``, which stands between the rotated ones; ``wide`` and ``bias``
+    float32 [items]: the wide part by item index, None where it was not fitted."""
 
     model: HierSRec
     vectors: NDArray[np.float32]
-    bias: NDArray[np.float32]
     axes: NDArray[np.float32]
     rotated: NDArray[np.float32]
     graph: bytes
+    wide: Wide | None
+    bias: NDArray[np.float32] | None
 
     @classmethod
     def of(cls, model: HierSRec, info: RunInfo, data: Dataset) -> _Traced:
         vectors = item_vectors(model, info, data)
         axes = principal_axes(vectors)
-        bias = model.popularity(model.popularity.statistics).detach().numpy()
-        return cls(model, vectors, bias, axes, rotate(vectors, axes), session_graph(model, axes))
+        wide, bias = None, None
+        if model.wide.fitted:
+            wide, bias = model.wide.exported(links_of(_trained_on(info, data), data.items))
+        graph = session_graph(model, axes)
+        return cls(model, vectors, axes, rotate(vectors, axes), graph, wide, bias)
 
     def budgets(self, data: Dataset, default: float, progress: bool) -> dict[str, Any]:
         """The curve on the validation part of ``data``; ``default`` is the bundle's share of candidates."""
@@ -136,7 +144,8 @@ class _Traced:
             threads=os.cpu_count() or 1,
         )
         cases = cases_of(data.valid, data.items)
-        return calibrate(encoder, self.rotated, self.bias, data, cases, self.model.config.max_length, default, progress)
+        items = Scorer(encoder, self.rotated, self.bias, self.wide)
+        return calibrate(items, data, cases, self.model.config.max_length, default, progress)
 
 
 def _calibration_run(
@@ -178,14 +187,21 @@ def item_vectors(model: HierSRec, info: RunInfo, data: Dataset) -> NDArray[np.fl
     """
     meta = Metadata.of(data, info.shape, info.config)
     vectors = model.items.all_vectors(meta)
-    clicked = np.bincount((data.train.then(data.valid) if info.final else data.train).items, minlength=data.items) > 0
+    clicked = np.bincount(_trained_on(info, data).items, minlength=data.items) > 0
     cold = F.normalize(model.items.from_metadata(meta), dim=1)
     found: NDArray[np.float32] = torch.where(torch.from_numpy(clicked)[:, None], vectors, cold).numpy()
     return found
 
 
+def _trained_on(info: RunInfo, data: Dataset) -> Sessions:
+    return data.train.then(data.valid) if info.final else data.train
+
+
 def catalog_tables(
-    data: Dataset, vectors: NDArray[np.float32], bias: NDArray[np.float32]
+    data: Dataset,
+    vectors: NDArray[np.float32],
+    bias: NDArray[np.float32] | None = None,
+    wide: Wide | None = None,
 ) -> dict[str, NDArray[Any]]:
     """The tables of ``catalog.safetensors``: rows sorted by a depth-first walk of the category tree."""
     order = np.argsort(data.category, kind="stable")  # row to item
@@ -196,10 +212,13 @@ def catalog_tables(
     tables: dict[str, NDArray[Any]] = {
         "output_vectors": by_row,
         **Codes.of(by_row).tables(),
-        "bias": bias[order],
         "clicks": data.clicks[order],
         **item_id_tables(ids),
     }
+    if bias is not None:
+        tables["bias"] = bias[order]
+    if wide is not None:
+        tables |= replace(wide, links=by_rows(wide.links, order)).tables()
     tree = data.tree
     paths = tree.paths()[data.category[order]]  # [rows, L], rising in every column
     for level, size in enumerate(tree.sizes):

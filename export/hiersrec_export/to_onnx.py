@@ -26,7 +26,7 @@ def session_graph(model: HierSRec, axes: NDArray[np.float32] | None = None) -> b
 
     ``axes`` float32 [d, d]: the session vectors stand in them, and the query is given in them. None: as trained.
     """
-    serving = ServingGraph(model.session).eval()
+    serving = ServingGraph(model).eval()
     graph = serving if axes is None else RotatedSession(serving, axes).eval()
     batch = Dim("batch")
     length = Dim("length", max=model.config.max_length)

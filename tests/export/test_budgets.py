@@ -21,6 +21,7 @@ from hiersrec_sdk.cli import main
 from hiersrec_sdk.errors import ExportError, RunError
 from hiersrec_training.config import Config
 from hiersrec_training.dataset import Dataset
+from hiersrec_training.links import links_of
 from hiersrec_training.model import ServingGraph
 from hiersrec_training.run import load_model
 from hiersrec_training.train import train
@@ -41,17 +42,21 @@ def ranks_by_the_model(run: Path, data: Dataset) -> NDArray[np.int64]:
     """Of every validation case, by PyTorch, every item ranked."""
     model, info = load_model(run)
     vectors = item_vectors(model, info, data)
+    wide, bias = model.wide.exported(links_of(data.train, data.items))
     ranks = []
     for session in range(len(data.valid)):
         clicks = data.valid[session].astype(np.int64)
         for length in range(1, len(clicks)):
             own = clicks[max(0, length - info.config.max_length) : length]
             with torch.no_grad():
-                *_, repeats, query = ServingGraph(model.session)(
+                *_, repeats, query = ServingGraph(model)(
                     torch.from_numpy(vectors[own])[None], torch.tensor([len(own)])
                 )
             scores = vectors @ query[0].numpy()
             np.add.at(scores, own, repeats[0].numpy())
+            scores += bias
+            linked, boosts = wide.boosts(own)
+            scores[linked] += boosts
             ranks.append(int((scores >= scores[clicks[length]]).sum()))
     return np.array(ranks)
 

@@ -12,10 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 from hiersrec_export.cases import Cases
-from hiersrec_export.curve import Budgets, K, Layout, measure
+from hiersrec_export.curve import Budgets, K, Layout, Scorer, measure
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.encoder import Encoded, OnnxEncoder
 from hiersrec_training.dataset import Dataset
+from hiersrec_training.links import by_rows
 
 ITEMS, LEAVES, WIDTH, MAX_LENGTH = 160, 8, 3, 4
 SHARES = (0.01, 0.2, 0.4, 0.55, 0.8, 1.0)
@@ -97,7 +98,7 @@ def test_every_case_is_as_by_definition(make_dataset: Callable[..., Dataset], li
     cases = Cases.sample(sessions, 10**6)
     assert len(cases) == sessions.cases
     budgets = Budgets(SHARES, MASSES)
-    found = list(measure(WholeNumbers(), vectors, BIAS, Layout.of(data), cases, budgets, MAX_LENGTH))
+    found = list(measure(Scorer(WholeNumbers(), vectors, BIAS), Layout.of(data), cases, budgets, MAX_LENGTH))
     batches = list(cases.batches(vectors, MAX_LENGTH, 256))
     seen = 0
     for batch, both in zip(batches, found, strict=True):
@@ -116,7 +117,7 @@ def test_all_items_are_the_exact_mode(make_dataset: Callable[..., Dataset]) -> N
     data = make_dataset(items=ITEMS, sessions=90, longest=6)
     cases = Cases.sample(data.test, 10**6)
     for both in measure(
-        WholeNumbers(), whole_vectors(ITEMS), BIAS, Layout.of(data), cases, Budgets([1.0], [1.0]), MAX_LENGTH
+        Scorer(WholeNumbers(), whole_vectors(ITEMS), BIAS), Layout.of(data), cases, Budgets([1.0], [1.0]), MAX_LENGTH
     ):
         for counts in both:
             assert np.all(counts.rows == ITEMS)
@@ -130,13 +131,14 @@ def test_the_curve_is_what_the_runtime_does(tiny_bundle: Path, tiny_data: Path) 
     ids = data.item_ids.to_list()
     rows = catalog.rows(ids)
     vectors = np.ascontiguousarray(catalog.output_vectors[rows])
+    assert catalog.wide is not None
     assert catalog.bias is not None
-    bias = catalog.bias[rows]
-    assert np.ptp(bias) > 0.01
+    wide = replace(catalog.wide, links=by_rows(catalog.wide.links, rows))  # rows are to items as items to rows
     encoder = OnnxEncoder(tiny_bundle / "model.onnx", dimension=16, categories=data.tree.sizes)
+    scorer = Scorer(encoder, vectors, catalog.bias[rows], wide)
     shares = (0.45, 0.6, 0.8, 1.0)
     cases = Cases.sample(data.valid, 10**6)
-    found = list(measure(encoder, vectors, bias, Layout.of(data), cases, Budgets(shares, [1.0]), 6))
+    found = list(measure(scorer, Layout.of(data), cases, Budgets(shares, [1.0]), 6))
     for batch, (counts, _) in zip(cases.batches(vectors, 6, 256), found, strict=True):
         for at, (clicks, target) in enumerate(zip(batch.clicks, batch.targets.tolist(), strict=True)):
             for budget, share in enumerate(shares):

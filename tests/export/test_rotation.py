@@ -14,6 +14,7 @@ from hiersrec_export.to_bundle import item_vectors
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle import open_bundle
 from hiersrec_training.dataset import Dataset
+from hiersrec_training.links import links_of
 from hiersrec_training.model import ServingGraph
 from hiersrec_training.run import load_model
 
@@ -63,16 +64,19 @@ def test_a_rotated_bundle_ranks_as_the_model_does(
     moments = np.square(stored.astype(np.float64)).sum(axis=0)
     assert np.all(moments[1:] <= moments[:-1] + 1e-6)
     recommender = Recommender.load(tiny_bundle)
+    wide, bias = model.wide.exported(links_of(data.train, data.items))
     ids = data.item_ids.to_list()
     for start in range(8):
         session = data.test.items[start * 7 : start * 7 + length].astype(np.int64)
         with torch.no_grad():
-            *_, repeats, query = ServingGraph(model.session)(
+            *_, repeats, query = ServingGraph(model)(
                 torch.from_numpy(vectors[session])[None], torch.tensor([length])
             )
-            bias = model.popularity(model.popularity.statistics).numpy()
-        scores = vectors @ query[0].numpy() + bias
+        scores = vectors @ query[0].numpy()
         np.add.at(scores, session, repeats[0].numpy())
+        scores += bias
+        linked, boosts = wide.boosts(session)
+        scores[linked] += boosts
         result = recommender.recommend([ids[item] for item in session], k=data.items, mode="exact")
         np.testing.assert_allclose(result.scores, np.sort(scores)[::-1], atol=1e-4)
         found = dict(zip(result.items, result.scores.tolist(), strict=True))

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from hiersrec_training.losses import CHUNK, Bonuses, catalog_cross_entropy, sampled_cross_entropy
 
-Case: TypeAlias = tuple[Tensor, Tensor, Tensor, Bonuses, Tensor, Tensor]
+Case: TypeAlias = tuple[Tensor, Tensor, Bonuses, Tensor, Tensor]
 
 
-def _plain(query: Tensor, vectors: Tensor, bias: Tensor, bonuses: Bonuses, target: Tensor, weight: Tensor) -> Tensor:
-    logits = query @ vectors.T + bias
+def _plain(query: Tensor, vectors: Tensor, bonuses: Bonuses, target: Tensor, weight: Tensor) -> Tensor:
+    logits = query @ vectors.T
     place = bonuses.position * len(vectors) + bonuses.item
     logits = logits.flatten().index_add(0, place, bonuses.value).view_as(logits)
     return (weight * F.cross_entropy(logits, target, reduction="none")).sum()
@@ -28,7 +28,6 @@ def _case(positions: int, items: int, bonuses: int, seed: int) -> Case:
     return (
         torch.randn(positions, 8, requires_grad=True),
         torch.randn(items, 8, requires_grad=True),
-        torch.randn(items, requires_grad=True),
         Bonuses(position.sort()[0], item, value),
         torch.randint(0, items, (positions,)),
         torch.rand(positions),
@@ -36,8 +35,8 @@ def _case(positions: int, items: int, bonuses: int, seed: int) -> Case:
 
 
 def _gradients(loss: Tensor, case: Case) -> tuple[Tensor, ...]:
-    query, vectors, bias, bonuses, *_ = case
-    return torch.autograd.grad(loss, (query, vectors, bias, bonuses.value))
+    query, vectors, bonuses, *_ = case
+    return torch.autograd.grad(loss, (query, vectors, bonuses.value))
 
 
 @settings(max_examples=30, deadline=None)
@@ -78,11 +77,11 @@ def test_the_sampled_loss_is_the_full_one_where_every_item_is_drawn_as_often_as_
 
 
 def test_the_sampled_denominator_is_right_on_average() -> None:
-    query, vectors, bias, bonuses, target, _ = _case(3, 200, 12, 0)
+    query, vectors, bonuses, target, _ = _case(3, 200, 12, 0)
     chances = torch.rand(200) + 0.1
     chances /= chances.sum()
     draws = 50
-    at_target = query @ vectors.T + bias  # what the loss takes off the logarithm of the denominator
+    at_target = query @ vectors.T  # what the loss takes off the logarithm of the denominator
     at_target = at_target.flatten().index_add(0, bonuses.position * 200 + bonuses.item, bonuses.value).view(3, 200)
     at_target = at_target.gather(1, target[:, None])[:, 0]
     estimates = []
@@ -90,9 +89,9 @@ def test_the_sampled_denominator_is_right_on_average() -> None:
         sampled, times = torch.unique(torch.multinomial(chances, draws, replacement=True), return_counts=True)
         expected = torch.log(draws * chances[sampled] / times)
         one = torch.tensor([1.0, 0.0, 0.0])  # a single position: the mean is of denominators, not of their logarithms
-        loss = sampled_cross_entropy(query, vectors, bias, bonuses, target, one, sampled, expected)
+        loss = sampled_cross_entropy(query, vectors, bonuses, target, one, sampled, expected)
         estimates.append((loss + at_target[0]).exp().detach())
-    exact = (_plain(query, vectors, bias, bonuses, target, torch.tensor([1.0, 0.0, 0.0])) + at_target[0]).exp()
+    exact = (_plain(query, vectors, bonuses, target, torch.tensor([1.0, 0.0, 0.0])) + at_target[0]).exp()
     assert abs(float((torch.stack(estimates).mean() / exact).detach()) - 1) < 0.02
 
 

@@ -30,6 +30,7 @@ def model(data: Dataset, tiny_config: Config) -> HierSRec:
     )
     for parameter in model.parameters():  # so that nothing is zero by initialisation
         torch.nn.init.normal_(parameter, std=0.3)
+    torch.nn.init.constant_(model.wide.scale, 0.75)
     return model
 
 
@@ -125,21 +126,21 @@ def test_the_serving_graph_is_the_training_path_at_the_newest_click(
     rows = torch.arange(len(lengths))
     wanted = model.session.answer(states[rows, lengths - 1], sums[rows, lengths - 1])
     garbage = x + ~batch.there[..., None] * torch.randn(1)  # padding must not matter
-    graph = ServingGraph(model.session)
+    graph = ServingGraph(model)
     outputs = dict(zip(graph.output_names, graph(garbage, lengths), strict=True))
     torch.testing.assert_close(outputs["category_logits_0"], wanted.category_logits[0])
     torch.testing.assert_close(outputs["category_logits"], wanted.category_logits[1])
-    torch.testing.assert_close(outputs["item_query"], wanted.query)
+    torch.testing.assert_close(outputs["item_query"], 0.75 * wanted.query)
     for row, length in enumerate(lengths.tolist()):
         torch.testing.assert_close(
-            outputs["repeat_logits"][row, :length], wanted.repeats[row, :length].flip(0)
+            outputs["repeat_logits"][row, :length], 0.75 * wanted.repeats[row, :length].flip(0)
         )
         assert not outputs["repeat_logits"][row, length:].any()
 
 
 def test_scores_are_cosines_over_the_temperature(model: HierSRec, meta: Metadata) -> None:
-    query = ServingGraph(model.session)(torch.randn(4, 3, 16), torch.tensor([3, 2, 1, 3]))[-1]
-    torch.testing.assert_close(query.norm(dim=1), torch.full((4,), 1 / model.config.temperature))
+    query = ServingGraph(model)(torch.randn(4, 3, 16), torch.tensor([3, 2, 1, 3]))[-1]
+    torch.testing.assert_close(query.norm(dim=1), torch.full((4,), 0.75 / model.config.temperature))
 
 
 def test_the_item_graph_places_an_item_by_its_metadata(model: HierSRec, meta: Metadata) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -23,11 +22,9 @@ class Batch:
     there: Tensor  # bool [B, T]
     target: Tensor  # int64 [P], the next click
     weight: Tensor  # float32 [P]
-    slot: int = 0  # part of the log that the sessions are of
 
     def to(self, device: torch.device) -> Batch:
-        items, there, target, weight = (x.to(device) for x in (self.items, self.there, self.target, self.weight))
-        return Batch(items, there, target, weight, self.slot)
+        return Batch(*(field.to(device) for field in (self.items, self.there, self.target, self.weight)))
 
     def own(self) -> tuple[Tensor, Tensor, Tensor]:
         """Every pair of a position and a click up to it: position int64 [O] (sorted), item [O], distance [O]."""
@@ -56,17 +53,11 @@ class Batches:
     """Windows of sessions in batches. A session longer than ``max_length + 1`` clicks is cut into windows that share
     one click, so that every click but the first is a target once.
 
-    ``weights`` float32 [sessions] weigh the positions of each session; None weighs all alike. The sessions are cut
-    into ``slots`` parts of equal size, in their order; the batches of :meth:`shuffled` hold sessions of one slot each.
+    ``weights`` float32 [sessions] weigh the positions of each session; None weighs all alike.
     """
 
     def __init__(
-        self,
-        sessions: Sessions,
-        max_length: int,
-        size: int,
-        weights: NDArray[np.float32] | None = None,
-        slots: int = 1,
+        self, sessions: Sessions, max_length: int, size: int, weights: NDArray[np.float32] | None = None
     ) -> None:
         lengths = sessions.lengths
         windows = np.maximum(0, -(-(lengths - 1) // max_length))
@@ -75,33 +66,32 @@ class Batches:
         self.start = sessions.offsets[session] + number * max_length
         self.length = np.minimum(max_length, sessions.offsets[session + 1] - self.start - 1)
         self.weight = np.ones(len(session), np.float32) if weights is None else weights[session]
-        self.slot = session * slots // max(1, len(sessions))
         self.clicks = sessions.items
         self.size = size
-        edges = np.searchsorted(self.slot, np.arange(slots + 1))
-        self._slots = [np.arange(start, stop) for start, stop in pairwise(edges.tolist()) if start < stop]
 
     def __len__(self) -> int:
-        """Batches of one epoch of :meth:`shuffled`."""
-        return sum(-(-len(windows) // self.size) for windows in self._slots)
+        """Batches of one epoch."""
+        return -(-len(self.start) // self.size)
 
     def in_order(self) -> Iterator[Batch]:
         """Every window once, the short ones first."""
+        return (batch for batch, _ in self.with_windows())
+
+    def with_windows(self) -> Iterator[tuple[Batch, NDArray[np.int64]]]:
+        """As :meth:`in_order`, and which windows each batch holds; ``start`` says where they begin in the clicks."""
         order = np.argsort(self.length, kind="stable")
         for begin in range(0, len(order), self.size):
-            yield self._batch(order[begin : begin + self.size])
+            windows = order[begin : begin + self.size]
+            yield self._batch(windows), windows
 
     def shuffled(self, seed: int, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number ``first`` on, in an order that seed and epoch decide."""
         random = np.random.default_rng([seed, epoch])
-        batches = []
-        for windows in self._slots:
-            order = random.permutation(windows)
-            order = order[np.argsort(self.length[order], kind="stable")]
-            batches += np.array_split(order, -(-len(order) // self.size))
-        numbers = random.permutation(len(batches))
+        order = random.permutation(len(self.start))
+        order = order[np.argsort(self.length[order], kind="stable")]
+        numbers = random.permutation(len(self))
         for number in numbers[first:]:
-            yield self._batch(batches[number])
+            yield self._batch(order[number * self.size : (number + 1) * self.size])
 
     def _batch(self, windows: NDArray[np.int64]) -> Batch:
         length = self.length[windows]
@@ -115,7 +105,6 @@ class Batches:
             there=torch.from_numpy(there),
             target=torch.from_numpy(self.clicks[click + 1][there].astype(np.int64)),
             weight=torch.from_numpy(weight[there].astype(np.float32)),
-            slot=int(self.slot[windows[0]]),
         )
 
 

@@ -30,7 +30,6 @@ class Config:
     number_bins: int = 16  # quantile bins of a numeric column
     neighbours: int = 24  # of an item in the co-click graph; 0 leaves the graph out
     neighbour_window: int = 5  # clicks between two co-clicked items, at most
-    popularity_slots: int = 16  # parts of the log, each trained with the popularity before it; 0 leaves the bias out
     # loss
     category_weight: float = 0.2  # of each category level's cross-entropy beside the item's
     age_decay: float = 1.0  # the oldest session weighs exp(-age_decay) of the newest
@@ -60,7 +59,7 @@ class Config:
         for name in ("samples", "text_tokens", "number_bins", "neighbour_window", "patience", "checkpoint_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("neighbours", "popularity_slots", "sampled_above", "seed"):
+        for name in ("neighbours", "sampled_above", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, it is {getattr(self, name)}")
         for name in ("category_weight", "age_decay"):

@@ -52,7 +52,6 @@ class _CatalogCrossEntropy(torch.autograd.Function):
         ctx: Any,
         query: Tensor,
         vectors: Tensor,
-        bias: Tensor,
         value: Tensor,
         target: Tensor,
         weight: Tensor,
@@ -61,15 +60,14 @@ class _CatalogCrossEntropy(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> Tensor:
         bonuses = Bonuses(position, item, value)
-        table, query_low, bias_low = vectors.to(dtype), query.to(dtype), bias.to(dtype)
-        weighted, weight_low = (query * weight[:, None]).to(dtype), weight.to(dtype)
+        table, query_low = vectors.to(dtype), query.to(dtype)
+        weighted = (query * weight[:, None]).to(dtype)
         grad_query = torch.empty_like(query)
         grad_vectors = torch.zeros_like(vectors)
-        grad_bias = torch.zeros_like(bias)
         grad_value = torch.empty_like(value)
         loss = query.new_zeros(())
         for rows, some in bonuses.chunks(len(query), CHUNK):
-            logits = torch.addmm(bias_low, query_low[rows], table.T)
+            logits = query_low[rows] @ table.T
             place = bonuses.add_to(logits, rows, some)
             slope = torch.softmax(logits, dim=1)
             index = target[rows, None]
@@ -78,11 +76,10 @@ class _CatalogCrossEntropy(torch.autograd.Function):
             slope.scatter_(1, index, at_target - 1)
             grad_query[rows] = slope @ table
             grad_vectors += slope.T @ weighted[rows]
-            grad_bias += weight_low[rows] @ slope
             grad_value[some] = slope.view(-1)[place].to(value.dtype)
         grad_query *= weight[:, None]
         grad_value *= weight[position]
-        ctx.save_for_backward(grad_query, grad_vectors, grad_bias, grad_value)
+        ctx.save_for_backward(grad_query, grad_vectors, grad_value)
         return loss
 
     @staticmethod
@@ -93,7 +90,6 @@ class _CatalogCrossEntropy(torch.autograd.Function):
 def catalog_cross_entropy(
     query: Tensor,
     vectors: Tensor,
-    bias: Tensor,
     bonuses: Bonuses,
     target: Tensor,
     weight: Tensor,
@@ -103,15 +99,14 @@ def catalog_cross_entropy(
 
     Args:
         query: float32 [positions, d].
-        vectors: float32 [items, d]; logits are ``query @ vectors.T + bias`` plus the bonuses.
-        bias: float32 [items].
+        vectors: float32 [items, d]; logits are ``query @ vectors.T`` plus the bonuses.
         bonuses: added to single logits.
         target: int64 [positions], the item that came next.
         weight: float32 [positions].
         dtype: of the matrix products; sums over chunks stay in float32.
     """
     loss: Tensor = _CatalogCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        query, vectors, bias, bonuses.value, target, weight, bonuses.position, bonuses.item, dtype
+        query, vectors, bonuses.value, target, weight, bonuses.position, bonuses.item, dtype
     )
     return loss
 
@@ -119,7 +114,6 @@ def catalog_cross_entropy(
 def sampled_cross_entropy(
     query: Tensor,
     vectors: Tensor,
-    bias: Tensor,
     bonuses: Bonuses,
     target: Tensor,
     weight: Tensor,
@@ -135,7 +129,6 @@ def sampled_cross_entropy(
     Args:
         query: float32 [positions, d].
         vectors: float32 [items, d], of those items that the others name: any part of the catalogue.
-        bias: float32 [items].
         bonuses: added to single logits.
         target: int64 [positions].
         weight: float32 [positions].
@@ -150,13 +143,13 @@ def sampled_cross_entropy(
     pairs, place = torch.unique(keys, return_inverse=True)
     position, item = torch.div(pairs, items, rounding_mode="floor"), pairs % items
     added = query.new_zeros(len(pairs)).index_add(0, place, torch.cat([bonuses.value, zeros]))
-    true = (query[position] * vectors[item]).sum(1) + bias[item] + added
+    true = (query[position] * vectors[item]).sum(1) + added
     column = torch.full((items,), -1, device=query.device)
     column[sampled] = torch.arange(len(sampled), device=query.device)
     masked = torch.zeros(positions, len(sampled), dtype=torch.bool, device=query.device)
     stands = column[item] >= 0
     masked[position[stands], column[item[stands]]] = True
-    others = torch.addmm(bias[sampled] - log_expected, query, vectors[sampled].T).masked_fill(masked, -torch.inf)
+    others = (query @ vectors[sampled].T - log_expected).masked_fill(masked, -torch.inf)
     # the log-sum-exp of the pairs of each position, by its largest
     largest = torch.full_like(zeros, -torch.inf).scatter_reduce(0, position, true.detach(), "amax")
     pairs_sum = zeros.index_add(0, position, (true - largest[position]).exp()).log() + largest

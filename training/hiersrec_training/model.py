@@ -2,8 +2,8 @@
 
 What the paper leaves open follows what worked on click logs: cosine scores over a temperature (NISER, arXiv 1909.04276;
 CORE, arXiv 2204.11067), a query that is mostly the weighted sum of the session's own item vectors (CORE), attention by
-distance instead of position, item vectors smoothed once over the co-click graph, a learnt logit for repeats, and a bias
-by how popular an item is of late.
+distance instead of position, item vectors smoothed once over the co-click graph, and a learnt logit for repeats. A wide
+part adds what the click log itself says of an item after a session.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hiersrec_sdk.features import bin_edges, number_bins, token_table
+from hiersrec_sdk.wide import FEATURES, POPULARITIES, Links
+from hiersrec_sdk.wide import Wide as ServedWide
 from hiersrec_training.batches import Batch
 from hiersrec_training.config import Config
 from hiersrec_training.dataset import Dataset
 from hiersrec_training.graph import DECAY, CoClicks
 from hiersrec_training.losses import Bonuses
-from hiersrec_training.popularity import STATISTICS
 
 LEAST = 1e-3  # co-clicks below this are what rounding has left of none
 
@@ -206,25 +209,6 @@ class _Smooth(torch.autograd.Function):
         return back.float(), None, None, None, None
 
 
-class PopularityBias(nn.Module):
-    """A bias for each item from the statistics of its clicks at one time (``popularity.py``)."""
-
-    statistics: Tensor  # float32 [items, STATISTICS], at the end of the training sessions
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        last = nn.Linear(32, 1)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.layers = nn.Sequential(nn.Linear(STATISTICS, 32), nn.GELU(), last)
-        self.register_buffer("statistics", torch.zeros(shape.items, STATISTICS))
-
-    def forward(self, statistics: Tensor) -> Tensor:
-        """From [n, STATISTICS] to [n]."""
-        bias: Tensor = self.layers(statistics)[:, 0]
-        return bias
-
-
 class Attention(nn.Module):
     """Causal self-attention with a learnt bias for each head and distance."""
 
@@ -327,8 +311,68 @@ class SessionEncoder(nn.Module):
         return Answer(category_logits, F.normalize(query, dim=-1) / self.temperature, self.repeat_head(states))
 
 
+class Wide(nn.Module):
+    """What the click log itself says, beside the encoder (Wide & Deep, arXiv 1606.07792): a bias for each item by its
+    popularity, a boost for each item that is linked to the session (:mod:`hiersrec_sdk.wide`), and what the encoder's
+    scores are worth beside them. As it is made it says nothing. Fitted after the encoder (``wide.py``)."""
+
+    mean: Tensor  # float32 [FEATURES]
+    deviation: Tensor  # float32 [FEATURES]
+    fitted: Tensor  # bool []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.bias_in, self.bias_out = nn.Linear(POPULARITIES, 16), nn.Linear(16, 1)
+        self.boost_in, self.boost_out = nn.Linear(FEATURES, 24), nn.Linear(24, 1)
+        self.register_buffer("mean", torch.zeros(FEATURES))
+        self.register_buffer("deviation", torch.ones(FEATURES))
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Say nothing again, and be ready to be fitted."""
+        self.scale.fill_(1.0)
+        for first in (self.bias_in, self.boost_in):
+            first.reset_parameters()
+        for last in (self.bias_out, self.boost_out):
+            last.weight.zero_()
+            last.bias.zero_()
+        self.fitted.fill_(False)
+
+    def standardise(self, popularity: Tensor, features: Tensor) -> None:
+        """Take over mean and deviation of the ``features`` [m, FEATURES] of linked items, and of the ``popularity`` of
+        all items [n, POPULARITIES]."""
+        self.mean.copy_(features.mean(0))
+        self.deviation.copy_(features.std(0).clamp_min(1e-3))
+        self.mean[:POPULARITIES] = popularity.mean(0)
+        self.deviation[:POPULARITIES] = popularity.std(0).clamp_min(1e-3)
+
+    def item_bias(self, popularity: Tensor) -> Tensor:
+        """From [n, POPULARITIES] to [n]."""
+        inputs = (popularity - self.mean[:POPULARITIES]) / self.deviation[:POPULARITIES]
+        bias: Tensor = self.bias_out(F.gelu(self.bias_in(inputs)))[:, 0]
+        return bias
+
+    def boosts(self, features: Tensor) -> Tensor:
+        """From [m, FEATURES] to [m]."""
+        inputs = (features - self.mean) / self.deviation
+        boosts: Tensor = self.boost_out(self.boost_in(inputs).relu())[:, 0]
+        return boosts
+
+    @torch.no_grad()
+    def exported(self, links: Links) -> tuple[ServedWide, NDArray[np.float32]]:
+        """What serving reads: the boosts' network with ``links``, and the bias float32 [n] of their items."""
+        weight = self.boost_in.weight / self.deviation  # [h, FEATURES]
+        shift = self.boost_in.bias - weight @ self.mean
+        network = (weight.T, shift, torch.cat([self.boost_out.weight[0], self.boost_out.bias]))
+        served = ServedWide(links, *(each.cpu().contiguous().numpy() for each in network))
+        return served, self.item_bias(torch.from_numpy(links.popularity)).numpy()
+
+
 class HierSRec(nn.Module):
-    """The whole model: an item encoder and a session encoder that meet in the item vectors."""
+    """The whole model: an item encoder and a session encoder that meet in the item vectors, and the wide part."""
 
     def __init__(self, shape: Shape, config: Config) -> None:
         super().__init__()
@@ -336,7 +380,7 @@ class HierSRec(nn.Module):
         self.config = config
         self.items = ItemEncoder(shape, config)
         self.session = SessionEncoder(shape, config)
-        self.popularity = PopularityBias(shape)
+        self.wide = Wide()
 
     def bonuses(self, batch: Batch, answer: Answer) -> Bonuses:
         """What repeats add to the logits of the sessions' own items at the P positions of ``batch``."""
@@ -347,10 +391,11 @@ class HierSRec(nn.Module):
 class ServingGraph(nn.Module):
     """The session encoder as it is exported: newest state only, one output a name."""
 
-    def __init__(self, session: SessionEncoder) -> None:
+    def __init__(self, model: HierSRec) -> None:
         super().__init__()
-        self.session = session
-        levels = len(session.category_head)
+        self.session = model.session
+        self.scale = model.wide.scale
+        levels = len(model.session.category_head)
         higher = [f"category_logits_{level}" for level in range(levels - 1)]
         self.output_names = ["category_logits", *higher, "repeat_logits", "item_query"]
 
@@ -363,8 +408,8 @@ class ServingGraph(nn.Module):
         answer = self.session.answer(states.gather(1, newest)[:, 0], sums.gather(1, newest)[:, 0])
         distance = last[:, None] - torch.arange(session_vectors.shape[1], device=last.device)  # [B, T]
         repeats = answer.repeats.gather(1, distance.clamp(0, self.session.max_length - 1))
-        repeats = repeats * (distance >= 0)
-        return (answer.category_logits[-1], *answer.category_logits[:-1], repeats, answer.query)
+        repeats = repeats * (distance >= 0) * self.scale
+        return (answer.category_logits[-1], *answer.category_logits[:-1], repeats, answer.query * self.scale)
 
 
 class ItemGraph(nn.Module):

@@ -19,15 +19,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hiersrec_sdk.errors import ConfigError, EmptyLogError, InterruptedRunError, RunError
-from hiersrec_training import run
+from hiersrec_training import run, wide
 from hiersrec_training.batches import Batch, Batches, age_weights
 from hiersrec_training.config import Config
 from hiersrec_training.dataset import Dataset, Sessions
 from hiersrec_training.graph import co_clicks
+from hiersrec_training.links import links_of
 from hiersrec_training.losses import catalog_cross_entropy, sampled_cross_entropy
 from hiersrec_training.metrics import ranking_metrics
 from hiersrec_training.model import HierSRec, Metadata, Shape
-from hiersrec_training.popularity import slot_statistics
 from hiersrec_training.run import RunInfo
 
 LOG_STEPS = 50  # steps whose mean losses make a line of metrics.jsonl
@@ -40,6 +40,7 @@ def train(
     config: Config,
     *,
     final: bool = False,
+    validated_by: Path | None = None,
     device: str = "auto",
     resume: bool = False,
     progress: bool = True,
@@ -52,6 +53,8 @@ def train(
         out: folder to write; it must not exist. Until the end it is called ``<out>.part``.
         config: settings; with ``resume`` those of the interrupted run hold instead.
         final: train on training and validation part together for ``config.epochs``, without validation.
+        validated_by: for a final run: a finished run of the same data that was validated; its wide part is taken over,
+            which can't be fitted without a validation part.
         device: "auto", "cpu" or "cuda".
         resume: go on from the newest checkpoint of ``<out>.part``. On a CPU the weights come out as without the break;
             on a GPU up to the order in which it sums.
@@ -67,6 +70,8 @@ def train(
     folder = run.part_of(out)
     if out.exists():
         raise RunError(f"{out} exists already; choose another folder or remove it")
+    if validated_by is not None:
+        _check_validated(validated_by, data, final)
     if resume:
         info = _to_resume(folder, data, data_path)
         config, final = info.config, info.final
@@ -85,6 +90,7 @@ def train(
                 "settings": data.settings,
             },
             final=final,
+            validated_by=None if validated_by is None else str(Path(validated_by).resolve()),
             device=device,
             precision="float32" if data.items > config.sampled_above else _precision(config, device),
             threads=torch.get_num_threads(),
@@ -93,6 +99,8 @@ def train(
     sessions = data.train.then(data.valid) if final else data.train
     if not sessions.cases:
         raise EmptyLogError(f"{data_path}: the training part has no session of two clicks")
+    if final and info.validated_by is None:
+        report("note: without a run that was validated (--validated-by) the model has no wide part")
     if not final and not data.valid.cases:
         raise EmptyLogError(f"{data_path}: the validation part is empty; train with --final, or prepare it anew")
     try:
@@ -128,14 +136,14 @@ class _Loop:
         self.model = HierSRec(info.shape, config)
         if config.neighbours:
             self.model.items.connect(co_clicks(sessions, data.items, config.neighbours, config.neighbour_window))
-        *before, now = slot_statistics(sessions, data.items, config.popularity_slots)
-        self.statistics = [torch.from_numpy(each).to(self.device) for each in before]
-        self.model.popularity.statistics.copy_(torch.from_numpy(now))
+        if info.validated_by is not None:
+            validated, _ = run.load_model(Path(info.validated_by))
+            self.model.wide.load_state_dict(validated.wide.state_dict())
         self.model.to(self.device)
         self.meta = Metadata.of(data, info.shape, config).to(self.device)
         weights = age_weights(len(sessions), config.age_decay)
-        slots = max(1, config.popularity_slots)
-        self.batches = Batches(sessions, config.max_length, config.batch_sessions, weights, slots)
+        self.batches = Batches(sessions, config.max_length, config.batch_sessions, weights)
+        self.sessions, self.data = sessions, data
         self.valid = None if info.final else Batches(data.valid, config.max_length, config.batch_sessions)
         self.steps = len(self.batches) * config.epochs
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
@@ -165,11 +173,25 @@ class _Loop:
                 self._validate(epoch)
                 self.state |= {"epochs": epoch + 1, "seconds": time.perf_counter() - started}
                 self._checkpoint()
+        if self.valid is not None:
+            self._fit_wide()
         self.info.finished = True
         self.info.best_epoch = self.state["best_epoch"]
         self.info.metrics = self.state.get("metrics", {})
         self.info.seconds = round(self.state["seconds"], 1)
         self.info.save(self.folder)
+
+    def _fit_wide(self) -> None:
+        """Fit the wide part beside the kept weights, on the validation part, and keep it with them."""
+        weights = self.folder / "model.safetensors"
+        run.load_weights(self.model, weights)
+        started = time.perf_counter()
+        links = links_of(self.sessions, self.data.items)
+        model = self.model.cpu()
+        meta = self.meta.to(torch.device("cpu"))
+        self.info.wide_metrics = wide.fit_on(model, meta, links, self.data.valid, self.report, self.progress)
+        run.save_weights(model, weights)
+        self.state["seconds"] += time.perf_counter() - started
 
     def _epoch(self, epoch: int, stop: list[int], started: float) -> None:
         done = self.state["step"] - epoch * len(self.batches)
@@ -220,10 +242,9 @@ class _Loop:
         table = self.model.items.all_vectors(self.meta, self.dtype)
         states, sums = self.model.session.read(F.embedding(batch.items, table))
         answer = self.model.session.answer(states[batch.there], sums[batch.there])
-        bias = self.model.popularity(self.statistics[batch.slot])
         bonuses = self.model.bonuses(batch, answer)
         item_loss = catalog_cross_entropy(
-            answer.query, table, bias, bonuses, batch.target, batch.weight, self.dtype
+            answer.query, table, bonuses, batch.target, batch.weight, self.dtype
         )
         return self._joint(item_loss, answer.category_logits, batch)
 
@@ -241,7 +262,6 @@ class _Loop:
         item_loss = sampled_cross_entropy(
             answer.query,
             self.model.items.some_vectors(needed, self.meta),
-            self.model.popularity(self.statistics[batch.slot][needed]),
             bonuses._replace(item=item),
             target,
             batch.weight,
@@ -308,7 +328,6 @@ def evaluate_model(
     model.eval()
     device = meta.category_path.device
     table = model.items.all_vectors(meta)
-    bias = model.popularity(model.popularity.statistics)
     ranks = []
     right = np.zeros(meta.category_path.shape[1])
     for batch in tqdm(batches.in_order(), "validation", len(batches), disable=not progress, leave=False):
@@ -317,7 +336,7 @@ def evaluate_model(
         answer = model.session.answer(states[batch.there], sums[batch.there])
         bonuses = model.bonuses(batch, answer)
         for rows, some in bonuses.chunks(len(batch.target), RANKED_TOGETHER):
-            scores = torch.addmm(bias, answer.query[rows], table.T)
+            scores = answer.query[rows] @ table.T
             bonuses.add_to(scores, rows, some)
             ranks.append((scores >= scores.gather(1, batch.target[rows, None])).sum(1).cpu().numpy())
         path = meta.category_path[batch.target]
@@ -365,6 +384,16 @@ def _to_resume(folder: Path, data: Dataset, data_path: Path) -> RunInfo:
     info.data["path"] = str(data_path.resolve())  # the data set may have moved
     _device(info.device)
     return info
+
+
+def _check_validated(folder: Path, data: Dataset, final: bool) -> None:
+    info = run.finished_run(folder)
+    if not final:
+        raise RunError(f"only a final run takes over what another one, {folder}, found on the validation part")
+    if info.final:
+        raise RunError(f"{folder} was trained on its validation part too (--final): it validates nothing")
+    if info.data["fingerprint"] != data.fingerprint:
+        raise RunError(f"{folder} was trained on another data set: what it found does not hold for this one")
 
 
 def _device(name: str) -> str:

@@ -58,7 +58,7 @@ def fit(
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, fused=True)
     steps = settings.epochs * len(batches)
     whole = torch.zeros(0, dtype=torch.int64)
-    bias, no_bonuses = torch.zeros(items), Bonuses(whole, whole, torch.zeros(0))
+    none = Bonuses(whole, whole, torch.zeros(0))
     found = []
     step = 0
     for epoch in range(settings.epochs):
@@ -69,7 +69,7 @@ def fit(
                 group["lr"] = settings.learning_rate * _schedule(step / steps)
             table = model.table()
             query = model.queries(F.embedding(batch.items, table))[batch.there]
-            loss = catalog_cross_entropy(query, table, bias, no_bonuses, batch.target, batch.weight, dtype)
+            loss = catalog_cross_entropy(query, table, none, batch.target, batch.weight, dtype)
             optimizer.zero_grad(set_to_none=True)
             (loss / len(batch.target)).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
