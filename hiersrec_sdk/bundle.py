@@ -311,11 +311,12 @@ class _Tables:
     def wide(self, items: int) -> None:
         if not any(name in self.tables for name in wide.TABLES):
             return
+        for name in wide.TABLES:
+            self.require(name in self.tables, f"table {name!r} is missing")
         self.array("wide.popularity", np.float32, items, wide.POPULARITIES)
         edges = self.offsets("wide.offsets", items)
         self.array("wide.rows", np.int32, edges)
         self.array("wide.clicks", np.uint16, edges, wide.CLICKS_OF)
-        self.require("wide.hidden_bias" in self.tables, "table 'wide.hidden_bias' is missing")
         hidden = len(self.tables["wide.hidden_bias"])
         self.array("wide.hidden_bias", np.float32, hidden)
         self.array("wide.hidden_weight", np.float32, wide.FEATURES, hidden)

@@ -22,6 +22,7 @@ from hiersrec_sdk.bundle import write_bundle
 from hiersrec_sdk.catalog import id_tables, item_id_tables
 from hiersrec_sdk.ranking import Codes
 from hiersrec_sdk.tables import StringTable, write_tables
+from hiersrec_sdk.wide import CLICKS_OF, FEATURES, POPULARITIES, Links, Wide
 
 DIMENSION = 6
 MAX_LENGTH = 7
@@ -50,6 +51,7 @@ class Shop:
     titles: list[str] | None
     stages: list[int] | None  # of the codes; None: there are none
     mass: float | None  # of candidates="auto"; None: it was not measured
+    wide: Wide | None  # its network reads nothing but the popularity
 
     @property
     def items(self) -> int:
@@ -114,6 +116,8 @@ class Shop:
             tables["bias"] = self.bias
         if self.stages is not None:
             tables |= Codes.of(self.vectors, self.stages).tables()
+        if self.wide is not None:
+            tables |= self.wide.tables()
         if self.titles is not None:
             tables |= StringTable.from_strings(self.titles).tables("titles")
         if self.extra:
@@ -144,6 +148,7 @@ def make_shop(
     times: int = 1,
     dimension: int = DIMENSION,
     stages: list[int] | None = None,
+    wide: bool = False,
 ) -> Shop:
     """A shop.
 
@@ -154,6 +159,7 @@ def make_shop(
         times: how many items it has for each one of ``LEAF_SIZES``.
         dimension: of the vectors.
         stages: where the stages of the codes but the last end; None: without codes.
+        wide: with a wide part.
     """
     random = np.random.default_rng(seed)
     items = times * ITEMS
@@ -181,7 +187,21 @@ def make_shop(
         titles=[f"Item {row}" if row % 3 else "" for row in range(items)] if full else None,
         stages=stages,
         mass=0.61 if full else None,
+        wide=_wide(random, items) if wide else None,
     )
+
+
+def _wide(random: np.random.Generator, items: int) -> Wide:
+    neighbours = [np.sort(random.permutation(items)[: random.integers(0, 4)]) for _ in range(items)]
+    offsets = np.cumsum([0, *map(len, neighbours)])
+    clicks = random.integers(0, 5, (offsets[-1], CLICKS_OF)).astype(np.uint16)
+    popularity = (random.integers(-8, 9, (items, POPULARITIES)) / 8).astype(np.float32)
+    hidden = np.zeros((FEATURES, 3), dtype=np.float32)
+    hidden[:POPULARITIES] = random.integers(-1, 2, (POPULARITIES, 3))
+    rows = np.concatenate(neighbours).astype(np.int32)
+    weight = np.array([1, -0.5, 0.25, 0.125], dtype=np.float32)
+    shift = np.array([0, 0.5, -0.25], dtype=np.float32)
+    return Wide(Links(popularity, offsets, rows, clicks), hidden, shift, weight)
 
 
 def category_ranges(leaf_sizes: list[int] = LEAF_SIZES) -> list[list[tuple[int, int]]]:

@@ -33,7 +33,8 @@ SHOPS = {
     "full": make_shop("string"),
     "bare": make_shop("int64", seed=1, full=False),
     "coded": make_shop("int64", seed=2, stages=[]),
-    "large": make_shop("string", seed=3, times=30, dimension=20, stages=[8, 16]),
+    "linked": make_shop("string", seed=4, wide=True),
+    "large": make_shop("string", seed=3, times=30, dimension=20, stages=[8, 16], wide=True),
 }
 BACKENDS = ("c", "numpy")
 
@@ -181,25 +182,43 @@ def expected(shop: Shop, session: list[Any], asked: Asked) -> Answer:
         candidates = {row for leaf in taken for row in [*range(*shop.ranges[-1][leaf]), *shop.extra.get(leaf, [])]}
 
     looked_at = candidates & allowed(shop, asked, but="exclude")
-    looked_at |= set(rows) & may - may_not  # whatever the candidates are
+    boosts = boosts_of(shop, rows)
+    always = set(rows) | set(boosts)  # whatever the candidates are
+    looked_at |= always & may - may_not
     scores_of = {row: float(8 * total @ shop.vectors[row].astype(float)) for row in looked_at}
     for row in looked_at:
         if shop.bias is not None:
             scores_of[row] += float(shop.bias[row])
         if shop.repeats is not None:
             scores_of[row] += rows.count(row) * float(inputs[row] @ shop.repeats.astype(float))
+        scores_of[row] += boosts.get(row, 0.0)
     best = sorted((looked_at & may) - may_not, key=lambda row: (-scores_of[row], row))
     best = within_limit(shop, best, asked.max_per_category)[:k]
     return Answer(
         items=[shop.ids[row] for row in best],
         scores=[scores_of[row] for row in best],
         mode=asked.mode,
-        candidates=sorted(candidates | set(rows)),
+        candidates=sorted(candidates | always),
         scored=len(looked_at),
         unknown=unknown,
         path=[(int(level.argmax()), float(level.max())) for level in softmax],
         leaves=[(leaf, float(softmax[-1][leaf])) for leaf in order[:5]],
     )
+
+
+def boosts_of(shop: Shop, rows: list[int]) -> dict[int, float]:
+    """What the wide part adds to the scores of the rows that are linked to a session."""
+    if shop.wide is None:
+        return {}
+    links = shop.wide.links
+    linked = set(rows)
+    for row in rows[-8:]:
+        linked |= set(links.rows[links.offsets[row] : links.offsets[row + 1]].tolist())
+    boosts = {}
+    for row in linked:
+        hidden = links.popularity[row] @ shop.wide.hidden_weight[:5] + shop.wide.hidden_bias
+        boosts[row] = float(np.maximum(hidden, 0) @ shop.wide.weight[:-1] + shop.wide.weight[-1])
+    return boosts
 
 
 def possible(shop: Shop, session: list[Any], asked: Asked) -> int:
@@ -236,8 +255,9 @@ def check(shop: Shop, result: Result, want: Answer) -> None:
 def check_bytes(shop: Shop, result: Result) -> None:
     """Without filters and codes: what every row that was looked at takes."""
     row_bytes = 4 * (DIMENSION + (shop.bias is not None))
-    # the C kernel reads the session's own items apart from the ranges that hold them
-    assert 0 <= result.bytes_read - result.rows_scored * row_bytes <= MAX_LENGTH * row_bytes
+    # the C kernel reads the session's own and linked items apart from the ranges that hold them
+    apart = MAX_LENGTH if shop.wide is None else MAX_LENGTH * 4
+    assert 0 <= result.bytes_read - result.rows_scored * row_bytes <= apart * row_bytes
 
 
 def sessions(shop: Shop, max_size: int = MAX_LENGTH + 4) -> st.SearchStrategy[list[Any]]:
