@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,12 +23,12 @@ from hiersrec_training.dataset import Sessions
 from hiersrec_training.metrics import ranking_metrics
 from hiersrec_training.model import HierSRec, Metadata, Wide
 
-BEST = 200  # items of the encoder that stand in a case beside the linked ones
-MOST_CASES = 40_000
+BEST = 100  # items of the encoder that stand in a case beside the linked ones
+MOST_CASES = 80_000
 LEAST_CASES = 50  # fewer say nothing
-EPOCHS = 6
+EPOCHS = 10
 BATCH = 512  # cases a step
-LEARNING_RATE = 4e-3
+LEARNING_RATE = 2e-2
 SCORED_TOGETHER = 256
 
 
@@ -41,6 +42,7 @@ class Cases:
 
     offsets: NDArray[np.int64]  # [cases + 1]
     target: NDArray[np.int64]  # [cases], the target's entry
+    reachable: NDArray[np.bool]  # [cases], whether the target is one of the best or linked
     item: NDArray[np.int32]  # [entries]
     score: NDArray[np.float32]  # [entries], by the encoder
     linked: NDArray[np.int32]  # [entries], the row of its features; -1 where it is not linked
@@ -63,7 +65,7 @@ def collect(
     device = meta.category_path.device
     table = model.items.all_vectors(meta)
     best = min(BEST, len(table))
-    found: list[tuple[int, int, NDArray[np.int64], NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]] = []
+    found: list[_Case] = []
     for batch, windows in tqdm(batches.with_windows(), "cases", len(batches), disable=not progress, leave=False):
         batch = batch.to(device)
         states, sums = model.session.read(F.embedding(batch.items, table))
@@ -83,35 +85,56 @@ def collect(
             for place, (window, row, length) in enumerate(prefixes[rows]):
                 linked, features = links.features(clicks[row, :length])
                 target = targets[rows.start + place]
-                entries = np.unique(np.concatenate([leading[place], linked, [target]]))
-                at = np.full(len(entries), -1)
-                at[entries.searchsorted(linked)] = np.arange(len(linked))
-                when = int(batches.start[window]) + length
-                found.append((when, int(entries.searchsorted(target)), entries, scored[place, entries], at, features))
-    found.sort(key=lambda case: case[0])
-    counts = [len(entries) for _, _, entries, *_ in found]
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    before = np.concatenate([[0], np.cumsum([len(features) for *_, features in found])])
+                reached = np.unique(np.concatenate([leading[place], linked]))
+                items = np.union1d(reached, [target])
+                at = np.full(len(items), -1)
+                at[items.searchsorted(linked)] = np.arange(len(linked))
+                found.append(
+                    _Case(
+                        int(batches.start[window]) + length, int(items.searchsorted(target)),
+                        len(items) == len(reached), items.astype(np.int32), scored[place, items], at,
+                        features.astype(np.float16),
+                    )
+                )  # fmt: skip
+    found.sort(key=lambda case: case.time)
+    starts = np.concatenate([[0], np.cumsum([len(case.items) for case in found])]).astype(np.int64)
+    before = np.concatenate([[0], np.cumsum([len(case.features) for case in found])])
+    numbered = zip(found, before[:-1], strict=True)
+    features_of = [np.where(case.linked >= 0, case.linked + first, -1) for case, first in numbered]
     return Cases(
         offsets=starts,
-        target=starts[:-1] + np.array([target for _, target, *_ in found], dtype=np.int64),
-        item=np.concatenate([entries for _, _, entries, *_ in found]).astype(np.int32),
-        score=np.concatenate([scores for *_, scores, _, _ in found]),
-        linked=np.concatenate(
-            [np.where(at >= 0, at + first, -1) for (*_, at, _), first in zip(found, before[:-1], strict=True)]
-        ).astype(np.int32),
-        features=np.concatenate([features for *_, features in found]).astype(np.float16),
+        target=starts[:-1] + np.array([case.target for case in found], dtype=np.int64),
+        reachable=np.array([case.reachable for case in found]),
+        item=np.concatenate([case.items for case in found]),
+        score=np.concatenate([case.scores for case in found]),
+        linked=np.concatenate(features_of).astype(np.int32),
+        features=np.concatenate([case.features for case in found]),
     )
 
 
+class _Case(NamedTuple):
+    """One of :class:`Cases`, its ``target`` and ``linked`` counted from its own first."""
+
+    time: int  # place of the target in the log
+    target: int
+    reachable: bool
+    items: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    linked: NDArray[np.int64]
+    features: NDArray[np.float16]
+
+
 def fit(wide: Wide, links: Links, cases: Cases, part: slice, seed: int = 0) -> None:
-    """Fit ``wide`` on the ``part`` of the cases, by the cross-entropy of the target among the entries of its case."""
+    """Fit ``wide`` on the ``part`` of the cases, by the cross-entropy of the target among the entries of its case.
+
+    Cases whose target had to be added to the entries are left out: among so few items it is always the worst.
+    """
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     wide.reset()
     popularity = torch.from_numpy(links.popularity)
     wide.standardise(popularity, torch.from_numpy(cases.features[:: max(1, len(cases.features) // 500_000)]).float())
-    chosen = np.arange(len(cases))[part]
+    chosen = np.flatnonzero(cases.reachable[part]) + part.indices(len(cases))[0]
     size = min(BATCH, len(chosen))
     steps = EPOCHS * (len(chosen) // size)
     optimizer = torch.optim.AdamW(wide.parameters(), weight_decay=1e-3)
