@@ -19,7 +19,7 @@ REACH: Final = 8  # newest clicks whose neighbours are linked
 DECAY: Final = 0.8  # what a click weighs, to the power of its distance to the newest
 POPULARITIES: Final = 5  # counts of an item's clicks, in newest parts of the log and in all of it
 CLICKS_OF: Final = 3  # of a neighbour: clicks after the item, before it, directly after it
-FEATURES: Final = POPULARITIES + 2 + CLICKS_OF + 7
+FEATURES: Final = POPULARITIES + 2 + CLICKS_OF + 8
 TABLES: Final = (
     "wide.popularity", "wide.offsets", "wide.rows", "wide.clicks", "wide.hidden_weight", "wide.hidden_bias",
     "wide.weight",
@@ -78,6 +78,7 @@ class Links:
         since[of_click[::-1]] = np.log1p(np.arange(length)[::-1])
         features[:, at + 5] = since
         features[:, at + 6] = np.count_nonzero(features[:, at]) / length
+        features[:, at + 7] = features[newest, POPULARITIES - 1]
         return items, features
 
 

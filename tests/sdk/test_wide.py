@@ -64,6 +64,7 @@ def by_definition(links: Links, session: list[int]) -> dict[int, list[float]]:
             *map(math.log1p, counts),
             since,
             len(set(session)) / len(session),
+            float(links.popularity[newest, -1]),
         ]
     return found
 
