@@ -1,0 +1,90 @@
+"""What figures rest on: the test part cannot reach a bundle, and ids carry no information."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from hiersrec_export.to_bundle import export
+from hiersrec_sdk import Recommender
+from hiersrec_sdk.bundle import open_bundle
+from hiersrec_training.config import Config
+from hiersrec_training.dataset import Dataset, Sessions
+from hiersrec_training.evaluate import evaluate
+from hiersrec_training.run import load_model
+from hiersrec_training.train import train
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def bundle_of(data: Dataset, config: Config, folder: Path) -> Path:
+    """Both trainings and the export, as the README does them."""
+    data.save(folder / "data")
+    for name, final in (("valid", None), ("final", folder / "valid")):
+        train(
+            folder / "data", folder / name, config, final=final is not None, validated_by=final, device="cpu",
+            progress=False, report=quiet,
+        )  # fmt: skip
+    export(folder / "final", folder / "bundle", calibrate_with=folder / "valid", name="shop", report=quiet)
+    return folder / "bundle"
+
+
+def test_the_test_part_cannot_reach_the_bundle(
+    make_dataset: Callable[..., Dataset], tiny_config: Config, tmp_path: Path
+) -> None:
+    data = make_dataset()
+    shuffled = replace(data, test=replace(data.test, items=np.random.default_rng(5).permutation(data.test.items)))
+    sums = []
+    for name, each in (("as it is", data), ("shuffled", shuffled)):
+        bundle = bundle_of(each, tiny_config, tmp_path / name)
+        files = json.loads((bundle / "config.json").read_text())["files"]
+        sums.append({file: files[file]["sha256"] for file in files if file != "README.md"})
+        model, _ = load_model(tmp_path / name / "final")
+        assert model.wide.fitted
+    assert sums[0] == sums[1]
+    assert {"model.onnx", "item_encoder.onnx", "catalog.safetensors", "budgets.png"} <= set(sums[0])
+    budgets = [open_bundle(tmp_path / name / "bundle").config["budgets"] for name in ("as it is", "shuffled")]
+    assert budgets[0] == budgets[1]
+
+
+def relabelled(data: Dataset, seed: int) -> Dataset:
+    """The same shop with other numbers and ids for its items."""
+    random = np.random.default_rng(seed)
+    order = random.permutation(data.items)  # new index to old
+    new = np.argsort(order).astype(np.int32)
+
+    def moved(sessions: Sessions) -> Sessions:
+        return replace(sessions, items=new[sessions.items])
+
+    return replace(
+        data,
+        item_ids=pl.Series("id", [f"other-{index:03}" for index in range(data.items)]),
+        category=data.category[order],
+        extra_categories=[data.extra_categories[item] for item in order],
+        clicks=data.clicks[order],
+        title=data.title.gather(order),
+        text=data.text.gather(order),
+        numbers={name: values[order] for name, values in data.numbers.items()},
+        train=moved(data.train),
+        valid=moved(data.valid),
+        test=moved(data.test),
+    )
+
+
+def test_ids_carry_no_information(
+    make_dataset: Callable[..., Dataset], tiny_config: Config, tmp_path: Path
+) -> None:
+    data = make_dataset(items=96, sessions=700)
+    recalls = []
+    for name, each in (("as it is", data), ("relabelled", relabelled(data, 3))):
+        bundle = bundle_of(each, replace(tiny_config, epochs=3), tmp_path / name)
+        recalls.append(evaluate(Recommender.load(bundle), each, "test", mode="exact")["recall@5"])
+    assert recalls[0] > 0.3
+    assert abs(recalls[0] - recalls[1]) < 0.08
