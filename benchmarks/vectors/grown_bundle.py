@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from hiersrec_sdk.bundle import CATALOG, CONFIG, Bundle, write_bundle
 from hiersrec_sdk.catalog import item_id_tables
 from hiersrec_sdk.ranking import Codes
 from hiersrec_sdk.tables import StringTable
+from hiersrec_sdk.wide import Links, Wide
 
 # Made anew, or left out because nobody looks at them here.
 _NOT_COPIED: Final = ("padding.", "codes", "titles.", "item_ids")
@@ -23,7 +25,7 @@ def write_grown_bundle(path: Path, bundle: Bundle, rows: int, seed: int = 0) -> 
     """Write the bundle ``path``: ``bundle`` with its table grown to ``rows`` rows, at least as many as it has.
 
     Old items keep their ids; new ones have new ids and no clicks. Their input vector, where it is a table of its own,
-    and their bias are those of the old item that they lie near.
+    their bias and what the wide part knows of them are those of the old item that they lie near.
 
     Raises:
         BundleError: the path exists or cannot be written.
@@ -37,6 +39,9 @@ def write_grown_bundle(path: Path, bundle: Bundle, rows: int, seed: int = 0) -> 
     }
     made["output_vectors"] = grown.vectors
     made |= {name: tables[name][grown.source] for name in ("input_vectors", "bias") if name in tables}
+    wide = Wide.from_tables(tables)
+    if wide is not None:
+        made |= replace(wide, links=_grown_links(wide.links, grown)).tables()
     made["clicks"] = np.zeros(rows, np.int64)
     made["clicks"][grown.kept] = tables["clicks"]
     for level in levels:
@@ -50,6 +55,15 @@ def write_grown_bundle(path: Path, bundle: Bundle, rows: int, seed: int = 0) -> 
         name: (bundle.path / name).read_bytes() for name in config["files"] if name not in (CATALOG, CONFIG)
     }
     write_bundle(path, {**config, "items": rows}, made, files)
+
+
+def _grown_links(links: Links, grown: Grown) -> Links:
+    """Every row has the neighbours of its source, which are old rows."""
+    starts, counts = links.offsets[grown.source], np.diff(links.offsets)[grown.source]
+    offsets = np.concatenate([[0], counts.cumsum()])
+    edges = np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1])
+    rows = grown.kept[links.rows[edges]].astype(np.int32)
+    return Links(links.popularity[grown.source], offsets, rows, links.clicks[edges])
 
 
 def moved(
