@@ -16,6 +16,19 @@ class Table:
         largest: float,
     ) -> None: ...
 
+class Wide:
+    def __init__(
+        self,
+        popularity: NDArray[np.float32],
+        offsets: NDArray[np.int64],
+        rows: NDArray[np.int32],
+        clicks: NDArray[np.uint16],
+        hidden_weight: NDArray[np.float32],
+        hidden_bias: NDArray[np.float32],
+        weight: NDArray[np.float32],
+    ) -> None: ...
+    def boosts(self, session: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
+
 def topk(
     table: Table, requests: list[Any], k: int
 ) -> list[tuple[NDArray[np.float32], NDArray[np.int64], int, int]]: ...

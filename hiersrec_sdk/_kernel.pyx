@@ -5,7 +5,7 @@ Lengths and bounds are the caller's to check (see ``hiersrec_sdk.ranking.request
 """
 
 cimport cython
-from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint64_t, uintptr_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
 import numpy as np
@@ -60,6 +60,26 @@ cdef extern from "categories.h" nogil:
         const int64_t *first, int64_t first_count, int64_t rows, int64_t eligible, double mass,
         int64_t ordered, int64_t *order, int64_t *chosen, float *odds, double *total,
         float *heap_scores, int64_t *heap_rows)
+
+
+cdef extern from "wide.h" nogil:
+    ctypedef struct hiersrec_wide:
+        int64_t n
+        const float *popularity
+        int64_t edges
+        const int64_t *offsets
+        const int32_t *rows
+        const uint16_t *clicks
+        int64_t hidden
+        const float *hidden_weight
+        const float *hidden_bias
+        const float *weight
+
+    int64_t hiersrec_wide_room(const hiersrec_wide *wide, const int64_t *session, int64_t length)
+    int64_t hiersrec_wide_workspace(int64_t room)
+    int64_t hiersrec_wide_boosts(
+        const hiersrec_wide *wide, const int64_t *session, int64_t length, int64_t room, int64_t *rows, float *boosts,
+        void *workspace)
 
 
 cdef class Table:
@@ -221,6 +241,51 @@ def own_items(const int64_t[::1] session not None, const float[::1] logits):
         sum_view[place] = logit
         count += 1
     return rows[:count], sums[:count]
+
+
+cdef class Wide:
+    """The wide part as C knows it; keeps the arrays alive. Shapes are the caller's to check."""
+
+    cdef hiersrec_wide wide
+    cdef object arrays
+
+    def __init__(
+        self,
+        const float[:, ::1] popularity not None,
+        const int64_t[::1] offsets not None,
+        const int32_t[::1] rows not None,
+        const uint16_t[:, ::1] clicks not None,
+        const float[:, ::1] hidden_weight not None,
+        const float[::1] hidden_bias not None,
+        const float[::1] weight not None,
+    ):
+        self.wide.n = popularity.shape[0]
+        self.wide.popularity = &popularity[0, 0]
+        self.wide.edges = rows.shape[0]
+        self.wide.offsets = &offsets[0]
+        self.wide.rows = NULL if rows.shape[0] == 0 else &rows[0]
+        self.wide.clicks = NULL if rows.shape[0] == 0 else &clicks[0, 0]
+        self.wide.hidden = hidden_bias.shape[0]
+        self.wide.hidden_weight = &hidden_weight[0, 0]
+        self.wide.hidden_bias = &hidden_bias[0]
+        self.wide.weight = &weight[0]
+        self.arrays = (popularity, offsets, rows, clicks, hidden_weight, hidden_bias, weight)
+
+    def boosts(self, const int64_t[::1] session not None):
+        """Rows linked to ``session`` [at least 1], rising, int64, and their boosts, float32."""
+        cdef int64_t length = session.shape[0], count
+        cdef int64_t room = hiersrec_wide_room(&self.wide, &session[0], length)
+        rows = np.empty(room, np.int64)
+        boosts = np.empty(room, np.float32)
+        cdef int64_t[::1] row_view = rows
+        cdef float[::1] boost_view = boosts
+        cdef void *workspace = malloc(hiersrec_wide_workspace(room))
+        if workspace == NULL:
+            raise MemoryError
+        with nogil:
+            count = hiersrec_wide_boosts(&self.wide, &session[0], length, room, &row_view[0], &boost_view[0], workspace)
+            free(workspace)
+        return rows[:count], boosts[:count]
 
 
 def choose(

@@ -10,11 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+try:
+    from hiersrec_sdk import _kernel
+except ImportError:
+    _compiled: Any = None
+else:
+    _compiled = _kernel
+
+_MOST_HIDDEN: Final = 64  # as csrc/wide.h says
 REACH: Final = 8  # newest clicks whose neighbours are linked
 DECAY: Final = 0.8  # what a click weighs, to the power of its distance to the newest
 POPULARITIES: Final = 5  # counts of an item's clicks, in newest parts of the log and in all of it
@@ -112,6 +121,17 @@ class Wide:
 
     def boosts(self, session: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The rows linked to ``session`` int64 [length >= 1]: distinct, rising, int64 [m]; their boosts float32 [m]."""
+        return self.boosts_in_numpy(session) if self._native is None else self._native.boosts(session)
+
+    @cached_property
+    def _native(self) -> Any:
+        """The same in C, where the extension is there and has room for the network."""
+        if _compiled is None or len(self.hidden_bias) > _MOST_HIDDEN:
+            return None
+        return _compiled.Wide(*self.tables().values())
+
+    def boosts_in_numpy(self, session: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """What :meth:`boosts` is defined by; sums may differ in their last bits."""
         rows, features = self.links.features(session)
         hidden: NDArray[np.float32] = features @ self.hidden_weight + self.hidden_bias
         boosts: NDArray[np.float32] = np.maximum(hidden, 0) @ self.weight[:-1] + self.weight[-1]

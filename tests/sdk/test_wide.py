@@ -99,6 +99,44 @@ def test_boosts_are_the_network_of_the_features(
         hidden = [max(0.0, float(one @ wide.hidden_weight[:, at] + wide.hidden_bias[at])) for at in range(4)]
         wanted = float(wide.weight[4]) + sum(h * float(w) for h, w in zip(hidden, wide.weight, strict=False))
         assert boost == pytest.approx(wanted, rel=1e-4, abs=1e-4)
+    rows, boosts_in_numpy = wide.boosts_in_numpy(np.array(session))
+    np.testing.assert_array_equal(rows, items)
+    np.testing.assert_allclose(boosts, boosts_in_numpy, rtol=1e-4, atol=1e-4)
+
+
+def test_many_neighbours() -> None:
+    n, wide_one = 20_000, 3_000
+    random = np.random.default_rng(2)
+    rows = random.permutation(n)[:wide_one].astype(np.int32)
+    offsets = np.full(n + 1, wide_one)
+    offsets[:8] = 0  # item 7 has them all
+    clicks = random.integers(0, 65_536, (wide_one, CLICKS_OF)).astype(np.uint16)
+    links = Links(random.random((n, 5)).astype(np.float32), offsets, rows, clicks)
+    network = (random.standard_normal(shape).astype(np.float32) for shape in ((FEATURES, 24), 24, 25))
+    wide = Wide(links, *network)
+    session = np.array([*random.integers(0, n, 30), 7, 3, 7])
+    items, boosts = wide.boosts(session)
+    wanted_items, wanted = wide.boosts_in_numpy(session)
+    np.testing.assert_array_equal(items, wanted_items)
+    np.testing.assert_allclose(boosts, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_what_no_check_has_seen_is_passed_over() -> None:
+    _kernel = pytest.importorskip("hiersrec_sdk._kernel", reason="there is no compiled extension here")
+    offsets = np.array([0, 2, 1, 10**12, 4], dtype=np.int64)
+    rows = np.array([-1, 10**6, 2, 1], dtype=np.int32)
+    network = np.zeros((FEATURES, 2), np.float32), np.zeros(2, np.float32), np.ones(3, np.float32)
+    clicks = np.ones((4, CLICKS_OF), np.uint16)
+    wide = _kernel.Wide(np.ones((4, 5), np.float32), offsets, rows, clicks, *network)
+    assert wide.boosts(np.array([0, 1, 2, 3]))[0].tolist() == [0, 1, 2, 3]
+
+
+def test_a_wide_network_is_left_to_numpy() -> None:
+    links = links_of({(0, 1): (1, 2, 3)})
+    wide = Wide(links, np.ones((FEATURES, 65), np.float32), np.zeros(65, np.float32), np.ones(66, np.float32))
+    rows, boosts = wide.boosts(np.array([0]))
+    assert rows.tolist() == [0, 1]
+    assert len(boosts) == 2
 
 
 def test_tables_are_read_back(tmp_path: Path) -> None:
