@@ -219,7 +219,7 @@ def train(
     )
     if info.metrics:
         click.echo(
-            f"best epoch {info.best_epoch}: validation Recall@20 {info.metrics['recall@20']:.4f}, "
+            f"best epoch {info.best_epoch}: encoder's validation Recall@20 {info.metrics['recall@20']:.4f}, "
             f"MRR@20 {info.metrics['mrr@20']:.4f}"
         )
     click.echo(f"trained in {info.seconds:,.0f} s; written to {out}")

@@ -71,7 +71,8 @@ def _data(info: RunInfo, config: dict[str, Any]) -> list[str]:
         f"{counts['test_sessions']:,} test sessions "
         f"({counts['train_cases']:,}, {counts['valid_cases']:,} and {counts['test_cases']:,} cases).",
         f"Trained on the {config['metrics']['trained_on']}, {info.best_epoch} epochs, {info.seconds:,.0f} seconds "
-        f"on {info.device}. The bundle holds no session: of the clicks only each item's count is kept.",
+        f"on {info.device}. The bundle holds no session, but counts: each item's clicks, and how often two items were "
+        "clicked near each other, down to once.",
     ]
 
 
@@ -81,6 +82,10 @@ def _metrics(info: RunInfo, config: dict[str, Any]) -> list[str]:
         lines += ["On the validation part, every item ranked, ties counted against the model:", ""]
         lines += ["| metric | value |", "|---|---|"]
         lines += [f"| {metric} | {value:.4f} |" for metric, value in info.metrics.items()]
+        if info.wide_metrics:
+            lines[2] = "The encoder alone, on the validation part, every item ranked, ties counted against the model:"
+            recall, mrr = info.wide_metrics["recall@20"], info.wide_metrics["mrr@20"]
+            lines += ["", f"With the wide part, on the newer half of it: Recall@20 {recall:.4f}, MRR@20 {mrr:.4f}."]
     else:
         lines += ["The validation part was trained on; `hiersrec evaluate` measures on the test part."]
     parity = max(config["metrics"]["parity"].values())

@@ -263,6 +263,7 @@ def _config(info: RunInfo, data: Dataset, parity: Parity) -> dict[str, Any]:
         },
         "metrics": {
             "validation": info.metrics,
+            "validation_with_wide": info.wide_metrics,
             "trained_on": "training and validation part" if info.final else "training part",
             "epochs": info.best_epoch,
             "training_seconds": info.seconds,
