@@ -8,8 +8,9 @@ probability mass of the categories; rows scored, and the time of a call on one c
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,21 +52,17 @@ def accuracy(scorer: Scorer, data: Dataset, cases: Cases, budgets: Budgets, max_
     return [Row(name, float(recall), float(mrr), float(scored)) for name, recall, mrr, scored in figures]
 
 
-def times(recommender: Recommender, asked: Sequence[list[Any]], options: Sequence[dict[str, Any]]) -> list[float]:
-    """Median microseconds of ``recommend`` with each of ``options``, which take turns."""
-    laps: list[list[int]] = [[] for _ in options]
-    for session in asked:
-        for lap, option in zip(laps, options, strict=True):
+def times(calls: Sequence[Callable[[list[Any]], Any]], asked: Sequence[list[Any]]) -> list[float]:
+    """Median microseconds of each of ``calls`` over the sessions ``asked``. They take turns, each with another session
+    than the one before it."""
+    laps: list[list[int]] = [[] for _ in calls]
+    for turn in range(len(asked)):
+        for place, (lap, call) in enumerate(zip(laps, calls, strict=True)):
+            session = asked[(turn + place * 37) % len(asked)]
             started = time.perf_counter_ns()
-            recommender.recommend(session, 20, **option)
+            call(session)
             lap.append(time.perf_counter_ns() - started)
     return [float(np.median(lap)) / 1_000 for lap in laps]
-
-
-def mass_options(recommender: Recommender, mass: float) -> dict[str, Any]:
-    """The arguments that rank by ``mass``: those of the bundle's own budget."""
-    recommender.config["budgets"]["mass"] = mass
-    return {"candidates": "auto"}
 
 
 @click.command(help=__doc__)
@@ -73,57 +70,72 @@ def mass_options(recommender: Recommender, mass: float) -> dict[str, Any]:
 @click.argument("data", type=click.Path(path_type=Path, exists=True))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the table and the picture.")
 @click.option("--cases", default=100_000, show_default=True, help="Test cases at most, a sample.")
-@click.option("--calls", default=1_000, show_default=True, help="Sessions that calls are timed with.")
-def main(bundle: Path, data: Path, out: Path, cases: int, calls: int) -> None:
+@click.option("--timed", default=1_000, show_default=True, help="Sessions that calls are timed with.")
+def main(bundle: Path, data: Path, out: Path, cases: int, timed: int) -> None:
     ensure_one_thread()
     recommender, dataset = Recommender.load(bundle), Dataset.load(data)
     chosen = Cases.sample(dataset.test, cases)
     scorer = scorer_of(recommender, dataset, encoder_of(bundle, recommender))
-    rows = accuracy(scorer, dataset, chosen, Budgets(SHARES, (*MASSES, 1.0)), recommender.config["max_length"])
-    *rows, exact = rows  # the last mass takes everything
+    budgets = Budgets(SHARES, (*MASSES, 1.0))  # the last mass takes everything
+    max_length: int = recommender.config["max_length"]
+    models = {
+        "the whole model": accuracy(scorer, dataset, chosen, budgets, max_length),
+        "the encoder alone": accuracy(
+            replace(scorer, bias=None, wide=None), dataset, chosen, budgets, max_length
+        ),
+    }
     ids = dataset.item_ids.to_list()
-    some = Cases.sample(dataset.test, calls, seed=1)
+    some = Cases.sample(dataset.test, timed, seed=1)
     asked = [
         [ids[item] for item in some.sessions[int(session)][: int(length)]]
         for session, length in zip(some.session, some.length, strict=True)
     ]
-    took = times(recommender, asked, [*({"candidates": share} for share in SHARES), {"mode": "exact"}])
-    by_mass = [times(recommender, asked, [mass_options(recommender, mass)])[0] for mass in MASSES]
-    every = [*zip(rows, [*took[:-1], *by_mass], strict=True), (exact, took[-1])]
-    lines = [
-        [
-            "exact" if row is exact else row.name, f"{100 * row.recall:.2f} %", f"{100 * row.mrr:.2f} %",
-            f"{100 * row.recall / exact.recall:.2f} %", f"{100 * row.mrr / exact.mrr:.2f} %",
-            f"{row.rows:,.0f}", f"{100 * row.rows / dataset.items:.2f} %", f"{microseconds:.0f}",
-        ]
-        for row, microseconds in every
-    ]  # fmt: skip
-    head = ["budget", "Recall@20", "MRR@20", "Recall kept", "MRR kept", "rows", "of all", "µs a call"]
+    own = float(recommender.config["budgets"]["mass"])
+    calls: dict[str, Callable[[list[Any]], Any]] = {
+        **{f"share {100 * share:g} %": partial(recommender.recommend, k=20, candidates=share) for share in SHARES},
+        f"mass {own:g}": partial(recommender.recommend, k=20, candidates="auto"),
+        "mass 1": partial(recommender.recommend, k=20, mode="exact"),
+    }
+    took = dict(zip(calls, times(list(calls.values()), asked), strict=True))
+    tables = []
+    for model, rows in models.items():
+        exact = rows[-1]
+        body = [
+            [
+                "exact" if row is exact else row.name, f"{100 * row.recall:.2f} %", f"{100 * row.mrr:.2f} %",
+                f"{100 * row.recall / exact.recall:.2f} %", f"{100 * row.mrr / exact.mrr:.2f} %",
+                f"{row.rows:,.0f}", f"{100 * row.rows / dataset.items:.2f} %",
+                f"{took[row.name]:.0f}" if row.name in took and rows is models["the whole model"] else "",
+            ]
+            for row in rows
+        ]  # fmt: skip
+        head = ["budget", "Recall@20", "MRR@20", "Recall kept", "MRR kept", "rows", "of all", "µs a call"]
+        tables.append(f"{model[0].upper()}{model[1:]}:\n\n{table(head, body)}")
     picture = lines_picture(
         [
             Line(
-                f"{kind}, {name}",
-                [100 * row.rows / dataset.items for row in some_rows],
-                [100 * getattr(row, field) / getattr(exact, field) for row in some_rows],
+                f"{model}, {kind}",
+                [100 * row.rows / dataset.items for row in rows[part]],
+                [100 * row.recall / rows[-1].recall for row in rows[part]],
                 color,
                 dashes,
             )
-            for kind, some_rows, color in (
-                ("fixed share", rows[: len(SHARES)], "tab:gray"),
-                ("probability mass", rows[len(SHARES) :], "tab:blue"),
+            for (model, rows), color in zip(models.items(), ("tab:blue", "tab:orange"), strict=True)
+            for kind, part, dashes in (
+                ("fixed share", slice(0, len(SHARES)), "--"),
+                ("probability mass", slice(len(SHARES), None), "-"),
             )
-            for name, field, dashes in (("Recall@20", "recall", "-"), ("MRR@20", "mrr", "--"))
         ],
         x="rows scored, mean, % of the catalogue",
-        y="kept of the exact mode, %",
+        y="Recall@20 kept of the exact mode, %",
         title=f"Budgets of candidates, {len(chosen):,} test cases",
         log=True,
     )
     text = (
         f"{len(chosen):,} test cases of {dataset.items:,} items in {dataset.tree.sizes[-1]:,} categories. Times: "
-        f"medians of {len(asked):,} calls of `recommend`, one thread."
+        f"medians of {len(asked):,} calls of `recommend`, one thread, for the bundle's own mass and the shares."
     )
-    write_page(out, "budget", "Candidate budgets", text, table(head, lines), picture)
+    write_page(out, "budget", "Candidate budgets", text, "\n\n".join(tables), picture)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def lines_picture(lines: Sequence[Line], *, x: str, y: str, title: str, log: bool = False) -> bytes:
     """PNG of ``lines``; ``log``: the x axis is logarithmic."""
-    figure = Figure(figsize=(8, 4.8), dpi=110, layout="constrained")
+    figure = Figure(figsize=(10, 4.8), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)  # draws without a screen
     axes = figure.add_subplot()
     for line in lines:
@@ -41,11 +41,12 @@ def lines_picture(lines: Sequence[Line], *, x: str, y: str, title: str, log: boo
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined]
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.set_title(title, fontsize=11)
     axes.grid(alpha=0.3, which="both", linewidth=0.5)
-    axes.legend(fontsize=9)
+    figure.legend(loc="outside right upper", fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -32,14 +32,17 @@ def test_a_study_has_the_figures_of_the_evaluation(tiny_bundle: Path, tiny_data:
         assert row.rows == pytest.approx(found["rows_scored"])
 
 
+@pytest.mark.parametrize("far", [False, True])
 @pytest.mark.parametrize("wanted", [1.0, 0.6, 0.0])
-def test_a_degraded_head_is_as_right_as_it_shall_be(wanted: float, tiny_bundle: Path, tiny_data: Path) -> None:
+def test_a_degraded_head_is_as_right_as_it_shall_be(
+    wanted: float, far: bool, tiny_bundle: Path, tiny_data: Path
+) -> None:
     recommender, data = Recommender.load(tiny_bundle), Dataset.load(tiny_data)
     encoder = encoder_of(tiny_bundle, recommender)
     scorer = scorer_of(recommender, data, encoder)
     cases = Cases.sample(data.test, 10**6)
     leaf = data.category.astype(np.int64)
-    degraded = Degraded(encoder, cases.batches(scorer.vectors, 6, 32), leaf, wanted)
+    degraded = Degraded(encoder, cases.batches(scorer.vectors, 6, 32), leaf, wanted, far)
     for batch in cases.batches(scorer.vectors, 6, 32):
         plain = encoder.encode(batch.vectors, batch.lengths)
         found = degraded.encode(batch.vectors, batch.lengths)
