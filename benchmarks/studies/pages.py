@@ -56,7 +56,7 @@ def write_page(out: Path, name: str, title: str, text: str, tables: str, picture
     """Write ``<name>.png``, then ``<name>.md`` that shows it, and print the tables."""
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.png").write_bytes(picture)
-    command = f"    python -m benchmarks.studies.{name} --help"
+    command = f"    python -m benchmarks.studies.{name} BUNDLE DATA --out {out}"
     parts = [f"# {title}", command, text, tables, f"![{title}]({name}.png)"]
     (out / f"{name}.md").write_text("\n\n".join(parts) + "\n")
     click.echo(tables)
