@@ -115,6 +115,44 @@ def test_every_part_of_an_item_matters_and_missing_parts_are_allowed(
     assert torch.isfinite(model.items.from_metadata(meta)).all()
 
 
+@pytest.mark.parametrize("inputs", ["id", "category text", "id numbers", "numbers category id text"])
+def test_an_item_is_made_of_the_chosen_inputs_alone(
+    inputs: str, make_dataset: Callable[..., Dataset], tiny_config: Config
+) -> None:
+    data, config = make_dataset(), replace(tiny_config, item_inputs=inputs)
+    shape = Shape.of(data, config)
+    model = HierSRec(shape, config)
+    meta = Metadata.of(data, shape, config)
+    vectors = model.items.all_vectors(meta)
+    assert vectors.shape == (data.items, config.dimension)
+    torch.testing.assert_close(model.items.some_vectors(torch.tensor([3, 1]), meta), vectors[[3, 1]])
+    for name, changed in (
+        ("category", replace(meta, category_path=meta.category_path.roll(7, 0))),
+        ("text", replace(meta, tokens=torch.zeros_like(meta.tokens))),
+        ("numbers", replace(meta, number_bins=torch.zeros_like(meta.number_bins))),
+    ):
+        assert torch.equal(model.items.all_vectors(changed), vectors) == (name not in inputs.split())
+    graph = ItemGraph(model.items)
+    given = {"tokens": meta.tokens, "number_bins": meta.number_bins, "category_path": meta.category_path}
+    cold = graph(*(given[name] for name in graph.input_names))
+    torch.testing.assert_close(cold, F.normalize(model.items.from_metadata(meta), dim=1))
+
+
+@pytest.mark.parametrize(
+    ("hand_off", "reading"),
+    [("all", [1, 2, 3]), ("top", [1, 2, 2]), ("leaf", [1, 1, 2]), ("none", [1, 1, 1])],
+)
+def test_the_item_head_reads_the_levels_that_are_handed_on(
+    hand_off: str, reading: list[int], data: Dataset, tiny_config: Config
+) -> None:
+    config = replace(tiny_config, hand_off=hand_off)
+    session = HierSRec(Shape.of(data, config), config).session
+    heads = [*session.category_head, session.item_head]
+    assert [head.get_parameter("weight").shape[1] // config.dimension for head in heads] == reading
+    answer = session.answer(torch.randn(5, config.dimension), torch.randn(5, config.dimension))
+    assert [logits.shape[1] for logits in answer.category_logits] == data.tree.sizes
+
+
 def test_the_serving_graph_is_the_training_path_at_the_newest_click(
     model: HierSRec, meta: Metadata, data: Dataset
 ) -> None:

@@ -13,6 +13,9 @@ from typing import Any
 
 from hiersrec_sdk.errors import ConfigError
 
+ITEM_INPUTS = ("id", "category", "text", "numbers")
+HAND_OFFS = ("all", "top", "leaf", "none")
+
 
 @dataclass(frozen=True)
 class Config:
@@ -28,6 +31,8 @@ class Config:
     text_buckets: int = 8192  # hash buckets of the words of an item's text
     text_tokens: int = 24  # words of a text that count
     number_bins: int = 16  # quantile bins of a numeric column
+    item_inputs: str = "id category text numbers"  # what an item's vector is the sum of, where the data have it
+    hand_off: str = "all"  # levels of the category prediction that the item head reads: all, top, leaf or none
     neighbours: int = 24  # of an item in the co-click graph; 0 leaves the graph out
     neighbour_window: int = 5  # clicks between two co-clicked items, at most
     # loss
@@ -73,6 +78,11 @@ class Config:
                 raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
         if self.dimension % self.heads:
             raise ConfigError(f"dimension {self.dimension} must be a multiple of heads {self.heads}")
+        inputs = self.item_inputs.split()
+        if not inputs or len(set(inputs)) < len(inputs) or not set(inputs) <= set(ITEM_INPUTS):
+            raise ConfigError(f"item_inputs must be some of {', '.join(ITEM_INPUTS)}, not {self.item_inputs!r}")
+        if self.hand_off not in HAND_OFFS:
+            raise ConfigError(f"hand_off must be one of {', '.join(HAND_OFFS)}, not {self.hand_off!r}")
         if self.precision not in ("auto", "bfloat16", "float32"):
             raise ConfigError(f"precision must be auto, bfloat16 or float32, not {self.precision!r}")
 

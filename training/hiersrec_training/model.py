@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hiersrec_sdk.errors import ConfigError
 from hiersrec_sdk.features import bin_edges, number_bins, token_table
 from hiersrec_sdk.wide import FEATURES, POPULARITIES, Links
 from hiersrec_sdk.wide import Wide as ServedWide
@@ -79,7 +80,8 @@ class Metadata:
 class ItemEncoder(nn.Module):
     """``x_i = e_i + Σ_l C_l[c_l(i)] + M(m_i)``, then smoothed over the co-click graph, then of length 1.
 
-    The paper's ``W [e ; ΣC ; M]`` with its three blocks absorbed by the three tables.
+    The paper's ``W [e ; ΣC ; M]`` with its three blocks absorbed by the three tables. The configuration's
+    ``item_inputs`` may leave some of them out.
     """
 
     neighbours: Tensor  # int32 [items, K]
@@ -87,15 +89,22 @@ class ItemEncoder(nn.Module):
 
     def __init__(self, shape: Shape, config: Config) -> None:
         super().__init__()
-        d = config.dimension
-        self.item = nn.Embedding(shape.items, d)
-        self.category = nn.ModuleList([nn.Embedding(size, d) for size in shape.categories])
-        self.token = nn.EmbeddingBag(config.text_buckets + 1, d, padding_idx=0) if shape.text else None
-        self.number = nn.ModuleList([nn.Embedding(len(edges) + 2, d) for edges in shape.numbers.values()])
+        self.dimension = config.dimension
+        d, inputs = config.dimension, config.item_inputs.split()
+        categories = shape.categories if "category" in inputs else []
+        numbers = shape.numbers.values() if "numbers" in inputs else []
+        text = shape.text and "text" in inputs
+        self.item = nn.Embedding(shape.items, d) if "id" in inputs else None
+        self.category = nn.ModuleList([nn.Embedding(size, d) for size in categories])
+        self.token = nn.EmbeddingBag(config.text_buckets + 1, d, padding_idx=0) if text else None
+        self.number = nn.ModuleList([nn.Embedding(len(edges) + 2, d) for edges in numbers])
+        if self.item is None and self.token is None and not len(self.category) + len(self.number):
+            raise ConfigError(f"the data set has none of item_inputs, {config.item_inputs}")
         for module in self.modules():
             if isinstance(module, nn.Embedding | nn.EmbeddingBag):
                 nn.init.normal_(module.weight, std=d**-0.5 / 4)
-        nn.init.normal_(self.item.weight, std=d**-0.5)
+        if self.item is not None:
+            nn.init.normal_(self.item.weight, std=d**-0.5)
         self.smoothing = nn.Parameter(torch.zeros(()))  # log of the neighbours' weight
         self.register_buffer("neighbours", torch.zeros(shape.items, config.neighbours, dtype=torch.int32))
         self.register_buffer("co_clicks", torch.zeros(shape.items, config.neighbours))
@@ -133,20 +142,24 @@ class ItemEncoder(nn.Module):
 
     def from_metadata(self, meta: Metadata) -> Tensor:
         """Category and metadata part of items: [n, d]. An item without words has none to add."""
-        x = self.from_categories(meta.category_path) + self.from_numbers(meta.number_bins)
+        x = self.from_bins(meta.category_path, meta.number_bins)
         return x if self.token is None else x + self.token(meta.tokens)  # the mean over the words
 
-    def from_categories(self, path: Tensor) -> Tensor:
-        """Sum of the vectors of the categories along each path: int64 [n, L] to [n, d]."""
-        return sum((table(level) for table, level in zip(self.category, path.T, strict=True)), torch.zeros(()))
+    def from_bins(self, path: Tensor, bins: Tensor) -> Tensor:
+        """Sum of the vectors of the categories along each path, int64 [n, L], and of the numbers' bins, [n, N]: [n, d].
 
-    def from_numbers(self, bins: Tensor) -> Tensor:
-        """Sum of the vectors of the numbers' bins: int64 [n, N] to [n, d]. A missing number has a bin of its own."""
-        return sum((table(column) for table, column in zip(self.number, bins.T, strict=True)), torch.zeros(()))
+        A missing number has a bin of its own.
+        """
+        x = self.smoothing.new_zeros(path.shape[0], self.dimension)
+        for tables, columns in ((self.category, path.T), (self.number, bins.T)):
+            if len(tables):  # else they are no input of this model
+                x = sum((table(column) for table, column in zip(tables, columns, strict=True)), x)
+        return x
 
     def all_vectors(self, meta: Metadata, dtype: torch.dtype = torch.float32) -> Tensor:
         """Unit vectors of the whole catalogue: [items, d]. Neighbours are summed in ``dtype``."""
-        x = self.item.weight + self.from_metadata(meta)
+        x = self.from_metadata(meta)
+        x = x if self.item is None else x + self.item.weight
         if self.neighbours.shape[1]:
             if self._turned is None:
                 self._turned = Turned.of(self.neighbours)
@@ -160,7 +173,8 @@ class ItemEncoder(nn.Module):
         """Unit vectors of ``items`` int64 [n] alone: [n, d], the rows of :meth:`all_vectors`."""
         around = self.neighbours[items].long()  # [n, K]
         every, place = torch.unique(torch.cat([items, around.flatten()]), return_inverse=True)
-        base = self.item(every) + self.from_metadata(meta.rows(every))
+        base = self.from_metadata(meta.rows(every))
+        base = base if self.item is None else base + self.item(every)
         x = base[place[: len(items)]]
         if around.shape[1]:
             near = base[place[len(items) :]].view(*around.shape, -1)  # [n, K, d]
@@ -272,13 +286,17 @@ class SessionEncoder(nn.Module):
         self.weigh_distance = nn.Parameter(torch.zeros(config.max_length))
         # category heads: level l reads the state and what the levels above handed on
         levels = len(shape.categories)
-        self.category_head = nn.ModuleList(
-            [nn.Linear(d * (1 + level), size) for level, size in enumerate(shape.categories)]
-        )
-        self.hand_off = nn.ModuleList([nn.Linear(size, d, bias=False) for size in shape.categories])
+        handed = {"all": range(levels), "top": [0], "leaf": [levels - 1], "none": []}[config.hand_off]
+        known = d
+        self.category_head, self.hand_off = nn.ModuleList(), nn.ModuleDict()
+        for level, size in enumerate(shape.categories):
+            self.category_head.append(nn.Linear(known, size))
+            if level in handed:
+                self.hand_off[str(level)] = nn.Linear(size, d, bias=False)
+                known += d
         # item head
-        self.item_head = nn.Linear(d * (1 + levels), d)
-        self.item_gate = nn.Linear(d * (1 + levels), d)
+        self.item_head = nn.Linear(known, d)
+        self.item_gate = nn.Linear(known, d)
         self.repeat_head = nn.Linear(d, config.max_length)
         nn.init.zeros_(self.repeat_head.weight)
         nn.init.zeros_(self.repeat_head.bias)
@@ -303,10 +321,11 @@ class SessionEncoder(nn.Module):
         """The heads, for states and weighted sums [P, d]."""
         known = states  # [P, d · (1 + levels so far)]
         category_logits = []
-        for head, hand_off in zip(self.category_head, self.hand_off, strict=True):
+        for level, head in enumerate(self.category_head):
             logits = head(known)
             category_logits.append(logits)
-            known = torch.cat([known, hand_off(logits.softmax(-1))], dim=-1)
+            if str(level) in self.hand_off:
+                known = torch.cat([known, self.hand_off[str(level)](logits.softmax(-1))], dim=-1)
         query = sums + torch.sigmoid(self.item_gate(known)) * self.item_head(known)
         return Answer(category_logits, F.normalize(query, dim=-1) / self.temperature, self.repeat_head(states))
 
@@ -430,7 +449,7 @@ class ItemGraph(nn.Module):
         inputs = dict(zip(self.input_names, (category_path, *rest), strict=True))
         none = category_path.new_zeros(category_path.shape[0], 0)
         encoder = self.items
-        x = encoder.from_categories(category_path) + encoder.from_numbers(inputs.get("number_bins", none))
+        x = encoder.from_bins(category_path, inputs.get("number_bins", none))
         if encoder.token is not None:
             tokens = inputs["tokens"]
             words = encoder.token.weight[tokens] * (tokens > 0)[..., None]  # [n, W, d]
