@@ -47,17 +47,39 @@ def lines_picture(lines: Sequence[Line], *, x: str, y: str, title: str, log: boo
     axes.set_title(title, fontsize=11)
     axes.grid(alpha=0.3, which="both", linewidth=0.5)
     figure.legend(loc="outside right upper", fontsize=8)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
-def write_page(out: Path, name: str, title: str, text: str, tables: str, picture: bytes) -> None:
-    """Write ``<name>.png``, then ``<name>.md`` that shows it, and print the tables."""
+def bars_picture(groups: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, x: str, title: str) -> bytes:
+    """PNG of horizontal bars, ``groups`` of them with a title each, side by side."""
+    tallest = max(len(bars) for _, bars in groups)
+    figure = Figure(figsize=(4.6 * len(groups) + 1, 1.4 + 0.34 * tallest), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, (name, bars) in enumerate(groups, 1):
+        axes = figure.add_subplot(1, len(groups), place)
+        labels, values = zip(*reversed(bars), strict=True)
+        drawn = axes.barh(range(len(values)), values, color=["tab:blue" if v >= 0 else "tab:red" for v in values])
+        axes.bar_label(drawn, fmt="%.2f", padding=3, fontsize=8)
+        axes.set_yticks(range(len(values)), labels, fontsize=8)
+        axes.margins(x=0.18)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_xlabel(x, fontsize=9)
+        axes.set_title(name, fontsize=10)
+    figure.suptitle(title, fontsize=11)
+    return _png(figure)
+
+
+def write_page(out: Path, name: str, command: str, title: str, text: str, tables: str, picture: bytes) -> None:
+    """Write ``<name>.png``, then ``<name>.md`` that shows it and the ``command``, and print the tables."""
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.png").write_bytes(picture)
-    command = f"    python -m benchmarks.studies.{name} BUNDLE DATA --out {out}"
-    parts = [f"# {title}", command, text, tables, f"![{title}]({name}.png)"]
+    parts = [f"# {title}", f"    {command}", text, tables, f"![{title}]({name}.png)"]
     (out / f"{name}.md").write_text("\n\n".join(parts) + "\n")
     click.echo(tables)
     click.echo(f"written to {out / name}.md and {out / name}.png")

@@ -1,0 +1,109 @@
+"""Ablations: ``python -m benchmarks.studies.ablations SOURCE --work WORK --out docs/results``.
+
+The model without one of its parts at a time: hierarchy, hand-off, ids, each kind of metadata, the co-click graph.
+SOURCE is the folder that holds the data sets (``diginetica``, ``retailrocket``, ``wikispeedia``). Measured on the
+validation part: the encoder on all of it, and with the wide part on its newer half. Writes ``ablations.md`` and
+``ablations.png``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean
+
+import click
+
+from benchmarks.studies.pages import bars_picture, table, write_page
+from benchmarks.studies.trials import Bench, Trial, benches, study_options
+from hiersrec_training.dataset import Dataset
+
+WHOLE = "the whole model"
+
+
+def trials_of(data: Dataset) -> list[Trial]:
+    """The whole model first. Only what ``data`` has can be left out."""
+    trials = [
+        Trial(WHOLE),
+        Trial("item head only", {"category_weight": 0.0, "hand_off": "none"}),
+        Trial("multi-task, nothing handed on", {"hand_off": "none"}),
+    ]
+    if data.tree.depth > 1:
+        trials += [
+            Trial("only the top level handed on", {"hand_off": "top"}),
+            Trial("only the leaf level handed on", {"hand_off": "leaf"}),
+        ]
+    kinds = ["category"]
+    kinds += ["text"] if data.text.null_count() < data.items else []
+    kinds += ["numbers"] if data.numbers else []
+    trials += [
+        Trial(f"items without {kind}", {"item_inputs": " ".join(["id", *(k for k in kinds if k != kind)])})
+        for kind in kinds
+        if len(kinds) > 1
+    ]
+    return [
+        *trials,
+        Trial("items are ids only", {"item_inputs": "id"}),
+        Trial("items are metadata only", {"item_inputs": " ".join(kinds), "neighbours": 0}),
+        Trial("items are metadata and co-clicks", {"item_inputs": " ".join(kinds)}),
+        Trial("no co-click graph", {"neighbours": 0}),
+    ]
+
+
+def measured(bench: Bench, trials: list[Trial]) -> dict[str, dict[str, float]]:
+    """Of each trial the means over the seeds, as fractions."""
+    figures = {}
+    for trial in trials:
+        infos = [trained.info for trained in bench.run(trial)]
+        leaf = max(name for name in infos[0].metrics if name.startswith("category_accuracy"))
+        figures[trial.name] = {
+            "recall": fmean(info.metrics["recall@20"] for info in infos),
+            "mrr": fmean(info.metrics["mrr@20"] for info in infos),
+            "category": fmean(info.metrics[leaf] for info in infos),
+            "wide_recall": fmean(info.wide_metrics["recall@20"] for info in infos),
+            "wide_mrr": fmean(info.wide_metrics["mrr@20"] for info in infos),
+        }
+    return figures
+
+
+@click.command(help=__doc__)
+@study_options
+def main(
+    source: Path, work: Path, out: Path, seeds: int, epochs: int | None, sessions: int | None, names: tuple[str, ...]
+) -> None:
+    tables, groups = [], []
+    for bench in benches(source, work, names, seeds, epochs, sessions):
+        data = Dataset.load(bench.data)
+        figures = measured(bench, trials_of(data))
+        whole = figures[WHOLE]
+        head = [
+            bench.name, "Recall@20", "MRR@20", "", "", "leaf category right", "with the wide part: Recall@20", "MRR@20",
+        ]  # fmt: skip
+        body = [
+            [
+                name, f"{100 * row['recall']:.2f} %", f"{100 * row['mrr']:.2f} %",
+                *("" if row is whole else f"{100 * (row[key] - whole[key]):+.2f}" for key in ("recall", "mrr")),
+                f"{100 * row['category']:.2f} %", f"{100 * row['wide_recall']:.2f} %", f"{100 * row['wide_mrr']:.2f} %",
+            ]
+            for name, row in figures.items()
+        ]  # fmt: skip
+        about = (
+            f"{bench.name}: {len(data.train):,} training sessions, {data.valid.cases:,} validation cases, "
+            f"{bench.seeds} seed{'s' * (bench.seeds > 1)}."
+        )
+        tables.append(f"{about}\n\n{table(head, body)}")
+        bars = [(name, 100 * (row["mrr"] - whole["mrr"])) for name, row in figures.items() if row is not whole]
+        groups.append((bench.name, bars))
+    picture = bars_picture(groups, x="points of MRR@20", title="What the encoder loses or gains without a part")
+    options = "".join(
+        f" --{name} {value}" for name, value in (("seeds", seeds), ("epochs", epochs), ("sessions", sessions)) if value
+    )
+    command = f"python -m benchmarks.studies.ablations SOURCE --work WORK --out {out}{options}"
+    text = (
+        "The encoder on the validation part, every item ranked, and its difference to the whole model in points; with the "
+        "wide part on the newer half of that part. Every row of a table was trained alike."
+    )
+    write_page(out, "ablations", command, "Ablations", text, "\n\n".join(tables), picture)
+
+
+if __name__ == "__main__":
+    main()

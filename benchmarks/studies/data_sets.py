@@ -1,0 +1,91 @@
+"""The public data sets of the studies: how each is prepared from the folder that holds them, and what it is trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hiersrec_training.prepare import PrepareOptions, prepare
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """``logs``: the file that tells whether it is there; ``settings``: of the training, over the defaults."""
+
+    logs: str
+    options: Callable[[Path], PrepareOptions]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _diginetica(folder: Path) -> PrepareOptions:
+    # names, prices and raw ids are left out: which items have them says when they were clicked (docs/results/trials.md)
+    return PrepareOptions(
+        logs=[folder / "train_sessions.txt"],
+        test_log=folder / "test_sessions.txt",
+        items=folder / "items.csv",
+        item_id_column="item",
+        category_columns=["category"],
+    )
+
+
+def _retailrocket(folder: Path) -> PrepareOptions:
+    return PrepareOptions(
+        logs=[folder / "events_2015-09-10_to_18.csv.gz"],
+        user_column="UserId",
+        item_column="ItemId",
+        time_column="Time",
+        event_column="Type",
+        events=["view"],
+        log_category_column="CatId",
+        category_tree=folder / "category_tree.csv",
+        test_days=1,
+    )
+
+
+def _wikispeedia(folder: Path) -> PrepareOptions:
+    return PrepareOptions(
+        logs=[folder / "paths_finished.tsv"],
+        log_format="sessions",
+        separator=";",
+        items=folder / "categories.tsv",
+        item_columns=["article", "category"],
+        item_id_column="article",
+        category_columns=["category"],
+        category_path_separator=".",
+        title_column="article",
+        text_columns=["article"],
+        url_decode=True,
+        shuffle_seed=1,
+        test_fraction=0.1,
+    )
+
+
+DATA_SETS: Mapping[str, DataSet] = {
+    "diginetica": DataSet("train_sessions.txt", _diginetica),
+    "retailrocket": DataSet("events_2015-09-10_to_18.csv.gz", _retailrocket),
+    # no dates, so no age; links are few and sure, so less dropout and more epochs: chosen on the validation part
+    "wikispeedia": DataSet(
+        "paths_finished.tsv",
+        _wikispeedia,
+        {"age_decay": 0.0, "epochs": 6, "dropout": 0.1, "temperature": 0.05},
+    ),
+}
+
+
+def prepared(name: str, source: Path, work: Path) -> Path | None:
+    """The dataset folder ``work/name/data``, made from ``source/name`` where it is not there yet.
+
+    None, with a line that says so, where ``source`` lacks the data set.
+    """
+    folder = work / name / "data"
+    if folder.exists():
+        return folder
+    if not (source / name / DATA_SETS[name].logs).is_file():
+        click.echo(f"{name} is skipped: it is not in {source}", err=True)
+        return None
+    prepare(DATA_SETS[name].options(source / name), lambda line: None).save(folder)
+    return folder
