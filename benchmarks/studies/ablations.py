@@ -13,7 +13,7 @@ from statistics import fmean
 
 import click
 
-from benchmarks.studies.pages import bars_picture, table, write_page
+from benchmarks.studies.pages import bars_picture, command_line, table, write_page
 from benchmarks.studies.trials import Bench, Trial, benches, study_options
 from hiersrec_training.dataset import Dataset
 
@@ -94,13 +94,10 @@ def main(
         bars = [(name, 100 * (row["mrr"] - whole["mrr"])) for name, row in figures.items() if row is not whole]
         groups.append((bench.name, bars))
     picture = bars_picture(groups, x="points of MRR@20", title="What the encoder loses or gains without a part")
-    options = "".join(
-        f" --{name} {value}" for name, value in (("seeds", seeds), ("epochs", epochs), ("sessions", sessions)) if value
-    )
-    command = f"python -m benchmarks.studies.ablations SOURCE --work WORK --out {out}{options}"
+    command = command_line("ablations", out, seeds=seeds, epochs=epochs, sessions=sessions, data_set=names)
     text = (
-        "The encoder on the validation part, every item ranked, and its difference to the whole model in points; with the "
-        "wide part on the newer half of that part. Every row of a table was trained alike."
+        "The encoder on the validation part, every item ranked, and its difference to the whole model in points; with "
+        "the wide part on the newer half of that part. Every row of a table was trained alike."
     )
     write_page(out, "ablations", command, "Ablations", text, "\n\n".join(tables), picture)
 

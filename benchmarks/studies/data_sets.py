@@ -1,4 +1,4 @@
-"""The public data sets of the studies: how each is prepared from the folder that holds them, and what it is trained with."""
+"""The public data sets of the studies: how each is prepared, and what is trained on it with which settings."""
 
 from __future__ import annotations
 

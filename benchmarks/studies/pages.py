@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -73,6 +74,15 @@ def bars_picture(groups: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, x
         axes.set_title(name, fontsize=10)
     figure.suptitle(title, fontsize=11)
     return _png(figure)
+
+
+def command_line(name: str, out: Path, **options: Any) -> str:
+    """The command of a study with trainings; options that are None or empty are left out, sequences repeated."""
+    words = [f"python -m benchmarks.studies.{name} SOURCE --work WORK --out {out}"]
+    for option, value in options.items():
+        for each in value if isinstance(value, tuple) else (value,):
+            words += [] if each is None else [f"--{option.replace('_', '-')} {each}"]
+    return " ".join(words)
 
 
 def write_page(out: Path, name: str, command: str, title: str, text: str, tables: str, picture: bytes) -> None:

@@ -4,6 +4,7 @@ goes on."""
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 import click
 
 from benchmarks.studies.data_sets import DATA_SETS, prepared
+from benchmarks.studies.tuning import last
 from hiersrec_training.config import Config
-from hiersrec_training.dataset import Dataset, Sessions
+from hiersrec_training.dataset import Dataset
 from hiersrec_training.run import RunInfo, part_of
 from hiersrec_training.train import train
 
@@ -81,7 +83,7 @@ def _trained(data: Path, out: Path, config: Config, validated_by: Path | None) -
         device="auto",
         resume=part_of(out).exists(),
         report=lambda line: None,
-        progress=click.get_text_stream("stderr").isatty(),
+        progress=sys.stderr.isatty(),
     )
 
 
@@ -146,7 +148,4 @@ def benches(
 
 def newest(data: Dataset, sessions: int) -> Dataset:
     """``data`` with the newest so many training sessions only; the items stay."""
-    first = max(0, len(data.train) - sessions)
-    start = data.train.offsets[first]
-    time = None if data.train.time is None else data.train.time[first:]
-    return replace(data, train=Sessions(data.train.items[start:], data.train.offsets[first:] - start, time))
+    return replace(data, train=last(data.train, sessions))

@@ -1,0 +1,134 @@
+"""The main table: ``python -m benchmarks.studies.main_table SOURCE --work WORK --out docs/results --seeds 3``.
+
+Ours, exact and from candidates, beside every baseline, on each data set that SOURCE holds. Baselines are tuned on the
+validation part, then trained once on training and validation part; ours is trained so with each seed, with the wide
+part that the run of seed 0 found on the validation part. Everything is scored on the test part, every item ranked.
+Writes ``main_table.md`` and ``main_table.png``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import click
+
+from benchmarks.studies.models import MODELS
+from benchmarks.studies.pages import bars_picture, command_line, table, write_page
+from benchmarks.studies.trials import Bench, Trial, benches, study_options
+from benchmarks.studies.tuning import Tried, train_and_measure, tune_counting, tune_neural
+from hiersrec_export.to_bundle import export
+from hiersrec_sdk import Recommender
+from hiersrec_training.baselines import KINDS, baseline, evaluate_baseline
+from hiersrec_training.dataset import Dataset
+from hiersrec_training.evaluate import evaluate
+
+MODES: dict[str, dict[str, Any]] = {
+    "HierSRec, exact": {"mode": "exact"},
+    "HierSRec, candidates 4 %": {"candidates": 0.04},
+    'HierSRec, candidates "auto"': {"candidates": "auto"},
+}
+METRICS = ("recall@20", "mrr@20", "ndcg@20")
+
+
+def ours(bench: Bench, data: Dataset, tried: Tried) -> Iterator[tuple[str, list[dict[str, float]]]]:
+    """Of each mode the metrics of each seed."""
+    validated = replace(bench, seeds=1).run(Trial("validated"))[0]
+    final = Trial("final", {"epochs": validated.info.best_epoch})
+    bundles = []
+    for trained in bench.run(final, validated_by=validated.run):
+        bundle = trained.run.with_name(f"{trained.run.name}-bundle")
+        if not bundle.exists():
+            export(
+                trained.run, bundle, data_path=trained.data, calibrate_with=validated.run, report=lambda line: None
+            )
+        bundles.append(bundle)
+    for name, options in MODES.items():
+        yield name, [
+            tried.once(bundle.name, options, partial(_served, bundle, data, options)) for bundle in bundles
+        ]
+
+
+def _served(bundle: Path, data: Dataset, options: dict[str, Any]) -> dict[str, Any]:
+    return evaluate(Recommender.load(bundle), data, **options)
+
+
+def counting(name: str, data: Dataset, draws: int, tried: Tried) -> dict[str, float]:
+    """Metrics of a baseline without gradients."""
+    options = tune_counting(name, data, draws, tried)
+    both = data.train.then(data.valid)
+    metrics: dict[str, float] = tried.once(
+        name, options, lambda: evaluate_baseline(baseline(name, both, data.items, options), data.test)
+    )
+    return metrics
+
+
+def neural(name: str, data: Dataset, epochs: int, tried: Tried, newest: int) -> dict[str, float]:
+    """Metrics of a neural baseline at the epoch that was best on the validation part."""
+    settings, at = tune_neural(name, data, epochs, tried, newest)
+    both = data.train.then(data.valid)
+    metrics: dict[str, float] = tried.once(
+        name,
+        {**asdict(settings), "stopped_after": at},
+        lambda: train_and_measure(name, settings, both, data.items, data.test)[at - 1],
+    )
+    return metrics
+
+
+@click.command(help=__doc__)
+@study_options
+@click.option("--draws", default=20, show_default=True, help="Random options that a counting baseline is tuned with.")
+@click.option("--neural-epochs", default=3, show_default=True, help="Of GRU4Rec, SASRec and CORE, at most.")
+@click.option("--tuned-on", default=60_000, show_default=True, help="Newest sessions that those are tuned on.")
+def main(
+    source: Path, work: Path, out: Path, seeds: int, epochs: int | None, sessions: int | None, names: tuple[str, ...],
+    draws: int, neural_epochs: int, tuned_on: int,
+) -> None:  # fmt: skip
+    tables, groups = [], []
+    for bench in benches(source, work, names, seeds, epochs, sessions):
+        data = Dataset.load(bench.data)
+        tried = Tried(bench.folder / "main_table.jsonl")
+        rows: dict[str, list[dict[str, float]]] = dict(ours(bench, data, tried))
+        for name in KINDS:
+            rows[name] = [counting(name, data, draws, tried)]
+            click.echo(f"{bench.name}, {name}: done", err=True)
+        for name in MODELS:
+            rows[name] = [neural(name, data, neural_epochs, tried, tuned_on)]
+            click.echo(f"{bench.name}, {name}: done", err=True)
+        best = max(fmean(r["mrr@20"] for r in found) for name, found in rows.items() if name not in MODES)
+        body = []
+        for name, found in rows.items():
+            gain = fmean(row["mrr@20"] for row in found) / best - 1
+            ranked = fmean(row.get("rows_scored", data.items) for row in found)
+            body.append(
+                [name, *(_spread(found, metric) for metric in METRICS), f"{ranked:,.0f}", f"{100 * gain:+.1f} %"]
+            )
+        head = [
+            f"{bench.name}, {data.test.cases:,} cases", "Recall@20", "MRR@20", "NDCG@20", "items ranked",
+            "MRR@20 to the best baseline",
+        ]  # fmt: skip
+        tables.append(table(head, body))
+        bars = [(name, 100 * fmean(row["mrr@20"] for row in found)) for name, found in rows.items()]
+        groups.append((bench.name, bars))
+    picture = bars_picture(groups, x="MRR@20, %", title="MRR@20 on the test part")
+    command = command_line("main_table", out, seeds=seeds, epochs=epochs, sessions=sessions, data_set=names)
+    text = (
+        f"Ours: mean of {seeds} seed{'s' * (seeds > 1)}{' and standard deviation' if seeds > 1 else ''}. Baselines: "
+        f"one training each, tuned on the validation part: the best of their defaults and {draws} random draws by "
+        f"MRR@20, or of a grid of dropout and learning rate, up to {neural_epochs} epochs of the newest {tuned_on:,} "
+        "sessions."
+    )
+    write_page(out, "main_table", command, "Main table", text, "\n\n".join(tables), picture)
+
+
+def _spread(rows: list[dict[str, float]], metric: str) -> str:
+    values = [100 * row[metric] for row in rows]
+    return f"{fmean(values):.2f} %" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Settings of the baselines, chosen on the validation part as ours are. What was tried is kept in a file, and not tried
+again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from benchmarks.studies.models import MODELS, Settings, fit
+from hiersrec_training.baselines import KINDS, baseline, evaluate_baseline
+from hiersrec_training.dataset import Dataset, Sessions
+
+GRID: list[dict[str, Any]] = [
+    {"dropout": dropout, "learning_rate": rate} for rate in (2e-3, 5e-3) for dropout in (0.25, 0.45)
+]  # of the neural baselines
+SPACE: Mapping[str, tuple[float, ...]] = {
+    "recent": (500, 1000, 5000),
+    "neighbours": (50, 100, 500, 1000),
+    "click_decay": (1.5, 3.0, 10.0, float("inf")),
+    "age_decay": (0.25, 0.5, 1.0, float("inf")),
+    "place_decay": (1.0, 3.0, 5.0, 10.0),
+    "match_decay": (2.0, 5.0, 20.0),
+    "rarity": (0.1, 0.3, 1.0),
+    "reach": (3, 5, 10),
+}
+SAMPLE = 500  # validation sessions that a draw is measured on
+
+
+class Tried:
+    """``file`` holds a JSON object a line: the name, the settings, and the metrics that they gave."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.lines: list[dict[str, Any]] = []
+        if file.exists():
+            self.lines = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
+
+    def once(self, name: str, settings: dict[str, Any], measure: Callable[[], Any]) -> Any:
+        """What ``measure()`` gave for ``settings``, now or before."""
+        for line in self.lines:
+            if line["name"] == name and line["settings"] == settings:
+                return line["metrics"]
+        line = {"name": name, "settings": settings, "metrics": measure()}
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self.lines.append(line)
+        return line["metrics"]
+
+
+def tune_neural(name: str, data: Dataset, epochs: int, tried: Tried, newest: int) -> tuple[Settings, int]:
+    """The best of ``GRID`` by MRR@20 on the validation part, and its best epoch, counted from 1.
+
+    Trained on the ``newest`` so many training sessions.
+    """
+    found = []
+    for options in GRID:
+        settings = replace(Settings(epochs=epochs), **options)
+        train = partial(train_and_measure, name, settings, last(data.train, newest), data.items, data.valid)
+        metrics = tried.once(f"tune {name} on {newest}", asdict(settings), train)
+        found += [(epoch["mrr@20"], at, settings) for at, epoch in enumerate(metrics, 1)]
+        click.echo(f"{name}, {options}: MRR@20 {[round(100 * epoch['mrr@20'], 2) for epoch in metrics]}", err=True)
+    _, at, settings = max(found, key=lambda row: row[0])
+    return settings, at
+
+
+def train_and_measure(
+    name: str, settings: Settings, sessions: Sessions, items: int, measured: Sessions
+) -> list[dict[str, float]]:
+    """:func:`fit` of the neural baseline ``name``, with products in the precision that ours are trained with."""
+    native = torch.cpu.get_capabilities().get("avx512_bf16", False)
+    dtype = torch.bfloat16 if native else torch.float32
+    return fit(MODELS[name], settings, sessions, items, measured, dtype, progress=sys.stderr.isatty())
+
+
+def last(sessions: Sessions, count: int) -> Sessions:
+    """The newest ``count`` of them."""
+    first = max(0, len(sessions) - count)
+    start = sessions.offsets[first]
+    time = None if sessions.time is None else sessions.time[first:]
+    return Sessions(sessions.items[start:], sessions.offsets[first:] - start, time)
+
+
+def tune_counting(name: str, data: Dataset, draws: int, tried: Tried) -> dict[str, float]:
+    """The best options of a baseline without gradients, by MRR@20 on 500 validation sessions: its defaults, or one of
+    ``draws`` random ones."""
+    defaults = KINDS[name][1]
+    some = np.sort(np.random.default_rng(0).permutation(len(data.valid))[:SAMPLE])
+    clicks = [data.valid[int(index)] for index in some]
+    offsets = np.concatenate([[0], np.cumsum([len(each) for each in clicks])]).astype(np.int64)
+    sample = Sessions(np.concatenate(clicks), offsets)
+    random = np.random.default_rng(1)
+    options = [dict(defaults)]
+    if defaults:
+        options += [{key: float(random.choice(SPACE[key])) for key in defaults} for _ in range(draws)]
+    found = []
+    for each in options:
+        metrics = tried.once(f"tune {name}", each, partial(_measure, name, each, data, sample))
+        found.append((metrics["mrr@20"], each))
+    best = max(found, key=lambda row: row[0])
+    click.echo(f"{name}: MRR@20 {100 * found[0][0]:.2f} by default, {100 * best[0]:.2f} with {best[1]}", err=True)
+    return best[1]
+
+
+def _measure(name: str, options: dict[str, float], data: Dataset, sample: Sessions) -> dict[str, float]:
+    return evaluate_baseline(baseline(name, data.train, data.items, options), sample)
