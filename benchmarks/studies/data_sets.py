@@ -14,10 +14,12 @@ from hiersrec_training.prepare import PrepareOptions, prepare
 
 @dataclass(frozen=True)
 class DataSet:
-    """``logs``: the file that tells whether it is there; ``settings``: of the training, over the defaults."""
+    """``logs``: the file that tells whether it is there; ``settings``: of the training, over the defaults;
+    ``neural_epochs``: at most, of the neural baselines, which settle later where there are fewer sessions."""
 
     logs: str
     options: Callable[[Path], PrepareOptions]
+    neural_epochs: int
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -65,12 +67,13 @@ def _wikispeedia(folder: Path) -> PrepareOptions:
 
 
 DATA_SETS: Mapping[str, DataSet] = {
-    "diginetica": DataSet("train_sessions.txt", _diginetica),
-    "retailrocket": DataSet("events_2015-09-10_to_18.csv.gz", _retailrocket),
+    "diginetica": DataSet("train_sessions.txt", _diginetica, 3),
+    "retailrocket": DataSet("events_2015-09-10_to_18.csv.gz", _retailrocket, 8),
     # no dates, so no age; links are few and sure, so less dropout and more epochs: chosen on the validation part
     "wikispeedia": DataSet(
         "paths_finished.tsv",
         _wikispeedia,
+        8,
         {"age_decay": 0.0, "epochs": 6, "dropout": 0.1, "temperature": 0.05},
     ),
 }

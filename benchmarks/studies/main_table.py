@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from benchmarks.studies.data_sets import DATA_SETS
 from benchmarks.studies.models import MODELS
 from benchmarks.studies.pages import bars_picture, command_line, table, write_page
 from benchmarks.studies.trials import Bench, Trial, benches, study_options
@@ -81,12 +82,11 @@ def neural(name: str, data: Dataset, epochs: int, tried: Tried, newest: int) -> 
 
 @click.command(help=__doc__)
 @study_options
-@click.option("--draws", default=20, show_default=True, help="Random options that a counting baseline is tuned with.")
-@click.option("--neural-epochs", default=3, show_default=True, help="Of GRU4Rec, SASRec and CORE, at most.")
-@click.option("--tuned-on", default=60_000, show_default=True, help="Newest sessions that those are tuned on.")
+@click.option("--draws", default=8, show_default=True, help="Random options that a counting baseline is tuned with.")
+@click.option("--tuned-on", default=40_000, show_default=True, help="Newest sessions that those are tuned on.")
 def main(
     source: Path, work: Path, out: Path, seeds: int, epochs: int | None, sessions: int | None, names: tuple[str, ...],
-    draws: int, neural_epochs: int, tuned_on: int,
+    draws: int, tuned_on: int,
 ) -> None:  # fmt: skip
     tables, groups = [], []
     for bench in benches(source, work, names, seeds, epochs, sessions):
@@ -97,7 +97,7 @@ def main(
             rows[name] = [counting(name, data, draws, tried)]
             click.echo(f"{bench.name}, {name}: done", err=True)
         for name in MODELS:
-            rows[name] = [neural(name, data, neural_epochs, tried, tuned_on)]
+            rows[name] = [neural(name, data, DATA_SETS[bench.name].neural_epochs, tried, tuned_on)]
             click.echo(f"{bench.name}, {name}: done", err=True)
         best = max(fmean(r["mrr@20"] for r in found) for name, found in rows.items() if name not in MODES)
         body = []
@@ -119,8 +119,7 @@ def main(
     text = (
         f"Ours: mean of {seeds} seed{'s' * (seeds > 1)}{' and standard deviation' if seeds > 1 else ''}. Baselines: "
         f"one training each, tuned on the validation part: the best of their defaults and {draws} random draws by "
-        f"MRR@20, or of a grid of dropout and learning rate, up to {neural_epochs} epochs of the newest {tuned_on:,} "
-        "sessions."
+        f"MRR@20, or of a grid of dropout, learning rate and epochs on the newest {tuned_on:,} sessions."
     )
     write_page(out, "main_table", command, "Main table", text, "\n\n".join(tables), picture)
 
