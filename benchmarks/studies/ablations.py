@@ -91,7 +91,7 @@ def main(
             f"{bench.seeds} seed{'s' * (bench.seeds > 1)}."
         )
         tables.append(f"{about}\n\n{table(head, body)}")
-        bars = [(name, 100 * (row["mrr"] - whole["mrr"])) for name, row in figures.items() if row is not whole]
+        bars = [(name, [100 * (row["mrr"] - whole["mrr"])]) for name, row in figures.items() if row is not whole]
         groups.append((bench.name, bars))
     picture = bars_picture(groups, x="points of MRR@20", title="What the encoder loses or gains without a part")
     command = command_line("ablations", out, seeds=seeds, epochs=epochs, sessions=sessions, data_set=names)

@@ -112,7 +112,7 @@ def main(
             "MRR@20 to the best baseline",
         ]  # fmt: skip
         tables.append(table(head, body))
-        bars = [(name, 100 * fmean(row["mrr@20"] for row in found)) for name, found in rows.items()]
+        bars = [(name, [100 * fmean(row["mrr@20"] for row in found)]) for name, found in rows.items()]
         groups.append((bench.name, bars))
     picture = bars_picture(groups, x="MRR@20, %", title="MRR@20 on the test part")
     command = command_line("main_table", out, seeds=seeds, epochs=epochs, sessions=sessions, data_set=names)

@@ -57,21 +57,35 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def bars_picture(groups: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, x: str, title: str) -> bytes:
-    """PNG of horizontal bars, ``groups`` of them with a title each, side by side."""
+Bars = Sequence[tuple[str, Sequence[float]]]
+"""A label, and the length of its bar in each series."""
+
+
+def bars_picture(
+    groups: Sequence[tuple[str, Bars]], *, x: str, title: str, series: Sequence[str] = ("",)
+) -> bytes:
+    """PNG of horizontal bars: ``groups`` with a title each, side by side; ``series`` are told apart by colour."""
     tallest = max(len(bars) for _, bars in groups)
-    figure = Figure(figsize=(4.6 * len(groups) + 1, 1.4 + 0.34 * tallest), dpi=110, layout="constrained")
+    figure = Figure(
+        figsize=(4.8 * len(groups) + 1, 1.5 + (0.14 + 0.2 * len(series)) * tallest), dpi=110, layout="constrained"
+    )
     FigureCanvasAgg(figure)
     for place, (name, bars) in enumerate(groups, 1):
         axes = figure.add_subplot(1, len(groups), place)
-        labels, values = zip(*reversed(bars), strict=True)
-        drawn = axes.barh(range(len(values)), values, color=["tab:blue" if v >= 0 else "tab:red" for v in values])
-        axes.bar_label(drawn, fmt="%.2f", padding=3, fontsize=8)
-        axes.set_yticks(range(len(values)), labels, fontsize=8)
+        labels = [label for label, _ in bars]
+        for at, one in enumerate(series):
+            thick = 0.8 / len(series)
+            values = [each[at] for _, each in bars]
+            drawn = axes.barh([row + at * thick for row in range(len(bars))], values, thick, label=one)
+            axes.bar_label(drawn, fmt="%.2f", padding=3, fontsize=7)
+        axes.set_yticks([row + 0.4 - 0.4 / len(series) for row in range(len(bars))], labels, fontsize=8)
+        axes.invert_yaxis()
         axes.margins(x=0.18)
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_xlabel(x, fontsize=9)
         axes.set_title(name, fontsize=10)
+        if len(series) > 1 and place == 1:
+            figure.legend(loc="outside lower center", ncols=len(series), fontsize=8)
     figure.suptitle(title, fontsize=11)
     return _png(figure)
 

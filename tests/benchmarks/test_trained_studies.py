@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.studies import ablations, main_table, trials, tuning
+from benchmarks.studies import ablations, main_table, sparse, trees, trials, tuning
 from benchmarks.studies.data_sets import DATA_SETS, DataSet, prepared
 from benchmarks.studies.trials import Trial, benches
 from hiersrec_training.config import Config
@@ -27,6 +27,10 @@ def work(tmp_path: Path, tiny_data: Path, tiny_config: Config, monkeypatch: pyte
     del settings["seed"]
     monkeypatch.setitem(DATA_SETS, "diginetica", replace(DATA_SETS["diginetica"], settings=settings, neural_epochs=2))
     monkeypatch.setattr(tuning, "GRID", [{"dropout": 0.1}])
+    monkeypatch.setattr(sparse, "SHARES", (0.0, 0.75))
+    for study in (ablations, trees):  # those that differ most, to save time
+        every: Callable[[Dataset], list[Trial]] = study.trials_of
+        monkeypatch.setattr(study, "trials_of", lambda data, every=every: [*every(data)[:2], *every(data)[-4::3]])
     folder = tmp_path / "work"
     shutil.copytree(tiny_data, folder / "diginetica" / "data")
     return folder
@@ -42,7 +46,9 @@ def run(study: ModuleType, work: Path, *options: str) -> str:
 
 
 STUDIES: list[tuple[ModuleType, list[str], list[str]]] = [
-    (ablations, ["--epochs", "1"], ["item head only", "items without text", "only the top level handed on"]),
+    (ablations, ["--epochs", "1"], ["item head only", "items are ids only", "no co-click graph"]),
+    (sparse, [], ["75 % of the items", "text and category: MRR@20"]),
+    (trees, [], ["1 of 2 levels (2 leaves)", "learnt, 8", "none"]),
     (main_table, ["--seeds", "2", "--draws", "1"], ["HierSRec, exact", "±", "vstan", "gru4rec", "core"]),
 ]
 
@@ -94,3 +100,49 @@ def test_every_data_set_of_the_studies_is_prepared(shared_data: Path, tmp_path: 
         assert folder is not None
         assert Dataset.load(folder).test.cases > 1000
     assert isinstance(DATA_SETS["diginetica"], DataSet)
+
+
+@pytest.mark.parametrize("kinds", ["text", "category", "text and category"])
+def test_metadata_are_removed_from_a_share_of_the_items(
+    kinds: str, make_dataset: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    data = make_dataset()
+    half, most = sparse.without(data, kinds, 0.5), sparse.without(data, kinds, 0.75)
+    most.save(tmp_path / "data")  # which checks the tree
+    for share, some in ((0.5, half), (0.75, most)):
+        gone = some.tree.sizes[-1] - 1
+        if "category" in kinds:
+            assert some.tree.sizes == [size + 1 for size in data.tree.sizes]
+            assert some.tree.paths()[gone].tolist() == [size - 1 for size in some.tree.sizes]
+            assert (some.category == gone).mean() == share
+        else:
+            np.testing.assert_array_equal(some.category, data.category)
+        kept = [a == b for a, b in zip(some.text, data.text, strict=True)]
+        assert all(kept) == ("text" not in kinds)
+    lost = [a is None and b is not None for a, b in zip(half.text, data.text, strict=True)]
+    more = [a is None and b is not None for a, b in zip(most.text, data.text, strict=True)]
+    assert all(b for a, b in zip(lost, more, strict=True) if a)
+
+
+def test_a_tree_is_cut_at_a_depth(make_dataset: Callable[..., Dataset], tmp_path: Path) -> None:
+    data = make_dataset()
+    top = trees.cut(data, 1)
+    top.save(tmp_path / "data")
+    assert top.tree.ids == [["left", "right"]]
+    np.testing.assert_array_equal(top.category, data.category // 4)
+    assert trees.cut(data, 2).tree.ids == data.tree.ids
+
+
+@pytest.mark.parametrize("sizes", [[8], [2, 8], [2, 4, 12], [1]])
+def test_a_tree_is_learnt_from_co_clicks(
+    sizes: list[int], make_dataset: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    data = make_dataset(sessions=600)  # sessions stay within one of 8 categories
+    found = trees.learnt(data, sizes)
+    found.save(tmp_path / "data")
+    assert found.tree.depth == len(sizes)
+    assert all(0 < size <= wanted for size, wanted in zip(found.tree.sizes, sizes, strict=True))
+    assert np.unique(found.category).tolist() == list(range(found.tree.sizes[-1]))
+    if sizes[-1] >= 8:  # leaves hardly mix categories
+        of = [np.bincount(data.category[found.category == leaf]) for leaf in range(found.tree.sizes[-1])]
+        assert sum(counts.max() for counts in of) > 0.7 * data.items
