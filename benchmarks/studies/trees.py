@@ -86,10 +86,11 @@ def co_click_vectors(data: Dataset, seed: int = 0) -> Tensor:
     source, place = np.nonzero(graph.counts)
     where = torch.from_numpy(np.stack([source, graph.neighbours[source, place]]))
     counts = torch.from_numpy(graph.counts[source, place]).sqrt()
-    roots = torch.sparse_coo_tensor(where, counts, (data.items, data.items)).coalesce()
-    degree = torch.sparse.sum(roots, 1).to_dense().clamp_min(1e-9)
     row, column = where
-    even = torch.sparse_coo_tensor(where, counts / (degree[row] * degree[column]).sqrt(), roots.shape).coalesce()
+    degree = torch.zeros(data.items).index_add(0, row, counts).clamp_min(1e-9)
+    even = torch.sparse_coo_tensor(
+        where, counts / (degree[row] * degree[column]).sqrt(), (data.items, data.items), check_invariants=True
+    ).coalesce()
     torch.manual_seed(seed)
     left, values, _ = torch.svd_lowrank(even, min(RANK, data.items), niter=4)
     return torch.nn.functional.normalize(left * values, dim=1)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.studies import ablations, main_table, sparse, trees, trials, tuning
+from benchmarks.studies import ablations, cold, main_table, sparse, trees, trials, tuning
 from benchmarks.studies.data_sets import DATA_SETS, DataSet, prepared
 from benchmarks.studies.trials import Trial, benches
 from hiersrec_training.config import Config
@@ -28,6 +28,7 @@ def work(tmp_path: Path, tiny_data: Path, tiny_config: Config, monkeypatch: pyte
     monkeypatch.setitem(DATA_SETS, "diginetica", replace(DATA_SETS["diginetica"], settings=settings, neural_epochs=2))
     monkeypatch.setattr(tuning, "GRID", [{"dropout": 0.1}])
     monkeypatch.setattr(sparse, "SHARES", (0.0, 0.75))
+    monkeypatch.setattr(cold, "DROPOUTS", (0.3,))
     for study in (ablations, trees):  # those that differ most, to save time
         every: Callable[[Dataset], list[Trial]] = study.trials_of
         monkeypatch.setattr(study, "trials_of", lambda data, every=every: [*every(data)[:2], *every(data)[-4::3]])
@@ -49,6 +50,7 @@ STUDIES: list[tuple[ModuleType, list[str], list[str]]] = [
     (ablations, ["--epochs", "1"], ["item head only", "items are ids only", "no co-click graph"]),
     (sparse, [], ["75 % of the items", "text and category: MRR@20"]),
     (trees, [], ["1 of 2 levels (2 leaves)", "learnt, 8", "none"]),
+    (cold, [], ["its encoder alone, id dropout 0.3", "popular, the newest", "words in common"]),
     (main_table, ["--seeds", "2", "--draws", "1"], ["HierSRec, exact", "±", "vstan", "gru4rec", "core"]),
 ]
 
@@ -146,3 +148,24 @@ def test_a_tree_is_learnt_from_co_clicks(
     if sizes[-1] >= 8:  # leaves hardly mix categories
         of = [np.bincount(data.category[found.category == leaf]) for leaf in range(found.tree.sizes[-1])]
         assert sum(counts.max() for counts in of) > 0.7 * data.items
+
+
+def test_cold_items_have_no_clicks_and_are_the_targets(make_dataset: Callable[..., Dataset]) -> None:
+    data = make_dataset(sessions=1000)
+    held, is_cold = cold.held_out(data), cold.cold_items(data)
+    assert is_cold.sum() == 5
+    for part in (held.train, held.valid):
+        assert not is_cold[part.items].any()
+        assert part.lengths.min() >= 2
+        assert part.offsets[-1] == len(part.items)
+    assert held.clicks[is_cold].sum() == 0
+    old, new = ([part[index] for index in range(len(part))] for part in (data.train, held.train))
+    left = [walk[~is_cold[walk]].tolist() for walk in old]
+    assert [walk.tolist() for walk in new] == [walk for walk in left if len(walk) >= 2]
+    cases = cold.cases_of(held)
+    for some, wanted in zip(cases, (True, False), strict=True):
+        assert len(some)
+        for session, length in zip(some.session, some.length, strict=True):
+            clicks = data.test[int(session)]
+            assert is_cold[clicks[length]] == wanted
+            assert not is_cold[clicks[:length]].any()

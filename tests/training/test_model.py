@@ -138,6 +138,18 @@ def test_an_item_is_made_of_the_chosen_inputs_alone(
     torch.testing.assert_close(cold, F.normalize(model.items.from_metadata(meta), dim=1))
 
 
+def test_items_that_lose_their_id_in_training_stand_where_new_ones_will(
+    data: Dataset, meta: Metadata, tiny_config: Config
+) -> None:
+    encoder = HierSRec(Shape.of(data, tiny_config), replace(tiny_config, id_dropout=0.5)).items
+    new = F.normalize(encoder.from_metadata(meta), dim=1)
+    whole = encoder.eval().all_vectors(meta)
+    for vectors in (encoder.train().all_vectors(meta), encoder.some_vectors(torch.arange(data.items), meta)):
+        lost = torch.isclose(vectors, new).all(1)
+        assert 0.2 < lost.float().mean() < 0.8
+        torch.testing.assert_close(vectors[~lost], whole[~lost])
+
+
 @pytest.mark.parametrize(
     ("hand_off", "reading"),
     [("all", [1, 2, 3]), ("top", [1, 2, 2]), ("leaf", [1, 1, 2]), ("none", [1, 1, 1])],

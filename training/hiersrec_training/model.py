@@ -89,7 +89,7 @@ class ItemEncoder(nn.Module):
 
     def __init__(self, shape: Shape, config: Config) -> None:
         super().__init__()
-        self.dimension = config.dimension
+        self.dimension, self.id_dropout = config.dimension, config.id_dropout
         d, inputs = config.dimension, config.item_inputs.split()
         categories = shape.categories if "category" in inputs else []
         numbers = shape.numbers.values() if "numbers" in inputs else []
@@ -158,8 +158,8 @@ class ItemEncoder(nn.Module):
 
     def all_vectors(self, meta: Metadata, dtype: torch.dtype = torch.float32) -> Tensor:
         """Unit vectors of the whole catalogue: [items, d]. Neighbours are summed in ``dtype``."""
-        x = self.from_metadata(meta)
-        x = x if self.item is None else x + self.item.weight
+        known = self.from_metadata(meta)
+        x = known if self.item is None else known + self.item.weight
         if self.neighbours.shape[1]:
             if self._turned is None:
                 self._turned = Turned.of(self.neighbours)
@@ -167,19 +167,26 @@ class ItemEncoder(nn.Module):
                 x, self.neighbours, _shares(self.co_clicks), self._turned, dtype
             )
             x = x + self.smoothing.exp() * near
-        return F.normalize(x, dim=1)
+        return F.normalize(self._as_if_new(x, known), dim=1)
 
     def some_vectors(self, items: Tensor, meta: Metadata) -> Tensor:
         """Unit vectors of ``items`` int64 [n] alone: [n, d], the rows of :meth:`all_vectors`."""
         around = self.neighbours[items].long()  # [n, K]
         every, place = torch.unique(torch.cat([items, around.flatten()]), return_inverse=True)
-        base = self.from_metadata(meta.rows(every))
-        base = base if self.item is None else base + self.item(every)
+        known = self.from_metadata(meta.rows(every))
+        base = known if self.item is None else known + self.item(every)
         x = base[place[: len(items)]]
         if around.shape[1]:
             near = base[place[len(items) :]].view(*around.shape, -1)  # [n, K, d]
             x = x + self.smoothing.exp() * torch.einsum("nk,nkd->nd", _shares(self.co_clicks[items]), near)
-        return F.normalize(x, dim=1)
+        return F.normalize(self._as_if_new(x, known[place[: len(items)]]), dim=1)
+
+    def _as_if_new(self, x: Tensor, known: Tensor) -> Tensor:
+        """``x`` [n, d] with some rows, while training, in the place that metadata alone give them: ``known`` [n, d]
+        (dropout of whole inputs, as DropoutNet, Volkovs et al., NeurIPS 2017)."""
+        if not self.training or not self.id_dropout:
+            return x
+        return torch.where(torch.rand(len(x), 1, device=x.device) < self.id_dropout, known, x)
 
 
 def _shares(co_clicks: Tensor) -> Tensor:
