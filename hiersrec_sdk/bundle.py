@@ -203,6 +203,15 @@ def _are_files(value: Any) -> bool:
     )
 
 
+def _is_preprocessing(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    vectors = value.get("vectors")
+    return vectors is None or (
+        isinstance(vectors, dict) and _is_count(vectors.get("width")) and isinstance(vectors.get("from"), str)
+    )
+
+
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "created_by": (lambda value: isinstance(value, str), "a string"),
     "item_id_type": (lambda value: value in ID_TYPES, "'int64' or 'string'"),
@@ -214,7 +223,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_length": (_is_count, "a whole number of at least 1"),
     "candidates": (_is_share, "a number above 0 and up to 1"),
     "model": (_is_object, "an object"),
-    "preprocessing": (_is_object, "an object"),
+    "preprocessing": (_is_preprocessing, "an object whose vectors, if any, have a width and say where they are from"),
     "data": (_is_object, "an object"),
     "metrics": (_is_object, "an object"),
     "files": (_are_files, f"SHA-256 and bytes by file name, {MODEL} and {CATALOG} among them"),

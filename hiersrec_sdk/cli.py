@@ -119,6 +119,20 @@ def main() -> None:
 @click.option("--tree-child-column", help="Category tree: column of the category. [the first]")
 @click.option("--tree-parent-column", help="Category tree: column of the parent. [the second]")
 @click.option("--text-column", "text_columns", multiple=True, help="Item table: words to learn from; repeatable.")
+@click.option(
+    "--text-encoder",
+    default="hashed",
+    show_default=True,
+    metavar="NAME",
+    help="Makes a vector of an item's text: hashed words, which the model learns; model2vec:FOLDER, a local model; "
+    "MODULE:CALLABLE, your own.",
+)
+@click.option(
+    "--item-vectors",
+    type=FILE,
+    metavar="FILE.npy",
+    help="Your own vectors: floats [rows, width] for the item table's rows; NaN throughout for a row that has none.",
+)
 @click.option("--title-column", help="Item table: title to show to people; it may be the item id column.")
 @click.option("--number-column", "number_columns", multiple=True, help="Item table: numbers, as the price; repeatable.")
 @click.option("--url-decode", is_flag=True, help='Titles and texts are URL-encoded words joined by "_".')

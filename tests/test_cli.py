@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
@@ -125,6 +126,23 @@ def test_epochs_come_from_an_earlier_run(shop: Path, tmp_path: Path) -> None:
     about = json.loads((tmp_path / "run/run.json").read_text())
     assert about["config"]["epochs"] == about["best_epoch"] == best
     assert about["final"]
+
+
+def test_vectors_of_a_shop_go_the_whole_way(shop: Path, tmp_path: Path) -> None:
+    items = pl.read_csv(shop / "shop/simulated-items.csv", comment_prefix="#")
+    np.save(tmp_path / "vectors.npy", np.random.default_rng(0).standard_normal((items.height, 6)))
+    printed = passed(
+        "prepare", shop / "shop/simulated-events.csv", "--items", shop / "shop/simulated-items.csv",
+        "--event-column", "event", "--event", "view", "--category-column", "category", "--item-vectors",
+        tmp_path / "vectors.npy", "--test-days", "3", "--out", tmp_path / "data",
+    )  # fmt: skip
+    assert "items with a vector of 6 numbers" in printed
+    passed("train", tmp_path / "data", "--out", tmp_path / "run", *SMALL)
+    passed("export", tmp_path / "run", "--out", tmp_path / "bundle")
+    about = json.loads((tmp_path / "bundle/config.json").read_text())
+    assert about["preprocessing"]["vectors"] == {"width": 6, "from": "file"}
+    item = items["item"][0]
+    assert json.loads(passed("recommend", tmp_path / "bundle", str(item), "--json"))["items"]
 
 
 def test_show_config_is_a_config_file(tmp_path: Path) -> None:

@@ -62,6 +62,13 @@ def _use(name: str) -> list[str]:
 
 def _data(info: RunInfo, config: dict[str, Any]) -> list[str]:
     counts = info.data["counts"]
+    given = []
+    if vectors := config["preprocessing"]["vectors"]:
+        source = "a file of the shop" if vectors["from"] == "file" else f"their text by `{vectors['from']}`"
+        given = [
+            f"Items have vectors of width {vectors['width']}, from {source}: an item that is added later by "
+            "`item_encoder.onnx` brings one too, or zeros."
+        ]
     return [
         "## Data",
         "",
@@ -73,6 +80,7 @@ def _data(info: RunInfo, config: dict[str, Any]) -> list[str]:
         f"Trained on the {config['metrics']['trained_on']}, {info.best_epoch} epochs, {info.seconds:,.0f} seconds "
         f"on {info.device}. The bundle holds no session, but counts: each item's clicks, and how often two items were "
         "clicked near each other, down to once.",
+        *given,
     ]
 
 

@@ -51,7 +51,8 @@ def check_item_parity(
     random = np.random.default_rng(seed)
     samples = [meta.rows(torch.from_numpy(random.integers(0, len(meta.tokens), size))) for size in (1, 7, 64)]
     bare = samples[0]
-    samples.append(Metadata(bare.category_path, torch.zeros_like(bare.tokens), torch.zeros_like(bare.number_bins)))
+    nothing = (torch.zeros_like(tensor) for tensor in (bare.tokens, bare.number_bins, bare.vectors))
+    samples.append(Metadata(bare.category_path, *nothing))
     worst = 0.0
     for sample in samples:
         wanted = F.normalize(model.items.from_metadata(sample), dim=1).numpy()

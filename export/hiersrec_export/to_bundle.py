@@ -31,6 +31,7 @@ from hiersrec_training.dataset import Dataset, Sessions
 from hiersrec_training.links import by_rows, links_of
 from hiersrec_training.model import HierSRec, Metadata
 from hiersrec_training.run import RunInfo, load_model
+from hiersrec_training.text_encoders import HASHED
 
 CANDIDATES = 0.04  # the paper's share of the catalogue
 LEAST_CANDIDATES = 1000  # of a small catalogue more are ranked: fewer would save less than the encoder takes
@@ -239,6 +240,14 @@ def catalog_tables(
     return tables
 
 
+def _vectors(info: RunInfo) -> dict[str, Any] | None:
+    """What an item added later needs a vector of: its width, and where those of the catalogue came from."""
+    if not info.shape.vectors or "vectors" not in info.config.item_inputs.split():
+        return None
+    encoder = info.data["settings"].get("options", {}).get("text_encoder", HASHED)
+    return {"width": info.shape.vectors, "from": "file" if encoder == HASHED else encoder}
+
+
 def _config(info: RunInfo, data: Dataset, parity: Parity) -> dict[str, Any]:
     levels = info.data["settings"].get("levels") or [f"level {level}" for level in range(data.tree.depth)]
     return {
@@ -256,6 +265,7 @@ def _config(info: RunInfo, data: Dataset, parity: Parity) -> dict[str, Any]:
             if info.shape.text
             else None,
             "numbers": info.shape.numbers,
+            "vectors": _vectors(info),
         },
         "data": {
             "logs": [file["name"] for file in info.data["settings"].get("files", {}).get("logs", [])],

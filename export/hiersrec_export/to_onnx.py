@@ -42,12 +42,15 @@ def item_graph(model: HierSRec, axes: NDArray[np.float32] | None = None) -> byte
     """``item_encoder.onnx``: category path and metadata of items in, their vectors out, in ``axes`` as above."""
     bare = ItemGraph(model.items).eval()
     graph = bare if axes is None else RotatedItems(bare, axes).eval()
-    widths = {"category_path": len(model.shape.categories), "tokens": 5, "number_bins": len(model.shape.numbers)}
+    shape = model.shape
+    widths = {"category_path": len(shape.categories), "tokens": 5, "number_bins": len(shape.numbers)}
+    given = {name: torch.zeros(3, width, dtype=torch.int64) for name, width in widths.items()}
+    given["vectors"] = torch.zeros(3, shape.vectors)
     items = Dim("items")
     shapes = {name: {0: items} for name in graph.input_names}
     if "tokens" in shapes:
         shapes["tokens"] = {0: items, 1: Dim("words")}
-    inputs = tuple(torch.zeros(3, widths[name], dtype=torch.int64) for name in graph.input_names)
+    inputs = tuple(given[name] for name in graph.input_names)
     return _export(graph, inputs, shapes, ["item_vectors"])
 
 

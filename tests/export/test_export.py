@@ -93,6 +93,28 @@ def test_a_wrong_item_encoder_is_caught(loaded: tuple[HierSRec, RunInfo, Dataset
         check_item_parity(model, proto.SerializeToString(), meta)
 
 
+def test_an_item_with_a_given_vector_keeps_it_through_the_export(
+    make_dataset: Callable[..., Dataset], tiny_config: Config, tmp_path: Path
+) -> None:
+    data = make_dataset()
+    vectors = 30 * np.random.default_rng(0).standard_normal((data.items, 5)).astype(np.float32)
+    replace(data, vectors=vectors).save(tmp_path / "data")
+    train(tmp_path / "data", tmp_path / "run", tiny_config, device="cpu", progress=False, report=quiet)
+    model, info = load_model(tmp_path / "run")
+    meta = Metadata.of(Dataset.load(tmp_path / "data"), info.shape, info.config)
+    assert check_item_parity(model, item_graph(model), meta) < 1e-5
+    export(tmp_path / "run", tmp_path / "bundle", report=quiet)
+    assert open_bundle(tmp_path / "bundle").config["preprocessing"]["vectors"] == {"width": 5, "from": "file"}
+    assert "vectors of width 5, from a file of the shop" in (tmp_path / "bundle/README.md").read_text()
+    encoder = onnxruntime.InferenceSession(tmp_path / "bundle/item_encoder.onnx")
+    inputs = {value.name: value for value in encoder.get_inputs()}
+    assert (inputs["vectors"].type, inputs["vectors"].shape) == ("tensor(float)", ["items", 5])
+    feed = {name: getattr(meta, name).numpy() for name in inputs}
+    (found,) = encoder.run(None, feed)
+    (bare,) = encoder.run(None, {**feed, "vectors": np.zeros_like(feed["vectors"])})
+    assert np.abs(found - bare).max() > 0.01
+
+
 def test_a_failed_parity_check_leaves_no_bundle(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -249,6 +249,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("dimension", True, "'dimension' is not a whole number of at least 1"),
     ("dimension", 7, "table 'output_vectors'"),
     ("levels", [], "'levels' is not a list of names"),
+    ("preprocessing", {"vectors": {"width": 0, "from": "file"}}, "'preprocessing' is not an object whose vectors"),
     ("levels", ["shelf"], "1 levels, but 3 numbers of categories"),
     ("categories", [2, 4, "9"], "'categories' is not a list of whole numbers"),
     ("categories", [2, 4, 8], r"table 'category_ids.2.offsets'"),

@@ -38,7 +38,7 @@ def test_settings_survive_a_round_trip() -> None:
         ("learning_rate=inf", "must be finite"),
         ("seed=4294967296", "below 2"),
         ("max_length=1", "at least 2"),
-        ("item_inputs=id price", "must be some of id, category, text, numbers"),
+        ("item_inputs=id price", "must be some of id, category, text, numbers, vectors"),
         ("item_inputs=id id", "must be some of"),
         ("item_inputs= ", "must be some of"),
         ("hand_off=both", "must be one of all, top, leaf, none"),

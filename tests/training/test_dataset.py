@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import DataError
 from hiersrec_training.dataset import CategoryTree, Dataset, Sessions
@@ -83,6 +86,24 @@ def test_what_is_saved_is_loaded(tmp_path: Path, make_dataset: MakeDataset, stri
     assert again.counts == data.counts
     assert again.settings == data.settings
     assert len(again.fingerprint) == 64
+
+
+@given(arrays(np.float32, st.tuples(st.just(48), st.integers(1, 5)), elements=st.floats(-(2**99), 2**99, width=32)))
+@settings(max_examples=20, deadline=None)
+def test_vectors_are_a_column_and_part_of_the_fingerprint(
+    make_dataset: MakeDataset, vectors: NDArray[np.float32]
+) -> None:
+    data = make_dataset()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, given in (("without", None), ("with", vectors), ("other", vectors + 1)):
+            replace(data, vectors=given).save(Path(folder, name))
+        without, again, other = (Dataset.load(Path(folder, name)) for name in ("without", "with", "other"))
+    assert without.vectors is None
+    assert again.vectors is not None
+    assert again.vectors.dtype == np.float32
+    np.testing.assert_array_equal(again.vectors, vectors)
+    assert without.fingerprint != again.fingerprint
+    assert (again.fingerprint == other.fingerprint) == np.array_equal(vectors, vectors + 1)
 
 
 def test_int_category_ids_and_names_survive(tmp_path: Path, make_dataset: MakeDataset) -> None:

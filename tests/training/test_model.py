@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
@@ -150,6 +152,61 @@ def test_items_that_lose_their_id_in_training_stand_where_new_ones_will(
         torch.testing.assert_close(vectors[~lost], whole[~lost])
 
 
+def with_vectors(data: Dataset, scale: float = 1.0) -> Dataset:
+    """Every fourth item has none."""
+    vectors = scale * np.random.default_rng(0).standard_normal((data.items, 5)).astype(np.float32)
+    vectors[::4] = 0
+    return replace(data, vectors=vectors.astype(np.float32))
+
+
+@pytest.mark.parametrize("inputs", ["vectors", "id category text numbers", "vectors id category"])
+def test_given_vectors_are_added_where_there_are_some(
+    inputs: str, make_dataset: Callable[..., Dataset], tiny_config: Config
+) -> None:
+    data, config = with_vectors(make_dataset()), replace(tiny_config, item_inputs=inputs)
+    shape = Shape.of(data, config)
+    assert shape.vectors == 5
+    items = HierSRec(shape, config).items
+    meta = Metadata.of(data, shape, config)
+    with torch.no_grad():
+        items.co_clicks.zero_()  # items alone, without neighbours
+        table, bare = items.all_vectors(meta), items.all_vectors(replace(meta, vectors=torch.zeros_like(meta.vectors)))
+    same = (table == bare).all(1).numpy()
+    assert np.array_equal(same, np.arange(data.items) % 4 == 0 if "vectors" in inputs else np.ones(data.items, bool))
+    some = torch.tensor([5, 4, 5])
+    torch.testing.assert_close(items.some_vectors(some, meta), table[some])
+    graph = ItemGraph(items)
+    assert ("vectors" in graph.input_names) == ("vectors" in inputs)
+    cold = graph(*(getattr(meta, name) for name in graph.input_names))
+    torch.testing.assert_close(cold, F.normalize(items.from_metadata(meta), dim=1))
+
+
+@given(st.floats(-6, 6))
+@settings(max_examples=10, deadline=None)
+def test_the_scale_of_given_vectors_does_not_matter(
+    make_dataset: Callable[..., Dataset], tiny_config: Config, power: float
+) -> None:
+    tables = []
+    for data in (with_vectors(make_dataset()), with_vectors(make_dataset(), 10**power)):
+        torch.manual_seed(0)
+        shape = Shape.of(data, tiny_config)
+        model = HierSRec(shape, tiny_config)
+        tables.append(model.items.from_metadata(Metadata.of(data, shape, tiny_config)))
+    torch.testing.assert_close(*tables, rtol=1e-4, atol=1e-5)
+
+
+def test_vectors_that_say_nothing_are_allowed(make_dataset: Callable[..., Dataset], tiny_config: Config) -> None:
+    data = make_dataset()
+    data = replace(data, vectors=np.zeros((data.items, 3), np.float32))
+    shape = Shape.of(data, tiny_config)
+    table = HierSRec(shape, tiny_config).items.all_vectors(Metadata.of(data, shape, tiny_config))
+    assert torch.isfinite(table).all()
+
+
+def test_a_shape_noted_before_there_were_vectors_has_none() -> None:
+    assert Shape(items=5, categories=[1], text=False, numbers={}).vectors == 0
+
+
 @pytest.mark.parametrize(
     ("hand_off", "reading"),
     [("all", [1, 2, 3]), ("top", [1, 2, 2]), ("leaf", [1, 1, 2]), ("none", [1, 1, 1])],
@@ -215,6 +272,6 @@ def test_a_model_without_metadata_or_graph_still_works(make_dataset: Callable[..
     shape = Shape(items=5, categories=[1], text=False, numbers={})
     model = HierSRec(shape, config).eval()
     none = torch.zeros(5, 0, dtype=torch.int64)
-    meta = Metadata(torch.zeros(5, 1, dtype=torch.int64), none, none)
+    meta = Metadata(torch.zeros(5, 1, dtype=torch.int64), none, none, torch.zeros(5, 0))
     torch.testing.assert_close(model.items.all_vectors(meta), model.items.some_vectors(torch.arange(5), meta))
     assert ItemGraph(model.items).input_names == ["category_path"]

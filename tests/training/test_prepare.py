@@ -347,6 +347,40 @@ def test_of_several_rows_the_first_value_counts(tmp_path: Path, log: Path) -> No
     np.testing.assert_array_equal(data.numbers["price"], [np.nan, 5.0, 1.0])
 
 
+def test_vectors_stand_in_the_order_of_the_item_table(tmp_path: Path, log: Path) -> None:
+    rows = [("hat",), ("shoe",), ("hat",), ("",), ("coat",), ("sock",)]
+    table = write_csv(tmp_path / "items.csv", [(*row, 1) for row in rows], "item,price")
+    nan = np.nan
+    vectors = np.array([[nan, nan], [2, 3], [4, 5], [6, 7], [nan, nan], [8, 9]])
+    np.save(tmp_path / "vectors.npy", vectors)
+    report: list[str] = []
+    data = quietly(log, report, items=table, item_vectors=tmp_path / "vectors.npy")
+    assert data.item_ids.to_list() == ["coat", "hat", "shoe"]
+    assert data.vectors is not None
+    assert data.vectors.dtype == np.float32
+    assert data.vectors.tolist() == [[0, 0], [4, 5], [2, 3]]  # zeros: none is known
+    assert any(line.endswith("2 items with a vector of 2 numbers") for line in report)
+    assert data.settings["files"]["item_vectors"][0]["name"] == "vectors.npy"
+    assert quietly(log, items=table).vectors is None
+
+
+@given(st.data())
+@settings(max_examples=25, deadline=None)
+def test_every_item_gets_the_vector_of_its_row(draw: st.DataObject) -> None:
+    names = draw.draw(st.permutations([f"i{number}" for number in range(8)]))
+    dtype = draw.draw(st.sampled_from([np.float16, np.float32, np.float64]))
+    vectors = np.random.default_rng(draw.draw(st.integers(0, 9))).standard_normal((8, 3)).astype(dtype)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "log.txt").write_text("i0 i1 i2 i3\ni4 i5 i6\n")
+        np.save(folder / "v.npy", vectors)
+        table = write_csv(folder / "items.csv", [(item,) for item in names], "item")
+        data = quietly(folder / "log.txt", items=table, item_vectors=folder / "v.npy", all_items=True)
+    assert data.vectors is not None
+    wanted = [vectors[names.index(item)] for item in data.item_ids]
+    np.testing.assert_array_equal(data.vectors, np.array(wanted, np.float32))
+
+
 def test_a_headerless_table_below_comments_with_several_categories(tmp_path: Path, log: Path) -> None:
     table = tmp_path / "categories.tsv"
     table.write_text(

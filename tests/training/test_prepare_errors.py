@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
+from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import (
     CategoryCycleError,
@@ -258,6 +260,41 @@ def test_test_sessions_copied_from_training(write: Write) -> None:
         run(write("log.txt", "1 2 3 4 5\n5 4 3 2 1\n" * 2), test_fraction=0.5)
 
 
+# --- vectors
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((3, 4)), "has 3 rows, the item table 2: give a vector for each row"),
+        (np.zeros(2), r"holds float64 \[2\]; item vectors are floats \[rows, width\]"),
+        (np.zeros((2, 0)), r"holds float64 \[2, 0\]"),
+        (np.zeros((2, 4), np.int64), r"holds int64 \[2, 4\]"),
+        (np.array([["a"], ["b"]]), "holds <U1"),
+        (np.array([[None], [None]]), "is no .npy file of numbers"),
+        (np.array([[1.0, 2.0], [np.nan, 1.0]]), r"row 1 \(the first is 0\) holds values that are not finite"),
+        (np.array([[np.inf, 1.0], [1.0, 1.0]]), "row 0 .* not finite"),
+        (np.array([[1.0, 1.0], [1e300, 1.0]]), "row 1 .* not finite"),
+    ],
+)
+def test_vectors_that_do_not_fit(write: Write, tmp_path: Path, array: NDArray[Any], message: str) -> None:
+    np.save(tmp_path / "v.npy", array)
+    with pytest.raises(DataError, match=rf"v\.npy.* ?{message}"):
+        run(write("log.csv", EVENTS), items=write("items.csv", "item\n1\n2\n"), item_vectors=tmp_path / "v.npy")
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00v\x00"])
+def test_a_file_that_holds_no_array(write: Write, tmp_path: Path, content: bytes) -> None:
+    table = write("items.csv", "item\n1\n2\n")
+    with pytest.raises(DataError, match=r"v\.npy"):
+        run(write("log.csv", EVENTS), items=table, item_vectors=write("v.npy", content))
+    np.savez(tmp_path / "v.npz", a=np.zeros((2, 2)))
+    with pytest.raises(DataError, match=r"v\.npz is no \.npy file: it holds several arrays"):
+        run(write("log.csv", EVENTS), items=table, item_vectors=tmp_path / "v.npz")
+    with pytest.raises(DataError, match=r"there is no file .*missing\.npy"):
+        run(write("log.csv", EVENTS), items=table, item_vectors=tmp_path / "missing.npy")
+
+
 # --- options
 
 
@@ -277,6 +314,12 @@ def test_test_sessions_copied_from_training(write: Write) -> None:
         ({"events": ["view"]}, "--event needs an --event-column"),
         ({"category_columns": ["a"]}, "--category-column needs an item table: --items"),
         ({"title_column": "a"}, "--title-column needs an item table: --items"),
+        ({"item_vectors": Path("v.npy")}, "--item-vectors needs an item table: --items"),
+        ({"text_encoder": "a:b"}, "--text-encoder needs a --text-column"),
+        (
+            {"items": Path("i.csv"), "text_columns": ["a"], "text_encoder": "a:b", "item_vectors": Path("v.npy")},
+            "--text-encoder and --item-vectors do not go together",
+        ),
         ({"all_items": True}, "--all-items needs an item table: --items"),
         ({"category_tree": Path("tree.csv")}, "--category-tree needs a --category-column"),
         ({"category_path_separator": "."}, "--category-path-separator needs a --category-column"),

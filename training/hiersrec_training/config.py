@@ -13,7 +13,7 @@ from typing import Any
 
 from hiersrec_sdk.errors import ConfigError
 
-ITEM_INPUTS = ("id", "category", "text", "numbers")
+ITEM_INPUTS = ("id", "category", "text", "numbers", "vectors")
 HAND_OFFS = ("all", "top", "leaf", "none")
 
 
@@ -31,7 +31,7 @@ class Config:
     text_buckets: int = 8192  # hash buckets of the words of an item's text
     text_tokens: int = 24  # words of a text that count
     number_bins: int = 16  # quantile bins of a numeric column
-    item_inputs: str = "id category text numbers"  # what an item's vector is the sum of, where the data have it
+    item_inputs: str = "id category text numbers vectors"  # what an item's vector is the sum of, where the data have it
     id_dropout: float = 0.0  # of the items a step that are placed by their metadata alone, as new ones will be
     hand_off: str = "all"  # levels of the category prediction that the item head reads: all, top, leaf or none
     neighbours: int = 24  # of an item in the co-click graph; 0 leaves the graph out

@@ -1,7 +1,7 @@
 """The dataset folder: what ``prepare`` writes and ``train`` and ``evaluate`` read.
 
     dataset.json        schema version, id types, levels, settings, counts, fingerprint of the tables
-    items.parquet       one row an item: id, category, extra_categories, clicks, title, text, number:<name>…
+    items.parquet       one row an item: id, category, extra_categories, clicks, title, text, number:<name>…, vector
     categories.parquet  one row a category: level, index, parent, id, name
     train.parquet       one row a session, in order of time: items (indices into items.parquet), time
     valid.parquet       the end of the training part
@@ -31,6 +31,7 @@ from .new_folder import new_folder
 SCHEMA_VERSION = 1
 PARTS = ("train", "valid", "test")
 NUMBER_PREFIX = "number:"
+VECTOR = "vector"
 _ABOUT_KEYS = ("schema_version", "category_id_type", "numbers", "counts", "settings", "fingerprint")
 
 
@@ -137,7 +138,8 @@ class Dataset:
     ``item_ids``: int64 or string series [items]; ``category`` int32 [items]: leaf index; ``extra_categories``: for
     each item the other leaf indices it is listed in; ``clicks`` int64 [items]: clicks in training and validation part;
     ``title`` and ``text``: string series with nulls (title to show, text to learn from); ``numbers``: float64 [items]
-    by name, NaN where missing.
+    by name, NaN where missing; ``vectors`` float32 [items, m], of a text encoder or the shop's own, zeros where an item
+    has none; None where no item has.
     """
 
     item_ids: pl.Series
@@ -151,6 +153,7 @@ class Dataset:
     train: Sessions
     valid: Sessions
     test: Sessions
+    vectors: NDArray[np.float32] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
 
@@ -209,6 +212,8 @@ class Dataset:
         }
         for name, values in self.numbers.items():
             columns[NUMBER_PREFIX + name] = pl.Series(values).fill_nan(None)
+        if self.vectors is not None:
+            columns[VECTOR] = self.vectors
         return pl.DataFrame(columns)
 
     def _category_frame(self) -> pl.DataFrame:
@@ -251,6 +256,7 @@ class Dataset:
             train=Sessions.from_frame(pl.read_parquet(path / "train.parquet")),
             valid=Sessions.from_frame(pl.read_parquet(path / "valid.parquet")),
             test=Sessions.from_frame(pl.read_parquet(path / "test.parquet")),
+            vectors=items[VECTOR].to_numpy(writable=True) if VECTOR in items.columns else None,
             settings=about["settings"],
             fingerprint=about["fingerprint"],
         )

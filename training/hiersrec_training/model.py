@@ -40,6 +40,8 @@ class Shape:
     categories: list[int]  # of each level, the top level first
     text: bool  # whether any item has a text
     numbers: dict[str, list[float]]  # bin edges of each numeric column
+    vectors: int = 0  # width of the items' given vectors, 0 where there are none
+    vector_length: float = 1.0  # root mean square of the lengths of those that are not zero
 
     @classmethod
     def of(cls, data: Dataset, config: Config) -> Shape:
@@ -48,16 +50,22 @@ class Shape:
             categories=data.tree.sizes,
             text=data.text.null_count() < data.items,
             numbers={name: bin_edges(values, config.number_bins) for name, values in data.numbers.items()},
+            vectors=0 if data.vectors is None else data.vectors.shape[1],
+            vector_length=1.0 if data.vectors is None else _length(data.vectors),
         )
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is known of items beside their ids. int64 each; n items, L levels, W words at most, N numeric columns."""
+    """What is known of items beside their ids, for n items, L levels, W words at most, N numeric columns.
+
+    int64 each but for the given vectors, float32 of width m, which may be 0; a row of zeros where an item has none.
+    """
 
     category_path: Tensor  # [n, L]
     tokens: Tensor  # [n, W] hash buckets from 1, padded with 0
     number_bins: Tensor  # [n, N]
+    vectors: Tensor  # [n, m]
 
     @classmethod
     def of(cls, data: Dataset, shape: Shape, config: Config) -> Metadata:
@@ -67,21 +75,30 @@ class Metadata:
             category_path=torch.from_numpy(data.tree.paths()[data.category]).long(),
             tokens=torch.from_numpy(tokens),
             number_bins=torch.stack(bins, dim=1) if bins else torch.zeros(data.items, 0, dtype=torch.int64),
+            vectors=torch.zeros(data.items, 0) if data.vectors is None else torch.from_numpy(data.vectors),
         )
 
     def rows(self, items: Tensor) -> Metadata:
         """Of ``items`` alone, in their order."""
-        return Metadata(self.category_path[items], self.tokens[items], self.number_bins[items])
+        return Metadata(*(tensor[items] for tensor in vars(self).values()))
 
     def to(self, device: torch.device) -> Metadata:
-        return Metadata(self.category_path.to(device), self.tokens.to(device), self.number_bins.to(device))
+        return Metadata(*(tensor.to(device) for tensor in vars(self).values()))
+
+
+def _length(vectors: NDArray[np.float32]) -> float:
+    """Root mean square of the lengths of the ``vectors`` [n, m] that are not zero; 1 where all are."""
+    squares = np.einsum("nm,nm->n", vectors, vectors, dtype=np.float64)
+    known = squares[squares > 0]
+    return float(np.sqrt(known.mean())) if len(known) else 1.0
 
 
 class ItemEncoder(nn.Module):
     """``x_i = e_i + Σ_l C_l[c_l(i)] + M(m_i)``, then smoothed over the co-click graph, then of length 1.
 
-    The paper's ``W [e ; ΣC ; M]`` with its three blocks absorbed by the three tables. The configuration's
-    ``item_inputs`` may leave some of them out.
+    The paper's ``W [e ; ΣC ; M]`` with its three blocks absorbed by the three tables. Given vectors are metadata too:
+    divided by their mean length, whatever their scale, and mapped linearly. The configuration's ``item_inputs`` may
+    leave some of them out.
     """
 
     neighbours: Tensor  # int32 [items, K]
@@ -98,10 +115,13 @@ class ItemEncoder(nn.Module):
         self.category = nn.ModuleList([nn.Embedding(size, d) for size in categories])
         self.token = nn.EmbeddingBag(config.text_buckets + 1, d, padding_idx=0) if text else None
         self.number = nn.ModuleList([nn.Embedding(len(edges) + 2, d) for edges in numbers])
-        if self.item is None and self.token is None and not len(self.category) + len(self.number):
+        self.vector = nn.Linear(shape.vectors, d, bias=False) if shape.vectors and "vectors" in inputs else None
+        self.vector_length = shape.vector_length
+        tables = (self.item, self.token, self.vector)
+        if all(table is None for table in tables) and not len(self.category) + len(self.number):
             raise ConfigError(f"the data set has none of item_inputs, {config.item_inputs}")
         for module in self.modules():
-            if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            if isinstance(module, nn.Embedding | nn.EmbeddingBag | nn.Linear):  # all read rows of about length 1
                 nn.init.normal_(module.weight, std=d**-0.5 / 4)
         if self.item is not None:
             nn.init.normal_(self.item.weight, std=d**-0.5)
@@ -141,9 +161,10 @@ class ItemEncoder(nn.Module):
             counts[touched] = kept
 
     def from_metadata(self, meta: Metadata) -> Tensor:
-        """Category and metadata part of items: [n, d]. An item without words has none to add."""
+        """Category and metadata part of items: [n, d]. An item without words or a vector has none to add."""
         x = self.from_bins(meta.category_path, meta.number_bins)
-        return x if self.token is None else x + self.token(meta.tokens)  # the mean over the words
+        x = x if self.token is None else x + self.token(meta.tokens)  # the mean over the words
+        return x if self.vector is None else x + self.vector(meta.vectors) / self.vector_length
 
     def from_bins(self, path: Tensor, bins: Tensor) -> Tensor:
         """Sum of the vectors of the categories along each path, int64 [n, L], and of the numbers' bins, [n, N]: [n, d].
@@ -442,7 +463,8 @@ class ItemGraph(nn.Module):
     """The item encoder as it is exported: the unit vector of an item that training never saw, from metadata alone.
 
     Inputs are int64: ``category_path`` [n, L]; ``tokens`` [n, W] where the model reads text; ``number_bins`` [n, N]
-    where it reads numbers. Words are gathered and averaged here, where n is small, since ONNX has no embedding bag.
+    where it reads numbers; and float32 ``vectors`` [n, m] where it reads given vectors. Words are gathered and averaged
+    here, where n is small, since ONNX has no embedding bag.
     """
 
     def __init__(self, items: ItemEncoder) -> None:
@@ -451,6 +473,7 @@ class ItemGraph(nn.Module):
         self.input_names = ["category_path"]
         self.input_names += ["tokens"] if items.token is not None else []
         self.input_names += ["number_bins"] if len(items.number) else []
+        self.input_names += ["vectors"] if items.vector is not None else []
 
     def forward(self, category_path: Tensor, *rest: Tensor) -> Tensor:
         inputs = dict(zip(self.input_names, (category_path, *rest), strict=True))
@@ -461,4 +484,6 @@ class ItemGraph(nn.Module):
             tokens = inputs["tokens"]
             words = encoder.token.weight[tokens] * (tokens > 0)[..., None]  # [n, W, d]
             x = x + words.sum(1) / (tokens > 0).sum(1, keepdim=True).clamp_min(1)
+        if encoder.vector is not None:
+            x = x + encoder.vector(inputs["vectors"]) / encoder.vector_length
         return F.normalize(x, dim=1)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import DataError, EmptyLogError, LeakError, OptionError
 
@@ -19,7 +18,7 @@ from .dataset import Dataset, Sessions
 from .ids import unify_ids
 from .journal import Journal
 from .prepare_options import PrepareOptions
-from .read_items import describe_items, read_items
+from .read_items import Descriptions, describe_items, read_items
 from .read_log import Log, read_log
 from .read_table import existing, reading
 from .split import (
@@ -31,6 +30,7 @@ from .split import (
     shuffle_sessions,
     split_off_test,
 )
+from .text_encoders import encode_texts, load_text_encoder
 
 __all__ = ["PrepareOptions", "prepare"]
 
@@ -52,8 +52,10 @@ def prepare(options: PrepareOptions, report: Callable[[str], object] = print) ->
         CategoryCycleError: the category tree has a cycle.
         LeakError: test data in the training part.
         DataError: a file that is missing, damaged or of another kind.
+        MissingExtraError: the text encoder's package is not installed.
     """
     options.check()
+    encoder = load_text_encoder(options.text_encoder)
     journal = Journal(report)
     files = _describe_files(options)
 
@@ -89,15 +91,19 @@ def prepare(options: PrepareOptions, report: Callable[[str], object] = print) ->
             f"--valid-fraction {options.valid_fraction} leaves none of the {len(sessions)} sessions to train on"
         )
     categories = categorize(rows, training, code, options, journal)
-    title, text, numbers = _describe(rows, catalog, options)
+    about = _describe(rows, catalog, options)
+    if encoder is not None:  # its vectors stand for the text, which is not hashed as well
+        encoded = encode_texts(encoder, options.text_encoder, about.text)
+        about = about._replace(text=pl.Series([None] * len(catalog), dtype=pl.String), vectors=encoded)
     dataset = Dataset(
         item_ids=catalog.alias("id"),
         category=categories.category,
         extra_categories=categories.extra,
         clicks=np.bincount(sessions.items, minlength=len(catalog)).astype(np.int64),
-        title=title,
-        text=text,
-        numbers=numbers,
+        title=about.title,
+        text=about.text,
+        numbers=about.numbers,
+        vectors=about.vectors,
         tree=categories.tree,
         train=_slice(sessions, 0, cut),
         valid=_slice(sessions, cut, len(sessions)),
@@ -120,6 +126,7 @@ def _describe_files(options: PrepareOptions) -> dict[str, list[dict[str, Any]]]:
         "logs": list(options.logs),
         "test_log": [options.test_log],
         "items": [options.items],
+        "item_vectors": [options.item_vectors],
         "category_tree": [options.category_tree],
     }
     files: dict[str, list[dict[str, Any]]] = {}
@@ -191,12 +198,10 @@ def _slice(sessions: Sessions, start: int, stop: int) -> Sessions:
     return Sessions(sessions.items[offsets[0] : offsets[-1]], offsets - offsets[0], time)
 
 
-def _describe(
-    rows: pl.DataFrame | None, catalog: pl.Series, options: PrepareOptions
-) -> tuple[pl.Series, pl.Series, dict[str, NDArray[np.float64]]]:
+def _describe(rows: pl.DataFrame | None, catalog: pl.Series, options: PrepareOptions) -> Descriptions:
     if rows is None:
         nothing = pl.Series([None] * len(catalog), dtype=pl.String)
-        return nothing, nothing, {}
+        return Descriptions(nothing, nothing, {}, None)
     return describe_items(rows, catalog, tuple(options.number_columns))
 
 
@@ -204,6 +209,9 @@ def _report_counts(dataset: Dataset, journal: Journal) -> None:
     journal.line("items", dataset.items, "in the catalogue")
     for level, size in zip(dataset.settings["levels"], dataset.tree.sizes, strict=True):
         journal.line("categories", size, f"in {level}")
+    if dataset.vectors is not None:
+        known = int(dataset.vectors.any(axis=1).sum())
+        journal.line("vectors", known, f"items with a vector of {dataset.vectors.shape[1]} numbers")
     train, valid, test = dataset.train, dataset.valid, dataset.test
     journal.line(
         "training", train.cases + valid.cases, f"training cases of {len(train) + len(valid):,} sessions, of them"

@@ -9,6 +9,8 @@ from typing import Any
 
 from hiersrec_sdk.errors import OptionError
 
+from .text_encoders import HASHED, without_folders
+
 LOG_FORMATS = ("auto", "events", "sessions")
 TIME_UNITS = ("auto", "s", "ms", "us", "ns")
 
@@ -65,6 +67,10 @@ class PrepareOptions:
     tree_parent_column: str | None = None
     # Item table: columns of words to learn from (title, brand, description), joined by a space.
     text_columns: Sequence[str] = ()
+    # What makes a vector of an item's text: hashed (learnt by the model), model2vec:FOLDER or MODULE:CALLABLE.
+    text_encoder: str = HASHED
+    # A .npy file of vectors, float [rows, m] for the item table's rows; a row of NaN where there is none.
+    item_vectors: Path | None = None
     # Item table: column of the title to show to people; it may be the item id column.
     title_column: str | None = None
     # Item table: columns of numbers, e.g. the price.
@@ -123,8 +129,16 @@ class PrepareOptions:
                 f"{flag} needs a --category-column or a --log-category-column",
             )
         need(not self.events or self.event_column is not None, "--event needs an --event-column")
-        for flag in ("--category-column", "--text-column", "--title-column", "--number-column", "--all-items"):
+        for flag in (
+            "--category-column", "--text-column", "--title-column", "--number-column", "--item-vectors", "--all-items",
+        ):  # fmt: skip
             need(not self._given(flag) or self.items is not None, f"{flag} needs an item table: --items")
+        encoded = self.text_encoder != HASHED
+        need(not encoded or len(self.text_columns) > 0, "--text-encoder needs a --text-column")
+        need(
+            not encoded or self.item_vectors is None,
+            "--text-encoder and --item-vectors do not go together: an item has one vector",
+        )
 
     def _given(self, flag: str) -> bool:
         name = flag.removeprefix("--").replace("-", "_")
@@ -139,4 +153,5 @@ class PrepareOptions:
                 return value.name
             return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 
-        return {entry.name: plain(getattr(self, entry.name)) for entry in fields(self)}
+        settings = {entry.name: plain(getattr(self, entry.name)) for entry in fields(self)}
+        return settings | {"text_encoder": without_folders(self.text_encoder)}

@@ -1,7 +1,8 @@
-"""The item table: ids, categories, titles, texts and numbers, and the table of a category tree beside it."""
+"""The item table: ids, categories, titles, texts, numbers and vectors, and the table of a category tree beside it."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
@@ -13,18 +14,29 @@ from hiersrec_sdk.errors import DataError
 from .journal import Journal
 from .prepare_options import PrepareOptions
 from .read_table import open_table
+from .read_vectors import read_vectors
 
 CATEGORY = "category:"
 NUMBER = "number:"
 
 
+class Descriptions(NamedTuple):
+    """What is known of items, row-aligned: as the fields of :class:`~hiersrec_training.dataset.Dataset`."""
+
+    title: pl.Series
+    text: pl.Series
+    numbers: dict[str, NDArray[np.float64]]
+    vectors: NDArray[np.float32] | None
+
+
 def read_items(options: PrepareOptions, journal: Journal) -> pl.DataFrame:
     """The rows of the item table: ``item`` and ``category:0``, … as read, ``title`` and ``text`` as strings (null
-    where empty), ``number:<name>`` float64 (null where missing). An item may have several rows.
+    where empty), ``number:<name>`` float64 (null where missing), ``vector`` float32 [m] where a file of them is given
+    (null where missing). An item may have several rows.
 
     Raises:
         MissingColumnError: the table lacks a column that was named.
-        DataError: no such file, damaged, or without rows.
+        DataError: no such file, damaged, or without rows; vectors that do not fit.
     """
     assert options.items is not None
     table = open_table(options.items, options.item_separator, names=options.item_columns, comments=True)
@@ -34,7 +46,7 @@ def read_items(options: PrepareOptions, journal: Journal) -> pl.DataFrame:
     wanted |= dict.fromkeys(options.number_columns, "--number-column")
     if options.title_column is not None:
         wanted.setdefault(options.title_column, "--title-column")
-    rows = table.read(wanted)
+    rows = table.read(wanted, whole=options.item_vectors is not None)  # else rows and vectors could shift
     journal.line("read", rows.height, f"rows of {options.items.name}")
 
     columns = [pl.col(options.item_id_column).alias("item")]
@@ -54,6 +66,8 @@ def read_items(options: PrepareOptions, journal: Journal) -> pl.DataFrame:
         lost = items[NUMBER + name].null_count() - int(_blank(rows[name]).sum())
         if lost:
             journal.line("unreadable", lost, f"values of {name}, taken as missing")
+    if options.item_vectors is not None:
+        items = items.with_columns(read_vectors(options.item_vectors, items.height))
 
     nameless = _blank(items["item"])
     if nameless.any():
@@ -80,17 +94,26 @@ def read_parents(options: PrepareOptions) -> pl.DataFrame:
     return rows.select(pl.col(child).alias("child"), pl.col(parent).alias("parent"))
 
 
-def describe_items(
-    rows: pl.DataFrame, items: pl.Series, numbers: tuple[str, ...]
-) -> tuple[pl.Series, pl.Series, dict[str, NDArray[np.float64]]]:
-    """Title, text and numbers of ``items``, row-aligned; of several rows of an item, the first that has the value."""
+def describe_items(rows: pl.DataFrame, items: pl.Series, numbers: tuple[str, ...]) -> Descriptions:
+    """Of ``items``, in their order; of several rows of an item, the first that has the value counts."""
     about = ["title", "text", *(NUMBER + name for name in numbers)]
+    about += ["vector"] if "vector" in rows.columns else []
     if rows["item"].is_duplicated().any():
         firsts = [pl.col(name).drop_nulls().first() for name in about]
         rows = rows.group_by("item", maintain_order=True).agg(firsts)
     joined = items.alias("item").to_frame().join(rows, on="item", how="left", maintain_order="left")
     values = {name: joined[NUMBER + name].fill_null(float("nan")).to_numpy() for name in numbers}
-    return joined["title"], joined["text"], values
+    return Descriptions(joined["title"], joined["text"], values, _filled_vectors(joined))
+
+
+def _filled_vectors(items: pl.DataFrame) -> NDArray[np.float32] | None:
+    """float32 [items, m], zeros where there is none."""
+    if "vector" not in items.columns:
+        return None
+    known = items["vector"].drop_nulls().to_numpy()
+    vectors = np.zeros((items.height, known.shape[1]), dtype=np.float32)
+    vectors[items["vector"].is_not_null().to_numpy()] = known
+    return vectors
 
 
 def _words(column: str, url_decode: bool) -> pl.Expr:

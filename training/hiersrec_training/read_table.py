@@ -26,8 +26,10 @@ class Table:
     columns: list[str]
     frame: pl.LazyFrame
 
-    def read(self, wanted: Mapping[str, str]) -> pl.DataFrame:
+    def read(self, wanted: Mapping[str, str], *, whole: bool = False) -> pl.DataFrame:
         """The columns ``wanted``, a mapping of column to the option that names it. Csv columns come as strings.
+
+        Rows that are empty in all of them are left out; ``whole``: only those that are empty in every column.
 
         Raises:
             MissingColumnError: the table lacks one; the message lists those it has.
@@ -40,8 +42,8 @@ class Table:
                     f"name the right one with {option}"
                 )
         with reading(self.path):
-            rows = self.frame.select(list(wanted))
-            return rows.filter(~pl.all_horizontal(pl.all().is_null())).collect()  # a blank line is no row
+            filled = ~pl.all_horizontal(pl.col(self.columns if whole else list(wanted)).is_null())
+            return self.frame.filter(filled).select(list(wanted)).collect()  # a blank line is no row
 
 
 def open_table(
