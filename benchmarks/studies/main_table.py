@@ -33,6 +33,7 @@ MODES: dict[str, dict[str, Any]] = {
     "HierSRec, candidates 4 %": {"candidates": 0.04},
     'HierSRec, candidates "auto"': {"candidates": "auto"},
 }
+OURS = "ours"
 METRICS = ("recall@20", "mrr@20", "ndcg@20")
 
 
@@ -75,7 +76,7 @@ def neural(name: str, data: Dataset, epochs: int, tried: Tried, newest: int) -> 
     metrics: dict[str, float] = tried.once(
         name,
         {**asdict(settings), "stopped_after": at},
-        lambda: train_and_measure(name, settings, both, data.items, data.test)[at - 1],
+        lambda: train_and_measure(name, settings, both, data.items, data.test, until=at)[-1],
     )
     return metrics
 
@@ -83,23 +84,28 @@ def neural(name: str, data: Dataset, epochs: int, tried: Tried, newest: int) -> 
 @click.command(help=__doc__)
 @study_options
 @click.option("--draws", default=8, show_default=True, help="Random options that a counting baseline is tuned with.")
-@click.option("--tuned-on", default=40_000, show_default=True, help="Newest sessions that those are tuned on.")
+@click.option("--tuned-on", default=20_000, show_default=True, help="Newest sessions that a neural one is tuned on.")
+@click.option(
+    "--method", "methods", multiple=True, type=click.Choice([OURS, *KINDS, *MODELS]), help="Repeatable. [all]"
+)
 def main(
     source: Path, work: Path, out: Path, seeds: int, epochs: int | None, sessions: int | None, names: tuple[str, ...],
-    draws: int, tuned_on: int,
+    draws: int, tuned_on: int, methods: tuple[str, ...],
 ) -> None:  # fmt: skip
     tables, groups = [], []
     for bench in benches(source, work, names, seeds, epochs, sessions):
         data = Dataset.load(bench.data)
         tried = Tried(bench.folder / "main_table.jsonl")
-        rows: dict[str, list[dict[str, float]]] = dict(ours(bench, data, tried))
-        for name in KINDS:
-            rows[name] = [counting(name, data, draws, tried)]
-            click.echo(f"{bench.name}, {name}: done", err=True)
-        for name in MODELS:
-            rows[name] = [neural(name, data, DATA_SETS[bench.name].neural_epochs, tried, tuned_on)]
-            click.echo(f"{bench.name}, {name}: done", err=True)
-        best = max(fmean(r["mrr@20"] for r in found) for name, found in rows.items() if name not in MODES)
+        rows: dict[str, list[dict[str, float]]] = {}
+        for method in methods or (OURS, *KINDS, *MODELS):
+            if method == OURS:
+                rows |= ours(bench, data, tried)
+            elif method in KINDS:
+                rows[method] = [counting(method, data, draws, tried)]
+            else:
+                rows[method] = [neural(method, data, DATA_SETS[bench.name].neural_epochs, tried, tuned_on)]
+            click.echo(f"{bench.name}, {method}: done", err=True)
+        best = max([found[0]["mrr@20"] for name, found in rows.items() if name not in MODES], default=float("nan"))
         body = []
         for name, found in rows.items():
             gain = fmean(row["mrr@20"] for row in found) / best - 1
@@ -115,7 +121,8 @@ def main(
         bars = [(name, [100 * fmean(row["mrr@20"] for row in found)]) for name, found in rows.items()]
         groups.append((bench.name, bars))
     picture = bars_picture(groups, x="MRR@20, %", title="MRR@20 on the test part")
-    command = command_line("main_table", out, seeds=seeds, epochs=epochs, sessions=sessions, data_set=names)
+    given = {"seeds": seeds, "epochs": epochs, "sessions": sessions, "data_set": names, "method": methods}
+    command = command_line("main_table", out, **given)
     text = (
         f"Ours: mean of {seeds} seed{'s' * (seeds > 1)}{' and standard deviation' if seeds > 1 else ''}. Baselines: "
         f"one training each, tuned on the validation part: the best of their defaults and {draws} random draws by "

@@ -36,25 +36,23 @@ SAMPLE = 500  # validation sessions that a draw is measured on
 
 
 class Tried:
-    """``file`` holds a JSON object a line: the name, the settings, and the metrics that they gave."""
+    """``file`` holds a JSON object a line: the name, the settings, and the metrics that they gave. Processes may share
+    it."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.lines: list[dict[str, Any]] = []
-        if file.exists():
-            self.lines = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
 
     def once(self, name: str, settings: dict[str, Any], measure: Callable[[], Any]) -> Any:
         """What ``measure()`` gave for ``settings``, now or before."""
-        for line in self.lines:
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        for line in map(json.loads, lines):
             if line["name"] == name and line["settings"] == settings:
                 return line["metrics"]
-        line = {"name": name, "settings": settings, "metrics": measure()}
+        metrics = measure()
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        self.lines.append(line)
-        return line["metrics"]
+            file.write(json.dumps({"name": name, "settings": settings, "metrics": metrics}) + "\n")
+        return metrics
 
 
 def tune_neural(name: str, data: Dataset, epochs: int, tried: Tried, newest: int) -> tuple[Settings, int]:
@@ -74,12 +72,12 @@ def tune_neural(name: str, data: Dataset, epochs: int, tried: Tried, newest: int
 
 
 def train_and_measure(
-    name: str, settings: Settings, sessions: Sessions, items: int, measured: Sessions
+    name: str, settings: Settings, sessions: Sessions, items: int, measured: Sessions, until: int | None = None
 ) -> list[dict[str, float]]:
     """:func:`fit` of the neural baseline ``name``, with products in the precision that ours are trained with."""
     native = torch.cpu.get_capabilities().get("avx512_bf16", False)
     dtype = torch.bfloat16 if native else torch.float32
-    return fit(MODELS[name], settings, sessions, items, measured, dtype, progress=sys.stderr.isatty())
+    return fit(MODELS[name], settings, sessions, items, measured, dtype, until=until, progress=sys.stderr.isatty())
 
 
 def last(sessions: Sessions, count: int) -> Sessions:

@@ -44,12 +44,14 @@ def fit(
     items: int,
     measured: Sessions,
     dtype: torch.dtype = torch.float32,
+    until: int | None = None,
     report: Callable[[str], None] = lambda line: None,
     progress: bool = False,
 ) -> list[dict[str, float]]:
     """Train on ``sessions`` and measure on ``measured`` after each epoch.
 
-    Adam, a linear rise and half a cosine down to 0; ``dtype`` is that of the products of the softmax over items.
+    Adam, a linear rise and half a cosine down to 0; ``dtype`` is that of the products of the softmax over items;
+    ``until``: stop after so many of the epochs.
     Returns the metrics of :func:`ranking_metrics` after each epoch, every item ranked, ties against the model.
     """
     torch.manual_seed(settings.seed)
@@ -61,7 +63,7 @@ def fit(
     none = Bonuses(whole, whole, torch.zeros(0))
     found = []
     step = 0
-    for epoch in range(settings.epochs):
+    for epoch in range(until or settings.epochs):
         model.train()
         bar = tqdm(batches.shuffled(settings.seed, epoch), f"epoch {epoch + 1}", len(batches), disable=not progress)
         for batch in bar:
