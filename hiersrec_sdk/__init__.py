@@ -10,18 +10,22 @@ __version__ = "0.1.0"  # before the imports: a bundle names the version that wro
 
 from hiersrec_sdk import errors
 from hiersrec_sdk.errors import HierSRecError
+from hiersrec_sdk.explain import Explanation
 from hiersrec_sdk.filters import Filter
 from hiersrec_sdk.ranking import available_backends
 from hiersrec_sdk.recommender import Recommender
 from hiersrec_sdk.results import CategoryHit, Hit, Result
+from hiersrec_sdk.trace import Trace
 
 __all__ = [
     "CategoryHit",
+    "Explanation",
     "Filter",
     "HierSRecError",
     "Hit",
     "Recommender",
     "Result",
+    "Trace",
     "__version__",
     "available_backends",
     "errors",

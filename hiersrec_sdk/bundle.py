@@ -3,6 +3,7 @@
     config.json          what the folder is, the settings, the metrics; SHA-256 and size of every other file
     model.onnx           the session encoder; it knows no item
     catalog.safetensors  the tables of the catalogue, rows in the order of the category tree
+    query_parts.onnx     optional: what the encoder's query is the sum of, for explanations
     ...                  other files, such as item_encoder.onnx and README.md
 
 ``config.json`` also holds the SHA-256 of its own content, so that a change of any file is noticed.
@@ -38,6 +39,7 @@ FORMAT: Final = "hiersrec-bundle"
 SCHEMA_VERSION: Final = 1
 CONFIG: Final = "config.json"
 MODEL: Final = "model.onnx"
+PARTS: Final = "query_parts.onnx"
 CATALOG: Final = "catalog.safetensors"
 ID_TYPES: Final = ("int64", "string")
 

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -500,6 +501,19 @@ def recommend(
         click.echo(f"{place:>4}  {hit.score:9.4f}  {_named(hit.item, hit.title)}")
     counted = f"; {result.unknown} unknown items skipped" if result.unknown else ""
     click.echo(f"{result.mode}: {result.rows_scored:,} of {len(recommender.catalog):,} items ranked{counted}")
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("bundle", type=FOLDER)
+@click.argument("item")
+@click.argument("session", nargs=-1, required=True, metavar="CLICK...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def explain(bundle: Path, item: str, session: tuple[str, ...], as_json: bool) -> None:
+    """Say why ITEM has the score that it has after a session: CLICK ids, the oldest first."""
+    recommender = Recommender.load(bundle)
+    own, *clicks = _as_ids([item, *session], recommender.config["item_id_type"])
+    explanation = recommender.explain(clicks, own)
+    click.echo(json.dumps(asdict(explanation)) if as_json else str(explanation))
 
 
 def _as_ids(session: Sequence[str], id_type: str) -> list[Any]:

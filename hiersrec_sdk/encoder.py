@@ -72,7 +72,7 @@ class OnnxEncoder:
         threads: int = 1,
     ) -> None:
         name = "model.onnx" if isinstance(model, bytes) else os.fspath(model)
-        self._session = _load(model, name, providers, threads)
+        self._session = load_graph(model, name, providers, threads)
         self.providers = tuple(providers)
         self._levels = len(categories)
         levels = [*(f"category_logits_{level}" for level in range(self._levels - 1)), "category_logits"]
@@ -143,7 +143,7 @@ class _Buffers:
         self.encoded = Encoded(tuple(outputs[:levels]), repeats[0] if repeats else None, outputs[levels])
 
 
-def _load(model: bytes | str | os.PathLike[str], name: str, providers: Sequence[str], threads: int) -> Any:
+def load_graph(model: bytes | str | os.PathLike[str], name: str, providers: Sequence[str], threads: int) -> Any:
     """An ``onnxruntime.InferenceSession`` that runs on ``providers``."""
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise OptionError(f"threads is {threads!r}; it must be a whole number of at least 1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk import filters, row_ranges
-from hiersrec_sdk.bundle import Bundle, open_bundle
+from hiersrec_sdk.bundle import PARTS, Bundle, open_bundle
 from hiersrec_sdk.catalog import UNKNOWN, Catalog
 from hiersrec_sdk.encoder import Encoded, OnnxEncoder
 from hiersrec_sdk.errors import (
@@ -25,10 +26,12 @@ from hiersrec_sdk.errors import (
     SessionTypeError,
     UnknownItemError,
 )
+from hiersrec_sdk.explain import Explanation, PartsGraph, explained, softmax
 from hiersrec_sdk.filters import Filter
 from hiersrec_sdk.lookup import own_items
 from hiersrec_sdk.ranking import Backend, Found, Request, Table, get_backend
-from hiersrec_sdk.results import Result
+from hiersrec_sdk.results import CategoryHit, Hit, Result
+from hiersrec_sdk.trace import Trace
 
 Mode = Literal["candidates", "exact", "auto"]
 OnUnknown = Literal["skip", "error"]
@@ -110,6 +113,7 @@ class Recommender:
     def __init__(self, bundle: Bundle, encoder: OnnxEncoder, backend: Backend) -> None:
         self.catalog = Catalog(bundle)
         self.config = bundle.config
+        self._path = bundle.path
         self.providers = encoder.providers
         self.backend = backend.name
         self._encoder = encoder
@@ -318,25 +322,152 @@ class Recommender:
             results.update(zip(batch, found, strict=True))
         return [results[at] for at in range(len(known))]
 
+    def explain(
+        self, session: Iterable[int | str], item: int | str, *, unknown: OnUnknown = "skip"
+    ) -> Explanation:
+        """Why ``item`` has the score that it has after ``session``: see :class:`Explanation`. It scores every item.
+
+        Raises:
+            UnknownItemError: the catalogue lacks the item, or every item of the session.
+            InputError: as :meth:`recommend`.
+        """
+        row, known = self._row_of(item), self._known(session, self._options(1, unknown=unknown))
+        if not len(known.rows):
+            raise UnknownItemError("no item of the session is in the catalogue: there is nothing to explain by it")
+        encoded = self._encode(known)
+        request, about = self._request(known, encoded, 0, self._options(1))
+        parts = None
+        if PARTS in self.config["files"]:
+            parts = self._parts(self.catalog.input_vectors[known.rows])
+        candidates = row_ranges.add(row_ranges.rising(about.ranges), about.own)
+        return explained(self.catalog, row, known.rows, encoded, request, candidates, parts)
+
+    def categories(
+        self, session: Iterable[int | str], k: int = 5, *, level: int = -1, unknown: OnUnknown = "skip"
+    ) -> tuple[CategoryHit, ...]:
+        """The ``k`` most probable categories of the next click, at any ``level``: 0 is the top, -1 the leaf level.
+
+        None where the session holds no known item.
+
+        Raises:
+            OptionError: there is no such level.
+            KError: ``k`` is no whole number of at least 1.
+            InputError: as :meth:`recommend`.
+        """
+        levels = len(self.catalog.ranges)
+        if not _is_whole(level) or not -levels <= level < levels:
+            raise OptionError(f"level is {level!r}; this catalogue has levels 0 to {levels - 1}, -1 is the last")
+        known = self._known(session, self._options(k, unknown=unknown))
+        if not len(known.rows):
+            return ()
+        level = range(levels)[level]
+        share = softmax(self._encode(known).category_logits[level][0])
+        best = np.argsort(-share, kind="stable")[: int(k)]
+        found = [self.catalog.category(level, int(at)) for at in best]
+        return tuple(
+            CategoryHit(category.id, float(share[category.index]), level, category.name, category.index)
+            for category in found
+        )
+
+    def similar_items(self, item: int | str, k: int = 20, *, filter: Filter | None = None) -> tuple[Hit, ...]:
+        """The ``k`` items whose vectors are nearest to that of ``item``, which is left out: scores are dot products.
+
+        They are cosines, for the vectors that ``hiersrec export`` writes. All items rank, as in mode "exact".
+
+        Raises:
+            UnknownItemError: the catalogue lacks the item.
+            KError, FilterError: as :meth:`recommend`.
+        """
+        options = self._options(k, "exact", filter=filter)
+        catalog, row = self.catalog, self._row_of(item)
+        leaf = catalog.categories_of(np.array([row]))[0]
+        first = catalog.ranges[-1][leaf : leaf + 1]
+        request = Request(
+            np.ascontiguousarray(catalog.output_vectors[row], dtype=np.float32),
+            first,
+            row_ranges.complement(first, len(catalog)),
+            None if options.filter is None else options.filter._bitmap,
+            np.array([row]),
+        )
+        table = Table(catalog.output_vectors, None, catalog.codes)
+        found = self._search(table, [request], options.k)[0]
+        hits = zip(catalog.ids(found.rows), found.scores.tolist(), found.rows.tolist(), strict=True)
+        return tuple(Hit(own, score, catalog.title(row)) for own, score, row in hits)
+
+    def trace(self, session: Iterable[int | str], k: int = 20, **options: Any) -> Trace:
+        """What :meth:`recommend` computes on its way to an answer, with the same arguments.
+
+        Raises:
+            UnknownItemError: the catalogue lacks every item of the session: the answer would be popular items.
+            InputError: as :meth:`recommend`.
+        """
+        checked = self._options(k, **options)
+        times = [time.perf_counter()]
+        known = self._known(session, checked)
+        if not len(known.rows):
+            raise UnknownItemError("no item of the session is in the catalogue: the answer would be popular items")
+        times.append(time.perf_counter())
+        encoded = self._encode(known)
+        times.append(time.perf_counter())
+        request, about = self._request(known, encoded, 0, checked)
+        times.append(time.perf_counter())
+        result = self._rank([known], encoded, checked)[0]
+        times.append(time.perf_counter())
+        assert request.own is not None
+        assert request.boosts is not None
+        steps = [stop - start for start, stop in pairwise(times)]
+        steps[-1] = max(0.0, steps[-1] - steps[-2])  # ranking chooses once more
+        return Trace(
+            known.rows,
+            known.unknown,
+            self.catalog.input_vectors[known.rows],
+            tuple(level[0] for level in encoded.category_logits),
+            None if encoded.repeat_logits is None else encoded.repeat_logits[0],
+            encoded.item_query[0],
+            about.ranges,
+            request.own,
+            request.boosts,
+            result._rows,
+            result.scores,
+            result,
+            dict(zip(("look up", "encode", "choose", "rank"), steps, strict=True)),
+        )
+
+    def _row_of(self, item: Any) -> int:
+        row = int(self.catalog.rows([item])[0])
+        if row == UNKNOWN:
+            raise UnknownItemError(f"item id {item!r} is not in the catalogue")
+        return row
+
+    def _encode(self, known: _Session) -> Encoded:
+        """Of one session; unlike the buffers of ``encode_one`` the answer is the caller's to keep."""
+        return self._encoder.encode(self.catalog.input_vectors[known.rows][None], np.array([len(known.rows)]))
+
+    @cached_property
+    def _parts(self) -> PartsGraph:
+        return PartsGraph(self._path, self.providers)
+
     def _options(
         self,
         k: int,
-        mode: Mode,
-        candidates: Any,
-        unknown: OnUnknown,
-        session_categories: bool,
-        filter: Filter | None,
-        allow: Any,
-        exclude: Any,
-        exclude_seen: bool,
-        categories: Any,
-        exclude_categories: Any,
-        max_per_category: int | None,
-        threads: int,
+        mode: Mode = "candidates",
+        candidates: Any = None,
+        unknown: OnUnknown = "skip",
+        include_session_categories: bool = False,
+        filter: Filter | None = None,
+        allow: Any = None,
+        exclude: Any = None,
+        exclude_seen: bool = False,
+        categories: Any = None,
+        exclude_categories: Any = None,
+        max_per_category: int | None = None,
+        threads: int = 1,
     ) -> _Options:
         key: Any = None
         if filter is None and allow is None and exclude is None and categories is None and exclude_categories is None:
-            key = k, mode, candidates, unknown, session_categories, exclude_seen, max_per_category, threads
+            key = (
+                k, mode, candidates, unknown, include_session_categories, exclude_seen, max_per_category, threads,
+            )  # fmt: skip
             key = key, tuple(map(type, key))  # 1 equals True, which is another argument
             try:
                 kept = self._plain.get(key)
@@ -350,14 +481,17 @@ class Recommender:
             raise OptionError(f"mode is {mode!r}; it must be 'candidates', 'exact' or 'auto'")
         if not isinstance(unknown, str) or unknown not in get_args(OnUnknown):
             raise OptionError(f"unknown is {unknown!r}; it must be 'skip' or 'error'")
-        for name, flag in (("include_session_categories", session_categories), ("exclude_seen", exclude_seen)):
+        for name, flag in (
+            ("include_session_categories", include_session_categories),
+            ("exclude_seen", exclude_seen),
+        ):
             if not isinstance(flag, bool | np.bool_):
                 raise OptionError(f"{name} is {flag!r}; it must be True or False")
         if max_per_category is not None and (not _is_whole(max_per_category) or max_per_category < 1):
             raise OptionError(f"max_per_category is {max_per_category!r}; it must be a whole number of at least 1")
         if not _is_whole(threads) or threads < 1:
             raise OptionError(f"threads is {threads!r}; it must be a whole number of at least 1")
-        share, mass = self._budget(candidates, bool(session_categories))
+        share, mass = self._budget(candidates, bool(include_session_categories))
         if filter is not None and not isinstance(filter, Filter):
             raise FilterError(f"filter is {filter!r}; it must be what Recommender.filter() made, or None")
         excluded = None
@@ -386,7 +520,7 @@ class Recommender:
             allowed = 1.0 if filter is None else len(filter) / n
             exact = allowed * self._exact_bytes <= _AUTO_BYTES + rows * self._row_bytes
         options = _Options(
-            k, exact, rows, mass, unknown, bool(session_categories), filter, excluded, bool(exclude_seen),
+            k, exact, rows, mass, unknown, bool(include_session_categories), filter, excluded, bool(exclude_seen),
             None if max_per_category is None else int(max_per_category), int(threads),
         )  # fmt: skip
         if key is not None and len(self._plain) < 1_000:

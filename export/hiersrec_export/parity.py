@@ -124,6 +124,37 @@ def check_parity(
     return Parity(sessions, worst)
 
 
+def check_parts(
+    graph: bytes, parts: bytes, vectors: NDArray[np.float32], real: Sessions, max_length: int, seed: int = 0
+) -> float:
+    """Compare the query of ``model.onnx`` with the sum of what ``query_parts.onnx`` says it is made of.
+
+    Args:
+        graph, parts: bytes of the two graphs.
+        vectors: float32 [items, d], which both read.
+        real: sessions of item indices, of which some are drawn.
+        max_length: of the sessions that the graphs read.
+
+    Returns:
+        The worst relative difference.
+
+    Raises:
+        ExportError: it is above 1e-4.
+    """
+    random = np.random.default_rng(seed)
+    worst = 0.0
+    whole, split = (onnxruntime.InferenceSession(each, providers=["CPUExecutionProvider"]) for each in (graph, parts))
+    for length in (1, 2, max_length):
+        x, lengths = _real(random, LARGEST_BATCH, length, vectors, real)
+        feeds = {"session_vectors": x, "session_lengths": lengths}
+        (query,) = whole.run(["item_query"], feeds)
+        weights, state, handed = split.run(None, feeds)
+        worst = max(worst, _relative(query, np.einsum("bt,btd->bd", weights, x) + state + handed))
+    if not worst <= TOLERANCE:
+        raise ExportError(f"the parts of the query differ from it by {worst:.1e} (relative). No bundle was written.")
+    return worst
+
+
 def _random(
     random: np.random.Generator, batch: int, length: int, d: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

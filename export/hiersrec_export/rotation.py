@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hiersrec_training.model import ItemGraph, ServingGraph
+from hiersrec_training.model import ItemGraph, QueryParts, ServingGraph
 
 _CHUNK = 65_536  # rows at a time: the work is done in float64, whose copy of a whole table would be large
 
@@ -63,6 +63,24 @@ class RotatedSession(nn.Module):
     def forward(self, session_vectors: Tensor, session_lengths: Tensor) -> tuple[Tensor, ...]:
         *rest, query = self.serving(session_vectors @ self.back, session_lengths)
         return (*rest, query @ self.axes)
+
+
+class RotatedParts(nn.Module):
+    """:class:`QueryParts` between rotated vectors, as above."""
+
+    back: Tensor
+    axes: Tensor
+
+    def __init__(self, parts: QueryParts, axes: NDArray[np.float32]) -> None:
+        super().__init__()
+        self.parts = parts
+        self.output_names = parts.output_names
+        self.register_buffer("back", torch.from_numpy(axes.T.copy()))
+        self.register_buffer("axes", torch.from_numpy(axes.copy()))
+
+    def forward(self, session_vectors: Tensor, session_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        weights, state, handed = self.parts(session_vectors @ self.back, session_lengths)
+        return weights, state @ self.axes, handed @ self.axes
 
 
 class RotatedItems(nn.Module):

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from hiersrec_export.budgets import calibrate, cases_of
 from hiersrec_export.card import card, summary
 from hiersrec_export.curve import Scorer
-from hiersrec_export.parity import Parity, check_item_parity, check_parity
+from hiersrec_export.parity import Parity, check_item_parity, check_parity, check_parts
 from hiersrec_export.picture import budget_picture
 from hiersrec_export.rotation import principal_axes, rotate
-from hiersrec_export.to_onnx import IR_VERSION, OPSET, item_graph, session_graph
-from hiersrec_sdk.bundle import write_bundle
+from hiersrec_export.to_onnx import IR_VERSION, OPSET, item_graph, parts_graph, session_graph
+from hiersrec_sdk.bundle import PARTS, write_bundle
 from hiersrec_sdk.catalog import id_tables, item_id_tables
 from hiersrec_sdk.encoder import OnnxEncoder
 from hiersrec_sdk.errors import ExportError
@@ -80,7 +80,11 @@ def export(
     other = None if calibrate_with is None else _calibration_run(measured, Path(run_path), info, data, report)
     step("tracing the model…")
     traced = _Traced.of(model, info, data)
-    files = {"model.onnx": traced.graph, "item_encoder.onnx": item_graph(model, traced.axes)}
+    files = {
+        "model.onnx": traced.graph,
+        "item_encoder.onnx": item_graph(model, traced.axes),
+        PARTS: parts_graph(model, traced.axes),
+    }
     report(", ".join(f"{name} {len(content):,} bytes" for name, content in files.items()))
     step("checking parity of PyTorch and onnxruntime…")
     meta = Metadata.of(data, info.shape, info.config)
@@ -91,6 +95,7 @@ def export(
         f"PyTorch and onnxruntime agree on {parity.sessions:,} sessions, lengths 1 to {model.config.max_length}, "
         f"batches 1 to 64: worst relative difference {max(parity.worst.values()):.1e}; on items {item_parity:.1e}"
     )
+    check_parts(files["model.onnx"], files[PARTS], traced.rotated, real, model.config.max_length)
     config = _config(info, data, parity)
     if data.valid.cases:
         if other is not None:

@@ -1,4 +1,4 @@
-"""The model as two ONNX graphs, neither of which holds the catalogue."""
+"""The model as ONNX graphs, none of which holds the catalogue."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
 
-from hiersrec_export.rotation import RotatedItems, RotatedSession
-from hiersrec_training.model import HierSRec, ItemGraph, ServingGraph
+from hiersrec_export.rotation import RotatedItems, RotatedParts, RotatedSession
+from hiersrec_training.model import HierSRec, ItemGraph, QueryParts, ServingGraph
 
 # Opset 20 is the first with Gelu as one operator, and LayerNormalization (17) is one too: fewer, faster nodes. IR
 # version 10 is the newest that onnxruntime 1.18, the oldest supported one, reads; newer exporters would write more.
@@ -27,7 +27,16 @@ def session_graph(model: HierSRec, axes: NDArray[np.float32] | None = None) -> b
     ``axes`` float32 [d, d]: the session vectors stand in them, and the query is given in them. None: as trained.
     """
     serving = ServingGraph(model).eval()
-    graph = serving if axes is None else RotatedSession(serving, axes).eval()
+    return _of_sessions(model, serving if axes is None else RotatedSession(serving, axes).eval())
+
+
+def parts_graph(model: HierSRec, axes: NDArray[np.float32] | None = None) -> bytes:
+    """``query_parts.onnx``: session vectors and lengths in, what the item query is the sum of out, in ``axes``."""
+    parts = QueryParts(model).eval()
+    return _of_sessions(model, parts if axes is None else RotatedParts(parts, axes).eval())
+
+
+def _of_sessions(model: HierSRec, graph: ServingGraph | RotatedSession | QueryParts | RotatedParts) -> bytes:
     batch = Dim("batch")
     length = Dim("length", max=model.config.max_length)
     return _export(

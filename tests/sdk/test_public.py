@@ -22,11 +22,13 @@ HEAVY = ("torch", "onnx", "numba", "polars", "hiersrec_training", "hiersrec_expo
 def test_names() -> None:
     assert sorted(hiersrec_sdk.__all__) == [
         "CategoryHit",
+        "Explanation",
         "Filter",
         "HierSRecError",
         "Hit",
         "Recommender",
         "Result",
+        "Trace",
         "__version__",
         "available_backends",
         "errors",
@@ -43,7 +45,9 @@ def public(cls: type) -> list[str]:
 
 
 def test_recommender() -> None:
-    assert public(Recommender) == ["filter", "load", "recommend", "recommend_many"]
+    assert public(Recommender) == [
+        "categories", "explain", "filter", "load", "recommend", "recommend_many", "similar_items", "trace",
+    ]  # fmt: skip
     parameters = {
         name: [
             parameter.name + ("" if parameter.default is parameter.empty else f"={parameter.default!r}")
@@ -67,10 +71,14 @@ def test_recommender() -> None:
         "unknown='skip'",
     ]
     assert parameters == {
+        "categories": ["self", "session", "k=5", "level=-1", "unknown='skip'"],
+        "explain": ["self", "session", "item", "unknown='skip'"],
         "filter": ["self", *restrictions],
         "load": ["path", "providers=('cpu',)", "backend=None", "threads=1", "verify=True"],
         "recommend": ["self", "session", *common, "threads=1"],
         "recommend_many": ["self", "sessions", *common, "batch_size=64", "threads=1"],
+        "similar_items": ["self", "item", "k=20", "filter=None"],
+        "trace": ["self", "session", "k=20", "options"],
     }
     for name, by_place in (("filter", 1), ("recommend", 3), ("recommend_many", 3), ("load", 1)):
         kinds = [parameter.kind for parameter in inspect.signature(getattr(Recommender, name)).parameters.values()]

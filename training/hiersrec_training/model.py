@@ -331,31 +331,41 @@ class SessionEncoder(nn.Module):
 
     def read(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """States and weighted sums after each click: [B, T, d] each, from item vectors [B, T, d]."""
+        vectors = self.dropout(vectors)
+        states, weights = self.attend(vectors)
+        return states, weights @ vectors
+
+    def attend(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """States after each click [B, T, d], and what each click up to it weighs in the sum [B, T, T]."""
         length, d = vectors.shape[1:]
         place = torch.arange(length, device=vectors.device)
         distance = place[:, None] - place[None, :]  # [T, T], from the state to the click
         causal = distance >= 0
         distance = distance.clamp(0, self.max_length - 1)
-        vectors = self.dropout(vectors)
         x = vectors * d**0.5
         for block in self.blocks:
             x = block(x, distance, causal)
         states = self.norm(x)
         weights = self.weigh(states).transpose(1, 2) + self.weigh_distance[distance]  # [B, T, T]
-        weights = weights.masked_fill(~causal, -1e9).softmax(-1)
-        return states, weights @ vectors
+        return states, weights.masked_fill(~causal, -1e9).softmax(-1)
 
     def answer(self, states: Tensor, sums: Tensor) -> Answer:
         """The heads, for states and weighted sums [P, d]."""
-        known = states  # [P, d · (1 + levels so far)]
+        category_logits, known = self.hand_on(states)
+        query = sums + torch.sigmoid(self.item_gate(known)) * self.item_head(known)
+        return Answer(category_logits, F.normalize(query, dim=-1) / self.temperature, self.repeat_head(states))
+
+
+    def hand_on(self, states: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Category logits of each level, and the states [P, d] with what the levels hand on: [P, d · (1 + levels)]."""
+        known = states
         category_logits = []
         for level, head in enumerate(self.category_head):
             logits = head(known)
             category_logits.append(logits)
             if str(level) in self.hand_off:
                 known = torch.cat([known, self.hand_off[str(level)](logits.softmax(-1))], dim=-1)
-        query = sums + torch.sigmoid(self.item_gate(known)) * self.item_head(known)
-        return Answer(category_logits, F.normalize(query, dim=-1) / self.temperature, self.repeat_head(states))
+        return category_logits, known
 
 
 class Wide(nn.Module):
@@ -457,6 +467,36 @@ class ServingGraph(nn.Module):
         repeats = answer.repeats.gather(1, distance.clamp(0, self.session.max_length - 1))
         repeats = repeats * (distance >= 0) * self.scale
         return (answer.category_logits[-1], *answer.category_logits[:-1], repeats, answer.query * self.scale)
+
+
+class QueryParts(nn.Module):
+    """What the query of :class:`ServingGraph` is the sum of, for explanations: the session's own vectors, each times a
+    weight; what comes from the state; and what comes from the category prediction that was handed on."""
+
+    def __init__(self, model: HierSRec) -> None:
+        super().__init__()
+        self.session = model.session
+        self.scale = model.wide.scale
+        self.output_names = ["own_weights", "state_query", "hand_off_query"]
+
+    def forward(self, session_vectors: Tensor, session_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """From [B, T, d] and int64 [B]: weights [B, T], 0 at padding, and two queries [B, d]."""
+        session, d = self.session, session_vectors.shape[2]
+        states, weights = session.attend(session_vectors)
+        newest = (session_lengths - 1).clamp_min(0)[:, None, None]
+        state = states.gather(1, newest.expand(-1, 1, d))[:, 0]
+        weights = weights.gather(1, newest.expand(-1, 1, weights.shape[2]))[:, 0]
+        _, known = session.hand_on(state)
+        gate = torch.sigmoid(session.item_gate(known))
+        head = session.item_head
+        from_state = gate * F.linear(state, head.weight[:, :d], head.bias)
+        handed = torch.zeros_like(from_state)
+        if known.shape[1] > d:
+            handed = gate * F.linear(known[:, d:], head.weight[:, d:])
+        query = (weights[:, None] @ session_vectors)[:, 0] + from_state + handed
+        length = query.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        scale = self.scale / (length * session.temperature)  # [B, 1]
+        return weights * scale, from_state * scale, handed * scale
 
 
 class ItemGraph(nn.Module):
