@@ -74,7 +74,8 @@ def main(
         for share in SHARES:
             for kind in kinds:
                 trial = Trial(
-                    f"{kind} removed from {100 * share:g} %" if share else "the whole model",
+                    f"{kind} removed from {100 * share:g} %" if share else "all metadata",
+                    {"wide": False},
                     change=partial(without, kinds=kind, share=share) if share else None,
                 )
                 infos = [trained.info for trained in bench.run(trial)]

@@ -120,15 +120,16 @@ def trials_of(data: Dataset) -> list[Trial]:
     trials = [
         Trial(
             f"the shop's, {level} of {depth} levels ({data.tree.sizes[level - 1]:,} leaves)",
-            change=None if level == depth else partial(cut, depth=level),
+            {"wide": False},
+            None if level == depth else partial(cut, depth=level),
         )
         for level in range(depth, 0, -1)
     ]
     for few in (leaves, max(2, leaves // 4)):
         for sizes in ([few], [max(2, round(few**0.5)), few]):
             name = " over ".join(f"{size:,}" for size in sizes)
-            trials.append(Trial(f"learnt, {name}", change=partial(learnt, sizes=sizes)))
-    trials.append(Trial("none", {"hand_off": "none"}, change=partial(learnt, sizes=[1])))
+            trials.append(Trial(f"learnt, {name}", {"wide": False}, partial(learnt, sizes=sizes)))
+    trials.append(Trial("none", {"wide": False, "hand_off": "none"}, partial(learnt, sizes=[1])))
     return trials
 
 

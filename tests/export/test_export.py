@@ -205,7 +205,7 @@ def test_the_model_card_and_the_config_say_what_was_trained(tiny_bundle: Path, t
     config = open_bundle(tiny_bundle).config
     assert config["model"]["dimension"] == tiny_config.dimension
     assert config["metrics"]["validation"]["mrr@20"] > 0
-    graphs = {"model.onnx", "item_encoder.onnx"}
+    graphs = {"model.onnx", "item_encoder.onnx", "query_parts.onnx"}
     assert set(config["files"]) == {*graphs, "catalog.safetensors", "README.md", "budgets.png"}
     card = (tiny_bundle / "README.md").read_text()
     assert f"{config['metrics']['validation']['mrr@20']:.4f}" in card

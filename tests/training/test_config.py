@@ -41,6 +41,7 @@ def test_settings_survive_a_round_trip() -> None:
         ("item_inputs=id price", "must be some of id, category, text, numbers, vectors"),
         ("item_inputs=id id", "must be some of"),
         ("item_inputs= ", "must be some of"),
+        ("wide=1", "wide must be bool"),
         ("hand_off=both", "must be one of all, top, leaf, none"),
         ("precision=half", "bfloat16 or float32"),
         ("dimension", "name=value"),

@@ -36,6 +36,7 @@ class Config:
     hand_off: str = "all"  # levels of the category prediction that the item head reads: all, top, leaf or none
     neighbours: int = 24  # of an item in the co-click graph; 0 leaves the graph out
     neighbour_window: int = 5  # clicks between two co-clicked items, at most
+    wide: bool = True  # fit the wide part beside the encoder, on the validation part
     # loss
     category_weight: float = 0.2  # of each category level's cross-entropy beside the item's
     age_decay: float = 1.0  # the oldest session weighs exp(-age_decay) of the newest

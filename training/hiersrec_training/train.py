@@ -173,7 +173,7 @@ class _Loop:
                 self._validate(epoch)
                 self.state |= {"epochs": epoch + 1, "seconds": time.perf_counter() - started}
                 self._checkpoint()
-        if self.valid is not None:
+        if self.valid is not None and self.config.wide:
             self._fit_wide()
         self.info.finished = True
         self.info.best_epoch = self.state["best_epoch"]
