@@ -68,12 +68,12 @@ def _wikispeedia(folder: Path) -> PrepareOptions:
 
 DATA_SETS: Mapping[str, DataSet] = {
     "diginetica": DataSet("train_sessions.txt", _diginetica, 3),
-    "retailrocket": DataSet("events_2015-09-10_to_18.csv.gz", _retailrocket, 8),
+    "retailrocket": DataSet("events_2015-09-10_to_18.csv.gz", _retailrocket, 6),
     # no dates, so no age; links are few and sure, so less dropout and more epochs: chosen on the validation part
     "wikispeedia": DataSet(
         "paths_finished.tsv",
         _wikispeedia,
-        8,
+        5,
         {"age_decay": 0.0, "epochs": 6, "dropout": 0.1, "temperature": 0.05},
     ),
 }

@@ -22,7 +22,7 @@ from benchmarks.studies.trials import Trial, benches, study_options
 from hiersrec_training.categories import UNKNOWN_INT, UNKNOWN_STRING
 from hiersrec_training.dataset import CategoryTree, Dataset
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 COLORS = {"text": "tab:orange", "category": "tab:blue", "text and category": "tab:green"}
 DASHES = {"diginetica": "-", "retailrocket": "--", "wikispeedia": ":"}
 

@@ -60,6 +60,7 @@ def tune_neural(name: str, data: Dataset, epochs: int, tried: Tried, newest: int
 
     Trained on the ``newest`` so many training sessions.
     """
+    newest = min(newest, len(data.train))
     found = []
     for options in GRID:
         settings = replace(Settings(epochs=epochs), **options)

@@ -133,7 +133,8 @@ def test_a_final_run_takes_over_what_a_validated_one_found(
 
 
 def test_it_can_be_left_out(tiny_config: Config, tiny_data: Path, tmp_path: Path) -> None:
-    info = train(tiny_data, tmp_path / "run", replace(tiny_config, wide=False), progress=False, report=lambda line: None)
+    config = replace(tiny_config, wide=False)
+    info = train(tiny_data, tmp_path / "run", config, progress=False, report=lambda line: None)
     assert info.metrics
     assert not info.wide_metrics
     assert not load_model(tmp_path / "run")[0].wide.fitted
