@@ -15,6 +15,7 @@ from hiersrec_sdk.filters import Filter
 from hiersrec_sdk.ranking import available_backends
 from hiersrec_sdk.recommender import Recommender
 from hiersrec_sdk.results import CategoryHit, Hit, Result
+from hiersrec_sdk.session import Session
 from hiersrec_sdk.trace import Trace
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Hit",
     "Recommender",
     "Result",
+    "Session",
     "Trace",
     "__version__",
     "available_backends",

@@ -31,6 +31,7 @@ from hiersrec_sdk.filters import Filter
 from hiersrec_sdk.lookup import own_items
 from hiersrec_sdk.ranking import Backend, Found, Request, Table, get_backend
 from hiersrec_sdk.results import CategoryHit, Hit, Result
+from hiersrec_sdk.session import Session
 from hiersrec_sdk.trace import Trace
 
 Mode = Literal["candidates", "exact", "auto"]
@@ -253,11 +254,16 @@ class Recommender:
             k, mode, candidates, unknown, include_session_categories, filter, allow, exclude, exclude_seen, categories,
             exclude_categories, max_per_category, threads,
         )  # fmt: skip
-        known = self._known(session, options)
-        if not len(known.rows):
-            return self._popular(known, options)
-        encoded = self._encoder.encode_one(self.catalog.input_vectors, known.rows)
-        return self._rank([known], encoded, options)[0]
+        return self._answer_one(self._known(session, options), options)
+
+    def session(self, items: Session | Iterable[int | str] = ()) -> Session:
+        """A session that grows, which begins with ``items``: own ids, oldest first, or another session, such as one that
+        was unpickled.
+
+        Raises:
+            SessionTypeError, ItemIdTypeError, ItemIdNaNError: as :meth:`recommend`.
+        """
+        return Session(self, items.items if isinstance(items, Session) else _as_ids(items))
 
     def recommend_many(
         self,
@@ -433,6 +439,13 @@ class Recommender:
             dict(zip(("look up", "encode", "choose", "rank"), steps, strict=True)),
         )
 
+    def _recommend_rows(
+        self, ids: Sequence[int | str], rows: NDArray[np.int64], k: int, **options: Any
+    ) -> Result:
+        """:meth:`recommend` of ids whose ``rows`` are known."""
+        checked = self._options(k, **options)
+        return self._answer_one(self._known_rows(ids, rows, checked), checked)
+
     def _row_of(self, item: Any) -> int:
         row = int(self.catalog.rows([item])[0])
         if row == UNKNOWN:
@@ -565,7 +578,11 @@ class Recommender:
 
     def _known(self, session: Iterable[Any], options: _Options) -> _Session:
         ids = _as_ids(session)
-        rows = self.catalog.rows(ids)
+        return self._known_rows(ids, self.catalog.rows(ids), options)
+
+    def _known_rows(
+        self, ids: Sequence[Any] | NDArray[Any], rows: NDArray[np.int64], options: _Options
+    ) -> _Session:
         # a list is faster to search, where it is short
         known = rows[rows != UNKNOWN] if UNKNOWN in rows.tolist() else rows
         missing = len(rows) - len(known)
@@ -597,6 +614,12 @@ class Recommender:
             tuple(catalog.ids(rows)), catalog.clicks[rows].astype(np.float32), "popular", 0, 0, session.unknown,
             catalog, rows, _NO_RANGES, _NO_ROWS, (), (),
         )  # fmt: skip
+
+    def _answer_one(self, known: _Session, options: _Options) -> Result:
+        if not len(known.rows):
+            return self._popular(known, options)
+        encoded = self._encoder.encode_one(self.catalog.input_vectors, known.rows)
+        return self._rank([known], encoded, options)[0]
 
     def _answer(self, sessions: Sequence[_Session], options: _Options) -> list[Result]:
         """Encode sessions that hold a known item together, then rank each."""

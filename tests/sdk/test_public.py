@@ -28,6 +28,7 @@ def test_names() -> None:
         "Hit",
         "Recommender",
         "Result",
+        "Session",
         "Trace",
         "__version__",
         "available_backends",
@@ -46,7 +47,8 @@ def public(cls: type) -> list[str]:
 
 def test_recommender() -> None:
     assert public(Recommender) == [
-        "categories", "explain", "filter", "load", "recommend", "recommend_many", "similar_items", "trace",
+        "categories", "explain", "filter", "load", "recommend", "recommend_many", "session", "similar_items",
+        "trace",
     ]  # fmt: skip
     parameters = {
         name: [
@@ -77,6 +79,7 @@ def test_recommender() -> None:
         "load": ["path", "providers=('cpu',)", "backend=None", "threads=1", "verify=True"],
         "recommend": ["self", "session", *common, "threads=1"],
         "recommend_many": ["self", "sessions", *common, "batch_size=64", "threads=1"],
+        "session": ["self", "items=()"],
         "similar_items": ["self", "item", "k=20", "filter=None"],
         "trace": ["self", "session", "k=20", "options"],
     }

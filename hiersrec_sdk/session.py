@@ -1,0 +1,85 @@
+"""A session that grows: clicks are added one by one, and each is looked up once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hiersrec_sdk.errors import OptionError
+
+if TYPE_CHECKING:
+    from hiersrec_sdk.recommender import Recommender
+    from hiersrec_sdk.results import Result
+
+
+class Session:
+    """The clicks of one visitor: made by :meth:`Recommender.session`. One thread at a time may change it.
+
+    A pickle holds the item ids alone, so that it is small; what is unpickled answers again after
+    ``recommender.session(unpickled)``.
+
+    >>> s = recommender.session()            # doctest: +SKIP
+    >>> s.add("shoe-17").recommend(k=20)     # doctest: +SKIP
+    """
+
+    __slots__ = ("_items", "_recommender", "_rows")
+
+    def __init__(self, recommender: Recommender | None, items: Iterable[int | str] = ()) -> None:
+        self._recommender = recommender
+        self._items: list[int | str] = []
+        self._rows: list[int] = []  # of the catalogue; -1 for an id that it lacks
+        self._append(list(items))
+
+    def add(self, item: int | str) -> Session:
+        """Append a click; returns the session.
+
+        Raises:
+            ItemIdTypeError, ItemIdNaNError: the id is not of the catalogue's type, or NaN. The session is unchanged.
+        """
+        return self._append([item])
+
+    def _append(self, items: list[int | str]) -> Session:
+        if items:
+            self._rows += self._attached().catalog.rows(items).tolist()
+            self._items += items
+        return self
+
+    def undo(self) -> int | str:
+        """Take back the newest click, and return it.
+
+        Raises:
+            OptionError: the session is empty.
+        """
+        if not self._items:
+            raise OptionError("the session is empty: there is no click to take back")
+        if self._rows:
+            self._rows.pop()
+        return self._items.pop()
+
+    @property
+    def items(self) -> tuple[int | str, ...]:
+        """All clicks, oldest first, known or not."""
+        return tuple(self._items)
+
+    def recommend(self, k: int = 20, **options: Any) -> Result:
+        """What :meth:`Recommender.recommend` answers to all clicks; takes the same arguments."""
+        return self._attached()._recommend_rows(self._items, np.array(self._rows, dtype=np.int64), k, **options)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __repr__(self) -> str:
+        return f"<Session: {len(self)} clicks{'' if self._recommender else ', of no recommender yet'}>"
+
+    def __getstate__(self) -> list[int | str]:
+        return self._items
+
+    def __setstate__(self, items: list[int | str]) -> None:
+        self._recommender, self._items, self._rows = None, items, []
+
+    def _attached(self) -> Recommender:
+        if self._recommender is None:
+            raise OptionError("this session was unpickled: recommender.session(session) makes it answer again")
+        return self._recommender
