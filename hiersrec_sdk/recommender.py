@@ -257,8 +257,8 @@ class Recommender:
         return self._answer_one(self._known(session, options), options)
 
     def session(self, items: Session | Iterable[int | str] = ()) -> Session:
-        """A session that grows, which begins with ``items``: own ids, oldest first, or another session, such as one that
-        was unpickled.
+        """A session that grows, which begins with ``items``: own ids, oldest first, or another session, such as an
+        unpickled one.
 
         Raises:
             SessionTypeError, ItemIdTypeError, ItemIdNaNError: as :meth:`recommend`.
