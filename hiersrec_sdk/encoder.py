@@ -9,10 +9,13 @@ out  item_query           float32 [batch, d]          score(item) = item_query .
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any, Final
 
@@ -72,8 +75,9 @@ class OnnxEncoder:
         threads: int = 1,
     ) -> None:
         name = "model.onnx" if isinstance(model, bytes) else os.fspath(model)
-        self._session = load_graph(model, name, providers, threads)
-        self.providers = tuple(providers)
+        self._load = partial(load_graph, model, name, tuple(providers), threads)
+        self._session = self._load()
+        self.providers, self.threads = tuple(providers), threads
         self._levels = len(categories)
         levels = [*(f"category_logits_{level}" for level in range(self._levels - 1)), "category_logits"]
         inputs: _Values = {
@@ -93,6 +97,9 @@ class OnnxEncoder:
         _check(f"{name}: output", self._session.get_outputs(), outputs)
         self._outputs = list(outputs)
         self._local = threading.local()
+        self._lock = threading.Lock()
+        if threads > 1:  # with one there are no threads but the caller's
+            os.register_at_fork(after_in_child=partial(_forget_after_fork, weakref.ref(self)))
 
     def encode_one(self, table: NDArray[np.float32], rows: NDArray[np.int64]) -> Encoded:
         """Encode one session: ``rows`` int64 [length], at least one, of ``table`` float32 [n, d].
@@ -110,17 +117,39 @@ class OnnxEncoder:
             if len(buffers) == _MOST_BUFFERS:
                 buffers.clear()
             encoded = self.encode(table[rows][None], np.array([len(rows)]))
-            buffers[len(rows)] = _Buffers(self._session, table.shape[1], len(rows), encoded, self._outputs)
+            buffers[len(rows)] = _Buffers(self._running, table.shape[1], len(rows), encoded, self._outputs)
             return encoded
         table.take(rows, axis=0, out=bound.vectors, mode="clip")
-        self._session.run_with_iobinding(bound.binding)
+        self._running.run_with_iobinding(bound.binding)
         return bound.encoded
 
     def encode(self, vectors: NDArray[np.float32], lengths: NDArray[np.int64]) -> Encoded:
         """Encode ``vectors`` float32 [batch, length, d] of which ``lengths`` int64 [batch], >= 1, are real."""
-        values = self._session.run(self._outputs, {"session_vectors": vectors, "session_lengths": lengths})
+        values = self._running.run(self._outputs, {"session_vectors": vectors, "session_lengths": lengths})
         category_logits, (item_query, *repeats) = values[: self._levels], values[self._levels :]
         return Encoded(tuple(category_logits), repeats[0] if repeats else None, item_query)
+
+
+    @property
+    def _running(self) -> Any:
+        """The ``onnxruntime.InferenceSession``."""
+        if self._session is None:
+            with self._lock:
+                if self._session is None:
+                    self._session = self._load()
+        return self._session
+
+    def _forget(self) -> None:
+        """In a forked child: the session's threads are not there, so it can neither run nor be taken down, which would
+        wait for them for ever. It is left alone, and loaded anew by the next call."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
+        self._session, self._local, self._lock = None, threading.local(), threading.Lock()
+
+
+def _forget_after_fork(encoder: weakref.ref[OnnxEncoder]) -> None:
+    there = encoder()
+    if there is not None:
+        there._forget()
 
 
 class _Buffers:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, Final, Literal, NamedTuple, get_args
 
@@ -116,6 +117,7 @@ class Recommender:
         self.config = bundle.config
         self._path = bundle.path
         self.providers = encoder.providers
+        self._threads = encoder.threads
         self.backend = backend.name
         self._encoder = encoder
         self._search = backend.search
@@ -165,6 +167,14 @@ class Recommender:
             threads=threads,
         )
         return cls(bundle, encoder, ranking)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickle holds the bundle's absolute path and how it was loaded: whoever unpickles it has to have the bundle
+        there. Its checksums are not read again."""
+        load = partial(
+            Recommender.load, providers=self.providers, backend=self.backend, threads=self._threads, verify=False
+        )
+        return load, (self._path.absolute(),)
 
     def __repr__(self) -> str:
         return (
@@ -255,6 +265,12 @@ class Recommender:
             exclude_categories, max_per_category, threads,
         )  # fmt: skip
         return self._answer_one(self._known(session, options), options)
+
+    async def arecommend(
+        self, session: Iterable[int | str], k: int = 20, **options: Any
+    ) -> Result:
+        """:meth:`recommend` in a thread of the loop's pool, so that the loop goes on; takes the same arguments."""
+        return await asyncio.to_thread(partial(self.recommend, session, k, **options))
 
     def session(self, items: Session | Iterable[int | str] = ()) -> Session:
         """A session that grows, which begins with ``items``: own ids, oldest first, or another session, such as an

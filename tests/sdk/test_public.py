@@ -47,8 +47,8 @@ def public(cls: type) -> list[str]:
 
 def test_recommender() -> None:
     assert public(Recommender) == [
-        "categories", "explain", "filter", "load", "recommend", "recommend_many", "session", "similar_items",
-        "trace",
+        "arecommend", "categories", "explain", "filter", "load", "recommend", "recommend_many", "session",
+        "similar_items", "trace",
     ]  # fmt: skip
     parameters = {
         name: [
@@ -73,6 +73,7 @@ def test_recommender() -> None:
         "unknown='skip'",
     ]
     assert parameters == {
+        "arecommend": ["self", "session", "k=20", "options"],
         "categories": ["self", "session", "k=5", "level=-1", "unknown='skip'"],
         "explain": ["self", "session", "item", "unknown='skip'"],
         "filter": ["self", *restrictions],
