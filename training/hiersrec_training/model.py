@@ -88,7 +88,8 @@ class ItemEncoder(nn.Module):
     def __init__(self, shape: Shape, config: Config) -> None:
         super().__init__()
         d = config.dimension
-        self.item = nn.Embedding(shape.items, d)
+        # a step of the sampled softmax reaches few of the items: only those have a gradient
+        self.item = nn.Embedding(shape.items, d, sparse=config.is_sampled(shape.items))
         self.category = nn.ModuleList([nn.Embedding(size, d) for size in shape.categories])
         self.token = nn.EmbeddingBag(config.text_buckets + 1, d, padding_idx=0) if shape.text else None
         self.number = nn.ModuleList([nn.Embedding(len(edges) + 2, d) for edges in shape.numbers.values()])
@@ -161,10 +162,10 @@ class ItemEncoder(nn.Module):
         around = self.neighbours[items].long()  # [n, K]
         every, place = torch.unique(torch.cat([items, around.flatten()]), return_inverse=True)
         base = self.item(every) + self.from_metadata(meta.rows(every))
-        x = base[place[: len(items)]]
+        x = F.embedding(place[: len(items)], base)
         if around.shape[1]:
-            near = base[place[len(items) :]].view(*around.shape, -1)  # [n, K, d]
-            x = x + self.smoothing.exp() * torch.einsum("nk,nkd->nd", _shares(self.co_clicks[items]), near)
+            bags, shares = place[len(items) :].view_as(around), _shares(self.co_clicks[items])
+            x = x + self.smoothing.exp() * F.embedding_bag(bags, base, per_sample_weights=shares, mode="sum")
         return F.normalize(x, dim=1)
 
 

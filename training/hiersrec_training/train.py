@@ -28,6 +28,7 @@ from hiersrec_training.links import links_of
 from hiersrec_training.losses import catalog_cross_entropy, sampled_cross_entropy
 from hiersrec_training.metrics import ranking_metrics
 from hiersrec_training.model import HierSRec, Metadata, Shape
+from hiersrec_training.optimizer import Adam
 from hiersrec_training.run import RunInfo
 
 LOG_STEPS = 50  # steps whose mean losses make a line of metrics.jsonl
@@ -92,7 +93,7 @@ def train(
             final=final,
             validated_by=None if validated_by is None else str(Path(validated_by).resolve()),
             device=device,
-            precision="float32" if data.items > config.sampled_above else _precision(config, device),
+            precision="float32" if config.is_sampled(data.items) else _precision(config, device),
             threads=torch.get_num_threads(),
             versions={"torch": torch.__version__, "numpy": np.__version__},
         )
@@ -146,8 +147,8 @@ class _Loop:
         self.sessions, self.data = sessions, data
         self.valid = None if info.final else Batches(data.valid, config.max_length, config.batch_sessions)
         self.steps = len(self.batches) * config.epochs
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
-        self.sampled = data.items > config.sampled_above
+        self.optimizer = Adam(self.model)
+        self.sampled = config.is_sampled(data.items)
         chances = np.bincount(sessions.items, minlength=data.items) + 1.0
         self.chances = torch.from_numpy(chances**0.75 / (chances**0.75).sum()).to(self.device)
         self.cumulated = self.chances.cumsum(0)
@@ -229,13 +230,11 @@ class _Loop:
         step = self.state["step"]
         # each step has its own random numbers, so a resumed run needs no generator state
         torch.manual_seed(self.config.seed * 1_000_003 + step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * _schedule(step / self.steps, self.config.warmup)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         with self.model.items.without(batch):
             losses = self._sampled_losses(batch) if self.sampled else self._full_losses(batch)
         losses["loss"].backward()
-        self.optimizer.step()
+        self.optimizer.step(self.config.learning_rate * _schedule(step / self.steps, self.config.warmup))
         return losses
 
     def _full_losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -253,16 +252,17 @@ class _Loop:
         drawn = drawn.clamp_max(len(self.chances) - 1)  # the sum may end a rounding below 1
         sampled, times = torch.unique(drawn, return_counts=True)
         expected = torch.log(self.config.samples * self.chances[sampled] / times).float()
-        clicked, place = torch.unique(batch.items, return_inverse=True)
-        states, sums = self.model.session.read(self.model.items.some_vectors(clicked, self.meta)[place])
+        parts = [batch.items.flatten(), batch.target, sampled]
+        needed, place = torch.unique(torch.cat(parts), return_inverse=True)
+        clicked, target, sampled = place.split([len(part) for part in parts])
+        vectors = self.model.items.some_vectors(needed, self.meta)
+        states, sums = self.model.session.read(F.embedding(clicked.view_as(batch.items), vectors))
         answer = self.model.session.answer(states[batch.there], sums[batch.there])
-        bonuses = self.model.bonuses(batch, answer)
-        needed, place = torch.unique(torch.cat([batch.target, sampled, bonuses.item]), return_inverse=True)
-        target, sampled, item = place.split([len(batch.target), len(sampled), len(bonuses.item)])
+        bonuses = self.model.bonuses(batch, answer)  # on clicks
         item_loss = sampled_cross_entropy(
             answer.query,
-            self.model.items.some_vectors(needed, self.meta),
-            bonuses._replace(item=item),
+            vectors,
+            bonuses._replace(item=torch.searchsorted(needed, bonuses.item)),
             target,
             batch.weight,
             sampled,
