@@ -28,6 +28,7 @@ from hiersrec_training.dataset import Dataset
 from hiersrec_training.graph import DECAY, CoClicks
 from hiersrec_training.losses import Bonuses
 
+ITEMS_TOGETHER = 1 << 16  # items whose vectors are made at once, where no gradient is wanted
 LEAST = 1e-3  # co-clicks below this are what rounding has left of none
 
 
@@ -68,7 +69,7 @@ class Metadata:
             number_bins=torch.stack(bins, dim=1) if bins else torch.zeros(data.items, 0, dtype=torch.int64),
         )
 
-    def rows(self, items: Tensor) -> Metadata:
+    def rows(self, items: Tensor | slice) -> Metadata:
         """Of ``items`` alone, in their order."""
         return Metadata(self.category_path[items], self.tokens[items], self.number_bins[items])
 
@@ -146,7 +147,12 @@ class ItemEncoder(nn.Module):
         return sum((table(column) for table, column in zip(self.number, bins.T, strict=True)), torch.zeros(()))
 
     def all_vectors(self, meta: Metadata, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Unit vectors of the whole catalogue: [items, d]. Neighbours are summed in ``dtype``."""
+        """Unit vectors of the whole catalogue: [items, d]. Neighbours are summed in ``dtype``.
+
+        Without gradients no more than two such tables exist at once.
+        """
+        if not torch.is_grad_enabled():
+            return self._all_vectors_in_slices(meta, dtype)
         x = self.item.weight + self.from_metadata(meta)
         if self.neighbours.shape[1]:
             if self._turned is None:
@@ -156,6 +162,20 @@ class ItemEncoder(nn.Module):
             )
             x = x + self.smoothing.exp() * near
         return F.normalize(x, dim=1)
+
+    def _all_vectors_in_slices(self, meta: Metadata, dtype: torch.dtype) -> Tensor:
+        slices = [slice(start, start + ITEMS_TOGETHER) for start in range(0, len(self.item.weight), ITEMS_TOGETHER)]
+        base, smooth = torch.empty_like(self.item.weight, dtype=dtype), torch.empty_like(self.item.weight)
+        for some in slices:
+            smooth[some] = self.item.weight[some] + self.from_metadata(meta.rows(some))
+            base[some] = smooth[some]
+        for some in slices:
+            if self.neighbours.shape[1]:
+                shares = _shares(self.co_clicks[some]).to(dtype)
+                near = F.embedding_bag(self.neighbours[some], base, per_sample_weights=shares, mode="sum")
+                smooth[some] += self.smoothing.exp() * near.float()
+            smooth[some] = F.normalize(smooth[some], dim=1)
+        return smooth
 
     def some_vectors(self, items: Tensor, meta: Metadata) -> Tensor:
         """Unit vectors of ``items`` int64 [n] alone: [n, d], the rows of :meth:`all_vectors`."""

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,12 @@ from hiersrec_training.dataset import Dataset, Sessions
 from hiersrec_training.graph import co_clicks
 from hiersrec_training.links import links_of
 from hiersrec_training.losses import catalog_cross_entropy, sampled_cross_entropy
-from hiersrec_training.metrics import ranking_metrics
+from hiersrec_training.metrics import ranked_together, ranking_metrics
 from hiersrec_training.model import HierSRec, Metadata, Shape
 from hiersrec_training.optimizer import Adam
 from hiersrec_training.run import RunInfo
 
 LOG_STEPS = 50  # steps whose mean losses make a line of metrics.jsonl
-RANKED_TOGETHER = 256  # positions whose scores of the whole catalogue are held at once
 
 
 def train(
@@ -80,23 +80,14 @@ def train(
     else:
         if folder.exists():
             raise RunError(f"{folder} holds an interrupted run: go on with --resume, or remove it")
-        device = _device(device)
-        info = RunInfo(
-            config=config,
-            shape=Shape.of(data, config),
-            data={
-                "path": str(data_path.resolve()),
-                "fingerprint": data.fingerprint,
-                "counts": data.counts,
-                "settings": data.settings,
-            },
-            final=final,
-            validated_by=None if validated_by is None else str(Path(validated_by).resolve()),
-            device=device,
-            precision="float32" if config.is_sampled(data.items) else _precision(config, device),
-            threads=torch.get_num_threads(),
-            versions={"torch": torch.__version__, "numpy": np.__version__},
-        )
+        about = {
+            "path": str(data_path.resolve()),
+            "fingerprint": data.fingerprint,
+            "counts": data.counts,
+            "settings": data.settings,
+        }
+        validated = None if validated_by is None else str(Path(validated_by).resolve())
+        info = replace(new_run(data, config, device), data=about, final=final, validated_by=validated)
     sessions = data.train.then(data.valid) if final else data.train
     if not sessions.cases:
         raise EmptyLogError(f"{data_path}: the training part has no session of two clicks")
@@ -114,6 +105,21 @@ def train(
     except (OSError, SafetensorError) as error:
         raise RunError(f"{folder} could not be written: {error}; what it holds can be resumed") from error
     return info
+
+
+def new_run(data: Dataset, config: Config, device: str) -> RunInfo:
+    """``run.json`` of a run that is about to begin; it does not name its data yet."""
+    device = _device(device)
+    return RunInfo(
+        config=config,
+        shape=Shape.of(data, config),
+        data={},
+        final=False,
+        device=device,
+        precision="float32" if config.is_sampled(data.items) else _precision(config, device),
+        threads=torch.get_num_threads(),
+        versions={"torch": torch.__version__, "numpy": np.__version__},
+    )
 
 
 class _Loop:
@@ -335,7 +341,7 @@ def evaluate_model(
         states, sums = model.session.read(F.embedding(batch.items, table))
         answer = model.session.answer(states[batch.there], sums[batch.there])
         bonuses = model.bonuses(batch, answer)
-        for rows, some in bonuses.chunks(len(batch.target), RANKED_TOGETHER):
+        for rows, some in bonuses.chunks(len(batch.target), ranked_together(len(table))):
             scores = answer.query[rows] @ table.T
             bonuses.add_to(scores, rows, some)
             ranks.append((scores >= scores.gather(1, batch.target[rows, None])).sum(1).cpu().numpy())
