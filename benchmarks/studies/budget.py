@@ -135,7 +135,8 @@ def main(bundle: Path, data: Path, out: Path, cases: int, timed: int) -> None:
         f"{len(chosen):,} test cases of {dataset.items:,} items in {dataset.tree.sizes[-1]:,} categories. Times: "
         f"medians of {len(asked):,} calls of `recommend`, one thread, for the bundle's own mass and the shares."
     )
-    write_page(out, "budget", "Candidate budgets", text, "\n\n".join(tables), picture)
+    command = f"python -m benchmarks.studies.budget BUNDLE DATA --out {out}"
+    write_page(out, "budget", "Candidate budgets", command, text, "\n\n".join(tables), picture)
 
 
 if __name__ == "__main__":

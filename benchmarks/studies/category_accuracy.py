@@ -127,7 +127,8 @@ def main(bundle: Path, data: Path, out: Path, cases: int) -> None:
         log=True,
     )
     text = f"{len(chosen):,} test cases. Exact, {'; '.join(exact_figures)}. Linked items are scored in any case."
-    write_page(out, "category_accuracy", "Category accuracy", text, "\n\n".join(tables), picture)
+    command = f"python -m benchmarks.studies.category_accuracy BUNDLE DATA --out {out}"
+    write_page(out, "category_accuracy", "Category accuracy", command, text, "\n\n".join(tables), picture)
 
 
 if __name__ == "__main__":
