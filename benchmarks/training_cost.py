@@ -32,20 +32,23 @@ from hiersrec_training.graph import co_clicks
 from hiersrec_training.links import links_of
 from hiersrec_training.train import _Loop, evaluate_model, new_run
 
-WARM_UP = 5  # steps before the clock starts
+# steps before the clock starts; sampled, many: the moments of a row get their memory when a step first reaches it
+WARM_UP = {"full": 5, "sampled": 50}
 LEAST = 100  # items
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one catalogue and one softmax. ``clicked``: items with a click; ``speed``: training sessions a second;
-    ``ranked``: positions a second, ranked in validation; sizes in bytes, the peak that of the whole process."""
+    """Of one catalogue and one softmax. ``clicked``: items with a click; ``rows``: items that a step changes, here the
+    last one; ``speed``: training sessions a second; ``ranked``: positions a second, ranked in validation; ``peak``, of
+    the whole process, and ``weights``: bytes."""
 
     items: int
     clicked: int
     softmax: str
     steps: int
+    rows: int
     speed: float
     graph_seconds: float
     links_seconds: float
@@ -61,26 +64,34 @@ def measure(items: int, sampled: bool, sessions: int, steps: int, limit: float, 
     data = simulated_log(items, sessions)
     softmax = "sampled" if sampled else "full"
     config = Config(sampled_above=0 if sampled else items)
-    graph_seconds, _ = _timed(lambda: co_clicks(data.train, items, config.neighbours, config.neighbour_window))
+    graph_seconds, _ = _timed(
+        lambda: co_clicks(data.train, items, config.neighbours, config.neighbour_window)
+    )
     info = new_run(data, config, "cpu")
     with TemporaryDirectory(dir=scratch, prefix="training_cost-") as folder:
         loop = _Loop(info, data, data.train, Path(folder), False, lambda line: None)
         loop.model.train()
         done = trained = 0
         began = time.perf_counter()
-        batches = islice(loop.batches.shuffled(config.seed, 0), WARM_UP + steps)
-        bar = tqdm(batches, f"{items:,} items, {softmax}", min(len(loop.batches), WARM_UP + steps), unit="step")
+        warm_up = min(WARM_UP[softmax], len(loop.batches) // 2)
+        batches = islice(loop.batches.shuffled(config.seed, 0), warm_up + steps)
+        bar = tqdm(
+            batches, f"{items:,} items, {softmax}", min(len(loop.batches), warm_up + steps), unit="step"
+        )
         for number, batch in enumerate(bar):
-            if number <= WARM_UP:
+            if number <= warm_up:
                 began = time.perf_counter()
             elif time.perf_counter() - began > limit:
                 break
             loop._step(batch)
             loop.state["step"] += 1
-            if number >= WARM_UP:
+            if number >= warm_up:
                 done, trained = done + 1, trained + len(batch.items)
         bar.close()
         seconds = time.perf_counter() - began
+        gradient = loop.model.items.item.weight.grad
+        assert gradient is not None
+        rows = len(gradient.coalesce().values()) if sampled else items
         checkpoint_seconds, _ = _timed(loop._checkpoint)
         weights = (run.checkpoints(Path(folder))[-1] / "model.safetensors").stat().st_size
     valid = loop.valid
@@ -92,6 +103,7 @@ def measure(items: int, sampled: bool, sessions: int, steps: int, limit: float, 
         clicked=int((links.popularity[:, -1] > 0).sum()),
         softmax=softmax,
         steps=done,
+        rows=rows,
         speed=trained / seconds,
         graph_seconds=graph_seconds,
         links_seconds=links_seconds,
@@ -122,14 +134,14 @@ def in_a_process_of_its_own(items: int, sampled: bool, *rest: Any) -> Cost:
 
 def as_table(costs: Sequence[Cost]) -> str:
     head = [
-        "items", "softmax", "items clicked", "sessions a second", "graph, s", "links, s", "checkpoint, s",
-        "ranked a second", "peak memory, GB", "weights, MB",
+        "items", "softmax", "items clicked", "items a step", "sessions a second", "graph, s", "links, s",
+        "checkpoint, s", "ranked a second", "peak memory, GB", "weights, MB",
     ]  # fmt: skip
     rows = [
         [
-            f"{cost.items:,}", cost.softmax, f"{cost.clicked:,}", f"{cost.speed:,.0f}", f"{cost.graph_seconds:.1f}",
-            f"{cost.links_seconds:.1f}", f"{cost.checkpoint_seconds:.1f}", f"{cost.ranked:,.0f}",
-            f"{cost.peak / 1e9:.1f}", f"{cost.weights / 1e6:,.0f}",
+            f"{cost.items:,}", cost.softmax, f"{cost.clicked:,}", f"{cost.rows:,}", f"{cost.speed:,.0f}",
+            f"{cost.graph_seconds:.1f}", f"{cost.links_seconds:.1f}", f"{cost.checkpoint_seconds:.1f}",
+            f"{cost.ranked:,.0f}", f"{cost.peak / 1e9:.1f}", f"{cost.weights / 1e6:,.0f}",
         ]
         for cost in costs
     ]  # fmt: skip
@@ -145,7 +157,9 @@ def as_words(costs: Sequence[Cost]) -> str:
     for both in by_items.values():
         if len(both) == 2:
             times = both["sampled"].speed / both["full"].speed
-            said.append(f"At {both['full'].items:,} items the sampled softmax trains {times:.2f} times as fast.")
+            said.append(
+                f"At {both['full'].items:,} items the sampled softmax trains {times:.2f} times as fast."
+            )
     sampled = [both["sampled"] for both in by_items.values() if "sampled" in both]
     for few, many in pairwise(sampled):
         longer, more = few.speed / many.speed, (many.peak - few.peak) / (many.items - few.items)
@@ -162,7 +176,9 @@ def as_picture(costs: Sequence[Cost]) -> bytes:
         for softmax, color in (("full", "tab:orange"), ("sampled", "tab:blue")):
             some = [cost for cost in costs if cost.softmax == softmax]
             if some:
-                found.append(Line(f"{softmax} softmax", [c.items for c in some], [value(c) for c in some], color))
+                found.append(
+                    Line(f"{softmax} softmax", [c.items for c in some], [value(c) for c in some], color)
+                )
         return found
 
     return panels_picture(
@@ -186,16 +202,26 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> li
 
 @click.command(help=__doc__)
 @click.option(
-    "--sizes", default="43000,500000,5000000", show_default=True, callback=_sizes, help="Items of each catalogue."
+    "--sizes",
+    default="43000,500000,5000000",
+    show_default=True,
+    callback=_sizes,
+    help="Items of each catalogue.",
 )
-@click.option("--sessions", default=200_000, show_default=True, type=click.IntRange(1_000), help="Of each catalogue.")
-@click.option("--steps", default=150, show_default=True, type=click.IntRange(1), help="Timed, after the warm-up.")
+@click.option(
+    "--sessions", default=200_000, show_default=True, type=click.IntRange(1_000), help="Of each catalogue."
+)
+@click.option(
+    "--steps", default=150, show_default=True, type=click.IntRange(1), help="Timed, after the warm-up."
+)
 @click.option("--limit", default=180.0, show_default=True, help="Seconds of the steps, at most.")
 @click.option(
     "--both-to", default=500_000, show_default=True,
     help="Catalogues up to this size train with the full and with the sampled softmax, larger ones with the sampled.",
 )  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the table and the picture.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder for the table and the picture."
+)
 def main(sizes: list[int], sessions: int, steps: int, limit: float, both_to: int, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     costs = []
@@ -206,10 +232,14 @@ def main(sizes: list[int], sessions: int, steps: int, limit: float, both_to: int
         f"SIMULATED: {sessions:,} made-up sessions of five clicks in mean over each catalogue; items with a category "
         f"of two levels and no text. On the CPU, threads: {costs[-1].threads}. The default configuration, but for the "
         f"softmax, which by default is sampled above {Config().sampled_above:,} items. {steps} steps timed, or as many "
-        f"as begin within {limit:g} s. The peak of memory is that of a process that counts the graph, trains, writes a "
-        "checkpoint, ranks validation cases among all items, and counts the links; it does not fit the wide part."
+        f"as begin within {limit:g} s; a sampled step reaches the items of its sessions and of its sample, and their "
+        f"up to {Config().neighbours} neighbours. The peak of memory is that of a process that counts the graph, "
+        "trains, writes a checkpoint, ranks validation cases among all items, and counts the links; it does not fit "
+        "the wide part."
     )
-    command = f"python -m benchmarks.training_cost --sizes {','.join(map(str, sizes))} --sessions {sessions} \\\n"
+    command = (
+        f"python -m benchmarks.training_cost --sizes {','.join(map(str, sizes))} --sessions {sessions} \\\n"
+    )
     command += f"    --steps {steps} --limit {limit:g} --both-to {both_to} --out {out}"
     write_page(
         out, "training_cost", "The cost of training", command, f"{text}\n\n{as_words(costs)}".rstrip(),

@@ -32,6 +32,7 @@ def test_steps_are_timed_and_sizes_taken(sampled: bool, tmp_path: Path) -> None:
     cost = measure(200, sampled, 1_000, 3, 60.0, tmp_path)
     assert cost.softmax == ("sampled" if sampled else "full")
     assert cost.steps == 3
+    assert 100 < cost.rows <= 200
     assert 0 < cost.clicked <= 200
     assert min(cost.speed, cost.ranked, cost.graph_seconds, cost.links_seconds, cost.checkpoint_seconds) > 0
     assert cost.weights > 4 * 128 * 200
@@ -62,7 +63,7 @@ def test_bad_sizes_are_named(sizes: str, tmp_path: Path) -> None:
 
 
 def test_words_compare_the_softmaxes_and_the_sizes() -> None:
-    some = Cost(1_000, 900, "full", 9, 100.0, 1.0, 1.0, 1.0, 50.0, 2_000_000, 1, 2)
+    some = Cost(1_000, 900, "full", 9, 1_000, 100.0, 1.0, 1.0, 1.0, 50.0, 2_000_000, 1, 2)
     costs = [some, replace(some, softmax="sampled", speed=50.0)]
     costs.append(replace(costs[1], items=3_000, speed=40.0, peak=6_000_000))
     words = as_words(costs)

@@ -20,7 +20,9 @@ class Adam:
     def __init__(self, model: HierSRec) -> None:
         self._parameters = list(model.parameters())
         sparse = [model.items.item.weight] if model.items.item.sparse else []
-        dense = [parameter for parameter in self._parameters if all(parameter is not other for other in sparse)]
+        dense = [
+            parameter for parameter in self._parameters if all(parameter is not other for other in sparse)
+        ]
         self._optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(dense, fused=True)]
         if sparse:
             self._optimizers.append(torch.optim.SparseAdam(sparse))
