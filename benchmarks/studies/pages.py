@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 
 @dataclass(frozen=True)
@@ -31,23 +33,45 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+@dataclass(frozen=True)
+class Panel:
+    """Lines over one pair of axes; ``log``: x is logarithmic; ``zero``: y begins at 0."""
+
+    lines: Sequence[Line]
+    x: str
+    y: str
+    log: bool = False
+    zero: bool = False
+
+
 def lines_picture(lines: Sequence[Line], *, x: str, y: str, title: str, log: bool = False) -> bytes:
     """PNG of ``lines``; ``log``: the x axis is logarithmic."""
+    return panels_picture([Panel(lines, x, y, log)], title)
+
+
+def panels_picture(panels: Sequence[Panel], title: str) -> bytes:
+    """PNG of ``panels`` side by side. A label of several panels is one in the legend."""
     figure = Figure(figsize=(10, 4.8), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)  # draws without a screen
-    axes = figure.add_subplot()
-    for line in lines:
-        axes.plot(line.x, line.y, line.dashes, color=line.color, marker="o", markersize=3.5, label=line.label)
-    if log:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined]
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.set_title(title, fontsize=11)
-    axes.grid(alpha=0.3, which="both", linewidth=0.5)
-    figure.legend(loc="outside right upper", fontsize=8)
+    named: dict[str, Artist] = {}
+    for place, panel in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), place + 1)
+        for line in panel.lines:
+            [drawn] = axes.plot(line.x, line.y, line.dashes, color=line.color, marker="o", markersize=3.5)
+            named.setdefault(line.label, drawn)
+        axes.yaxis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined]
+        if panel.log:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        if panel.zero:
+            axes.set_ylim(bottom=0)
+        axes.set_xlabel(panel.x)
+        axes.set_ylabel(panel.y)
+        axes.grid(alpha=0.3, which="both", linewidth=0.5)
+    figure.suptitle(title, fontsize=11)
+    figure.legend(list(named.values()), list(named), loc="outside right upper", fontsize=8)
     return _png(figure)
 
 
@@ -55,6 +79,10 @@ def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _short(value: float) -> str:
+    return f"{value / 1e6:g}M" if value >= 1e6 else f"{value / 1e3:g}k" if value >= 1e4 else f"{value:g}"
 
 
 Bars = Sequence[tuple[str, Sequence[float]]]
@@ -103,7 +131,7 @@ def write_page(out: Path, name: str, command: str, title: str, text: str, tables
     """Write ``<name>.png``, then ``<name>.md`` that shows it and the ``command``, and print the tables."""
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.png").write_bytes(picture)
-    parts = [f"# {title}", f"    {command}", text, tables, f"![{title}]({name}.png)"]
+    parts = [f"# {title}", textwrap.indent(command, "    "), text, tables, f"![{title}]({name}.png)"]
     (out / f"{name}.md").write_text("\n\n".join(parts) + "\n")
     click.echo(tables)
     click.echo(f"written to {out / name}.md and {out / name}.png")

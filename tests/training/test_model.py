@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hiersrec_training import model as model_module
 from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
 from hiersrec_training.dataset import Dataset, Sessions
@@ -55,6 +56,16 @@ def test_item_vectors_have_length_one_and_some_are_rows_of_all(model: HierSRec, 
     torch.testing.assert_close(table.norm(dim=1), torch.ones(len(table)))
     some = torch.tensor([3, 17, 3, 0])
     torch.testing.assert_close(model.items.some_vectors(some, meta), table[some])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_item_vectors_without_gradients_are_the_same_ones(
+    model: HierSRec, meta: Metadata, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_module, "ITEMS_TOGETHER", 7)
+    wanted = model.items.all_vectors(meta, dtype).detach()
+    with torch.no_grad():
+        assert torch.equal(model.items.all_vectors(meta, dtype), wanted)
 
 
 def test_gradients_of_the_two_ways_to_item_vectors_agree(model: HierSRec, meta: Metadata) -> None:

@@ -222,6 +222,48 @@ def test_sampled_softmax_learns_too(tiny_data: Path, tiny_config: Config, tmp_pa
     assert info.metrics["mrr@20"] > 2 * popular["mrr@20"]
 
 
+def test_a_sampled_run_holds_its_sparse_moments_over_a_break(
+    tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config.from_dict(tiny_config.as_dict() | {"sampled_above": 10})
+    original = train_module._Loop._step
+
+    def dies(self: Any, batch: Any) -> Any:
+        if self.state["step"] == 9:
+            raise KeyboardInterrupt
+        return original(self, batch)
+
+    quiet(tiny_data, tmp_path / "whole", config)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train_module._Loop, "_step", dies)
+        quiet(tiny_data, tmp_path / "run", config)
+    quiet(tiny_data, tmp_path / "run", config, resume=True)
+    whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "run"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_sampled_step_leaves_the_items_it_does_not_reach(
+    tmp_path: Path, tiny_config: Config, make_dataset: Callable[..., Dataset]
+) -> None:
+    make_dataset(items=600).save(tmp_path / "data")
+    data = Dataset.load(tmp_path / "data")
+    config = Config.from_dict(tiny_config.as_dict() | {"sampled_above": 10, "epochs": 1})
+    info = quiet(tmp_path / "data", tmp_path / "run", config)
+    loop = train_module._Loop(info, data, data.train, tmp_path, False, lambda line: None)
+    assert loop.model.items.item is not None
+    weights = loop.model.items.item.weight
+    for batch in list(loop.batches.in_order())[:2]:
+        before = weights.detach().clone()
+        loop._step(batch)
+        assert weights.grad is not None
+        assert weights.grad.is_sparse
+        reached = weights.grad.coalesce().indices()[0]
+        changed = (weights != before).any(1).nonzero()[:, 0]
+        assert set(changed.tolist()) <= set(reached.tolist())
+        assert set(batch.items[batch.there].tolist()) <= set(changed.tolist())
+        assert len(reached) < 300
+
+
 def test_the_sampled_loss_of_a_step_tends_to_the_full_one(
     tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hiersrec_sdk.errors import RunError
-from hiersrec_training import wide
+from hiersrec_training import metrics, wide
 from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
 from hiersrec_training.dataset import Dataset
@@ -59,6 +59,33 @@ def test_unfitted_it_changes_nothing(cases: wide.Cases, tiny_run: Path, tiny_dat
     found = evaluate_model(model, Metadata.of(data, info.shape, info.config), Batches(data.valid, 6, 16))
     for name, value in bare.items():
         assert found[name] == pytest.approx(value, abs=1e-9)
+
+
+def test_a_case_is_scored_alike_among_few_and_many_items(
+    cases: wide.Cases, tiny_run: Path, tiny_data: Path
+) -> None:
+    data = Dataset.load(tiny_data)
+    model, _ = load_model(tiny_run)
+    popularity = torch.from_numpy(links_of(data.train, data.items).popularity)
+    more = torch.cat([popularity, torch.randn(5_000, popularity.shape[1])])
+    chosen = np.arange(5)
+    for found, wanted in zip(
+        wide._scores(model.wide, more, cases, chosen), wide._scores(model.wide, popularity, cases, chosen), strict=True
+    ):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_how_many_positions_are_ranked_together_changes_nothing(
+    tiny_run: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, info = load_model(tiny_run)
+    data = Dataset.load(tiny_data)
+    meta = Metadata.of(data, info.shape, info.config)
+    wanted = evaluate_model(model, meta, Batches(data.valid, 6, 16))
+    monkeypatch.setattr(metrics, "SCORES_TOGETHER", 3 * data.items)
+    assert metrics.ranked_together(data.items) == 3
+    assert metrics.ranked_together(10 * data.items) == 1
+    assert evaluate_model(model, meta, Batches(data.valid, 6, 16)) == pytest.approx(wanted, abs=1e-9)
 
 
 def test_fitting_lowers_the_loss_and_repeats(cases: wide.Cases, tiny_data: Path) -> None:

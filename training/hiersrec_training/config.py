@@ -88,6 +88,10 @@ class Config:
         if self.precision not in ("auto", "bfloat16", "float32"):
             raise ConfigError(f"precision must be auto, bfloat16 or float32, not {self.precision!r}")
 
+    def is_sampled(self, items: int) -> bool:
+        """Whether the softmax over a catalogue of ``items`` is sampled."""
+        return items > self.sampled_above
+
     def as_dict(self) -> dict[str, Any]:
         """Every setting by name."""
         return dataclasses.asdict(self)

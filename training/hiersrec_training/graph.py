@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_training.dataset import Sessions
+from hiersrec_training.pairs import best, near_pairs
 
 DECAY = 0.7  # a co-click n clicks apart counts DECAY^(n - 1)
 
@@ -30,23 +31,12 @@ def co_clicks(sessions: Sessions, items: int, width: int, window: int) -> CoClic
 
     Ties go to the lower item index.
     """
-    session = np.repeat(np.arange(len(sessions)), sessions.lengths)
-    clicked = sessions.items.astype(np.int64)
-    keys, weights = [np.empty(0, np.int64)], [np.empty(0)]
-    for distance in range(1, window + 1):
-        first, second = clicked[:-distance], clicked[distance:]
-        keep = (session[:-distance] == session[distance:]) & (first != second)
-        keys += [first[keep] * items + second[keep], second[keep] * items + first[keep]]
-        weights.append(np.full(2 * keep.sum(), DECAY ** (distance - 1)))
-    pairs, place = np.unique(np.concatenate(keys), return_inverse=True)
-    counts = np.bincount(place, np.concatenate(weights), len(pairs)).astype(np.float32)
-    source, target = pairs // items, pairs % items
-    order = np.lexsort((target, -counts, source))
-    source, target, counts = source[order], target[order], counts[order]
-    place = np.arange(len(source)) - np.searchsorted(source, source)
-    keep = place < width
-    source, target, place = source[keep], target[keep], place[keep]
     graph = CoClicks(np.zeros((items, width), np.int32), np.zeros((items, width), np.float32), window)
-    graph.neighbours[source, place] = target
-    graph.counts[source, place] = counts[keep]
+    weights = np.array([DECAY**apart for apart in range(window)])
+    for pairs in near_pairs(sessions, items, window):
+        each = weights[np.abs(pairs.distance) - 1]
+        counts = np.bincount(pairs.place, each, len(pairs.source)).astype(np.float32)
+        kept, rank = best(pairs, counts, width)
+        graph.neighbours[pairs.source[kept], rank] = pairs.target[kept]
+        graph.counts[pairs.source[kept], rank] = counts[kept]
     return graph

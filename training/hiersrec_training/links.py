@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.wide import CLICKS_OF, POPULARITIES, Links
 from hiersrec_training.dataset import Sessions
+from hiersrec_training.pairs import best, near_pairs
 
 WINDOW = 5  # clicks between two items that are linked, at most
 WIDTH = 128  # neighbours of an item, at most
@@ -19,29 +20,17 @@ def links_of(sessions: Sessions, items: int, width: int = WIDTH) -> Links:
 
     Ties go to the lower item index. Sessions are in order of time; a log needs no dates.
     """
-    session = np.repeat(np.arange(len(sessions)), sessions.lengths)
-    clicked = sessions.items.astype(np.int64)
-    keys, columns = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for distance in range(1, WINDOW + 1):
-        first, second = clicked[:-distance], clicked[distance:]
-        keep = (session[:-distance] == session[distance:]) & (first != second)
-        after, before = first[keep] * items + second[keep], second[keep] * items + first[keep]
-        keys += [after, before]
-        columns += [np.full(len(after), 0), np.full(len(before), 1)]
-        if distance == 1:
-            keys.append(after)
-            columns.append(np.full(len(after), 2))
-    pairs, place = np.unique(np.concatenate(keys), return_inverse=True)
-    counts = np.bincount(place * CLICKS_OF + np.concatenate(columns), minlength=len(pairs) * CLICKS_OF)
-    counts = counts.reshape(-1, CLICKS_OF)
-    source, target = pairs // items, pairs % items
-    order = np.lexsort((target, -counts[:, 0] - counts[:, 1], source))
-    source, target, counts = source[order], target[order], counts[order]
-    keep = np.arange(len(source)) - np.searchsorted(source, source) < width
-    source, target, counts = source[keep], target[keep], counts[keep]
-    offsets = np.searchsorted(source, np.arange(items + 1)).astype(np.int64)
-    clicks = np.minimum(counts, MOST_CLICKS).astype(np.uint16)
-    return Links(_popularity(sessions, items), offsets, target.astype(np.int32), clicks)
+    degrees = np.zeros(items, np.int64)
+    rows, clicks = [np.empty(0, np.int32)], [np.empty((0, CLICKS_OF), np.uint16)]
+    for pairs in near_pairs(sessions, items, WINDOW):
+        kinds = (pairs.distance > 0, pairs.distance < 0, pairs.distance == 1)
+        counts = np.stack([np.bincount(pairs.place[kind], minlength=len(pairs.source)) for kind in kinds], axis=1)
+        kept, _ = best(pairs, counts[:, 0] + counts[:, 1], width)
+        np.add.at(degrees, pairs.source[kept], 1)
+        rows.append(pairs.target[kept].astype(np.int32))
+        clicks.append(np.minimum(counts[kept], MOST_CLICKS).astype(np.uint16))
+    offsets = np.concatenate([[0], degrees.cumsum()])
+    return Links(_popularity(sessions, items), offsets, np.concatenate(rows), np.concatenate(clicks))
 
 
 def _popularity(sessions: Sessions, items: int) -> NDArray[np.float32]:

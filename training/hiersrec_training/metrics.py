@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CUTS = (1, 5, 10, 20)
+SCORES_TOGETHER = 1 << 27  # half a GB of float32
 
 
 def ranking_metrics(ranks: NDArray[np.integer], cuts: tuple[int, ...] = CUTS) -> dict[str, float]:
@@ -23,3 +24,8 @@ def ranking_metrics(ranks: NDArray[np.integer], cuts: tuple[int, ...] = CUTS) ->
         found[f"mrr@{cut}"] = float((1 / hit).sum()) / cases
         found[f"ndcg@{cut}"] = float((1 / np.log2(hit + 1)).sum()) / cases
     return found
+
+
+def ranked_together(items: int) -> int:
+    """Of how many positions the scores of all ``items`` are held at once."""
+    return max(1, min(256, SCORES_TOGETHER // max(1, items)))

@@ -29,6 +29,7 @@ from hiersrec_training.dataset import Dataset
 from hiersrec_training.graph import DECAY, CoClicks
 from hiersrec_training.losses import Bonuses
 
+ITEMS_TOGETHER = 1 << 16  # items whose vectors are made at once, where no gradient is wanted
 LEAST = 1e-3  # co-clicks below this are what rounding has left of none
 
 
@@ -78,7 +79,7 @@ class Metadata:
             vectors=torch.zeros(data.items, 0) if data.vectors is None else torch.from_numpy(data.vectors),
         )
 
-    def rows(self, items: Tensor) -> Metadata:
+    def rows(self, items: Tensor | slice) -> Metadata:
         """Of ``items`` alone, in their order."""
         return Metadata(*(tensor[items] for tensor in vars(self).values()))
 
@@ -111,7 +112,9 @@ class ItemEncoder(nn.Module):
         categories = shape.categories if "category" in inputs else []
         numbers = shape.numbers.values() if "numbers" in inputs else []
         text = shape.text and "text" in inputs
-        self.item = nn.Embedding(shape.items, d) if "id" in inputs else None
+        # a step of the sampled softmax reaches few of the items: only those have a gradient
+        sparse = config.is_sampled(shape.items)
+        self.item = nn.Embedding(shape.items, d, sparse=sparse) if "id" in inputs else None
         self.category = nn.ModuleList([nn.Embedding(size, d) for size in categories])
         self.token = nn.EmbeddingBag(config.text_buckets + 1, d, padding_idx=0) if text else None
         self.number = nn.ModuleList([nn.Embedding(len(edges) + 2, d) for edges in numbers])
@@ -178,7 +181,12 @@ class ItemEncoder(nn.Module):
         return x
 
     def all_vectors(self, meta: Metadata, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Unit vectors of the whole catalogue: [items, d]. Neighbours are summed in ``dtype``."""
+        """Unit vectors of the whole catalogue: [items, d]. Neighbours are summed in ``dtype``.
+
+        Without gradients no more than two such tables exist at once, and no item loses its id.
+        """
+        if not torch.is_grad_enabled():
+            return self._all_vectors_in_slices(meta, dtype)
         known = self.from_metadata(meta)
         x = known if self.item is None else known + self.item.weight
         if self.neighbours.shape[1]:
@@ -188,7 +196,24 @@ class ItemEncoder(nn.Module):
                 x, self.neighbours, _shares(self.co_clicks), self._turned, dtype
             )
             x = x + self.smoothing.exp() * near
-        return F.normalize(self._as_if_new(x, known), dim=1)
+        return F.normalize(self._as_if_new(x, known) if self._drops_ids else x, dim=1)
+
+    def _all_vectors_in_slices(self, meta: Metadata, dtype: torch.dtype) -> Tensor:
+        items, device = len(meta.category_path), meta.category_path.device
+        slices = [slice(start, start + ITEMS_TOGETHER) for start in range(0, items, ITEMS_TOGETHER)]
+        smooth = torch.empty(items, self.dimension, device=device)
+        base = torch.empty_like(smooth, dtype=dtype)
+        for some in slices:
+            known = self.from_metadata(meta.rows(some))
+            smooth[some] = known if self.item is None else known + self.item.weight[some]
+            base[some] = smooth[some]
+        for some in slices:
+            if self.neighbours.shape[1]:
+                shares = _shares(self.co_clicks[some]).to(dtype)
+                near = F.embedding_bag(self.neighbours[some], base, per_sample_weights=shares, mode="sum")
+                smooth[some] += self.smoothing.exp() * near.float()
+            smooth[some] = F.normalize(smooth[some], dim=1)
+        return smooth
 
     def some_vectors(self, items: Tensor, meta: Metadata) -> Tensor:
         """Unit vectors of ``items`` int64 [n] alone: [n, d], the rows of :meth:`all_vectors`."""
@@ -196,17 +221,22 @@ class ItemEncoder(nn.Module):
         every, place = torch.unique(torch.cat([items, around.flatten()]), return_inverse=True)
         known = self.from_metadata(meta.rows(every))
         base = known if self.item is None else known + self.item(every)
-        x = base[place[: len(items)]]
+        own = place[: len(items)]
+        x = F.embedding(own, base)
         if around.shape[1]:
-            near = base[place[len(items) :]].view(*around.shape, -1)  # [n, K, d]
-            x = x + self.smoothing.exp() * torch.einsum("nk,nkd->nd", _shares(self.co_clicks[items]), near)
-        return F.normalize(self._as_if_new(x, known[place[: len(items)]]), dim=1)
+            bags, shares = place[len(items) :].view_as(around), _shares(self.co_clicks[items])
+            x = x + self.smoothing.exp() * F.embedding_bag(bags, base, per_sample_weights=shares, mode="sum")
+        if self._drops_ids:
+            x = self._as_if_new(x, F.embedding(own, known))
+        return F.normalize(x, dim=1)
+
+    @property
+    def _drops_ids(self) -> bool:
+        return self.training and self.id_dropout > 0
 
     def _as_if_new(self, x: Tensor, known: Tensor) -> Tensor:
-        """``x`` [n, d] with some rows, while training, in the place that metadata alone give them: ``known`` [n, d]
-        (dropout of whole inputs, as DropoutNet, Volkovs et al., NeurIPS 2017)."""
-        if not self.training or not self.id_dropout:
-            return x
+        """``x`` [n, d] with some rows in the place that metadata alone give them, ``known`` [n, d] (dropout of whole
+        inputs, as DropoutNet, Volkovs et al., NeurIPS 2017)."""
         return torch.where(torch.rand(len(x), 1, device=x.device) < self.id_dropout, known, x)
 
 

@@ -16,15 +16,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from hiersrec_sdk.errors import ConfigError, RunError
 from hiersrec_sdk.tables import sync
 from hiersrec_training.config import Config
 from hiersrec_training.model import HierSRec, Shape
+from hiersrec_training.optimizer import Adam
 
 SCHEMA_VERSION = 1
 
@@ -115,17 +114,14 @@ def load_weights(model: HierSRec, path: Path) -> None:
         raise RunError(f"{path} does not hold this run's weights: {error}") from error
 
 
-def save_checkpoint(folder: Path, model: HierSRec, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def save_checkpoint(folder: Path, model: HierSRec, optimizer: Adam, state: dict[str, Any]) -> None:
     """Write ``checkpoint-<step>-<epochs that are over>/``, all or nothing, then remove the older ones."""
     final = folder / f"checkpoint-{state['step']:08d}-{state['epochs']:04d}"
     part = folder / f"{final.name}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     save_weights(model, part / "model.safetensors")
-    moments: dict[str, Tensor] = {}
-    for index, values in optimizer.state_dict()["state"].items():
-        moments |= {f"{index}.{name}": value.detach().cpu().contiguous() for name, value in values.items()}
-    save_file(moments, part / "optimizer.safetensors")
+    save_file(optimizer.state(), part / "optimizer.safetensors")
     (part / "state.json").write_text(json.dumps(state))
     part.rename(final)
     for old in checkpoints(folder)[:-1]:
@@ -141,19 +137,15 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def load_checkpoint(folder: Path, model: HierSRec, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def load_checkpoint(folder: Path, model: HierSRec, optimizer: Adam) -> dict[str, Any]:
     """Weights, optimizer moments and state of the newest checkpoint; an empty state where there is none yet."""
     found = checkpoints(folder)
     if not found:
         return {}
     newest = found[-1]
     load_weights(model, newest / "model.safetensors")
-    moments: dict[int, dict[str, Tensor]] = {}
     try:
-        for key, value in load_file(newest / "optimizer.safetensors").items():
-            index, name = key.split(".")
-            moments.setdefault(int(index), {})[name] = value
-        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        optimizer.load(load_file(newest / "optimizer.safetensors"))
         state: dict[str, Any] = json.loads((newest / "state.json").read_text())
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise RunError(f"{newest} cannot be resumed from: {error}") from error

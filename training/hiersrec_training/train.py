@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,12 @@ from hiersrec_training.dataset import Dataset, Sessions
 from hiersrec_training.graph import co_clicks
 from hiersrec_training.links import links_of
 from hiersrec_training.losses import catalog_cross_entropy, sampled_cross_entropy
-from hiersrec_training.metrics import ranking_metrics
+from hiersrec_training.metrics import ranked_together, ranking_metrics
 from hiersrec_training.model import HierSRec, Metadata, Shape
+from hiersrec_training.optimizer import Adam
 from hiersrec_training.run import RunInfo
 
 LOG_STEPS = 50  # steps whose mean losses make a line of metrics.jsonl
-RANKED_TOGETHER = 256  # positions whose scores of the whole catalogue are held at once
 
 
 def train(
@@ -79,23 +80,14 @@ def train(
     else:
         if folder.exists():
             raise RunError(f"{folder} holds an interrupted run: go on with --resume, or remove it")
-        device = _device(device)
-        info = RunInfo(
-            config=config,
-            shape=Shape.of(data, config),
-            data={
-                "path": str(data_path.resolve()),
-                "fingerprint": data.fingerprint,
-                "counts": data.counts,
-                "settings": data.settings,
-            },
-            final=final,
-            validated_by=None if validated_by is None else str(Path(validated_by).resolve()),
-            device=device,
-            precision="float32" if data.items > config.sampled_above else _precision(config, device),
-            threads=torch.get_num_threads(),
-            versions={"torch": torch.__version__, "numpy": np.__version__},
-        )
+        about = {
+            "path": str(data_path.resolve()),
+            "fingerprint": data.fingerprint,
+            "counts": data.counts,
+            "settings": data.settings,
+        }
+        validated = None if validated_by is None else str(Path(validated_by).resolve())
+        info = replace(new_run(data, config, device), data=about, final=final, validated_by=validated)
     sessions = data.train.then(data.valid) if final else data.train
     if not sessions.cases:
         raise EmptyLogError(f"{data_path}: the training part has no session of two clicks")
@@ -113,6 +105,21 @@ def train(
     except (OSError, SafetensorError) as error:
         raise RunError(f"{folder} could not be written: {error}; what it holds can be resumed") from error
     return info
+
+
+def new_run(data: Dataset, config: Config, device: str) -> RunInfo:
+    """``run.json`` of a run that is about to begin; it does not name its data yet."""
+    device = _device(device)
+    return RunInfo(
+        config=config,
+        shape=Shape.of(data, config),
+        data={},
+        final=False,
+        device=device,
+        precision="float32" if config.is_sampled(data.items) else _precision(config, device),
+        threads=torch.get_num_threads(),
+        versions={"torch": torch.__version__, "numpy": np.__version__},
+    )
 
 
 class _Loop:
@@ -146,8 +153,8 @@ class _Loop:
         self.sessions, self.data = sessions, data
         self.valid = None if info.final else Batches(data.valid, config.max_length, config.batch_sessions)
         self.steps = len(self.batches) * config.epochs
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
-        self.sampled = data.items > config.sampled_above
+        self.optimizer = Adam(self.model)
+        self.sampled = config.is_sampled(data.items)
         chances = np.bincount(sessions.items, minlength=data.items) + 1.0
         self.chances = torch.from_numpy(chances**0.75 / (chances**0.75).sum()).to(self.device)
         self.cumulated = self.chances.cumsum(0)
@@ -229,13 +236,11 @@ class _Loop:
         step = self.state["step"]
         # each step has its own random numbers, so a resumed run needs no generator state
         torch.manual_seed(self.config.seed * 1_000_003 + step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * _schedule(step / self.steps, self.config.warmup)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         with self.model.items.without(batch):
             losses = self._sampled_losses(batch) if self.sampled else self._full_losses(batch)
         losses["loss"].backward()
-        self.optimizer.step()
+        self.optimizer.step(self.config.learning_rate * _schedule(step / self.steps, self.config.warmup))
         return losses
 
     def _full_losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -253,16 +258,17 @@ class _Loop:
         drawn = drawn.clamp_max(len(self.chances) - 1)  # the sum may end a rounding below 1
         sampled, times = torch.unique(drawn, return_counts=True)
         expected = torch.log(self.config.samples * self.chances[sampled] / times).float()
-        clicked, place = torch.unique(batch.items, return_inverse=True)
-        states, sums = self.model.session.read(self.model.items.some_vectors(clicked, self.meta)[place])
+        parts = [batch.items.flatten(), batch.target, sampled]
+        needed, place = torch.unique(torch.cat(parts), return_inverse=True)
+        clicked, target, sampled = place.split([len(part) for part in parts])
+        vectors = self.model.items.some_vectors(needed, self.meta)
+        states, sums = self.model.session.read(F.embedding(clicked.view_as(batch.items), vectors))
         answer = self.model.session.answer(states[batch.there], sums[batch.there])
-        bonuses = self.model.bonuses(batch, answer)
-        needed, place = torch.unique(torch.cat([batch.target, sampled, bonuses.item]), return_inverse=True)
-        target, sampled, item = place.split([len(batch.target), len(sampled), len(bonuses.item)])
+        bonuses = self.model.bonuses(batch, answer)  # on clicks
         item_loss = sampled_cross_entropy(
             answer.query,
-            self.model.items.some_vectors(needed, self.meta),
-            bonuses._replace(item=item),
+            vectors,
+            bonuses._replace(item=torch.searchsorted(needed, bonuses.item)),
             target,
             batch.weight,
             sampled,
@@ -335,7 +341,7 @@ def evaluate_model(
         states, sums = model.session.read(F.embedding(batch.items, table))
         answer = model.session.answer(states[batch.there], sums[batch.there])
         bonuses = model.bonuses(batch, answer)
-        for rows, some in bonuses.chunks(len(batch.target), RANKED_TOGETHER):
+        for rows, some in bonuses.chunks(len(batch.target), ranked_together(len(table))):
             scores = answer.query[rows] @ table.T
             bonuses.add_to(scores, rows, some)
             ranks.append((scores >= scores.gather(1, batch.target[rows, None])).sum(1).cpu().numpy())

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from hiersrec_sdk.wide import Links
 from hiersrec_training.batches import Batches
 from hiersrec_training.dataset import Sessions
-from hiersrec_training.metrics import ranking_metrics
+from hiersrec_training.metrics import ranked_together, ranking_metrics
 from hiersrec_training.model import HierSRec, Metadata, Wide
 
 BEST = 100  # items of the encoder that stand in a case beside the linked ones
@@ -29,7 +29,6 @@ LEAST_CASES = 50  # fewer say nothing
 EPOCHS = 10
 BATCH = 512  # cases a step
 LEARNING_RATE = 2e-2
-SCORED_TOGETHER = 256
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def collect(
             for length in range(1, longest + 1)
         ]
         clicks, targets = batch.items.cpu().numpy(), batch.target.cpu().numpy()
-        for rows, some in bonuses.chunks(len(targets), SCORED_TOGETHER):
+        for rows, some in bonuses.chunks(len(targets), ranked_together(len(table))):
             scores = answer.query[rows] @ table.T
             bonuses.add_to(scores, rows, some)
             leading = scores.topk(best).indices.cpu().numpy()
@@ -164,8 +163,10 @@ def _scores(
     entries = np.repeat(starts - ends + counts, counts) + np.arange(ends[-1])
     linked = cases.linked[entries]
     there = np.flatnonzero(linked >= 0)
-    bias = wide.item_bias(popularity)
-    scores = wide.scale * torch.from_numpy(cases.score[entries]) + bias[torch.from_numpy(cases.item[entries]).long()]
+    item = torch.from_numpy(cases.item[entries]).long()
+    few = len(item) < len(popularity)  # among so many items most are in none of the cases
+    bias = wide.item_bias(popularity[item]) if few else wide.item_bias(popularity)[item]
+    scores = wide.scale * torch.from_numpy(cases.score[entries]) + bias
     boosts = wide.boosts(torch.from_numpy(cases.features[linked[there]]).float())
     scores = scores.index_add(0, torch.from_numpy(there), boosts)
     target = cases.target[chosen] - starts + ends - counts
