@@ -110,7 +110,7 @@ def measure(
         "whole": whole,
         "gather": lambda at: catalog.input_vectors[catalog.rows(asked[after[at]])],
         "encoder": lambda at: encoder(vectors[at], lengths),
-        "kernel": lambda at: recommender._search(recommender._table, requests[after[at]], k),
+        "kernel": lambda at: recommender._search(recommender.catalog.current.table, requests[after[at]], k),
     }
     hot = race({"encoder": parts["encoder"]}, count)["encoder"]
     laps = race(parts, count)

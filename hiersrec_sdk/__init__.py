@@ -12,6 +12,7 @@ from hiersrec_sdk import errors
 from hiersrec_sdk.errors import HierSRecError
 from hiersrec_sdk.explain import Explanation
 from hiersrec_sdk.filters import Filter
+from hiersrec_sdk.living import Item
 from hiersrec_sdk.ranking import available_backends
 from hiersrec_sdk.recommender import Recommender
 from hiersrec_sdk.results import CategoryHit, Hit, Result
@@ -24,6 +25,7 @@ __all__ = [
     "Filter",
     "HierSRecError",
     "Hit",
+    "Item",
     "Recommender",
     "Result",
     "Session",

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,12 @@ from hiersrec_sdk.bundle import Bundle
 from hiersrec_sdk.errors import BundleCorruptError, ItemIdNaNError, ItemIdTypeError
 from hiersrec_sdk.lookup import NOWHERE, find
 from hiersrec_sdk.ranking.codes import Codes
+from hiersrec_sdk.ranking.requests import Table
 from hiersrec_sdk.tables import StringTable
 from hiersrec_sdk.wide import Wide
+
+if TYPE_CHECKING:
+    from hiersrec_sdk.changes import Changes
 
 UNKNOWN: Final = NOWHERE
 _INT64 = np.iinfo(np.int64)
@@ -50,7 +54,8 @@ class Category:
 
 
 class Catalog:
-    """The catalogue of an opened bundle. Read-only, so that any number of threads may use it.
+    """The catalogue of an opened bundle. It never changes, so that any number of threads may use it: changes make
+    another one (:class:`hiersrec_sdk.changes.ChangedCatalog`).
 
     Attributes:
         output_vectors: float32 [n, d], what queries are compared with.
@@ -62,10 +67,15 @@ class Catalog:
         ranges: for each level int64 [categories, 2], the rows ``[start, stop)`` of each category.
         parents: for each level int32 [categories], the index of the parent in the level above.
         category_id_type: "int64" or "string".
+        changes: what has changed since, or None.
+        base: the catalogue without changes.
     """
+
+    changes: Changes | None = None
 
     def __init__(self, bundle: Bundle) -> None:
         config, tables = bundle.config, bundle.tables
+        self.base = self
         levels = range(len(config["levels"]))
         self.output_vectors: NDArray[np.float32] = tables["output_vectors"]
         self.input_vectors: NDArray[np.float32] = tables.get("input_vectors", self.output_vectors)
@@ -149,6 +159,56 @@ class Catalog:
         # Positions start, start + 1, ... of every leaf, end to end.
         shifts = np.repeat(starts - np.cumsum(counts) + counts, counts)
         return self._extra_rows[shifts + np.arange(len(shifts))]
+
+    def listed_in(self, row: int) -> list[int]:
+        """Leaf categories that list ``row`` beside the one that it lies in."""
+        if self._extra_offsets is None or self._extra_rows is None:
+            return []
+        places = np.flatnonzero(self._extra_rows == row)
+        found: list[int] = (self._extra_offsets.searchsorted(places, side="right") - 1).tolist()
+        return found
+
+    @cached_property
+    def table(self) -> Table:
+        """What a backend ranks."""
+        return Table(self.output_vectors, self.bias, self.codes)
+
+    @cached_property
+    def plain_table(self) -> Table:
+        """The same without biases."""
+        return Table(self.output_vectors, None, self.codes)
+
+    @cached_property
+    def options(self) -> dict[Any, Any]:
+        """Where a recommender keeps the options of its calls, which depend on the number of items."""
+        return {}
+
+    @property
+    def stop(self) -> int:
+        """Where the rows end; of a changed catalogue some of them are gone."""
+        return len(self.output_vectors)
+
+    def vectors(self, rows: NDArray[np.int64], inputs: bool = False) -> NDArray[np.float32]:
+        """float32 [len(rows), d]: output vectors, or input vectors."""
+        found: NDArray[np.float32] = (self.input_vectors if inputs else self.output_vectors)[rows]
+        return found
+
+    def biases(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32 [len(rows)]."""
+        return np.zeros(len(rows), dtype=np.float32) if self.bias is None else self.bias[rows]
+
+    def scores(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32 [stop]: of every row, before boosts; -inf where a row is gone."""
+        found: NDArray[np.float32] = self.output_vectors @ query
+        return found if self.bias is None else found + self.bias
+
+    def clicks_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 [len(rows)]: clicks in training and validation part."""
+        return self.clicks[rows]
+
+    def most_clicked(self, count: int) -> NDArray[np.int64]:
+        """int64: the most clicked rows, about ``count`` of them; all of them where ``count`` is the number of rows."""
+        return self.popular[:count]
 
     @cached_property
     def popular(self) -> NDArray[np.int64]:

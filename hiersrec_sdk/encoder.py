@@ -75,7 +75,7 @@ class OnnxEncoder:
         threads: int = 1,
     ) -> None:
         name = "model.onnx" if isinstance(model, bytes) else os.fspath(model)
-        self._load = partial(load_graph, model, name, tuple(providers), threads)
+        self._load = partial(load_graph, model, name, providers, threads)
         self._session = self._load()
         self.providers, self.threads = tuple(providers), threads
         self._levels = len(categories)

@@ -8,6 +8,7 @@ HierSRecError
 │   ├── UnknownItemError      an id that the catalogue lacks, where unknown="error"
 │   ├── KError                k that is no whole number of at least 1
 │   ├── OptionError           another argument out of its range
+│   ├── CatalogError          a change of the catalogue that cannot be made
 │   └── FilterError           a filter that is none, or of another catalogue
 │       └── UnknownCategoryError  a category that the catalogue lacks
 ├── BundleError           a bundle on disk
@@ -64,6 +65,10 @@ class KError(InputError):
 
 class OptionError(InputError):
     """An argument is out of its range."""
+
+
+class CatalogError(InputError):
+    """A change of the catalogue cannot be made; nothing was changed."""
 
 
 class FilterError(InputError):

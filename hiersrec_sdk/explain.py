@@ -16,7 +16,6 @@ from hiersrec_sdk.bundle import PARTS
 from hiersrec_sdk.catalog import Catalog
 from hiersrec_sdk.encoder import Encoded, load_graph
 from hiersrec_sdk.lookup import own_items
-from hiersrec_sdk.ranking import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,46 +142,48 @@ def explained(
     row: int,
     session: NDArray[np.int64],
     encoded: Encoded,
-    request: Request,
+    linked: NDArray[np.int64],
+    boosts: NDArray[np.float32],
     candidates: row_ranges.Ranges,
     parts: QueryParts | None,
 ) -> Explanation:
     """The explanation of the item in ``row`` after ``session`` int64 [length] of rows, the only one of ``encoded``."""
-    query, vector = encoded.item_query[0], catalog.output_vectors[row]
-    boosts = np.zeros(len(catalog), dtype=np.float32)
-    if request.own is not None:
-        boosts[request.own] = request.boosts
-    bias = np.zeros(len(catalog), dtype=np.float32) if catalog.bias is None else catalog.bias
-    scores = catalog.output_vectors @ query + bias + boosts
+    query, at_row = encoded.item_query[0], np.array([row])
+    vector, bias = catalog.vectors(at_row)[0], catalog.biases(at_row)[0]
+    scores = catalog.scores(query)
+    scores[linked] += boosts
+    boost = float(boosts[linked == row].sum())
     repeats = encoded.repeat_logits
     own, sums = own_items(session, None if repeats is None else repeats[0])
     repeat = float(sums[own == row].sum())
     clicks: tuple[Click, ...] = ()
     if parts is not None:
-        shares = parts.own_weights * (catalog.input_vectors[session] @ vector)
+        shares = parts.own_weights * (catalog.vectors(session, inputs=True) @ vector)
         order = np.argsort(-shares, kind="stable")
         rows = session[order]
         each = zip(catalog.ids(rows), rows.tolist(), shares[order].tolist(), strict=True)
         clicks = tuple(Click(own_id, catalog.title(clicked), share) for own_id, clicked, share in each)
     path = []
     for level, logits in enumerate(encoded.category_logits):
-        at = int(catalog.categories_of(np.array([row]), level)[0])
+        at = int(catalog.categories_of(at_row, level)[0])
+        if not 0 <= at < len(catalog.ranges[level]):  # a new category: the model knows those above it alone
+            continue
         category, share = catalog.category(level, at), softmax(logits[0])
         place = 1 + int(np.count_nonzero(share > share[at]))
         path.append(CategoryOfItem(category.id, level, category.name, float(share[at]), place, len(share)))
     return Explanation(
-        item=catalog.ids(np.array([row]))[0],
+        item=catalog.ids(at_row)[0],
         title=catalog.title(row),
         score=float(scores[row]),
         place=1 + int(np.count_nonzero(scores > scores[row])),
-        candidate=bool(row_ranges.contains(candidates, np.array([row]))[0]),
+        candidate=bool(row_ranges.contains(candidates, at_row)[0]),
         parts=ScoreParts(
             session=float(vector @ (query if parts is None else parts.state)),
             hand_off=0.0 if parts is None else float(vector @ parts.hand_off),
             own_items=sum(click.share for click in clicks),
             repeat=repeat,
-            links=float(boosts[row]) - repeat,
-            bias=float(bias[row]),
+            links=boost - repeat,
+            bias=float(bias),
         ),
         clicks=clicks,
         categories=tuple(path),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.catalog import UNKNOWN, Catalog
+from hiersrec_sdk.changes import NEW, Changes, Place
 from hiersrec_sdk.errors import FilterError, InputError, UnknownCategoryError
 
 
@@ -25,15 +26,57 @@ class Filter:
     _catalog: Catalog = field(repr=False)
     _bitmap: NDArray[np.uint64] = field(repr=False)  # one bit a row
     _eligible: NDArray[np.int64] = field(repr=False)  # rows of each leaf category that may be recommended
+    _rule: _Rule = field(repr=False)
+    _judged: list[NDArray[np.bool]] = field(repr=False)  # of the rows added since: those that were asked for by now
 
     def __len__(self) -> int:
         return self.items
 
     def allows(self, rows: NDArray[np.int64]) -> NDArray[np.bool]:
-        """bool [len(rows)]: whether each row of the catalogue may be recommended."""
+        """bool [len(rows)]: whether each row of the bundle's catalogue may be recommended."""
         bits = self._bitmap[rows >> 6] >> (rows & 63).astype(np.uint64)
         found: NDArray[np.bool] = (bits & np.uint64(1)).astype(bool)
         return found
+
+    def _allows_in(self, catalog: Catalog, rows: NDArray[np.int64]) -> NDArray[np.bool]:
+        """The same of rows of a snapshot, added ones too."""
+        changes = catalog.changes
+        if changes is None:
+            return self.allows(rows)
+        beyond = rows >= changes.base_rows
+        found = self.allows(np.where(beyond, 0, rows))
+        found[beyond] = self._added(changes)[rows[beyond] - changes.base_rows]
+        return found
+
+    def _added(self, changes: Changes) -> NDArray[np.bool]:
+        """bool [added rows of the snapshot]: whether each may be recommended. What an added row is never changes."""
+        judged = self._judged[0]
+        if len(judged) < len(changes):
+            log = changes.log
+            new = [self._rule.allows(log.ids[row], log.where[row].places) for row in range(len(judged), len(changes))]
+            judged = np.concatenate([judged, np.array(new, dtype=bool)])
+            self._judged[0] = judged
+        return judged[: len(changes)]
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What a filter says, for rows that are added later. Categories are places (:mod:`hiersrec_sdk.changes`)."""
+
+    base: _Rule | None
+    allow: frozenset[Any] | None
+    exclude: frozenset[Any]
+    categories: frozenset[Place] | None
+    exclude_categories: frozenset[Place]
+
+    def allows(self, own: Any, places: frozenset[Place]) -> bool:
+        return (
+            (self.base is None or self.base.allows(own, places))
+            and (self.allow is None or own in self.allow)
+            and own not in self.exclude
+            and (self.categories is None or bool(self.categories & places))
+            and not self.exclude_categories & places
+        )
 
 
 def prepare(
@@ -46,28 +89,53 @@ def prepare(
     exclude_categories: Iterable[Any] | None = None,
 ) -> Filter:
     """The filter of all of these together; None does not restrict. See :meth:`Recommender.filter`."""
-    n = len(catalog)
+    n = len(catalog.output_vectors)
     mask = np.zeros(n, dtype=bool)
     if base is None:
         mask[:] = True
-    elif base._catalog is not catalog:
+    elif base._catalog is not catalog.base:
         raise FilterError("filter was made by another recommender: rows differ, make it with this one")
     else:
         mask[:] = np.unpackbits(base._bitmap.view(np.uint8), count=n, bitorder="little")
+    allow, exclude = _as_list("allow", allow), _as_list("exclude", exclude)
     if allow is not None:
-        mask &= _marked(n, rows_of(catalog, "allow", allow))
+        mask &= _marked(n, rows_of(catalog.base, "allow", allow))
     if exclude is not None:
-        mask[rows_of(catalog, "exclude", exclude)] = False
-    if categories is not None:
-        mask &= _in_categories(catalog, "categories", categories)
-    if exclude_categories is not None:
-        mask &= ~_in_categories(catalog, "exclude_categories", exclude_categories)
-    bits = np.packbits(mask, bitorder="little")
-    bitmap = np.zeros(-(-n // 64), dtype=np.uint64)
-    bitmap.view(np.uint8)[: len(bits)] = bits
+        mask[rows_of(catalog.base, "exclude", exclude)] = False
+    only = None if categories is None else _places(catalog, "categories", categories)
+    never = frozenset() if exclude_categories is None else _places(catalog, "exclude_categories", exclude_categories)
+    if only is not None:
+        mask &= _in_categories(catalog, only)
+    if never:
+        mask &= ~_in_categories(catalog, never)
     held = np.concatenate([[0], mask.cumsum()])
     leaves = catalog.ranges[-1]
-    return Filter(int(held[-1]), catalog, bitmap, held[leaves[:, 1]] - held[leaves[:, 0]])
+    rule = _Rule(
+        None if base is None else base._rule,
+        None if allow is None else frozenset(allow),
+        frozenset(exclude or ()),
+        only,
+        never,
+    )
+    eligible = held[leaves[:, 1]] - held[leaves[:, 0]]
+    return Filter(int(held[-1]), catalog.base, as_bitmap(mask), eligible, rule, [np.empty(0, dtype=bool)])
+
+
+def as_bitmap(mask: NDArray[np.bool]) -> NDArray[np.uint64]:
+    """uint64 [ceil(n / 64)], one bit a row, of bool [n]."""
+    bits = np.packbits(mask, bitorder="little")
+    bitmap = np.zeros(-(-len(mask) // 64), dtype=np.uint64)
+    bitmap.view(np.uint8)[: len(bits)] = bits
+    return bitmap
+
+
+def _as_list(name: str, ids: Iterable[Any] | None) -> list[Any] | None:
+    if ids is None:
+        return None
+    if not _is_list(ids):
+        raise FilterError(f"{name} is {ids!r}, of type {type(ids).__name__}; it must be a list of item ids")
+    found: list[Any] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+    return found
 
 
 def rows_of(catalog: Catalog, name: str, ids: Iterable[Any]) -> NDArray[np.int64]:
@@ -94,24 +162,33 @@ def _marked(n: int, rows: NDArray[np.int64]) -> NDArray[np.bool]:
     return mask
 
 
-def _in_categories(catalog: Catalog, name: str, ids: Iterable[Any]) -> NDArray[np.bool]:
-    """bool [n]: whether each row lies in one of the categories, or is listed in one."""
+def _places(catalog: Catalog, name: str, ids: Iterable[Any]) -> frozenset[Place]:
     if not _is_list(ids):
         raise FilterError(f"{name} is {ids!r}, of type {type(ids).__name__}; it must be a list of category ids")
-    mask = np.zeros(len(catalog), dtype=bool)
+    new = {} if catalog.changes is None else catalog.changes.log.new_categories
+    found: set[Place] = set()
     for own in ids:
         places = catalog.find_category(own)
-        if not places:
+        if not places and not (type(own) in (int, str) and own in new):
             raise UnknownCategoryError(
                 f"{name}: there is no category {own!r} of type {type(own).__name__}; category ids of this catalogue "
                 f"are {'whole numbers' if catalog.category_id_type == 'int64' else 'strings'}, such as "
                 f"{catalog.category(-1, 0).id!r}"
             )
-        for level, index in places:
-            start, stop = catalog.ranges[level][index]
-            mask[start:stop] = True
-            below = np.array([index])
-            for parents in catalog.parents[level + 1 :]:
-                below = np.flatnonzero(np.isin(parents, below))
-            mask[catalog.extra_rows(below)] = True
+        found.update(places or [(NEW, own)])
+    return frozenset(found)
+
+
+def _in_categories(catalog: Catalog, places: frozenset[Place]) -> NDArray[np.bool]:
+    """bool [n]: whether each of the bundle's rows lies in one of the categories, or is listed in one."""
+    mask = np.zeros(len(catalog.output_vectors), dtype=bool)
+    for level, index in places:
+        if level == NEW or isinstance(index, str):
+            continue
+        start, stop = catalog.ranges[level][index]
+        mask[start:stop] = True
+        below = np.array([index])
+        for parents in catalog.parents[level + 1 :]:
+            below = np.flatnonzero(np.isin(parents, below))
+        mask[catalog.extra_rows(below)] = True
     return mask

@@ -29,6 +29,7 @@ from hiersrec_sdk.errors import (
 )
 from hiersrec_sdk.explain import Explanation, PartsGraph, explained, softmax
 from hiersrec_sdk.filters import Filter
+from hiersrec_sdk.living import LivingCatalog
 from hiersrec_sdk.lookup import own_items
 from hiersrec_sdk.ranking import Backend, Found, Request, Table, get_backend
 from hiersrec_sdk.results import CategoryHit, Hit, Result
@@ -49,6 +50,7 @@ class _Options(NamedTuple):
     """The arguments of a call, checked.
 
     Attributes:
+        catalog: the snapshot that the call sees.
         k: at most the number of items.
         exact: whether every item ranks.
         rows: rows that the candidates have to hold,
@@ -62,6 +64,7 @@ class _Options(NamedTuple):
         threads: threads of the ranking of one session.
     """
 
+    catalog: Catalog
     k: int
     exact: bool
     rows: int
@@ -89,6 +92,22 @@ class _Session(NamedTuple):
     seen: NDArray[np.int64]
 
 
+class _Asked(NamedTuple):
+    """What the kernel is asked for a session.
+
+    Attributes:
+        base: of the bundle's rows.
+        added: of the rows added since, counted from 0, or None where there are none.
+        linked: int64, rising, of both: rows that rank whatever the candidates are,
+        boosts: float32, added to their scores.
+    """
+
+    base: Request
+    added: Request | None
+    linked: NDArray[np.int64]
+    boosts: NDArray[np.float32]
+
+
 class _About(NamedTuple):
     """What a result says beside the items: see :class:`Result`."""
 
@@ -113,7 +132,7 @@ class Recommender:
     """
 
     def __init__(self, bundle: Bundle, encoder: OnnxEncoder, backend: Backend) -> None:
-        self.catalog = Catalog(bundle)
+        self.catalog = LivingCatalog(Catalog(bundle), bundle.path, bundle.config, encoder.providers)
         self.config = bundle.config
         self._path = bundle.path
         self.providers = encoder.providers
@@ -122,9 +141,7 @@ class Recommender:
         self._encoder = encoder
         self._search = backend.search
         self._choose = backend.choose
-        self._table = Table(self.catalog.output_vectors, self.catalog.bias, self.catalog.codes)
         self._max_length: int = self.config["max_length"]
-        self._plain: dict[Any, _Options] = {}  # options of calls without filters, by their arguments
         self._pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process and number of threads
 
     @classmethod
@@ -204,7 +221,7 @@ class Recommender:
             ItemIdTypeError, ItemIdNaNError: an id is not of the catalogue's type, or NaN.
         """
         return filters.prepare(
-            self.catalog,
+            self.catalog.current,
             allow=allow,
             exclude=exclude,
             categories=categories,
@@ -353,16 +370,17 @@ class Recommender:
             UnknownItemError: the catalogue lacks the item, or every item of the session.
             InputError: as :meth:`recommend`.
         """
-        row, known = self._row_of(item), self._known(session, self._options(1, unknown=unknown))
+        options = self._options(1, unknown=unknown)
+        row, known = self._row_of(item, options.catalog), self._known(session, options)
         if not len(known.rows):
             raise UnknownItemError("no item of the session is in the catalogue: there is nothing to explain by it")
-        encoded = self._encode(known)
-        request, about = self._request(known, encoded, 0, self._options(1))
+        encoded = self._encode(known, options.catalog)
+        asked, about = self._ask(known, encoded, 0, options)
         parts = None
         if PARTS in self.config["files"]:
-            parts = self._parts(self.catalog.input_vectors[known.rows])
+            parts = self._parts(options.catalog.vectors(known.rows, inputs=True))
         candidates = row_ranges.add(row_ranges.rising(about.ranges), about.own)
-        return explained(self.catalog, row, known.rows, encoded, request, candidates, parts)
+        return explained(options.catalog, row, known.rows, encoded, asked.linked, asked.boosts, candidates, parts)
 
     def categories(
         self, session: Iterable[int | str], k: int = 5, *, level: int = -1, unknown: OnUnknown = "skip"
@@ -379,11 +397,12 @@ class Recommender:
         levels = len(self.catalog.ranges)
         if not _is_whole(level) or not -levels <= level < levels:
             raise OptionError(f"level is {level!r}; this catalogue has levels 0 to {levels - 1}, -1 is the last")
-        known = self._known(session, self._options(k, unknown=unknown))
+        options = self._options(k, unknown=unknown)
+        known = self._known(session, options)
         if not len(known.rows):
             return ()
         level = range(levels)[level]
-        share = softmax(self._encode(known).category_logits[level][0])
+        share = softmax(self._encode(known, options.catalog).category_logits[level][0])
         best = np.argsort(-share, kind="stable")[: int(k)]
         found = [self.catalog.category(level, int(at)) for at in best]
         return tuple(
@@ -401,18 +420,15 @@ class Recommender:
             KError, FilterError: as :meth:`recommend`.
         """
         options = self._options(k, "exact", filter=filter)
-        catalog, row = self.catalog, self._row_of(item)
-        leaf = catalog.categories_of(np.array([row]))[0]
-        first = catalog.ranges[-1][leaf : leaf + 1]
-        request = Request(
-            np.ascontiguousarray(catalog.output_vectors[row], dtype=np.float32),
-            first,
-            row_ranges.complement(first, len(catalog)),
-            None if options.filter is None else options.filter._bitmap,
-            np.array([row]),
-        )
-        table = Table(catalog.output_vectors, None, catalog.codes)
-        found = self._search(table, [request], options.k)[0]
+        catalog = options.catalog
+        row = self._row_of(item, catalog)
+        n = len(catalog.output_vectors)
+        leaf = int(catalog.categories_of(np.array([row]))[0])
+        first = catalog.ranges[-1][leaf : leaf + 1] if leaf < len(catalog.ranges[-1]) else _NO_RANGES
+        query = np.ascontiguousarray(catalog.vectors(np.array([row]))[0], dtype=np.float32)
+        base = Request(query, first, row_ranges.complement(first, n), self._bitmap(options), _below([row], n))
+        added = self._added(options, query, None, np.array([row]), _NO_ROWS, _NO_BOOSTS)
+        found = self._find([_Asked(base, added, _NO_ROWS, _NO_BOOSTS)], options, options.k, plain=True)[0]
         hits = zip(catalog.ids(found.rows), found.scores.tolist(), found.rows.tolist(), strict=True)
         return tuple(Hit(own, score, catalog.title(row)) for own, score, row in hits)
 
@@ -429,48 +445,45 @@ class Recommender:
         if not len(known.rows):
             raise UnknownItemError("no item of the session is in the catalogue: the answer would be popular items")
         times.append(time.perf_counter())
-        encoded = self._encode(known)
+        encoded = self._encode(known, checked.catalog)
         times.append(time.perf_counter())
-        request, about = self._request(known, encoded, 0, checked)
+        asked, about = self._ask(known, encoded, 0, checked)
         times.append(time.perf_counter())
         result = self._rank([known], encoded, checked)[0]
         times.append(time.perf_counter())
-        assert request.own is not None
-        assert request.boosts is not None
         steps = [stop - start for start, stop in pairwise(times)]
         steps[-1] = max(0.0, steps[-1] - steps[-2])  # ranking chooses once more
         return Trace(
             known.rows,
             known.unknown,
-            self.catalog.input_vectors[known.rows],
+            checked.catalog.vectors(known.rows, inputs=True),
             tuple(level[0] for level in encoded.category_logits),
             None if encoded.repeat_logits is None else encoded.repeat_logits[0],
             encoded.item_query[0],
             about.ranges,
-            request.own,
-            request.boosts,
+            asked.linked,
+            asked.boosts,
             result._rows,
             result.scores,
             result,
             dict(zip(("look up", "encode", "choose", "rank"), steps, strict=True)),
         )
 
-    def _recommend_rows(
-        self, ids: Sequence[int | str], rows: NDArray[np.int64], k: int, **options: Any
-    ) -> Result:
-        """:meth:`recommend` of ids whose ``rows`` are known."""
+    def _recommend_to(self, session: Session, k: int, **options: Any) -> Result:
+        """:meth:`recommend` to a session that keeps its rows."""
         checked = self._options(k, **options)
-        return self._answer_one(self._known_rows(ids, rows, checked), checked)
+        known = self._known_rows(session.items, session._rows_in(checked.catalog), checked)
+        return self._answer_one(known, checked)
 
-    def _row_of(self, item: Any) -> int:
-        row = int(self.catalog.rows([item])[0])
+    def _row_of(self, item: Any, catalog: Catalog) -> int:
+        row = int(catalog.rows([item])[0])
         if row == UNKNOWN:
             raise UnknownItemError(f"item id {item!r} is not in the catalogue")
         return row
 
-    def _encode(self, known: _Session) -> Encoded:
+    def _encode(self, known: _Session, catalog: Catalog) -> Encoded:
         """Of one session; unlike the buffers of ``encode_one`` the answer is the caller's to keep."""
-        return self._encoder.encode(self.catalog.input_vectors[known.rows][None], np.array([len(known.rows)]))
+        return self._encoder.encode(catalog.vectors(known.rows, inputs=True)[None], np.array([len(known.rows)]))
 
     @cached_property
     def _parts(self) -> PartsGraph:
@@ -492,6 +505,8 @@ class Recommender:
         max_per_category: int | None = None,
         threads: int = 1,
     ) -> _Options:
+        catalog = self.catalog.current
+        plain: dict[Any, _Options] = catalog.options  # of calls without filters, by their arguments
         key: Any = None
         if filter is None and allow is None and exclude is None and categories is None and exclude_categories is None:
             key = (
@@ -499,7 +514,7 @@ class Recommender:
             )  # fmt: skip
             key = key, tuple(map(type, key))  # 1 equals True, which is another argument
             try:
-                kept = self._plain.get(key)
+                kept = plain.get(key)
             except TypeError:  # an argument that has no hash is wrong
                 key = kept = None
             if kept is not None:
@@ -527,11 +542,11 @@ class Recommender:
         if isinstance(exclude, Iterator):
             exclude = list(exclude)  # it may be read twice
         if exclude is not None:
-            excluded = np.unique(filters.rows_of(self.catalog, "exclude", exclude))
+            excluded = np.unique(filters.rows_of(catalog, "exclude", exclude))
         many = excluded is not None and len(excluded) > _FEW
         if allow is not None or categories is not None or exclude_categories is not None or many:
             filter = filters.prepare(
-                self.catalog,
+                catalog,
                 filter,
                 allow=allow,
                 exclude=exclude if many else None,
@@ -539,9 +554,9 @@ class Recommender:
                 exclude_categories=exclude_categories,
             )
             excluded = None if many else excluded
-        elif filter is not None and filter._catalog is not self.catalog:
+        elif filter is not None and filter._catalog is not catalog.base:
             raise FilterError("filter was made by another recommender: rows differ, make it with this one")
-        n = len(self.catalog)
+        n = max(1, len(catalog))
         k = min(int(k), n)
         rows = max(math.ceil(share * n), k)
         exact = mode == "exact"
@@ -549,11 +564,11 @@ class Recommender:
             allowed = 1.0 if filter is None else len(filter) / n
             exact = allowed * self._exact_bytes <= _AUTO_BYTES + rows * self._row_bytes
         options = _Options(
-            k, exact, rows, mass, unknown, bool(include_session_categories), filter, excluded, bool(exclude_seen),
-            None if max_per_category is None else int(max_per_category), int(threads),
+            catalog, k, exact, rows, mass, unknown, bool(include_session_categories), filter, excluded,
+            bool(exclude_seen), None if max_per_category is None else int(max_per_category), int(threads),
         )  # fmt: skip
-        if key is not None and len(self._plain) < 1_000:
-            self._plain[key] = options
+        if key is not None and len(plain) < 1_000:
+            plain[key] = options
         return options
 
     def _budget(self, candidates: Any, session_categories: bool) -> tuple[float, float]:
@@ -574,27 +589,29 @@ class Recommender:
     @cached_property
     def _row_bytes(self) -> int:
         """Bytes that ranking one row reads, without pruning."""
-        bias = self.catalog.bias
-        codes = self.catalog.codes if self.backend == "c" else None  # the others have no use for them
-        row = self.catalog.output_vectors.strides[0] if codes is None else codes.nbytes // len(self.catalog)
+        catalog = self.catalog.current.base
+        bias = catalog.bias
+        codes = catalog.codes if self.backend == "c" else None  # the others have no use for them
+        row = catalog.output_vectors.strides[0] if codes is None else codes.nbytes // len(catalog)
         return row + (0 if bias is None else 4)
 
     @cached_property
     def _exact_bytes(self) -> float:
         """Mean bytes that mode "exact" reads, measured on 16 items as queries."""
-        n, ranges = len(self.catalog), self.catalog.ranges[-1]
+        catalog = self.catalog.current.base
+        n, ranges = len(catalog), catalog.ranges[-1]
         read = 0
         rows = np.unique(np.linspace(0, n - 1, 16).astype(np.int64))
-        for row, leaf in zip(rows, self.catalog.categories_of(rows), strict=True):
+        for row, leaf in zip(rows, catalog.categories_of(rows), strict=True):
             first = ranges[leaf : leaf + 1]
-            query = np.ascontiguousarray(self.catalog.output_vectors[row], dtype=np.float32)
+            query = np.ascontiguousarray(catalog.output_vectors[row], dtype=np.float32)
             request = Request(query, first, row_ranges.complement(first, n))
-            read += self._search(self._table, [request], min(20, n))[0].bytes_read
+            read += self._search(catalog.table, [request], min(20, n))[0].bytes_read
         return read / len(rows)
 
     def _known(self, session: Iterable[Any], options: _Options) -> _Session:
         ids = _as_ids(session)
-        return self._known_rows(ids, self.catalog.rows(ids), options)
+        return self._known_rows(ids, options.catalog.rows(ids), options)
 
     def _known_rows(
         self, ids: Sequence[Any] | NDArray[Any], rows: NDArray[np.int64], options: _Options
@@ -612,52 +629,51 @@ class Recommender:
 
     def _popular(self, session: _Session, options: _Options) -> Result:
         """The answer to a session without a known item."""
-        catalog, k = self.catalog, options.k
+        catalog, k = options.catalog, options.k
         some = k
         while True:  # as a rule the first rows are enough
-            rows = catalog.popular[:some]
+            rows = catalog.most_clicked(some)
             if options.filter is not None:
-                rows = rows[options.filter.allows(rows)]
+                rows = rows[options.filter._allows_in(catalog, rows)]
             if options.excluded is not None:
                 rows = rows[~np.isin(rows, options.excluded)]
             if options.max_per_category is not None:
-                rows = rows[self._within_limit(rows, options.max_per_category)]
-            if len(rows) >= k or some >= len(catalog):
+                rows = rows[_within_limit(catalog, rows, options.max_per_category)]
+            if len(rows) >= k or some >= catalog.stop:
                 break
             some *= 8
         rows = rows[:k]
         return Result(
-            tuple(catalog.ids(rows)), catalog.clicks[rows].astype(np.float32), "popular", 0, 0, session.unknown,
+            tuple(catalog.ids(rows)), catalog.clicks_of(rows).astype(np.float32), "popular", 0, 0, session.unknown,
             catalog, rows, _NO_RANGES, _NO_ROWS, (), (),
         )  # fmt: skip
 
     def _answer_one(self, known: _Session, options: _Options) -> Result:
         if not len(known.rows):
             return self._popular(known, options)
-        encoded = self._encoder.encode_one(self.catalog.input_vectors, known.rows)
+        if options.catalog.changes is None:
+            encoded = self._encoder.encode_one(options.catalog.input_vectors, known.rows)
+        else:
+            encoded = self._encode(known, options.catalog)
         return self._rank([known], encoded, options)[0]
 
     def _answer(self, sessions: Sequence[_Session], options: _Options) -> list[Result]:
         """Encode sessions that hold a known item together, then rank each."""
         lengths = np.array([len(session.rows) for session in sessions], dtype=np.int64)
-        table = self.catalog.input_vectors
-        vectors = np.zeros((len(sessions), lengths.max(), table.shape[1]), dtype=np.float32)
-        real = np.arange(vectors.shape[1]) < lengths[:, None]
-        vectors[real] = table[np.concatenate([session.rows for session in sessions])]
+        known = options.catalog.vectors(np.concatenate([session.rows for session in sessions]), inputs=True)
+        vectors = np.zeros((len(sessions), lengths.max(), known.shape[1]), dtype=np.float32)
+        vectors[np.arange(vectors.shape[1]) < lengths[:, None]] = known
         return self._rank(sessions, self._encoder.encode(vectors, lengths), options)
 
     def _rank(self, sessions: Sequence[_Session], encoded: Encoded, options: _Options) -> list[Result]:
         """The answers to a batch of sessions, which the encoder has read."""
-        asked = [self._request(session, encoded, at, options) for at, session in enumerate(sessions)]
-        requests = [request for request, _ in asked]
-        if options.max_per_category is not None:
-            found = [self._limited(request, options.k, options.max_per_category) for request in requests]
-        elif options.threads > 1 and options.exact:
-            found = [self._in_parts(request, options.k, options.threads) for request in requests]
+        asked = [self._ask(session, encoded, at, options) for at, session in enumerate(sessions)]
+        if options.max_per_category is None:
+            found = self._find([one for one, _ in asked], options, options.k)
         else:
-            found = self._search(self._table, requests, options.k)
+            found = [self._limited(one, options, options.max_per_category) for one, _ in asked]
         mode: Literal["candidates", "exact"] = "exact" if options.exact else "candidates"
-        catalog = self.catalog
+        catalog = options.catalog
         return [
             Result(
                 tuple(catalog.ids(best.rows)), best.scores, mode, best.rows_scored, best.bytes_read, session.unknown,
@@ -666,24 +682,20 @@ class Recommender:
             for session, best, (_, about) in zip(sessions, found, asked, strict=True)
         ]  # fmt: skip
 
-    def _request(self, session: _Session, encoded: Encoded, index: int, options: _Options) -> tuple[Request, _About]:
+    def _ask(self, session: _Session, encoded: Encoded, index: int, options: _Options) -> tuple[_Asked, _About]:
         """What to ask of the kernel for ``session``, which stands at ``index`` of the batch."""
-        catalog = self.catalog
-        # The session's own items, and those linked to them, are scored whatever the candidates are.
-        repeats = encoded.repeat_logits
-        own, boosts = own_items(session.rows, None if repeats is None else repeats[index])
-        if catalog.wide is not None:
-            linked, wide_boosts = catalog.wide.boosts(session.rows)
-            wide_boosts[linked.searchsorted(own)] += boosts  # own items are linked too
-            own, boosts = linked, wide_boosts
+        catalog = options.catalog
+        n, categories = len(catalog.output_vectors), len(catalog.ranges[-1])
+        linked, boosts = self._linked(session, encoded, index, catalog)
         skipped = options.excluded
         if options.exclude_seen:
             skipped = np.unique(session.seen) if skipped is None else np.union1d(skipped, session.seen)
         first = None
         if options.session_categories:  # the newest item's first
             newest_first = catalog.categories_of(session.rows)[::-1].tolist()
-            first = np.array(list(dict.fromkeys(newest_first)), dtype=np.int64)
-        eligible = None if options.filter is None else options.filter._eligible
+            first = np.array([leaf for leaf in dict.fromkeys(newest_first) if leaf < categories], dtype=np.int64)
+            first = first if len(first) else None
+        eligible = self._eligible(options)
         least = options.k if skipped is None else options.k + len(skipped)
         if options.max_per_category is not None:
             sizes = catalog.ranges[-1][:, 1] - catalog.ranges[-1][:, 0] if eligible is None else eligible
@@ -701,63 +713,176 @@ class Recommender:
         if first is not None:  # which are not the most probable ones
             shown = self._choose(logits, leaves, None, None, 0, 0, 0.0, _CATEGORIES_SHOWN)[2]
         higher = tuple(_most_probable(level[index]) for level in encoded.category_logits[:-1])
-        rest = row_ranges.complement(ranges, len(catalog)) if options.exact else None
-        bitmap = None if options.filter is None else options.filter._bitmap
-        request = Request(encoded.item_query[index], ranges, rest, bitmap, skipped, own, boosts)
-        return request, _About(ranges, own, shown, (*higher, shown[0]))
+        rest = row_ranges.complement(ranges, n) if options.exact else None
+        query, own = encoded.item_query[index], linked
+        if catalog.changes is None:
+            base = Request(query, ranges, rest, self._bitmap(options), skipped, linked, boosts)
+            return _Asked(base, None, linked, boosts), _About(ranges, own, shown, (*higher, shown[0]))
+        is_base = linked < n
+        base = Request(
+            query, ranges, rest, self._bitmap(options), None if skipped is None else _below(skipped, n),
+            linked[is_base], boosts[is_base],
+        )  # fmt: skip
+        reached = None if options.exact else taken
+        added = self._added(options, query, reached, skipped, linked[~is_base] - n, boosts[~is_base])
+        if added is not None:
+            own = np.union1d(own, n + added.ranges[:, 0])
+        return _Asked(base, added, linked, boosts), _About(ranges, own, shown, (*higher, shown[0]))
 
-    def _within_limit(self, rows: NDArray[np.int64], limit: int) -> NDArray[np.bool]:
-        """bool [len(rows)]: whether fewer than ``limit`` rows before it lie in the same leaf category."""
-        leaves = self.catalog.categories_of(rows)
-        order = leaves.argsort(kind="stable")
-        starts = leaves[order].searchsorted(leaves[order])
-        kept = np.empty(len(rows), dtype=bool)
-        kept[order] = np.arange(len(rows)) - starts < limit
-        return kept
+    def _linked(
+        self, session: _Session, encoded: Encoded, index: int, catalog: Catalog
+    ) -> tuple[row_ranges.Rows, NDArray[np.float32]]:
+        """The session's own items and those linked to them, which are scored whatever the candidates are: rows, rising,
+        and what is added to their scores."""
+        repeats = encoded.repeat_logits
+        own, boosts = own_items(session.rows, None if repeats is None else repeats[index])
+        if catalog.wide is None:
+            return own, boosts
+        changes = catalog.changes
+        if changes is None:
+            linked, wide_boosts = catalog.wide.boosts(session.rows)
+            wide_boosts[linked.searchsorted(own)] += boosts  # own items are linked too
+            return linked, wide_boosts
+        in_log = changes.in_log(session.rows)
+        if not len(in_log):
+            return own, boosts
+        linked, wide_boosts = catalog.wide.boosts(in_log)
+        linked = changes.successors(linked)
+        there = linked != UNKNOWN
+        rows = np.union1d(own, linked[there])
+        sums = np.zeros(len(rows), dtype=np.float32)
+        sums[rows.searchsorted(linked[there])] = wide_boosts[there]
+        sums[rows.searchsorted(own)] += boosts
+        return rows, sums
 
-    def _limited(self, request: Request, k: int, limit: int) -> Found:
-        """The best ``k`` rows of which at most ``limit`` lie in one leaf category.
+    def _bitmap(self, options: _Options) -> NDArray[np.uint64] | None:
+        """Which of the bundle's rows may rank."""
+        changes = options.catalog.changes
+        kept = None if changes is None else changes.kept
+        if options.filter is None:
+            return kept
+        return options.filter._bitmap if kept is None else options.filter._bitmap & kept
 
-        Those of a longer list of best rows are the same rows, as long as ``k`` are left of it.
+    def _eligible(self, options: _Options) -> NDArray[np.int64] | None:
+        """int64 [leaf categories]: the bundle's rows of each that may rank; None: all."""
+        catalog, chosen = options.catalog, options.filter
+        changes = catalog.changes
+        if changes is None or not len(changes.gone):
+            return None if chosen is None else chosen._eligible
+        leaves = catalog.ranges[-1]
+        gone = changes.gone if chosen is None else changes.gone[chosen.allows(changes.gone)]
+        sizes = leaves[:, 1] - leaves[:, 0] if chosen is None else chosen._eligible
+        lost = np.bincount(catalog.base.categories_of(gone), minlength=len(leaves))
+        return np.ascontiguousarray(sizes - lost)
+
+    def _added(
+        self,
+        options: _Options,
+        query: NDArray[np.float32],
+        taken: NDArray[np.int64] | None,
+        skipped: NDArray[np.int64] | None,
+        own: NDArray[np.int64],
+        boosts: NDArray[np.float32],
+    ) -> Request | None:
+        """What to ask of the added rows: those that the ``taken`` leaf categories reach, or all.
+
+        ``own`` counts from the first added row.
         """
-        n, asked = len(self.catalog), min(4 * k, len(self.catalog))
+        changes = options.catalog.changes
+        if changes is None or not len(changes):
+            return None
+        mask = changes.alive
+        if options.filter is not None:
+            mask = mask & options.filter._added(changes)
+        rows = np.flatnonzero(mask) if taken is None else changes.reached(taken, len(options.catalog.ranges[-1]))
+        n = changes.base_rows
+        beyond = None if skipped is None else skipped[skipped >= n] - n
+        return Request(query, row_ranges.singles(rows), None, filters.as_bitmap(mask), beyond, own, boosts)
+
+    def _find(self, asked: Sequence[_Asked], options: _Options, k: int, plain: bool = False) -> list[Found]:
+        """The best ``k`` rows of each; ``plain``: by their vectors alone."""
+        catalog, changes = options.catalog, options.catalog.changes
+        table = catalog.plain_table if plain else catalog.table
+        if options.threads > 1 and options.exact and not plain:
+            found = [self._in_parts(table, one.base, k, options.threads) for one in asked]
+        else:
+            found = self._search(table, [one.base for one in asked], k)
+        if changes is None or not len(changes):
+            return found
+        added = [one.added for one in asked if one.added is not None]
+        more = self._search(changes.plain_table if plain else changes.table, added, k)
+        return [_merged(one, other, changes.base_rows, k) for one, other in zip(found, more, strict=True)]
+
+    def _limited(self, asked: _Asked, options: _Options, limit: int) -> Found:
+        """The best rows of which at most ``limit`` lie in one leaf category.
+
+        Those of a longer list of best rows are the same rows, as long as enough are left of it.
+        """
+        catalog, k = options.catalog, options.k
+        n, wanted = catalog.stop, min(4 * k, catalog.stop)
+        one = options._replace(threads=1)
         scored = read = 0
         while True:
-            found = self._search(self._table, [request], asked)[0]
+            found = self._find([asked], one, wanted)[0]
             scored, read = max(scored, found.rows_scored), read + found.bytes_read
-            kept = np.flatnonzero(self._within_limit(found.rows, limit))[:k]
-            if len(kept) == k or len(found.rows) < asked or asked == n:
+            kept = np.flatnonzero(_within_limit(catalog, found.rows, limit))[:k]
+            if len(kept) == k or len(found.rows) < wanted or wanted == n:
                 return Found(found.scores[kept], found.rows[kept], scored, read)
-            asked = min(8 * asked, n)
+            wanted = min(8 * wanted, n)
 
     def _pool(self, threads: int) -> ThreadPoolExecutor:
         key = os.getpid(), threads  # a forked child has the pools, but not their threads
         pool = self._pools.get(key)
         return self._pools.setdefault(key, ThreadPoolExecutor(threads)) if pool is None else pool
 
-    def _in_parts(self, request: Request, k: int, threads: int) -> Found:
+    def _in_parts(self, table: Table, request: Request, k: int, threads: int) -> Found:
         """The same, the rest of the catalogue in parts, one for each thread."""
-        first = self._search(self._table, [request._replace(rest=None)], k)[0]
+        first = self._search(table, [request._replace(rest=None)], k)[0]
         # What has been found takes part in every part, so that each begins with its threshold.
         own = np.union1d(first.rows, _NO_ROWS if request.own is None else request.own)
         boosts = np.zeros(len(own), dtype=np.float32)
         if request.own is not None:
             boosts[own.searchsorted(request.own)] = request.boosts
         rest = _NO_RANGES if request.rest is None else request.rest
-        cuts = np.linspace(0, len(self.catalog), threads + 1).astype(np.int64).tolist()
+        cuts = np.linspace(0, len(table), threads + 1).astype(np.int64).tolist()
         alone = request._replace(ranges=_NO_RANGES, rest=None, own=own, boosts=boosts)
         parts = [alone._replace(rest=rest.clip(start, stop)) for start, stop in pairwise(cuts)]
-        found = list(self._pool(threads).map(lambda part: self._search(self._table, [part], k)[0], parts))
+        found = list(self._pool(threads).map(lambda part: self._search(table, [part], k)[0], parts))
         rows, places = np.unique(np.concatenate([one.rows for one in found]), return_index=True)
         scores = np.concatenate([one.scores for one in found])[places]
         best = np.lexsort((rows, -scores))[:k]
-        again = self._search(self._table, [alone], k)[0].rows_scored  # what every part has looked at
+        again = self._search(table, [alone], k)[0].rows_scored  # what every part has looked at
         scored = first.rows_scored + sum(one.rows_scored - again for one in found)
         return Found(scores[best], rows[best], scored, first.bytes_read + sum(one.bytes_read for one in found))
 
 
 _NO_ROWS: Final = np.empty(0, dtype=np.int64)
 _NO_RANGES: Final = np.empty((0, 2), dtype=np.int64)
+_NO_BOOSTS: Final = np.empty(0, dtype=np.float32)
+
+
+def _below(rows: Sequence[int] | NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """int64: those of ``rows`` that are the bundle's."""
+    found = np.asarray(rows, dtype=np.int64)
+    return found[found < n]
+
+
+def _merged(base: Found, added: Found, n: int, k: int) -> Found:
+    """The best ``k`` of both; rows of ``added`` are counted from ``n`` on."""
+    scores, rows = np.concatenate([base.scores, added.scores]), np.concatenate([base.rows, n + added.rows])
+    best = np.lexsort((rows, -scores))[:k]
+    read = base.bytes_read + added.bytes_read
+    return Found(scores[best], rows[best], base.rows_scored + added.rows_scored, read)
+
+
+def _within_limit(catalog: Catalog, rows: NDArray[np.int64], limit: int) -> NDArray[np.bool]:
+    """bool [len(rows)]: whether fewer than ``limit`` rows before it lie in the same leaf category."""
+    leaves = catalog.categories_of(rows)
+    order = leaves.argsort(kind="stable")
+    starts = leaves[order].searchsorted(leaves[order])
+    kept = np.empty(len(rows), dtype=bool)
+    kept[order] = np.arange(len(rows)) - starts < limit
+    return kept
 
 
 def _most_probable(logits: NDArray[np.float32]) -> tuple[int, float]:

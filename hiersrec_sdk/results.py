@@ -102,7 +102,7 @@ class Result:
     def ranges(self) -> NDArray[np.int64]:
         """int64 [m, 2]: the rows ``[start, stop)`` that could rank but for filters, sorted and disjoint."""
         if self.mode == "exact":
-            return np.array([[0, len(self._catalog)]], dtype=np.int64)
+            return np.array([[0, self._catalog.stop]], dtype=np.int64)
         return row_ranges.add(row_ranges.rising(self._ranges), self._own)
 
     def _category(self, level: int, index: int, probability: float) -> CategoryHit:

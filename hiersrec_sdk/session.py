@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import OptionError
 
 if TYPE_CHECKING:
+    from hiersrec_sdk.catalog import Catalog
     from hiersrec_sdk.recommender import Recommender
     from hiersrec_sdk.results import Result
 
@@ -24,12 +26,13 @@ class Session:
     >>> s.add("shoe-17").recommend(k=20)     # doctest: +SKIP
     """
 
-    __slots__ = ("_items", "_recommender", "_rows")
+    __slots__ = ("_catalog", "_items", "_recommender", "_rows")
 
     def __init__(self, recommender: Recommender | None, items: Iterable[int | str] = ()) -> None:
         self._recommender = recommender
         self._items: list[int | str] = []
-        self._rows: list[int] = []  # of the catalogue; -1 for an id that it lacks
+        self._catalog: Catalog | None = None
+        self._rows: list[int] = []  # of that catalogue; -1 for an id that it lacks
         self._append(list(items))
 
     def add(self, item: int | str) -> Session:
@@ -42,7 +45,9 @@ class Session:
 
     def _append(self, items: list[int | str]) -> Session:
         if items:
-            self._rows += self._attached().catalog.rows(items).tolist()
+            catalog = self._attached().catalog.current
+            self._rows_in(catalog)
+            self._rows += catalog.rows(items).tolist()
             self._items += items
         return self
 
@@ -54,7 +59,7 @@ class Session:
         """
         if not self._items:
             raise OptionError("the session is empty: there is no click to take back")
-        if self._rows:
+        if self._rows:  # an unpickled session has none
             self._rows.pop()
         return self._items.pop()
 
@@ -65,7 +70,14 @@ class Session:
 
     def recommend(self, k: int = 20, **options: Any) -> Result:
         """What :meth:`Recommender.recommend` answers to all clicks; takes the same arguments."""
-        return self._attached()._recommend_rows(self._items, np.array(self._rows, dtype=np.int64), k, **options)
+        return self._attached()._recommend_to(self, k, **options)
+
+    def _rows_in(self, catalog: Catalog) -> NDArray[np.int64]:
+        """Rows of all clicks in ``catalog``: those that were looked up before, where it is the same snapshot."""
+        if self._catalog is not catalog:
+            self._rows = catalog.rows(self._items).tolist() if self._items else []
+            self._catalog = catalog
+        return np.array(self._rows, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -77,7 +89,7 @@ class Session:
         return self._items
 
     def __setstate__(self, items: list[int | str]) -> None:
-        self._recommender, self._items, self._rows = None, items, []
+        self._recommender, self._catalog, self._items, self._rows = None, None, items, []
 
     def _attached(self) -> Recommender:
         if self._recommender is None:

@@ -10,7 +10,6 @@ import pytest
 
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.errors import EmptyLogError
-from hiersrec_sdk.ranking import Table
 from hiersrec_training import wide
 from hiersrec_training.batches import Batches
 from hiersrec_training.dataset import Dataset
@@ -50,8 +49,8 @@ def test_exact_mode_has_the_metrics_of_pytorch(
     for name, value in wanted.items():
         assert found[name] == pytest.approx(value, abs=2e-2), name  # features are kept in float16 for fitting
     encoder_alone = Recommender.load(tiny_bundle)
-    encoder_alone.catalog.wide = None
-    encoder_alone._table = Table(encoder_alone.catalog.output_vectors)
+    encoder_alone.catalog.current.wide = None
+    encoder_alone.catalog.current.bias = None
     bare = evaluate(encoder_alone, fitting, "test", mode="exact")
     for name, value in evaluate_model(model, meta, Batches(test, 6, 16)).items():
         assert bare[name] == pytest.approx(value, abs=1e-9), name
