@@ -3,6 +3,7 @@
     config.json          what the folder is, the settings, the metrics; SHA-256 and size of every other file
     model.onnx           the session encoder; it knows no item
     catalog.safetensors  the tables of the catalogue, rows in the order of the category tree
+    changes.safetensors  optional: what has changed of the catalogue since
     query_parts.onnx     optional: what the encoder's query is the sum of, for explanations
     ...                  other files, such as item_encoder.onnx and README.md
 
@@ -11,6 +12,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -41,6 +43,7 @@ CONFIG: Final = "config.json"
 MODEL: Final = "model.onnx"
 PARTS: Final = "query_parts.onnx"
 CATALOG: Final = "catalog.safetensors"
+CHANGES: Final = "changes.safetensors"
 ID_TYPES: Final = ("int64", "string")
 
 
@@ -51,6 +54,7 @@ class Bundle:
     path: Path
     config: dict[str, Any]
     tables: dict[str, NDArray[Any]]
+    changes: dict[str, NDArray[Any]] | None = None  # of the catalogue, since it was exported
 
     @property
     def model(self) -> Path:
@@ -92,16 +96,7 @@ def write_bundle(
         for name, content in files.items():
             (part / name).write_bytes(content)
         write_tables(part / CATALOG, tensors)
-        about = {
-            "format": FORMAT,
-            "schema_version": SCHEMA_VERSION,
-            "created_by": f"hiersrec-sdk {__version__}",
-            **config,
-            "files": {name: _describe(part / name) for name in sorted([*files, CATALOG])},
-        }
-        about = json.loads(json.dumps(about, allow_nan=False))  # as a reader will see it: keys are strings
-        text = json.dumps({**about, "sha256": _digest(about)}, indent=2)
-        (part / CONFIG).write_text(text + "\n", encoding="utf-8")
+        _write_config(part, config, {name: _describe(part / name) for name in sorted([*files, CATALOG])})
         _open(part, hashes=False, contents=True)
         for file in (*part.iterdir(), part):
             sync(file)
@@ -111,6 +106,77 @@ def write_bundle(
         raise BundleError(f"{path} was not written: {error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def write_changed(
+    source: Path,
+    path: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    changes: Mapping[str, NDArray[Any]],
+    items: int,
+) -> None:
+    """Write the bundle ``path`` as the one in ``source`` with ``changes`` of its catalogue, which has ``items`` then.
+
+    All or nothing: a folder beside it, which takes the place of a bundle that is there in one step.
+
+    Raises:
+        BundleError: it cannot be written, or something else is at ``path``. What is there stays.
+    """
+    path = Path(path)
+    if os.path.lexists(path) and not (path / CONFIG).is_file():
+        raise BundleError(f"{path} exists already and is no bundle: choose another folder or remove it")
+    part = path.with_name(f"{path.name}.part-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        part.mkdir(parents=True)
+        files = {name: about for name, about in config["files"].items() if name != CHANGES}
+        for name in files:
+            _link(source / name, part / name)
+        if changes:
+            write_tables(part / CHANGES, changes)
+            files[CHANGES] = _describe(part / CHANGES)
+            sync(part / CHANGES)
+        own = {key: value for key, value in config.items() if key not in ("files", "sha256", "changed")}
+        _write_config(part, {**own, "changed": {"items": items}} if changes else own, files)
+        sync(part / CONFIG)
+        sync(part)
+        if os.path.lexists(path):
+            _exchange(part, path)
+        else:
+            part.rename(path)
+        sync(path.parent)
+    except (OSError, TypeError, ValueError, BundleError) as error:
+        raise BundleError(f"{path} was not written: {error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)  # what it was, or what was there before
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+        sync(target)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Let two folders change their names, at once."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if not hasattr(libc, "renameat2") or libc.renameat2(here, os.fsencode(one), here, os.fsencode(other), swap):
+        raise BundleError("this system cannot replace a folder in one step: save to a new one")
+
+
+def _write_config(folder: Path, config: Mapping[str, Any], files: Mapping[str, Any]) -> None:
+    about = {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "created_by": f"hiersrec-sdk {__version__}",
+        **config,
+        "files": files,
+    }
+    about = json.loads(json.dumps(about, allow_nan=False))  # as a reader will see it: keys are strings
+    text = json.dumps({**about, "sha256": _digest(about)}, indent=2)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
 def open_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:
@@ -143,12 +209,13 @@ def _open(path: Path, hashes: bool, contents: bool) -> Bundle:
         for name, about in config["files"].items():
             _check_file(path / name, about, hashes)
         tables = read_tables(path / CATALOG)
+        changes = read_tables(path / CHANGES) if CHANGES in config["files"] else None
     except BundleError:
         raise
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error}") from error
     _Tables(path / CATALOG, tables, contents).check(config)
-    return Bundle(path, config, tables)
+    return Bundle(path, config, tables, changes)
 
 
 def _describe(file: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ snapshot sees the first so many. Everything else is copied when it changes, so t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -100,6 +100,36 @@ class Log:
         self.by_id, self.by_origin = Versions(), Versions()
         self.new_categories: dict[int | str, Where] = {}  # by own id
 
+    def extend(
+        self,
+        ids: Sequence[int | str],
+        titles: Sequence[str | None],
+        where: Sequence[Where],
+        vectors: NDArray[np.float32],
+        inputs: NDArray[np.float32] | None,
+        clicks: NDArray[np.int64],
+        origin: NDArray[np.int64],
+    ) -> None:
+        """Append rows, one for each id; ``inputs``: None where they are the output vectors."""
+        first = len(self.ids)
+        self.vectors.append(vectors)
+        if self.inputs is not self.vectors:
+            self.inputs.append(vectors if inputs is None else inputs)
+        self.clicks.append(clicks)
+        self.origin.append(origin)
+        self.shelf.append(np.array([each.shelf for each in where], dtype=np.int64))
+        entries = [(row, *leaves) for row, each in enumerate(where, start=first) for leaves in each.leaves()]
+        columns = np.array(entries, dtype=np.int64).reshape(-1, 3).T
+        for column, values in zip((self.reached_row, self.reached_start, self.reached_stop), columns, strict=True):
+            column.append(values)
+        self.ids += ids
+        self.titles += titles
+        self.where += where
+        for row, (own, base_row) in enumerate(zip(ids, origin.tolist(), strict=True), start=first):
+            self.by_id.add(own, row)
+            if base_row != UNKNOWN:
+                self.by_origin.add(base_row, row)
+
 
 @dataclass(frozen=True, eq=False)
 class Changes:
@@ -139,6 +169,32 @@ class Changes:
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    @classmethod
+    def of(
+        cls,
+        log: Log,
+        base_rows: int,
+        bias: NDArray[np.float32],
+        alive: NDArray[np.bool],
+        gone: NDArray[np.int64],
+        kept: NDArray[np.uint64] | None,
+    ) -> Changes:
+        """With all rows that the ``log`` has now."""
+        vectors, inputs = log.vectors.view(), log.inputs.view()
+        return cls(
+            log, base_rows, vectors, vectors if log.inputs is log.vectors else inputs, bias, log.clicks.view(),
+            log.origin.view(), log.shelf.view(), alive, log.reached_row.view(), log.reached_start.view(),
+            log.reached_stop.view(), gone, kept,
+        )  # fmt: skip
+
+    def without(self, rows: NDArray[np.int64]) -> Changes:
+        """The same where some of the bundle's ``rows``, which were there, are gone."""
+        if not len(rows):
+            return self
+        kept = np.full(-(-self.base_rows // 64), ~np.uint64(0)) if self.kept is None else self.kept.copy()
+        np.bitwise_and.at(kept, rows >> 6, ~(np.uint64(1) << (rows & 63).astype(np.uint64)))
+        return replace(self, gone=np.union1d(self.gone, rows), kept=kept)
 
     @cached_property
     def table(self) -> Table:

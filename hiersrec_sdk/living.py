@@ -18,6 +18,7 @@ from hiersrec_sdk.changes import NEW, ChangedCatalog, Changes, Log, Where
 from hiersrec_sdk.encoder import load_graph
 from hiersrec_sdk.errors import CatalogError, InputError, UnknownItemError
 from hiersrec_sdk.features import number_bins, token_table
+from hiersrec_sdk.saved_changes import from_tables
 
 ITEM_ENCODER: Final = "item_encoder.onnx"
 _ENCODED_TOGETHER: Final = 1024
@@ -66,11 +67,20 @@ class LivingCatalog:
     Writers wait for each other. A call that runs goes on with the snapshot that it began with.
     """
 
-    def __init__(self, base: Catalog, bundle: Path, config: Mapping[str, Any], providers: Sequence[str]) -> None:
+    def __init__(
+        self,
+        base: Catalog,
+        bundle: Path,
+        config: Mapping[str, Any],
+        providers: Sequence[str],
+        changes: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
         self._current = base
         self._base, self._bundle, self._config, self._providers = base, bundle, config, providers
         self._lock = threading.Lock()
         self._log = Log(base.output_vectors.shape[1], base.input_vectors is base.output_vectors)
+        if changes:
+            self._current = from_tables(changes, base, self._log)
 
     @property
     def current(self) -> Catalog:
@@ -180,11 +190,10 @@ class LivingCatalog:
         """Of the newest snapshot; empty ones where there are none yet."""
         if self._current.changes is not None:
             return self._current.changes
-        log, none = self._log, np.empty(0, dtype=np.int64)
-        return Changes(
-            log, len(self._base.output_vectors), log.vectors.view(), log.inputs.view(), np.empty(0, np.float32), none,
-            none, none, np.empty(0, bool), none, none, none, none, None,
-        )  # fmt: skip
+        none = np.empty(0, dtype=np.int64)
+        return Changes.of(
+            self._log, len(self._base.output_vectors), np.empty(0, np.float32), np.empty(0, bool), none, None
+        )
 
     def _publish(
         self,
@@ -198,44 +207,15 @@ class LivingCatalog:
     ) -> None:
         """Make the snapshot in which the ``old`` rows are gone and new ones are there."""
         before, log, n = self._changes, self._log, len(self._base.output_vectors)
-        first = len(before)
         replaced = old[old != UNKNOWN]
         alive = np.concatenate([before.alive, np.ones(len(ids), dtype=bool)])
         alive[replaced[replaced >= n] - n] = False
-        gone, kept = before.gone, before.kept
-        lost = replaced[replaced < n]
-        if len(lost):
-            gone = np.union1d(gone, lost)
-            kept = np.full(-(-n // 64), ~np.uint64(0)) if kept is None else kept.copy()
-            np.bitwise_and.at(kept, lost >> 6, ~(np.uint64(1) << (lost & 63).astype(np.uint64)))
         biases = before.bias
         if vectors is not None and bias is not None and clicks is not None:
-            n_origin = np.array([self._origin(int(row)) for row in old], dtype=np.int64)
-            log.vectors.append(vectors)
-            if log.inputs is not log.vectors:
-                log.inputs.append(vectors)
-            log.clicks.append(clicks)
-            log.origin.append(n_origin)
-            log.shelf.append(np.array([place.shelf for place in where], dtype=np.int64))
-            entries = [
-                (row, start, stop) for row, each in enumerate(where, start=first) for start, stop in each.leaves()
-            ]
-            columns = np.array(entries, dtype=np.int64).reshape(-1, 3).T
-            for column, values in zip((log.reached_row, log.reached_start, log.reached_stop), columns, strict=True):
-                column.append(values)
-            log.ids += ids
-            log.titles += titles
-            log.where += where
-            for row, (own, origin) in enumerate(zip(ids, n_origin.tolist(), strict=True), start=first):
-                log.by_id.add(own, row)
-                if origin != UNKNOWN:
-                    log.by_origin.add(origin, row)
+            origin = np.array([self._origin(int(row)) for row in old], dtype=np.int64)
+            log.extend(ids, titles, where, vectors, None, clicks, origin)
             biases = np.concatenate([biases, bias])
-        changes = Changes(
-            log, n, log.vectors.view(), log.inputs.view(), biases, log.clicks.view(), log.origin.view(),
-            log.shelf.view(), alive, log.reached_row.view(), log.reached_start.view(), log.reached_stop.view(), gone,
-            kept,
-        )  # fmt: skip
+        changes = Changes.of(log, n, biases, alive, before.gone, before.kept).without(np.unique(replaced[replaced < n]))
         self._current = ChangedCatalog(self._base, changes, self._current.bias)
 
     def _origin(self, row: int) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk import filters, row_ranges
-from hiersrec_sdk.bundle import PARTS, Bundle, open_bundle
+from hiersrec_sdk.bundle import PARTS, Bundle, open_bundle, write_changed
 from hiersrec_sdk.catalog import UNKNOWN, Catalog
 from hiersrec_sdk.encoder import Encoded, OnnxEncoder
 from hiersrec_sdk.errors import (
@@ -33,6 +33,7 @@ from hiersrec_sdk.living import LivingCatalog
 from hiersrec_sdk.lookup import own_items
 from hiersrec_sdk.ranking import Backend, Found, Request, Table, get_backend
 from hiersrec_sdk.results import CategoryHit, Hit, Result
+from hiersrec_sdk.saved_changes import to_tables
 from hiersrec_sdk.session import Session
 from hiersrec_sdk.trace import Trace
 
@@ -132,7 +133,9 @@ class Recommender:
     """
 
     def __init__(self, bundle: Bundle, encoder: OnnxEncoder, backend: Backend) -> None:
-        self.catalog = LivingCatalog(Catalog(bundle), bundle.path, bundle.config, encoder.providers)
+        self.catalog = LivingCatalog(
+            Catalog(bundle), bundle.path, bundle.config, encoder.providers, bundle.changes
+        )
         self.config = bundle.config
         self._path = bundle.path
         self.providers = encoder.providers
@@ -184,6 +187,18 @@ class Recommender:
             threads=threads,
         )
         return cls(bundle, encoder, ranking)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the bundle with all changes of its catalogue to the folder ``path``: whole or not at all. A bundle that is
+        there already, this one even, is replaced in one step.
+
+        What did not change is linked to, where the file system can, so that this takes the time of the changes.
+
+        Raises:
+            BundleError: it cannot be written, or ``path`` is no bundle. What is there stays.
+        """
+        snapshot = self.catalog.current
+        write_changed(self._path, path, self.config, to_tables(snapshot), len(snapshot))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickle holds the bundle's absolute path and how it was loaded: whoever unpickles it has to have the bundle

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,7 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
             self.recommender = Recommender.load(bundle, backend=backend, verify=False)
             self.model = Model(shop)
             self.kept: list[tuple[list[Any], Result]] = []
+            self.folder = TemporaryDirectory()
 
         @initialize()
         def prepare(self) -> None:
@@ -282,6 +284,14 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
             counts = np.unique(self.recommender.catalog.categories_of(rows), return_counts=True)[1]
             assert counts.max() <= limit
 
+        @rule(in_place=st.booleans())
+        def save_and_load(self, in_place: bool) -> None:
+            folder = Path(self.folder.name)
+            path = folder / ("same" if in_place else f"saved-{len(list(folder.iterdir()))}")
+            self.recommender.save(path)
+            self.recommender = Recommender.load(path, backend=backend)
+            self.prepare()
+
         @invariant()
         def ids_are_not_lost(self) -> None:
             catalog = self.recommender.catalog
@@ -294,6 +304,7 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
         def teardown(self) -> None:
             for session, found in self.kept:  # what was answered stays as it was
                 assert [hit.item for hit in found] == list(found.items), session
+            self.folder.cleanup()
 
     machine = Life.TestCase
     machine.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)

@@ -48,7 +48,7 @@ def public(cls: type) -> list[str]:
 
 def test_recommender() -> None:
     assert public(Recommender) == [
-        "arecommend", "categories", "explain", "filter", "load", "recommend", "recommend_many", "session",
+        "arecommend", "categories", "explain", "filter", "load", "recommend", "recommend_many", "save", "session",
         "similar_items", "trace",
     ]  # fmt: skip
     parameters = {
@@ -81,6 +81,7 @@ def test_recommender() -> None:
         "load": ["path", "providers=('cpu',)", "backend=None", "threads=1", "verify=True"],
         "recommend": ["self", "session", *common, "threads=1"],
         "recommend_many": ["self", "sessions", *common, "batch_size=64", "threads=1"],
+        "save": ["self", "path"],
         "session": ["self", "items=()"],
         "similar_items": ["self", "item", "k=20", "filter=None"],
         "trace": ["self", "session", "k=20", "options"],
