@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from hiersrec_sdk import Recommender, __version__, available_backends
+from hiersrec_sdk.apply import apply
 from hiersrec_sdk.errors import HierSRecError, ItemIdTypeError, MissingExtraError, OptionError
 
 FOLDER = click.Path(path_type=Path)
@@ -514,6 +515,32 @@ def explain(bundle: Path, item: str, session: tuple[str, ...], as_json: bool) ->
     own, *clicks = _as_ids([item, *session], recommender.config["item_id_type"])
     explanation = recommender.explain(clicks, own)
     click.echo(json.dumps(asdict(explanation)) if as_json else str(explanation))
+
+
+@main.group()
+def catalog() -> None:
+    """Change the catalogue of a bundle without training."""
+
+
+@catalog.command("apply")
+@click.argument("bundle", type=FOLDER)
+@click.argument("changes", type=FILE)
+@click.option("--out", required=True, type=FOLDER, help="Bundle to write; one that is there is replaced in one step.")
+def apply_changes(bundle: Path, changes: Path, out: Path) -> None:
+    """Write BUNDLE with the CHANGES of its catalogue, one JSON object a line.
+
+    \b
+    {"upsert": {"id": "sku-7", "category": ["Shoes", "Boots"], "text": "red boots", "numbers": {"price": 80}}}
+    {"remove": "sku-3"}
+    {"move": {"id": "sku-9", "category": "Boots"}}
+    {"set_bias": {"id": "sku-9", "value": 1.5}}
+    """
+    recommender = Recommender.load(bundle)
+    with changes.open(encoding="utf-8") as lines:
+        done = apply(recommender.catalog, lines)
+    recommender.save(out)
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in done.items() if count) or "no changes"
+    click.echo(f"{counts}; {len(recommender.catalog):,} items; written to {out}")
 
 
 def _as_ids(session: Sequence[str], id_type: str) -> list[Any]:

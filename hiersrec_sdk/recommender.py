@@ -189,10 +189,10 @@ class Recommender:
         return cls(bundle, encoder, ranking)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the bundle with all changes of its catalogue to the folder ``path``: whole or not at all. A bundle that is
-        there already, this one even, is replaced in one step.
+        """Write the bundle with all changes of its catalogue to the folder ``path``: whole or not at all.
 
-        What did not change is linked to, where the file system can, so that this takes the time of the changes.
+        A bundle that is there already, this one even, is replaced in one step. What did not change is linked to, where
+        the file system can, so that this takes the time of the changes.
 
         Raises:
             BundleError: it cannot be written, or ``path`` is no bundle. What is there stays.

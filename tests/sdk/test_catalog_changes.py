@@ -1,0 +1,238 @@
+"""New items through the item encoder, many threads at once, a kill while saving, and changes from a file."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from hiersrec_sdk import Item, Recommender, errors
+from hiersrec_sdk.bundle import CATALOG, CHANGES
+from hiersrec_sdk.cli import main
+from hiersrec_training.dataset import Dataset
+
+from .bundles import make_shop
+
+
+@pytest.fixture
+def trained(tiny_bundle: Path) -> Recommender:
+    return Recommender.load(tiny_bundle)
+
+
+def test_a_new_item_is_placed_by_its_metadata(trained: Recommender, tiny_data: Path, tiny_bundle: Path) -> None:
+    data = Dataset.load(tiny_data)
+    like = 7  # a new item with the metadata of this one
+    text, price = data.text[like], float(data.numbers["price"][like])
+    leaf = data.tree.ids[-1][data.category[like]]
+    catalog = trained.catalog
+    given: dict[str, Any] = {"id": "new", "category": leaf, "text": text, "numbers": {"price": price}, "title": "New"}
+    assert catalog.upsert([given, Item("bare", "left")]) == 2
+    assert len(catalog) == data.items + 2
+    vector = catalog.vectors(catalog.rows(["new"]))[0]
+    assert np.linalg.norm(vector) == pytest.approx(1)
+    again = Recommender.load(tiny_bundle).catalog
+    again.upsert([Item("new", ["left" if str(leaf).startswith("left") else "right", leaf], text, {"price": price})])
+    np.testing.assert_allclose(again.vectors(again.rows(["new"]))[0], vector, atol=1e-6)
+    found = trained.recommend(["item-7", "item-3"], 50, mode="exact")
+    assert {"new", "bare"} <= set(found.items)
+    assert found[found.items.index("new")].title == "New"
+    assert trained.recommend(["new"], 3).unknown == 0
+    assert trained.categories(["new"])[0].probability > 0
+    assert trained.explain(["item-7"], "bare").item == "bare"
+
+
+def test_a_changed_item_keeps_its_vector_unless_it_is_described(trained: Recommender) -> None:
+    catalog = trained.catalog
+    before = catalog.vectors(catalog.rows(["item-7"]))[0]
+    catalog.upsert([Item("item-7", title="Renamed")])
+    np.testing.assert_array_equal(catalog.vectors(catalog.rows(["item-7"]))[0], before)
+    assert catalog.title(int(catalog.rows(["item-7"])[0])) == "Renamed"
+    catalog.move("item-7", "left.0")
+    np.testing.assert_array_equal(catalog.vectors(catalog.rows(["item-7"]))[0], before)
+    assert catalog.title(int(catalog.rows(["item-7"])[0])) == "Renamed"
+    catalog.upsert([Item("item-7", text="word1 group2")])
+    assert np.abs(catalog.vectors(catalog.rows(["item-7"]))[0] - before).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([{"id": "x", "categoy": "left"}], "no field 'categoy'"),
+        ([{"category": "left"}], "without an id"),
+        (["x"], "is no Item"),
+        ([Item("x", "nowhere")], "'x': there is no category 'nowhere'"),
+        ([Item("x", ["left", "nowhere", "deeper"])], "no category 'nowhere' below 'left'"),
+        ([Item("x", ["right", "left.0", "new"])], "no category 'left.0' below 'right'"),
+        ([Item("x", ["left", 5])], "of another type"),
+        ([Item("x", [])], "empty path"),
+        ([Item("x", ["left", "n"]), Item("y", ["right", "n"])], "known below another one"),
+        ([Item("x", vector=[1.0])], r"shape \[1\]; 16 finite numbers"),
+        ([Item("x", vector=[float("nan")] * 16)], "16 finite numbers"),
+        ([Item("x", vector="abc")], "no list of numbers"),  # type: ignore[arg-type]
+        ([Item("x", "left", numbers={"weight": 3})], "knows no number 'weight'; it was trained with price"),
+        ([Item("x", "left", numbers={"price": "dear"})], "'dear', which is no number"),  # type: ignore[dict-item]
+        ([Item("item-1", title="a"), Item(5)], "position 1"),
+    ],
+)
+def test_what_cannot_be_placed_or_encoded_changes_nothing(items: list[Any], message: str, trained: Recommender) -> None:
+    before = trained.catalog.current
+    with pytest.raises(errors.InputError, match=message):
+        trained.catalog.upsert(items)
+    assert trained.catalog.current is before
+    assert not before.changes
+    trained.catalog.upsert([Item("x", ["left", "n"])])  # and nothing of it is remembered
+    assert len(trained.catalog) == 49
+
+
+def test_other_wrong_calls(trained: Recommender) -> None:
+    catalog = trained.catalog
+    with pytest.raises(errors.UnknownItemError):
+        catalog.move("nobody", "left")
+    wrong: list[Any] = [float("inf"), [1, 2], "much"]
+    for values in wrong:
+        with pytest.raises(errors.CatalogError):
+            catalog.set_bias(["item-1"], values)
+    assert catalog.remove(["nobody"]) == 0
+    assert catalog.upsert([]) == 0
+    assert catalog.current.changes is None
+    other = Recommender.load(trained._path).filter(allow=["item-1"])
+    catalog.remove(["item-2"])
+    with pytest.raises(errors.FilterError):
+        trained.recommend(["item-1"], filter=other)
+
+
+def test_a_boosted_item_is_recommended_and_a_buried_one_is_not(trained: Recommender) -> None:
+    catalog = trained.catalog
+    catalog.set_bias(["item-30"], 1000.0)
+    assert trained.recommend(["item-7"], 1, mode="exact").items == ("item-30",)
+    catalog.set_bias(["item-30"], -1000.0)
+    assert trained.recommend(["item-7"], 48, mode="exact").items[-1] == "item-30"
+    assert trained.explain(["item-7"], "item-30").parts.bias == -1000
+
+
+def test_readers_see_whole_snapshots_and_do_not_wait(tmp_path: Path) -> None:
+    shop = make_shop("string", times=20)
+    recommender = Recommender.load(shop.write(tmp_path / "bundle"))
+    session, writes = shop.ids[3:6], 300
+    # every write moves the boost of 1000 from one pair of new items to the next: always exactly one pair is on top
+    vector = np.zeros(6, dtype=np.float32)
+    recommender.catalog.upsert(Item(f"new-{at}", "2/5", vector=vector) for at in range(4))
+    recommender.catalog.set_bias(["new-0", "new-1"], 1000.0)
+    stop = False
+
+    def read(_: int) -> int:
+        calls = 0
+        while not stop:
+            top = recommender.recommend(session, 2, mode="exact" if calls % 2 else "candidates", candidates=0.9)
+            assert set(top.items) in ({"new-0", "new-1"}, {"new-2", "new-3"}), top.items
+            calls += 1
+        return calls
+
+    with ThreadPoolExecutor(16) as pool:
+        readers = [pool.submit(read, at) for at in range(16)]
+        try:
+            for turn in range(writes):
+                at = 2 * (turn % 2)
+                bias = np.where(np.arange(4) // 2 == at // 2, -1.0, 1000.0)
+                recommender.catalog.set_bias([f"new-{each}" for each in range(4)], bias)
+                recommender.catalog.upsert([Item(f"other-{turn}", "2/2", vector=vector)])
+                if turn % 10 == 9:
+                    recommender.catalog.remove([f"other-{turn - 1}"])
+        finally:
+            stop = True
+        assert all(reader.result() > 0 for reader in readers)
+    assert len(recommender.catalog) == shop.items + 4 + writes - writes // 10
+
+
+def save_for_ever(bundle: str, ready: Any) -> None:
+    recommender = Recommender.load(bundle, verify=False)
+    turn = 0
+    while True:
+        turn += 1
+        counted = np.full(6, turn, dtype=np.float32)
+        recommender.catalog.upsert([Item(-1, vector=counted), Item(-turn - 10, vector=[0.0] * 6)])
+        recommender.save(bundle)
+        ready.value = turn
+
+
+def test_a_kill_while_saving_leaves_the_old_or_the_new_bundle(tmp_path: Path) -> None:
+    bundle = make_shop().write(tmp_path / "bundle")
+    context = multiprocessing.get_context("fork")
+    chance, turns = random.Random(0), []
+    for _ in range(200):
+        ready = context.Value("i", 0)
+        process = context.Process(target=save_for_ever, args=(str(bundle), ready), daemon=True)
+        process.start()
+        while not ready.value and process.is_alive():
+            time.sleep(0.0005)
+        time.sleep(chance.random() * 0.01)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        recommender = Recommender.load(bundle)  # every checksum is right
+        saved = recommender.catalog.vectors(recommender.catalog.rows([-1]))[0, 0]
+        assert ready.value <= saved <= ready.value + 1
+        turns.append(ready.value)
+        assert recommender.recommend([-1], 3).unknown == 0
+    assert max(turns) > 1
+
+
+def test_saving(trained: Recommender, tmp_path: Path) -> None:
+    catalog = trained.catalog
+    trained.save(tmp_path / "same")
+    assert not (tmp_path / "same" / CHANGES).exists()
+    catalog.upsert([Item("new", ["left", "left.new"], "word1", title="New")])
+    catalog.remove(["item-3"])
+    trained.save(tmp_path / "bundle")
+    linked = (tmp_path / "bundle" / CATALOG).stat()
+    assert linked.st_nlink > 1
+    found = Recommender.load(tmp_path / "bundle")
+    assert found.config["changed"] == {"items": 48}
+    assert found.recommend(["new", "item-7"], 5).items == trained.recommend(["new", "item-7"], 5).items
+    with pytest.raises(errors.BundleError, match="is no bundle"):
+        trained.save(tmp_path)
+    (tmp_path / "bundle" / CHANGES).write_bytes((tmp_path / "bundle" / CHANGES).read_bytes()[:-1])
+    with pytest.raises(errors.BundleCorruptError, match="truncated"):
+        Recommender.load(tmp_path / "bundle")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["bundle", "same"]
+
+
+def test_changes_from_a_file(tiny_bundle: Path, tmp_path: Path) -> None:
+    changes = [
+        {"upsert": {"id": "new", "category": ["left", "left.1"], "text": "word1", "numbers": {"price": 3}}},
+        {"upsert": {"id": "other", "category": "right"}},
+        {"remove": "item-3"},
+        {"move": {"id": "item-4", "category": "right.2"}},
+        {"set_bias": {"id": "item-5", "value": 500}},
+    ]
+    file = tmp_path / "changes.jsonl"
+    file.write_text("\n".join(map(json.dumps, changes)) + "\n\n")
+    arguments = ["catalog", "apply", str(tiny_bundle), str(file), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.output.startswith("2 upsert, 1 remove, 1 move, 1 set_bias; 49 items; written to")
+    found = Recommender.load(tmp_path / "out")
+    assert found.catalog.rows(["item-3"])[0] == -1
+    assert found.recommend(["item-7"], 1, mode="exact").items == ("item-5",)
+    for line, message in (
+        ("{", "line 6 is no JSON"),
+        ('{"add": 1}', "line 6 is no object with one key"),
+        ('{"move": {"id": "item-4"}}', "keys id and category"),
+        ('{"set_bias": {"id": "nobody", "value": 1}}', "line 6: item id 'nobody'"),
+        ('{"upsert": {"id": "a", "category": "nowhere"}}', "line 6: item 'a'"),
+    ):
+        file.write_text("\n".join(map(json.dumps, changes)) + f"\n{line}\n")
+        result = CliRunner().invoke(main, [*arguments[:-1], str(tmp_path / "not")])
+        assert result.exit_code == 1
+        assert message in result.output
+        assert not (tmp_path / "not").exists()
