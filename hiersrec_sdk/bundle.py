@@ -200,7 +200,16 @@ def open_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:
         raise BundleMissingError(f"{path} is a file, not a folder: a bundle is the folder that holds {CONFIG}")
     if not path.is_dir():
         raise BundleMissingError(f"{path} is no bundle: there is no such folder")
-    return _open(path, hashes=verify, contents=verify)
+    while True:
+        folder = path.stat().st_ino
+        try:
+            bundle = _open(path, hashes=verify, contents=verify)
+        except BundleError:
+            if path.is_dir() and path.stat().st_ino != folder:
+                continue
+            raise
+        if path.stat().st_ino == folder:  # else it was replaced meanwhile, and some files may be of either
+            return bundle
 
 
 def _open(path: Path, hashes: bool, contents: bool) -> Bundle:

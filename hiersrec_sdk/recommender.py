@@ -666,10 +666,10 @@ class Recommender:
     def _answer_one(self, known: _Session, options: _Options) -> Result:
         if not len(known.rows):
             return self._popular(known, options)
-        if options.catalog.changes is None:
-            encoded = self._encoder.encode_one(options.catalog.input_vectors, known.rows)
-        else:
-            encoded = self._encode(known, options.catalog)
+        table, rows = options.catalog.input_vectors, known.rows
+        if options.catalog.changes is not None and int(rows.max()) >= len(table):
+            table, rows = options.catalog.vectors(rows, inputs=True), np.arange(len(rows))
+        encoded = self._encoder.encode_one(table, rows)
         return self._rank([known], encoded, options)[0]
 
     def _answer(self, sessions: Sequence[_Session], options: _Options) -> list[Result]:
@@ -741,7 +741,10 @@ class Recommender:
         reached = None if options.exact else taken
         added = self._added(options, query, reached, skipped, linked[~is_base] - n, boosts[~is_base])
         if added is not None:
-            own = np.union1d(own, n + added.ranges[:, 0])
+            ranked = np.zeros(len(catalog.changes), dtype=bool)
+            ranked[added.ranges[:, 0]] = True
+            ranked[linked[~is_base] - n] = True
+            own = np.concatenate([linked[is_base], n + np.flatnonzero(ranked)])
         return _Asked(base, added, linked, boosts), _About(ranges, own, shown, (*higher, shown[0]))
 
     def _linked(
@@ -763,12 +766,13 @@ class Recommender:
             return own, boosts
         linked, wide_boosts = catalog.wide.boosts(in_log)
         linked = changes.successors(linked)
-        there = linked != UNKNOWN
-        rows = np.union1d(own, linked[there])
-        sums = np.zeros(len(rows), dtype=np.float32)
-        sums[rows.searchsorted(linked[there])] = wide_boosts[there]
+        unlinked = own[~np.isin(own, linked)]  # items that were added
+        order = np.concatenate([linked, unlinked]).argsort(kind="stable")
+        rows = np.concatenate([linked, unlinked])[order]
+        sums = np.concatenate([wide_boosts, np.zeros(len(unlinked), dtype=np.float32)])[order]
         sums[rows.searchsorted(own)] += boosts
-        return rows, sums
+        gone = int(rows.searchsorted(UNKNOWN, side="right"))
+        return rows[gone:], sums[gone:]
 
     def _bitmap(self, options: _Options) -> NDArray[np.uint64] | None:
         """Which of the bundle's rows may rank."""

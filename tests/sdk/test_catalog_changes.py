@@ -236,3 +236,21 @@ def test_changes_from_a_file(tiny_bundle: Path, tmp_path: Path) -> None:
         assert result.exit_code == 1
         assert message in result.output
         assert not (tmp_path / "not").exists()
+
+
+def test_a_bundle_that_is_replaced_is_read_whole(tmp_path: Path) -> None:
+    bundle = make_shop().write(tmp_path / "bundle")
+    context = multiprocessing.get_context("fork")
+    ready = context.Value("i", 0)
+    process = context.Process(target=save_for_ever, args=(str(bundle), ready), daemon=True)
+    process.start()
+    try:
+        while not ready.value:
+            time.sleep(0.001)
+        for _ in range(100):
+            before = ready.value
+            catalog = Recommender.load(bundle).catalog
+            assert before <= catalog.vectors(catalog.rows([-1]))[0, 0] <= ready.value + 1
+    finally:
+        process.kill()
+        process.join()
