@@ -230,6 +230,12 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
             assert found.scores.tolist() == [scores[own] for own in found.items]
             assert [hit.title for hit in found] == [model.items[own].title for own in found.items]
             self.kept.append((session, found))
+            for options in ({"threads": 2}, {"exclude_seen": True}, {"exclude": session}):
+                many = self.recommender.recommend_many([session] * 3, k, mode="exact", filter=chosen, **options)
+                alone = self.recommender.recommend(session, k, mode="exact", filter=chosen, **options)
+                rest = among if "threads" in options else among - set(session)
+                for each in (*many, alone):
+                    assert list(each.items) == model.best(scores, rest)[:k]
 
         @rule(session=st.lists(ids, min_size=1, max_size=9), k=st.integers(1, 20), which=st.integers(0, 3))
         def candidates(self, session: list[Any], k: int, which: int) -> None:
