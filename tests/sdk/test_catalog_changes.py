@@ -254,3 +254,30 @@ def test_a_bundle_that_is_replaced_is_read_whole(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.join()
+
+
+def test_an_added_item_is_a_candidate_where_its_category_is(tmp_path: Path) -> None:
+    shop = make_shop(full=False)
+    recommender = Recommender.load(shop.write(tmp_path / "bundle"))
+    leaves = {leaf: span for leaf, span in enumerate(shop.ranges[-1]) if span[1] > span[0]}
+    places: dict[int, set[int]] = {}
+    for leaf in leaves:
+        places[-10 - leaf] = {leaf}
+    middle, top = shop.category_ids[1][1], shop.category_ids[0][1]  # leaves 2 to 4, and 5 to 8
+    places |= {-50: {2, 3, 4}, -51: {5, 6, 7, 8}, -52: {2, 3, 4}, -53: set(range(9))}
+    vector = np.zeros(6, dtype=np.float32)
+    category: dict[int, Any] = {own: shop.category_ids[2][next(iter(at))] for own, at in places.items() if len(at) == 1}
+    category |= {-50: middle, -51: top, -52: [middle, 7777], -53: None}
+    recommender.catalog.upsert(Item(own, category[own], vector=vector) for own in places)
+    met = set()
+    for row in range(shop.items):
+        trace = recommender.trace([shop.ids[row]], 1, candidates=0.02)
+        taken = {leaf for leaf, span in leaves.items() if list(span) in trace.ranges.tolist()}
+        assert taken
+        ranges = trace.result.ranges
+        for own, reach in places.items():
+            at = int(recommender.catalog.rows([own])[0])
+            inside = any(start <= at < stop for start, stop in ranges)
+            assert inside == bool(reach & taken), (own, taken)
+            met.add((own, inside))
+    assert len(met) > 1.5 * len(places)
