@@ -125,8 +125,8 @@ def main(
     command = command_line("main_table", out, **given)
     text = (
         f"Ours: mean of {seeds} seed{'s' * (seeds > 1)}{' and standard deviation' if seeds > 1 else ''}. Baselines: "
-        f"one training each, tuned on the validation part: the best of their defaults and {draws} random draws by "
-        f"MRR@20, or of a grid of dropout, learning rate and epochs on the newest {tuned_on:,} sessions."
+        f"one training each, tuned on the validation part by MRR@20: the best of their defaults and {draws} random "
+        f"draws on 2,000 sessions, or of a grid of dropout, learning rate and epochs on the newest {tuned_on:,} sessions."
     )
     write_page(out, "main_table", command, "Main table", text, "\n\n".join(tables), picture)
 
