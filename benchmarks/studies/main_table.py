@@ -126,7 +126,8 @@ def main(
     text = (
         f"Ours: mean of {seeds} seed{'s' * (seeds > 1)}{' and standard deviation' if seeds > 1 else ''}. Baselines: "
         f"one training each, tuned on the validation part by MRR@20: the best of their defaults and {draws} random "
-        f"draws on 2,000 sessions, or of a grid of dropout, learning rate and epochs on the newest {tuned_on:,} sessions."
+        f"draws on 2,000 sessions, or of a grid of dropout, learning rate and epochs on the newest {tuned_on:,} "
+        "sessions."
     )
     write_page(out, "main_table", command, "Main table", text, "\n\n".join(tables), picture)
 
