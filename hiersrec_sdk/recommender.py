@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -20,6 +21,7 @@ from hiersrec_sdk.bundle import PARTS, Bundle, open_bundle, write_changed
 from hiersrec_sdk.catalog import UNKNOWN, Catalog
 from hiersrec_sdk.encoder import Encoded, OnnxEncoder
 from hiersrec_sdk.errors import (
+    CatalogError,
     FilterError,
     InputError,
     KError,
@@ -138,6 +140,7 @@ class Recommender:
         )
         self.config = bundle.config
         self._path = bundle.path
+        self._saved = bundle.path, self.catalog.current  # a folder that holds this snapshot
         self.providers = encoder.providers
         self._threads = encoder.threads
         self.backend = backend.name
@@ -199,14 +202,22 @@ class Recommender:
         """
         snapshot = self.catalog.current
         write_changed(self._path, path, self.config, to_tables(snapshot), len(snapshot))
+        self._saved = Path(path), snapshot
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickle holds the bundle's absolute path and how it was loaded: whoever unpickles it has to have the bundle
-        there. Its checksums are not read again."""
+        there. Its checksums are not read again.
+
+        Raises:
+            CatalogError: the catalogue has changes that are in no bundle yet.
+        """
+        path, snapshot = self._saved
+        if snapshot is not self.catalog.current:
+            raise CatalogError("the catalogue has changes that a pickle cannot hold: save() them first")
         load = partial(
             Recommender.load, providers=self.providers, backend=self.backend, threads=self._threads, verify=False
         )
-        return load, (self._path.absolute(),)
+        return load, (path.absolute(),)
 
     def __repr__(self) -> str:
         return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import pickle
 import random
 import signal
 import time
@@ -200,6 +201,10 @@ def test_saving(trained: Recommender, tmp_path: Path) -> None:
     found = Recommender.load(tmp_path / "bundle")
     assert found.config["changed"] == {"items": 48}
     assert found.recommend(["new", "item-7"], 5).items == trained.recommend(["new", "item-7"], 5).items
+    assert pickle.loads(pickle.dumps(trained)).catalog.rows(["new"])[0] > 0
+    catalog.set_bias(["new"], 1.0)
+    with pytest.raises(errors.CatalogError, match=r"save\(\) them first"):
+        pickle.dumps(trained)
     with pytest.raises(errors.BundleError, match="is no bundle"):
         trained.save(tmp_path)
     (tmp_path / "bundle" / CHANGES).write_bytes((tmp_path / "bundle" / CHANGES).read_bytes()[:-1])
