@@ -15,12 +15,15 @@ from hiersrec_training.prepare import PrepareOptions, prepare
 @dataclass(frozen=True)
 class DataSet:
     """``logs``: the file that tells whether it is there; ``settings``: of the training, over the defaults;
-    ``neural_epochs``: at most, of the neural baselines, which settle later where there are fewer sessions."""
+    ``neural_epochs``: at most, of the neural baselines, which settle later where there are fewer sessions;
+    ``neural_settings``: theirs, where a grid of trainings takes too long: those that were best on the other data sets.
+    """
 
     logs: str
     options: Callable[[Path], PrepareOptions]
     neural_epochs: int
     settings: Mapping[str, Any] = field(default_factory=dict)
+    neural_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def _diginetica(folder: Path) -> PrepareOptions:
@@ -66,8 +69,13 @@ def _wikispeedia(folder: Path) -> PrepareOptions:
     )
 
 
+NEURAL: Mapping[str, Mapping[str, Any]] = {
+    "gru4rec": {"dropout": 0.25, "learning_rate": 5e-3},
+    "sasrec": {"dropout": 0.25, "learning_rate": 2e-3},
+    "core": {"dropout": 0.25, "learning_rate": 5e-3},
+}
 DATA_SETS: Mapping[str, DataSet] = {
-    "diginetica": DataSet("train_sessions.txt", _diginetica, 3),
+    "diginetica": DataSet("train_sessions.txt", _diginetica, 3, neural_settings=NEURAL),
     "retailrocket": DataSet("events_2015-09-10_to_18.csv.gz", _retailrocket, 6),
     # no dates, so no age; links are few and sure, so less dropout and more epochs: chosen on the validation part
     "wikispeedia": DataSet(
