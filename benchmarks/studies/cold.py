@@ -105,8 +105,8 @@ def simple_scores(data: Dataset) -> dict[str, Scores]:
     }
     if data.text.null_count() < data.items:
         tokens = token_table(data.text.to_list(), BUCKETS, 24)
-        rare = 1.0 / np.maximum(1, np.bincount(tokens.ravel(), minlength=BUCKETS + 1))
-        weight = np.where(tokens > 0, -np.log(rare[tokens] / data.items), 0.0)
+        holders = np.maximum(1, np.bincount(tokens.ravel(), minlength=BUCKETS + 1))
+        weight = np.where(tokens > 0, np.log(data.items / holders[tokens]), 0.0)
         norm = np.sqrt((weight**2).sum(1)).clip(1e-9)
 
         def match(newest: int) -> NDArray[np.float64]:
