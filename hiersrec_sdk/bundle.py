@@ -114,15 +114,26 @@ def write_changed(
     config: Mapping[str, Any],
     changes: Mapping[str, NDArray[Any]],
     items: int,
-) -> None:
+) -> str:
     """Write the bundle ``path`` as the one in ``source`` with ``changes`` of its catalogue, which has ``items`` then.
 
-    All or nothing: a folder beside it, which takes the place of a bundle that is there in one step.
+    All or nothing: a folder beside it, which takes the place of a bundle that is there in one step. Returns the SHA-256
+    of the new ``config.json``'s content. ``config`` has to be that of ``source``, by its own SHA-256.
 
     Raises:
-        BundleError: it cannot be written, or something else is at ``path``. What is there stays.
+        BundleError: it cannot be written, something else is at ``path``, or another bundle is in ``source`` by now.
+            What is there stays.
+        OptionError: ``path`` is no path.
     """
-    path = Path(path)
+    try:
+        path = Path(path).resolve()
+    except TypeError:
+        raise OptionError(f"path is {path!r}; it must be the folder of a bundle, a string or a Path") from None
+    if _read_config(source / CONFIG)["sha256"] != config["sha256"]:
+        raise BundleError(
+            f"{path} was not written: the bundle in {source} was replaced since it was loaded; load it again, and make "
+            "the changes to it"
+        )
     if os.path.lexists(path) and not (path / CONFIG).is_file():
         raise BundleError(f"{path} exists already and is no bundle: choose another folder or remove it")
     part = path.with_name(f"{path.name}.part-{os.getpid()}-{secrets.token_hex(4)}")
@@ -131,12 +142,14 @@ def write_changed(
         files = {name: about for name, about in config["files"].items() if name != CHANGES}
         for name in files:
             _link(source / name, part / name)
+        if _read_config(source / CONFIG)["sha256"] != config["sha256"]:
+            raise BundleError(f"the bundle in {source} was replaced meanwhile")
         if changes:
             write_tables(part / CHANGES, changes)
             files[CHANGES] = _describe(part / CHANGES)
             sync(part / CHANGES)
         own = {key: value for key, value in config.items() if key not in ("files", "sha256", "changed")}
-        _write_config(part, {**own, "changed": {"items": items}} if changes else own, files)
+        digest = _write_config(part, {**own, "changed": {"items": items}} if changes else own, files)
         sync(part / CONFIG)
         sync(part)
         if os.path.lexists(path):
@@ -144,10 +157,27 @@ def write_changed(
         else:
             part.rename(path)
         sync(path.parent)
+        return digest
     except (OSError, TypeError, ValueError, BundleError) as error:
         raise BundleError(f"{path} was not written: {error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)  # what it was, or what was there before
+
+
+def read_file(folder: Path, name: str, config: Mapping[str, Any]) -> bytes:
+    """The file ``name`` of a bundle that was opened before, with this ``config``.
+
+    Raises:
+        BundleCorruptError: it is another one by now.
+        BundleError: it cannot be read.
+    """
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{folder / name} cannot be read: {error}") from error
+    if hashlib.sha256(content).hexdigest() != config["files"][name]["sha256"]:
+        raise BundleCorruptError(f"{folder / name} is not the one that was loaded: load the bundle again")
+    return content
 
 
 def _link(source: Path, target: Path) -> None:
@@ -166,7 +196,8 @@ def _exchange(one: Path, other: Path) -> None:
         raise BundleError("this system cannot replace a folder in one step: save to a new one")
 
 
-def _write_config(folder: Path, config: Mapping[str, Any], files: Mapping[str, Any]) -> None:
+def _write_config(folder: Path, config: Mapping[str, Any], files: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of its content."""
     about = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
@@ -175,8 +206,9 @@ def _write_config(folder: Path, config: Mapping[str, Any], files: Mapping[str, A
         "files": files,
     }
     about = json.loads(json.dumps(about, allow_nan=False))  # as a reader will see it: keys are strings
-    text = json.dumps({**about, "sha256": _digest(about)}, indent=2)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    digest = _digest(about)
+    (folder / CONFIG).write_text(json.dumps({**about, "sha256": digest}, indent=2) + "\n", encoding="utf-8")
+    return digest
 
 
 def open_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:

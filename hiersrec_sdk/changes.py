@@ -28,12 +28,14 @@ class Where:
     """Where an added item belongs.
 
     Attributes:
-        places: the categories that it lies in, of every level.
+        path: index of its category at each level of the bundle's tree, from the top as far as they are known.
+        places: all categories that it lies in, of every level, those that list it beside too.
         start, stop: it is a candidate where one of the leaf categories ``[start, stop)`` is taken.
         shelf: its leaf category; a number beyond the bundle's for a new category, or where it lies in no leaf.
         extra: leaf categories that list it beside.
     """
 
+    path: tuple[int, ...]
     places: frozenset[Place]
     start: int
     stop: int
@@ -71,17 +73,17 @@ class Versions:
     """The added rows of each key, newest last. Snapshots share it: of rows beyond its own a snapshot knows nothing."""
 
     def __init__(self) -> None:
-        self._rows: dict[Any, tuple[int, ...]] = {}
+        self._rows: dict[Any, list[int]] = {}
 
     def add(self, key: Any, row: int) -> None:
-        self._rows[key] = (*self._rows.get(key, ()), row)
+        self._rows.setdefault(key, []).append(row)
+
+    def of(self, key: Any) -> list[int]:
+        return self._rows.get(key, [])
 
     def newest(self, key: Any, count: int) -> int | None:
         """The newest row below ``count``; None where there is none."""
-        for row in reversed(self._rows.get(key, ())):
-            if row < count:
-                return row
-        return None
+        return next((row for row in reversed(self.of(key)) if row < count), None)
 
 
 class Log:
@@ -90,15 +92,18 @@ class Log:
     def __init__(self, dimension: int, tied: bool) -> None:
         self.vectors = Column("f4", dimension)
         self.inputs = self.vectors if tied else Column("f4", dimension)
+        self.bias = Column("f4")  # the model's own
         self.clicks = Column("i8")
         self.origin = Column("i8")  # the bundle's row of the same item, or -1
-        self.shelf = Column("i8")  # leaf category, beyond the bundle's for a new one
+        self.shelf = Column("i8")
+        self.kind = Column("i8")  # number of the row's place among ``kinds``
         self.reached_row, self.reached_start, self.reached_stop = Column("i8"), Column("i8"), Column("i8")
         self.ids: list[int | str] = []
         self.titles: list[str | None] = []
-        self.where: list[Where] = []
+        self.kinds: list[Where] = []
+        self._number: dict[Where, int] = {}
         self.by_id, self.by_origin = Versions(), Versions()
-        self.new_categories: dict[int | str, Where] = {}  # by own id
+        self.categories: list[tuple[int | str, Where]] = []  # new ones, with their own ids
 
     def extend(
         self,
@@ -106,29 +111,38 @@ class Log:
         titles: Sequence[str | None],
         where: Sequence[Where],
         vectors: NDArray[np.float32],
-        inputs: NDArray[np.float32] | None,
+        inputs: NDArray[np.float32],
+        bias: NDArray[np.float32],
         clicks: NDArray[np.int64],
         origin: NDArray[np.int64],
     ) -> None:
-        """Append rows, one for each id; ``inputs``: None where they are the output vectors."""
+        """Append rows, one for each id."""
         first = len(self.ids)
         self.vectors.append(vectors)
         if self.inputs is not self.vectors:
-            self.inputs.append(vectors if inputs is None else inputs)
+            self.inputs.append(inputs)
+        self.bias.append(bias)
         self.clicks.append(clicks)
         self.origin.append(origin)
         self.shelf.append(np.array([each.shelf for each in where], dtype=np.int64))
+        for each in where:
+            if each not in self._number:
+                self._number[each] = len(self.kinds)
+                self.kinds.append(each)
+        self.kind.append(np.array([self._number[each] for each in where], dtype=np.int64))
         entries = [(row, *leaves) for row, each in enumerate(where, start=first) for leaves in each.leaves()]
         columns = np.array(entries, dtype=np.int64).reshape(-1, 3).T
         for column, values in zip((self.reached_row, self.reached_start, self.reached_stop), columns, strict=True):
             column.append(values)
         self.ids += ids
         self.titles += titles
-        self.where += where
         for row, (own, base_row) in enumerate(zip(ids, origin.tolist(), strict=True), start=first):
             self.by_id.add(own, row)
             if base_row != UNKNOWN:
                 self.by_origin.add(base_row, row)
+
+    def where(self, row: int) -> Where:
+        return self.kinds[int(self.kind.view()[row])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,65 +150,79 @@ class Changes:
     """The changes that one snapshot sees.
 
     Attributes:
-        log: the shared columns.
+        log: the shared columns, of which it sees the first m rows and the first ``categories`` new categories.
         base_rows: n, rows of the bundle; added row i is row n + i of the catalogue.
-        vectors, inputs: float32 [m, d] of the added rows.
-        bias: float32 [m].
-        clicks, origin, shelf: int64 [m], see :class:`Log`.
         alive: bool [m], which of the added rows are the newest of their items.
-        reached_row, reached_start, reached_stop: int64 [e]: an added row is a candidate where a leaf category in
-            ``[start, stop)`` is taken; it may have several such entries.
+        boost: float32 [m], added to the model's own bias.
         gone: int64, rising: the bundle's rows that are no items any more.
         kept: uint64 [ceil(n / 64)], a bit for each of the bundle's rows, 0 where it is gone; None where none is.
+        base_boost: float32 [n], of the bundle's rows, or None.
+        vectors, inputs, bias, clicks, origin, shelf: of the added rows, see :class:`Log`; ``bias`` with the boost.
+        reached_row, reached_start, reached_stop: int64 [e]: an added row is a candidate where a leaf category in
+            ``[start, stop)`` is taken; it may have several such entries.
     """
 
     log: Log
     base_rows: int
-    vectors: NDArray[np.float32]
-    inputs: NDArray[np.float32]
-    bias: NDArray[np.float32]
-    clicks: NDArray[np.int64]
-    origin: NDArray[np.int64]
-    shelf: NDArray[np.int64]
     alive: NDArray[np.bool]
-    reached_row: NDArray[np.int64]
-    reached_start: NDArray[np.int64]
-    reached_stop: NDArray[np.int64]
+    boost: NDArray[np.float32]
     gone: NDArray[np.int64]
     kept: NDArray[np.uint64] | None
+    base_boost: NDArray[np.float32] | None
+    categories: int = field(init=False)
     items: int = field(init=False)
+    vectors: NDArray[np.float32] = field(init=False)
+    inputs: NDArray[np.float32] = field(init=False)
+    bias: NDArray[np.float32] = field(init=False)
+    clicks: NDArray[np.int64] = field(init=False)
+    origin: NDArray[np.int64] = field(init=False)
+    shelf: NDArray[np.int64] = field(init=False)
+    reached_row: NDArray[np.int64] = field(init=False)
+    reached_start: NDArray[np.int64] = field(init=False)
+    reached_stop: NDArray[np.int64] = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self) -> None:  # made by the writer, while nothing is appended
+        log = self.log
+        for name in ("vectors", "clicks", "origin", "shelf", "reached_row", "reached_start", "reached_stop"):
+            object.__setattr__(self, name, getattr(log, name).view())
+        tied = log.inputs is log.vectors
+        object.__setattr__(self, "inputs", self.vectors if tied else log.inputs.view())
+        object.__setattr__(self, "bias", log.bias.view() + self.boost)
+        object.__setattr__(self, "categories", len(log.categories))
         object.__setattr__(self, "items", self.base_rows - len(self.gone) + int(np.count_nonzero(self.alive)))
+
+    @classmethod
+    def none(cls, log: Log, base_rows: int) -> Changes:
+        nothing = np.empty(0, dtype=np.int64)
+        return cls(log, base_rows, nothing.astype(bool), nothing.astype(np.float32), nothing, None, None)
 
     def __len__(self) -> int:
         return len(self.vectors)
 
-    @classmethod
-    def of(
-        cls,
-        log: Log,
-        base_rows: int,
-        bias: NDArray[np.float32],
-        alive: NDArray[np.bool],
-        gone: NDArray[np.int64],
-        kept: NDArray[np.uint64] | None,
-    ) -> Changes:
-        """With all rows that the ``log`` has now."""
-        vectors, inputs = log.vectors.view(), log.inputs.view()
-        return cls(
-            log, base_rows, vectors, vectors if log.inputs is log.vectors else inputs, bias, log.clicks.view(),
-            log.origin.view(), log.shelf.view(), alive, log.reached_row.view(), log.reached_start.view(),
-            log.reached_stop.view(), gone, kept,
-        )  # fmt: skip
-
     def without(self, rows: NDArray[np.int64]) -> Changes:
-        """The same where some of the bundle's ``rows``, which were there, are gone."""
+        """The same where some of the bundle's ``rows`` int64, rising, which were there, are gone."""
         if not len(rows):
             return self
         kept = np.full(-(-self.base_rows // 64), ~np.uint64(0)) if self.kept is None else self.kept.copy()
         np.bitwise_and.at(kept, rows >> 6, ~(np.uint64(1) << (rows & 63).astype(np.uint64)))
         return replace(self, gone=np.union1d(self.gone, rows), kept=kept)
+
+    def compacted(self) -> Changes:
+        """The same with a log of its own, without the rows that are no items any more."""
+        old, rows = self.log, np.flatnonzero(self.alive)
+        log = Log(self.vectors.shape[1], old.inputs is old.vectors)
+        log.categories += old.categories[: self.categories]
+        some = rows.tolist()
+        log.extend(
+            [old.ids[row] for row in some], [old.titles[row] for row in some], [old.where(row) for row in some],
+            self.vectors[rows], self.inputs[rows], old.bias.view()[rows], self.clicks[rows], self.origin[rows],
+        )  # fmt: skip
+        alive = np.ones(len(rows), dtype=bool)
+        return Changes(log, self.base_rows, alive, self.boost[rows], self.gone, self.kept, self.base_boost)
+
+    @cached_property
+    def new_categories(self) -> dict[int | str, Where]:
+        return dict(self.log.categories[: self.categories])
 
     @cached_property
     def table(self) -> Table:
@@ -215,10 +243,10 @@ class Changes:
         mask[self.reached_row[hit]] = True
         return np.flatnonzero(mask & self.alive)
 
-    def row_of_id(self, own: Any) -> int | None:
-        """The catalogue's row of an item that was added, -1 if it is gone; None if the changes know nothing of it."""
+    def row_of_id(self, own: Any) -> int:
+        """The catalogue's row of an item that was added, or -1."""
         row = self.log.by_id.newest(own, len(self))
-        return None if row is None else self._row(row)
+        return UNKNOWN if row is None else self._row(row)
 
     def in_log(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Of a session's ``rows``, in order, those that the click log knows: the bundle's own of each item."""
@@ -266,6 +294,19 @@ class ChangedCatalog(Catalog):
             self.__dict__["table"] = base.table  # which a backend has made its own of
         self.__dict__["plain_table"] = base.plain_table
 
+    @classmethod
+    def of(cls, base: Catalog, changes: Changes, before: Catalog | None = None) -> ChangedCatalog:
+        """The snapshot after ``before``, whose table it has, where no boost of the bundle's rows has changed."""
+        same = before is not None and before.changes is not None and before.changes.base_boost is changes.base_boost
+        if before is not None and same:
+            made = cls(base, changes, before.bias)
+            made.__dict__["table"] = before.table
+            return made
+        bias = base.bias
+        if changes.base_boost is not None:
+            bias = changes.base_boost if bias is None else bias + changes.base_boost
+        return cls(base, changes, bias)
+
     def __len__(self) -> int:
         return self.changes.items
 
@@ -274,8 +315,7 @@ class ChangedCatalog(Catalog):
         rows = changes.successors(self._ids.find(ids))
         own: list[Any] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
         for at in np.flatnonzero(rows == UNKNOWN):
-            row = changes.row_of_id(own[at])
-            rows[at] = UNKNOWN if row is None else row
+            rows[at] = changes.row_of_id(own[at])
         return rows
 
     def ids(self, rows: NDArray[np.int64]) -> Sequence[int | str]:
@@ -319,18 +359,17 @@ class ChangedCatalog(Catalog):
         return found
 
     def categories_of(self, rows: NDArray[np.int64], level: int = -1) -> NDArray[np.int64]:
-        """As of a bundle; new leaf categories are numbered after its own. Of an item in a new category there is no
-        category at the levels above: -1."""
-        n = self.changes.base_rows
+        """As of a bundle. An item that lies in none of its leaf categories has a number beyond them, and at the levels
+        above the category that it lies in, or -1."""
+        n, level = self.changes.base_rows, range(len(self.ranges))[level]
         found = super().categories_of(rows, level)
         added = np.flatnonzero(rows >= n)
-        if len(added):
-            shelves = self.changes.shelf[rows[added] - n]
-            level = range(len(self.ranges))[level]
-            for above in range(len(self.ranges) - 1, level, -1):
-                known = shelves < len(self.ranges[-1])
-                shelves = np.where(known, self.parents[above][np.where(known, shelves, 0)], _NEW)
-            found[added] = np.where((shelves >= len(self.ranges[-1])) & (level < len(self.ranges) - 1), -1, shelves)
+        if level == len(self.ranges) - 1:
+            found[added] = self.changes.shelf[rows[added] - n]
+            return found
+        for at in added:
+            path = self.changes.log.where(int(rows[at]) - n).path
+            found[at] = path[level] if level < len(path) else UNKNOWN
         return found
 
     def most_clicked(self, count: int) -> NDArray[np.int64]:
@@ -356,9 +395,6 @@ class ChangedCatalog(Catalog):
     @property
     def stop(self) -> int:
         return self.changes.base_rows + len(self.changes)
-
-
-_NEW: Final = 1 << 62
 
 
 def _bits(bitmap: NDArray[np.uint64], rows: NDArray[np.int64]) -> NDArray[np.bool]:

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -75,6 +76,8 @@ class OnnxEncoder:
         threads: int = 1,
     ) -> None:
         name = "model.onnx" if isinstance(model, bytes) else os.fspath(model)
+        if isinstance(threads, int) and threads > 1 and not isinstance(model, bytes):
+            model = Path(model).read_bytes()  # for a forked child, whatever is in the folder then
         self._load = partial(load_graph, model, name, providers, threads)
         self._session = self._load()
         self.providers, self.threads = tuple(providers), threads

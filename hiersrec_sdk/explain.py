@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -200,8 +198,8 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 class PartsGraph:
     """``query_parts.onnx`` of a bundle. Any number of threads may call it."""
 
-    def __init__(self, bundle: str | os.PathLike[str], providers: Sequence[str]) -> None:
-        self._session: Any = load_graph(Path(bundle) / PARTS, PARTS, providers, 1)
+    def __init__(self, content: bytes, providers: Sequence[str]) -> None:
+        self._session: Any = load_graph(content, PARTS, providers, 1)
 
     def __call__(self, vectors: NDArray[np.float32]) -> QueryParts:
         """Of one session: ``vectors`` float32 [length, d]."""

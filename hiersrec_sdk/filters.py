@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.catalog import UNKNOWN, Catalog
-from hiersrec_sdk.changes import NEW, Changes, Place
+from hiersrec_sdk.changes import NEW, Changes, Log, Place
 from hiersrec_sdk.errors import FilterError, InputError, UnknownCategoryError
 
 
@@ -19,7 +19,7 @@ class Filter:
     """Items that may be recommended: made by :meth:`Recommender.filter`. Any number of threads may use it.
 
     Attributes:
-        items: how many items may be recommended.
+        items: how many of the bundle's items may be recommended.
     """
 
     items: int
@@ -27,7 +27,7 @@ class Filter:
     _bitmap: NDArray[np.uint64] = field(repr=False)  # one bit a row
     _eligible: NDArray[np.int64] = field(repr=False)  # rows of each leaf category that may be recommended
     _rule: _Rule = field(repr=False)
-    _judged: list[NDArray[np.bool]] = field(repr=False)  # of the rows added since: those that were asked for by now
+    _judged: list[tuple[Log | None, NDArray[np.bool]]] = field(repr=False)  # rows added since, of a log, judged by now
 
     def __len__(self) -> int:
         return self.items
@@ -50,12 +50,12 @@ class Filter:
 
     def _added(self, changes: Changes) -> NDArray[np.bool]:
         """bool [added rows of the snapshot]: whether each may be recommended. What an added row is never changes."""
-        judged = self._judged[0]
+        log, judged = self._judged[0]
+        if log is not changes.log:  # it was made anew
+            judged = np.empty(0, dtype=bool)
         if len(judged) < len(changes):
-            log = changes.log
-            new = [self._rule.allows(log.ids[row], log.where[row].places) for row in range(len(judged), len(changes))]
-            judged = np.concatenate([judged, np.array(new, dtype=bool)])
-            self._judged[0] = judged
+            judged = np.concatenate([judged, self._rule.allows(changes, len(judged))])
+            self._judged[0] = changes.log, judged
         return judged[: len(changes)]
 
 
@@ -69,14 +69,33 @@ class _Rule:
     categories: frozenset[Place] | None
     exclude_categories: frozenset[Place]
 
-    def allows(self, own: Any, places: frozenset[Place]) -> bool:
-        return (
-            (self.base is None or self.base.allows(own, places))
-            and (self.allow is None or own in self.allow)
-            and own not in self.exclude
-            and (self.categories is None or bool(self.categories & places))
-            and not self.exclude_categories & places
-        )
+    def allows(self, changes: Changes, first: int) -> NDArray[np.bool]:
+        """bool: whether each added row from ``first`` on may be recommended."""
+        log, count = changes.log, len(changes)
+        found = np.ones(count, dtype=bool) if self.base is None else self.base.allows(changes, 0)
+        if self.allow is not None:
+            found &= self._marked(self.allow, changes)
+        if self.exclude:
+            found &= ~self._marked(self.exclude, changes)
+        if self.categories is not None or self.exclude_categories:
+            kinds = [
+                (self.categories is None or bool(self.categories & where.places))
+                and not self.exclude_categories & where.places
+                for where in log.kinds
+            ]
+            found &= np.array(kinds, dtype=bool)[log.kind.view()[:count]] if count else found
+        return found[first:]
+
+    @staticmethod
+    def _marked(ids: frozenset[Any], changes: Changes) -> NDArray[np.bool]:
+        """bool [added rows]: whether the item of each is among ``ids``; by whichever are fewer."""
+        count, log = len(changes), changes.log
+        if len(ids) > count:
+            return np.array([own in ids for own in log.ids[:count]], dtype=bool)
+        rows = [row for own in ids for row in log.by_id.of(own) if row < count]
+        found = np.zeros(count, dtype=bool)
+        found[rows] = True
+        return found
 
 
 def prepare(
@@ -118,7 +137,7 @@ def prepare(
         never,
     )
     eligible = held[leaves[:, 1]] - held[leaves[:, 0]]
-    return Filter(int(held[-1]), catalog.base, as_bitmap(mask), eligible, rule, [np.empty(0, dtype=bool)])
+    return Filter(int(held[-1]), catalog.base, as_bitmap(mask), eligible, rule, [(None, np.empty(0, dtype=bool))])
 
 
 def as_bitmap(mask: NDArray[np.bool]) -> NDArray[np.uint64]:
@@ -165,17 +184,20 @@ def _marked(n: int, rows: NDArray[np.int64]) -> NDArray[np.bool]:
 def _places(catalog: Catalog, name: str, ids: Iterable[Any]) -> frozenset[Place]:
     if not _is_list(ids):
         raise FilterError(f"{name} is {ids!r}, of type {type(ids).__name__}; it must be a list of category ids")
-    new = {} if catalog.changes is None else catalog.changes.log.new_categories
+    new = {} if catalog.changes is None else catalog.changes.new_categories
     found: set[Place] = set()
     for own in ids:
-        places = catalog.find_category(own)
-        if not places and not (type(own) in (int, str) and own in new):
+        own = own.item() if isinstance(own, np.generic) else own
+        places: list[Place] = [*catalog.find_category(own)]
+        if isinstance(own, int | str) and own in new:
+            places.append((NEW, own))
+        if not places:
             raise UnknownCategoryError(
                 f"{name}: there is no category {own!r} of type {type(own).__name__}; category ids of this catalogue "
                 f"are {'whole numbers' if catalog.category_id_type == 'int64' else 'strings'}, such as "
                 f"{catalog.category(-1, 0).id!r}"
             )
-        found.update(places or [(NEW, own)])
+        found.update(places)
     return frozenset(found)
 
 

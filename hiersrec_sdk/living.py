@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hiersrec_sdk.bundle import read_file
 from hiersrec_sdk.catalog import UNKNOWN, Catalog
 from hiersrec_sdk.changes import NEW, ChangedCatalog, Changes, Log, Where
 from hiersrec_sdk.encoder import load_graph
-from hiersrec_sdk.errors import CatalogError, InputError, UnknownItemError
+from hiersrec_sdk.errors import CatalogError, ItemIdTypeError, UnknownItemError
 from hiersrec_sdk.features import number_bins, token_table
 from hiersrec_sdk.saved_changes import from_tables
 
@@ -40,7 +43,8 @@ class Item:
         title: to show. None: that of a known item stays.
         vector: float32 [d], a ready vector in the space of the catalogue's output vectors, in place of all metadata.
 
-    A known item keeps its trained vector unless text, numbers or a vector are given.
+    A known item, or one of the bundle that was removed, keeps its trained vector unless text, numbers or a vector are
+    given.
     """
 
     id: int | str
@@ -78,6 +82,7 @@ class LivingCatalog:
         self._current = base
         self._base, self._bundle, self._config, self._providers = base, bundle, config, providers
         self._lock = threading.Lock()
+        os.register_at_fork(after_in_child=partial(_unlock_after_fork, weakref.ref(self)))
         self._log = Log(base.output_vectors.shape[1], base.input_vectors is base.output_vectors)
         if changes:
             self._current = from_tables(changes, base, self._log)
@@ -108,48 +113,66 @@ class LivingCatalog:
             CatalogError: an item that cannot be placed or encoded; names it. Nothing is changed.
             ItemIdTypeError, ItemIdNaNError: an id is not of the catalogue's type.
         """
-        given = list({item.id: item for item in map(_as_item, items)}.values())
-        if not given:
-            return 0
         with self._lock:
-            now = self._current
-            rows = now.rows([item.id for item in given])
-            new = dict(self._log.new_categories)
-            where = [self._where(item, int(row), now, new) for item, row in zip(given, rows, strict=True)]
-            vectors = self._vectors(given, rows, where, now)
-            self._log.new_categories.update(new)
-            known = rows != UNKNOWN
-            bias = np.where(known, now.biases(np.maximum(rows, 0)), self._new_bias).astype(np.float32)
-            clicks = np.where(known, now.clicks_of(np.maximum(rows, 0)), 0)
-            titles = [
-                item.title if item.title is not None or row == UNKNOWN else now.title(int(row))
-                for item, row in zip(given, rows, strict=True)
-            ]
-            self._publish([item.id for item in given], rows, vectors, bias, clicks, titles, where)
-        return len(given)
+            return self._upsert(items)
 
     def move(self, item: int | str, category: int | str | Sequence[int | str]) -> None:
-        """Put a known item into another category; its vector stays.
+        """Put a known item into another category; its vector stays. Other categories no longer list it.
 
         Raises:
             UnknownItemError: the catalogue lacks it.
             CatalogError: there is no such category, and no parent for a new one.
         """
-        if self._current.rows([item])[0] == UNKNOWN:
-            raise UnknownItemError(f"item id {item!r} is not in the catalogue")
-        self.upsert([Item(item, category)])
+        if category is None:
+            raise CatalogError(f"item {item!r}: no category was given")
+        with self._lock:
+            if self._current.rows([item])[0] == UNKNOWN:
+                raise UnknownItemError(f"item id {item!r} is not in the catalogue")
+            self._upsert([Item(item, category)])
+
+    def _upsert(self, items: Iterable[Item | Mapping[str, Any]]) -> int:
+        if isinstance(items, str | bytes | Mapping | Item) or not isinstance(items, Iterable):
+            raise CatalogError(f"items is {items!r}; it must be a list of Item or of mappings")
+        given = list({item.id: item for item in map(_as_item, items)}.values())
+        if not given:
+            return 0
+        base, now, n = self._base, self._current, len(self._base.output_vectors)
+        ids = [item.id for item in given]
+        rows = now.rows(ids)
+        origin = np.array([self._origin(int(row)) for row in rows], dtype=np.int64)
+        origin = np.where(rows == UNKNOWN, base.rows(ids), origin)  # of the bundle, and removed since
+        source = np.where(rows == UNKNOWN, origin, rows)  # the row that says what is not given
+        known, at = source != UNKNOWN, np.maximum(source, 0)
+        new = dict(self._log.categories)
+        where = [self._where(item, int(row), new) for item, row in zip(given, source, strict=True)]
+        vectors, inputs = self._vectors(given, source, where, now)
+        log_bias = self._log.bias.view()
+        own = np.array([log_bias[row - n] if row >= n else base.biases(np.array([row]))[0] for row in at.tolist()])
+        bias = np.where(known, own, self._new_bias).astype(np.float32)
+        boost = np.array([self._boost(int(row)) for row in rows], dtype=np.float32)
+        clicks = np.where(known, now.clicks_of(at), 0)
+        titles = [
+            item.title or (now.title(int(row)) if row != UNKNOWN else None)
+            for item, row in zip(given, source, strict=True)
+        ]
+        self._log.categories += list(new.items())[len(self._log.categories) :]
+        self._log.extend(ids, titles, where, vectors, inputs, bias, clicks, origin)
+        self._publish(rows, boost)
+        return len(given)
 
     def remove(self, ids: Iterable[int | str]) -> int:
         """Take items out; ids that the catalogue lacks do nothing. Returns how many items that were."""
+        own = _as_ids("remove", ids)
         with self._lock:
-            rows = self._current.rows(list(ids))
+            rows = self._current.rows(own)
             rows = np.unique(rows[rows != UNKNOWN])
             if len(rows):
-                self._publish([], rows)
+                self._publish(rows, np.empty(0, dtype=np.float32))
         return len(rows)
 
     def set_bias(self, ids: Iterable[int | str], values: float | Sequence[float] | NDArray[Any]) -> None:
-        """Set what is added to the scores of items, whatever the session: to boost or to bury them.
+        """Set what is added to the scores of items beside the model's own bias, whatever the session: to boost them, or
+        to bury them. 0 takes it back. Popular items, which answer sessions without a known item, go by clicks alone.
 
         Args:
             ids: of known items.
@@ -160,7 +183,7 @@ class LivingCatalog:
             UnknownItemError: the catalogue lacks one. Nothing is changed.
             CatalogError: values that are no finite numbers, or not one for each id.
         """
-        own = list(ids)
+        own = _as_ids("set_bias", ids)
         try:
             wanted = np.broadcast_to(np.asarray(values, dtype=np.float32), (len(own),))
         except (TypeError, ValueError):
@@ -173,55 +196,52 @@ class LivingCatalog:
             if (rows == UNKNOWN).any():
                 place = int(np.argmax(rows == UNKNOWN))
                 raise UnknownItemError(f"item id {own[place]!r} is not in the catalogue")
-            n = len(self._base.output_vectors)
-            changes, bias = self._changes, now.bias
+            n, changes = len(self._base.output_vectors), self._changes
+            base_boost, boost = changes.base_boost, changes.boost.copy()
             added = rows >= n
             if (~added).any():
-                bias = np.zeros(n, dtype=np.float32) if bias is None else np.array(bias)
-                bias[rows[~added]] = wanted[~added]
-            if added.any():
-                own_bias = changes.bias.copy()
-                own_bias[rows[added] - n] = wanted[added]
-                changes = replace(changes, bias=own_bias)
-            self._current = ChangedCatalog(self._base, changes, bias)
+                base_boost = np.zeros(n, dtype=np.float32) if base_boost is None else base_boost.copy()
+                base_boost[rows[~added]] = wanted[~added]
+            boost[rows[added] - n] = wanted[added]
+            self._current = ChangedCatalog.of(self._base, replace(changes, boost=boost, base_boost=base_boost))
 
     @property
     def _changes(self) -> Changes:
         """Of the newest snapshot; empty ones where there are none yet."""
-        if self._current.changes is not None:
-            return self._current.changes
-        none = np.empty(0, dtype=np.int64)
-        return Changes.of(
-            self._log, len(self._base.output_vectors), np.empty(0, np.float32), np.empty(0, bool), none, None
-        )
+        now = self._current.changes
+        return Changes.none(self._log, len(self._base.output_vectors)) if now is None else now
 
-    def _publish(
-        self,
-        ids: Sequence[int | str],
-        old: NDArray[np.int64],
-        vectors: NDArray[np.float32] | None = None,
-        bias: NDArray[np.float32] | None = None,
-        clicks: NDArray[np.int64] | None = None,
-        titles: Sequence[str | None] = (),
-        where: Sequence[Where] = (),
-    ) -> None:
-        """Make the snapshot in which the ``old`` rows are gone and new ones are there."""
-        before, log, n = self._changes, self._log, len(self._base.output_vectors)
-        replaced = old[old != UNKNOWN]
-        alive = np.concatenate([before.alive, np.ones(len(ids), dtype=bool)])
+    def _publish(self, replaced: NDArray[np.int64], boost: NDArray[np.float32]) -> None:
+        """Make the snapshot that has the log's newest rows, with their ``boost``, and without the ``replaced`` ones."""
+        before, n = self._current.changes, len(self._base.output_vectors)
+        m = len(self._log.ids) - len(boost)
+        alive = np.concatenate([np.empty(0, bool) if before is None else before.alive, np.ones(len(boost), bool)])
+        replaced = replaced[replaced != UNKNOWN]
         alive[replaced[replaced >= n] - n] = False
-        biases = before.bias
-        if vectors is not None and bias is not None and clicks is not None:
-            origin = np.array([self._origin(int(row)) for row in old], dtype=np.int64)
-            log.extend(ids, titles, where, vectors, None, clicks, origin)
-            biases = np.concatenate([biases, bias])
-        changes = Changes.of(log, n, biases, alive, before.gone, before.kept).without(np.unique(replaced[replaced < n]))
-        self._current = ChangedCatalog(self._base, changes, self._current.bias)
+        if before is None:
+            changes = Changes(self._log, n, alive, boost, np.empty(0, np.int64), None, None)
+        else:
+            assert m == len(before)
+            both = np.concatenate([before.boost, boost])
+            changes = Changes(self._log, n, alive, both, before.gone, before.kept, before.base_boost)
+        changes = changes.without(np.unique(replaced[replaced < n]))
+        if len(changes) > 2 * int(np.count_nonzero(alive)) + _FEW:  # mostly rows that were replaced
+            changes = changes.compacted()
+            self._log = changes.log
+        self._current = ChangedCatalog.of(self._base, changes, self._current)
 
     def _origin(self, row: int) -> int:
-        """The bundle's row of the item in ``row``."""
+        """The bundle's row of the item in ``row``; -1 for none."""
         n = len(self._base.output_vectors)
         return row if row < n else int(self._log.origin.view()[row - n])
+
+    def _boost(self, row: int) -> float:
+        changes, n = self._current.changes, len(self._base.output_vectors)
+        if changes is None or row == UNKNOWN:
+            return 0.0
+        if row >= n:
+            return float(changes.boost[row - n])
+        return 0.0 if changes.base_boost is None else float(changes.base_boost[row])
 
     @cached_property
     def _new_bias(self) -> float:
@@ -230,38 +250,49 @@ class LivingCatalog:
             return 0.0
         return float(np.median(self._base.bias[self._base.clicks == self._base.clicks.min()]))
 
-    def _where(self, item: Item, row: int, now: Catalog, new: dict[int | str, Where]) -> Where:
-        """Where ``item`` belongs, which has ``row`` by now; categories that it makes are put into ``new``."""
-        base, log, n = self._base, self._log, len(self._base.output_vectors)
-        if item.category is None and row >= n:
-            return log.where[row - n]
-        if item.category is None and row != UNKNOWN:
-            own = self._of_node(len(base.ranges) - 1, int(base.categories_of(np.array([row]))[0]))
-            listed = tuple(base.listed_in(row))
-            both = own.places.union(*(self._of_node(len(base.ranges) - 1, leaf).places for leaf in listed))
+    def _where(self, item: Item, source: int, new: dict[int | str, Where]) -> Where:
+        """Where ``item`` belongs, whose row by now is ``source``; a category that it makes is put into ``new``."""
+        base, n, leaf_level = self._base, len(self._base.output_vectors), len(self._base.ranges) - 1
+        if item.category is None and source >= n:
+            return self._log.where(source - n)
+        if item.category is None and source != UNKNOWN:
+            own = self._of_node(leaf_level, int(base.categories_of(np.array([source]))[0]))
+            listed = tuple(base.listed_in(source))
+            both = own.places.union(*(self._of_node(leaf_level, leaf).places for leaf in listed))
             return replace(own, places=both, extra=listed)
         if item.category is None:
             unknown = base.find_category("unknown") or base.find_category(-1)
-            return self._of_node(*unknown[-1]) if unknown else Where(frozenset(), 0, len(base.ranges[-1]), _NO_SHELF)
+            if unknown:
+                return self._of_node(*unknown[-1])
+            return Where((), frozenset(), 0, len(base.ranges[-1]), _NO_SHELF)
         is_path = isinstance(item.category, Sequence) and not isinstance(item.category, str)
         path: list[Any] = list(item.category) if is_path else [item.category]  # type: ignore[arg-type]
-        node: tuple[int, int] | None = None
-        for at, own_id in enumerate(path):
-            is_last = at == len(path) - 1
-            below = [place for place in base.find_category(own_id) if node is None or self._is_below(place, node)]
-            if below:
-                node = below[-1] if is_last else below[0]  # a shallow branch repeats its id on the levels below
-            elif is_last and (node is not None or own_id in new):
-                return self._of_new(item, own_id, node, new)
-            else:
-                where = "" if node is None else f" below {path[at - 1]!r}"
-                raise CatalogError(
-                    f"item {item.id!r}: there is no category {own_id!r}{where}; a new one is the last of a path, below "
-                    "one that there is"
-                )
-        if node is None:
+        if not path:
             raise CatalogError(f"item {item.id!r}: its category is an empty path")
-        return self._of_node(*node)
+        nodes: list[tuple[int, int] | None] = [None]  # where the path so far may end: anywhere
+        for at, own_id in enumerate(path):
+            found = base.find_category(own_id)
+            fitting = [place for place in found if any(node is None or self._is_below(place, node) for node in nodes)]
+            if not fitting:
+                is_last = at == len(path) - 1
+                if is_last and own_id in new and at == 0:
+                    return new[own_id]
+                if is_last and at and not found:
+                    return self._of_new(item, own_id, self._deepest(item, path[at - 1], nodes), new)
+                below = f" below {path[at - 1]!r}" if at else ""
+                raise CatalogError(
+                    f"item {item.id!r}: there is no category {own_id!r}{below}; a new one is the last of a path, below "
+                    "one that there is, with an id that no other has"
+                )
+            nodes = [*fitting]
+        return self._of_node(*self._deepest(item, path[-1], nodes))
+
+    def _deepest(self, item: Item, own: Any, nodes: list[tuple[int, int] | None]) -> tuple[int, int]:
+        """Of places of one id along a branch, as a shallow branch repeats its id on the levels below, the deepest."""
+        known = sorted(node for node in nodes if node is not None)
+        if any(not self._is_below(lower, upper) for upper, lower in pairwise(known)):
+            raise CatalogError(f"item {item.id!r}: category {own!r} stands in several places: give its whole path")
+        return known[-1]
 
     def _is_below(self, place: tuple[int, int], above: tuple[int, int]) -> bool:
         (level, index), (upper, parent) = place, above
@@ -273,56 +304,53 @@ class LivingCatalog:
 
     def _of_node(self, level: int, index: int) -> Where:
         """Of a category of the bundle's tree: reached through the leaves below it."""
-        base, places = self._base, {(level, index)}
-        above = index
+        base, path = self._base, [index]
         for at in range(level, 0, -1):
-            above = int(base.parents[at][above])
-            places.add((at - 1, above))
+            path.insert(0, int(base.parents[at][path[0]]))
         start, stop = index, index + 1
         for parents in base.parents[level + 1 :]:
             start, stop = (int(edge) for edge in np.searchsorted(parents, [start, stop]))
-        if stop - start > 1:
-            return Where(frozenset(places), start, stop, _NO_SHELF + (level << 32) + index)
-        leaf = start  # the only one, and with it the categories between
-        for at in range(len(base.ranges) - 1, level, -1):
-            places.add((at, leaf))
-            leaf = int(base.parents[at][leaf])
-        return Where(frozenset(places), start, stop, start)
+        shelf = start
+        if stop - start == 1:  # its only leaf, and with it the categories between
+            below = [start]
+            for at in range(len(base.ranges) - 1, level + 1, -1):
+                below.insert(0, int(base.parents[at][below[0]]))
+            path += below if level < len(base.ranges) - 1 else []
+        else:
+            shelf = _NO_SHELF + (level << 32) + index
+        return Where(tuple(path), frozenset(enumerate(path)), start, stop, shelf)
 
-    def _of_new(self, item: Item, own: Any, parent: tuple[int, int] | None, new: dict[int | str, Where]) -> Where:
-        """Of a category that the bundle lacks, below ``parent``; None: of one that was made before."""
+    def _of_new(self, item: Item, own: Any, parent: tuple[int, int], new: dict[int | str, Where]) -> Where:
+        """Of a category ``own`` that the bundle lacks, below ``parent``."""
         wanted = int if self._base.category_id_type == "int64" else str
-        if type(own) is not wanted:
+        if type(own) is not wanted or not _fits_tables(own):
             raise CatalogError(f"item {item.id!r}: category {own!r} is of another type than those of this catalogue")
-        if parent is None:
-            return new[own]
         above = self._of_node(*parent)
-        made = Where(above.places | {(NEW, own)}, above.start, above.stop, len(self._base.ranges[-1]) + len(new))
-        if own not in new:
-            new[own] = made
-        if new[own].places != made.places:
+        shelf = len(self._base.ranges[-1]) + len(new)
+        made = replace(above, path=above.path[: parent[0] + 1], places=above.places | {(NEW, own)}, shelf=shelf)
+        if new.setdefault(own, made).places != made.places:
             raise CatalogError(f"item {item.id!r}: category {own!r} is known below another one")
         return new[own]
 
     def _vectors(
-        self, items: Sequence[Item], rows: NDArray[np.int64], where: Sequence[Where], now: Catalog
-    ) -> NDArray[np.float32]:
-        """float32 [items, d]: ready ones, those that known items have, and the item encoder's."""
+        self, items: Sequence[Item], source: NDArray[np.int64], where: Sequence[Where], now: Catalog
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Output and input vectors, float32 [items, d] each: ready ones, those that known items have, the encoder's."""
         d = self._base.output_vectors.shape[1]
-        vectors = np.empty((len(items), d), dtype=np.float32)
+        vectors, inputs = np.empty((len(items), d), np.float32), np.empty((len(items), d), np.float32)
         to_encode = []
-        for at, (item, row) in enumerate(zip(items, rows.tolist(), strict=True)):
+        for at, (item, row) in enumerate(zip(items, source.tolist(), strict=True)):
             if item.vector is not None:
-                vectors[at] = _vector(item, "vector", item.vector, d)
+                vectors[at] = inputs[at] = _vector(item, "vector", item.vector, d)
             elif row != UNKNOWN and not item.is_described:
                 vectors[at] = now.vectors(np.array([row]))[0]
+                inputs[at] = now.vectors(np.array([row]), inputs=True)[0]
             else:
                 to_encode.append(at)
         if to_encode:
-            vectors[to_encode] = self._encoder.encode(
-                [items[at] for at in to_encode], [self._paths(where[at]) for at in to_encode]
-            )
-        return vectors
+            paths = [self._paths(where[at]) for at in to_encode]
+            vectors[to_encode] = inputs[to_encode] = self._encoder.encode([items[at] for at in to_encode], paths)
+        return vectors, inputs
 
     def _paths(self, where: Where) -> NDArray[np.int64]:
         """int64 [p, levels]: the paths of the leaf of an item, or of the largest leaves that it is reached through."""
@@ -336,19 +364,28 @@ class LivingCatalog:
 
     @cached_property
     def _encoder(self) -> _ItemEncoder:
-        return _ItemEncoder(self._bundle / ITEM_ENCODER, self._config["preprocessing"], self._providers)
+        if ITEM_ENCODER not in self._config["files"]:
+            raise CatalogError("the bundle has no item_encoder.onnx: an item needs a vector, Item(id, vector=...)")
+        content = read_file(self._bundle, ITEM_ENCODER, self._config)
+        return _ItemEncoder(content, self._config["preprocessing"], self._providers)
 
 
+def _unlock_after_fork(catalog: weakref.ref[LivingCatalog]) -> None:
+    """In a forked child: whoever wrote is not there, and would hold the lock for ever."""
+    there = catalog()
+    if there is not None:
+        there._lock = threading.Lock()
+
+
+_FEW: Final = 1024
 _NO_SHELF: Final = 1 << 40  # beyond every new category
 
 
 class _ItemEncoder:
     """``item_encoder.onnx`` of a bundle: metadata to vectors."""
 
-    def __init__(self, path: Path, preprocessing: Mapping[str, Any], providers: Sequence[str]) -> None:
-        if not path.is_file():
-            raise CatalogError(f"{path} is not there: without it an item needs a ready vector, Item(id, vector=...)")
-        self._session: Any = load_graph(os.fspath(path), ITEM_ENCODER, providers, 1)
+    def __init__(self, content: bytes, preprocessing: Mapping[str, Any], providers: Sequence[str]) -> None:
+        self._session: Any = load_graph(content, ITEM_ENCODER, providers, 1)
         self._text: Mapping[str, Any] = preprocessing.get("text") or {}
         self._edges: Mapping[str, Sequence[float]] = preprocessing.get("numbers") or {}
         self._given: Mapping[str, Any] = preprocessing.get("vectors") or {}
@@ -417,17 +454,47 @@ def _vector(item: Item, name: str, value: Any, width: int) -> NDArray[np.float32
 
 
 def _as_item(item: Any) -> Item:
-    if isinstance(item, Item):
-        return item
-    if not isinstance(item, Mapping):
-        raise CatalogError(f"{item!r} is no Item, and no mapping of {', '.join(_FIELDS)}")
-    unknown = [name for name in item if name not in _FIELDS]
-    if unknown:
-        raise CatalogError(f"an item has no field {unknown[0]!r}; known: {', '.join(_FIELDS)}")
-    if "id" not in item:
-        raise CatalogError(f"an item without an id: {dict(item)!r}")
-    made: Callable[..., Item] = Item
-    try:
-        return made(**{name: value for name, value in item.items() if not (name == "numbers" and value is None)})
-    except TypeError as error:
-        raise InputError(str(error)) from error
+    if not isinstance(item, Item):
+        if not isinstance(item, Mapping):
+            raise CatalogError(f"{item!r} is no Item, and no mapping of {', '.join(_FIELDS)}")
+        unknown = [name for name in item if name not in _FIELDS]
+        if unknown:
+            raise CatalogError(f"an item has no field {unknown[0]!r}; known: {', '.join(_FIELDS)}")
+        if "id" not in item:
+            raise CatalogError(f"an item without an id: {dict(item)!r}")
+        item = Item(**item)
+    own = _plain(item.id)
+    if not isinstance(own, int | str) or not _fits_tables(own):
+        raise ItemIdTypeError(f"item id {own!r} of type {type(own).__name__} is neither an int64 nor UTF-8 text")
+    for name in ("text", "title"):
+        value = getattr(item, name)
+        if value is not None and not (isinstance(value, str) and _fits_tables(value)):
+            raise CatalogError(f"item {own!r}: its {name} is {value!r}, which is no UTF-8 text")
+    numbers = {} if item.numbers is None else item.numbers
+    if not isinstance(numbers, Mapping):
+        raise CatalogError(f"item {own!r}: its numbers are {numbers!r}; they must be a mapping of column to number")
+    category = _plain(item.category)
+    if isinstance(category, Sequence) and not isinstance(category, str):
+        category = [_plain(each) for each in category]
+    parts = category if isinstance(category, list) else [category]
+    if not all(isinstance(part, int | str) for part in parts) and category is not None:
+        raise CatalogError(f"item {own!r}: its category is {category!r}; it must be an id, or a list of ids")
+    made: Item = replace(item, id=own, numbers=numbers, category=category, title=item.title or None)
+    return made
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar or array as what Python has for it."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+
+
+def _fits_tables(value: int | str) -> bool:
+    if isinstance(value, int):
+        return -(1 << 63) <= value < 1 << 63
+    return value.encode("utf-8", "replace").decode() == value
+
+
+def _as_ids(name: str, ids: Iterable[Any]) -> list[Any]:
+    if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Iterable):
+        raise CatalogError(f"{name}: ids is {ids!r}; it must be a list of item ids")
+    return ids.tolist() if isinstance(ids, np.ndarray) else list(ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk import filters, row_ranges
-from hiersrec_sdk.bundle import PARTS, Bundle, open_bundle, write_changed
+from hiersrec_sdk.bundle import PARTS, Bundle, open_bundle, read_file, write_changed
 from hiersrec_sdk.catalog import UNKNOWN, Catalog
 from hiersrec_sdk.encoder import Encoded, OnnxEncoder
 from hiersrec_sdk.errors import (
@@ -140,6 +141,8 @@ class Recommender:
         )
         self.config = bundle.config
         self._path = bundle.path
+        self._digest: str = bundle.config["sha256"]  # of the bundle in that folder
+        self._saving = threading.Lock()
         self._saved = bundle.path, self.catalog.current  # a folder that holds this snapshot
         self.providers = encoder.providers
         self._threads = encoder.threads
@@ -198,11 +201,17 @@ class Recommender:
         the file system can, so that this takes the time of the changes.
 
         Raises:
-            BundleError: it cannot be written, or ``path`` is no bundle. What is there stays.
+            BundleError: it cannot be written, ``path`` is no bundle, or the bundle that was loaded has been replaced
+                since, so that the changes of another would be lost. What is there stays.
         """
         snapshot = self.catalog.current
-        write_changed(self._path, path, self.config, to_tables(snapshot), len(snapshot))
-        self._saved = Path(path), snapshot
+        with self._saving:
+            digest = write_changed(
+                self._path, path, {**self.config, "sha256": self._digest}, to_tables(snapshot), len(snapshot)
+            )
+            if Path(path).resolve() == self._path.resolve():
+                self._digest = digest
+            self._saved = Path(path), snapshot
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickle holds the bundle's absolute path and how it was loaded: whoever unpickles it has to have the bundle
@@ -322,7 +331,8 @@ class Recommender:
         Raises:
             SessionTypeError, ItemIdTypeError, ItemIdNaNError: as :meth:`recommend`.
         """
-        return Session(self, items.items if isinstance(items, Session) else _as_ids(items))
+        ids = items.items if isinstance(items, Session) else _as_ids(items)
+        return Session(self, ids.tolist() if isinstance(ids, np.ndarray) else ids)
 
     def recommend_many(
         self,
@@ -513,7 +523,7 @@ class Recommender:
 
     @cached_property
     def _parts(self) -> PartsGraph:
-        return PartsGraph(self._path, self.providers)
+        return PartsGraph(read_file(self._path, PARTS, self.config), self.providers)
 
     def _options(
         self,

@@ -6,15 +6,15 @@ Only the rows that are items are kept, in their order. Where a row belongs is sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.catalog import Catalog, id_tables
+from hiersrec_sdk.catalog import UNKNOWN, Catalog, id_tables
 from hiersrec_sdk.changes import NEW, ChangedCatalog, Changes, Log, Where
-from hiersrec_sdk.errors import BundleCorruptError
+from hiersrec_sdk.errors import BundleCorruptError, InputError
 from hiersrec_sdk.tables import StringTable
 
 Tables = dict[str, NDArray[Any]]
@@ -22,96 +22,133 @@ Tables = dict[str, NDArray[Any]]
 
 def to_tables(catalog: Catalog) -> Tables:
     """The changes of a snapshot; no tables where there are none."""
-    changes = catalog.changes
-    if changes is None:
+    if catalog.changes is None:
         return {}
+    changes = catalog.changes.compacted()
     log = changes.log
-    rows = np.flatnonzero(changes.alive)
-    categories = list(log.new_categories)
-    number = {own: at for at, own in enumerate(categories)}
-    kinds: dict[Where, int] = {}
-    of_row = [kinds.setdefault(log.where[row], len(kinds)) for row in rows.tolist()]
-    of_category = [kinds.setdefault(where, len(kinds)) for where in log.new_categories.values()]
+    number = {own: at for at, (own, _) in enumerate(log.categories)}
+    kinds = list(log.kinds)
+    kinds += [where for _, where in log.categories if where not in set(kinds)]
+    place = {where: at for at, where in enumerate(kinds)}
     places = [
-        (at, level, number[index] if level == NEW else index)
-        for where, at in kinds.items()
+        (at, level, number[index] if level == NEW else int(index))
+        for at, where in enumerate(kinds)
         for level, index in sorted(where.places, key=str)
     ]
-    extra = [(at, leaf) for where, at in kinds.items() for leaf in where.extra]
     tables: Tables = {
-        "vectors": changes.vectors[rows],
-        "bias": changes.bias[rows],
-        "clicks": changes.clicks[rows],
-        "origin": changes.origin[rows],
-        "where_of_row": np.array(of_row, dtype=np.int64),
-        "where": np.array([(each.start, each.stop, each.shelf) for each in kinds], dtype=np.int64).reshape(-1, 3),
-        "places": np.array(places, dtype=np.int64).reshape(-1, 3),
-        "extra": np.array(extra, dtype=np.int64).reshape(-1, 2),
-        "where_of_category": np.array(of_category, dtype=np.int64),
+        "vectors": changes.vectors,
+        "bias": log.bias.view(),
+        "boost": changes.boost,
+        "clicks": changes.clicks,
+        "origin": changes.origin,
         "gone": changes.gone,
-        **_ids("ids", [log.ids[row] for row in rows.tolist()]),
-        **_ids("categories", categories),
-        **StringTable.from_strings(log.titles[row] or "" for row in rows.tolist()).tables("titles"),
+        "kind": log.kind.view(),
+        "where": _table([(each.start, each.stop, each.shelf) for each in kinds], 3),
+        "places": _table(places, 3),
+        "paths": _table([(at, index) for at, each in enumerate(kinds) for index in each.path], 2),
+        "extra": _table([(at, leaf) for at, each in enumerate(kinds) for leaf in each.extra], 2),
+        "kind_of_category": np.array([place[where] for _, where in log.categories], dtype=np.int64),
+        **_ids("ids", log.ids),
+        **_ids("categories", [own for own, _ in log.categories]),
+        **StringTable.from_strings(title or "" for title in log.titles).tables("titles"),
     }
     if changes.inputs is not changes.vectors:
-        tables["inputs"] = changes.inputs[rows]
-    if catalog.bias is not None and catalog.bias is not catalog.base.bias:
-        tables["base_bias"] = catalog.bias
+        tables["inputs"] = changes.inputs
+    if changes.base_boost is not None:
+        tables["base_boost"] = changes.base_boost
     return tables
 
 
 def from_tables(tables: Mapping[str, NDArray[Any]], base: Catalog, log: Log) -> Catalog:
-    """The snapshot that :func:`to_tables` was given; fills the empty ``log``.
+    """The snapshot that :func:`to_tables` was given; fills the empty ``log``. All of it is checked.
 
     Raises:
         BundleCorruptError: the tables do not fit each other, or the bundle.
     """
     try:
         return _read(tables, base, log)
-    except (KeyError, ValueError, IndexError, TypeError) as error:
-        raise BundleCorruptError(f"changes.safetensors does not hold changes of this bundle: {error!r}") from error
+    except (KeyError, ValueError, IndexError, TypeError, InputError) as error:
+        raise BundleCorruptError(f"changes.safetensors does not hold changes of this bundle: {error}") from error
 
 
 def _read(tables: Mapping[str, NDArray[Any]], base: Catalog, log: Log) -> Catalog:
     n, d, leaves = len(base.output_vectors), base.output_vectors.shape[1], len(base.ranges[-1])
-    vectors, gone, origin, bias = tables["vectors"], tables["gone"], tables["origin"], tables["bias"]
-    ids, categories = _read_ids(tables, "ids"), _read_ids(tables, "categories")
-    titles = StringTable.from_tables(tables, "titles")
-    where_of_row, where_of_category = tables["where_of_row"].tolist(), tables["where_of_category"].tolist()
+
+    def column(name: str, dtype: type[np.generic], *shape: int) -> NDArray[Any]:
+        table = tables[name]
+        if table.dtype != dtype or table.ndim != len(shape) or any(
+            have != want for have, want in zip(table.shape, shape, strict=True) if want >= 0
+        ):
+            raise ValueError(f"table {name!r} is {table.dtype} {list(table.shape)}")
+        if dtype is np.float32 and not np.isfinite(table).all():
+            raise ValueError(f"table {name!r} holds values that are not finite")
+        return table
+
+    def within(name: str, values: NDArray[Any], start: int, stop: int) -> NDArray[Any]:
+        if len(values) and not start <= values.min() <= values.max() < stop:
+            raise ValueError(f"table {name!r} holds values outside [{start}, {stop})")
+        return values
+
+    vectors = column("vectors", np.float32, -1, d)
     m = len(vectors)
-    if titles is None or not m == len(bias) == len(ids) == len(titles) == len(origin) == len(where_of_row):
-        raise ValueError("columns of different lengths")
-    if vectors.shape != (m, d) or len(categories) != len(where_of_category):
-        raise ValueError("a table has a wrong shape")
-    if len(gone) and not (gone[0] >= 0 and gone[-1] < n and (np.diff(gone) > 0).all()):
-        raise ValueError("rows that are gone are no rising rows of the bundle")
+    inputs = vectors if log.inputs is log.vectors else column("inputs", np.float32, m, d)
+    bias, boost = column("bias", np.float32, m), column("boost", np.float32, m)
+    base_boost = column("base_boost", np.float32, n) if "base_boost" in tables else None
+    clicks = within("clicks", column("clicks", np.int64, m), 0, 1 << 62)
+    gone = within("gone", column("gone", np.int64, -1), 0, n)
+    origin = within("origin", column("origin", np.int64, m), UNKNOWN, n)
+    if (np.diff(gone) <= 0).any() or not np.isin(origin[origin != UNKNOWN], gone).all():
+        raise ValueError("an added item has a row of the bundle too")
+    where = column("where", np.int64, -1, 3)
+    kind = within("kind", column("kind", np.int64, m), 0, len(where))
+    ids, categories = _read_ids(tables, "ids"), _read_ids(tables, "categories")
+    titles = _strings(tables, "titles")
+    of_category = within("kind_of_category", column("kind_of_category", np.int64, len(categories)), 0, len(where))
+    if not m == len(ids) == len(titles) == len(set(ids)) or len(categories) != len(set(categories)):
+        raise ValueError("ids that are not distinct, or not one for each row")
+    known = base.rows(ids) if ids else np.empty(0, np.int64)  # an id of another type raises
+    if not np.isin(known[known != UNKNOWN], gone).all():
+        raise ValueError("an added item is an item of the bundle too")
     places: dict[int, set[tuple[int, int | str]]] = {}
-    for at, level, index in tables["places"].tolist():
+    for at, level, index in column("places", np.int64, -1, 3).tolist():
+        if not (0 <= at < len(where) and NEW <= level < len(base.ranges)):
+            raise ValueError("a place that is none")
+        if not 0 <= index < (len(categories) if level == NEW else len(base.ranges[level])):
+            raise ValueError("a place that is none")
         places.setdefault(at, set()).add((level, categories[index] if level == NEW else index))
-    extra: dict[int, list[int]] = {}
-    for at, leaf in tables["extra"].tolist():
-        extra.setdefault(at, []).append(leaf)
+    paths, extra = (_lists(name, column(name, np.int64, -1, 2), len(where)) for name in ("paths", "extra"))
     kinds = [
-        Where(frozenset(places.get(at, ())), start, stop, shelf, tuple(extra.get(at, ())))
-        for at, (start, stop, shelf) in enumerate(tables["where"].tolist())
+        Where(
+            tuple(paths.get(at, ())), frozenset(places.get(at, ())), start, stop, shelf, tuple(extra.get(at, ()))
+        )
+        for at, (start, stop, shelf) in enumerate(where.tolist())
     ]
-    if any(not 0 <= start <= stop <= leaves for each in kinds for start, stop in each.leaves()):
-        raise ValueError("leaf categories that the bundle lacks")
-    log.new_categories.update(zip(categories, (kinds[at] for at in where_of_category), strict=True))
+    for each in kinds:
+        levels = [len(ranges) for ranges in base.ranges[: len(each.path)]]
+        if any(not 0 <= start <= stop <= leaves for start, stop in each.leaves()) or each.shelf < 0:
+            raise ValueError("leaf categories that the bundle lacks")
+        if len(levels) < len(each.path) or any(not 0 <= at < size for at, size in zip(each.path, levels, strict=True)):
+            raise ValueError("a path that the tree lacks")
+    log.categories += [(own, kinds[at]) for own, at in zip(categories, of_category.tolist(), strict=True)]
     log.extend(
-        ids,
-        [title or None for title in titles.take(np.arange(m))],
-        [kinds[at] for at in where_of_row],
-        vectors,
-        tables["inputs"] if log.inputs is not log.vectors else None,
-        tables["clicks"],
+        ids, [title or None for title in titles], [kinds[at] for at in kind.tolist()], vectors, inputs, bias, clicks,
         origin,
-    )
-    own_bias: NDArray[np.float32] | None = tables.get("base_bias", base.bias)
-    if own_bias is not None and own_bias.shape != (n,):
-        raise ValueError("a bias of the bundle's rows of another length")
-    nothing_gone = Changes.of(log, n, np.array(bias, dtype=np.float32), np.ones(m, dtype=bool), gone[:0], None)
-    return ChangedCatalog(base, nothing_gone.without(gone), own_bias)
+    )  # fmt: skip
+    changes = Changes(log, n, np.ones(m, dtype=bool), np.array(boost), gone[:0], None, base_boost)
+    return ChangedCatalog.of(base, changes.without(gone))
+
+
+def _table(rows: Sequence[tuple[int, ...]], width: int) -> NDArray[np.int64]:
+    return np.array(rows, dtype=np.int64).reshape(-1, width)
+
+
+def _lists(name: str, pairs: NDArray[np.int64], count: int) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for at, value in pairs.tolist():
+        if not 0 <= at < count:
+            raise ValueError(f"table {name!r} is of a place that is none")
+        found.setdefault(at, []).append(value)
+    return found
 
 
 def _ids(name: str, ids: list[Any]) -> Tables:
@@ -119,8 +156,15 @@ def _ids(name: str, ids: list[Any]) -> Tables:
 
 
 def _read_ids(tables: Mapping[str, NDArray[Any]], name: str) -> list[int | str]:
-    strings = StringTable.from_tables(tables, name)
-    if strings is not None:
-        return [*strings.take(np.arange(len(strings)))]
-    found: list[int | str] = tables[name].tolist() if name in tables else []
+    if f"{name}.offsets" in tables:
+        return [*_strings(tables, name)]
+    found: list[int | str] = tables[name].astype(np.int64, casting="safe").tolist() if name in tables else []
     return found
+
+
+def _strings(tables: Mapping[str, NDArray[Any]], name: str) -> list[str]:
+    strings = StringTable(tables[f"{name}.bytes"], tables[f"{name}.offsets"])
+    offsets = strings.offsets
+    if offsets.dtype != np.int64 or offsets[0] != 0 or offsets[-1] != len(strings.data) or (np.diff(offsets) < 0).any():
+        raise ValueError(f"table {name!r} does not run up to its end")
+    return strings.take(np.arange(len(strings)))

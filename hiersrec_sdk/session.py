@@ -85,13 +85,16 @@ class Session:
     def __repr__(self) -> str:
         return f"<Session: {len(self)} clicks{'' if self._recommender else ', of no recommender yet'}>"
 
-    def __getstate__(self) -> list[int | str]:
-        return self._items
-
-    def __setstate__(self, items: list[int | str]) -> None:
-        self._recommender, self._catalog, self._items, self._rows = None, None, items, []
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _detached, (list(self._items),)
 
     def _attached(self) -> Recommender:
         if self._recommender is None:
             raise OptionError("this session was unpickled: recommender.session(session) makes it answer again")
         return self._recommender
+
+
+def _detached(items: list[int | str]) -> Session:
+    session = Session(None)
+    session._items = items
+    return session

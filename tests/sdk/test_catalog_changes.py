@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import random
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,10 @@ from click.testing import CliRunner
 from hiersrec_sdk import Item, Recommender, errors
 from hiersrec_sdk.bundle import CATALOG, CHANGES
 from hiersrec_sdk.cli import main
+from hiersrec_sdk.tables import read_tables, write_tables
 from hiersrec_training.dataset import Dataset
 
-from .bundles import make_shop
+from .bundles import make_shop, write_config
 
 
 @pytest.fixture
@@ -114,11 +117,16 @@ def test_other_wrong_calls(trained: Recommender) -> None:
 
 def test_a_boosted_item_is_recommended_and_a_buried_one_is_not(trained: Recommender) -> None:
     catalog = trained.catalog
+    before = trained.explain(["item-7"], "item-30")
     catalog.set_bias(["item-30"], 1000.0)
     assert trained.recommend(["item-7"], 1, mode="exact").items == ("item-30",)
     catalog.set_bias(["item-30"], -1000.0)
     assert trained.recommend(["item-7"], 48, mode="exact").items[-1] == "item-30"
-    assert trained.explain(["item-7"], "item-30").parts.bias == -1000
+    assert trained.explain(["item-7"], "item-30").parts.bias == pytest.approx(before.parts.bias - 1000, abs=1e-3)
+    catalog.upsert([Item("item-30", title="Still buried")])
+    assert trained.recommend(["item-7"], 48, mode="exact").items[-1] == "item-30"
+    catalog.set_bias(["item-30"], 0)
+    assert trained.explain(["item-7"], "item-30").score == pytest.approx(before.score)
 
 
 def test_readers_see_whole_snapshots_and_do_not_wait(tmp_path: Path) -> None:
@@ -286,3 +294,162 @@ def test_an_added_item_is_a_candidate_where_its_category_is(tmp_path: Path) -> N
             assert inside == bool(reach & taken), (own, taken)
             met.add((own, inside))
     assert len(met) > 1.5 * len(places)
+
+
+def test_an_item_comes_back_as_it_was(trained: Recommender) -> None:
+    catalog, session = trained.catalog, ["item-7", "item-9"]
+    before = trained.explain(session, "item-8")
+    catalog.remove(["item-8", "item-9"])
+    assert trained.recommend(session).unknown == 1
+    catalog.upsert([Item("item-9"), Item("item-8")])
+    after = trained.explain(session, "item-8")
+    assert after.parts == before.parts
+    assert after.title == before.title
+    assert after.categories == before.categories
+
+
+def test_the_categories_above_a_new_one_are_known(trained: Recommender) -> None:
+    catalog = trained.catalog
+    catalog.upsert([Item("a", ["right", "new"]), Item("b", "right"), Item("c")])
+    rows = catalog.rows(["a", "b", "c", "item-1"])
+    assert catalog.categories_of(rows, 0)[:3].tolist() == [1, 1, -1]
+    assert len(set(catalog.categories_of(rows).tolist())) == 4
+    for own, wanted in (("a", ["right"]), ("b", ["right"]), ("c", [])):
+        found = trained.explain(["item-7"], own)
+        assert [category.category for category in found.categories] == wanted
+
+
+def test_rows_that_were_replaced_do_not_pile_up(trained: Recommender) -> None:
+    catalog = trained.catalog
+    chosen = trained.filter(categories=["right"], exclude=["item-2"])
+    wanted = trained.recommend(["item-30"], 9, mode="exact", filter=chosen).items
+    ids = [f"item-{at}" for at in range(48)]
+    for _ in range(60):
+        catalog.upsert(Item(own) for own in ids)
+        found = trained.recommend(["item-30"], 9, mode="exact", filter=chosen)
+        assert set(found.items) == set(wanted)
+    assert catalog.current.stop < 48 + 2 * 48 + 1200
+    assert len(catalog) == 48
+    assert trained.recommend(["item-30"], 9, mode="exact", allow=["item-3"]).items == ("item-3",)
+
+
+def test_a_bundle_that_was_replaced_is_neither_mixed_nor_lost(tmp_path: Path) -> None:
+    one, other = make_shop(), make_shop(seed=9)
+    path = one.write(tmp_path / "bundle")
+    first, second = Recommender.load(path), Recommender.load(path)
+    first.catalog.remove(one.ids[:2])
+    first.save(path)
+    first.catalog.remove(one.ids[2:3])
+    first.save(path)  # its own changes are no others'
+    second.catalog.remove(one.ids[5:6])
+    with pytest.raises(errors.BundleError, match="replaced since it was loaded"):
+        second.save(path)
+    assert len(Recommender.load(path).catalog) == one.items - 3
+    path.rename(tmp_path / "old")
+    other.write(path)
+    with pytest.raises(errors.BundleError, match="replaced since it was loaded"):
+        first.save(path)
+    assert len(Recommender.load(path).catalog) == other.items
+
+
+def test_saving_to_a_link_replaces_what_it_leads_to(tmp_path: Path) -> None:
+    shop = make_shop()
+    shop.write(tmp_path / "bundle")
+    (tmp_path / "current").symlink_to(tmp_path / "bundle")
+    recommender = Recommender.load(tmp_path / "current")
+    recommender.catalog.remove(shop.ids[:1])
+    recommender.save(tmp_path / "current")
+    assert (tmp_path / "current").is_symlink()
+    assert len(Recommender.load(tmp_path / "bundle").catalog) == shop.items - 1
+    with pytest.raises(errors.OptionError, match="path is None"):
+        recommender.save(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("origin", lambda values: values + 10**9),
+        ("origin", lambda values: values * 0 + 5),
+        ("clicks", lambda values: values[:-1]),
+        ("vectors", lambda values: values * np.float32("nan")),
+        ("vectors", lambda values: values[:, :3].copy()),
+        ("gone", lambda values: values[:0]),
+        ("gone", lambda values: values - 10**6),
+        ("kind", lambda values: values - 1),
+        ("where", lambda values: values + 10**6),
+        ("places", lambda values: values + 99),
+        ("paths", lambda values: values + 99),
+        ("ids", lambda values: values * 0),
+        ("boost", lambda values: values.astype(np.float64)),
+        ("titles.offsets", lambda values: values + 7),
+        ("kind_of_category", lambda values: values + 50),
+    ],
+)
+def test_changes_that_do_not_fit_are_refused(table: str, change: Any, tmp_path: Path) -> None:
+    shop = make_shop(wide=True)
+    path = shop.write(tmp_path / "bundle")
+    recommender = Recommender.load(path)
+    added = Item(-7, [shop.category_ids[1][1], "new"], vector=[0.0] * 6, title="A")
+    recommender.catalog.upsert([added, Item(shop.ids[4])])
+    recommender.catalog.remove(shop.ids[8:9])
+    recommender.save(path)
+    tables = {name: np.array(values) for name, values in read_tables(path / CHANGES).items()}
+    tables[table] = change(tables[table])
+    write_tables(path / CHANGES, tables)
+    config = json.loads((path / "config.json").read_text())
+    content = (path / CHANGES).read_bytes()
+    config["files"][CHANGES] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    write_config(path, config)
+    for verify in (True, False):
+        with pytest.raises(errors.BundleCorruptError, match="does not hold changes of this bundle"):
+            Recommender.load(path, verify=verify)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        Item(2**70, vector=[0.0] * 16),
+        Item("\ud800"),
+        Item("x", title=5),  # type: ignore[arg-type]
+        Item("x", ["left", "\ud800"]),
+        {"id": [1]},
+        {"id": "x", "category": {"a": 1}},
+        ["x"],
+        {"id": "x", "numbers": 3},
+    ],
+)
+def test_what_could_not_be_saved_is_refused(item: Any, trained: Recommender) -> None:
+    with pytest.raises(errors.InputError):
+        trained.catalog.upsert([item])
+    assert trained.catalog.current.changes is None
+
+
+def test_one_id_is_no_list_of_ids(trained: Recommender) -> None:
+    calls: list[Any] = [trained.catalog.remove, trained.catalog.upsert, partial(trained.catalog.set_bias, values=1.0)]
+    for call in calls:
+        with pytest.raises(errors.CatalogError, match="must be a list"):
+            call("item-1")
+    with pytest.raises(errors.CatalogError, match="no category was given"):
+        trained.catalog.move("item-1", None)  # type: ignore[arg-type]
+
+
+def test_ids_of_numpy_are_plain_ones(tmp_path: Path) -> None:
+    shop = make_shop(full=False)
+    recommender = Recommender.load(shop.write(tmp_path / "bundle"))
+    new = [np.int64(200), np.int64(9999)]
+    recommender.catalog.upsert([Item(np.int64(77), np.array(new), vector=[1.0] * 6)])  # type: ignore[arg-type]
+    only = recommender.filter(categories=np.array([9999]))
+    found = recommender.recommend([77], 5, filter=only)
+    assert json.dumps(list(found.items)) == "[77]"
+    assert recommender.session(np.array([77])).items == (77,)
+    assert type(recommender.session(np.array([77])).items[0]) is int
+
+
+def test_a_child_that_was_forked_during_a_write_can_write(tmp_path: Path) -> None:
+    recommender = Recommender.load(make_shop().write(tmp_path / "bundle"))
+    context = multiprocessing.get_context("fork")
+    with recommender.catalog._lock:  # as in the middle of a write
+        process = context.Process(target=recommender.catalog.remove, args=([0],), daemon=True)
+        process.start()
+        process.join(20)
+    assert process.exitcode == 0

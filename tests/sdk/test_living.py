@@ -34,6 +34,7 @@ class Known:
     groups: set[Any]
     place: int
     origin: int | None
+    boost: float = 0.0
 
 
 @dataclass
@@ -57,6 +58,7 @@ class Model:
                 shop.vectors[row], inputs[row], bias, int(shop.clicks[row]), title, leaves, groups, row, row
             )
         self.rows = shop.items
+        self.exported = dict(self.items)
 
     def path(self, leaf: int) -> list[Any]:
         middle = PARENTS[2][leaf]
@@ -79,15 +81,13 @@ class Model:
         return float(np.median(self.shop.bias[self.shop.clicks == self.shop.clicks.min()]))
 
     def upsert(self, own: Any, vector: NDArray[np.float32] | None, where: tuple[set[int], set[Any]] | None) -> None:
-        known = self.items.pop(own, None)
+        known = self.items.pop(own, self.exported.get(own))
         if known is None:
             assert vector is not None
             everywhere: tuple[set[int], set[Any]] = (set(range(SIZES[2])), set())
             known = Known(vector, vector, self.new_bias, 0, None, *everywhere, 0, None)
         elif vector is not None:
             known = replace(known, vector=vector, inputs=vector)
-        elif self.shop.inputs is not None:
-            known = replace(known, inputs=known.vector)
         if where is not None:
             known = replace(known, reach=where[0], groups=where[1])
         self.items[own] = replace(known, place=self.rows)
@@ -106,7 +106,7 @@ class Model:
                 boosts = dict(zip(linked.tolist(), found.tolist(), strict=True))
         scores = {}
         for own, each in self.items.items():
-            score = float(query @ each.vector) + each.bias
+            score = float(query @ each.vector) + each.bias + each.boost
             if self.shop.repeats is not None:
                 score += sum(float(self.items[clicked].inputs @ self.shop.repeats) for clicked in ids if clicked == own)
             if each.origin is not None:
@@ -167,19 +167,12 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
 
         @rule(items=st.lists(st.tuples(ids, st.integers(0, 99)), min_size=1, max_size=5), data=st.data())
         def upsert(self, items: list[tuple[Any, int]], data: st.DataObject) -> None:
-            given, seen = [], {}
+            seen: dict[Any, Item] = {}
             for own, seed in items:
                 vector = numbers(np.random.default_rng(seed))
                 category: Any = data.draw(st.sampled_from([None, *known_categories, *self.model.new]))
-                if own not in self.model.items and own not in seen:
-                    category = category
-                elif seed % 3 == 0:
-                    vector = None  # type: ignore[assignment]
-                given.append(Item(own, category, vector=vector))
-                seen[own] = given[-1]
-            seen = {own: item for own, item in seen.items() if item.vector is not None or own in self.model.items}
-            if not seen:
-                return
+                is_known = own in self.model.items or own in self.model.exported  # which a removed one is too
+                seen[own] = Item(own, category, vector=None if is_known and seed % 3 == 0 else vector)
             assert self.recommender.catalog.upsert(seen.values()) == len(seen)
             for own, item in seen.items():
                 where = None if item.category is None else self.model.below(item.category)
@@ -211,7 +204,7 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
                 return
             self.recommender.catalog.set_bias(own, [value / 8] * len(own))
             for each in own:
-                self.model.items[each].bias = value / 8
+                self.model.items[each] = replace(self.model.items[each], boost=value / 8)
 
         @rule(session=st.lists(ids, min_size=1, max_size=9), k=st.integers(1, 80), which=st.integers(0, 3))
         def exact(self, session: list[Any], k: int, which: int) -> None:
