@@ -15,6 +15,7 @@ import click
 
 from benchmarks.studies.pages import bars_picture, command_line, table, write_page
 from benchmarks.studies.trials import Bench, Trial, benches, study_options
+from hiersrec_training.config import Config
 from hiersrec_training.dataset import Dataset
 
 WHOLE = "the whole model"
@@ -88,7 +89,7 @@ def main(
         ]  # fmt: skip
         about = (
             f"{bench.name}: {len(data.train):,} training sessions, {data.valid.cases:,} validation cases, "
-            f"{bench.seeds} seed{'s' * (bench.seeds > 1)}."
+            f"{bench.settings.get('epochs', Config().epochs)} epochs, {bench.seeds} seed{'s' * (bench.seeds > 1)}."
         )
         tables.append(f"{about}\n\n{table(head, body)}")
         bars = [(name, [100 * (row["mrr"] - whole["mrr"])]) for name, row in figures.items() if row is not whole]

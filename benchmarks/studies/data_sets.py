@@ -16,6 +16,7 @@ from hiersrec_training.prepare import PrepareOptions, prepare
 class DataSet:
     """``logs``: the file that tells whether it is there; ``settings``: of the training, over the defaults;
     ``neural_epochs``: at most, of the neural baselines, which settle later where there are fewer sessions;
+    ``reduced``: newest sessions and epochs of the studies with many trainings, None for all;
     ``neural_settings``: theirs, where a grid of trainings takes too long: those that were best on the other data sets.
     """
 
@@ -23,6 +24,7 @@ class DataSet:
     options: Callable[[Path], PrepareOptions]
     neural_epochs: int
     settings: Mapping[str, Any] = field(default_factory=dict)
+    reduced: tuple[int | None, int | None] = (None, None)
     neural_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -75,7 +77,7 @@ NEURAL: Mapping[str, Mapping[str, Any]] = {
     "core": {"dropout": 0.25, "learning_rate": 5e-3},
 }
 DATA_SETS: Mapping[str, DataSet] = {
-    "diginetica": DataSet("train_sessions.txt", _diginetica, 3, neural_settings=NEURAL),
+    "diginetica": DataSet("train_sessions.txt", _diginetica, 3, reduced=(40_000, 2), neural_settings=NEURAL),
     "retailrocket": DataSet("events_2015-09-10_to_18.csv.gz", _retailrocket, 6),
     # no dates, so no age; links are few and sure, so less dropout and more epochs: chosen on the validation part
     "wikispeedia": DataSet(
@@ -83,6 +85,7 @@ DATA_SETS: Mapping[str, DataSet] = {
         _wikispeedia,
         5,
         {"age_decay": 0.0, "epochs": 6, "dropout": 0.1, "temperature": 0.05},
+        reduced=(20_000, 3),
     ),
 }
 

@@ -97,7 +97,7 @@ def main(
     draws: int, tuned_on: int, methods: tuple[str, ...],
 ) -> None:  # fmt: skip
     tables, groups = [], []
-    for bench in benches(source, work, names, seeds, epochs, sessions):
+    for bench in benches(source, work, names, seeds, epochs, sessions, reduced=False):
         data = Dataset.load(bench.data)
         tried = Tried(bench.folder / "main_table.jsonl")
         rows: dict[str, list[dict[str, float]]] = {}

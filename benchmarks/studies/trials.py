@@ -99,9 +99,9 @@ def study_options(command: Callable[..., None]) -> Callable[..., None]:
                 "--out", type=click.Path(path_type=Path), required=True, help="Folder for the table and the picture."
             ),
             click.option("--seeds", default=1, show_default=True, help="Trainings of each row, seeds from 0 on."),
-            click.option("--epochs", type=int, help="Of each training. [those of the data set]"),
+            click.option("--epochs", type=int, help="Of each training. [by data set]"),
             click.option(
-                "--sessions", type=int, help="Train on the newest so many sessions only, in every row. [all]"
+                "--sessions", type=int, help="Train on the newest so many sessions only, in every row. [by data set]"
             ),
             click.option(
                 "--data-set", "names", multiple=True, type=click.Choice(list(DATA_SETS)), help="Repeatable. [all]"
@@ -119,8 +119,11 @@ def benches(
     seeds: int = 1,
     epochs: int | None = None,
     sessions: int | None = None,
+    reduced: bool = True,
 ) -> list[Bench]:
     """One for each data set that ``source`` holds.
+
+    ``reduced``: where nothing else is said, with the fewer sessions and epochs of studies with many trainings.
 
     Raises:
         ClickException: it holds none.
@@ -131,15 +134,17 @@ def benches(
         if data is None:
             continue
         folder = work / name
-        if sessions is not None:
-            whole, data = data, folder / f"data-{sessions}"
+        fewer, shorter = DATA_SETS[name].reduced if reduced else (None, None)
+        fewer, shorter = sessions or fewer, epochs or shorter
+        if fewer is not None:
+            whole, data = data, folder / f"data-{fewer}"
             if not data.exists():
-                newest(Dataset.load(whole), sessions).save(data)
-            folder = folder / f"{sessions}"
+                newest(Dataset.load(whole), fewer).save(data)
+            folder = folder / f"{fewer}"
         settings = dict(DATA_SETS[name].settings)
-        if epochs is not None:
-            settings["epochs"] = epochs
-            folder = folder / f"{epochs}-epochs"
+        if shorter is not None:
+            settings["epochs"] = shorter
+            folder = folder / f"{shorter}-epochs"
         found.append(Bench(name, data, folder, settings, seeds))
     if not found:
         raise click.ClickException(f"{source} holds none of the data sets")

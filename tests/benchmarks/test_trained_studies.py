@@ -25,7 +25,8 @@ def work(tmp_path: Path, tiny_data: Path, tiny_config: Config, monkeypatch: pyte
     """A work folder that holds the tiny data set as if it were Diginetica, with settings that train in a second."""
     settings = {**tiny_config.as_dict(), "epochs": 1}
     del settings["seed"]
-    tiny = replace(DATA_SETS["diginetica"], settings=settings, neural_epochs=2, neural_settings={})
+    whole = replace(DATA_SETS["diginetica"], neural_settings={}, reduced=(None, None))
+    tiny = replace(whole, settings=settings, neural_epochs=2)
     monkeypatch.setitem(DATA_SETS, "diginetica", tiny)
     monkeypatch.setattr(tuning, "GRID", [{"dropout": 0.1}])
     monkeypatch.setattr(sparse, "SHARES", (0.0, 0.75))
