@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import click
 import numpy as np
@@ -48,6 +49,7 @@ def cut(data: Dataset, depth: int) -> Dataset:
         category=path[data.category].astype(np.int32),
         extra_categories=extra,
         tree=CategoryTree(tree.ids[:depth], tree.parents[:depth], tree.names[:depth] if tree.names else None),
+        settings=_with_levels(data, depth),
     )
 
 
@@ -77,7 +79,12 @@ def learnt(data: Dataset, sizes: list[int], seed: int = 0) -> Dataset:
         category=number[levels[0]].astype(np.int32),
         extra_categories=[[] for _ in range(data.items)],
         tree=CategoryTree(ids, parents),
+        settings=_with_levels(data, len(ids)),
     )
+
+
+def _with_levels(data: Dataset, depth: int) -> dict[str, Any]:
+    return {**data.settings, "levels": [f"level_{level + 1}" for level in range(depth)]}
 
 
 def co_click_vectors(data: Dataset, seed: int = 0) -> Tensor:
