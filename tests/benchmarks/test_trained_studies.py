@@ -51,7 +51,7 @@ def run(study: ModuleType, work: Path, *options: str) -> str:
 STUDIES: list[tuple[ModuleType, list[str], list[str]]] = [
     (ablations, ["--epochs", "1"], ["item head only", "items are ids only", "no co-click graph"]),
     (sparse, [], ["75 % of the items", "text and category: MRR@20"]),
-    (trees, [], ["1 of 2 levels (2 leaves)", "learnt, 8", "none"]),
+    (trees, [], ["1 of 2 levels (2 leaves)", "learnt, 3 over 8", "none"]),
     (cold, [], ["its encoder alone, id dropout 0.3", "popular, the newest", "words in common"]),
     (main_table, ["--seeds", "2", "--draws", "1"], ["HierSRec, exact", "±", "vstan", "gru4rec", "core"]),
 ]
