@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -368,3 +369,28 @@ def test_a_damaged_run_is_named(
         path.write_bytes(content)
     with pytest.raises(RunError, match=message):
         load_model(tmp_path / "run")
+
+
+@pytest.mark.parametrize("sampled_above", [10, 1000])
+def test_items_that_nobody_clicked_are_no_negatives(
+    sampled_above: int, tmp_path: Path, tiny_config: Config, make_dataset: Callable[..., Dataset]
+) -> None:
+    data = make_dataset()
+    cold = np.arange(data.items) % 6 == 0
+    kept = ~cold[data.train.items]
+    session = np.repeat(np.arange(len(data.train)), data.train.lengths)[kept]
+    offsets = np.concatenate([[0], np.bincount(session, minlength=len(data.train)).cumsum()]).astype(np.int64)
+    train = data.train.__class__(data.train.items[kept], offsets)
+    replace(data, train=train).save(tmp_path / "data")
+    data = Dataset.load(tmp_path / "data")
+    changed = {"sampled_above": sampled_above, "epochs": 1, "neighbours": 0, "id_dropout": 0.2}
+    config = Config.from_dict(tiny_config.as_dict() | changed)
+    info = quiet(tmp_path / "data", tmp_path / "run", config)
+    loop = train_module._Loop(info, data, data.train, tmp_path, False, lambda line: None)
+    assert loop.model.items.item is not None
+    before = loop.model.items.item.weight.detach().clone()
+    for batch in list(loop.batches.in_order())[:3]:
+        loop._step(batch)
+    same = (loop.model.items.item.weight.detach() == before).all(1).numpy()
+    assert same[cold].all()
+    assert not same[~cold].all()

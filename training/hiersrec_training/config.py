@@ -32,7 +32,7 @@ class Config:
     text_tokens: int = 24  # words of a text that count
     number_bins: int = 16  # quantile bins of a numeric column
     item_inputs: str = "id category text numbers vectors"  # what an item's vector is the sum of, where the data have it
-    id_dropout: float = 0.0  # of the items a step that are placed by their metadata alone, as new ones will be
+    id_dropout: float = 0.0  # of the items a step that metadata alone place, as they will new ones
     hand_off: str = "all"  # levels of the category prediction that the item head reads: all, top, leaf or none
     neighbours: int = 24  # of an item in the co-click graph; 0 leaves the graph out
     neighbour_window: int = 5  # clicks between two co-clicked items, at most

@@ -155,7 +155,12 @@ class _Loop:
         self.steps = len(self.batches) * config.epochs
         self.optimizer = Adam(self.model)
         self.sampled = config.is_sampled(data.items)
-        chances = np.bincount(sessions.items, minlength=data.items) + 1.0
+        counts = np.bincount(sessions.items, minlength=data.items)
+        # where metadata learn to place items by themselves, they must not learn that nobody wants those without clicks
+        negative = (counts > 0) if config.id_dropout else np.ones(data.items, dtype=bool)
+        self.negatives = torch.from_numpy(np.flatnonzero(negative)).to(self.device)
+        self.place = torch.from_numpy(np.cumsum(negative) - 1).to(self.device)  # of an item among them
+        chances = np.where(negative, counts + 1.0, 0.0)
         self.chances = torch.from_numpy(chances**0.75 / (chances**0.75).sum()).to(self.device)
         self.cumulated = self.chances.cumsum(0)
         # "epochs": those that are over, validation and all; "bad": of them, those since the best
@@ -247,10 +252,11 @@ class _Loop:
         table = self.model.items.all_vectors(self.meta, self.dtype)
         states, sums = self.model.session.read(F.embedding(batch.items, table))
         answer = self.model.session.answer(states[batch.there], sums[batch.there])
-        bonuses = self.model.bonuses(batch, answer)
-        item_loss = catalog_cross_entropy(
-            answer.query, table, bonuses, batch.target, batch.weight, self.dtype
-        )
+        bonuses, target = self.model.bonuses(batch, answer), batch.target
+        if len(self.negatives) < len(table):
+            table, target = table[self.negatives], self.place[target]
+            bonuses = bonuses._replace(item=self.place[bonuses.item])
+        item_loss = catalog_cross_entropy(answer.query, table, bonuses, target, batch.weight, self.dtype)
         return self._joint(item_loss, answer.category_logits, batch)
 
     def _sampled_losses(self, batch: Batch) -> dict[str, Tensor]:
