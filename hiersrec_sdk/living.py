@@ -245,10 +245,10 @@ class LivingCatalog:
 
     @cached_property
     def _new_bias(self) -> float:
-        """That of an item that nobody has clicked: the median of the least clicked ones of the bundle."""
+        """That of an item of which nothing is known: the median of the bundle's."""
         if self._base.bias is None:
             return 0.0
-        return float(np.median(self._base.bias[self._base.clicks == self._base.clicks.min()]))
+        return float(np.median(self._base.bias))
 
     def _where(self, item: Item, source: int, new: dict[int | str, Where]) -> Where:
         """Where ``item`` belongs, whose row by now is ``source``; a category that it makes is put into ``new``."""

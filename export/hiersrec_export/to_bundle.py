@@ -138,6 +138,9 @@ class _Traced:
         wide, bias = None, None
         if model.wide.fitted:
             wide, bias = model.wide.exported(links_of(_trained_on(info, data), data.items))
+            clicked = _clicked(info, data)
+            if not clicked.all():  # that nobody clicked it yet says nothing of an item that is new
+                bias = np.where(clicked, bias, np.median(bias[clicked])).astype(np.float32)
         graph = session_graph(model, axes)
         return cls(model, vectors, axes, rotate(vectors, axes), graph, wide, bias)
 
@@ -193,9 +196,15 @@ def item_vectors(model: HierSRec, info: RunInfo, data: Dataset) -> NDArray[np.fl
     """
     meta = Metadata.of(data, info.shape, info.config)
     vectors = model.items.all_vectors(meta)
-    clicked = np.bincount(_trained_on(info, data).items, minlength=data.items) > 0
+    clicked = _clicked(info, data)
     cold = F.normalize(model.items.from_metadata(meta), dim=1)
     found: NDArray[np.float32] = torch.where(torch.from_numpy(clicked)[:, None], vectors, cold).numpy()
+    return found
+
+
+def _clicked(info: RunInfo, data: Dataset) -> NDArray[np.bool]:
+    """bool [items]: which were clicked in training."""
+    found: NDArray[np.bool] = np.bincount(_trained_on(info, data).items, minlength=data.items) > 0
     return found
 
 

@@ -78,7 +78,7 @@ class Model:
     def new_bias(self) -> float:
         if self.shop.bias is None:
             return 0.0
-        return float(np.median(self.shop.bias[self.shop.clicks == self.shop.clicks.min()]))
+        return float(np.median(self.shop.bias))
 
     def upsert(self, own: Any, vector: NDArray[np.float32] | None, where: tuple[set[int], set[Any]] | None) -> None:
         known = self.items.pop(own, self.exported.get(own))
