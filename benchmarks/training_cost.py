@@ -75,9 +75,8 @@ def measure(items: int, sampled: bool, sessions: int, steps: int, limit: float, 
         began = time.perf_counter()
         warm_up = min(WARM_UP[softmax], len(loop.batches) // 2)
         batches = islice(loop.batches.shuffled(config.seed, 0), warm_up + steps)
-        bar = tqdm(
-            batches, f"{items:,} items, {softmax}", min(len(loop.batches), warm_up + steps), unit="step"
-        )
+        total = min(len(loop.batches), warm_up + steps)
+        bar = tqdm(batches, f"{items:,} items, {softmax}", total, unit="step", disable=None)  # on a terminal
         for number, batch in enumerate(bar):
             if number <= warm_up:
                 began = time.perf_counter()
