@@ -48,7 +48,8 @@ def accuracy(scorer: Scorer, data: Dataset, cases: Cases, budgets: Budgets, max_
         reciprocals += (hit / np.maximum(counts.ranks, 1)).sum(axis=0)
         rows += counts.rows.sum(axis=0)
     names = [f"share {100 * share:g} %" for share in budgets.shares] + [f"mass {mass:g}" for mass in budgets.masses]
-    figures = zip(names, hits / len(cases), reciprocals / len(cases), rows / len(cases), strict=True)
+    count = max(1, len(cases))
+    figures = zip(names, hits / count, reciprocals / count, rows / count, strict=True)
     return [Row(name, float(recall), float(mrr), float(scored)) for name, recall, mrr, scored in figures]
 
 
