@@ -216,14 +216,14 @@ class Catalog:
         return np.argsort(-self.clicks, kind="stable")
 
 
-def id_tables(name: str, ids: Sequence[int] | Sequence[str]) -> dict[str, NDArray[Any]]:
+def id_tables(name: str, ids: Sequence[int | str]) -> dict[str, NDArray[Any]]:
     """The tables of a bundle that hold ``ids``, all integers or all strings, under ``name``."""
     if len(ids) and isinstance(ids[0], str):
         return StringTable.from_strings([str(own) for own in ids]).tables(name)
     return {name: np.asarray(ids, dtype=np.int64)}
 
 
-def item_id_tables(ids: Sequence[int] | Sequence[str]) -> dict[str, NDArray[Any]]:
+def item_id_tables(ids: Sequence[int | str]) -> dict[str, NDArray[Any]]:
     """The tables of a bundle that hold the items' own ids, in the order of the rows, and find them again."""
     tables = id_tables("item_ids", ids)
     if "item_ids" in tables:

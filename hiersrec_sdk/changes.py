@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from hiersrec_sdk import row_ranges
 from hiersrec_sdk.catalog import UNKNOWN, Catalog
 from hiersrec_sdk.ranking.requests import Table
 
@@ -225,6 +226,11 @@ class Changes:
         return dict(self.log.categories[: self.categories])
 
     @cached_property
+    def bitmap(self) -> NDArray[np.uint64]:
+        """uint64 [ceil(m / 64)]: ``alive``, a bit a row."""
+        return row_ranges.as_bitmap(self.alive)
+
+    @cached_property
     def table(self) -> Table:
         return Table(self.vectors, self.bias)
 
@@ -287,7 +293,7 @@ class ChangedCatalog(Catalog):
 
     def __init__(self, base: Catalog, changes: Changes, bias: NDArray[np.float32] | None) -> None:
         self.__dict__.update(base.__dict__)
-        for computed in ("popular", "table", "plain_table", "options"):
+        for computed in ("popular", "table", "plain_table", "options", "leaf_sizes"):
             self.__dict__.pop(computed, None)
         self.base, self.changes, self.bias = base, changes, bias
         if bias is base.bias:
@@ -306,6 +312,13 @@ class ChangedCatalog(Catalog):
         if changes.base_boost is not None:
             bias = changes.base_boost if bias is None else bias + changes.base_boost
         return cls(base, changes, bias)
+
+    @cached_property
+    def leaf_sizes(self) -> NDArray[np.int64]:
+        """int64 [leaf categories]: the bundle's rows of each that still are items."""
+        leaves = self.ranges[-1]
+        gone = np.bincount(self.base.categories_of(self.changes.gone), minlength=len(leaves))
+        return np.ascontiguousarray(leaves[:, 1] - leaves[:, 0] - gone)
 
     def __len__(self) -> int:
         return self.changes.items
@@ -377,7 +390,7 @@ class ChangedCatalog(Catalog):
         first = self.base.popular[:count]
         least = int(self.clicks[first[-1]]) if len(first) < n else -1
         if changes.kept is not None:
-            first = first[_bits(changes.kept, first)]
+            first = first[row_ranges.in_bitmap(changes.kept, first)]
         added = np.flatnonzero(changes.alive & (changes.clicks > least))
         rows = np.concatenate([first, n + added])
         clicks = np.concatenate([self.clicks[first], changes.clicks[added]])
@@ -395,8 +408,3 @@ class ChangedCatalog(Catalog):
     @property
     def stop(self) -> int:
         return self.changes.base_rows + len(self.changes)
-
-
-def _bits(bitmap: NDArray[np.uint64], rows: NDArray[np.int64]) -> NDArray[np.bool]:
-    found: NDArray[np.bool] = ((bitmap[rows >> 6] >> (rows & 63).astype(np.uint64)) & np.uint64(1)).astype(bool)
-    return found

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hiersrec_sdk import row_ranges
 from hiersrec_sdk.catalog import UNKNOWN, Catalog
 from hiersrec_sdk.changes import NEW, Changes, Log, Place
 from hiersrec_sdk.errors import FilterError, InputError, UnknownCategoryError
@@ -34,9 +35,7 @@ class Filter:
 
     def allows(self, rows: NDArray[np.int64]) -> NDArray[np.bool]:
         """bool [len(rows)]: whether each row of the bundle's catalogue may be recommended."""
-        bits = self._bitmap[rows >> 6] >> (rows & 63).astype(np.uint64)
-        found: NDArray[np.bool] = (bits & np.uint64(1)).astype(bool)
-        return found
+        return row_ranges.in_bitmap(self._bitmap, rows)
 
     def _allows_in(self, catalog: Catalog, rows: NDArray[np.int64]) -> NDArray[np.bool]:
         """The same of rows of a snapshot, added ones too."""
@@ -137,15 +136,8 @@ def prepare(
         never,
     )
     eligible = held[leaves[:, 1]] - held[leaves[:, 0]]
-    return Filter(int(held[-1]), catalog.base, as_bitmap(mask), eligible, rule, [(None, np.empty(0, dtype=bool))])
-
-
-def as_bitmap(mask: NDArray[np.bool]) -> NDArray[np.uint64]:
-    """uint64 [ceil(n / 64)], one bit a row, of bool [n]."""
-    bits = np.packbits(mask, bitorder="little")
-    bitmap = np.zeros(-(-len(mask) // 64), dtype=np.uint64)
-    bitmap.view(np.uint8)[: len(bits)] = bits
-    return bitmap
+    unjudged: list[tuple[Log | None, NDArray[np.bool]]] = [(None, np.empty(0, dtype=bool))]
+    return Filter(int(held[-1]), catalog.base, row_ranges.as_bitmap(mask), eligible, rule, unjudged)
 
 
 def _as_list(name: str, ids: Iterable[Any] | None) -> list[Any] | None:

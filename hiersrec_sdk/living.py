@@ -214,14 +214,12 @@ class LivingCatalog:
     def _publish(self, replaced: NDArray[np.int64], boost: NDArray[np.float32]) -> None:
         """Make the snapshot that has the log's newest rows, with their ``boost``, and without the ``replaced`` ones."""
         before, n = self._current.changes, len(self._base.output_vectors)
-        m = len(self._log.ids) - len(boost)
         alive = np.concatenate([np.empty(0, bool) if before is None else before.alive, np.ones(len(boost), bool)])
         replaced = replaced[replaced != UNKNOWN]
         alive[replaced[replaced >= n] - n] = False
         if before is None:
             changes = Changes(self._log, n, alive, boost, np.empty(0, np.int64), None, None)
         else:
-            assert m == len(before)
             both = np.concatenate([before.boost, boost])
             changes = Changes(self._log, n, alive, both, before.gone, before.kept, before.base_boost)
         changes = changes.without(np.unique(replaced[replaced < n]))
@@ -265,8 +263,7 @@ class LivingCatalog:
             if unknown:
                 return self._of_node(*unknown[-1])
             return Where((), frozenset(), 0, len(base.ranges[-1]), _NO_SHELF)
-        is_path = isinstance(item.category, Sequence) and not isinstance(item.category, str)
-        path: list[Any] = list(item.category) if is_path else [item.category]  # type: ignore[arg-type]
+        path: list[Any] = item.category if isinstance(item.category, list) else [item.category]
         if not path:
             raise CatalogError(f"item {item.id!r}: its category is an empty path")
         nodes: list[tuple[int, int] | None] = [None]  # where the path so far may end: anywhere
@@ -377,7 +374,7 @@ def _unlock_after_fork(catalog: weakref.ref[LivingCatalog]) -> None:
         there._lock = threading.Lock()
 
 
-_FEW: Final = 1024
+_FEW: Final = 1024  # rows that were replaced and may stay
 _NO_SHELF: Final = 1 << 40  # beyond every new category
 
 

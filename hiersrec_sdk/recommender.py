@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from hiersrec_sdk import filters, row_ranges
 from hiersrec_sdk.bundle import PARTS, Bundle, open_bundle, read_file, write_changed
 from hiersrec_sdk.catalog import UNKNOWN, Catalog
+from hiersrec_sdk.changes import ChangedCatalog
 from hiersrec_sdk.encoder import Encoded, OnnxEncoder
 from hiersrec_sdk.errors import (
     CatalogError,
@@ -806,14 +807,13 @@ class Recommender:
     def _eligible(self, options: _Options) -> NDArray[np.int64] | None:
         """int64 [leaf categories]: the bundle's rows of each that may rank; None: all."""
         catalog, chosen = options.catalog, options.filter
-        changes = catalog.changes
-        if changes is None or not len(changes.gone):
+        if not isinstance(catalog, ChangedCatalog) or not len(catalog.changes.gone):
             return None if chosen is None else chosen._eligible
-        leaves = catalog.ranges[-1]
-        gone = changes.gone if chosen is None else changes.gone[chosen.allows(changes.gone)]
-        sizes = leaves[:, 1] - leaves[:, 0] if chosen is None else chosen._eligible
-        lost = np.bincount(catalog.base.categories_of(gone), minlength=len(leaves))
-        return np.ascontiguousarray(sizes - lost)
+        if chosen is None:
+            return catalog.leaf_sizes
+        gone = catalog.changes.gone[chosen.allows(catalog.changes.gone)]
+        lost = np.bincount(catalog.base.categories_of(gone), minlength=len(catalog.ranges[-1]))
+        return np.ascontiguousarray(chosen._eligible - lost)
 
     def _added(
         self,
@@ -831,13 +831,14 @@ class Recommender:
         changes = options.catalog.changes
         if changes is None or not len(changes):
             return None
-        mask = changes.alive
+        mask, bitmap = changes.alive, changes.bitmap
         if options.filter is not None:
             mask = mask & options.filter._added(changes)
+            bitmap = row_ranges.as_bitmap(mask)
         rows = np.flatnonzero(mask) if taken is None else changes.reached(taken, len(options.catalog.ranges[-1]))
         n = changes.base_rows
         beyond = None if skipped is None else skipped[skipped >= n] - n
-        return Request(query, row_ranges.singles(rows), None, filters.as_bitmap(mask), beyond, own, boosts)
+        return Request(query, row_ranges.singles(rows), None, bitmap, beyond, own, boosts)
 
     def _find(self, asked: Sequence[_Asked], options: _Options, k: int, plain: bool = False) -> list[Found]:
         """The best ``k`` rows of each; ``plain``: by their vectors alone."""

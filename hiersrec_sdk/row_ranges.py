@@ -61,6 +61,21 @@ def complement(ranges: Ranges, n: int) -> Ranges:
     return edges.reshape(-1, 2)
 
 
+def as_bitmap(mask: NDArray[np.bool]) -> NDArray[np.uint64]:
+    """uint64 [ceil(n / 64)], one bit a row, of bool [n]."""
+    bits = np.packbits(mask, bitorder="little")
+    bitmap = np.zeros(-(-len(mask) // 64), dtype=np.uint64)
+    bitmap.view(np.uint8)[: len(bits)] = bits
+    return bitmap
+
+
+def in_bitmap(bitmap: NDArray[np.uint64], rows: Rows) -> NDArray[np.bool]:
+    """bool [len(rows)]: the bit of each row."""
+    bits = bitmap[rows >> 6] >> (rows & 63).astype(np.uint64)
+    found: NDArray[np.bool] = (bits & np.uint64(1)).astype(bool)
+    return found
+
+
 def singles(rows: Rows) -> Ranges:
     """One range for each row."""
     ranges: Ranges = rows[:, None] + _ONE_ROW

@@ -8,13 +8,12 @@ validation part: the encoder on all of it, and with the wide part on its newer h
 
 from __future__ import annotations
 
-from pathlib import Path
 from statistics import fmean
 
 import click
 
-from benchmarks.studies.pages import bars_picture, command_line, table, write_page
-from benchmarks.studies.trials import Bench, Trial, benches, study_options
+from benchmarks.studies.pages import bars_picture, table, write_page
+from benchmarks.studies.trials import Asked, Bench, Trial, study_options
 from hiersrec_training.config import Config
 from hiersrec_training.dataset import Dataset
 
@@ -54,12 +53,12 @@ def measured(bench: Bench, trials: list[Trial]) -> dict[str, dict[str, float]]:
     """Of each trial the means over the seeds, as fractions."""
     figures = {}
     for trial in trials:
-        infos = [trained.info for trained in bench.run(trial)]
-        leaf = max(name for name in infos[0].metrics if name.startswith("category_accuracy"))
+        trained = bench.run(trial)
+        infos = [each.info for each in trained]
         figures[trial.name] = {
             "recall": fmean(info.metrics["recall@20"] for info in infos),
             "mrr": fmean(info.metrics["mrr@20"] for info in infos),
-            "category": fmean(info.metrics[leaf] for info in infos),
+            "category": fmean(each.leaf_accuracy for each in trained),
             "wide_recall": fmean(info.wide_metrics["recall@20"] for info in infos),
             "wide_mrr": fmean(info.wide_metrics["mrr@20"] for info in infos),
         }
@@ -68,11 +67,9 @@ def measured(bench: Bench, trials: list[Trial]) -> dict[str, dict[str, float]]:
 
 @click.command(help=__doc__)
 @study_options
-def main(
-    source: Path, work: Path, out: Path, seeds: int, epochs: int | None, sessions: int | None, names: tuple[str, ...]
-) -> None:
+def main(asked: Asked) -> None:
     tables, groups = [], []
-    for bench in benches(source, work, names, seeds, epochs, sessions):
+    for bench in asked.benches():
         data = Dataset.load(bench.data)
         figures = measured(bench, trials_of(data))
         whole = figures[WHOLE]
@@ -95,12 +92,11 @@ def main(
         bars = [(name, [100 * (row["mrr"] - whole["mrr"])]) for name, row in figures.items() if row is not whole]
         groups.append((bench.name, bars))
     picture = bars_picture(groups, x="points of MRR@20", title="What the encoder loses or gains without a part")
-    command = command_line("ablations", out, seeds=seeds, epochs=epochs, sessions=sessions, data_set=names)
     text = (
         "The encoder on the validation part, every item ranked, and its difference to the whole model in points; with "
         "the wide part on the newer half of that part. Every row of a table was trained alike."
     )
-    write_page(out, "ablations", command, "Ablations", text, "\n\n".join(tables), picture)
+    write_page(asked.out, "ablations", asked.command("ablations"), "Ablations", text, "\n\n".join(tables), picture)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
 
 import click
@@ -19,12 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.studies.budget import accuracy
-from benchmarks.studies.pages import bars_picture, command_line, table, write_page
+from benchmarks.studies.pages import bars_picture, table, write_page
 from benchmarks.studies.scoring import encoder_of, scorer_of
-from benchmarks.studies.trials import Trained, Trial, benches, study_options
+from benchmarks.studies.trials import Asked, Trained, Trial, study_options
 from hiersrec_export.cases import Cases
 from hiersrec_export.curve import Budgets
-from hiersrec_export.to_bundle import export
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.features import token_table
 from hiersrec_training.dataset import Dataset, Sessions
@@ -80,10 +78,7 @@ def cases_of(data: Dataset) -> tuple[Cases, Cases]:
 
 def served(trained: Trained, cases: Cases) -> list[float]:
     """Recall@20 of the whole model and of the encoder alone, every item ranked."""
-    bundle = trained.run.with_name(f"{trained.run.name}-bundle")
-    data = Dataset.load(trained.data)
-    if not bundle.exists():
-        export(trained.run, bundle, data_path=trained.data, report=lambda line: None)
+    bundle, data = trained.bundle(), Dataset.load(trained.data)
     recommender = Recommender.load(bundle)
     whole = scorer_of(recommender, data, encoder_of(bundle, recommender))
     length: int = recommender.config["max_length"]
@@ -130,11 +125,9 @@ def recall(scores: Scores, cases: Cases) -> float:
 
 @click.command(help=__doc__)
 @study_options
-def main(
-    source: Path, work: Path, out: Path, seeds: int, epochs: int | None, sessions: int | None, names: tuple[str, ...]
-) -> None:
+def main(asked: Asked) -> None:
     tables, groups = [], []
-    for bench in benches(source, work, names, seeds, epochs, sessions):
+    for bench in asked.benches():
         data = held_out(Dataset.load(bench.data))
         both = cases_of(data)
         rows: dict[str, list[float]] = {}
@@ -156,12 +149,11 @@ def main(
         x="Recall@20 on the test part, %",
         title="Items without a click in training",
     )
-    command = command_line("cold", out, seeds=seeds, epochs=epochs, sessions=sessions, data_set=names)
     text = (
         "Recall@20, every item ranked, where the next click is on an item that training has never seen, and where it "
         "is on another. Sessions that hold a cold item before it are left out."
     )
-    write_page(out, "cold", command, "Cold items", text, "\n\n".join(tables), picture)
+    write_page(asked.out, "cold", asked.command("cold"), "Cold items", text, "\n\n".join(tables), picture)
 
 
 if __name__ == "__main__":

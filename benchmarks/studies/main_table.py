@@ -19,10 +19,9 @@ import click
 
 from benchmarks.studies.data_sets import DATA_SETS, DataSet
 from benchmarks.studies.models import MODELS, Settings
-from benchmarks.studies.pages import bars_picture, command_line, table, write_page
-from benchmarks.studies.trials import Bench, Trial, benches, study_options
+from benchmarks.studies.pages import bars_picture, table, write_page
+from benchmarks.studies.trials import Asked, Bench, Trial, study_options
 from benchmarks.studies.tuning import Tried, train_and_measure, tune_counting, tune_neural
-from hiersrec_export.to_bundle import export
 from hiersrec_sdk import Recommender
 from hiersrec_training.baselines import KINDS, baseline, evaluate_baseline
 from hiersrec_training.dataset import Dataset
@@ -41,14 +40,7 @@ def ours(bench: Bench, data: Dataset, tried: Tried) -> Iterator[tuple[str, list[
     """Of each mode the metrics of each seed."""
     validated = replace(bench, seeds=1).run(Trial("validated"))[0]
     final = Trial("final", {"epochs": validated.info.best_epoch})
-    bundles = []
-    for trained in bench.run(final, validated_by=validated.run):
-        bundle = trained.run.with_name(f"{trained.run.name}-bundle")
-        if not bundle.exists():
-            export(
-                trained.run, bundle, data_path=trained.data, calibrate_with=validated.run, report=lambda line: None
-            )
-        bundles.append(bundle)
+    bundles = [trained.bundle(validated.run) for trained in bench.run(final, validated_by=validated.run)]
     for name, options in MODES.items():
         yield name, [
             tried.once(bundle.name, options, partial(_served, bundle, data, options)) for bundle in bundles
@@ -92,12 +84,10 @@ def neural(name: str, data: Dataset, about: DataSet, tried: Tried, newest: int) 
 @click.option(
     "--method", "methods", multiple=True, type=click.Choice([OURS, *KINDS, *MODELS]), help="Repeatable. [all]"
 )
-def main(
-    source: Path, work: Path, out: Path, seeds: int, epochs: int | None, sessions: int | None, names: tuple[str, ...],
-    draws: int, tuned_on: int, methods: tuple[str, ...],
-) -> None:  # fmt: skip
+def main(asked: Asked, draws: int, tuned_on: int, methods: tuple[str, ...]) -> None:
+    seeds = asked.seeds
     tables, groups = [], []
-    for bench in benches(source, work, names, seeds, epochs, sessions, reduced=False):
+    for bench in asked.benches(reduced=False):
         data = Dataset.load(bench.data)
         tried = Tried(bench.folder / "main_table.jsonl")
         rows: dict[str, list[dict[str, float]]] = {}
@@ -125,15 +115,14 @@ def main(
         bars = [(name, [100 * fmean(row["mrr@20"] for row in found)]) for name, found in rows.items()]
         groups.append((bench.name, bars))
     picture = bars_picture(groups, x="MRR@20, %", title="MRR@20 on the test part")
-    given = {"seeds": seeds, "epochs": epochs, "sessions": sessions, "data_set": names, "method": methods}
-    command = command_line("main_table", out, **given)
     text = (
         f"Ours: mean of {seeds} seed{'s' * (seeds > 1)}{' and standard deviation' if seeds > 1 else ''}. Baselines: "
         f"one training each, tuned on the validation part by MRR@20: the best of their defaults and {draws} random "
         f"draws on 2,000 sessions, or of a grid of dropout, learning rate and epochs on the newest {tuned_on:,} "
         "sessions; on Diginetica, where a grid would take hours, the neural ones have what was best on the other two."
     )
-    write_page(out, "main_table", command, "Main table", text, "\n\n".join(tables), picture)
+    command = asked.command("main_table", method=methods)
+    write_page(asked.out, "main_table", command, "Main table", text, "\n\n".join(tables), picture)
 
 
 def _spread(rows: list[dict[str, float]], metric: str) -> str:

@@ -59,7 +59,7 @@ def panels_picture(panels: Sequence[Panel], title: str) -> bytes:
         for line in panel.lines:
             [drawn] = axes.plot(line.x, line.y, line.dashes, color=line.color, marker="o", markersize=3.5)
             named.setdefault(line.label, drawn)
-        axes.yaxis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined]
+        axes.ticklabel_format(axis="y", useOffset=False)
         if panel.log:
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

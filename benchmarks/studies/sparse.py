@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from statistics import fmean
 
 import click
 import numpy as np
 import polars as pl
 
-from benchmarks.studies.pages import Line, command_line, lines_picture, table, write_page
-from benchmarks.studies.trials import Trial, benches, study_options
+from benchmarks.studies.pages import Line, lines_picture, table, write_page
+from benchmarks.studies.trials import Asked, Trial, study_options
 from hiersrec_training.categories import UNKNOWN_INT, UNKNOWN_STRING
 from hiersrec_training.dataset import CategoryTree, Dataset
 
@@ -62,11 +61,9 @@ def with_unknown(tree: CategoryTree) -> CategoryTree:
 
 @click.command(help=__doc__)
 @study_options
-def main(
-    source: Path, work: Path, out: Path, seeds: int, epochs: int | None, sessions: int | None, names: tuple[str, ...]
-) -> None:
+def main(asked: Asked) -> None:
     tables, lines = [], []
-    for bench in benches(source, work, names, seeds, epochs, sessions):
+    for bench in asked.benches():
         data = Dataset.load(bench.data)
         kinds = ["text", "category", "text and category"] if data.text.null_count() < data.items else ["category"]
         head = ["removed from", *(f"{kind}: {metric}" for kind in kinds for metric in ("Recall@20", "MRR@20"))]
@@ -107,9 +104,8 @@ def main(
         y="MRR@20 of the encoder, points to all metadata",
         title="Metadata removed at random",
     )
-    command = command_line("sparse", out, seeds=seeds, epochs=epochs, sessions=sessions, data_set=names)
     text = "The encoder on the validation part, every item ranked. Every row of a table was trained alike."
-    write_page(out, "sparse", command, "Sparse metadata", text, "\n\n".join(tables), picture)
+    write_page(asked.out, "sparse", asked.command("sparse"), "Sparse metadata", text, "\n\n".join(tables), picture)
 
 
 if __name__ == "__main__":

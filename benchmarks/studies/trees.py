@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -21,12 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.studies.budget import Row, accuracy
-from benchmarks.studies.pages import bars_picture, command_line, table, write_page
+from benchmarks.studies.pages import bars_picture, table, write_page
 from benchmarks.studies.scoring import encoder_of, scorer_of
-from benchmarks.studies.trials import Trained, Trial, benches, study_options
+from benchmarks.studies.trials import Asked, Trained, Trial, study_options
 from hiersrec_export.cases import Cases
 from hiersrec_export.curve import Budgets
-from hiersrec_export.to_bundle import export
 from hiersrec_sdk import Recommender
 from hiersrec_training.dataset import CategoryTree, Dataset
 from hiersrec_training.graph import co_clicks
@@ -142,10 +140,7 @@ def trials_of(data: Dataset) -> list[Trial]:
 
 def from_candidates(trained: Trained) -> tuple[Row, Row]:
     """The encoder alone on the validation part: from the categories that hold 4 % of the items, and exact."""
-    bundle = trained.run.with_name(f"{trained.run.name}-bundle")
-    data = Dataset.load(trained.data)
-    if not bundle.exists():
-        export(trained.run, bundle, data_path=trained.data, report=lambda line: None)
+    bundle, data = trained.bundle(), Dataset.load(trained.data)
     recommender = Recommender.load(bundle)
     scorer = replace(scorer_of(recommender, data, encoder_of(bundle, recommender)), bias=None, wide=None)
     cases = Cases.sample(data.valid, CASES)
@@ -155,11 +150,9 @@ def from_candidates(trained: Trained) -> tuple[Row, Row]:
 
 @click.command(help=__doc__)
 @study_options
-def main(
-    source: Path, work: Path, out: Path, seeds: int, epochs: int | None, sessions: int | None, names: tuple[str, ...]
-) -> None:
+def main(asked: Asked) -> None:
     tables, groups = [], []
-    for bench in benches(source, work, names, seeds, epochs, sessions):
+    for bench in asked.benches():
         data = Dataset.load(bench.data)
         body, bars = [], []
         for trial in trials_of(data):
@@ -168,10 +161,7 @@ def main(
                 Row(rows[0].name, *(fmean(getattr(row, name) for row in rows) for name in ("recall", "mrr", "rows")))
                 for rows in zip(*map(from_candidates, trained), strict=True)
             )
-            leaf = fmean(
-                each.info.metrics[max(n for n in each.info.metrics if n.startswith("category_accuracy"))]
-                for each in trained
-            )
+            leaf = fmean(each.leaf_accuracy for each in trained)
             body.append(
                 [
                     trial.name, f"{100 * exact.recall:.2f} %", f"{100 * exact.mrr:.2f} %", f"{100 * leaf:.1f} %",
@@ -192,12 +182,11 @@ def main(
         x="Recall@20 of the encoder, %",
         title="Trees of categories",
     )
-    command = command_line("trees", out, seeds=seeds, epochs=epochs, sessions=sessions, data_set=names)
     text = (
         "The encoder alone on the validation part, with every item ranked, and from the most probable leaf categories "
         "until they hold 4 % of the items. Every row of a table was trained alike."
     )
-    write_page(out, "trees", command, "Trees of categories", text, "\n\n".join(tables), picture)
+    write_page(asked.out, "trees", asked.command("trees"), "Trees of categories", text, "\n\n".join(tables), picture)
 
 
 if __name__ == "__main__":

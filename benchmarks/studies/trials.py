@@ -7,13 +7,15 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
 from benchmarks.studies.data_sets import DATA_SETS, prepared
-from benchmarks.studies.tuning import last
+from benchmarks.studies.pages import command_line
+from hiersrec_export.to_bundle import export
 from hiersrec_training.config import Config
 from hiersrec_training.dataset import Dataset
 from hiersrec_training.run import RunInfo, part_of
@@ -36,6 +38,20 @@ class Trained:
     run: Path
     info: RunInfo
     data: Path
+
+    @property
+    def leaf_accuracy(self) -> float:
+        """How often the most probable leaf category was right on the validation part."""
+        return self.info.metrics[f"category_accuracy_{len(self.info.shape.categories) - 1}"]
+
+    def bundle(self, calibrate_with: Path | None = None) -> Path:
+        """The run's bundle, beside it; exported where it is not there yet."""
+        bundle = self.run.with_name(f"{self.run.name}-bundle")
+        if not bundle.exists():
+            export(
+                self.run, bundle, data_path=self.data, calibrate_with=calibrate_with, report=lambda line: None
+            )
+        return bundle
 
 
 @dataclass(frozen=True)
@@ -87,8 +103,38 @@ def _trained(data: Path, out: Path, config: Config, validated_by: Path | None) -
     )
 
 
-def study_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The arguments and options that studies with trainings share."""
+@dataclass(frozen=True)
+class Asked:
+    """What the command line of a study with trainings was given: see :func:`study_options`."""
+
+    source: Path
+    work: Path
+    out: Path
+    seeds: int
+    epochs: int | None
+    sessions: int | None
+    names: tuple[str, ...]
+
+    def benches(self, reduced: bool = True) -> list[Bench]:
+        return benches(self.source, self.work, self.names, self.seeds, self.epochs, self.sessions, reduced)
+
+    def command(self, study: str, **further: Any) -> str:
+        """As it is shown on the page; ``further`` options are the study's own."""
+        shared = {"seeds": self.seeds, "epochs": self.epochs, "sessions": self.sessions, "data_set": self.names}
+        return command_line(study, self.out, **shared, **further)
+
+
+def study_options(study: Callable[..., None]) -> Callable[..., None]:
+    """The arguments and options that studies with trainings share, as their first argument."""
+
+    @wraps(study)
+    def command(
+        source: Path, work: Path, out: Path, seeds: int, epochs: int | None, sessions: int | None,
+        names: tuple[str, ...], **own: Any,
+    ) -> None:  # fmt: skip
+        study(Asked(source, work, out, seeds, epochs, sessions, names), **own)
+
+    found: Callable[..., None] = command
     for option in reversed(
         (
             click.argument("source", type=click.Path(path_type=Path, exists=True)),
@@ -108,8 +154,8 @@ def study_options(command: Callable[..., None]) -> Callable[..., None]:
             ),
         )
     ):
-        command = option(command)
-    return command
+        found = option(found)
+    return found
 
 
 def benches(
@@ -153,4 +199,4 @@ def benches(
 
 def newest(data: Dataset, sessions: int) -> Dataset:
     """``data`` with the newest so many training sessions only; the items stay."""
-    return replace(data, train=last(data.train, sessions))
+    return replace(data, train=data.train.newest(sessions))

@@ -64,7 +64,7 @@ def tune_neural(name: str, data: Dataset, epochs: int, tried: Tried, newest: int
     found = []
     for options in GRID:
         settings = replace(Settings(epochs=epochs), **options)
-        train = partial(train_and_measure, name, settings, last(data.train, newest), data.items, data.valid)
+        train = partial(train_and_measure, name, settings, data.train.newest(newest), data.items, data.valid)
         metrics = tried.once(f"tune {name} on {newest}", asdict(settings), train)
         found += [(epoch["mrr@20"], at, settings) for at, epoch in enumerate(metrics, 1)]
         click.echo(f"{name}, {options}: MRR@20 {[round(100 * epoch['mrr@20'], 2) for epoch in metrics]}", err=True)
@@ -79,14 +79,6 @@ def train_and_measure(
     native = torch.cpu.get_capabilities().get("avx512_bf16", False)
     dtype = torch.bfloat16 if native else torch.float32
     return fit(MODELS[name], settings, sessions, items, measured, dtype, until=until, progress=sys.stderr.isatty())
-
-
-def last(sessions: Sessions, count: int) -> Sessions:
-    """The newest ``count`` of them."""
-    first = max(0, len(sessions) - count)
-    start = sessions.offsets[first]
-    time = None if sessions.time is None else sessions.time[first:]
-    return Sessions(sessions.items[start:], sessions.offsets[first:] - start, time)
 
 
 def tune_counting(name: str, data: Dataset, draws: int, tried: Tried) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -56,9 +57,9 @@ def test_a_degraded_head_is_as_right_as_it_shall_be(
 
 
 @pytest.mark.parametrize("study", [budget, category_accuracy])
-def test_a_study_leaves_a_page(study: object, tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
-    name = str(study.__name__).rpartition(".")[2]  # type: ignore[attr-defined]
-    command = study.main  # type: ignore[attr-defined]
+def test_a_study_leaves_a_page(study: ModuleType, tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
+    name = study.__name__.rpartition(".")[2]
+    command = study.main
     arguments = [str(tiny_bundle), str(tiny_data), "--out", str(tmp_path), "--cases", "200"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(budget, "ensure_one_thread", lambda: None)

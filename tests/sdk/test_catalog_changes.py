@@ -437,7 +437,7 @@ def test_ids_of_numpy_are_plain_ones(tmp_path: Path) -> None:
     shop = make_shop(full=False)
     recommender = Recommender.load(shop.write(tmp_path / "bundle"))
     new = [np.int64(200), np.int64(9999)]
-    recommender.catalog.upsert([Item(np.int64(77), np.array(new), vector=[1.0] * 6)])  # type: ignore[arg-type]
+    recommender.catalog.upsert([{"id": np.int64(77), "category": np.array(new), "vector": [1.0] * 6}])
     only = recommender.filter(categories=np.array([9999]))
     found = recommender.recommend([77], 5, filter=only)
     assert json.dumps(list(found.items)) == "[77]"

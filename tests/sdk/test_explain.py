@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,10 +110,10 @@ def test_similar_items(shop: Shop, recommender: Recommender, row: int, k: int, a
 
 
 @pytest.mark.parametrize("options", [{}, {"mode": "exact"}, {"candidates": 0.1, "exclude_seen": True}])
-def test_a_trace_is_what_was_served(shop: Shop, recommender: Recommender, options: dict[str, object]) -> None:
+def test_a_trace_is_what_was_served(shop: Shop, recommender: Recommender, options: dict[str, Any]) -> None:
     clicks = [shop.ids[at] for at in (3, 40, 3)]
     trace = recommender.trace([*clicks, shop.stranger], 5, **options)
-    served = recommender.recommend(clicks, 5, **options)  # type: ignore[arg-type]
+    served = recommender.recommend(clicks, 5, **options)
     assert trace.result.items == served.items
     np.testing.assert_array_equal(trace.scores, served.scores)
     assert trace.rows.tolist() == [3, 40, 3]

@@ -63,6 +63,16 @@ class Sessions:
         """Prefixes that have a next click: the cases of training and evaluation."""
         return int(np.maximum(self.lengths - 1, 0).sum())
 
+    def part(self, start: int, stop: int) -> Sessions:
+        """The sessions ``[start, stop)``."""
+        offsets = self.offsets[start : stop + 1]
+        time = None if self.time is None else self.time[start:stop]
+        return Sessions(self.items[offsets[0] : offsets[-1]], offsets - offsets[0], time)
+
+    def newest(self, count: int) -> Sessions:
+        """The last ``count`` of them, or all."""
+        return self.part(max(0, len(self) - count), len(self))
+
     def then(self, later: Sessions) -> Sessions:
         """These sessions followed by ``later``."""
         time = None

@@ -105,8 +105,8 @@ def prepare(options: PrepareOptions, report: Callable[[str], object] = print) ->
         numbers=about.numbers,
         vectors=about.vectors,
         tree=categories.tree,
-        train=_slice(sessions, 0, cut),
-        valid=_slice(sessions, cut, len(sessions)),
+        train=sessions.part(0, cut),
+        valid=sessions.part(cut, len(sessions)),
         test=_sessions(test, code),
         settings={
             "options": options.as_settings(),
@@ -190,12 +190,6 @@ def _sessions(clicks: pl.DataFrame, code: pl.DataFrame) -> Sessions:
     if clicks["time"].null_count() == 0:
         time = clicks["time"].to_numpy()[offsets[1:] - 1] // 1_000_000
     return Sessions(items, offsets, time)
-
-
-def _slice(sessions: Sessions, start: int, stop: int) -> Sessions:
-    offsets = sessions.offsets[start : stop + 1]
-    time = None if sessions.time is None else sessions.time[start:stop]
-    return Sessions(sessions.items[offsets[0] : offsets[-1]], offsets - offsets[0], time)
 
 
 def _describe(rows: pl.DataFrame | None, catalog: pl.Series, options: PrepareOptions) -> Descriptions:
