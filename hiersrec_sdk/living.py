@@ -243,10 +243,11 @@ class LivingCatalog:
 
     @cached_property
     def _new_bias(self) -> float:
-        """That of an item of which nothing is known: the median of the bundle's."""
+        """That of an item that nobody has clicked yet."""
         if self._base.bias is None:
             return 0.0
-        return float(np.median(self._base.bias))
+        measured = self._config.get("new_item_bias")
+        return float(np.median(self._base.bias) if measured is None else measured)
 
     def _where(self, item: Item, source: int, new: dict[int | str, Where]) -> Where:
         """Where ``item`` belongs, whose row by now is ``source``; a category that it makes is put into ``new``."""

@@ -140,7 +140,8 @@ class _Traced:
             wide, bias = model.wide.exported(links_of(_trained_on(info, data), data.items))
             clicked = _clicked(info, data)
             if not clicked.all():  # that nobody clicked it yet says nothing of an item that is new
-                bias = np.where(clicked, bias, np.median(bias[clicked])).astype(np.float32)
+                new = info.new_items.get("bias", float(np.median(bias[clicked])))
+                bias = np.where(clicked, bias, new).astype(np.float32)
         graph = session_graph(model, axes)
         return cls(model, vectors, axes, rotate(vectors, axes), graph, wide, bias)
 
@@ -272,6 +273,7 @@ def _config(info: RunInfo, data: Dataset, parity: Parity) -> dict[str, Any]:
         "levels": levels,
         "categories": data.tree.sizes,
         "max_length": info.config.max_length,
+        **({"new_item_bias": info.new_items["bias"]} if info.new_items else {}),
         "candidates": max(CANDIDATES, min(1.0, LEAST_CANDIDATES / data.items)),
         "model": info.config.as_dict() | {"opset": OPSET, "ir_version": IR_VERSION},
         "preprocessing": {
@@ -288,6 +290,7 @@ def _config(info: RunInfo, data: Dataset, parity: Parity) -> dict[str, Any]:
         "metrics": {
             "validation": info.metrics,
             "validation_with_wide": info.wide_metrics,
+            "new_items": info.new_items,
             "trained_on": "training and validation part" if info.final else "training part",
             "epochs": info.best_epoch,
             "training_seconds": info.seconds,
