@@ -8,6 +8,7 @@ given share of the hits on other items.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,8 +51,8 @@ def choose_bias(
     if not np.isfinite(limits).any():
         return {}
     limits.sort()
-    largest = limits[min(int(model.config.new_item_cost * len(limits)), np.count_nonzero(np.isfinite(limits)) - 1)]
-    bias = float(np.nextafter(np.float32(largest), np.float32(-np.inf)))
+    may_lose = min(int(model.config.new_item_cost * len(limits)), int(np.isfinite(limits).sum()) - 1)
+    bias = float(np.nextafter(np.float32(limits[may_lose]), np.float32(-np.inf)))
     known, fresh = (np.array([one.limit for one in ranked if one.is_new == kind]) for kind in (False, True))
     found = {
         "bias": bias,
@@ -61,9 +62,8 @@ def choose_bias(
         "share": float(new.mean()),
     }
     report(
-        f"new items ({found['share']:.0%} of the items, by metadata alone): Recall@20 {found['recall@20']:.4f} on them, "
-        f"{found['known_recall@20']:.4f} on the others, which would be {found['known_recall@20_alone']:.4f} without new "
-        "ones"
+        f"new items ({found['share']:.0%} of the items, by metadata alone): Recall@20 {found['recall@20']:.4f} on "
+        f"them, {found['known_recall@20']:.4f} on the others, {found['known_recall@20_alone']:.4f} without new ones"
     )
     return found
 
@@ -86,7 +86,7 @@ def _ranked(wide: Wide, links: Links, cases: Cases, new: NDArray[np.bool]) -> It
             tensor.numpy() for tensor in scores_of(wide, popularity, cases, chosen)
         )
         edges = np.searchsorted(case, np.arange(len(chosen) + 1))
-        for at, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        for at, (start, stop) in enumerate(pairwise(edges.tolist())):
             scores, is_new = all_scores[start:stop].astype(np.float64), new[items[start:stop]]
             scores[is_new] -= nothing
             target = targets[at] - start
