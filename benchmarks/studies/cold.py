@@ -1,10 +1,10 @@
 """Cold items: ``python -m benchmarks.studies.cold SOURCE --work WORK --out docs/results``.
 
 A tenth of the items, drawn at random, loses all its clicks in the training and the validation part, so that its
-category and text are all there is to place it by. Measured on the test part: cases whose next click is such a cold item,
-and the others; beside what else could rank an item without clicks. Trained without and with id dropout, which teaches
-the encoder of metadata to place an item by itself; and with cold items boosted, which finds more of them and fewer of
-the others. One seed. SOURCE is the folder that holds the data sets. Writes ``cold.md`` and ``cold.png``.
+category and text are all there is to place it by. Measured on the test part: cases whose next click is such a cold
+item, and the others; beside what else could rank an item without clicks. Trained without and with id dropout, which
+teaches the encoder of metadata to place an item by itself; and with cold items boosted, which finds more of them and
+fewer of the others. One seed. SOURCE is the folder that holds the data sets. Writes ``cold.md`` and ``cold.png``.
 """
 
 from __future__ import annotations
@@ -103,10 +103,11 @@ def served(trained: Trained, both: tuple[Cases, Cases]) -> dict[float | None, Re
         return accuracy(replace(scorer, bias=bias + added), data, cases, Budgets([], [1.0]), length)[0].recall
 
     among_cold = recall(both[0], np.where(cold, np.float32(0), NEVER))
-    return {
-        boost: Recalls(*(recall(cases, np.where(cold, added, np.float32(0))) for cases in both), among_cold)
-        for boost, added in [(None, NEVER), *((boost, np.float32(boost)) for boost in BOOSTS)]
-    }
+    found: dict[float | None, Recalls] = {}
+    for boost in (None, *BOOSTS):
+        added = np.where(cold, NEVER if boost is None else np.float32(boost), np.float32(0))
+        found[boost] = Recalls(recall(both[0], added), recall(both[1], added), among_cold)
+    return found
 
 
 def simple_scores(data: Dataset) -> dict[str, Scores]:
@@ -181,9 +182,10 @@ def main(asked: Asked) -> None:
         panels.append(Panel(lines, f"{bench.name}: Recall@20 on warm targets, %", "on cold targets, %", zero=True))
     picture = panels_picture(panels, "Items without a click in training, every item ranked")
     text = (
-        "Recall@20 where the next click is on an item that training has never seen, and where it is on another. Sessions "
-        "that hold a cold item before it are left out. All cold items share one bias, chosen on the validation part as "
-        "the largest that costs 2 % of the hits on other items at most (`new_item_cost`); `catalog.set_bias` adds to it."
+        "Recall@20 where the next click is on an item that training has never seen, and where it is on another. "
+        "Sessions that hold a cold item before it are left out. All cold items share one bias, chosen on the validation "
+        "part as the largest that costs 2 % of the hits on other items at most (`new_item_cost`); `catalog.set_bias` "
+        "adds to it."
     )
     write_page(asked.out, "cold", asked.command("cold"), "Cold items", text, "\n\n".join(tables), picture)
 
