@@ -183,9 +183,9 @@ def main(asked: Asked) -> None:
     picture = panels_picture(panels, "Items without a click in training, every item ranked")
     text = (
         "Recall@20 where the next click is on an item that training has never seen, and where it is on another. "
-        "Sessions that hold a cold item before it are left out. All cold items share one bias, chosen on the validation "
-        "part as the largest that costs 2 % of the hits on other items at most (`new_item_cost`); `catalog.set_bias` "
-        "adds to it."
+        "Sessions that hold a cold item before it are left out. All cold items share one bias, chosen on the "
+        "validation part as the largest that costs 2 % of the hits on other items at most (`new_item_cost`); "
+        "`catalog.set_bias` adds to it."
     )
     write_page(asked.out, "cold", asked.command("cold"), "Cold items", text, "\n\n".join(tables), picture)
 
