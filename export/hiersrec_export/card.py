@@ -101,8 +101,8 @@ def _metrics(info: RunInfo, config: dict[str, Any]) -> list[str]:
             "",
             f"Items without a click get a bias of {new['bias']:.2f}. With {new['share']:.0%} of the items standing as "
             f"new, placed by metadata alone, Recall@20 was {new['recall@20']:.4f} where the next click was one of "
-            f"them, and {new['known_recall@20']:.4f} where it was on another ({new['known_recall@20_alone']:.4f} if new "
-            "ones were never shown).",
+            f"them, and {new['known_recall@20']:.4f} where it was another one "
+            f"({new['known_recall@20_alone']:.4f} if new ones were never shown).",
         ]
     parity = max(config["metrics"]["parity"].values())
     return [*lines, "", f"PyTorch and onnxruntime agree within {parity:.1e} (relative)."]
