@@ -130,7 +130,8 @@ class Nodes:
         known = [one if isinstance(one, str) else self.constant(one) for one in inputs]
         if "dtype" in attributes:  # of a Cast, whose attribute's name is taken
             attributes["to"] = attributes.pop("dtype")
-        self.nodes.append(helper.make_node(op_type, known, names, domain=domain, name=names[0], **attributes))
+        name = f"{op_type}.{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op_type, known, names, domain=domain, name=name, **attributes))
         return names[0] if outputs == 1 else names
 
     def constant(self, value: int | float | list[int] | NDArray[Any]) -> str:
