@@ -112,8 +112,9 @@ class Tables:
 
 
 class Nodes:
-    """Nodes of a graph, a call for each: ``op.Add(x, 1)`` returns the name of the output, or several names where it is
-    asked for ``outputs``. Numbers are constants: int64, or float32 where they are floats; lists are int64 too."""
+    """Nodes of a graph, a call for each: ``op.Add(x, 1)`` returns the name of the output, which may be given as
+    ``name``; or a list of names where several ``outputs`` are asked for. Numbers and lists are constants: int64, or
+    float32 where they are floats."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -124,14 +125,12 @@ class Nodes:
         return partial(self._add, op_type)
 
     def _add(
-        self, op_type: str, *inputs: Operand, to: str = "", outputs: int = 1, domain: str = "", **attributes: Any
+        self, op_type: str, *inputs: Operand, name: str = "", outputs: int = 1, domain: str = "", **attributes: Any
     ) -> str | list[str]:
-        names = [to] if to else [f"{op_type}.{len(self.nodes)}.{at}" for at in range(outputs)]
+        node = f"{op_type}.{len(self.nodes)}"
+        names = [name] if name else [f"{node}.{at}" for at in range(outputs)]
         known = [one if isinstance(one, str) else self.constant(one) for one in inputs]
-        if "dtype" in attributes:  # of a Cast, whose attribute's name is taken
-            attributes["to"] = attributes.pop("dtype")
-        name = f"{op_type}.{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op_type, known, names, domain=domain, name=name, **attributes))
+        self.nodes.append(helper.make_node(op_type, known, names, domain=domain, name=node, **attributes))
         return names[0] if outputs == 1 else names
 
     def constant(self, value: int | float | list[int] | NDArray[Any]) -> str:
@@ -154,9 +153,10 @@ class Nodes:
 
 def standalone_graph(encoder: onnx.ModelProto, tables: Tables, max_length: int) -> onnx.ModelProto:
     """The model; ``encoder`` is the bundle's ``model.onnx``, of which the newest ``max_length`` items count."""
-    if encoder.opset_import[0].version < OPSET:
+    if next(one.version for one in encoder.opset_import if not one.domain) < OPSET:
         encoder = onnx.version_converter.convert_version(encoder, OPSET)
-    inner = onnx.compose.add_prefix(encoder, _ENCODER).graph
+    encoder = onnx.compose.add_prefix(encoder, _ENCODER)
+    inner = encoder.graph
     op, n = Nodes(), len(tables.ids)
     own = TensorProto.STRING if tables.strings else TensorProto.INT64
     of_category = TensorProto.STRING if isinstance(tables.category_ids[0], str) else TensorProto.INT64
@@ -164,15 +164,15 @@ def standalone_graph(encoder: onnx.ModelProto, tables: Tables, max_length: int) 
     keys = {"keys_strings" if tables.strings else "keys_int64s": list(tables.ids)}
     found = op.LabelEncoder("session", domain=ML_DOMAIN, **keys, values_int64s=list(range(n)), default_int64=UNKNOWN)
     is_known = op.GreaterOrEqual(found, 0)
-    count = op.ReduceSum(op.Cast(is_known, dtype=TensorProto.INT64), [1], keepdims=0, to="known")
+    count = op.ReduceSum(op.Cast(is_known, to=TensorProto.INT64), [1], keepdims=0, name="known")
     rows, lengths = _newest(op, found, is_known, max_length)
     some_known = op.Unsqueeze(op.Greater(count, 0), [1])
 
     outputs = op.table("output_vectors", tables.outputs)
     tied = tables.inputs is tables.outputs
     inputs = outputs if tied else op.table("input_vectors", tables.inputs)
-    op.Gather(inputs, rows, to=f"{_ENCODER}session_vectors")
-    op.Identity(lengths, to=f"{_ENCODER}session_lengths")
+    op.Gather(inputs, rows, name=f"{_ENCODER}session_vectors")
+    op.Identity(lengths, name=f"{_ENCODER}session_lengths")
     before = len(op.nodes)
 
     # The table stands on the left: as the right factor onnxruntime would keep a packed copy of it in memory. A Gemm
@@ -188,14 +188,14 @@ def standalone_graph(encoder: onnx.ModelProto, tables: Tables, max_length: int) 
     popular = np.argsort(-tables.clicks, kind="stable")
     popular_rows = op.Slice(op.table("popular", popular), [0], most)
     clicks = op.Slice(op.table("popular.clicks", tables.clicks[popular].astype(np.float32)), [0], most)
-    op.Gather(op.table("item_ids", tables.ids), op.Where(some_known, places, popular_rows), to="items")
-    op.Where(some_known, best, clicks, to="scores")
+    op.Gather(op.table("item_ids", tables.ids), op.Where(some_known, places, popular_rows), name="items")
+    op.Where(some_known, best, clicks, name="scores")
 
     leaves = len(tables.category_ids)
     chances = op.Softmax(f"{_ENCODER}category_logits", axis=-1)
     shares, leaf = op.TopK(chances, [min(CATEGORIES_SHOWN, leaves)], outputs=2)
-    op.Gather(op.table("category_ids", tables.category_ids), leaf, to="categories")
-    op.Mul(shares, op.Cast(some_known, dtype=TensorProto.FLOAT), to="probabilities")
+    op.Gather(op.table("category_ids", tables.category_ids), leaf, name="categories")
+    op.Mul(shares, op.Cast(some_known, to=TensorProto.FLOAT), name="probabilities")
 
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
@@ -211,14 +211,18 @@ def standalone_graph(encoder: onnx.ModelProto, tables: Tables, max_length: int) 
         ],
         [*inner.initializer, *op.initializers],
     )
-    opsets = [helper.make_opsetid("", encoder.opset_import[0].version), helper.make_opsetid(ML_DOMAIN, ML_OPSET)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=max(IR_VERSION, encoder.ir_version))
+    return helper.make_model(
+        graph,
+        opset_imports=[*encoder.opset_import, helper.make_opsetid(ML_DOMAIN, ML_OPSET)],
+        functions=encoder.functions,
+        ir_version=max(IR_VERSION, encoder.ir_version),
+    )
 
 
 def _newest(op: Nodes, rows: str, kept: str, most: int) -> tuple[str, str]:
     """Of ``rows`` int64 [batch, length] the newest ``most`` that are ``kept``, moved to the front, padded with row 0;
     and how many they are, int64 [batch]. Where there are none, row 0 stands for one."""
-    kept_whole = op.Cast(kept, dtype=TensorProto.INT64)
+    kept_whole = op.Cast(kept, to=TensorProto.INT64)
     counts = op.ReduceSum(kept_whole, [1], keepdims=1)
     lengths = op.Min(counts, most)
     slots = op.Sub(op.CumSum(kept_whole, 1), op.Add(op.Sub(counts, lengths), 1))
@@ -270,14 +274,14 @@ def _boosted(
 def _linked(
     op: Nodes, rows: str, lengths: str, wide: Wide, tables: Tables, max_length: int
 ) -> tuple[str, str]:
-    """What ``Wide.boosts`` gives, for all sessions at once: keys int64 [linked], session · n + row, and boosts float32.
+    """What ``Wide.boosts`` gives, for all sessions at once: int64 [linked], session · n + row, and boosts float32.
 
     It counts in rows of the click log, which are those of the items but where the catalogue has changed.
     """
     if tables.in_log is not None:
         logged = op.Gather(op.table("wide.in_log", tables.in_log), rows)
         in_log = op.And(_real(op, rows, lengths), op.GreaterOrEqual(logged, 0))
-        is_linked = op.ReduceMax(op.Cast(in_log, dtype=TensorProto.INT64), [1], keepdims=0)
+        is_linked = op.ReduceMax(op.Cast(in_log, to=TensorProto.INT64), [1], keepdims=0)
         rows, lengths = _newest(op, logged, in_log, max_length)
     m = len(wide.links.popularity)
     popularity = op.table("wide.popularity", wide.links.popularity)
@@ -326,9 +330,9 @@ def _edges(op: Nodes, rows: str, real: str, ages: str, wide: Wide) -> tuple[str,
     )
     click = op.Sub(op.Slice(op.CumSum(marks, 0), [0], total), 1)
     edge = op.Add(op.Gather(op.Sub(starts, begins), click), op.Range(0, op.Squeeze(total), 1))
-    neighbour = op.Cast(op.Gather(op.table("wide.rows", links.rows), edge), dtype=TensorProto.INT64)
+    neighbour = op.Cast(op.Gather(op.table("wide.rows", links.rows), edge), to=TensorProto.INT64)
     keys = op.Add(op.Gather(op.Mul(session, len(links.popularity)), click), neighbour)
-    clicks = op.Cast(op.Gather(op.table("wide.clicks", links.clicks), edge), dtype=TensorProto.FLOAT)
+    clicks = op.Cast(op.Gather(op.table("wide.clicks", links.clicks), edge), to=TensorProto.FLOAT)
     factors = np.zeros((REACH, 5), dtype=np.float32)  # by age
     factors[:, :2] = DECAY ** np.arange(REACH)[:, None]
     factors[0, 2:] = 1
@@ -346,24 +350,24 @@ def _clicks(
         newest item, and 1 + log(1 + age of the newest); float32 [batch, 4], features of the session.
     """
     newest = op.GatherElements(rows, op.Unsqueeze(op.Sub(lengths, 1), [1]), axis=1)
-    is_newest = op.Cast(op.And(op.Equal(rows, newest), real), dtype=TensorProto.FLOAT)
+    is_newest = op.Cast(op.And(op.Equal(rows, newest), real), to=TensorProto.FLOAT)
     after = op.Pad(is_newest, [0, 1, 0, -1])  # shifted by a place
     before = op.Pad(is_newest, [0, -1, 0, 1])
-    whole = op.Cast(real, dtype=TensorProto.FLOAT)
+    whole = op.Cast(real, to=TensorProto.FLOAT)
     counted = op.Concat(*(op.Unsqueeze(one, [2]) for one in (whole, after, before)), axis=2)
     same = op.And(op.Equal(op.Unsqueeze(rows, [2]), op.Unsqueeze(rows, [1])), op.Unsqueeze(real, [1]))
-    same = op.Cast(same, dtype=TensorProto.FLOAT)  # [batch, length, length]
+    same = op.Cast(same, to=TensorProto.FLOAT)  # [batch, length, length]
     counts = op.MatMul(same, counted)
     later = op.ReduceSum(op.Trilu(same, 1, upper=1), [2], keepdims=0)
     is_last = op.And(real, op.Equal(later, 0.0))
     session, places = _places(op, is_last)
     keys = op.Add(op.Mul(session, m), op.GatherND(rows, places))
-    since = op.Log(op.Add(op.Cast(op.GatherND(ages, places), dtype=TensorProto.FLOAT), 1.0))
+    since = op.Log(op.Add(op.Cast(op.GatherND(ages, places), to=TensorProto.FLOAT), 1.0))
     own = op.Concat(
         op.Log(op.Add(op.GatherND(counts, places), 1.0)), op.Unsqueeze(op.Add(since, 1.0), [1]), axis=1
     )
-    length = op.Unsqueeze(op.Cast(lengths, dtype=TensorProto.FLOAT), [1])
-    distinct = op.ReduceSum(op.Cast(is_last, dtype=TensorProto.FLOAT), [1], keepdims=1)
+    length = op.Unsqueeze(op.Cast(lengths, to=TensorProto.FLOAT), [1])
+    distinct = op.ReduceSum(op.Cast(is_last, to=TensorProto.FLOAT), [1], keepdims=1)
     of_session = op.Concat(
         op.Log(op.Add(length, 1.0)),
         op.Log(op.ReduceSum(is_newest, [1], keepdims=1)),  # of 1 + how often it was clicked before
