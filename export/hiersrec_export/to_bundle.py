@@ -13,13 +13,14 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from hiersrec_export import IR_VERSION, OPSET
 from hiersrec_export.budgets import calibrate, cases_of
 from hiersrec_export.card import card, summary
 from hiersrec_export.curve import Scorer
 from hiersrec_export.parity import Parity, check_item_parity, check_parity, check_parts
 from hiersrec_export.picture import budget_picture
 from hiersrec_export.rotation import principal_axes, rotate
-from hiersrec_export.to_onnx import IR_VERSION, OPSET, item_graph, parts_graph, session_graph
+from hiersrec_export.to_onnx import item_graph, parts_graph, session_graph
 from hiersrec_sdk.bundle import PARTS, write_bundle
 from hiersrec_sdk.catalog import id_tables, item_id_tables
 from hiersrec_sdk.encoder import OnnxEncoder
