@@ -22,7 +22,8 @@ from torch.export import Dim
 
 from benchmarks.one_thread import ensure_one_thread
 from benchmarks.vectors.sessions import cases
-from hiersrec_export.to_onnx import OPSET, session_graph
+from hiersrec_export import OPSET
+from hiersrec_export.to_onnx import session_graph
 from hiersrec_sdk import Recommender
 from hiersrec_training.model import HierSRec
 from hiersrec_training.run import load_model

@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from benchmarks.living import quantiles, timed
 from benchmarks.one_thread import ensure_one_thread
-from hiersrec_export.to_onnx import IR_VERSION, OPSET, item_graph, session_graph
+from hiersrec_export import IR_VERSION, OPSET
+from hiersrec_export.to_onnx import item_graph, session_graph
 from hiersrec_sdk import Item, Recommender
 from hiersrec_sdk.bundle import write_bundle
 from hiersrec_sdk.catalog import id_tables, item_id_tables
