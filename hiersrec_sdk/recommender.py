@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk import filters, row_ranges
-from hiersrec_sdk.bundle import PARTS, Bundle, open_bundle, read_file, write_changed
+from hiersrec_sdk.bundle import PARTS, Bundle, read_file, write_changed
 from hiersrec_sdk.catalog import UNKNOWN, Catalog
 from hiersrec_sdk.changes import ChangedCatalog
 from hiersrec_sdk.encoder import Encoded, OnnxEncoder
@@ -33,12 +33,14 @@ from hiersrec_sdk.errors import (
 )
 from hiersrec_sdk.explain import Explanation, PartsGraph, explained, softmax
 from hiersrec_sdk.filters import Filter
+from hiersrec_sdk.hub import download
 from hiersrec_sdk.living import LivingCatalog
 from hiersrec_sdk.lookup import own_items
 from hiersrec_sdk.ranking import Backend, Found, Request, Table, get_backend
 from hiersrec_sdk.results import CategoryHit, Hit, Result
 from hiersrec_sdk.saved_changes import to_tables
 from hiersrec_sdk.session import Session
+from hiersrec_sdk.sources import Source, open_source
 from hiersrec_sdk.trace import Trace
 
 Mode = Literal["candidates", "exact", "auto"]
@@ -157,17 +159,19 @@ class Recommender:
     @classmethod
     def load(
         cls,
-        path: str | os.PathLike[str],
+        path: Source,
         *,
         providers: Sequence[str] = ("cpu",),
         backend: str | None = None,
         threads: int = 1,
         verify: bool = True,
     ) -> Recommender:
-        """Load the bundle in the folder ``path``.
+        """Load the bundle ``path``.
 
         Args:
-            path: the folder.
+            path: its folder; or a zip file of it, the bytes of one, or the URL of either, such as
+                ``s3://bucket/bundle.zip`` (extra ``fsspec``). What is no local folder is unpacked once, with every file
+                checked, to ``~/.cache/hiersrec``; ``HIERSREC_CACHE`` names another folder.
             providers: where to run the session encoder, in order of preference: "cpu", "cuda".
             backend: "c", "numba" or "numpy"; None takes the best that is there.
             threads: threads of the session encoder within one call.
@@ -181,11 +185,12 @@ class Recommender:
             BundleVersionError: a newer version wrote the bundle.
             ProviderError: a provider is not there.
             BackendError: the backend is not there.
-            MissingExtraError: onnxruntime is not installed.
+            BundleError: it cannot be read from there, or not be unpacked.
+            MissingExtraError: onnxruntime is not installed; or fsspec, for a URL.
             OptionError: another argument is out of its range.
         """
         ranking = get_backend(backend)
-        bundle = open_bundle(path, verify)
+        bundle = open_source(path, verify)
         encoder = OnnxEncoder(
             bundle.model,
             dimension=bundle.config["dimension"],
@@ -194,6 +199,40 @@ class Recommender:
             threads=threads,
         )
         return cls(bundle, encoder, ranking)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo: str,
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        providers: Sequence[str] = ("cpu",),
+        backend: str | None = None,
+        threads: int = 1,
+        verify: bool = True,
+    ) -> Recommender:
+        """Load the bundle that is the repository ``repo`` of the Hugging Face hub, through the hub's own cache.
+
+        Args:
+            repo: its name, "org/name".
+            revision: branch, tag or commit; None: the main branch.
+            cache_dir: of the hub; None: as its environment variables say, such as ``HF_HOME``.
+            token: for a private repository; None: the one that ``hf auth login`` or ``HF_TOKEN`` has set.
+            local_files_only: whether to take what is in that cache, and ask nobody.
+            providers, backend, threads, verify: as :meth:`load`.
+
+        Raises:
+            BundleMissingError: there is no such repository, revision or file; or not in the cache, and the hub cannot
+                be reached.
+            BundleError: the hub does not answer as it should.
+            MissingExtraError: huggingface_hub is not installed (extra ``hub``).
+            HierSRecError: as :meth:`load`.
+        """
+        folder = download(repo, revision, cache_dir, token, local_files_only)
+        return cls.load(folder, providers=providers, backend=backend, threads=threads, verify=verify)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the bundle with all changes of its catalogue to the folder ``path``: whole or not at all.
