@@ -12,15 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Unpack, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk import filters, row_ranges
+from hiersrec_sdk import columns, filters, row_ranges
 from hiersrec_sdk.bundle import PARTS, Bundle, read_file, write_changed
 from hiersrec_sdk.catalog import UNKNOWN, Catalog
 from hiersrec_sdk.changes import ChangedCatalog
+from hiersrec_sdk.columns import ManyOptions, Output, Sessions
 from hiersrec_sdk.encoder import Encoded, OnnxEncoder
 from hiersrec_sdk.errors import (
     CatalogError,
@@ -42,6 +43,11 @@ from hiersrec_sdk.saved_changes import to_tables
 from hiersrec_sdk.session import Session
 from hiersrec_sdk.sources import Source, open_source
 from hiersrec_sdk.trace import Trace
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
 
 Mode = Literal["candidates", "exact", "auto"]
 OnUnknown = Literal["skip", "error"]
@@ -374,9 +380,34 @@ class Recommender:
         ids = items.items if isinstance(items, Session) else _as_ids(items)
         return Session(self, ids.tolist() if isinstance(ids, np.ndarray) else ids)
 
+    @overload
+    def recommend_many(
+        self, sessions: Sessions, k: int = 20, *, output: Literal["results"] = ..., **options: Unpack[ManyOptions]
+    ) -> list[Result]: ...
+
+    @overload
+    def recommend_many(
+        self, sessions: Sessions, k: int = 20, *, output: Literal["numpy"], **options: Unpack[ManyOptions]
+    ) -> dict[str, NDArray[Any]]: ...
+
+    @overload
+    def recommend_many(
+        self, sessions: Sessions, k: int = 20, *, output: Literal["pandas"], **options: Unpack[ManyOptions]
+    ) -> pandas.DataFrame: ...
+
+    @overload
+    def recommend_many(
+        self, sessions: Sessions, k: int = 20, *, output: Literal["polars"], **options: Unpack[ManyOptions]
+    ) -> polars.DataFrame: ...
+
+    @overload
+    def recommend_many(
+        self, sessions: Sessions, k: int = 20, *, output: Literal["arrow"], **options: Unpack[ManyOptions]
+    ) -> pyarrow.Table: ...
+
     def recommend_many(
         self,
-        sessions: Iterable[Iterable[int | str]],
+        sessions: Sessions,
         k: int = 20,
         *,
         mode: Mode = "candidates",
@@ -392,15 +423,24 @@ class Recommender:
         unknown: OnUnknown = "skip",
         batch_size: int = 64,
         threads: int = 1,
-    ) -> list[Result]:
+        output: Output = "results",
+    ) -> Any:
         """Items for many sessions, in their order: what :meth:`recommend` says of each.
 
         Sessions of like length go through the encoder together, ``batch_size`` at a time, and share what is read of the
         catalogue; ``threads`` batches are worked on at once. Scores may differ from those of :meth:`recommend` by the
         rounding of a matrix product.
 
+        Args:
+            sessions: a list of sessions; or a column of lists, in which a null is an empty session: a NumPy array, of
+                objects or with two dimensions, a pandas or Polars Series, an Arrow array.
+            output: "results", a list of :class:`Result`; or a table with a row for each hit, "numpy" (a dict of
+                arrays), "pandas", "polars" or "arrow": ``session`` int64, its position; ``rank`` int32 from 1; ``item``
+                int64 or string; ``score`` float32; and ``title``, or null, where the bundle has titles.
+
         Raises:
-            OptionError: ``batch_size`` or ``threads`` is no whole number of at least 1.
+            OptionError: ``batch_size`` or ``threads`` is no whole number of at least 1, or ``output`` none of these.
+            MissingExtraError: the package of that ``output`` is not installed.
             InputError: as :meth:`recommend`; the message says which session.
         """
         options = self._options(
@@ -409,8 +449,10 @@ class Recommender:
         )._replace(threads=1)  # fmt: skip
         if not _is_whole(batch_size) or batch_size < 1:
             raise OptionError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
+        sessions = columns.sessions_of(sessions)
         if isinstance(sessions, str | bytes | Mapping) or not isinstance(sessions, Iterable):
             raise SessionTypeError(f"sessions is {_described(sessions)}; it must be a list of sessions")
+        finish = columns.maker(output)
         known: list[_Session] = []
         for place, session in enumerate(sessions):
             try:
@@ -435,7 +477,7 @@ class Recommender:
             answers = list(self._pool(threads).map(answer, batches))
         for batch, found in zip(batches, answers, strict=True):
             results.update(zip(batch, found, strict=True))
-        return [results[at] for at in range(len(known))]
+        return finish([results[at] for at in range(len(known))], options.catalog)
 
     def explain(
         self, session: Iterable[int | str], item: int | str, *, unknown: OnUnknown = "skip"

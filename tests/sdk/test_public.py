@@ -16,7 +16,7 @@ from hiersrec_sdk import CategoryHit, Filter, Hit, Recommender, Result, errors
 
 from .bundles import make_shop
 
-HEAVY = ("torch", "onnx", "numba", "polars", "fsspec", "huggingface_hub", "hiersrec_training", "hiersrec_export")
+HEAVY = ("torch", "onnx", "numba", "polars", "pandas", "pyarrow", "fsspec", "huggingface_hub", "hiersrec_training", "hiersrec_export")
 
 
 def test_names() -> None:
@@ -84,7 +84,7 @@ def test_recommender() -> None:
         ],
         "load": ["path", "providers=('cpu',)", "backend=None", "threads=1", "verify=True"],
         "recommend": ["self", "session", *common, "threads=1"],
-        "recommend_many": ["self", "sessions", *common, "batch_size=64", "threads=1"],
+        "recommend_many": ["self", "sessions", *common, "batch_size=64", "threads=1", "output='results'"],
         "save": ["self", "path"],
         "session": ["self", "items=()"],
         "similar_items": ["self", "item", "k=20", "filter=None"],
