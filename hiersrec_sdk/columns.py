@@ -15,6 +15,7 @@ from hiersrec_sdk.errors import MissingExtraError, OptionError, SessionTypeError
 
 if TYPE_CHECKING:
     from hiersrec_sdk.catalog import Catalog
+    from hiersrec_sdk.cpus import Threads
     from hiersrec_sdk.filters import Filter
     from hiersrec_sdk.results import Result
 
@@ -41,7 +42,7 @@ class ManyOptions(TypedDict, total=False):
     max_per_category: int | None
     unknown: Literal["skip", "error"]
     batch_size: int
-    threads: int
+    threads: Threads
 
 
 def sessions_of(sessions: Any) -> Iterable[Any]:

@@ -22,6 +22,7 @@ from hiersrec_sdk.bundle import PARTS, Bundle, read_file, write_changed
 from hiersrec_sdk.catalog import UNKNOWN, Catalog
 from hiersrec_sdk.changes import ChangedCatalog
 from hiersrec_sdk.columns import ManyOptions, Output, Sessions
+from hiersrec_sdk.cpus import Threads, resolved
 from hiersrec_sdk.encoder import Encoded, OnnxEncoder
 from hiersrec_sdk.errors import (
     CatalogError,
@@ -154,7 +155,7 @@ class Recommender:
         self._saving = threading.Lock()
         self._saved = bundle.path, self.catalog.current  # a folder that holds this snapshot
         self.providers = encoder.providers
-        self._threads = encoder.threads
+        self._threads: Threads = encoder.threads
         self.backend = backend.name
         self._encoder = encoder
         self._search = backend.search
@@ -169,7 +170,7 @@ class Recommender:
         *,
         providers: Sequence[str] = ("cpu",),
         backend: str | None = None,
-        threads: int = 1,
+        threads: Threads = 1,
         verify: bool = True,
     ) -> Recommender:
         """Load the bundle ``path``.
@@ -180,7 +181,8 @@ class Recommender:
                 checked, to ``~/.cache/hiersrec``; ``HIERSREC_CACHE`` names another folder.
             providers: where to run the session encoder, in order of preference: "cpu", "cuda".
             backend: "c", "numba" or "numpy"; None takes the best that is there.
-            threads: threads of the session encoder within one call.
+            threads: threads of the session encoder within one call; "auto": as many as there are CPUs for this process,
+                by its affinity and the quota of its container.
             verify: whether to check every file against its SHA-256 and the tables' contents, which reads all of
                 them. Without it a bundle of any size opens in milliseconds: sizes, shapes and the category tree are
                 checked, the tables are mapped into memory and read as they are needed.
@@ -202,9 +204,11 @@ class Recommender:
             dimension=bundle.config["dimension"],
             categories=bundle.config["categories"],
             providers=providers,
-            threads=threads,
+            threads=resolved(threads),
         )
-        return cls(bundle, encoder, ranking)
+        recommender = cls(bundle, encoder, ranking)
+        recommender._threads = threads  # for a pickle: another machine has other CPUs
+        return recommender
 
     @classmethod
     def from_pretrained(
@@ -217,7 +221,7 @@ class Recommender:
         local_files_only: bool = False,
         providers: Sequence[str] = ("cpu",),
         backend: str | None = None,
-        threads: int = 1,
+        threads: Threads = 1,
         verify: bool = True,
     ) -> Recommender:
         """Load the bundle that is the repository ``repo`` of the Hugging Face hub, through the hub's own cache.
@@ -325,7 +329,7 @@ class Recommender:
         exclude_categories: Iterable[int | str] | None = None,
         max_per_category: int | None = None,
         unknown: OnUnknown = "skip",
-        threads: int = 1,
+        threads: Threads = 1,
     ) -> Result:
         """Items for one session.
 
@@ -345,7 +349,7 @@ class Recommender:
             exclude_seen: whether the session's own items may not be recommended.
             max_per_category: most items of one leaf category.
             unknown: an id that the catalogue lacks is left out and counted ("skip"), or an error ("error").
-            threads: threads that rank in mode "exact".
+            threads: threads that rank in mode "exact", a number or "auto", as of :meth:`load`.
 
         Returns:
             The items: k of them, if so many may be recommended; popular ones where the session holds no known id.
@@ -422,7 +426,7 @@ class Recommender:
         max_per_category: int | None = None,
         unknown: OnUnknown = "skip",
         batch_size: int = 64,
-        threads: int = 1,
+        threads: Threads = 1,
         output: Output = "results",
     ) -> Any:
         """Items for many sessions, in their order: what :meth:`recommend` says of each.
@@ -446,7 +450,8 @@ class Recommender:
         options = self._options(
             k, mode, candidates, unknown, include_session_categories, filter, allow, exclude, exclude_seen, categories,
             exclude_categories, max_per_category, threads,
-        )._replace(threads=1)  # fmt: skip
+        )  # fmt: skip
+        threads, options = options.threads, options._replace(threads=1)
         if not _is_whole(batch_size) or batch_size < 1:
             raise OptionError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
         sessions = columns.sessions_of(sessions)
@@ -621,7 +626,7 @@ class Recommender:
         categories: Any = None,
         exclude_categories: Any = None,
         max_per_category: int | None = None,
-        threads: int = 1,
+        threads: Threads = 1,
     ) -> _Options:
         catalog = self.catalog.current
         plain: dict[Any, _Options] = catalog.options  # of calls without filters, by their arguments
@@ -651,8 +656,9 @@ class Recommender:
                 raise OptionError(f"{name} is {flag!r}; it must be True or False")
         if max_per_category is not None and (not _is_whole(max_per_category) or max_per_category < 1):
             raise OptionError(f"max_per_category is {max_per_category!r}; it must be a whole number of at least 1")
-        if not _is_whole(threads) or threads < 1:
-            raise OptionError(f"threads is {threads!r}; it must be a whole number of at least 1")
+        number = resolved(threads)
+        if not _is_whole(number) or number < 1:
+            raise OptionError(f"threads is {threads!r}; it must be a whole number of at least 1, or 'auto'")
         share, mass = self._budget(candidates, bool(include_session_categories))
         if filter is not None and not isinstance(filter, Filter):
             raise FilterError(f"filter is {filter!r}; it must be what Recommender.filter() made, or None")
@@ -683,7 +689,7 @@ class Recommender:
             exact = allowed * self._exact_bytes <= _AUTO_BYTES + rows * self._row_bytes
         options = _Options(
             catalog, k, exact, rows, mass, unknown, bool(include_session_categories), filter, excluded,
-            bool(exclude_seen), None if max_per_category is None else int(max_per_category), int(threads),
+            bool(exclude_seen), None if max_per_category is None else int(max_per_category), int(number),
         )  # fmt: skip
         if key is not None and len(plain) < 1_000:
             plain[key] = options

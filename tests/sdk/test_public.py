@@ -16,7 +16,10 @@ from hiersrec_sdk import CategoryHit, Filter, Hit, Recommender, Result, errors
 
 from .bundles import make_shop
 
-HEAVY = ("torch", "onnx", "numba", "polars", "pandas", "pyarrow", "fsspec", "huggingface_hub", "hiersrec_training", "hiersrec_export")
+HEAVY = (
+    "torch", "onnx", "numba", "polars", "pandas", "pyarrow", "fsspec", "huggingface_hub", "hiersrec_training",
+    "hiersrec_export",
+)  # fmt: skip
 
 
 def test_names() -> None:
