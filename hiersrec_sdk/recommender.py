@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import threading
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     import pandas
     import polars
     import pyarrow
+
+_log = logging.getLogger(__name__)
 
 Mode = Literal["candidates", "exact", "auto"]
 OnUnknown = Literal["skip", "error"]
@@ -197,6 +200,7 @@ class Recommender:
             MissingExtraError: onnxruntime is not installed; or fsspec, for a URL.
             OptionError: another argument is out of its range.
         """
+        started = time.perf_counter()
         ranking = get_backend(backend)
         bundle = open_source(path, verify)
         encoder = OnnxEncoder(
@@ -208,6 +212,10 @@ class Recommender:
         )
         recommender = cls(bundle, encoder, ranking)
         recommender._threads = threads  # for a pickle: another machine has other CPUs
+        _log.info(
+            "loaded %s: %d items, backend %s, providers %s, in %.0f ms", bundle.path, len(recommender.catalog),
+            ranking.name, ", ".join(providers), 1000 * (time.perf_counter() - started),
+        )  # fmt: skip
         return recommender
 
     @classmethod
@@ -254,6 +262,7 @@ class Recommender:
             BundleError: it cannot be written, ``path`` is no bundle, or the bundle that was loaded has been replaced
                 since, so that the changes of another would be lost. What is there stays.
         """
+        started = time.perf_counter()
         snapshot = self.catalog.current
         with self._saving:
             digest = write_changed(
@@ -262,6 +271,9 @@ class Recommender:
             if Path(path).resolve() == self._path.resolve():
                 self._digest = digest
             self._saved = Path(path), snapshot
+        _log.info(
+            "saved %d items to %s in %.0f ms", len(snapshot), path, 1000 * (time.perf_counter() - started)
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickle holds the bundle's absolute path and how it was loaded: whoever unpickles it has to have the bundle

@@ -147,12 +147,12 @@ def _open_cached(open_file: _Open, called: str, verify: bool) -> Bundle:
         raise BundleCorruptError(f"{called}: {CONFIG} is larger than {_LARGEST_CONFIG:,} bytes")
     config = parse_config(content, f"{called}: {CONFIG}")
     entry = cache_folder() / "bundles" / config["sha256"]
-    bundle = _entry(entry, verify)
+    bundle = _entry(entry, verify, logging.DEBUG)
     if bundle is not None:
         return bundle
     try:
         with _alone(entry):
-            bundle = _entry(entry, verify)  # by now another process may have unpacked it
+            bundle = _entry(entry, verify, logging.WARNING)  # by now another process may have unpacked it
             if bundle is not None:
                 return bundle
             _unpack(open_file, config["files"], content, entry, called)
@@ -165,14 +165,14 @@ def _open_cached(open_file: _Open, called: str, verify: bool) -> Bundle:
     return open_bundle(entry, verify)
 
 
-def _entry(entry: Path, verify: bool) -> Bundle | None:
-    """The bundle in the cache; None where it is not there, or is damaged."""
+def _entry(entry: Path, verify: bool, level: int) -> Bundle | None:
+    """The bundle in the cache; None where it is not there, or is damaged, which is logged at ``level``."""
     if not entry.is_dir():
         return None
     try:
         bundle = open_bundle(entry, verify)
     except (BundleCorruptError, BundleMissingError) as error:
-        _log.warning("unpacking anew, as the cache is damaged: %s", error)
+        _log.log(level, "unpacking anew, as the cache is damaged: %s", error)
         return None
     return bundle if bundle.config["sha256"] == entry.name else None  # another was saved there
 
