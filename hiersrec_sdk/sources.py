@@ -127,7 +127,9 @@ def _open_zip(file: IO[bytes], called: str, verify: bool) -> Bundle:
     """The bundle in a zip file: its files at the top of it, or all in one folder."""
     try:
         archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, ValueError) as error:
+    except OSError as error:
+        raise BundleError(f"{called} cannot be read: {error}") from error
+    except _UNZIP_ERRORS as error:
         raise BundleCorruptError(f"{called} is truncated or no zip file: {error}") from error
     with archive:
         places = {name for name in archive.namelist() if re.fullmatch(rf"([^/]+/)?{re.escape(CONFIG)}", name)}

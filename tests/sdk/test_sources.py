@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
 import os
 import pickle
+import shutil
 import stat
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from typing import Any
 
 import fsspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hiersrec_sdk import Recommender, errors
 from hiersrec_sdk.bundle import _digest
@@ -167,27 +170,34 @@ def test_a_cache_that_cannot_be_written(
         Recommender.load(zipped(files(bundle)))
 
 
-def load_into(start: Any, queue: Any, packed: bytes) -> None:
-    start.wait()
-    queue.put(Recommender.load(packed).recommend(SESSION, 9).items)
+# Waits for a word, so that all begin at once.
+LOADS = """
+import sys
+from hiersrec_sdk import Recommender
+sys.stdin.readline()
+print(*Recommender.load(sys.argv[1]).recommend(SESSION, 9).items)
+"""
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_eight_processes_at_once(damaged: bool, bundle: Path, wanted: Any, cache: Path) -> None:
-    packed = zipped(files(bundle))
+def test_eight_processes_at_once(
+    damaged: bool, bundle: Path, wanted: Any, tmp_path: Path, cache: Path
+) -> None:
+    (tmp_path / "bundle.zip").write_bytes(zipped(files(bundle)))
     if damaged:
-        Recommender.load(packed)
+        Recommender.load(tmp_path / "bundle.zip")
         damage(cache / one(entries(cache)) / "catalog.safetensors")
-    context = multiprocessing.get_context("spawn")
-    start, queue = context.Event(), context.Queue()
-    processes = [context.Process(target=load_into, args=(start, queue, packed)) for _ in range(8)]
+    command = [sys.executable, "-c", LOADS.replace("SESSION", repr(SESSION)), str(tmp_path / "bundle.zip")]
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(8)
+    ]
     for process in processes:
-        process.start()
-    start.set()
-    assert [queue.get(timeout=120) for _ in processes] == [wanted] * 8
-    for process in processes:
-        process.join()
-    assert len(entries(cache)) == 1
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=120)[0].split() for process in processes]
+    assert said == [[str(own) for own in wanted]] * 8
+    assert files(cache / one(entries(cache))) == files(bundle)
 
 
 def damage(file: Path) -> None:
@@ -317,6 +327,25 @@ def test_altered_files(bundle: Path, cache: Path) -> None:
     packed = zipped(content, compression=zipfile.ZIP_STORED)
     at = packed.index(b"# A made-up shop")
     fails(packed[:at] + b"#A" + packed[at + 2 :], errors.BundleCorruptError, "Bad CRC-32", cache)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), compression=st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA]))
+def test_a_damaged_zip_is_an_error_of_ours_or_does_no_harm(
+    data: st.DataObject, compression: int, bundle: Path, wanted: Any, cache: Path
+) -> None:
+    shutil.rmtree(cache, ignore_errors=True)
+    packed = bytearray(zipped(files(bundle), compression=compression))
+    near_the_end = st.integers(max(0, len(packed) - 400), len(packed) - 1)  # where the names and sizes are
+    for at in data.draw(st.lists(near_the_end | st.integers(0, len(packed) - 1), min_size=1, max_size=4)):
+        packed[at] = data.draw(st.integers(0, 255))
+    try:
+        found = Recommender.load(packed)
+    except errors.BundleError:
+        assert entries(cache) == []
+    else:
+        assert found.recommend(SESSION, 9).items == wanted
+        assert files(cache / one(entries(cache))) == files(bundle)
 
 
 def test_a_file_that_is_no_zip(tmp_path: Path, bundle: Path) -> None:
