@@ -6,6 +6,8 @@
 >>> [(hit.item, hit.score) for hit in result]              # doctest: +SKIP
 """
 
+import logging
+
 __version__ = "0.1.0"  # before the imports: a bundle names the version that wrote it
 
 from hiersrec_sdk import errors
@@ -18,6 +20,8 @@ from hiersrec_sdk.recommender import Recommender
 from hiersrec_sdk.results import CategoryHit, Hit, Result
 from hiersrec_sdk.session import Session
 from hiersrec_sdk.trace import Trace
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # what is logged is the application's to show
 
 __all__ = [
     "CategoryHit",

@@ -183,7 +183,7 @@ def read_file(folder: Path, name: str, config: Mapping[str, Any]) -> bytes:
 
 def _link(source: Path, target: Path) -> None:
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)  # of a symbolic link, as in a snapshot of the Hugging Face hub, what it means
     except OSError:  # another file system, or one without links
         shutil.copyfile(source, target)
         sync(target)
@@ -230,7 +230,9 @@ def open_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:
     except TypeError:
         raise OptionError(f"path is {path!r}; it must be the folder of a bundle, a string or a Path") from None
     if path.is_file():
-        raise BundleMissingError(f"{path} is a file, not a folder: a bundle is the folder that holds {CONFIG}")
+        raise BundleMissingError(
+            f"{path} is a file, not a folder: a bundle is the folder that holds {CONFIG}, or a whole zip file of it"
+        )
     if not path.is_dir():
         raise BundleMissingError(f"{path} is no bundle: there is no such folder")
     while True:
@@ -249,7 +251,7 @@ def _open(path: Path, hashes: bool, contents: bool) -> Bundle:
     try:
         config = _read_config(path / CONFIG)
         for name, about in config["files"].items():
-            _check_file(path / name, about, hashes)
+            check_file(path / name, about, hashes)
         tables = read_tables(path / CATALOG)
         changes = read_tables(path / CHANGES) if CHANGES in config["files"] else None
     except BundleError:
@@ -272,15 +274,21 @@ def _digest(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _check_file(file: Path, about: Mapping[str, Any], verify: bool) -> None:
+def check_file(file: Path, about: Mapping[str, Any], verify: bool, called: str = "") -> None:
+    """Check the size of ``file``, and with ``verify`` its SHA-256, by what ``config.json`` says ``about`` it.
+
+    Raises:
+        BundleMissingError, BundleCorruptError: the message names the file, as it is ``called`` where that is given.
+    """
+    shown = called or str(file)
     if not file.is_file():
-        raise BundleMissingError(f"{file} is missing: {CONFIG} lists it")
+        raise BundleMissingError(f"{shown} is missing: {CONFIG} lists it")
     size = file.stat().st_size
     if size != about["bytes"]:
         what = "truncated" if size < about["bytes"] else "altered"
-        raise BundleCorruptError(f"{file} is {what}: it has {size} bytes, {CONFIG} says {about['bytes']}")
+        raise BundleCorruptError(f"{shown} is {what}: it has {size} bytes, {CONFIG} says {about['bytes']}")
     if verify and _describe(file)["sha256"] != about["sha256"]:
-        raise BundleCorruptError(f"{file} is altered: its SHA-256 is not the one that {CONFIG} holds")
+        raise BundleCorruptError(f"{shown} is altered: its SHA-256 is not the one that {CONFIG} holds")
 
 
 def _is_count(value: Any) -> bool:
@@ -301,7 +309,7 @@ def _is_object(value: Any) -> bool:
 
 def _is_file_name(name: str) -> bool:
     """Whether it names a file of the bundle itself: with a folder in it, it could lead out."""
-    return Path(name).name == name and name != CONFIG
+    return Path(name).name == name and name not in ("", "..", CONFIG) and name.isprintable()
 
 
 def _are_files(value: Any) -> bool:
@@ -354,9 +362,20 @@ _OPTIONAL: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 def _read_config(file: Path) -> dict[str, Any]:
     try:
-        config = json.loads(file.read_bytes())
+        return parse_config(file.read_bytes(), str(file))
     except FileNotFoundError:
         raise BundleMissingError(f"{file} is missing: {file.parent} is no bundle") from None
+
+
+def parse_config(content: bytes, file: str) -> dict[str, Any]:
+    """What the ``content`` of a ``config.json`` says, checked; ``file`` is its name, for the messages.
+
+    Raises:
+        BundleCorruptError: it is truncated, altered or foreign.
+        BundleVersionError: a newer version wrote it.
+    """
+    try:
+        config = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise BundleCorruptError(f"{file} is truncated or no JSON: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:

@@ -66,7 +66,7 @@ class Catalog:
         clicks: int64 [n], clicks of each row in training and validation part.
         ranges: for each level int64 [categories, 2], the rows ``[start, stop)`` of each category.
         parents: for each level int32 [categories], the index of the parent in the level above.
-        category_id_type: "int64" or "string".
+        item_id_type, category_id_type: "int64" or "string".
         changes: what has changed since, or None.
         base: the catalogue without changes.
     """
@@ -85,6 +85,7 @@ class Catalog:
         self.parents: tuple[NDArray[np.int32], ...] = tuple(tables[f"category_parents.{at}"] for at in levels)
         self.codes = Codes.from_tables(tables)
         self.wide = Wide.from_tables(tables)
+        self.item_id_type: str = config["item_id_type"]
         self.category_id_type: str = config["category_id_type"]
         self._ids = _id_index(tables, config["item_id_type"])
         self._category_ids = tuple(_id_table(tables, f"category_ids.{at}") for at in levels)
@@ -108,6 +109,11 @@ class Catalog:
     def ids(self, rows: NDArray[np.int64]) -> Sequence[int | str]:
         """The shop's own ids of ``rows``."""
         return self._ids.take(rows)
+
+    @property
+    def has_titles(self) -> bool:
+        """Whether the bundle has titles; items that were added since may have some even if not."""
+        return self._titles is not None
 
     def title(self, row: int) -> str | None:
         """Readable title of ``row``; None where there is none."""

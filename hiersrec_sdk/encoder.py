@@ -178,7 +178,7 @@ class _Buffers:
 def load_graph(model: bytes | str | os.PathLike[str], name: str, providers: Sequence[str], threads: int) -> Any:
     """An ``onnxruntime.InferenceSession`` that runs on ``providers``."""
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise OptionError(f"threads is {threads!r}; it must be a whole number of at least 1")
+        raise OptionError(f"threads is {threads!r}; it must be a whole number of at least 1, or 'auto'")
     if isinstance(providers, str) or not providers:
         raise OptionError(f"providers is {providers!r}; it must be a list of names such as ('cpu',)")
     for provider in providers:

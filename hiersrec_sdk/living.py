@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
@@ -22,6 +23,8 @@ from hiersrec_sdk.encoder import load_graph
 from hiersrec_sdk.errors import CatalogError, ItemIdTypeError, UnknownItemError
 from hiersrec_sdk.features import number_bins, token_table
 from hiersrec_sdk.saved_changes import from_tables
+
+_log = logging.getLogger(__name__)
 
 ITEM_ENCODER: Final = "item_encoder.onnx"
 _ENCODED_TOGETHER: Final = 1024
@@ -158,6 +161,7 @@ class LivingCatalog:
         self._log.categories += list(new.items())[len(self._log.categories) :]
         self._log.extend(ids, titles, where, vectors, inputs, bias, clicks, origin)
         self._publish(rows, boost)
+        _log.debug("upserted %d items, %d of them new", len(given), np.count_nonzero(rows == UNKNOWN))
         return len(given)
 
     def remove(self, ids: Iterable[int | str]) -> int:
@@ -168,6 +172,7 @@ class LivingCatalog:
             rows = np.unique(rows[rows != UNKNOWN])
             if len(rows):
                 self._publish(rows, np.empty(0, dtype=np.float32))
+        _log.debug("removed %d items", len(rows))
         return len(rows)
 
     def set_bias(self, ids: Iterable[int | str], values: float | Sequence[float] | NDArray[Any]) -> None:
@@ -204,6 +209,7 @@ class LivingCatalog:
                 base_boost[rows[~added]] = wanted[~added]
             boost[rows[added] - n] = wanted[added]
             self._current = ChangedCatalog.of(self._base, replace(changes, boost=boost, base_boost=base_boost))
+        _log.debug("set the bias of %d items", len(own))
 
     @property
     def _changes(self) -> Changes:
@@ -224,8 +230,9 @@ class LivingCatalog:
             changes = Changes(self._log, n, alive, both, before.gone, before.kept, before.base_boost)
         changes = changes.without(np.unique(replaced[replaced < n]))
         if len(changes) > 2 * int(np.count_nonzero(alive)) + _FEW:  # mostly rows that were replaced
-            changes = changes.compacted()
+            rows_before, changes = len(changes), changes.compacted()
             self._log = changes.log
+            _log.info("compacted the changes of the catalogue: %d of %d rows are left", len(changes), rows_before)
         self._current = ChangedCatalog.of(self._base, changes, self._current)
 
     def _origin(self, row: int) -> int:

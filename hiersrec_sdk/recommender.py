@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import threading
@@ -12,15 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Unpack, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk import filters, row_ranges
-from hiersrec_sdk.bundle import PARTS, Bundle, open_bundle, read_file, write_changed
+from hiersrec_sdk import columns, filters, row_ranges
+from hiersrec_sdk.bundle import PARTS, Bundle, read_file, write_changed
 from hiersrec_sdk.catalog import UNKNOWN, Catalog
 from hiersrec_sdk.changes import ChangedCatalog
+from hiersrec_sdk.columns import ManyOptions, Output, Sessions
+from hiersrec_sdk.cpus import Threads, resolved
 from hiersrec_sdk.encoder import Encoded, OnnxEncoder
 from hiersrec_sdk.errors import (
     CatalogError,
@@ -33,13 +36,22 @@ from hiersrec_sdk.errors import (
 )
 from hiersrec_sdk.explain import Explanation, PartsGraph, explained, softmax
 from hiersrec_sdk.filters import Filter
+from hiersrec_sdk.hub import download
 from hiersrec_sdk.living import LivingCatalog
 from hiersrec_sdk.lookup import own_items
 from hiersrec_sdk.ranking import Backend, Found, Request, Table, get_backend
 from hiersrec_sdk.results import CategoryHit, Hit, Result
 from hiersrec_sdk.saved_changes import to_tables
 from hiersrec_sdk.session import Session
+from hiersrec_sdk.sources import Source, open_source
 from hiersrec_sdk.trace import Trace
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
+
+_log = logging.getLogger(__name__)
 
 Mode = Literal["candidates", "exact", "auto"]
 OnUnknown = Literal["skip", "error"]
@@ -146,7 +158,7 @@ class Recommender:
         self._saving = threading.Lock()
         self._saved = bundle.path, self.catalog.current  # a folder that holds this snapshot
         self.providers = encoder.providers
-        self._threads = encoder.threads
+        self._threads: Threads = encoder.threads
         self.backend = backend.name
         self._encoder = encoder
         self._search = backend.search
@@ -157,20 +169,23 @@ class Recommender:
     @classmethod
     def load(
         cls,
-        path: str | os.PathLike[str],
+        path: Source,
         *,
         providers: Sequence[str] = ("cpu",),
         backend: str | None = None,
-        threads: int = 1,
+        threads: Threads = 1,
         verify: bool = True,
     ) -> Recommender:
-        """Load the bundle in the folder ``path``.
+        """Load the bundle ``path``.
 
         Args:
-            path: the folder.
+            path: its folder; or a zip file of it, the bytes of one, or the URL of either, such as
+                ``s3://bucket/bundle.zip`` (extra ``fsspec``). What is no local folder is unpacked once, with every file
+                checked, to ``~/.cache/hiersrec``; ``HIERSREC_CACHE`` names another folder.
             providers: where to run the session encoder, in order of preference: "cpu", "cuda".
             backend: "c", "numba" or "numpy"; None takes the best that is there.
-            threads: threads of the session encoder within one call.
+            threads: threads of the session encoder within one call; "auto": as many as there are CPUs for this process,
+                by its affinity and the quota of its container.
             verify: whether to check every file against its SHA-256 and the tables' contents, which reads all of
                 them. Without it a bundle of any size opens in milliseconds: sizes, shapes and the category tree are
                 checked, the tables are mapped into memory and read as they are needed.
@@ -181,19 +196,61 @@ class Recommender:
             BundleVersionError: a newer version wrote the bundle.
             ProviderError: a provider is not there.
             BackendError: the backend is not there.
-            MissingExtraError: onnxruntime is not installed.
+            BundleError: it cannot be read from there, or not be unpacked.
+            MissingExtraError: onnxruntime is not installed; or fsspec, for a URL.
             OptionError: another argument is out of its range.
         """
+        started = time.perf_counter()
         ranking = get_backend(backend)
-        bundle = open_bundle(path, verify)
+        bundle = open_source(path, verify)
         encoder = OnnxEncoder(
             bundle.model,
             dimension=bundle.config["dimension"],
             categories=bundle.config["categories"],
             providers=providers,
-            threads=threads,
+            threads=resolved(threads),
         )
-        return cls(bundle, encoder, ranking)
+        recommender = cls(bundle, encoder, ranking)
+        recommender._threads = threads  # for a pickle: another machine has other CPUs
+        _log.info(
+            "loaded %s: %d items, backend %s, providers %s, in %.0f ms", bundle.path, len(recommender.catalog),
+            ranking.name, ", ".join(providers), 1000 * (time.perf_counter() - started),
+        )  # fmt: skip
+        return recommender
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo: str,
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        providers: Sequence[str] = ("cpu",),
+        backend: str | None = None,
+        threads: Threads = 1,
+        verify: bool = True,
+    ) -> Recommender:
+        """Load the bundle that is the repository ``repo`` of the Hugging Face hub, through the hub's own cache.
+
+        Args:
+            repo: its name, "org/name".
+            revision: branch, tag or commit; None: the main branch.
+            cache_dir: of the hub; None: as its environment variables say, such as ``HF_HOME``.
+            token: for a private repository; None: the one that ``hf auth login`` or ``HF_TOKEN`` has set.
+            local_files_only: whether to take what is in that cache, and ask nobody.
+            providers, backend, threads, verify: as :meth:`load`.
+
+        Raises:
+            BundleMissingError: there is no such repository, revision or file; or not in the cache, and the hub cannot
+                be reached.
+            BundleError: the hub does not answer as it should.
+            MissingExtraError: huggingface_hub is not installed (extra ``hub``).
+            HierSRecError: as :meth:`load`.
+        """
+        folder = download(repo, revision, cache_dir, token, local_files_only)
+        return cls.load(folder, providers=providers, backend=backend, threads=threads, verify=verify)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the bundle with all changes of its catalogue to the folder ``path``: whole or not at all.
@@ -205,6 +262,7 @@ class Recommender:
             BundleError: it cannot be written, ``path`` is no bundle, or the bundle that was loaded has been replaced
                 since, so that the changes of another would be lost. What is there stays.
         """
+        started = time.perf_counter()
         snapshot = self.catalog.current
         with self._saving:
             digest = write_changed(
@@ -213,6 +271,9 @@ class Recommender:
             if Path(path).resolve() == self._path.resolve():
                 self._digest = digest
             self._saved = Path(path), snapshot
+        _log.info(
+            "saved %d items to %s in %.0f ms", len(snapshot), path, 1000 * (time.perf_counter() - started)
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickle holds the bundle's absolute path and how it was loaded: whoever unpickles it has to have the bundle
@@ -280,7 +341,7 @@ class Recommender:
         exclude_categories: Iterable[int | str] | None = None,
         max_per_category: int | None = None,
         unknown: OnUnknown = "skip",
-        threads: int = 1,
+        threads: Threads = 1,
     ) -> Result:
         """Items for one session.
 
@@ -300,7 +361,7 @@ class Recommender:
             exclude_seen: whether the session's own items may not be recommended.
             max_per_category: most items of one leaf category.
             unknown: an id that the catalogue lacks is left out and counted ("skip"), or an error ("error").
-            threads: threads that rank in mode "exact".
+            threads: threads that rank in mode "exact", a number or "auto", as of :meth:`load`.
 
         Returns:
             The items: k of them, if so many may be recommended; popular ones where the session holds no known id.
@@ -335,9 +396,34 @@ class Recommender:
         ids = items.items if isinstance(items, Session) else _as_ids(items)
         return Session(self, ids.tolist() if isinstance(ids, np.ndarray) else ids)
 
+    @overload
+    def recommend_many(
+        self, sessions: Sessions, k: int = 20, *, output: Literal["results"] = ..., **options: Unpack[ManyOptions]
+    ) -> list[Result]: ...
+
+    @overload
+    def recommend_many(
+        self, sessions: Sessions, k: int = 20, *, output: Literal["numpy"], **options: Unpack[ManyOptions]
+    ) -> dict[str, NDArray[Any]]: ...
+
+    @overload
+    def recommend_many(
+        self, sessions: Sessions, k: int = 20, *, output: Literal["pandas"], **options: Unpack[ManyOptions]
+    ) -> pandas.DataFrame: ...
+
+    @overload
+    def recommend_many(
+        self, sessions: Sessions, k: int = 20, *, output: Literal["polars"], **options: Unpack[ManyOptions]
+    ) -> polars.DataFrame: ...
+
+    @overload
+    def recommend_many(
+        self, sessions: Sessions, k: int = 20, *, output: Literal["arrow"], **options: Unpack[ManyOptions]
+    ) -> pyarrow.Table: ...
+
     def recommend_many(
         self,
-        sessions: Iterable[Iterable[int | str]],
+        sessions: Sessions,
         k: int = 20,
         *,
         mode: Mode = "candidates",
@@ -352,26 +438,38 @@ class Recommender:
         max_per_category: int | None = None,
         unknown: OnUnknown = "skip",
         batch_size: int = 64,
-        threads: int = 1,
-    ) -> list[Result]:
+        threads: Threads = 1,
+        output: Output = "results",
+    ) -> Any:
         """Items for many sessions, in their order: what :meth:`recommend` says of each.
 
         Sessions of like length go through the encoder together, ``batch_size`` at a time, and share what is read of the
         catalogue; ``threads`` batches are worked on at once. Scores may differ from those of :meth:`recommend` by the
         rounding of a matrix product.
 
+        Args:
+            sessions: a list of sessions; or a column of lists, in which a null is an empty session: a NumPy array, of
+                objects or with two dimensions, a pandas or Polars Series, an Arrow array.
+            output: "results", a list of :class:`Result`; or a table with a row for each hit, "numpy" (a dict of
+                arrays), "pandas", "polars" or "arrow": ``session`` int64, its position; ``rank`` int32 from 1; ``item``
+                int64 or string; ``score`` float32; and ``title``, or null, where the bundle has titles.
+
         Raises:
-            OptionError: ``batch_size`` or ``threads`` is no whole number of at least 1.
+            OptionError: ``batch_size`` or ``threads`` is no whole number of at least 1, or ``output`` none of these.
+            MissingExtraError: the package of that ``output`` is not installed.
             InputError: as :meth:`recommend`; the message says which session.
         """
         options = self._options(
             k, mode, candidates, unknown, include_session_categories, filter, allow, exclude, exclude_seen, categories,
             exclude_categories, max_per_category, threads,
-        )._replace(threads=1)  # fmt: skip
+        )  # fmt: skip
+        threads, options = options.threads, options._replace(threads=1)
         if not _is_whole(batch_size) or batch_size < 1:
             raise OptionError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
+        sessions = columns.sessions_of(sessions)
         if isinstance(sessions, str | bytes | Mapping) or not isinstance(sessions, Iterable):
             raise SessionTypeError(f"sessions is {_described(sessions)}; it must be a list of sessions")
+        finish = columns.maker(output)
         known: list[_Session] = []
         for place, session in enumerate(sessions):
             try:
@@ -396,7 +494,7 @@ class Recommender:
             answers = list(self._pool(threads).map(answer, batches))
         for batch, found in zip(batches, answers, strict=True):
             results.update(zip(batch, found, strict=True))
-        return [results[at] for at in range(len(known))]
+        return finish([results[at] for at in range(len(known))], options.catalog)
 
     def explain(
         self, session: Iterable[int | str], item: int | str, *, unknown: OnUnknown = "skip"
@@ -540,7 +638,7 @@ class Recommender:
         categories: Any = None,
         exclude_categories: Any = None,
         max_per_category: int | None = None,
-        threads: int = 1,
+        threads: Threads = 1,
     ) -> _Options:
         catalog = self.catalog.current
         plain: dict[Any, _Options] = catalog.options  # of calls without filters, by their arguments
@@ -570,8 +668,9 @@ class Recommender:
                 raise OptionError(f"{name} is {flag!r}; it must be True or False")
         if max_per_category is not None and (not _is_whole(max_per_category) or max_per_category < 1):
             raise OptionError(f"max_per_category is {max_per_category!r}; it must be a whole number of at least 1")
-        if not _is_whole(threads) or threads < 1:
-            raise OptionError(f"threads is {threads!r}; it must be a whole number of at least 1")
+        number = resolved(threads)
+        if not _is_whole(number) or number < 1:
+            raise OptionError(f"threads is {threads!r}; it must be a whole number of at least 1, or 'auto'")
         share, mass = self._budget(candidates, bool(include_session_categories))
         if filter is not None and not isinstance(filter, Filter):
             raise FilterError(f"filter is {filter!r}; it must be what Recommender.filter() made, or None")
@@ -602,7 +701,7 @@ class Recommender:
             exact = allowed * self._exact_bytes <= _AUTO_BYTES + rows * self._row_bytes
         options = _Options(
             catalog, k, exact, rows, mass, unknown, bool(include_session_categories), filter, excluded,
-            bool(exclude_seen), None if max_per_category is None else int(max_per_category), int(threads),
+            bool(exclude_seen), None if max_per_category is None else int(max_per_category), int(number),
         )  # fmt: skip
         if key is not None and len(plain) < 1_000:
             plain[key] = options

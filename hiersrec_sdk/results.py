@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, SupportsIndex, overload
+from typing import Any, Literal, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk import row_ranges
-from hiersrec_sdk.catalog import Catalog
+from hiersrec_sdk.catalog import Catalog, Category
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,27 @@ class CategoryHit:
     index: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Excerpt:
+    """What one result asks of its catalogue: that of an unpickled result."""
+
+    titles: dict[int, str | None]  # by row
+    categories: dict[tuple[int, int], Category]  # by level and index
+    stop: int
+
+    def title(self, row: int) -> str | None:
+        return self.titles[row]
+
+    def category(self, level: int, index: int) -> Category:
+        return self.categories[level, index]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
     """The answer to one session: a sequence of :class:`Hit`, best first.
 
-    ``len()``, iteration, an index (``result[0]`` is the best) and slices (tuples of hits) work as on a tuple.
+    ``len()``, iteration, an index (``result[0]`` is the best) and slices (tuples of hits) work as on a tuple. A pickle
+    holds all that a result says, and nothing else of the catalogue.
 
     Attributes:
         items: the shop's own ids, best first: by higher score, ties by lower row of the catalogue.
@@ -62,7 +78,7 @@ class Result:
     rows_scored: int
     bytes_read: int
     unknown: int
-    _catalog: Catalog = field(repr=False)
+    _catalog: Catalog | _Excerpt = field(repr=False)
     _rows: NDArray[np.int64] = field(repr=False)
     _ranges: row_ranges.Ranges = field(repr=False)  # in the order in which they were scanned
     _own: row_ranges.Rows = field(repr=False)
@@ -104,6 +120,19 @@ class Result:
         if self.mode == "exact":
             return np.array([[0, self._catalog.stop]], dtype=np.int64)
         return row_ranges.add(row_ranges.rising(self._ranges), self._own)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        leaf = len(self._path) - 1
+        places = {*((leaf, index) for index, _ in self._leaves), *enumerate(index for index, _ in self._path)}
+        catalog = _Excerpt(
+            {row: self._catalog.title(row) for row in self._rows.tolist()},
+            {place: self._catalog.category(*place) for place in places},
+            self._catalog.stop,
+        )
+        return Result, (
+            self.items, self.scores, self.mode, self.rows_scored, self.bytes_read, self.unknown,
+            catalog, self._rows, self._ranges, self._own, self._leaves, self._path,
+        )  # fmt: skip
 
     def _category(self, level: int, index: int, probability: float) -> CategoryHit:
         category = self._catalog.category(level, index)

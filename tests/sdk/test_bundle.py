@@ -127,9 +127,9 @@ def test_no_bundle(make: Callable[[Path], None], message: str, tmp_path: Path) -
         Recommender.load(tmp_path / "x")
 
 
-@pytest.mark.parametrize("path", [None, 5, b"bundle"])
+@pytest.mark.parametrize("path", [None, 5, [b"bundle"]])
 def test_no_path(path: Any) -> None:
-    with pytest.raises(OptionError, match=r"^path is .*; it must be the folder of a bundle, a string or a Path"):
+    with pytest.raises(OptionError, match=r"^path is .*; it must be a bundle: its folder, a zip file"):
         Recommender.load(path)
 
 

@@ -16,7 +16,10 @@ from hiersrec_sdk import CategoryHit, Filter, Hit, Recommender, Result, errors
 
 from .bundles import make_shop
 
-HEAVY = ("torch", "onnx", "numba", "polars", "hiersrec_training", "hiersrec_export")
+HEAVY = (
+    "torch", "onnx", "numba", "polars", "pandas", "pyarrow", "fsspec", "huggingface_hub", "hiersrec_training",
+    "hiersrec_export",
+)  # fmt: skip
 
 
 def test_names() -> None:
@@ -48,8 +51,8 @@ def public(cls: type) -> list[str]:
 
 def test_recommender() -> None:
     assert public(Recommender) == [
-        "arecommend", "categories", "explain", "filter", "load", "recommend", "recommend_many", "save", "session",
-        "similar_items", "trace",
+        "arecommend", "categories", "explain", "filter", "from_pretrained", "load", "recommend", "recommend_many",
+        "save", "session", "similar_items", "trace",
     ]  # fmt: skip
     parameters = {
         name: [
@@ -78,15 +81,19 @@ def test_recommender() -> None:
         "categories": ["self", "session", "k=5", "level=-1", "unknown='skip'"],
         "explain": ["self", "session", "item", "unknown='skip'"],
         "filter": ["self", *restrictions],
+        "from_pretrained": [
+            "repo", "revision=None", "cache_dir=None", "token=None", "local_files_only=False", "providers=('cpu',)",
+            "backend=None", "threads=1", "verify=True",
+        ],
         "load": ["path", "providers=('cpu',)", "backend=None", "threads=1", "verify=True"],
         "recommend": ["self", "session", *common, "threads=1"],
-        "recommend_many": ["self", "sessions", *common, "batch_size=64", "threads=1"],
+        "recommend_many": ["self", "sessions", *common, "batch_size=64", "threads=1", "output='results'"],
         "save": ["self", "path"],
         "session": ["self", "items=()"],
         "similar_items": ["self", "item", "k=20", "filter=None"],
         "trace": ["self", "session", "k=20", "options"],
     }
-    for name, by_place in (("filter", 1), ("recommend", 3), ("recommend_many", 3), ("load", 1)):
+    for name, by_place in (("filter", 1), ("recommend", 3), ("recommend_many", 3), ("load", 1), ("from_pretrained", 1)):
         kinds = [parameter.kind for parameter in inspect.signature(getattr(Recommender, name)).parameters.values()]
         assert set(kinds[by_place:]) == {inspect.Parameter.KEYWORD_ONLY}
         assert inspect.Parameter.KEYWORD_ONLY not in kinds[:by_place]
