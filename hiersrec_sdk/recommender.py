@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, TypedDict, Unpack, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,24 @@ from hiersrec_sdk.trace import Trace
 
 Mode = Literal["candidates", "exact", "auto"]
 OnUnknown = Literal["skip", "error"]
+
+
+class RecommendOptions(TypedDict, total=False):
+    """The arguments of :meth:`Recommender.recommend` that are given by name, for type checkers."""
+
+    mode: Mode
+    candidates: float | Literal["auto"] | None
+    include_session_categories: bool
+    filter: Filter | None
+    allow: Iterable[int | str] | None
+    exclude: Iterable[int | str] | None
+    exclude_seen: bool
+    categories: Iterable[int | str] | None
+    exclude_categories: Iterable[int | str] | None
+    max_per_category: int | None
+    unknown: OnUnknown
+    threads: int
+
 
 _CATEGORIES_SHOWN: Final = 5
 # mode="auto" ranks everything where that reads at most so many bytes more than candidates: what one core reads in about
@@ -137,17 +155,17 @@ class Recommender:
     """
 
     def __init__(self, bundle: Bundle, encoder: OnnxEncoder, backend: Backend) -> None:
-        self.catalog = LivingCatalog(
+        self.catalog: LivingCatalog = LivingCatalog(
             Catalog(bundle), bundle.path, bundle.config, encoder.providers, bundle.changes
         )
-        self.config = bundle.config
+        self.config: dict[str, Any] = bundle.config
         self._path = bundle.path
         self._digest: str = bundle.config["sha256"]  # of the bundle in that folder
         self._saving = threading.Lock()
         self._saved = bundle.path, self.catalog.current  # a folder that holds this snapshot
-        self.providers = encoder.providers
+        self.providers: tuple[str, ...] = encoder.providers
         self._threads = encoder.threads
-        self.backend = backend.name
+        self.backend: str = backend.name
         self._encoder = encoder
         self._search = backend.search
         self._choose = backend.choose
@@ -320,7 +338,7 @@ class Recommender:
         return self._answer_one(self._known(session, options), options)
 
     async def arecommend(
-        self, session: Iterable[int | str], k: int = 20, **options: Any
+        self, session: Iterable[int | str], k: int = 20, **options: Unpack[RecommendOptions]
     ) -> Result:
         """:meth:`recommend` in a thread of the loop's pool, so that the loop goes on; takes the same arguments."""
         return await asyncio.to_thread(partial(self.recommend, session, k, **options))
@@ -469,7 +487,9 @@ class Recommender:
         hits = zip(catalog.ids(found.rows), found.scores.tolist(), found.rows.tolist(), strict=True)
         return tuple(Hit(own, score, catalog.title(row)) for own, score, row in hits)
 
-    def trace(self, session: Iterable[int | str], k: int = 20, **options: Any) -> Trace:
+    def trace(
+        self, session: Iterable[int | str], k: int = 20, **options: Unpack[RecommendOptions]
+    ) -> Trace:
         """What :meth:`recommend` computes on its way to an answer, with the same arguments.
 
         Raises:
@@ -506,7 +526,7 @@ class Recommender:
             dict(zip(("look up", "encode", "choose", "rank"), steps, strict=True)),
         )
 
-    def _recommend_to(self, session: Session, k: int, **options: Any) -> Result:
+    def _recommend_to(self, session: Session, k: int, **options: Unpack[RecommendOptions]) -> Result:
         """:meth:`recommend` to a session that keeps its rows."""
         checked = self._options(k, **options)
         known = self._known_rows(session.items, session._rows_in(checked.catalog), checked)
