@@ -12,7 +12,6 @@ import numpy as np
 import streamlit as st
 
 from hiersrec_sdk import Recommender
-from hiersrec_sdk.errors import UnknownItemError
 
 ItemId = int | str
 
@@ -31,7 +30,7 @@ st.set_page_config("Recommendations", layout="wide")
 recommender, labels, by_text = load(sys.argv[1] if len(sys.argv) > 1 else os.environ["HIERSREC_BUNDLE"])
 
 # The session lives in the address (?session=A&session=B), so that a page can be sent to somebody.
-session = [by_text.get(text, text) for text in st.query_params.get_all("session")]
+session = [by_text[text] for text in st.query_params.get_all("session") if text in by_text]
 
 
 def set_session(items: list[ItemId]) -> None:
@@ -48,9 +47,9 @@ with st.sidebar:
     matches = [own for own, label in labels.items() if wanted in label.casefold() or wanted == str(own).casefold()]
     matches.sort(key=lambda own: (not labels[own].casefold().startswith(wanted), labels[own]))
     chosen = st.selectbox(f"{len(matches):,} found", matches[:200], format_func=labels.__getitem__)
-    st.button("Click it", on_click=clickable, args=(chosen,), disabled=not matches, type="primary")
+    st.button("Add to the session", on_click=clickable, args=(chosen,), disabled=not matches, type="primary")
     for place, own in enumerate(session, start=1):
-        st.write(f"{place}. {labels.get(own, f'{own} (unknown)')}")
+        st.write(f"{place}. {labels[own]}")
     back, clear = st.columns(2)
     back.button("Take back", on_click=set_session, args=(session[:-1],), disabled=not session, width="stretch")
     clear.button("Start anew", on_click=set_session, args=([],), disabled=not session, width="stretch")
@@ -58,23 +57,20 @@ with st.sidebar:
     exclude_seen = st.toggle("Not those of the session", value=True)
 
 result = recommender.recommend(session, k, exclude_seen=exclude_seen)
-st.title("What comes next")
+st.header("What comes next")
 if result.mode == "popular":
-    st.info("Without a known item in the session these are the most popular items. Click one on the left.")
+    st.info("Nothing was clicked yet: these are the most popular items. Add one to the session.")
 else:
-    st.subheader("Predicted category")
-    for hit in result.category_path:
-        st.progress(hit.probability, f"{hit.name or hit.category} · {hit.probability:.1%}")
-items, why = st.columns(2)
+    st.subheader("Predicted category, level by level")
+    for column, hit in zip(st.columns(len(result.category_path)), result.category_path, strict=True):
+        column.progress(hit.probability, f"{hit.name or hit.category}: {hit.probability:.1%}")
+items, why = st.columns([2, 3])
 items.subheader("Recommended items")
 items.dataframe(
-    {"item": [labels[own] for own in result.items], "id": [str(own) for own in result.items], "score": result.scores},
+    {"item": [labels[own] for own in result.items], "score": result.scores, "id": [str(own) for own in result.items]},
     hide_index=True,
 )
 why.subheader("Why this item?")
 asked = why.selectbox("Item", result.items, format_func=labels.__getitem__)
-try:
-    if len(result):
-        why.code(str(recommender.explain(session, asked)), language=None)
-except UnknownItemError as error:  # of a session without a known item
-    why.write(str(error))
+if session and len(result):
+    why.code(str(recommender.explain(session, asked)), language=None, wrap_lines=True)
