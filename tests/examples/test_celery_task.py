@@ -46,7 +46,8 @@ def tasks(settings: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_a_worker_answers(tasks: Any, settings: Path, tiny_bundle: Path) -> None:
     log = settings / "log"
-    arguments = ["--app", "examples.celery_task", "worker", "--concurrency", "2", "--without-gossip", "--without-mingle"]
+    alone = ["--without-gossip", "--without-mingle"]
+    arguments = ["--app", "examples.celery_task", "worker", "--concurrency", "2", *alone]
     with running(
         "celery", *arguments, log=log, HIERSREC_BUNDLE=str(tiny_bundle), CELERY_CONFIG_MODULE="celery_settings",
         PYTHONPATH=str(settings),
