@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -347,6 +348,7 @@ def _are_budgets(value: Any) -> bool:
 
 _OPTIONAL: dict[str, tuple[Callable[[Any], bool], str]] = {
     "budgets": (_are_budgets, "an object with a mass above 0 and up to 1, and so in its session_categories"),
+    "new_item_bias": (lambda value: isinstance(value, float) and math.isfinite(value), "a finite number"),
 }
 
 

@@ -19,6 +19,7 @@ import click
 
 from hiersrec_sdk import Recommender, __version__, available_backends
 from hiersrec_sdk.apply import apply
+from hiersrec_sdk.bundle import CONFIG
 from hiersrec_sdk.errors import HierSRecError, ItemIdTypeError, MissingExtraError, OptionError
 
 FOLDER = click.Path(path_type=Path)
@@ -249,8 +250,14 @@ def _show_config(context: click.Context) -> None:
 
 
 @main.command()
-@click.argument("run", type=FOLDER)
-@click.option("--out", required=True, type=FOLDER, help="Bundle folder to write; it must not exist.")
+@click.argument("run", type=FOLDER, metavar="RUN|BUNDLE")
+@click.option("--out", type=FOLDER, help="Bundle folder to write, of a RUN; it must not exist.")
+@click.option(
+    "--standalone",
+    type=FILE,
+    metavar="FILE.onnx",
+    help="Also write the whole bundle as one ONNX file: own ids in, own ids out. It must not exist.",
+)
 @click.option("--data", type=FOLDER, help="The run's dataset folder, where it was moved.")
 @click.option(
     "--calibrate-with",
@@ -259,27 +266,48 @@ def _show_config(context: click.Context) -> None:
     help="Of a --final RUN: measure budgets of candidates with this run, trained without the validation part.",
 )
 @click.option("--name", help="Name for the model card. [the run's]")
-def export(run: Path, out: Path, data: Path | None, calibrate_with: Path | None, name: str | None) -> None:
+def export(
+    run: Path,
+    out: Path | None,
+    standalone: Path | None,
+    data: Path | None,
+    calibrate_with: Path | None,
+    name: str | None,
+) -> None:
     """Turn the training RUN into a bundle: ONNX graphs and the catalogue, checked against PyTorch.
 
     Budgets of candidates are measured on the validation part, for candidates="auto" and the model card. A --final run
     was trained on that part: --calibrate-with names the run, on the same data, that was not.
+
+    --standalone writes one ONNX file that answers sessions by itself, in C#, Java, Rust, JavaScript or Triton: what
+    mode "exact" answers, checked. It is made of the bundle alone: in the place of the run there may be a BUNDLE, then
+    without --out.
     """
-    if out.exists():
-        raise OptionError(f"{out} exists already; choose another folder or remove it")
-    module = _load("hiersrec_export.to_bundle", "hiersrec export")
     step = partial(click.echo, err=True)
-    module.export(
-        run,
-        out,
-        data_path=data,
-        calibrate_with=calibrate_with,
-        name=name,
-        report=click.echo,
-        step=step,
-        progress=sys.stderr.isatty(),
-    )
-    click.echo(f"written to {out}")
+    for path in (out, standalone):
+        if path is not None and os.path.lexists(path):
+            raise OptionError(f"{path} exists already; choose another path or remove it")
+    is_bundle = (run / CONFIG).is_file()  # a run has a run.json
+    if is_bundle and (standalone is None or out or data or calibrate_with or name):
+        raise OptionError(f"{run} is a bundle: it is exported with --standalone FILE.onnx, and no other option")
+    if not is_bundle and out is None:
+        raise OptionError("say where the bundle goes: --out BUNDLE")
+    if out is not None:
+        _load("hiersrec_export.to_bundle", "hiersrec export").export(
+            run,
+            out,
+            data_path=data,
+            calibrate_with=calibrate_with,
+            name=name,
+            report=click.echo,
+            step=step,
+            progress=sys.stderr.isatty(),
+        )
+        click.echo(f"written to {out}")
+    if standalone is not None:
+        module = _load("hiersrec_export.standalone", "hiersrec export")
+        module.export_standalone(out or run, standalone, report=click.echo, step=step)
+        click.echo(f"written to {standalone}")
 
 
 @main.command()

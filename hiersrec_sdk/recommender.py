@@ -799,15 +799,14 @@ class Recommender:
         if catalog.wide is None:
             return own, boosts
         changes = catalog.changes
-        if changes is None:
-            linked, wide_boosts = catalog.wide.boosts(session.rows)
-            wide_boosts[linked.searchsorted(own)] += boosts  # own items are linked too
-            return linked, wide_boosts
-        in_log = changes.in_log(session.rows)
+        in_log = session.rows if changes is None else changes.in_log(session.rows)
         if not len(in_log):
             return own, boosts
-        linked, wide_boosts = catalog.wide.boosts(in_log)
-        linked = changes.successors(linked)
+        in_bundle, wide_boosts = catalog.wide.boosts(in_log)
+        linked = in_bundle if changes is None else changes.successors(in_bundle)
+        if linked is in_bundle and in_log is session.rows:  # nothing of it has changed
+            wide_boosts[linked.searchsorted(own)] += boosts  # own items are linked too
+            return linked, wide_boosts
         unlinked = own[~np.isin(own, linked)]  # items that were added
         order = np.concatenate([linked, unlinked]).argsort(kind="stable")
         rows = np.concatenate([linked, unlinked])[order]

@@ -55,10 +55,11 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     assert "test" in printed
     passed("train", path / "data", "--out", path / "run", *SMALL)
-    exported = hiersrec("export", path / "run", "--out", path / "bundle")
-    assert "agree on" in exported.stdout
+    exported = hiersrec("export", path / "run", "--out", path / "bundle", "--standalone", path / "model.onnx")
+    assert exported.stdout.count("agree on") == 2
     assert "tracing the model" in exported.stderr
     assert "agree on" not in exported.stderr
+    assert (path / "model.onnx").is_file()
     return path
 
 
@@ -212,10 +213,13 @@ def test_a_missing_extra_names_the_command_that_installs_it(tmp_path: Path) -> N
         "from hiersrec_sdk.cli import main\n"
         "main()\n"
     )
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle/config.json").touch()
     for arguments in (
         ["prepare", "log.csv", "--out", "data"],
         ["train", "data", "--out", "run"],
-        ["export", "run", "--out", "bundle"],
+        ["export", "run", "--out", "out"],
+        ["export", "bundle", "--standalone", "model.onnx"],
         ["evaluate", "bundle", "data"],
     ):
         done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)

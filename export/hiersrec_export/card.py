@@ -96,6 +96,14 @@ def _metrics(info: RunInfo, config: dict[str, Any]) -> list[str]:
             lines += ["", f"With the wide part, on the newer half of it: Recall@20 {recall:.4f}, MRR@20 {mrr:.4f}."]
     else:
         lines += ["The validation part was trained on; `hiersrec evaluate` measures on the test part."]
+    if new := info.new_items:
+        lines += [
+            "",
+            f"Items without a click get a bias of {new['bias']:.2f}. With {new['share']:.0%} of the items standing as "
+            f"new, placed by metadata alone, Recall@20 was {new['recall@20']:.4f} where the next click was one of "
+            f"them, and {new['known_recall@20']:.4f} where it was another one "
+            f"({new['known_recall@20_alone']:.4f} if new ones were never shown).",
+        ]
     parity = max(config["metrics"]["parity"].values())
     return [*lines, "", f"PyTorch and onnxruntime agree within {parity:.1e} (relative)."]
 

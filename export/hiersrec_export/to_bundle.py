@@ -13,13 +13,14 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from hiersrec_export import IR_VERSION, OPSET
 from hiersrec_export.budgets import calibrate, cases_of
 from hiersrec_export.card import card, summary
 from hiersrec_export.curve import Scorer
 from hiersrec_export.parity import Parity, check_item_parity, check_parity, check_parts
 from hiersrec_export.picture import budget_picture
 from hiersrec_export.rotation import principal_axes, rotate
-from hiersrec_export.to_onnx import IR_VERSION, OPSET, item_graph, parts_graph, session_graph
+from hiersrec_export.to_onnx import item_graph, parts_graph, session_graph
 from hiersrec_sdk.bundle import PARTS, write_bundle
 from hiersrec_sdk.catalog import id_tables, item_id_tables
 from hiersrec_sdk.encoder import OnnxEncoder
@@ -140,7 +141,8 @@ class _Traced:
             wide, bias = model.wide.exported(links_of(_trained_on(info, data), data.items))
             clicked = _clicked(info, data)
             if not clicked.all():  # that nobody clicked it yet says nothing of an item that is new
-                bias = np.where(clicked, bias, np.median(bias[clicked])).astype(np.float32)
+                new = info.new_items.get("bias", float(np.median(bias[clicked])))
+                bias = np.where(clicked, bias, new).astype(np.float32)
         graph = session_graph(model, axes)
         return cls(model, vectors, axes, rotate(vectors, axes), graph, wide, bias)
 
@@ -272,6 +274,7 @@ def _config(info: RunInfo, data: Dataset, parity: Parity) -> dict[str, Any]:
         "levels": levels,
         "categories": data.tree.sizes,
         "max_length": info.config.max_length,
+        **({"new_item_bias": info.new_items["bias"]} if info.new_items else {}),
         "candidates": max(CANDIDATES, min(1.0, LEAST_CANDIDATES / data.items)),
         "model": info.config.as_dict() | {"opset": OPSET, "ir_version": IR_VERSION},
         "preprocessing": {
@@ -288,6 +291,7 @@ def _config(info: RunInfo, data: Dataset, parity: Parity) -> dict[str, Any]:
         "metrics": {
             "validation": info.metrics,
             "validation_with_wide": info.wide_metrics,
+            "new_items": info.new_items,
             "trained_on": "training and validation part" if info.final else "training part",
             "epochs": info.best_epoch,
             "training_seconds": info.seconds,

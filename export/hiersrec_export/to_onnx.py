@@ -12,13 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
 
+from hiersrec_export import IR_VERSION, OPSET
 from hiersrec_export.rotation import RotatedItems, RotatedParts, RotatedSession
 from hiersrec_training.model import HierSRec, ItemGraph, QueryParts, ServingGraph
-
-# Opset 20 is the first with Gelu as one operator, and LayerNormalization (17) is one too: fewer, faster nodes. IR
-# version 10 is the newest that onnxruntime 1.18, the oldest supported one, reads; newer exporters would write more.
-OPSET = 20
-IR_VERSION = 10
 
 
 def session_graph(model: HierSRec, axes: NDArray[np.float32] | None = None) -> bytes:

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from hiersrec_export import to_bundle
+from hiersrec_export import IR_VERSION, OPSET, to_bundle
 from hiersrec_export.parity import check_item_parity, check_parity
 from hiersrec_export.rotation import principal_axes, rotate
 from hiersrec_export.to_bundle import catalog_tables, export, item_vectors
-from hiersrec_export.to_onnx import IR_VERSION, OPSET, item_graph, session_graph
+from hiersrec_export.to_onnx import item_graph, session_graph
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle import open_bundle
 from hiersrec_sdk.errors import BundleError, DataError, ExportError, RunError

@@ -284,6 +284,13 @@ def test_wrong_budgets(budgets: Any, bundle: Path) -> None:
         open_bundle(bundle)
 
 
+@pytest.mark.parametrize("bias", [None, 1, "1", True, float("inf")])
+def test_a_wrong_bias_of_new_items(bias: Any, bundle: Path) -> None:
+    write_config(bundle, {**json.loads((bundle / "config.json").read_text()), "new_item_bias": bias})
+    with pytest.raises(BundleCorruptError, match="'new_item_bias' is not a finite number"):
+        open_bundle(bundle)
+
+
 def test_a_file_outside_of_the_bundle(bundle: Path) -> None:
     config = json.loads((bundle / "config.json").read_text())
     outside = bundle.parent / "outside"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiersrec_training.dataset import Sessions
-from hiersrec_training.links import RECENT, WINDOW, by_rows, links_of
+from hiersrec_training.links import RECENT, WINDOW, by_rows, links_of, without
 
 ITEMS = 8
 SESSIONS = st.lists(st.lists(st.integers(0, ITEMS - 1), min_size=1, max_size=9), min_size=1, max_size=12)
@@ -53,3 +53,21 @@ def test_rows_have_the_links_of_their_items(sessions: list[list[int]], seed: int
     place = np.argsort(row[items])
     np.testing.assert_array_equal(rows, row[items][place])
     np.testing.assert_allclose(again, features[place], rtol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sessions=SESSIONS,
+    gone=st.sets(st.integers(0, ITEMS - 1)),
+    clicks=st.lists(st.integers(0, ITEMS - 1), min_size=1, max_size=9),
+)
+def test_items_without_clicks_are_linked_to_none(sessions: list[list[int]], gone: set[int], clicks: list[int]) -> None:
+    links = links_of(as_sessions(sessions), ITEMS)
+    left = without(links, np.isin(np.arange(ITEMS), [*gone]))
+    for item in range(ITEMS):
+        before, after = slice(*links.offsets[item : item + 2]), slice(*left.offsets[item : item + 2])
+        kept = [row not in gone and item not in gone for row in links.rows[before].tolist()]
+        assert left.rows[after].tolist() == links.rows[before][kept].tolist()
+        np.testing.assert_array_equal(left.clicks[after], links.clicks[before][kept])
+        np.testing.assert_array_equal(left.popularity[item], links.popularity[item] * (item not in gone))
+    assert set(left.features(np.array(clicks))[0].tolist()) <= {*clicks, *range(ITEMS)} - (gone - {*clicks})

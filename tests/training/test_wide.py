@@ -69,9 +69,8 @@ def test_a_case_is_scored_alike_among_few_and_many_items(
     popularity = torch.from_numpy(links_of(data.train, data.items).popularity)
     more = torch.cat([popularity, torch.randn(5_000, popularity.shape[1])])
     chosen = np.arange(5)
-    for found, wanted in zip(
-        wide._scores(model.wide, more, cases, chosen), wide._scores(model.wide, popularity, cases, chosen), strict=True
-    ):
+    among_many, among_few = (wide.scores_of(model.wide, each, cases, chosen) for each in (more, popularity))
+    for found, wanted in zip(among_many, among_few, strict=True):
         torch.testing.assert_close(found, wanted)
 
 

@@ -37,6 +37,7 @@ class Config:
     neighbours: int = 24  # of an item in the co-click graph; 0 leaves the graph out
     neighbour_window: int = 5  # clicks between two co-clicked items, at most
     wide: bool = True  # fit the wide part beside the encoder, on the validation part
+    new_item_cost: float = 0.02  # of the hits on other items, what showing new ones may cost
     # loss
     category_weight: float = 0.2  # of each category level's cross-entropy beside the item's
     age_decay: float = 1.0  # the oldest session weighs exp(-age_decay) of the newest
@@ -72,7 +73,7 @@ class Config:
         for name in ("category_weight", "age_decay"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, it is {getattr(self, name)}")
-        for name in ("dropout", "id_dropout", "warmup"):
+        for name in ("dropout", "id_dropout", "new_item_cost", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}")
         for name in ("temperature", "learning_rate"):

@@ -50,3 +50,12 @@ def by_rows(links: Links, order: NDArray[np.int64]) -> Links:
     offsets = np.concatenate([[0], counts.cumsum()])
     edges = np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1])
     return Links(links.popularity[order], offsets, row[links.rows[edges]], links.clicks[edges])
+
+
+def without(links: Links, items: NDArray[np.bool]) -> Links:
+    """The links as if nobody had clicked ``items`` bool [n]."""
+    source = np.repeat(np.arange(len(items)), np.diff(links.offsets))
+    kept = ~(items[source] | items[links.rows])
+    offsets = np.concatenate([[0], np.bincount(source[kept], minlength=len(items)).cumsum()])
+    popularity = np.where(items[:, None], np.float32(0), links.popularity)
+    return Links(popularity, offsets, links.rows[kept], links.clicks[kept])

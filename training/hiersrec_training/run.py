@@ -44,7 +44,8 @@ class RunInfo:
     best_epoch: int = 0  # counted from 1
     metrics: dict[str, float] = field(default_factory=dict)  # of the encoder on the validation part, best epoch
     wide_metrics: dict[str, float] = field(default_factory=dict)  # with the wide part, on the newer half of it
-    validated_by: str | None = None  # path of the run whose wide part a final run has
+    new_items: dict[str, float] = field(default_factory=dict)  # their bias, and what it was measured to do
+    validated_by: str | None = None  # path of the run whose wide part and bias of new items a final run has
     seconds: float = 0.0
 
     def save(self, folder: Path) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hiersrec_sdk.errors import ConfigError, EmptyLogError, InterruptedRunError, RunError
-from hiersrec_training import run, wide
+from hiersrec_training import new_items, run, wide
 from hiersrec_training.batches import Batch, Batches, age_weights
 from hiersrec_training.config import Config
 from hiersrec_training.dataset import Dataset, Sessions
@@ -54,8 +54,8 @@ def train(
         out: folder to write; it must not exist. Until the end it is called ``<out>.part``.
         config: settings; with ``resume`` those of the interrupted run hold instead.
         final: train on training and validation part together for ``config.epochs``, without validation.
-        validated_by: for a final run: a finished run of the same data that was validated; its wide part is taken over,
-            which can't be fitted without a validation part.
+        validated_by: for a final run: a finished run of the same data that was validated; its wide part and its bias of
+            new items are taken over, which can't be fitted without a validation part.
         device: "auto", "cpu" or "cuda".
         resume: go on from the newest checkpoint of ``<out>.part``. On a CPU the weights come out as without the break;
             on a GPU up to the order in which it sums.
@@ -144,8 +144,9 @@ class _Loop:
         if config.neighbours:
             self.model.items.connect(co_clicks(sessions, data.items, config.neighbours, config.neighbour_window))
         if info.validated_by is not None:
-            validated, _ = run.load_model(Path(info.validated_by))
+            validated, its_info = run.load_model(Path(info.validated_by))
             self.model.wide.load_state_dict(validated.wide.state_dict())
+            info.new_items = its_info.new_items
         self.model.to(self.device)
         self.meta = Metadata.of(data, info.shape, config).to(self.device)
         weights = age_weights(len(sessions), config.age_decay)
@@ -201,7 +202,10 @@ class _Loop:
         links = links_of(self.sessions, self.data.items)
         model = self.model.cpu()
         meta = self.meta.to(torch.device("cpu"))
-        self.info.wide_metrics = wide.fit_on(model, meta, links, self.data.valid, self.report, self.progress)
+        some = (model, meta, links, self.data.valid, self.report, self.progress)
+        self.info.wide_metrics = wide.fit_on(*some)
+        if self.info.wide_metrics:
+            self.info.new_items = new_items.choose_bias(*some)
         run.save_weights(model, weights)
         self.state["seconds"] += time.perf_counter() - started
 

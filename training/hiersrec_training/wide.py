@@ -20,10 +20,12 @@ from tqdm import tqdm
 from hiersrec_sdk.wide import Links
 from hiersrec_training.batches import Batches
 from hiersrec_training.dataset import Sessions
+from hiersrec_training.links import without
 from hiersrec_training.metrics import ranked_together, ranking_metrics
 from hiersrec_training.model import HierSRec, Metadata, Wide
 
 BEST = 100  # items of the encoder that stand in a case beside the linked ones
+BEST_NEW = 20  # and of the new ones, where there are some
 MOST_CASES = 80_000
 LEAST_CASES = 50  # fewer say nothing
 EPOCHS = 10
@@ -53,17 +55,31 @@ class Cases:
 
 @torch.no_grad()
 def collect(
-    model: HierSRec, meta: Metadata, links: Links, sessions: Sessions, progress: bool = False
+    model: HierSRec,
+    meta: Metadata,
+    links: Links,
+    sessions: Sessions,
+    new: NDArray[np.bool] | None = None,
+    most: int = MOST_CASES,
+    progress: bool = False,
 ) -> Cases:
-    """The cases of ``sessions``: all of them, or those of every n-th session where there are many."""
-    step = -(-sessions.cases // MOST_CASES)
+    """The cases of ``sessions``: all of them, or those of every n-th session where there are more than ``most``.
+
+    The items ``new`` bool [items] stand as if they were added to the catalogue today: metadata place them, and no
+    click is known of them. The best of them are entries of every case.
+    """
+    step = -(-sessions.cases // most)
     chosen = [sessions[index] for index in range(0, len(sessions), step)]
     offsets = np.concatenate([[0], np.cumsum([len(clicks) for clicks in chosen])]).astype(np.int64)
     batches = Batches(Sessions(np.concatenate(chosen), offsets), model.config.max_length, 64)
     model.eval()
     device = meta.category_path.device
     table = model.items.all_vectors(meta)
-    best = min(BEST, len(table))
+    rows = torch.from_numpy(np.flatnonzero(False if new is None else new)).to(device)
+    if new is not None:
+        table[rows] = F.normalize(model.items.from_metadata(meta.rows(rows)), dim=1)
+        links = without(links, new)
+    best, best_new = min(BEST, len(table)), min(BEST_NEW, len(rows))
     found: list[_Case] = []
     for batch, windows in tqdm(batches.with_windows(), "cases", len(batches), disable=not progress, leave=False):
         batch = batch.to(device)
@@ -76,14 +92,15 @@ def collect(
             for length in range(1, longest + 1)
         ]
         clicks, targets = batch.items.cpu().numpy(), batch.target.cpu().numpy()
-        for rows, some in bonuses.chunks(len(targets), ranked_together(len(table))):
-            scores = answer.query[rows] @ table.T
-            bonuses.add_to(scores, rows, some)
-            leading = scores.topk(best).indices.cpu().numpy()
+        for places, some in bonuses.chunks(len(targets), ranked_together(len(table))):
+            scores = answer.query[places] @ table.T
+            bonuses.add_to(scores, places, some)
+            of_new = rows[scores[:, rows].topk(best_new).indices] if best_new else rows.expand(len(scores), 0)
+            leading = torch.cat([scores.topk(best).indices, of_new], dim=1).cpu().numpy()
             scored = scores.cpu().numpy()
-            for place, (window, row, length) in enumerate(prefixes[rows]):
+            for place, (window, row, length) in enumerate(prefixes[places]):
                 linked, features = links.features(clicks[row, :length])
-                target = targets[rows.start + place]
+                target = targets[places.start + place]
                 reached = np.unique(np.concatenate([leading[place], linked]))
                 items = np.union1d(reached, [target])
                 at = np.full(len(items), -1)
@@ -143,7 +160,7 @@ def fit(wide: Wide, links: Links, cases: Cases, part: slice, seed: int = 0) -> N
         for begin in range(0, len(order) - size + 1, size):
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * (1 - step / steps)
-            scores, case, target = _scores(wide, popularity, cases, order[begin : begin + size])
+            scores, case, target, _ = scores_of(wide, popularity, cases, order[begin : begin + size])
             largest = torch.full((size,), -torch.inf).scatter_reduce(0, case, scores.detach(), "amax")
             sums = torch.zeros(size).index_add(0, case, (scores - largest[case]).exp())
             loss = (sums.log() + largest - scores[target]).mean()
@@ -154,10 +171,11 @@ def fit(wide: Wide, links: Links, cases: Cases, part: slice, seed: int = 0) -> N
     wide.fitted.fill_(True)
 
 
-def _scores(
+def scores_of(
     wide: Wide, popularity: Tensor, cases: Cases, chosen: NDArray[np.int64]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the ``chosen`` cases the scores of all entries [n], the place of each one's case, and the targets' places."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of the ``chosen`` cases the scores of all entries [n], the place of each one's case, the targets' places, and the
+    entries' items [n]."""
     starts, counts = cases.offsets[chosen], np.diff(cases.offsets)[chosen]
     ends = counts.cumsum()
     entries = np.repeat(starts - ends + counts, counts) + np.arange(ends[-1])
@@ -170,7 +188,8 @@ def _scores(
     boosts = wide.boosts(torch.from_numpy(cases.features[linked[there]]).float())
     scores = scores.index_add(0, torch.from_numpy(there), boosts)
     target = cases.target[chosen] - starts + ends - counts
-    return scores, torch.from_numpy(np.repeat(np.arange(len(chosen)), counts)), torch.from_numpy(target)
+    case = torch.from_numpy(np.repeat(np.arange(len(chosen)), counts))
+    return scores, case, torch.from_numpy(target), item
 
 
 @torch.no_grad()
@@ -181,11 +200,7 @@ def measure(wide: Wide | None, links: Links, cases: Cases, part: slice) -> dict[
     ranks = []
     for begin in range(0, len(chosen), BATCH):
         some = chosen[begin : begin + BATCH]
-        if wide is None:
-            bare = Wide()
-            scores, case, target = _scores(bare, popularity, cases, some)
-        else:
-            scores, case, target = _scores(wide, popularity, cases, some)
+        scores, case, target, _ = scores_of(Wide() if wide is None else wide, popularity, cases, some)
         above = (scores >= scores[target][case]).float()
         ranks.append(torch.zeros(len(some)).index_add(0, case, above).long().numpy())
     return ranking_metrics(np.concatenate(ranks))
@@ -206,7 +221,7 @@ def fit_on(
     Returns:
         Metrics of the newer half, with the wide part; none, and the model as it was, where there are few cases.
     """
-    cases = collect(model, meta, links, sessions, progress)
+    cases = collect(model, meta, links, sessions, progress=progress)
     if len(cases) < LEAST_CASES:
         report(f"the wide part is left out: {len(cases)} validation cases are too few to fit it")
         return {}

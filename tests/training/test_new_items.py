@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hiersrec_export.to_bundle import export
+from hiersrec_sdk import Item, Recommender
+from hiersrec_training import new_items
+from hiersrec_training.config import Config
+from hiersrec_training.dataset import Dataset
+from hiersrec_training.links import links_of
+from hiersrec_training.model import Metadata
+from hiersrec_training.new_items import choose_bias
+from hiersrec_training.run import RunInfo, load_model
+from hiersrec_training.train import train
+
+Shop = tuple[Path, Path]  # data set and run
+
+
+@pytest.fixture(scope="module")
+def shop(
+    make_dataset: Callable[..., Dataset], tiny_config: Config, tmp_path_factory: pytest.TempPathFactory
+) -> Shop:
+    """A shop with more items than are recommended at once."""
+    folder = tmp_path_factory.mktemp("shop")
+    data = make_dataset(items=400, sessions=800)
+    replace(data, train=data.train.newest(300)).save(folder / "data")  # some items have no click
+    train(folder / "data", folder / "run", tiny_config, device="cpu", progress=False, report=lambda line: None)
+    return folder / "data", folder / "run"
+
+
+ENTRIES = st.lists(st.tuples(st.integers(-8, 8), st.booleans()), min_size=1, max_size=60)
+
+
+@settings(max_examples=300, deadline=None)
+@given(entries=ENTRIES, data=st.data())
+def test_the_limit_is_where_the_target_leaves_or_joins_the_best(
+    entries: list[tuple[int, bool]], data: st.DataObject
+) -> None:
+    scores = np.array([score / 4 for score, _ in entries])
+    is_new = np.array([new for _, new in entries])
+    target = data.draw(st.integers(0, len(entries) - 1))
+    limit = new_items._limit(scores, is_new, target, True)
+    for bias in (-9.0, -1.0, -0.25, 0.0, 0.5, 3.0, 9.0, *([limit] if np.isfinite(limit) else [])):
+        served = np.where(is_new, scores + bias, scores)
+        hit = np.count_nonzero(served >= served[target]) <= 20
+        assert hit == (bias > limit if is_new[target] else bias < limit)
+    assert new_items._limit(scores, is_new, target, False) == (np.inf if is_new[target] else -np.inf)
+
+
+def test_the_bias_costs_what_it_may_cost(shop: Shop) -> None:
+    model, info = load_model(shop[1])
+    data = Dataset.load(shop[0])
+    meta = Metadata.of(data, info.shape, info.config)
+    links = links_of(data.train, data.items)
+    found = {}
+    for cost in (0.0, 0.05, 0.5):
+        model.config = replace(info.config, new_item_cost=cost)
+        lines: list[str] = []
+        found[cost] = choose_bias(model, meta, links, data.valid, lines.append)
+        known, alone = found[cost]["known_recall@20"], found[cost]["known_recall@20_alone"]
+        assert known >= (1 - cost) * alone
+        assert f"{known:.4f} on the others" in lines[0]
+    assert found[0.0]["bias"] <= found[0.05]["bias"] <= found[0.5]["bias"]
+    assert found[0.0]["recall@20"] <= found[0.5]["recall@20"]
+    assert 0 < found[0.0]["share"] < 0.5
+
+
+def test_a_final_run_takes_over_what_a_validated_one_found(shop: Shop, tmp_path: Path) -> None:
+    data, run = shop
+    config = RunInfo.load(run).config
+    info = train(
+        data, tmp_path / "final", config, final=True, validated_by=run, progress=False, report=lambda line: None
+    )
+    assert info.new_items == RunInfo.load(run).new_items != {}
+
+
+def test_what_was_chosen_is_exported(shop: Shop, tmp_path: Path) -> None:
+    data, run = Dataset.load(shop[0]), RunInfo.load(shop[1])
+    unclicked = int(np.flatnonzero(np.bincount(data.train.items, minlength=data.items) == 0)[0])
+    export(shop[1], tmp_path / "bundle", report=lambda line: None)
+    catalog = Recommender.load(tmp_path / "bundle").catalog
+    catalog.upsert([Item("new", catalog.category(-1, 0).id)])
+    for own in (data.item_ids[unclicked], "new"):
+        assert catalog.biases(catalog.rows([own]))[0] == np.float32(run.new_items["bias"])
+    assert f"get a bias of {run.new_items['bias']:.2f}" in (tmp_path / "bundle" / "README.md").read_text()
+
+
+def test_where_nothing_can_be_lost_nothing_is_chosen(tiny_run: Path, tiny_data: Path) -> None:
+    model, info = load_model(tiny_run)
+    data = Dataset.load(tiny_data)  # so few items that new ones push none out of the best
+    meta = Metadata.of(data, info.shape, info.config)
+    assert choose_bias(model, meta, links_of(data.train, data.items), data.valid, print) == {}
