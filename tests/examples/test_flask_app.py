@@ -48,7 +48,7 @@ def ask(url: str) -> tuple[list[str], int]:
 def is_up(url: str) -> bool:
     try:
         with _OPENER.open(f"{url}/health", timeout=30) as reply:
-            return json.load(reply) == {"items": 48}
+            return bool(json.load(reply) == {"items": 48})
     except (URLError, ConnectionError):
         return False
 
