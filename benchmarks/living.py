@@ -61,7 +61,8 @@ def main(bundle: Path, data: Path, calls: int, upserts: int, rate: int, threads:
     def item(at: int, described: bool = False) -> Item:
         if described:
             return Item(new_id(at), leaves[at % upserts])
-        vector = base[int(random.integers(len(base)))] + 0.1 * random.standard_normal(base.shape[1]).astype(np.float32)
+        noise = 0.1 * random.standard_normal((base.shape[1],)).astype(np.float32)
+        vector = base[int(random.integers(len(base)))] + noise
         return Item(new_id(at), leaves[at % upserts], vector=vector / np.linalg.norm(vector))
 
     def recommend(at: int, turn: int = 0) -> object:

@@ -20,8 +20,8 @@ from hiersrec_export.to_onnx import session_graph
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle import write_bundle
 from hiersrec_sdk.catalog import id_tables, item_id_tables
+from hiersrec_sdk.options import Mode
 from hiersrec_sdk.ranking import Codes
-from hiersrec_sdk.recommender import Mode
 from hiersrec_training.config import Config
 from hiersrec_training.model import HierSRec, Shape
 

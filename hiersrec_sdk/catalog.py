@@ -83,8 +83,8 @@ class Catalog:
         self.clicks: NDArray[np.int64] = tables["clicks"]
         self.ranges: tuple[NDArray[np.int64], ...] = tuple(tables[f"category_ranges.{at}"] for at in levels)
         self.parents: tuple[NDArray[np.int32], ...] = tuple(tables[f"category_parents.{at}"] for at in levels)
-        self.codes = Codes.from_tables(tables)
-        self.wide = Wide.from_tables(tables)
+        self.codes: Codes | None = Codes.from_tables(tables)
+        self.wide: Wide | None = Wide.from_tables(tables)
         self.item_id_type: str = config["item_id_type"]
         self.category_id_type: str = config["category_id_type"]
         self._ids = _id_index(tables, config["item_id_type"])

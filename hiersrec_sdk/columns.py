@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,6 @@ from hiersrec_sdk.errors import MissingExtraError, OptionError, SessionTypeError
 
 if TYPE_CHECKING:
     from hiersrec_sdk.catalog import Catalog
-    from hiersrec_sdk.cpus import Threads
-    from hiersrec_sdk.filters import Filter
     from hiersrec_sdk.results import Result
 
 Sessions = Iterable[Iterable[int | str]]
@@ -25,24 +23,6 @@ Make = Callable[[Sequence["Result"], "Catalog"], Any]
 
 _NO_ROWS: Final = np.empty(0, dtype=np.int64)
 _NO_SCORES: Final = np.empty(0, dtype=np.float32)
-
-
-class ManyOptions(TypedDict, total=False):
-    """The arguments of :meth:`Recommender.recommend_many` but for ``output``."""
-
-    mode: Literal["candidates", "exact", "auto"]
-    candidates: float | Literal["auto"] | None
-    include_session_categories: bool
-    filter: Filter | None
-    allow: Iterable[int | str] | None
-    exclude: Iterable[int | str] | None
-    exclude_seen: bool
-    categories: Iterable[int | str] | None
-    exclude_categories: Iterable[int | str] | None
-    max_per_category: int | None
-    unknown: Literal["skip", "error"]
-    batch_size: int
-    threads: Threads
 
 
 def sessions_of(sessions: Any) -> Iterable[Any]:

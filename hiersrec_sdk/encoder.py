@@ -80,7 +80,8 @@ class OnnxEncoder:
             model = Path(model).read_bytes()  # for a forked child, whatever is in the folder then
         self._load = partial(load_graph, model, name, providers, threads)
         self._session = self._load()
-        self.providers, self.threads = tuple(providers), threads
+        self.providers: tuple[str, ...] = tuple(providers)
+        self.threads: int = threads
         self._levels = len(categories)
         levels = [*(f"category_logits_{level}" for level in range(self._levels - 1)), "category_logits"]
         inputs: _Values = {

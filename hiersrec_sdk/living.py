@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +67,13 @@ class Item:
 _FIELDS: Final = [entry.name for entry in fields(Item)]
 
 
-class LivingCatalog:
+if TYPE_CHECKING:
+    _Reading = Catalog  # type checkers know by this what __getattr__ answers
+else:
+    _Reading = object
+
+
+class LivingCatalog(_Reading):
     """The catalogue of a recommender. Reading goes to :attr:`current`, a :class:`~hiersrec_sdk.catalog.Catalog`, whose
     methods and attributes this has too; writing makes another one of it, which the next call sees.
 
@@ -98,10 +104,12 @@ class LivingCatalog:
     def __len__(self) -> int:
         return len(self._current)
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self._current, name)
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return getattr(self._current, name)
 
     def upsert(self, items: Iterable[Item | Mapping[str, Any]]) -> int:
         """Add new items and change known ones; the next call can recommend them. All or none.

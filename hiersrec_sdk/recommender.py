@@ -22,7 +22,7 @@ from hiersrec_sdk import columns, filters, row_ranges
 from hiersrec_sdk.bundle import PARTS, Bundle, read_file, write_changed
 from hiersrec_sdk.catalog import UNKNOWN, Catalog
 from hiersrec_sdk.changes import ChangedCatalog
-from hiersrec_sdk.columns import ManyOptions, Output, Sessions
+from hiersrec_sdk.columns import Output, Sessions
 from hiersrec_sdk.cpus import Threads, resolved
 from hiersrec_sdk.encoder import Encoded, OnnxEncoder
 from hiersrec_sdk.errors import (
@@ -39,6 +39,7 @@ from hiersrec_sdk.filters import Filter
 from hiersrec_sdk.hub import download
 from hiersrec_sdk.living import LivingCatalog
 from hiersrec_sdk.lookup import own_items
+from hiersrec_sdk.options import ManyOptions, Mode, OnUnknown, RecommendOptions
 from hiersrec_sdk.ranking import Backend, Found, Request, Table, get_backend
 from hiersrec_sdk.results import CategoryHit, Hit, Result
 from hiersrec_sdk.saved_changes import to_tables
@@ -52,9 +53,6 @@ if TYPE_CHECKING:
     import pyarrow
 
 _log = logging.getLogger(__name__)
-
-Mode = Literal["candidates", "exact", "auto"]
-OnUnknown = Literal["skip", "error"]
 
 _CATEGORIES_SHOWN: Final = 5
 # mode="auto" ranks everything where that reads at most so many bytes more than candidates: what one core reads in about
@@ -149,17 +147,17 @@ class Recommender:
     """
 
     def __init__(self, bundle: Bundle, encoder: OnnxEncoder, backend: Backend) -> None:
-        self.catalog = LivingCatalog(
+        self.catalog: LivingCatalog = LivingCatalog(
             Catalog(bundle), bundle.path, bundle.config, encoder.providers, bundle.changes
         )
-        self.config = bundle.config
+        self.config: dict[str, Any] = bundle.config
         self._path = bundle.path
         self._digest: str = bundle.config["sha256"]  # of the bundle in that folder
         self._saving = threading.Lock()
         self._saved = bundle.path, self.catalog.current  # a folder that holds this snapshot
-        self.providers = encoder.providers
+        self.providers: tuple[str, ...] = encoder.providers
         self._threads: Threads = encoder.threads
-        self.backend = backend.name
+        self.backend: str = backend.name
         self._encoder = encoder
         self._search = backend.search
         self._choose = backend.choose
@@ -381,7 +379,7 @@ class Recommender:
         return self._answer_one(self._known(session, options), options)
 
     async def arecommend(
-        self, session: Iterable[int | str], k: int = 20, **options: Any
+        self, session: Iterable[int | str], k: int = 20, **options: Unpack[RecommendOptions]
     ) -> Result:
         """:meth:`recommend` in a thread of the loop's pool, so that the loop goes on; takes the same arguments."""
         return await asyncio.to_thread(partial(self.recommend, session, k, **options))
@@ -567,7 +565,9 @@ class Recommender:
         hits = zip(catalog.ids(found.rows), found.scores.tolist(), found.rows.tolist(), strict=True)
         return tuple(Hit(own, score, catalog.title(row)) for own, score, row in hits)
 
-    def trace(self, session: Iterable[int | str], k: int = 20, **options: Any) -> Trace:
+    def trace(
+        self, session: Iterable[int | str], k: int = 20, **options: Unpack[RecommendOptions]
+    ) -> Trace:
         """What :meth:`recommend` computes on its way to an answer, with the same arguments.
 
         Raises:
@@ -604,7 +604,7 @@ class Recommender:
             dict(zip(("look up", "encode", "choose", "rank"), steps, strict=True)),
         )
 
-    def _recommend_to(self, session: Session, k: int, **options: Any) -> Result:
+    def _recommend_to(self, session: Session, k: int, **options: Unpack[RecommendOptions]) -> Result:
         """:meth:`recommend` to a session that keeps its rows."""
         checked = self._options(k, **options)
         known = self._known_rows(session.items, session._rows_in(checked.catalog), checked)

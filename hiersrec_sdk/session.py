@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from hiersrec_sdk.errors import OptionError
 
 if TYPE_CHECKING:
     from hiersrec_sdk.catalog import Catalog
+    from hiersrec_sdk.options import RecommendOptions
     from hiersrec_sdk.recommender import Recommender
     from hiersrec_sdk.results import Result
 
@@ -68,7 +69,7 @@ class Session:
         """All clicks, oldest first, known or not."""
         return tuple(self._items)
 
-    def recommend(self, k: int = 20, **options: Any) -> Result:
+    def recommend(self, k: int = 20, **options: Unpack[RecommendOptions]) -> Result:
         """What :meth:`Recommender.recommend` answers to all clicks; takes the same arguments."""
         return self._attached()._recommend_to(self, k, **options)
 

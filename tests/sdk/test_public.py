@@ -5,14 +5,31 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import hiersrec_sdk
-from hiersrec_sdk import CategoryHit, Filter, Hit, Recommender, Result, errors
+from hiersrec_sdk import (
+    CategoryHit,
+    Explanation,
+    Filter,
+    Hit,
+    Item,
+    Recommender,
+    Result,
+    Session,
+    Trace,
+    errors,
+)
+from hiersrec_sdk.catalog import Catalog
+from hiersrec_sdk.explain import CategoryOfItem, Click, ScoreParts
+from hiersrec_sdk.living import LivingCatalog
+from hiersrec_sdk.options import RecommendOptions
 
 from .bundles import make_shop
 
@@ -49,18 +66,24 @@ def public(cls: type) -> list[str]:
     return sorted(name for name in dir(cls) if not name.startswith("_"))
 
 
+def signatures(cls: type, names: Iterable[str] | None = None) -> dict[str, list[str]]:
+    """The parameters of each method, with their defaults."""
+    methods = {name: getattr(cls, name) for name in names or public(cls) if callable(getattr(cls, name))}
+    return {
+        name: [
+            parameter.name + ("" if parameter.default is parameter.empty else f"={parameter.default!r}")
+            for parameter in inspect.signature(method).parameters.values()
+        ]
+        for name, method in methods.items()
+    }
+
+
 def test_recommender() -> None:
     assert public(Recommender) == [
         "arecommend", "categories", "explain", "filter", "from_pretrained", "load", "recommend", "recommend_many",
         "save", "session", "similar_items", "trace",
     ]  # fmt: skip
-    parameters = {
-        name: [
-            parameter.name + ("" if parameter.default is parameter.empty else f"={parameter.default!r}")
-            for parameter in inspect.signature(getattr(Recommender, name)).parameters.values()
-        ]
-        for name in public(Recommender)
-    }
+    parameters = signatures(Recommender)
     restrictions = ["allow=None", "exclude=None", "categories=None", "exclude_categories=None"]
     common = [
         "k=20",
@@ -99,8 +122,69 @@ def test_recommender() -> None:
         assert inspect.Parameter.KEYWORD_ONLY not in kinds[:by_place]
 
 
+def test_options_of_recommend() -> None:
+    """What type checkers know of ``**options`` is what recommend() takes."""
+    taken = inspect.signature(Recommender.recommend).parameters.values()
+    named = {entry.name: entry.annotation for entry in taken if entry.kind is entry.KEYWORD_ONLY}
+    assert RecommendOptions.__annotations__.keys() == named.keys()
+    for name, hint in RecommendOptions.__annotations__.items():
+        assert hint.__forward_arg__ == named[name]
+
+
 def test_filters() -> None:
     assert public(Filter) == ["allows", "items"]
+    assert signatures(Filter) == {"allows": ["self", "rows"]}
+
+
+def test_catalog() -> None:
+    assert public(LivingCatalog) == ["current", "move", "remove", "set_bias", "upsert"]
+    assert signatures(LivingCatalog) == {
+        "move": ["self", "item", "category"],
+        "remove": ["self", "ids"],
+        "set_bias": ["self", "ids", "values"],
+        "upsert": ["self", "items"],
+    }
+    assert [field.name for field in fields(Item)] == [
+        "id", "category", "text", "numbers", "metadata_vector", "title", "vector",
+    ]  # fmt: skip
+    reading = ["rows", "ids", "title", "category", "find_category", "categories_of", "listed_in", "clicks_of"]
+    assert signatures(Catalog, reading) == {
+        "rows": ["self", "ids"],
+        "ids": ["self", "rows"],
+        "title": ["self", "row"],
+        "category": ["self", "level", "index"],
+        "find_category": ["self", "own"],
+        "categories_of": ["self", "rows", "level=-1"],
+        "listed_in": ["self", "row"],
+        "clicks_of": ["self", "rows"],
+    }
+
+
+def test_sessions() -> None:
+    assert public(Session) == ["add", "items", "recommend", "undo"]
+    assert signatures(Session) == {
+        "add": ["self", "item"],
+        "recommend": ["self", "k=20", "options"],
+        "undo": ["self"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("cls", "names"),
+    [
+        (Explanation, "item title score place candidate parts clicks categories"),
+        (ScoreParts, "session hand_off own_items repeat links bias"),
+        (Click, "item title share"),
+        (CategoryOfItem, "category level name probability place of"),
+        (
+            Trace,
+            "rows unknown session_vectors category_logits repeat_logits item_query ranges linked boosts best scores "
+            "result seconds",
+        ),
+    ],
+)
+def test_what_explains(cls: Any, names: str) -> None:
+    assert " ".join(field.name for field in fields(cls)) == names
 
 
 def test_results() -> None:

@@ -24,7 +24,7 @@ from onnx import TensorProto
 import hiersrec_sdk.recommender
 from hiersrec_sdk import CategoryHit, Filter, Hit, Recommender, Result, errors
 from hiersrec_sdk.encoder import Encoded, OnnxEncoder
-from hiersrec_sdk.recommender import Mode
+from hiersrec_sdk.options import Mode
 
 from .bundles import DIMENSION, ITEMS, MAX_LENGTH, SIZES, Shop, forge, graph, make_shop
 

@@ -1,0 +1,39 @@
+"""Recommendations as a Celery task.
+
+HIERSREC_BUNDLE=bundle celery -A examples.celery_task worker
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import Any
+
+from celery import Celery
+from celery.signals import worker_process_init
+
+from hiersrec_sdk import Recommender
+
+app = Celery("examples.celery_task")
+# Broker and backend are the shop's: CELERY_BROKER_URL and CELERY_RESULT_BACKEND, or a module of settings.
+app.config_from_envvar("CELERY_CONFIG_MODULE", silent=True)
+
+
+@cache
+def recommender() -> Recommender:
+    """Loaded once per worker process, never by those who only send tasks."""
+    return Recommender.load(os.environ["HIERSREC_BUNDLE"])
+
+
+@worker_process_init.connect
+def load(**_: Any) -> None:
+    recommender()  # so that the first task does not wait for it; a missing bundle stops the worker at once
+
+
+@app.task
+def recommend(session: list[int | str], k: int = 20) -> list[dict[str, int | str | float | None]]:
+    """The ``k`` best items, as JSON can carry them.
+
+    An :class:`~hiersrec_sdk.errors.InputError` is not retried, as it would fail again; ``.get()`` raises it.
+    """
+    return [{"item": hit.item, "score": hit.score, "title": hit.title} for hit in recommender().recommend(session, k)]

@@ -1,0 +1,55 @@
+"""Servers that the examples are run in, as processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 60.0  # seconds for what takes a few
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+    return port
+
+
+def wait_for(done: Callable[[], bool], what: str) -> None:
+    stop = time.monotonic() + PATIENCE
+    while not done():
+        if time.monotonic() > stop:
+            raise TimeoutError(what)
+        time.sleep(0.05)
+
+
+@contextmanager
+def running(module: str, *arguments: str, log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """``python -m module`` in the project's folder, asked to stop at the end; what it prints goes to ``log``."""
+    with log.open("wb") as printed:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=ROOT, env=quiet(environment), stdout=printed, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            yield process
+            process.terminate()
+            process.wait(PATIENCE)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def quiet(environment: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment without settings of these servers, and with ``environment``."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CELERY_", "GUNICORN_"))}
+    return {**kept, "HTTP_PROXY": "", "http_proxy": "", **environment}
