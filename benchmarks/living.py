@@ -46,8 +46,11 @@ def timed(call: Callable[[int], object], times: int) -> list[float]:
 @click.option("--upserts", default=10_000, show_default=True, help="Items that are added in all.")
 @click.option("--rate", default=1_000, show_default=True, help="Upserts a second, while others read.")
 @click.option("--threads", default=2, show_default=True, help="That recommend meanwhile.")
+@click.option("--reads", default=500, show_default=True, help="Calls of recommend a second and thread meanwhile.")
 @click.option("--seconds", default=10.0, show_default=True, help="That they do so.")
-def main(bundle: Path, data: Path, calls: int, upserts: int, rate: int, threads: int, seconds: float) -> None:
+def main(
+    bundle: Path, data: Path, calls: int, upserts: int, rate: int, threads: int, reads: int, seconds: float
+) -> None:
     ensure_one_thread()
     recommender = Recommender.load(bundle)
     catalog = recommender.catalog
@@ -93,15 +96,19 @@ def main(bundle: Path, data: Path, calls: int, upserts: int, rate: int, threads:
     stop = threading.Event()
     laps: list[list[float]] = [[] for _ in range(threads)]
 
-    def read(own: list[float], first: int) -> None:
+    def read(own: list[float], first: int, reads: int) -> None:
+        began = time.perf_counter()
         while not stop.is_set():
+            early = began + len(own) / reads - time.perf_counter() if reads else 0
+            if early > 0:
+                time.sleep(early)
             own += timed(partial(recommend, first + len(own)), 1)
 
-    def race_for(writes: int) -> tuple[list[float], int]:
+    def race_for(writes: int, reads: int) -> tuple[list[float], int]:
         stop.clear()
         for own in laps:
             own.clear()
-        readers = [threading.Thread(target=read, args=(own, 97 * at)) for at, own in enumerate(laps)]
+        readers = [threading.Thread(target=read, args=(own, 97 * at, reads)) for at, own in enumerate(laps)]
         for reader in readers:
             reader.start()
         began, made = time.perf_counter(), 0
@@ -115,12 +122,14 @@ def main(bundle: Path, data: Path, calls: int, upserts: int, rate: int, threads:
             reader.join()
         return [lap for own in laps for lap in own], made
 
-    alone, _ = race_for(0)
-    click.echo(f"recommend, {threads} threads, nobody writes    {quantiles(alone)}")
-    beside, made = race_for(rate)
-    click.echo(f"the same beside {made / seconds:,.0f} upserts/s        {quantiles(beside)}")
-    slower = [np.quantile(beside, share) / np.quantile(alone, share) for share in (0.5, 0.99)]
-    click.echo(f"median {slower[0]:.2f}x, p99 {slower[1]:.2f}x")
+    for paced, what in ((reads, f"{reads:,} times a second each"), (0, "as fast as they can")):
+        catalog.remove([new_id(at) for at in range(int(rate * seconds) + 1)])
+        alone, _ = race_for(0, paced)
+        click.echo(f"recommend in {threads} threads, {what}: nobody writes, {len(alone):,} calls: {quantiles(alone)}")
+        beside, made = race_for(rate, paced)
+        click.echo(f"  beside {made / seconds:,.0f} upserts/s, {len(beside):,} calls: {quantiles(beside)}")
+        slower = [np.quantile(beside, share) / np.quantile(alone, share) for share in (0.5, 0.99)]
+        click.echo(f"  median {slower[0]:.2f}x, p99 {slower[1]:.2f}x")
 
 
 if __name__ == "__main__":

@@ -512,7 +512,7 @@ class Recommender:
         parts = None
         if PARTS in self.config["files"]:
             parts = self._parts(options.catalog.vectors(known.rows, inputs=True))
-        candidates = row_ranges.add(row_ranges.rising(about.ranges), about.own)
+        candidates = row_ranges.add(row_ranges.rising(about.ranges), np.unique(about.own))
         return explained(options.catalog, row, known.rows, encoded, asked.linked, asked.boosts, candidates, parts)
 
     def categories(
@@ -854,18 +854,14 @@ class Recommender:
         if catalog.changes is None:
             base = Request(query, ranges, rest, self._bitmap(options), skipped, linked, boosts)
             return _Asked(base, None, linked, boosts), _About(ranges, own, shown, (*higher, shown[0]))
-        is_base = linked < n
+        cut = int(linked.searchsorted(n))
         base = Request(
             query, ranges, rest, self._bitmap(options), None if skipped is None else _below(skipped, n),
-            linked[is_base], boosts[is_base],
+            linked[:cut], boosts[:cut],
         )  # fmt: skip
-        reached = None if options.exact else taken
-        added = self._added(options, query, reached, skipped, linked[~is_base] - n, boosts[~is_base])
+        added = self._added(options, query, None if options.exact else taken, skipped, linked[cut:] - n, boosts[cut:])
         if added is not None:
-            ranked = np.zeros(len(catalog.changes), dtype=bool)
-            ranked[added.ranges[:, 0]] = True
-            ranked[linked[~is_base] - n] = True
-            own = np.concatenate([linked[is_base], n + np.flatnonzero(ranked)])
+            own = np.concatenate([linked, n + added.ranges[:, 0]])
         return _Asked(base, added, linked, boosts), _About(ranges, own, shown, (*higher, shown[0]))
 
     def _linked(

@@ -119,7 +119,7 @@ class Result:
         """int64 [m, 2]: the rows ``[start, stop)`` that could rank but for filters, sorted and disjoint."""
         if self.mode == "exact":
             return np.array([[0, self._catalog.stop]], dtype=np.int64)
-        return row_ranges.add(row_ranges.rising(self._ranges), self._own)
+        return row_ranges.add(row_ranges.rising(self._ranges), np.unique(self._own))
 
     def __reduce__(self) -> tuple[Any, ...]:
         leaf = len(self._path) - 1
