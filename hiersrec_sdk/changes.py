@@ -3,12 +3,15 @@
 The tables of a bundle are mapped and never written. A changed or new item is one of the added rows, numbered after the
 bundle's own, and the row that it had before is gone. Added rows are appended to columns that all snapshots share: a
 snapshot sees the first so many. Everything else is copied when it changes, so that a snapshot never does.
+
+What a call asks of the added rows is kept small: NumPy gives the GIL away in work on more than some hundred elements,
+and threads that recommend would wait for each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
@@ -93,15 +96,17 @@ class Log:
     def __init__(self, dimension: int, tied: bool) -> None:
         self.vectors = Column("f4", dimension)
         self.inputs = self.vectors if tied else Column("f4", dimension)
-        self.bias = Column("f4")  # the model's own
+        self.bias, self.boost = Column("f4"), Column("f4")  # the model's own, and what was set beside it
+        self.biased = Column("f4")  # their sum
         self.clicks = Column("i8")
         self.origin = Column("i8")  # the bundle's row of the same item, or -1
         self.shelf = Column("i8")
         self.kind = Column("i8")  # number of the row's place among ``kinds``
-        self.reached_row, self.reached_start, self.reached_stop = Column("i8"), Column("i8"), Column("i8")
         self.ids: list[int | str] = []
         self.titles: list[str | None] = []
         self.kinds: list[Where] = []
+        self.rows_of_kind: list[Column] = []
+        self.kinds_of_leaf: dict[int, list[int]] = {}  # whose rows are candidates where the leaf category is taken
         self._number: dict[Where, int] = {}
         self.by_id, self.by_origin = Versions(), Versions()
         self.categories: list[tuple[int | str, Where]] = []  # new ones, with their own ids
@@ -114,6 +119,7 @@ class Log:
         vectors: NDArray[np.float32],
         inputs: NDArray[np.float32],
         bias: NDArray[np.float32],
+        boost: NDArray[np.float32],
         clicks: NDArray[np.int64],
         origin: NDArray[np.int64],
     ) -> None:
@@ -123,18 +129,15 @@ class Log:
         if self.inputs is not self.vectors:
             self.inputs.append(inputs)
         self.bias.append(bias)
+        self.boost.append(boost)
+        self.biased.append(bias + boost)
         self.clicks.append(clicks)
         self.origin.append(origin)
         self.shelf.append(np.array([each.shelf for each in where], dtype=np.int64))
-        for each in where:
-            if each not in self._number:
-                self._number[each] = len(self.kinds)
-                self.kinds.append(each)
-        self.kind.append(np.array([self._number[each] for each in where], dtype=np.int64))
-        entries = [(row, *leaves) for row, each in enumerate(where, start=first) for leaves in each.leaves()]
-        columns = np.array(entries, dtype=np.int64).reshape(-1, 3).T
-        for column, values in zip((self.reached_row, self.reached_start, self.reached_stop), columns, strict=True):
-            column.append(values)
+        kinds = np.array([self._kind(each) for each in where], dtype=np.int64)
+        self.kind.append(kinds)
+        for kind in set(kinds.tolist()):
+            self.rows_of_kind[kind].append(first + np.flatnonzero(kinds == kind))
         self.ids += ids
         self.titles += titles
         for row, (own, base_row) in enumerate(zip(ids, origin.tolist(), strict=True), start=first):
@@ -142,8 +145,26 @@ class Log:
             if base_row != UNKNOWN:
                 self.by_origin.add(base_row, row)
 
+    def extend_with(self, other: Log, rows: NDArray[np.int64], boost: NDArray[np.float32]) -> None:
+        """Append some ``rows`` int64 of a log, this one or another, with another ``boost``."""
+        some = rows.tolist()
+        self.extend(
+            [other.ids[row] for row in some], [other.titles[row] for row in some], [other.where(row) for row in some],
+            other.vectors.view()[rows], other.inputs.view()[rows], other.bias.view()[rows], boost,
+            other.clicks.view()[rows], other.origin.view()[rows],
+        )  # fmt: skip
+
     def where(self, row: int) -> Where:
         return self.kinds[int(self.kind.view()[row])]
+
+    def _kind(self, where: Where) -> int:
+        if where not in self._number:
+            self._number[where] = len(self.kinds)
+            self.kinds.append(where)
+            self.rows_of_kind.append(Column("i8"))
+            for leaf in {leaf for start, stop in where.leaves() for leaf in range(start, stop)}:
+                self.kinds_of_leaf.setdefault(leaf, []).append(self._number[where])
+        return self._number[where]
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,20 +174,17 @@ class Changes:
     Attributes:
         log: the shared columns, of which it sees the first m rows and the first ``categories`` new categories.
         base_rows: n, rows of the bundle; added row i is row n + i of the catalogue.
-        alive: bool [m], which of the added rows are the newest of their items.
-        boost: float32 [m], added to the model's own bias.
-        gone: int64, rising: the bundle's rows that are no items any more.
+        dead: int64, rising: the added rows that are no items any more; others are the newest of theirs.
+        gone: the same of the bundle's rows.
         kept: uint64 [ceil(n / 64)], a bit for each of the bundle's rows, 0 where it is gone; None where none is.
         base_boost: float32 [n], of the bundle's rows, or None.
-        vectors, inputs, bias, clicks, origin, shelf: of the added rows, see :class:`Log`; ``bias`` with the boost.
-        reached_row, reached_start, reached_stop: int64 [e]: an added row is a candidate where a leaf category in
-            ``[start, stop)`` is taken; it may have several such entries.
+        vectors, inputs, bias, boost, clicks, origin, shelf: of the added rows, see :class:`Log`; the bias with the
+            boost.
     """
 
     log: Log
     base_rows: int
-    alive: NDArray[np.bool]
-    boost: NDArray[np.float32]
+    dead: NDArray[np.int64]
     gone: NDArray[np.int64]
     kept: NDArray[np.uint64] | None
     base_boost: NDArray[np.float32] | None
@@ -175,60 +193,58 @@ class Changes:
     vectors: NDArray[np.float32] = field(init=False)
     inputs: NDArray[np.float32] = field(init=False)
     bias: NDArray[np.float32] = field(init=False)
+    boost: NDArray[np.float32] = field(init=False)
     clicks: NDArray[np.int64] = field(init=False)
     origin: NDArray[np.int64] = field(init=False)
     shelf: NDArray[np.int64] = field(init=False)
-    reached_row: NDArray[np.int64] = field(init=False)
-    reached_start: NDArray[np.int64] = field(init=False)
-    reached_stop: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:  # made by the writer, while nothing is appended
         log = self.log
-        for name in ("vectors", "clicks", "origin", "shelf", "reached_row", "reached_start", "reached_stop"):
+        for name in ("vectors", "boost", "clicks", "origin", "shelf"):
             object.__setattr__(self, name, getattr(log, name).view())
         tied = log.inputs is log.vectors
         object.__setattr__(self, "inputs", self.vectors if tied else log.inputs.view())
-        object.__setattr__(self, "bias", log.bias.view() + self.boost)
+        object.__setattr__(self, "bias", log.biased.view())
         object.__setattr__(self, "categories", len(log.categories))
-        object.__setattr__(self, "items", self.base_rows - len(self.gone) + int(np.count_nonzero(self.alive)))
+        object.__setattr__(self, "items", self.base_rows - len(self.gone) + len(self) - len(self.dead))
 
     @classmethod
     def none(cls, log: Log, base_rows: int) -> Changes:
         nothing = np.empty(0, dtype=np.int64)
-        return cls(log, base_rows, nothing.astype(bool), nothing.astype(np.float32), nothing, None, None)
+        return cls(log, base_rows, nothing, nothing, None, None)
 
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def without(self, rows: NDArray[np.int64]) -> Changes:
-        """The same where some of the bundle's ``rows`` int64, rising, which were there, are gone."""
-        if not len(rows):
-            return self
-        kept = np.full(-(-self.base_rows // 64), ~np.uint64(0)) if self.kept is None else self.kept.copy()
-        np.bitwise_and.at(kept, rows >> 6, ~(np.uint64(1) << (rows & 63).astype(np.uint64)))
-        return replace(self, gone=np.union1d(self.gone, rows), kept=kept)
+    def later(self, without: NDArray[np.int64], base_boost: NDArray[np.float32] | None) -> Changes:
+        """What the log says by now, ``without`` some of the catalogue's rows, int64, distinct, which were items."""
+        in_bundle, kept = without < self.base_rows, self.kept
+        gone, dead = without[in_bundle], without[~in_bundle] - self.base_rows
+        if len(gone):
+            kept = np.full(-(-self.base_rows // 64), ~np.uint64(0)) if kept is None else kept.copy()
+            np.bitwise_and.at(kept, gone >> 6, ~(np.uint64(1) << (gone & 63).astype(np.uint64)))
+        gone = np.union1d(self.gone, gone) if len(gone) else self.gone
+        dead = np.union1d(self.dead, dead) if len(dead) else self.dead
+        return Changes(self.log, self.base_rows, dead, gone, kept, base_boost)
 
     def compacted(self) -> Changes:
         """The same with a log of its own, without the rows that are no items any more."""
-        old, rows = self.log, np.flatnonzero(self.alive)
-        log = Log(self.vectors.shape[1], old.inputs is old.vectors)
-        log.categories += old.categories[: self.categories]
-        some = rows.tolist()
-        log.extend(
-            [old.ids[row] for row in some], [old.titles[row] for row in some], [old.where(row) for row in some],
-            self.vectors[rows], self.inputs[rows], old.bias.view()[rows], self.clicks[rows], self.origin[rows],
-        )  # fmt: skip
-        alive = np.ones(len(rows), dtype=bool)
-        return Changes(log, self.base_rows, alive, self.boost[rows], self.gone, self.kept, self.base_boost)
+        rows = np.flatnonzero(self.alive)
+        log = Log(self.vectors.shape[1], self.log.inputs is self.log.vectors)
+        log.categories += self.log.categories[: self.categories]
+        log.extend_with(self.log, rows, self.boost[rows])
+        return Changes(log, self.base_rows, self.dead[:0], self.gone, self.kept, self.base_boost)
 
     @cached_property
     def new_categories(self) -> dict[int | str, Where]:
         return dict(self.log.categories[: self.categories])
 
     @cached_property
-    def bitmap(self) -> NDArray[np.uint64]:
-        """uint64 [ceil(m / 64)]: ``alive``, a bit a row."""
-        return row_ranges.as_bitmap(self.alive)
+    def alive(self) -> NDArray[np.bool]:
+        """bool [m]: which of the added rows are items."""
+        alive = np.ones(len(self), dtype=bool)
+        alive[self.dead] = False
+        return alive
 
     @cached_property
     def table(self) -> Table:
@@ -239,15 +255,20 @@ class Changes:
         """Without biases."""
         return Table(self.vectors)
 
-    def reached(self, leaves: NDArray[np.int64], categories: int) -> NDArray[np.int64]:
-        """int64, rising: the added rows, alive, that the taken ``leaves`` of so many ``categories`` make candidates."""
-        taken = np.zeros(categories + 1, dtype=np.int64)
-        taken[leaves + 1] = 1
-        before = taken.cumsum()
-        hit = before[self.reached_stop] > before[self.reached_start]
-        mask = np.zeros(len(self), dtype=bool)
-        mask[self.reached_row[hit]] = True
-        return np.flatnonzero(mask & self.alive)
+    def reached(self, leaves: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64, rising: the added rows, alive, that the taken ``leaves`` make candidates."""
+        of_leaf = self.log.kinds_of_leaf
+        kinds = {kind for leaf in leaves.tolist() for kind in of_leaf.get(leaf, ())}
+        if not kinds:
+            return np.empty(0, dtype=np.int64)
+        rows = np.concatenate([self.log.rows_of_kind[kind].view() for kind in kinds])
+        rows.sort()
+        rows = rows[: rows.searchsorted(len(self))]  # others may have been added since
+        return rows[~self._are_dead(rows)] if len(self.dead) else rows
+
+    def _are_dead(self, rows: NDArray[np.int64]) -> NDArray[np.bool]:
+        found: NDArray[np.bool] = self.dead.take(self.dead.searchsorted(rows), mode="clip") == rows
+        return found
 
     def row_of_id(self, own: Any) -> int:
         """The catalogue's row of an item that was added, or -1."""
@@ -279,7 +300,8 @@ class Changes:
         return found
 
     def _row(self, row: int) -> int:
-        return self.base_rows + row if self.alive[row] else UNKNOWN
+        is_dead = len(self.dead) and self._are_dead(np.array([row]))[0]
+        return UNKNOWN if is_dead else self.base_rows + row
 
 
 class ChangedCatalog(Catalog):

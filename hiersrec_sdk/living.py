@@ -167,8 +167,8 @@ class LivingCatalog(_Reading):
             for item, row in zip(given, source, strict=True)
         ]
         self._log.categories += list(new.items())[len(self._log.categories) :]
-        self._log.extend(ids, titles, where, vectors, inputs, bias, clicks, origin)
-        self._publish(rows, boost)
+        self._log.extend(ids, titles, where, vectors, inputs, bias, boost, clicks, origin)
+        self._publish(rows[rows != UNKNOWN], self._changes.base_boost)
         _log.debug("upserted %d items, %d of them new", len(given), np.count_nonzero(rows == UNKNOWN))
         return len(given)
 
@@ -179,7 +179,7 @@ class LivingCatalog(_Reading):
             rows = self._current.rows(own)
             rows = np.unique(rows[rows != UNKNOWN])
             if len(rows):
-                self._publish(rows, np.empty(0, dtype=np.float32))
+                self._publish(rows, self._changes.base_boost)
         _log.debug("removed %d items", len(rows))
         return len(rows)
 
@@ -209,14 +209,16 @@ class LivingCatalog(_Reading):
             if (rows == UNKNOWN).any():
                 place = int(np.argmax(rows == UNKNOWN))
                 raise UnknownItemError(f"item id {own[place]!r} is not in the catalogue")
-            n, changes = len(self._base.output_vectors), self._changes
-            base_boost, boost = changes.base_boost, changes.boost.copy()
-            added = rows >= n
-            if (~added).any():
+            n, base_boost = len(self._base.output_vectors), self._changes.base_boost
+            by_row = dict(zip(rows.tolist(), wanted.tolist(), strict=True))
+            changed = np.array(list(by_row), dtype=np.int64)
+            boost = np.array(list(by_row.values()), dtype=np.float32)
+            added = changed >= n
+            if not added.all():
                 base_boost = np.zeros(n, dtype=np.float32) if base_boost is None else base_boost.copy()
-                base_boost[rows[~added]] = wanted[~added]
-            boost[rows[added] - n] = wanted[added]
-            self._current = ChangedCatalog.of(self._base, replace(changes, boost=boost, base_boost=base_boost))
+                base_boost[changed[~added]] = boost[~added]
+            self._log.extend_with(self._log, changed[added] - n, boost[added])
+            self._publish(changed[added], base_boost)
         _log.debug("set the bias of %d items", len(own))
 
     @property
@@ -225,19 +227,10 @@ class LivingCatalog(_Reading):
         now = self._current.changes
         return Changes.none(self._log, len(self._base.output_vectors)) if now is None else now
 
-    def _publish(self, replaced: NDArray[np.int64], boost: NDArray[np.float32]) -> None:
-        """Make the snapshot that has the log's newest rows, with their ``boost``, and without the ``replaced`` ones."""
-        before, n = self._current.changes, len(self._base.output_vectors)
-        alive = np.concatenate([np.empty(0, bool) if before is None else before.alive, np.ones(len(boost), bool)])
-        replaced = replaced[replaced != UNKNOWN]
-        alive[replaced[replaced >= n] - n] = False
-        if before is None:
-            changes = Changes(self._log, n, alive, boost, np.empty(0, np.int64), None, None)
-        else:
-            both = np.concatenate([before.boost, boost])
-            changes = Changes(self._log, n, alive, both, before.gone, before.kept, before.base_boost)
-        changes = changes.without(np.unique(replaced[replaced < n]))
-        if len(changes) > 2 * int(np.count_nonzero(alive)) + _FEW:  # mostly rows that were replaced
+    def _publish(self, replaced: NDArray[np.int64], base_boost: NDArray[np.float32] | None) -> None:
+        """Make the snapshot that has the log's newest rows, and not the ``replaced`` ones, of the catalogue."""
+        changes = self._changes.later(replaced, base_boost)
+        if len(changes.dead) > len(changes) - len(changes.dead) + _FEW:  # mostly rows that were replaced
             rows_before, changes = len(changes), changes.compacted()
             self._log = changes.log
             _log.info("compacted the changes of the catalogue: %d of %d rows are left", len(changes), rows_before)

@@ -925,11 +925,8 @@ class Recommender:
         changes = options.catalog.changes
         if changes is None or not len(changes):
             return None
-        mask, bitmap = changes.alive, changes.bitmap
-        if options.filter is not None:
-            mask = mask & options.filter._added(changes)
-            bitmap = row_ranges.as_bitmap(mask)
-        rows = np.flatnonzero(mask) if taken is None else changes.reached(taken, len(options.catalog.ranges[-1]))
+        rows = np.flatnonzero(changes.alive) if taken is None else changes.reached(taken)
+        bitmap = None if options.filter is None else row_ranges.as_bitmap(options.filter._added(changes))
         n = changes.base_rows
         beyond = None if skipped is None else skipped[skipped >= n] - n
         return Request(query, row_ranges.singles(rows), None, bitmap, beyond, own, boosts)

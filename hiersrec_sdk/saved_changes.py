@@ -131,11 +131,10 @@ def _read(tables: Mapping[str, NDArray[Any]], base: Catalog, log: Log) -> Catalo
             raise ValueError("a path that the tree lacks")
     log.categories += [(own, kinds[at]) for own, at in zip(categories, of_category.tolist(), strict=True)]
     log.extend(
-        ids, [title or None for title in titles], [kinds[at] for at in kind.tolist()], vectors, inputs, bias, clicks,
-        origin,
+        ids, [title or None for title in titles], [kinds[at] for at in kind.tolist()], vectors, inputs, bias, boost,
+        clicks, origin,
     )  # fmt: skip
-    changes = Changes(log, n, np.ones(m, dtype=bool), np.array(boost), gone[:0], None, base_boost)
-    return ChangedCatalog.of(base, changes.without(gone))
+    return ChangedCatalog.of(base, Changes.none(log, n).later(gone, base_boost))
 
 
 def _table(rows: Sequence[tuple[int, ...]], width: int) -> NDArray[np.int64]:

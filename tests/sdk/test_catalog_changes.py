@@ -179,7 +179,7 @@ def test_a_kill_while_saving_leaves_the_old_or_the_new_bundle(tmp_path: Path) ->
     context = multiprocessing.get_context("fork")
     chance, turns = random.Random(0), []
     for _ in range(200):
-        ready = context.Value("i", 0)
+        ready = context.Value("i", 0, lock=False)  # a child that is killed would take a lock with it
         process = context.Process(target=save_for_ever, args=(str(bundle), ready), daemon=True)
         process.start()
         while not ready.value and process.is_alive():

@@ -93,6 +93,13 @@ class Model:
         self.items[own] = replace(known, place=self.rows)
         self.rows += 1
 
+    def set_boost(self, own: Any, boost: float) -> None:
+        known = replace(self.items[own], boost=boost)
+        if known.place >= self.shop.items:  # a row of its own, which is made anew
+            known = replace(known, place=self.rows)
+            self.rows += 1
+        self.items[own] = known
+
     def scores(self, session: list[Any]) -> dict[Any, float]:
         known = [self.items[own] for own in session if own in self.items]
         read = known[-MAX_LENGTH:]
@@ -204,7 +211,7 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
                 return
             self.recommender.catalog.set_bias(own, [value / 8] * len(own))
             for each in own:
-                self.model.items[each] = replace(self.model.items[each], boost=value / 8)
+                self.model.set_boost(each, value / 8)
 
         @rule(session=st.lists(ids, min_size=1, max_size=9), k=st.integers(1, 80), which=st.integers(0, 3))
         def exact(self, session: list[Any], k: int, which: int) -> None:
