@@ -124,12 +124,18 @@ def main(
 
     for paced, what in ((reads, f"{reads:,} times a second each"), (0, "as fast as they can")):
         catalog.remove([new_id(at) for at in range(int(rate * seconds) + 1)])
-        alone, _ = race_for(0, paced)
-        click.echo(f"recommend in {threads} threads, {what}: nobody writes, {len(alone):,} calls: {quantiles(alone)}")
+        click.echo(f"recommend in {threads} threads, {what}")
+        before, _ = race_for(0, paced)
         beside, made = race_for(rate, paced)
-        click.echo(f"  beside {made / seconds:,.0f} upserts/s, {len(beside):,} calls: {quantiles(beside)}")
-        slower = [np.quantile(beside, share) / np.quantile(alone, share) for share in (0.5, 0.99)]
-        click.echo(f"  median {slower[0]:.2f}x, p99 {slower[1]:.2f}x")
+        after, _ = race_for(0, paced)
+        for name, found in (
+            ("nobody writes", before),
+            (f"beside {made / seconds:,.0f} upserts/s", beside),
+            (f"nobody writes, {made:,} items added", after),
+        ):
+            click.echo(f"  {name:35} {quantiles(found)}, {len(found):,} calls")
+        slower = [np.quantile(beside, 0.99) / np.quantile(quiet, 0.99) for quiet in (before, after)]
+        click.echo(f"  p99 beside them: {slower[0]:.2f}x of that before, {slower[1]:.2f}x of that after")
 
 
 if __name__ == "__main__":
