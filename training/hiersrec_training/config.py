@@ -37,7 +37,7 @@ class Config:
     neighbours: int = 24  # of an item in the co-click graph; 0 leaves the graph out
     neighbour_window: int = 5  # clicks between two co-clicked items, at most
     wide: bool = True  # fit the wide part beside the encoder, on the validation part
-    new_item_cost: float = 0.02  # of the hits on other items, what showing new ones may cost
+    new_item_cost: float = 0.03  # of the hits on other items, what showing new ones may cost
     # loss
     category_weight: float = 0.2  # of each category level's cross-entropy beside the item's
     age_decay: float = 1.0  # the oldest session weighs exp(-age_decay) of the newest

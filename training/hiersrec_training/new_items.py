@@ -45,7 +45,7 @@ def choose_bias(
     """
     new = links.popularity[:, -1] == 0
     new |= np.random.default_rng(model.config.seed).random(len(new)) < SHARE
-    cases = collect(model, meta, links, sessions, new, MOST_CASES, progress)
+    cases = collect(model, meta, links, _before_clicks(sessions, new), new, MOST_CASES, progress)
     ranked = list(_ranked(model.wide, links, cases, new))
     limits = np.array([one.limit for one in ranked if not one.is_new and one.limit > -np.inf])
     if not np.isfinite(limits).any():
@@ -66,6 +66,19 @@ def choose_bias(
         f"them, {found['known_recall@20']:.4f} on the others, {found['known_recall@20_alone']:.4f} without new ones"
     )
     return found
+
+
+def _before_clicks(sessions: Sessions, new: NDArray[np.bool]) -> Sessions:
+    """The sessions up to their first click on a ``new`` item, which so is clicked last or never; of two clicks or more:
+    as at the time when these items are added, when no session holds one yet."""
+    place = np.arange(len(sessions.items)) - np.repeat(sessions.offsets[:-1], sessions.lengths)
+    session = np.repeat(np.arange(len(sessions)), sessions.lengths)
+    first = sessions.lengths.copy()
+    np.minimum.at(first, session[new[sessions.items]], place[new[sessions.items]])
+    kept = np.minimum(first + 1, sessions.lengths)
+    kept[kept < 2] = 0
+    offsets = np.concatenate([[0], kept[kept > 0].cumsum()]).astype(np.int64)
+    return Sessions(sessions.items[place < kept[session]], offsets)
 
 
 class _Ranked(NamedTuple):
