@@ -81,6 +81,13 @@ def step_graph(model: HierSRec) -> bytes:
     return graph
 
 
+def empty_step(model: HierSRec) -> list[Any]:
+    """What the step graph keeps before the first click."""
+    d, heads = model.config.dimension, model.config.heads
+    kept = [np.zeros((2, heads, 0, d // heads), np.float32) for _ in range(model.config.layers)]
+    return [*kept, np.zeros(0, np.float32), np.zeros((0, d), np.float32)]
+
+
 def loaded(graph: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -106,7 +113,7 @@ def medians(calls: Sequence[Callable[[], object]], times: int) -> list[float]:
 def main(run: Path, bundle: Path, data: Path, times: int) -> None:
     ensure_one_thread()
     model, _ = load_model(run)
-    d, heads = model.config.dimension, model.config.heads
+    d = model.config.dimension
     whole, step = loaded(session_graph(model)), loaded(step_graph(model))
     names = [value.name for value in step.get_inputs()]
     outputs = [value.name for value in step.get_outputs()]
@@ -114,8 +121,7 @@ def main(run: Path, bundle: Path, data: Path, times: int) -> None:
     items = [own for ids in cases(recommender, data, 40, 0, 5) for own in recommender.catalog.ids(ids)]
     vectors = np.random.default_rng(0).standard_normal((max(LENGTHS), d), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    empty = [np.zeros((2, heads, 0, d // heads), np.float32) for _ in range(model.config.layers)]
-    kept: list[Any] = [*empty, np.zeros(0, np.float32), np.zeros((0, d), np.float32)]
+    kept = empty_step(model)
     click.echo("clicks   whole graph   one more click   recommend   session.add().recommend()   worst difference")
     for length in range(1, model.config.max_length + 1):
         feeds = {"session_vectors": vectors[None, :length], "session_lengths": np.array([length])}
