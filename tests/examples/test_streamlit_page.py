@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from .processes import ROOT
 def page(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
     monkeypatch.setenv("HIERSREC_BUNDLE", str(tiny_bundle))
     monkeypatch.setattr("sys.argv", ["streamlit"])
+    # Streamlit puts the page in its place, which every process that is spawned later would run.
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     return AppTest.from_file(str(ROOT / "examples/streamlit_page.py"), default_timeout=60)
 
 
