@@ -259,7 +259,12 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
                 for leaf, (start, stop) in spans.items()
                 if stop > start and any(low <= start and stop <= high for low, high in found.ranges)
             }
-            unsure = {leaf for leaf, (start, stop) in spans.items() if stop - start < 2}
+            # leaves whose rows may all be there one by one, be the leaf taken or not
+            single = linked | {row for extra in shop.extra.values() for row in extra}
+            origins = [known.origin for own in session if (known := model.items.get(own)) and known.origin is not None]
+            if shop.wide is not None and origins:
+                single |= {*shop.wide.links.features(np.array(origins[-MAX_LENGTH:]))[0].tolist()}
+            unsure = {leaf for leaf, span in spans.items() if {*range(*span)} <= single}
             for own, known in model.items.items():
                 if rows[own] >= shop.items and rows[own] not in linked and not known.reach & unsure:
                     if known.reach & whole:
