@@ -42,16 +42,21 @@ def sessions_of(sessions: Any) -> Iterable[Any]:
         if not sessions.ndim:
             raise SessionTypeError(f"sessions is {sessions!r}; it must be a list of sessions")
         return [() if sessions.dtype == object and _is_null(value) else value for value in sessions]
-    # A module that nobody has imported has made no column.
-    pandas, polars, arrow = (sys.modules.get(name) for name in ("pandas", "polars", "pyarrow"))
-    if pandas is not None and isinstance(sessions, pandas.Series | pandas.Index):
+    if _is_one(sessions, "pandas", "Series", "Index"):
         return [() if null else value for null, value in zip(sessions.isna(), sessions.tolist(), strict=True)]
-    if polars is not None and isinstance(sessions, polars.Series):
+    if _is_one(sessions, "polars", "Series"):
         return [() if value is None else value for value in sessions.to_list()]
-    if arrow is not None and isinstance(sessions, arrow.Array | arrow.ChunkedArray):
+    if _is_one(sessions, "pyarrow", "Array", "ChunkedArray"):
         return [() if value is None else value for value in sessions.to_pylist()]
     found: Iterable[Any] = sessions
     return found
+
+
+def _is_one(value: Any, module: str, *names: str) -> bool:
+    """Whether ``value`` is of one of these classes. A module that nobody has imported has made no column; nor has one
+    that another thread is importing, and which lacks them yet."""
+    classes = (getattr(sys.modules.get(module), name, None) for name in names)
+    return any(isinstance(each, type) and isinstance(value, each) for each in classes)
 
 
 def _is_null(value: Any) -> bool:

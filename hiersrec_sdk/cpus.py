@@ -74,6 +74,7 @@ def _quota(folder: Path, is_v2: bool) -> float | None:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return file.read_text().splitlines()
+        # paths are bytes, of which the kernel escapes only some: nothing but a newline ends a line
+        return [line for line in os.fsdecode(file.read_bytes()).split("\n") if line]
     except OSError:  # no Linux, or no /proc
         return []

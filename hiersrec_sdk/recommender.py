@@ -26,6 +26,7 @@ from hiersrec_sdk.columns import Output, Sessions
 from hiersrec_sdk.cpus import Threads, resolved
 from hiersrec_sdk.encoder import Encoded, OnnxEncoder
 from hiersrec_sdk.errors import (
+    BundleError,
     CatalogError,
     FilterError,
     InputError,
@@ -44,7 +45,7 @@ from hiersrec_sdk.ranking import Backend, Found, Request, Table, get_backend
 from hiersrec_sdk.results import CategoryHit, Hit, Result
 from hiersrec_sdk.saved_changes import to_tables
 from hiersrec_sdk.session import Session
-from hiersrec_sdk.sources import Source, open_source
+from hiersrec_sdk.sources import Source, is_in_cache, open_source
 from hiersrec_sdk.trace import Trace
 
 if TYPE_CHECKING:
@@ -261,6 +262,8 @@ class Recommender:
                 since, so that the changes of another would be lost. What is there stays.
         """
         started = time.perf_counter()
+        if is_in_cache(path):
+            raise BundleError(f"{path} is in the cache of unpacked bundles, where it would be lost: save it elsewhere")
         snapshot = self.catalog.current
         with self._saving:
             digest = write_changed(

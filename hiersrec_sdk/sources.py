@@ -44,6 +44,7 @@ _Open = Callable[
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::.+)?://")
 _LARGEST_CONFIG: Final = 16 << 20  # bytes; those of real bundles have some thousands
 _BLOCK: Final = 1 << 20
+_BUNDLES: Final = "bundles"  # folder of the cache
 # What reading a damaged zip raises, beside OSError.
 _UNZIP_ERRORS: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 
@@ -68,10 +69,15 @@ def open_source(source: Source, verify: bool = True) -> Bundle:
         raise OptionError(
             f"path is {source!r}; it must be a bundle: its folder, a zip file, a URL, or the bytes of a zip file"
         ) from None
-    if path.is_file() and zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            return _open_zip(file, str(path), verify)
-    return open_bundle(path, verify)
+    try:
+        if path.is_file() and zipfile.is_zipfile(path):
+            with path.open("rb") as file:
+                return _open_zip(file, str(path), verify)
+        return open_bundle(path, verify)
+    except HierSRecError:  # some of which are an OSError
+        raise
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise BundleError(f"{path} cannot be read: {error}") from error
 
 
 def cache_folder() -> Path:
@@ -87,6 +93,14 @@ def cache_folder() -> Path:
         return (shared if shared.is_absolute() else Path.home() / ".cache") / "hiersrec"
     except RuntimeError as error:
         raise BundleError(f"no folder to unpack to: {error}; HIERSREC_CACHE names one") from error
+
+
+def is_in_cache(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` lies where bundles are unpacked: what is saved there gives way to the next one of its name."""
+    try:
+        return Path(path).resolve().is_relative_to((cache_folder() / _BUNDLES).resolve())
+    except (BundleError, TypeError):  # there is no cache, or this is no path
+        return False
 
 
 def _open_url(url: str, verify: bool) -> Bundle:
@@ -148,7 +162,7 @@ def _open_cached(open_file: _Open, called: str, verify: bool) -> Bundle:
     if len(content) > _LARGEST_CONFIG:
         raise BundleCorruptError(f"{called}: {CONFIG} is larger than {_LARGEST_CONFIG:,} bytes")
     config = parse_config(content, f"{called}: {CONFIG}")
-    entry = cache_folder() / "bundles" / config["sha256"]
+    entry = cache_folder() / _BUNDLES / config["sha256"]
     bundle = _entry(entry, verify, logging.DEBUG)
     if bundle is not None:
         return bundle

@@ -7,6 +7,7 @@ import pickle
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -167,6 +168,16 @@ def test_a_null_item_names_its_session(
 def test_no_column_of_lists(sessions: Any, message: str, shops: dict[str, tuple[Shop, Recommender]]) -> None:
     with pytest.raises(errors.SessionTypeError, match=message):
         shops["string"][1].recommend_many(sessions)
+
+
+@pytest.mark.parametrize("name", ["pandas", "polars", "pyarrow"])
+def test_while_another_thread_imports_a_package(
+    name: str, shops: dict[str, tuple[Shop, Recommender]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop, recommender = next(iter(shops.values()))
+    wanted = recommender.recommend_many([shop.ids[:2]], 3)[0].items
+    monkeypatch.setitem(sys.modules, name, ModuleType(name))  # it has none of its classes yet
+    assert recommender.recommend_many([shop.ids[:2]], 3)[0].items == wanted
 
 
 def test_no_such_output(shops: dict[str, tuple[Shop, Recommender]], monkeypatch: pytest.MonkeyPatch) -> None:

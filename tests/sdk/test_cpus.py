@@ -101,6 +101,14 @@ def test_cgroup_v1(quotas: dict[str, tuple[int, int]], wanted: int, top: str, tm
     assert tree(tmp_path, groups, [V1.format(top=top, place=f"/{place}")], files) == wanted
 
 
+def test_names_of_mounts_are_bytes(tmp_path: Path) -> None:
+    assert v2(tmp_path, {"pod/app/": "150000 100000"}) == 2
+    odd = b"40 30 0:40 / /mnt/caf\xe9 rw - ext4 disk rw\n41 30 0:41 / /mnt/a\x0cb\xe2\x80\xa8c rw - ext4 disk rw\n"
+    mounts = tmp_path / "proc/self/mountinfo"
+    mounts.write_bytes(odd + mounts.read_bytes())
+    assert available_cpus(tmp_path) == 2
+
+
 def test_no_control_groups(tmp_path: Path) -> None:
     assert available_cpus(tmp_path) == 16
     assert available_cpus() >= 1

@@ -230,14 +230,19 @@ def test_what_a_killed_process_left_is_cleared_away(bundle: Path, cache: Path) -
     assert entries(cache) == [name]
 
 
-def test_changes_saved_into_the_cache_are_not_taken_for_the_bundle(
-    bundle: Path, wanted: Any, cache: Path
-) -> None:
+def test_changes_are_not_saved_into_the_cache(bundle: Path, wanted: Any, cache: Path) -> None:
     packed = zipped(files(bundle))
     recommender = Recommender.load(packed)
     recommender.catalog.remove(wanted[:3])
-    recommender.save(cache / one(entries(cache)))
+    for name in (one(entries(cache)), "other"):
+        with pytest.raises(errors.BundleError, match="save it elsewhere"):
+            recommender.save(cache / name)
     assert Recommender.load(packed).recommend(SESSION, 9).items == wanted
+
+
+def test_a_name_that_is_too_long() -> None:
+    with pytest.raises(errors.BundleError, match="cannot be read"):
+        Recommender.load("x" * 5_000)
 
 
 def test_changes_are_saved_elsewhere(bundle: Path, wanted: Any, tmp_path: Path, cache: Path) -> None:

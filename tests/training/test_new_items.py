@@ -13,7 +13,7 @@ from hiersrec_export.to_bundle import export
 from hiersrec_sdk import Item, Recommender
 from hiersrec_training import new_items
 from hiersrec_training.config import Config
-from hiersrec_training.dataset import Dataset
+from hiersrec_training.dataset import Dataset, Sessions
 from hiersrec_training.links import links_of
 from hiersrec_training.model import Metadata
 from hiersrec_training.new_items import choose_bias
@@ -97,3 +97,17 @@ def test_where_nothing_can_be_lost_nothing_is_chosen(tiny_run: Path, tiny_data: 
     data = Dataset.load(tiny_data)  # so few items that new ones push none out of the best
     meta = Metadata.of(data, info.shape, info.config)
     assert choose_bias(model, meta, links_of(data.train, data.items), data.valid, print) == {}
+
+
+def test_where_every_session_begins_with_a_new_item_nothing_is_chosen(shop: Shop) -> None:
+    model, info = load_model(shop[1])
+    data = Dataset.load(shop[0])
+    links = links_of(data.train, data.items)
+    drawn = np.random.default_rng(info.config.seed).random(data.items) < new_items.SHARE
+    home = int(np.flatnonzero(drawn)[0])
+    offsets = np.arange(0, 303, 3)
+    items = np.stack([np.full(101, home), np.arange(101), np.arange(1, 102)], axis=1)[:100].ravel().astype(np.int32)
+    lines: list[str] = []
+    meta = Metadata.of(data, info.shape, info.config)
+    assert choose_bias(model, meta, links, Sessions(items, offsets[:101].astype(np.int64)), lines.append) == {}
+    assert "too few" in lines[0]

@@ -19,7 +19,7 @@ from hiersrec_sdk.wide import POPULARITIES, Links
 from hiersrec_training.dataset import Sessions
 from hiersrec_training.links import without
 from hiersrec_training.model import HierSRec, Metadata, Wide
-from hiersrec_training.wide import BEST_NEW, Cases, collect, scores_of
+from hiersrec_training.wide import BEST_NEW, LEAST_CASES, Cases, collect, scores_of
 
 SHARE = 0.1  # of the clicked items that stand as new
 MOST_CASES = 20_000
@@ -41,11 +41,15 @@ def choose_bias(
         ``bias``, and what was measured with it: ``recall@20`` where the next click is on a new item, the same where it
         is on another (``known_recall@20``) and as that would be if new items were never shown
         (``known_recall@20_alone``), and the ``share`` of the items that stood as new. Nothing where no case has a hit
-        to lose.
+        to lose, or where there are few cases.
     """
     new = links.popularity[:, -1] == 0
     new |= np.random.default_rng(model.config.seed).random(len(new)) < SHARE
-    cases = collect(model, meta, links, _before_clicks(sessions, new), new, MOST_CASES, progress)
+    whole = _before_clicks(sessions, new)
+    if whole.cases < LEAST_CASES:
+        report(f"new items: {whole.cases} validation cases before a click on one are too few to choose their bias")
+        return {}
+    cases = collect(model, meta, links, whole, new, MOST_CASES, progress)
     ranked = list(_ranked(model.wide, links, cases, new))
     limits = np.array([one.limit for one in ranked if not one.is_new and one.limit > -np.inf])
     if not np.isfinite(limits).any():
