@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
@@ -23,8 +23,9 @@ from torch.export import Dim
 from benchmarks.one_thread import ensure_one_thread
 from benchmarks.vectors.sessions import cases
 from hiersrec_export import OPSET
-from hiersrec_export.to_onnx import session_graph
-from hiersrec_sdk import Recommender
+from hiersrec_export.graphs import session_graph
+from hiersrec_sdk import Recommender, Session
+from hiersrec_sdk.encoders.session_encoder import load_graph
 from hiersrec_training.model import HierSRec
 from hiersrec_training.run import load_model
 
@@ -88,10 +89,9 @@ def empty_step(model: HierSRec) -> list[Any]:
     return [*kept, np.zeros(0, np.float32), np.zeros((0, d), np.float32)]
 
 
-def loaded(graph: bytes) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+def grow(session: Session, item: Any) -> None:
+    session.add(item).recommend()
+    session.undo()
 
 
 def medians(calls: Sequence[Callable[[], object]], times: int) -> list[float]:
@@ -114,7 +114,8 @@ def main(run: Path, bundle: Path, data: Path, times: int) -> None:
     ensure_one_thread()
     model, _ = load_model(run)
     d = model.config.dimension
-    whole, step = loaded(session_graph(model)), loaded(step_graph(model))
+    whole = load_graph(session_graph(model), "the whole graph", ("cpu",), 1)
+    step = load_graph(step_graph(model), "the step graph", ("cpu",), 1)
     names = [value.name for value in step.get_inputs()]
     outputs = [value.name for value in step.get_outputs()]
     recommender = Recommender.load(bundle)
@@ -135,19 +136,13 @@ def main(run: Path, bundle: Path, data: Path, times: int) -> None:
             )
             growing = recommender.session(items[: length - 1])
 
-            def grow(growing: Any = growing, newest: Any = items[length - 1]) -> None:
-                growing.add(newest).recommend()
-                growing.undo()
-
-            took = medians(
-                [
-                    lambda feeds=feeds: whole.run(None, feeds),  # type: ignore[misc]
-                    lambda more=more: step.run(None, more),  # type: ignore[misc]
-                    lambda some=items[:length]: recommender.recommend(some),  # type: ignore[misc]
-                    grow,
-                ],
-                times,
+            calls = (
+                partial(whole.run, None, feeds),
+                partial(step.run, None, more),
+                partial(recommender.recommend, items[:length]),
+                partial(grow, growing, items[length - 1]),
             )
+            took = medians(calls, times)
             click.echo(
                 f"{length:6} {took[0]:10,.0f} µs {took[1]:13,.0f} µs {took[2]:8,.0f} µs {took[3]:24,.0f} µs"
                 f"{worst:19.1e}"

@@ -25,10 +25,10 @@ from tqdm import tqdm
 from benchmarks.living import quantiles, timed
 from benchmarks.one_thread import ensure_one_thread
 from hiersrec_export import IR_VERSION, OPSET
-from hiersrec_export.to_onnx import item_graph, session_graph
+from hiersrec_export.graphs import item_graph, session_graph
 from hiersrec_sdk import Item, Recommender
-from hiersrec_sdk.bundle import write_bundle
-from hiersrec_sdk.catalog import id_tables, item_id_tables
+from hiersrec_sdk.bundle.folder import write_bundle
+from hiersrec_sdk.catalog.snapshot import id_tables, item_id_tables
 from hiersrec_sdk.ranking import Codes
 from hiersrec_training.config import Config
 from hiersrec_training.model import HierSRec, Shape
@@ -44,7 +44,7 @@ def write(path: Path, rows: int, dimension: int, strings: bool) -> None:
     for start in tqdm(range(0, rows, TOGETHER), "vectors", mininterval=2):
         some = random.standard_normal((min(TOGETHER, rows - start), dimension), dtype=np.float32)
         vectors[start : start + TOGETHER] = some / np.linalg.norm(some, axis=1, keepdims=True)
-    numbers = random.choice(100 * rows, rows, replace=False) if rows < 1e6 else random.permutation(rows) * 97 + 1_000
+    numbers = random.permutation(rows) * 97 + 1_000
     ids: Any = [f"sku-{number:010d}" for number in numbers.tolist()] if strings else numbers
     click.echo("codes and ids…", err=True)
     tables: dict[str, NDArray[Any]] = {
@@ -79,7 +79,8 @@ def write(path: Path, rows: int, dimension: int, strings: bool) -> None:
 def resident() -> tuple[float, float]:
     """MB of this process that are in memory; and of them those that no file backs."""
     kinds = dict(line.split(":") for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
-    return tuple(int(kinds[kind].split()[0]) / 1024 for kind in ("Rss", "Anonymous"))  # type: ignore[return-value]
+    rss, anonymous = (int(kinds[kind].split()[0]) / 1024 for kind in ("Rss", "Anonymous"))
+    return rss, anonymous
 
 
 def measure(path: Path, calls: int) -> None:

@@ -33,8 +33,8 @@ from benchmarks.race import race
 from benchmarks.vectors.grown_bundle import write_grown_bundle
 from benchmarks.vectors.sessions import cases
 from hiersrec_sdk import Recommender, Result
-from hiersrec_sdk.bundle import MODEL, open_bundle
-from hiersrec_sdk.errors import HierSRecError, OptionError
+from hiersrec_sdk.bundle.folder import MODEL, open_bundle
+from hiersrec_sdk.errors import HierSRecError, InvalidOptionError
 from hiersrec_sdk.ranking import Found, Request, Table
 
 LENGTHS: Final = (1, 5, 20)
@@ -275,7 +275,7 @@ def _of_bundle(
                         recommender, encoder, sessions[: calls // 5] if how == "exact" else sessions, how, k
                     )
                 )
-            except OptionError as error:
+            except InvalidOptionError as error:
                 say(f"candidates {how} are left out: {error}")
     return found
 

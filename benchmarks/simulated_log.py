@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from hiersrec_training.dataset import CategoryTree, Dataset, Sessions
+from hiersrec_training.data.dataset import CategoryTree, Dataset, Sessions
 
 LEAVES, TOPS = 1_000, 40  # categories of the two levels, at most
 LONGEST = 50  # clicks of a session

@@ -34,6 +34,6 @@ def load(**_: Any) -> None:
 def recommend(session: list[int | str], k: int = 20) -> list[dict[str, int | str | float | None]]:
     """The ``k`` best items, as JSON can carry them.
 
-    An :class:`~hiersrec_sdk.errors.InputError` is not retried, as it would fail again; ``.get()`` raises it.
+    An :class:`~hiersrec_sdk.errors.InvalidArgumentError` is not retried, as it would fail again; ``.get()`` raises it.
     """
     return [{"item": hit.item, "score": hit.score, "title": hit.title} for hit in recommender().recommend(session, k)]

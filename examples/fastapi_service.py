@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, StrictInt, StrictStr
 
 from hiersrec_sdk import Filter, HierSRecError, Hit, Recommender
-from hiersrec_sdk.errors import BundleError, InputError
+from hiersrec_sdk.errors import BundleError, InvalidArgumentError
 
 ItemId = StrictInt | StrictStr  # as the catalogue has them: 17 is not "17"
 
@@ -70,7 +70,7 @@ Served = Annotated[Service, Depends(get_service)]
 @app.exception_handler(HierSRecError)
 async def failed(_: Request, error: HierSRecError) -> JSONResponse:
     # What the caller can mend is 422; a bundle that another process has replaced, or that cannot be written, is 409.
-    status = 422 if isinstance(error, InputError) else 409 if isinstance(error, BundleError) else 500
+    status = 422 if isinstance(error, InvalidArgumentError) else 409 if isinstance(error, BundleError) else 500
     return JSONResponse({"error": type(error).__name__, "detail": str(error)}, status)
 
 

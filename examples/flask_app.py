@@ -12,7 +12,7 @@ from typing import Any, cast
 from flask import Flask, Response, jsonify, request
 
 from hiersrec_sdk import Recommender
-from hiersrec_sdk.errors import InputError
+from hiersrec_sdk.errors import InvalidArgumentError
 
 
 def create_app(bundle: str | None = None) -> Flask:
@@ -34,8 +34,8 @@ def create_app(bundle: str | None = None) -> Flask:
     def health() -> Response:
         return jsonify(items=len(recommender.catalog))
 
-    @app.errorhandler(InputError)
-    def bad_input(error: InputError) -> tuple[Response, int]:
+    @app.errorhandler(InvalidArgumentError)
+    def bad_input(error: InvalidArgumentError) -> tuple[Response, int]:
         return jsonify(error=type(error).__name__, detail=str(error)), 422
 
     @app.after_request

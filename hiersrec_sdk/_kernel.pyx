@@ -298,7 +298,7 @@ def choose(
     double mass,
     int64_t ordered,
 ):
-    """Categories by logit: see ``hiersrec_sdk.ranking.categories.Choice``, whose fields this returns."""
+    """Categories by logit: see ``hiersrec_sdk.ranking.candidates.Choice``, whose fields this returns."""
     cdef int64_t categories = logits.shape[0], taken, at
     cdef double total
     order = np.empty((2, categories), np.int64)

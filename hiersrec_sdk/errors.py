@@ -1,15 +1,15 @@
 """Every error of the SDK, drawn as one tree.
 
 HierSRecError
-├── InputError            what a call was given
-│   ├── SessionTypeError      a session that is a string, a dict, no sequence
-│   ├── ItemIdTypeError       an id that is not of the catalogue's type
-│   ├── ItemIdNaNError        an id that is NaN
+├── InvalidArgumentError            what a call was given
+│   ├── InvalidSessionError      a session that is a string, a dict, no sequence
+│   ├── InvalidItemIdError       an id that is not of the catalogue's type
+│   ├── NaNItemIdError        an id that is NaN
 │   ├── UnknownItemError      an id that the catalogue lacks, where unknown="error"
-│   ├── KError                k that is no whole number of at least 1
-│   ├── OptionError           another argument out of its range
-│   ├── CatalogError          a change of the catalogue that cannot be made
-│   └── FilterError           a filter that is none, or of another catalogue
+│   ├── InvalidKError                k that is no whole number of at least 1
+│   ├── InvalidOptionError           another argument out of its range
+│   ├── CatalogChangeError          a change of the catalogue that cannot be made
+│   └── InvalidFilterError           a filter that is none, or of another catalogue
 │       └── UnknownCategoryError  a category that the catalogue lacks
 ├── BundleError           a bundle on disk
 │   ├── BundleMissingError    no bundle there, or a file of it is missing
@@ -36,46 +36,46 @@ class HierSRecError(Exception):
     """Base of every error that the SDK raises on purpose."""
 
 
-class InputError(HierSRecError, ValueError):
+class InvalidArgumentError(HierSRecError, ValueError):
     """A call was given something it cannot use."""
 
 
-class SessionTypeError(InputError, TypeError):
+class InvalidSessionError(InvalidArgumentError, TypeError):
     """The session is not a sequence of item ids."""
 
 
-class ItemIdTypeError(InputError, TypeError):
+class InvalidItemIdError(InvalidArgumentError, TypeError):
     """An item id is not of the catalogue's id type."""
 
 
-class ItemIdNaNError(InputError):
+class NaNItemIdError(InvalidArgumentError):
     """An item id is NaN: usually a missing value of a table."""
 
 
-class UnknownItemError(InputError, KeyError):
+class UnknownItemError(InvalidArgumentError, KeyError):
     """An item id that the catalogue lacks, where ``unknown="error"``."""
 
     def __str__(self) -> str:  # KeyError would print the repr of the message
         return str(self.args[0]) if self.args else ""
 
 
-class KError(InputError):
+class InvalidKError(InvalidArgumentError):
     """``k`` is not a whole number of at least 1."""
 
 
-class OptionError(InputError):
+class InvalidOptionError(InvalidArgumentError):
     """An argument is out of its range."""
 
 
-class CatalogError(InputError):
+class CatalogChangeError(InvalidArgumentError):
     """A change of the catalogue cannot be made; nothing was changed."""
 
 
-class FilterError(InputError):
+class InvalidFilterError(InvalidArgumentError):
     """A filter is not what it should be, or was made for another catalogue."""
 
 
-class UnknownCategoryError(FilterError):
+class UnknownCategoryError(InvalidFilterError):
     """A filter names a category that the catalogue lacks."""
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
     from hiersrec_sdk.cpus import Threads
-    from hiersrec_sdk.filters import Filter
+    from hiersrec_sdk.catalog.filters import Filter
 
 Mode = Literal["candidates", "exact", "auto"]
 OnUnknown = Literal["skip", "error"]

@@ -18,34 +18,38 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Unpack, get_a
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk import columns, filters, row_ranges
-from hiersrec_sdk.bundle import PARTS, Bundle, read_file, write_changed
-from hiersrec_sdk.catalog import UNKNOWN, Catalog
-from hiersrec_sdk.changes import ChangedCatalog
-from hiersrec_sdk.columns import Output, Sessions
+from hiersrec_sdk import frames as columns
+
+from hiersrec_sdk.catalog import filters
+
+from hiersrec_sdk.ranking import row_ranges
+from hiersrec_sdk.bundle.folder import PARTS, Bundle, read_file, write_changed
+from hiersrec_sdk.catalog.snapshot import UNKNOWN, Catalog
+from hiersrec_sdk.catalog.delta import ChangedCatalog
+from hiersrec_sdk.frames import Output, Sessions
 from hiersrec_sdk.cpus import Threads, resolved
-from hiersrec_sdk.encoder import Encoded, OnnxEncoder
+from hiersrec_sdk.encoders.session_encoder import Encoded, OnnxSessionEncoder
 from hiersrec_sdk.errors import (
     BundleError,
-    CatalogError,
-    FilterError,
-    InputError,
-    KError,
-    OptionError,
-    SessionTypeError,
+    CatalogChangeError,
+    InvalidFilterError,
+    InvalidArgumentError,
+    InvalidKError,
+    InvalidOptionError,
+    InvalidSessionError,
     UnknownItemError,
 )
 from hiersrec_sdk.explain import Explanation, PartsGraph, explained, softmax
-from hiersrec_sdk.filters import Filter
-from hiersrec_sdk.hub import download
-from hiersrec_sdk.living import LivingCatalog
-from hiersrec_sdk.lookup import own_items
+from hiersrec_sdk.catalog.filters import Filter
+from hiersrec_sdk.bundle.hub import download
+from hiersrec_sdk.catalog.writer import MutableCatalog
+from hiersrec_sdk.ranking.lookup import own_items
 from hiersrec_sdk.options import ManyOptions, Mode, OnUnknown, RecommendOptions
 from hiersrec_sdk.ranking import Backend, Found, Request, Table, get_backend
 from hiersrec_sdk.results import CategoryHit, Hit, Result
-from hiersrec_sdk.saved_changes import to_tables
+from hiersrec_sdk.catalog.delta_tables import to_tables
 from hiersrec_sdk.session import Session
-from hiersrec_sdk.sources import Source, is_in_cache, open_source
+from hiersrec_sdk.bundle.sources import Source, is_in_cache, open_source
 from hiersrec_sdk.trace import Trace
 
 if TYPE_CHECKING:
@@ -147,8 +151,8 @@ class Recommender:
         backend: name of the ranking backend, e.g. ``"c"``.
     """
 
-    def __init__(self, bundle: Bundle, encoder: OnnxEncoder, backend: Backend) -> None:
-        self.catalog: LivingCatalog = LivingCatalog(
+    def __init__(self, bundle: Bundle, encoder: OnnxSessionEncoder, backend: Backend) -> None:
+        self.catalog: MutableCatalog = MutableCatalog(
             Catalog(bundle), bundle.path, bundle.config, encoder.providers, bundle.changes
         )
         self.config: dict[str, Any] = bundle.config
@@ -197,12 +201,12 @@ class Recommender:
             BackendError: the backend is not there.
             BundleError: it cannot be read from there, or not be unpacked.
             MissingExtraError: onnxruntime is not installed; or fsspec, for a URL.
-            OptionError: another argument is out of its range.
+            InvalidOptionError: another argument is out of its range.
         """
         started = time.perf_counter()
         ranking = get_backend(backend)
         bundle = open_source(path, verify)
-        encoder = OnnxEncoder(
+        encoder = OnnxSessionEncoder(
             bundle.model,
             dimension=bundle.config["dimension"],
             categories=bundle.config["categories"],
@@ -281,11 +285,11 @@ class Recommender:
         there. Its checksums are not read again.
 
         Raises:
-            CatalogError: the catalogue has changes that are in no bundle yet.
+            CatalogChangeError: the catalogue has changes that are in no bundle yet.
         """
         path, snapshot = self._saved
         if snapshot is not self.catalog.current:
-            raise CatalogError("the catalogue has changes that a pickle cannot hold: save() them first")
+            raise CatalogChangeError("the catalogue has changes that a pickle cannot hold: save() them first")
         load = partial(
             Recommender.load, providers=self.providers, backend=self.backend, threads=self._threads, verify=False
         )
@@ -314,9 +318,9 @@ class Recommender:
             exclude_categories: no items of these.
 
         Raises:
-            FilterError: an argument is no list of ids.
+            InvalidFilterError: an argument is no list of ids.
             UnknownCategoryError: a category that the catalogue lacks.
-            ItemIdTypeError, ItemIdNaNError: an id is not of the catalogue's type, or NaN.
+            InvalidItemIdError, NaNItemIdError: an id is not of the catalogue's type, or NaN.
         """
         return filters.prepare(
             self.catalog.current,
@@ -368,12 +372,12 @@ class Recommender:
             The items: k of them, if so many may be recommended; popular ones where the session holds no known id.
 
         Raises:
-            SessionTypeError: the session is a string, a dict, a set, or no sequence of ids.
-            ItemIdTypeError, ItemIdNaNError: an id is not of the catalogue's type, or NaN.
+            InvalidSessionError: the session is a string, a dict, a set, or no sequence of ids.
+            InvalidItemIdError, NaNItemIdError: an id is not of the catalogue's type, or NaN.
             UnknownItemError: an id that the catalogue lacks, where ``unknown`` is "error".
-            KError: ``k`` is no whole number of at least 1.
-            FilterError, UnknownCategoryError: see :meth:`filter`.
-            OptionError: another argument is out of its range.
+            InvalidKError: ``k`` is no whole number of at least 1.
+            InvalidFilterError, UnknownCategoryError: see :meth:`filter`.
+            InvalidOptionError: another argument is out of its range.
         """
         options = self._options(
             k, mode, candidates, unknown, include_session_categories, filter, allow, exclude, exclude_seen, categories,
@@ -392,7 +396,7 @@ class Recommender:
         unpickled one.
 
         Raises:
-            SessionTypeError, ItemIdTypeError, ItemIdNaNError: as :meth:`recommend`.
+            InvalidSessionError, InvalidItemIdError, NaNItemIdError: as :meth:`recommend`.
         """
         ids = items.items if isinstance(items, Session) else _as_ids(items)
         return Session(self, ids.tolist() if isinstance(ids, np.ndarray) else ids)
@@ -456,9 +460,9 @@ class Recommender:
                 int64 or string; ``score`` float32; and ``title``, or null, where the bundle has titles.
 
         Raises:
-            OptionError: ``batch_size`` or ``threads`` is no whole number of at least 1, or ``output`` none of these.
+            InvalidOptionError: ``batch_size`` or ``threads`` is no whole number of at least 1, or ``output`` none of these.
             MissingExtraError: the package of that ``output`` is not installed.
-            InputError: as :meth:`recommend`; the message says which session.
+            InvalidArgumentError: as :meth:`recommend`; the message says which session.
         """
         options = self._options(
             k, mode, candidates, unknown, include_session_categories, filter, allow, exclude, exclude_seen, categories,
@@ -466,16 +470,16 @@ class Recommender:
         )  # fmt: skip
         threads, options = options.threads, options._replace(threads=1)
         if not _is_whole(batch_size) or batch_size < 1:
-            raise OptionError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
+            raise InvalidOptionError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
         sessions = columns.sessions_of(sessions)
         if isinstance(sessions, str | bytes | Mapping) or not isinstance(sessions, Iterable):
-            raise SessionTypeError(f"sessions is {_described(sessions)}; it must be a list of sessions")
+            raise InvalidSessionError(f"sessions is {_described(sessions)}; it must be a list of sessions")
         finish = columns.maker(output)
         known: list[_Session] = []
         for place, session in enumerate(sessions):
             try:
                 known.append(self._known(session, options))
-            except InputError as error:
+            except InvalidArgumentError as error:
                 # a list of ids is one session: each id would be taken for a session of its own
                 one = place == 0 and isinstance(session, str | int | np.integer)
                 hint = "; for one session use recommend()" if one else ""
@@ -504,7 +508,7 @@ class Recommender:
 
         Raises:
             UnknownItemError: the catalogue lacks the item, or every item of the session.
-            InputError: as :meth:`recommend`.
+            InvalidArgumentError: as :meth:`recommend`.
         """
         options = self._options(1, unknown=unknown)
         row, known = self._row_of(item, options.catalog), self._known(session, options)
@@ -526,13 +530,13 @@ class Recommender:
         None where the session holds no known item.
 
         Raises:
-            OptionError: there is no such level.
-            KError: ``k`` is no whole number of at least 1.
-            InputError: as :meth:`recommend`.
+            InvalidOptionError: there is no such level.
+            InvalidKError: ``k`` is no whole number of at least 1.
+            InvalidArgumentError: as :meth:`recommend`.
         """
         levels = len(self.catalog.ranges)
         if not _is_whole(level) or not -levels <= level < levels:
-            raise OptionError(f"level is {level!r}; this catalogue has levels 0 to {levels - 1}, -1 is the last")
+            raise InvalidOptionError(f"level is {level!r}; this catalogue has levels 0 to {levels - 1}, -1 is the last")
         options = self._options(k, unknown=unknown)
         known = self._known(session, options)
         if not len(known.rows):
@@ -553,7 +557,7 @@ class Recommender:
 
         Raises:
             UnknownItemError: the catalogue lacks the item.
-            KError, FilterError: as :meth:`recommend`.
+            InvalidKError, InvalidFilterError: as :meth:`recommend`.
         """
         options = self._options(k, "exact", filter=filter)
         catalog = options.catalog
@@ -575,7 +579,7 @@ class Recommender:
 
         Raises:
             UnknownItemError: the catalogue lacks every item of the session: the answer would be popular items.
-            InputError: as :meth:`recommend`.
+            InvalidArgumentError: as :meth:`recommend`.
         """
         checked = self._options(k, **options)
         times = [time.perf_counter()]
@@ -658,25 +662,25 @@ class Recommender:
             if kept is not None:
                 return kept
         if not _is_whole(k) or k < 1:
-            raise KError(f"k is {k!r}; it must be a whole number of at least 1")
+            raise InvalidKError(f"k is {k!r}; it must be a whole number of at least 1")
         if not isinstance(mode, str) or mode not in get_args(Mode):
-            raise OptionError(f"mode is {mode!r}; it must be 'candidates', 'exact' or 'auto'")
+            raise InvalidOptionError(f"mode is {mode!r}; it must be 'candidates', 'exact' or 'auto'")
         if not isinstance(unknown, str) or unknown not in get_args(OnUnknown):
-            raise OptionError(f"unknown is {unknown!r}; it must be 'skip' or 'error'")
+            raise InvalidOptionError(f"unknown is {unknown!r}; it must be 'skip' or 'error'")
         for name, flag in (
             ("include_session_categories", include_session_categories),
             ("exclude_seen", exclude_seen),
         ):
             if not isinstance(flag, bool | np.bool_):
-                raise OptionError(f"{name} is {flag!r}; it must be True or False")
+                raise InvalidOptionError(f"{name} is {flag!r}; it must be True or False")
         if max_per_category is not None and (not _is_whole(max_per_category) or max_per_category < 1):
-            raise OptionError(f"max_per_category is {max_per_category!r}; it must be a whole number of at least 1")
+            raise InvalidOptionError(f"max_per_category is {max_per_category!r}; it must be a whole number of at least 1")
         number = resolved(threads)
         if not _is_whole(number) or number < 1:
-            raise OptionError(f"threads is {threads!r}; it must be a whole number of at least 1, or 'auto'")
+            raise InvalidOptionError(f"threads is {threads!r}; it must be a whole number of at least 1, or 'auto'")
         share, mass = self._budget(candidates, bool(include_session_categories))
         if filter is not None and not isinstance(filter, Filter):
-            raise FilterError(f"filter is {filter!r}; it must be what Recommender.filter() made, or None")
+            raise InvalidFilterError(f"filter is {filter!r}; it must be what Recommender.filter() made, or None")
         excluded = None
         if isinstance(exclude, Iterator):
             exclude = list(exclude)  # it may be read twice
@@ -694,7 +698,7 @@ class Recommender:
             )
             excluded = None if many else excluded
         elif filter is not None and filter._catalog is not catalog.base:
-            raise FilterError("filter was made by another recommender: rows differ, make it with this one")
+            raise InvalidFilterError("filter was made by another recommender: rows differ, make it with this one")
         n = max(1, len(catalog))
         k = min(int(k), n)
         rows = max(math.ceil(share * n), k)
@@ -715,14 +719,14 @@ class Recommender:
         if isinstance(candidates, str) and candidates == "auto":
             budgets = self.config.get("budgets")
             if budgets is None:
-                raise OptionError(
+                raise InvalidOptionError(
                     "candidates is 'auto', but this bundle was exported without validation sessions, so its budget was "
                     "not measured; give a share such as 0.04"
                 )
             return 0.0, float((budgets["session_categories"] if session_categories else budgets)["mass"])
         share = self.config["candidates"] if candidates is None else candidates
         if not (isinstance(share, float | np.floating) or _is_whole(share)) or not 0 < share <= 1:
-            raise OptionError(f"candidates is {candidates!r}; it must be a number above 0 and up to 1, or 'auto'")
+            raise InvalidOptionError(f"candidates is {candidates!r}; it must be a number above 0 and up to 1, or 'auto'")
         return float(share), 0.0
 
     @cached_property
@@ -1038,7 +1042,7 @@ def _as_ids(session: Iterable[Any]) -> Sequence[Any] | NDArray[Any]:
         return session
     no_ids = isinstance(session, str | bytes | bytearray | Mapping | Set | np.ndarray)
     if no_ids or not isinstance(session, Iterable):
-        raise SessionTypeError(
+        raise InvalidSessionError(
             f"session is {_described(session)}; it must be a list, tuple or 1-d array of item ids, oldest first"
         )
     return list(session)

@@ -9,8 +9,8 @@ from typing import Any, Literal, SupportsIndex, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk import row_ranges
-from hiersrec_sdk.catalog import Catalog, Category
+from hiersrec_sdk.ranking import row_ranges
+from hiersrec_sdk.catalog.snapshot import Catalog, Category
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class CategoryHit:
         probability: softmax over the categories of its level.
         level: 0 is the top.
         name: readable name, or None.
-        index: its place within the level (see :meth:`hiersrec_sdk.catalog.Catalog.category`).
+        index: its place within the level (see :meth:`hiersrec_sdk.catalog.snapshot.Catalog.category`).
     """
 
     category: int | str

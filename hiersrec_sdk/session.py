@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.errors import OptionError
+from hiersrec_sdk.errors import InvalidOptionError
 
 if TYPE_CHECKING:
-    from hiersrec_sdk.catalog import Catalog
+    from hiersrec_sdk.catalog.snapshot import Catalog
     from hiersrec_sdk.options import RecommendOptions
     from hiersrec_sdk.recommender import Recommender
     from hiersrec_sdk.results import Result
@@ -40,7 +40,7 @@ class Session:
         """Append a click; returns the session.
 
         Raises:
-            ItemIdTypeError, ItemIdNaNError: the id is not of the catalogue's type, or NaN. The session is unchanged.
+            InvalidItemIdError, NaNItemIdError: the id is not of the catalogue's type, or NaN. The session is unchanged.
         """
         return self._append([item])
 
@@ -56,10 +56,10 @@ class Session:
         """Take back the newest click, and return it.
 
         Raises:
-            OptionError: the session is empty.
+            InvalidOptionError: the session is empty.
         """
         if not self._items:
-            raise OptionError("the session is empty: there is no click to take back")
+            raise InvalidOptionError("the session is empty: there is no click to take back")
         if self._rows:  # an unpickled session has none
             self._rows.pop()
         return self._items.pop()
@@ -91,7 +91,7 @@ class Session:
 
     def _attached(self) -> Recommender:
         if self._recommender is None:
-            raise OptionError("this session was unpickled: recommender.session(session) makes it answer again")
+            raise InvalidOptionError("this session was unpickled: recommender.session(session) makes it answer again")
         return self._recommender
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hiersrec_training.config import Config
-from hiersrec_training.dataset import CategoryTree, Dataset, Sessions
+from hiersrec_training.data.dataset import CategoryTree, Dataset, Sessions
 
 torch.set_num_threads(1)  # the models of the tests are too small for more
 
@@ -111,7 +111,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, tiny_con
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_run: Path) -> Path:
     """The bundle of :func:`tiny_run`."""
-    from hiersrec_export.to_bundle import export
+    from hiersrec_export.export import export
 
     path = tmp_path_factory.mktemp("bundle") / "bundle"
     export(tiny_run, path, report=lambda line: None)

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
-from hiersrec_sdk.cli import main
+from hiersrec_sdk.cli.main import main
 from hiersrec_training.config import Config, load_config
 
 SMALL = [
@@ -210,7 +210,7 @@ def test_a_missing_extra_names_the_command_that_installs_it(tmp_path: Path) -> N
     code = (
         "import sys\n"
         "for name in ('torch', 'polars', 'onnx'): sys.modules[name] = None\n"
-        "from hiersrec_sdk.cli import main\n"
+        "from hiersrec_sdk.cli.main import main\n"
         "main()\n"
     )
     (tmp_path / "bundle").mkdir()

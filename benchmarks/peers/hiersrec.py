@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.aligned import copied
 from benchmarks.peers.peer import Answer, Peer, Setup, Work
 from hiersrec_sdk.ranking import Backend, Codes, Request, Table, available_backends, get_backend
-from hiersrec_sdk.row_ranges import complement
+from hiersrec_sdk.ranking.row_ranges import complement
 
 
 def build(setup: Setup) -> list[Peer]:

@@ -15,7 +15,7 @@ import click
 from benchmarks.studies.pages import bars_picture, table, write_page
 from benchmarks.studies.trials import Asked, Bench, Trial, study_options
 from hiersrec_training.config import Config
-from hiersrec_training.dataset import Dataset
+from hiersrec_training.data.dataset import Dataset
 
 WHOLE = "the whole model"
 

@@ -20,17 +20,16 @@ from benchmarks.studies.budget import accuracy
 from benchmarks.studies.pages import Line, Panel, panels_picture, table, write_page
 from benchmarks.studies.scoring import encoder_of, scorer_of
 from benchmarks.studies.trials import Asked, Trained, Trial, study_options
-from hiersrec_export.cases import Cases
-from hiersrec_export.curve import Budgets
+from hiersrec_training.examples import Cases
+from hiersrec_export.calibrate import Budgets, K
 from hiersrec_sdk import Recommender
-from hiersrec_sdk.features import token_table
-from hiersrec_training.dataset import Dataset, Sessions
+from hiersrec_sdk.encoders.features import token_table
+from hiersrec_training.data.dataset import Dataset, Sessions
 
 SHARE = 0.1
 DROPOUTS = (0.0, 0.1)
 BOOSTS = (0.0, 1.0, 2.0, 3.0)
 NEVER = np.float32(-1e6)
-K = 20
 CASES = 5_000
 BUCKETS = 1 << 16  # of words, for the match of texts
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hiersrec_training.prepare import PrepareOptions, prepare
+from hiersrec_training.data.prepare import PrepareOptions, prepare
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from benchmarks.studies.trials import Asked, Bench, Trial, study_options
 from benchmarks.studies.tuning import Tried, train_and_measure, tune_counting, tune_neural
 from hiersrec_sdk import Recommender
 from hiersrec_training.baselines import KINDS, baseline, evaluate_baseline
-from hiersrec_training.dataset import Dataset
+from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.evaluate import evaluate
 
 MODES: dict[str, dict[str, Any]] = {

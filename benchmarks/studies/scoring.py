@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from hiersrec_export.curve import Encoder, Scorer
+from hiersrec_export.calibrate import Encoder, Scorer
 from hiersrec_sdk import Recommender
-from hiersrec_sdk.encoder import OnnxEncoder
-from hiersrec_training.dataset import Dataset
+from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
+from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.links import by_rows
 
 
-def encoder_of(bundle: Path, recommender: Recommender) -> OnnxEncoder:
+def encoder_of(bundle: Path, recommender: Recommender) -> OnnxSessionEncoder:
     """The session encoder of the bundle, on all processors."""
     sizes = [len(ranges) for ranges in recommender.catalog.ranges]
-    return OnnxEncoder(
+    return OnnxSessionEncoder(
         bundle / "model.onnx", dimension=recommender.config["dimension"], categories=sizes, threads=2
     )
 

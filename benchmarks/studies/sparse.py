@@ -18,8 +18,8 @@ import polars as pl
 
 from benchmarks.studies.pages import Line, lines_picture, table, write_page
 from benchmarks.studies.trials import Asked, Trial, study_options
-from hiersrec_training.categories import UNKNOWN_INT, UNKNOWN_STRING
-from hiersrec_training.dataset import CategoryTree, Dataset
+from hiersrec_training.data.categories import UNKNOWN_INT, UNKNOWN_STRING
+from hiersrec_training.data.dataset import CategoryTree, Dataset
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 COLORS = {"text": "tab:orange", "category": "tab:blue", "text and category": "tab:green"}

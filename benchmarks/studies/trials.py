@@ -15,9 +15,9 @@ import click
 
 from benchmarks.studies.data_sets import DATA_SETS, prepared
 from benchmarks.studies.pages import command_line
-from hiersrec_export.to_bundle import export
+from hiersrec_export.export import export
 from hiersrec_training.config import Config
-from hiersrec_training.dataset import Dataset
+from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.run import RunInfo, part_of
 from hiersrec_training.train import train
 

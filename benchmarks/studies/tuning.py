@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.studies.models import MODELS, Settings, fit
 from hiersrec_training.baselines import KINDS, baseline, evaluate_baseline
-from hiersrec_training.dataset import Dataset, Sessions
+from hiersrec_training.data.dataset import Dataset, Sessions
 
 GRID: list[dict[str, Any]] = [
     {"dropout": dropout, "learning_rate": rate} for rate in (2e-3, 5e-3) for dropout in (0.25, 0.45)

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.vectors.grow import Grown, grow
-from hiersrec_sdk.bundle import CATALOG, CONFIG, Bundle, write_bundle
-from hiersrec_sdk.catalog import item_id_tables
+from hiersrec_sdk.bundle.folder import CATALOG, CONFIG, Bundle, write_bundle
+from hiersrec_sdk.catalog.snapshot import item_id_tables
 from hiersrec_sdk.ranking import Codes
-from hiersrec_sdk.tables import StringTable
-from hiersrec_sdk.wide import Links, Wide
+from hiersrec_sdk.bundle.tables import StringTable
+from hiersrec_sdk.ranking.covisitation import Links, Wide
 
 # Made anew, or left out because nobody looks at them here.
 _NOT_COPIED: Final = ("padding.", "codes", "titles.", "item_ids")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk import Recommender
-from hiersrec_training.dataset import Dataset
+from hiersrec_training.data.dataset import Dataset
 
 
 class Encodings(NamedTuple):

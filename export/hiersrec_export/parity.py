@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from hiersrec_export.rotation import rotate
-from hiersrec_sdk.encoder import OnnxEncoder
+from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
 from hiersrec_sdk.errors import ExportError
-from hiersrec_training.dataset import Sessions
+from hiersrec_training.data.dataset import Sessions
 from hiersrec_training.model import HierSRec, Metadata, ServingGraph
 
 TOLERANCE = 1e-4
@@ -94,7 +94,7 @@ def check_parity(
         ExportError: a difference above 1e-4, relative; names the output, the length and the batch.
     """
     config = model.config
-    encoder = OnnxEncoder(graph, dimension=config.dimension, categories=model.shape.categories)
+    encoder = OnnxSessionEncoder(graph, dimension=config.dimension, categories=model.shape.categories)
     serving = ServingGraph(model).eval()
     random = np.random.default_rng(seed)
     worst = dict.fromkeys(serving.output_names, 0.0)

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from hiersrec_export.card import chosen_of, kept
+from hiersrec_export.model_card import chosen_of, kept
 
 _LOWEST = 90.0  # per cent kept: budgets below are of no use, and would flatten the others
 

@@ -10,14 +10,14 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from hiersrec_export.standalone_graph import Tables, standalone_graph
 from hiersrec_sdk import Recommender, Result, __version__
-from hiersrec_sdk.bundle import MODEL, read_file
+from hiersrec_sdk.bundle.folder import MODEL, read_file
+from hiersrec_sdk.encoders.session_encoder import load_graph
 from hiersrec_sdk.errors import ExportError
-from hiersrec_sdk.tables import sync
+from hiersrec_sdk.bundle.tables import sync
 
 FORMAT: Final = "hiersrec-standalone"
 VERSION: Final = 1
@@ -142,9 +142,7 @@ def check_standalone(
     Raises:
         ExportError: it is above 1e-4, or the items differ where scores do not tie within that.
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    running = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    running = load_graph(model, str(model), ("cpu",), os.cpu_count() or 1)
     k = np.array([_K], dtype=np.int64)
     start, turn, worst = 0, 0, 0.0
     while start < len(sessions):

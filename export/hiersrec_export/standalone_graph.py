@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from hiersrec_export import IR_VERSION, OPSET
-from hiersrec_sdk.catalog import UNKNOWN, Catalog
-from hiersrec_sdk.wide import DECAY, POPULARITIES, REACH, Wide
+from hiersrec_sdk.catalog.snapshot import UNKNOWN, Catalog
+from hiersrec_sdk.ranking.covisitation import DECAY, POPULARITIES, REACH, Wide
 
 ML_DOMAIN: Final = "ai.onnx.ml"
 ML_OPSET: Final = 2  # the first whose LabelEncoder takes int64 keys

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import BackendError
-from hiersrec_sdk.ranking.categories import Choose, choose
+from hiersrec_sdk.ranking.candidates import Choose, choose
 from hiersrec_sdk.ranking.codes import Codes
 from hiersrec_sdk.ranking.requests import Found, Request, Search, Table, checked_k
-from hiersrec_sdk.row_ranges import complement
+from hiersrec_sdk.ranking.row_ranges import complement
 
 __all__ = ["Backend", "Codes", "Found", "Request", "Table", "available_backends", "get_backend"]
 
@@ -35,7 +35,7 @@ class Backend:
     Attributes:
         name: "c", "numba" or "numpy".
         search: answers requests that have been checked; see :data:`hiersrec_sdk.ranking.requests.Search`.
-        choose: which categories are candidates; see :func:`hiersrec_sdk.ranking.categories.choose`.
+        choose: which categories are candidates; see :func:`hiersrec_sdk.ranking.candidates.choose`.
     """
 
     def __init__(self, name: str, search: Search, choose: Choose = choose) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.vectors.grown_bundle import moved, write_grown_bundle
 from hiersrec_sdk import Recommender
-from hiersrec_sdk.bundle import open_bundle
+from hiersrec_sdk.bundle.folder import open_bundle
 
 
 def test_moved() -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks import large
-from benchmarks.growing import empty_step, loaded, step_graph
-from hiersrec_export.to_onnx import session_graph
+from benchmarks.growing import empty_step, step_graph
+from hiersrec_export.graphs import session_graph
 from hiersrec_sdk import Recommender
+from hiersrec_sdk.encoders.session_encoder import load_graph
 from hiersrec_training.run import load_model
 
 
@@ -26,7 +27,7 @@ def test_a_large_catalogue(strings: bool, tmp_path: Path, capsys: pytest.Capture
 
 def test_one_more_click_gives_what_all_clicks_give(tiny_run: Path) -> None:
     model, _ = load_model(tiny_run)
-    whole, step = loaded(session_graph(model)), loaded(step_graph(model))
+    whole, step = (load_graph(graph(model), "", ("cpu",), 1) for graph in (session_graph, step_graph))
     d = model.config.dimension
     vectors = np.random.default_rng(0).standard_normal((model.config.max_length, d), dtype=np.float32)
     kept = empty_step(model)

@@ -14,10 +14,10 @@ from benchmarks.studies.budget import accuracy
 from benchmarks.studies.category_accuracy import Degraded
 from benchmarks.studies.pages import table
 from benchmarks.studies.scoring import encoder_of, scorer_of
-from hiersrec_export.cases import Cases
-from hiersrec_export.curve import Budgets
+from hiersrec_training.examples import Cases
+from hiersrec_export.calibrate import Budgets
 from hiersrec_sdk import Recommender
-from hiersrec_training.dataset import Dataset
+from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.evaluate import evaluate
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from benchmarks.studies.models import MODELS, Settings, fit
 from benchmarks.studies.models.fit import ranks
-from hiersrec_training.dataset import Sessions
+from hiersrec_training.data.dataset import Sessions
 
 ITEMS = 30
 

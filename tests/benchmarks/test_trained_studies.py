@@ -17,7 +17,7 @@ from benchmarks.studies import ablations, cold, main_table, sparse, trees, trial
 from benchmarks.studies.data_sets import DATA_SETS, DataSet, prepared
 from benchmarks.studies.trials import Trial, benches
 from hiersrec_training.config import Config
-from hiersrec_training.dataset import Dataset
+from hiersrec_training.data.dataset import Dataset
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hiersrec_sdk import Recommender
-from hiersrec_sdk.errors import ItemIdTypeError
+from hiersrec_sdk.errors import InvalidItemIdError
 
 from .processes import PATIENCE, running
 
@@ -55,7 +55,7 @@ def test_a_worker_answers(tasks: Any, settings: Path, tiny_bundle: Path) -> None
         asked = [tasks.recommend.delay(SESSION[:length], k=5) for length in (2, 1, 0)]
         wrong = tasks.recommend.delay([3])
         answers = [one.get(timeout=PATIENCE) for one in asked]
-        with pytest.raises(ItemIdTypeError, match="item id at position 0 is 3"):
+        with pytest.raises(InvalidItemIdError, match="item id at position 0 is 3"):
             wrong.get(timeout=PATIENCE)
     recommender = Recommender.load(tiny_bundle)
     for length, answer in zip((2, 1, 0), answers, strict=True):

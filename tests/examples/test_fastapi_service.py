@@ -46,9 +46,9 @@ def test_only_what_is_in_stock(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"session": SESSION, "k": 0}, "KError"),
-        ({"session": [3]}, "ItemIdTypeError"),
-        ({"session": SESSION, "max_per_category": 0}, "OptionError"),
+        ({"session": SESSION, "k": 0}, "InvalidKError"),
+        ({"session": [3]}, "InvalidItemIdError"),
+        ({"session": SESSION, "max_per_category": 0}, "InvalidOptionError"),
         ({"session": "item-3"}, "list_type"),
         ({"session": [True]}, "int_type"),
         ({"session": SESSION, "exlude_seen": True}, "extra_forbidden"),

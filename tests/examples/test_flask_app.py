@@ -26,10 +26,10 @@ _OPENER = build_opener(ProxyHandler({}))
 @pytest.mark.parametrize(
     ("body", "error"),
     [
-        ({"session": SESSION, "k": -1}, "KError"),
-        ({"session": [7]}, "ItemIdTypeError"),
-        ({"k": 5}, "SessionTypeError"),
-        (5, "SessionTypeError"),
+        ({"session": SESSION, "k": -1}, "InvalidKError"),
+        ({"session": [7]}, "InvalidItemIdError"),
+        ({"k": 5}, "InvalidSessionError"),
+        (5, "InvalidSessionError"),
     ],
 )
 def test_says_what_is_wrong(tiny_bundle: Path, body: object, error: str) -> None:

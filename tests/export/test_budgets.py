@@ -13,14 +13,14 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from hiersrec_export.budgets import KEPT, all_masses, shares_of
-from hiersrec_export.card import card, summary
+from hiersrec_export.model_card import card, summary
 from hiersrec_export.picture import budget_picture
-from hiersrec_export.to_bundle import export, item_vectors
-from hiersrec_sdk.bundle import open_bundle
-from hiersrec_sdk.cli import main
+from hiersrec_export.export import export, item_vectors
+from hiersrec_sdk.bundle.folder import open_bundle
+from hiersrec_sdk.cli.main import main
 from hiersrec_sdk.errors import ExportError, RunError
 from hiersrec_training.config import Config
-from hiersrec_training.dataset import Dataset
+from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.links import links_of
 from hiersrec_training.model import ServingGraph
 from hiersrec_training.run import load_model

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hiersrec_export.cases import Cases
-from hiersrec_export.curve import Budgets, K, Layout, Scorer, measure
+from hiersrec_training.examples import Cases
+from hiersrec_export.calibrate import Budgets, K, Layout, Scorer, measure
 from hiersrec_sdk import Recommender
-from hiersrec_sdk.encoder import Encoded, OnnxEncoder
-from hiersrec_training.dataset import Dataset
+from hiersrec_sdk.encoders.session_encoder import Encoded, OnnxSessionEncoder
+from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.links import by_rows
 
 ITEMS, LEAVES, WIDTH, MAX_LENGTH = 160, 8, 3, 4
@@ -134,7 +134,7 @@ def test_the_curve_is_what_the_runtime_does(tiny_bundle: Path, tiny_data: Path) 
     assert catalog.wide is not None
     assert catalog.bias is not None
     wide = replace(catalog.wide, links=by_rows(catalog.wide.links, rows))  # rows are to items as items to rows
-    encoder = OnnxEncoder(tiny_bundle / "model.onnx", dimension=16, categories=data.tree.sizes)
+    encoder = OnnxSessionEncoder(tiny_bundle / "model.onnx", dimension=16, categories=data.tree.sizes)
     scorer = Scorer(encoder, vectors, catalog.bias[rows], wide)
     shares = (0.45, 0.6, 0.8, 1.0)
     cases = Cases.sample(data.valid, 10**6)

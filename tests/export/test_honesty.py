@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from hiersrec_export.to_bundle import export
+from hiersrec_export.export import export
 from hiersrec_sdk import Recommender
-from hiersrec_sdk.bundle import open_bundle
+from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_training.config import Config
-from hiersrec_training.dataset import Dataset, Sessions
+from hiersrec_training.data.dataset import Dataset, Sessions
 from hiersrec_training.evaluate import evaluate
 from hiersrec_training.run import load_model
 from hiersrec_training.train import train

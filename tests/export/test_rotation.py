@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hiersrec_export.rotation import principal_axes, rotate
-from hiersrec_export.to_bundle import item_vectors
+from hiersrec_export.export import item_vectors
 from hiersrec_sdk import Recommender
-from hiersrec_sdk.bundle import open_bundle
-from hiersrec_training.dataset import Dataset
+from hiersrec_sdk.bundle.folder import open_bundle
+from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.links import links_of
 from hiersrec_training.model import ServingGraph
 from hiersrec_training.run import load_model

@@ -20,17 +20,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import hiersrec_sdk.bundle
+import hiersrec_sdk.bundle.folder
 from hiersrec_sdk import Recommender, __version__
-from hiersrec_sdk.bundle import open_bundle, write_bundle
+from hiersrec_sdk.bundle.folder import open_bundle, write_bundle
 from hiersrec_sdk.errors import (
     BundleCorruptError,
     BundleError,
     BundleMissingError,
     BundleVersionError,
-    OptionError,
+    InvalidOptionError,
 )
-from hiersrec_sdk.tables import sync, write_tables
+from hiersrec_sdk.bundle.tables import sync, write_tables
 
 from .bundles import ITEMS, SIZES, Shop, forge, make_shop, write_config
 
@@ -129,7 +129,7 @@ def test_no_bundle(make: Callable[[Path], None], message: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("path", [None, 5, [b"bundle"]])
 def test_no_path(path: Any) -> None:
-    with pytest.raises(OptionError, match=r"^path is .*; it must be a bundle: its folder, a zip file"):
+    with pytest.raises(InvalidOptionError, match=r"^path is .*; it must be a bundle: its folder, a zip file"):
         Recommender.load(path)
 
 
@@ -525,7 +525,7 @@ def test_the_disk_is_full(step: str, shop: Shop, tmp_path: Path, monkeypatch: py
     if step == "rename":
         monkeypatch.setattr(Path, "rename", fail)
     else:
-        monkeypatch.setattr(hiersrec_sdk.bundle, step, fail)
+        monkeypatch.setattr(hiersrec_sdk.bundle.folder, step, fail)
     with pytest.raises(BundleError, match=r"bundle was not written: .*No space left on device"):
         shop.write(tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
@@ -542,7 +542,7 @@ def test_everything_is_on_the_disk_before_the_name(
         seen.append((path.name, (tmp_path / "bundle").exists()))
         sync(path)
 
-    monkeypatch.setattr(hiersrec_sdk.bundle, "sync", record)
+    monkeypatch.setattr(hiersrec_sdk.bundle.folder, "sync", record)
     shop.write(tmp_path / "bundle")
     *before, (last, named) = seen
     assert sorted(name for name, _ in before[:-1]) == FILES
@@ -556,7 +556,7 @@ def test_another_writer_was_faster(shop: Shop, tmp_path: Path, monkeypatch: pyte
         monkeypatch.undo()
         make_shop("int64").write(tmp_path / "bundle")
 
-    monkeypatch.setattr(hiersrec_sdk.bundle, "sync", overtake)
+    monkeypatch.setattr(hiersrec_sdk.bundle.folder, "sync", overtake)
     with pytest.raises(BundleError, match=r"bundle was not written: .*not empty"):
         shop.write(tmp_path / "bundle")
     assert open_bundle(tmp_path / "bundle").config["item_id_type"] == "int64"
@@ -567,8 +567,8 @@ def test_another_writer_was_faster(shop: Shop, tmp_path: Path, monkeypatch: pyte
 WRITER = """
 import json, os, resource, sys, time
 from pathlib import Path
-import hiersrec_sdk.bundle
-from hiersrec_sdk.bundle import open_bundle, write_bundle
+import hiersrec_sdk.bundle.folder
+from hiersrec_sdk.bundle.folder import open_bundle, write_bundle
 from hiersrec_sdk.errors import BundleError
 
 found = open_bundle(sys.argv[1])
@@ -592,7 +592,7 @@ def stop(path):
     if calls == int(sys.argv[3]):
         print("stopped", flush=True)
         time.sleep(60)
-hiersrec_sdk.bundle.sync = stop
+hiersrec_sdk.bundle.folder.sync = stop
 write_bundle(sys.argv[2], found.config, found.tables, files)
 """
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import hiersrec_sdk.catalog
-from hiersrec_sdk.bundle import Bundle, open_bundle
-from hiersrec_sdk.catalog import Catalog, Category, item_id_tables
-from hiersrec_sdk.errors import ItemIdNaNError, ItemIdTypeError
+import hiersrec_sdk.catalog.snapshot
+from hiersrec_sdk.bundle.folder import Bundle, open_bundle
+from hiersrec_sdk.catalog.snapshot import Catalog, Category, item_id_tables
+from hiersrec_sdk.errors import NaNItemIdError, InvalidItemIdError
 
 from .bundles import EXTRA, ITEMS, PARENTS, SIZES, Shop, category_ranges, make_shop
 
@@ -75,7 +75,7 @@ def test_string_ids_against_a_dict(data: st.DataObject) -> None:
 def test_string_ids_whose_hashes_clash(ids: list[str], asked: list[str]) -> None:
     row_of = {own: row for row, own in enumerate(ids)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hiersrec_sdk.catalog, "_hash", lambda text: len(text) % 2)
+        patch.setattr(hiersrec_sdk.catalog.snapshot, "_hash", lambda text: len(text) % 2)
         catalog = of_ids(ids)
         assert catalog.rows(ids).tolist() == list(range(len(ids)))
         assert catalog.rows(asked).tolist() == [row_of.get(own, -1) for own in asked]
@@ -135,7 +135,7 @@ def test_an_array_of_integers_beyond_int64() -> None:
     ],
 )
 def test_no_integer(value: Any, given: str) -> None:
-    with pytest.raises(ItemIdTypeError, match=rf"position 1 is {given}.*; .* are whole numbers \(int64\)"):
+    with pytest.raises(InvalidItemIdError, match=rf"position 1 is {given}.*; .* are whole numbers \(int64\)"):
         of_ids([7]).rows([7, value])
 
 
@@ -143,20 +143,20 @@ def test_no_integer(value: Any, given: str) -> None:
     "ids", [np.array([7.0]), np.array([True]), np.array(["7"]), np.array([None]), np.array([7], "m8[s]")]
 )
 def test_an_array_of_no_integers(ids: Any) -> None:
-    with pytest.raises(ItemIdTypeError, match="position 0"):
+    with pytest.raises(InvalidItemIdError, match="position 0"):
         of_ids([7]).rows(ids)
 
 
 @pytest.mark.parametrize("value", [7, np.int64(7), b"a", None, 7.5, ["a"]])
 def test_no_string(value: Any) -> None:
-    with pytest.raises(ItemIdTypeError, match=r"position 1 is .*; the ids of this catalogue are strings"):
+    with pytest.raises(InvalidItemIdError, match=r"position 1 is .*; the ids of this catalogue are strings"):
         of_ids(["a"]).rows(["a", value])
 
 
 @pytest.mark.parametrize("ids", [[float("nan")], [np.float32("nan")], np.array([np.nan])])
 @pytest.mark.parametrize("own", [7, "a"])
 def test_nan(own: Any, ids: Any) -> None:
-    with pytest.raises(ItemIdNaNError, match="position 0 is NaN, a missing value"):
+    with pytest.raises(NaNItemIdError, match="position 0 is NaN, a missing value"):
         of_ids([own]).rows(ids)
 
 

@@ -20,10 +20,10 @@ import pytest
 from click.testing import CliRunner
 
 from hiersrec_sdk import Item, Recommender, errors
-from hiersrec_sdk.bundle import CATALOG, CHANGES
-from hiersrec_sdk.cli import main
-from hiersrec_sdk.tables import read_tables, write_tables
-from hiersrec_training.dataset import Dataset
+from hiersrec_sdk.bundle.folder import CATALOG, CHANGES
+from hiersrec_sdk.cli.main import main
+from hiersrec_sdk.bundle.tables import read_tables, write_tables
+from hiersrec_training.data.dataset import Dataset
 
 from .bundles import make_shop, write_config
 
@@ -90,7 +90,7 @@ def test_a_changed_item_keeps_its_vector_unless_it_is_described(trained: Recomme
 )
 def test_what_cannot_be_placed_or_encoded_changes_nothing(items: list[Any], message: str, trained: Recommender) -> None:
     before = trained.catalog.current
-    with pytest.raises(errors.InputError, match=message):
+    with pytest.raises(errors.InvalidArgumentError, match=message):
         trained.catalog.upsert(items)
     assert trained.catalog.current is before
     assert not before.changes
@@ -104,14 +104,14 @@ def test_other_wrong_calls(trained: Recommender) -> None:
         catalog.move("nobody", "left")
     wrong: list[Any] = [float("inf"), [1, 2], "much"]
     for values in wrong:
-        with pytest.raises(errors.CatalogError):
+        with pytest.raises(errors.CatalogChangeError):
             catalog.set_bias(["item-1"], values)
     assert catalog.remove(["nobody"]) == 0
     assert catalog.upsert([]) == 0
     assert catalog.current.changes is None
     other = Recommender.load(trained._path).filter(allow=["item-1"])
     catalog.remove(["item-2"])
-    with pytest.raises(errors.FilterError):
+    with pytest.raises(errors.InvalidFilterError):
         trained.recommend(["item-1"], filter=other)
 
 
@@ -211,7 +211,7 @@ def test_saving(trained: Recommender, tmp_path: Path) -> None:
     assert found.recommend(["new", "item-7"], 5).items == trained.recommend(["new", "item-7"], 5).items
     assert pickle.loads(pickle.dumps(trained)).catalog.rows(["new"])[0] > 0
     catalog.set_bias(["new"], 1.0)
-    with pytest.raises(errors.CatalogError, match=r"save\(\) them first"):
+    with pytest.raises(errors.CatalogChangeError, match=r"save\(\) them first"):
         pickle.dumps(trained)
     with pytest.raises(errors.BundleError, match="is no bundle"):
         trained.save(tmp_path)
@@ -361,7 +361,7 @@ def test_saving_to_a_link_replaces_what_it_leads_to(tmp_path: Path) -> None:
     recommender.save(tmp_path / "current")
     assert (tmp_path / "current").is_symlink()
     assert len(Recommender.load(tmp_path / "bundle").catalog) == shop.items - 1
-    with pytest.raises(errors.OptionError, match="path is None"):
+    with pytest.raises(errors.InvalidOptionError, match="path is None"):
         recommender.save(None)  # type: ignore[arg-type]
 
 
@@ -419,7 +419,7 @@ def test_changes_that_do_not_fit_are_refused(table: str, change: Any, tmp_path: 
     ],
 )
 def test_what_could_not_be_saved_is_refused(item: Any, trained: Recommender) -> None:
-    with pytest.raises(errors.InputError):
+    with pytest.raises(errors.InvalidArgumentError):
         trained.catalog.upsert([item])
     assert trained.catalog.current.changes is None
 
@@ -427,9 +427,9 @@ def test_what_could_not_be_saved_is_refused(item: Any, trained: Recommender) -> 
 def test_one_id_is_no_list_of_ids(trained: Recommender) -> None:
     calls: list[Any] = [trained.catalog.remove, trained.catalog.upsert, partial(trained.catalog.set_bias, values=1.0)]
     for call in calls:
-        with pytest.raises(errors.CatalogError, match="must be a list"):
+        with pytest.raises(errors.CatalogChangeError, match="must be a list"):
             call("item-1")
-    with pytest.raises(errors.CatalogError, match="no category was given"):
+    with pytest.raises(errors.CatalogChangeError, match="no category was given"):
         trained.catalog.move("item-1", None)  # type: ignore[arg-type]
 
 

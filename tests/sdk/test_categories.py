@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hiersrec_sdk.ranking import get_backend
-from hiersrec_sdk.ranking.categories import choose
+from hiersrec_sdk.ranking.candidates import choose
 
 CHOOSERS = {name: get_backend(name).choose for name in ("c", "numba", "numpy")}
 

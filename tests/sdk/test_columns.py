@@ -149,7 +149,7 @@ def test_a_null_item_names_its_session(
 ) -> None:
     shop, recommender = shops[name]
     column = COLUMNS[kind]([shop.ids[:2], None, [shop.ids[3], None], [shop.ids[4]]])
-    with pytest.raises(errors.ItemIdTypeError, match=r"^session 2: item id at position 1 is None"):
+    with pytest.raises(errors.InvalidItemIdError, match=r"^session 2: item id at position 1 is None"):
         recommender.recommend_many(column)
 
 
@@ -166,7 +166,7 @@ def test_a_null_item_names_its_session(
     ],
 )
 def test_no_column_of_lists(sessions: Any, message: str, shops: dict[str, tuple[Shop, Recommender]]) -> None:
-    with pytest.raises(errors.SessionTypeError, match=message):
+    with pytest.raises(errors.InvalidSessionError, match=message):
         shops["string"][1].recommend_many(sessions)
 
 
@@ -184,7 +184,7 @@ def test_no_such_output(shops: dict[str, tuple[Shop, Recommender]], monkeypatch:
     recommender = shops["string"][1]
     for output in ("excel", None, 5):
         call: Any = recommender.recommend_many
-        with pytest.raises(errors.OptionError, match="it must be one of 'results', 'numpy', 'pandas'"):
+        with pytest.raises(errors.InvalidOptionError, match="it must be one of 'results', 'numpy', 'pandas'"):
             call([], output=output)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(errors.MissingExtraError, match=r"output='arrow' needs .*'hiersrec-sdk\[arrow\]'"):

@@ -136,8 +136,8 @@ def test_no_number_of_threads(tmp_path: Path) -> None:
     for threads in wrong:
         for call in (recommender.recommend, recommender.recommend_many):
             with pytest.raises(
-                errors.OptionError, match="it must be a whole number of at least 1, or 'auto'"
+                errors.InvalidOptionError, match="it must be a whole number of at least 1, or 'auto'"
             ):
                 call([], threads=threads)
-        with pytest.raises(errors.OptionError, match="it must be a whole number of at least 1, or 'auto'"):
+        with pytest.raises(errors.InvalidOptionError, match="it must be a whole number of at least 1, or 'auto'"):
             Recommender.load(tmp_path / "bundle", threads=threads)

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hiersrec_sdk import Recommender, errors
-from hiersrec_sdk.cli import main
+from hiersrec_sdk.cli.main import main
 
 from .bundles import Shop, make_shop
 
@@ -136,9 +136,9 @@ def test_what_cannot_be_explained(shop: Shop, recommender: Recommender) -> None:
         recommender.similar_items(shop.stranger)
     with pytest.raises(errors.UnknownItemError, match="popular"):
         recommender.trace([shop.stranger])
-    with pytest.raises(errors.OptionError, match="levels 0 to 2"):
+    with pytest.raises(errors.InvalidOptionError, match="levels 0 to 2"):
         recommender.categories([known], level=3)
-    with pytest.raises(errors.KError):
+    with pytest.raises(errors.InvalidKError):
         recommender.categories([known], 0)
     assert recommender.categories([shop.stranger]) == ()
 

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiersrec_sdk import Filter, Recommender
-from hiersrec_sdk.bundle import open_bundle
-from hiersrec_sdk.catalog import Catalog
-from hiersrec_sdk.errors import FilterError, InputError, ItemIdNaNError, ItemIdTypeError, UnknownCategoryError
-from hiersrec_sdk.filters import prepare
+from hiersrec_sdk.bundle.folder import open_bundle
+from hiersrec_sdk.catalog.snapshot import Catalog
+from hiersrec_sdk.errors import InvalidFilterError, InvalidArgumentError, NaNItemIdError, InvalidItemIdError, UnknownCategoryError
+from hiersrec_sdk.catalog.filters import prepare
 
 from .bundles import ITEMS, Shop, make_shop
 
@@ -130,15 +130,15 @@ def test_a_filter_says_what_it_is_and_cannot_be_changed(catalogs: dict[str, Cata
         found.items = 5
 
 
-FAULTS: list[tuple[dict[str, Any], type[InputError], str]] = [
+FAULTS: list[tuple[dict[str, Any], type[InvalidArgumentError], str]] = [
     *(
-        ({name: wrong}, FilterError, f"^{name} is .*; it must be a list of (item|category) ids$")
+        ({name: wrong}, InvalidFilterError, f"^{name} is .*; it must be a list of (item|category) ids$")
         for name in NAMES
         for wrong in ("0", b"0", {"0": 1}, 5, 1.5, math.nan)
     ),
-    ({"allow": [5]}, ItemIdTypeError, "^allow: item id at position 0 is 5, of type int; the ids of this catalogue are"),
-    ({"exclude": ["0", None]}, ItemIdTypeError, "^exclude: item id at position 1 is None; the ids of this catalogue"),
-    ({"exclude": [math.nan]}, ItemIdNaNError, "^exclude: item id at position 0 is NaN, a missing value"),
+    ({"allow": [5]}, InvalidItemIdError, "^allow: item id at position 0 is 5, of type int; the ids of this catalogue are"),
+    ({"exclude": ["0", None]}, InvalidItemIdError, "^exclude: item id at position 1 is None; the ids of this catalogue"),
+    ({"exclude": [math.nan]}, NaNItemIdError, "^exclude: item id at position 0 is NaN, a missing value"),
     ({"categories": ["hats"]}, UnknownCategoryError, "^categories: there is no category 'hats' of type str; .*'2/0'$"),
     ({"exclude_categories": [0]}, UnknownCategoryError, "^exclude_categories: there is no category 0 of type int"),
     ({"categories": [["0/0"]]}, UnknownCategoryError, "^categories: there is no category \\['0/0'\\] of type list"),
@@ -147,7 +147,7 @@ FAULTS: list[tuple[dict[str, Any], type[InputError], str]] = [
 
 @pytest.mark.parametrize(("arguments", "error", "message"), FAULTS)
 def test_no_filter(
-    arguments: dict[str, Any], error: type[InputError], message: str, catalogs: dict[str, Catalog]
+    arguments: dict[str, Any], error: type[InvalidArgumentError], message: str, catalogs: dict[str, Catalog]
 ) -> None:
     with pytest.raises(error, match=message) as caught:
         prepare(catalogs["strings"], **arguments)
@@ -155,14 +155,14 @@ def test_no_filter(
 
 
 def test_ids_of_another_type(catalogs: dict[str, Catalog]) -> None:
-    with pytest.raises(ItemIdTypeError, match=r"allow: item id at position 0 is '0', .*are whole numbers"):
+    with pytest.raises(InvalidItemIdError, match=r"allow: item id at position 0 is '0', .*are whole numbers"):
         prepare(catalogs["integers"], allow=["0"])
     with pytest.raises(UnknownCategoryError, match=r"no category '101' of type str; .* whole numbers, such as 200"):
         prepare(catalogs["integers"], categories=["101"])
 
 
 def test_a_filter_of_another_catalogue(catalogs: dict[str, Catalog]) -> None:
-    with pytest.raises(FilterError, match="filter was made by another recommender: rows differ"):
+    with pytest.raises(InvalidFilterError, match="filter was made by another recommender: rows differ"):
         prepare(catalogs["strings"], prepare(catalogs["integers"]))
 
 

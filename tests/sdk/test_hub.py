@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -43,8 +43,8 @@ for line in sys.stdin:
 class Hub(BaseHTTPRequestHandler):
     """Repositories, each with its commits, each with its files; tokens of private ones; what was asked."""
 
-    repositories: dict[str, dict[str, dict[str, bytes]]]
-    asked: list[str]
+    repositories: ClassVar[dict[str, dict[str, dict[str, bytes]]]]
+    asked: ClassVar[list[str]]
 
     def do_HEAD(self) -> None:
         self.answer()
@@ -107,7 +107,7 @@ def hub(content: dict[str, bytes]) -> Iterator[tuple[str, list[str]]]:
     beside = {"pytorch_model.bin": b"x" * 1_000, "folder/notes.txt": b"x"}
 
     class ThisHub(Hub):
-        repositories = {  # noqa: RUF012
+        repositories: ClassVar[dict[str, dict[str, dict[str, bytes]]]] = {
             "shop/model": {MAIN: content | beside, OLD: content},
             "private/model": {MAIN: content},
             "shop/altered": {MAIN: altered},
@@ -115,7 +115,7 @@ def hub(content: dict[str, bytes]) -> Iterator[tuple[str, list[str]]]:
             "shop/other": {MAIN: {"config.json": b'{"model_type": "bert"}'}},
             "shop/empty": {MAIN: {"notes.txt": b"x"}},
         }
-        asked: list[str] = []  # noqa: RUF012
+        asked: ClassVar[list[str]] = []
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), ThisHub)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -198,8 +198,8 @@ def test_errors(hub: tuple[str, list[str]], tmp_path: Path) -> None:
         ({"repo": "shop/altered"}, "BundleCorruptError", "README.md is altered: its SHA-256"),
         ({"repo": "private/model"}, "BundleMissingError", "private/model on the hub cannot be found"),
         ({"repo": "private/model", "token": "hf_secret"}, "", ""),
-        ({"repo": "a/b/c"}, "OptionError", "repo is 'a/b/c'; it must be a name such as 'org/name'"),
-        ({"repo": 5}, "OptionError", "repo is 5; it must be a name such as 'org/name'"),
+        ({"repo": "a/b/c"}, "InvalidOptionError", "repo is 'a/b/c'; it must be a name such as 'org/name'"),
+        ({"repo": 5}, "InvalidOptionError", "repo is 5; it must be a name such as 'org/name'"),
     ]
     found = load(hub[0], tmp_path / "home", *(call for call, _, _ in wanted))
     for (call, name, message), (have, text) in zip(wanted, found, strict=True):

@@ -175,15 +175,17 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
         @rule(items=st.lists(st.tuples(ids, st.integers(0, 99)), min_size=1, max_size=5), data=st.data())
         def upsert(self, items: list[tuple[Any, int]], data: st.DataObject) -> None:
             seen: dict[Any, Item] = {}
+            vectors: dict[Any, NDArray[np.float32] | None] = {}
             for own, seed in items:
                 vector = numbers(np.random.default_rng(seed))
                 category: Any = data.draw(st.sampled_from([None, *known_categories, *self.model.new]))
                 is_known = own in self.model.items or own in self.model.exported  # which a removed one is too
-                seen[own] = Item(own, category, vector=None if is_known and seed % 3 == 0 else vector)
+                vectors[own] = None if is_known and seed % 3 == 0 else vector
+                seen[own] = Item(own, category, vector=vectors[own])
             assert self.recommender.catalog.upsert(seen.values()) == len(seen)
             for own, item in seen.items():
                 where = None if item.category is None else self.model.below(item.category)
-                self.model.upsert(own, item.vector, where)  # type: ignore[arg-type]
+                self.model.upsert(own, vectors[own], where)
 
         @rule(own=st.sampled_from(shop.ids[::3]), at=st.integers(0, 1), parent=st.sampled_from(shop.category_ids[1]))
         def open_a_category(self, own: Any, at: int, parent: Any) -> None:

@@ -45,11 +45,11 @@ def test_what_is_logged(bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureF
     assert logged(caplog) == []  # nothing on the way of an answer
 
     recommender.catalog.upsert([Item(SHOP.stranger, vector=SHOP.vectors[3])])
-    assert only(caplog) == ("DEBUG", "hiersrec_sdk.living", "upserted 1 items, 1 of them new")
+    assert only(caplog) == ("DEBUG", "hiersrec_sdk.catalog.writer", "upserted 1 items, 1 of them new")
     recommender.catalog.remove(SHOP.ids[:3])
-    assert only(caplog) == ("DEBUG", "hiersrec_sdk.living", "removed 3 items")
+    assert only(caplog) == ("DEBUG", "hiersrec_sdk.catalog.writer", "removed 3 items")
     recommender.catalog.set_bias(SHOP.ids[5:7], 1.0)
-    assert only(caplog) == ("DEBUG", "hiersrec_sdk.living", "set the bias of 2 items")
+    assert only(caplog) == ("DEBUG", "hiersrec_sdk.catalog.writer", "set the bias of 2 items")
     recommender.save(tmp_path / "saved")
     level, _, message = only(caplog)
     assert level == "INFO"
@@ -80,7 +80,7 @@ def test_unpacking_is_logged(
             archive.write(file, file.name)
     Recommender.load(packed.getvalue())
     (unpacked, loaded) = logged(caplog)
-    assert unpacked[:2] == ("INFO", "hiersrec_sdk.sources")
+    assert unpacked[:2] == ("INFO", "hiersrec_sdk.bundle.sources")
     assert unpacked[2].startswith(f"unpacked the zip file given as bytes to {tmp_path / 'cache' / 'bundles'}")
     assert loaded[1] == "hiersrec_sdk.recommender"
     entry = next(path for path in (tmp_path / "cache/bundles").iterdir() if path.is_dir())

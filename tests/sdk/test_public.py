@@ -26,9 +26,9 @@ from hiersrec_sdk import (
     Trace,
     errors,
 )
-from hiersrec_sdk.catalog import Catalog
+from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.explain import CategoryOfItem, Click, ScoreParts
-from hiersrec_sdk.living import LivingCatalog
+from hiersrec_sdk.catalog.writer import MutableCatalog
 from hiersrec_sdk.options import RecommendOptions
 
 from .bundles import make_shop
@@ -137,8 +137,8 @@ def test_filters() -> None:
 
 
 def test_catalog() -> None:
-    assert public(LivingCatalog) == ["current", "move", "remove", "set_bias", "upsert"]
-    assert signatures(LivingCatalog) == {
+    assert public(MutableCatalog) == ["current", "move", "remove", "set_bias", "upsert"]
+    assert signatures(MutableCatalog) == {
         "move": ["self", "item", "category"],
         "remove": ["self", "ids"],
         "set_bias": ["self", "ids", "values"],
@@ -224,15 +224,15 @@ def test_errors() -> None:
     assert "\n".join(tree(errors.HierSRecError)) == "\n".join(
         [
             "HierSRecError",
-            "  InputError",
-            "    SessionTypeError",
-            "    ItemIdTypeError",
-            "    ItemIdNaNError",
+            "  InvalidArgumentError",
+            "    InvalidSessionError",
+            "    InvalidItemIdError",
+            "    NaNItemIdError",
             "    UnknownItemError",
-            "    KError",
-            "    OptionError",
-            "    CatalogError",
-            "    FilterError",
+            "    InvalidKError",
+            "    InvalidOptionError",
+            "    CatalogChangeError",
+            "    InvalidFilterError",
             "      UnknownCategoryError",
             "  BundleError",
             "    BundleMissingError",

@@ -26,7 +26,7 @@ from hiersrec_sdk.errors import BackendError
 from hiersrec_sdk.ranking import Codes, Found, Request, Table, available_backends, get_backend
 from hiersrec_sdk.ranking.c_backend import native
 from hiersrec_sdk.ranking.requests import MAX_DIMENSION
-from hiersrec_sdk.row_ranges import complement
+from hiersrec_sdk.ranking.row_ranges import complement
 
 NAMES = ("c", "numba", "numpy")
 ISAS = _kernel.available_isas()

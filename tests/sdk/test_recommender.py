@@ -23,7 +23,7 @@ from onnx import TensorProto
 
 import hiersrec_sdk.recommender
 from hiersrec_sdk import CategoryHit, Filter, Hit, Recommender, Result, errors
-from hiersrec_sdk.encoder import Encoded, OnnxEncoder
+from hiersrec_sdk.encoders.session_encoder import Encoded, OnnxSessionEncoder
 from hiersrec_sdk.options import Mode
 
 from .bundles import DIMENSION, ITEMS, MAX_LENGTH, SIZES, Shop, forge, graph, make_shop
@@ -494,89 +494,89 @@ def test_kinds_of_sessions(
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"session": "shoe-17"},
-        errors.SessionTypeError,
+        errors.InvalidSessionError,
         "session is 'shoe-17', of type str; it must be a list, tuple",
     ),
-    ({"session": b"shoe"}, errors.SessionTypeError, "session is b'shoe', of type bytes; it must be"),
-    ({"session": {"a": 1}}, errors.SessionTypeError, "session is {'a': 1}, of type dict; it must be"),
-    ({"session": {"a"}}, errors.SessionTypeError, "session is {'a'}, of type set; it must be"),
+    ({"session": b"shoe"}, errors.InvalidSessionError, "session is b'shoe', of type bytes; it must be"),
+    ({"session": {"a": 1}}, errors.InvalidSessionError, "session is {'a': 1}, of type dict; it must be"),
+    ({"session": {"a"}}, errors.InvalidSessionError, "session is {'a'}, of type set; it must be"),
     (
         {"session": frozenset()},
-        errors.SessionTypeError,
+        errors.InvalidSessionError,
         "session is frozenset(), of type frozenset; it must be",
     ),
-    ({"session": None}, errors.SessionTypeError, "session is None; it must be"),
-    ({"session": 17}, errors.SessionTypeError, "session is 17, of type int; it must be"),
+    ({"session": None}, errors.InvalidSessionError, "session is None; it must be"),
+    ({"session": 17}, errors.InvalidSessionError, "session is 17, of type int; it must be"),
     (
         {"session": np.zeros((2, 2))},
-        errors.SessionTypeError,
+        errors.InvalidSessionError,
         "session is an array of shape (2, 2); it must be",
     ),
-    ({"session": np.array("a")}, errors.SessionTypeError, "session is an array of shape (); it must be"),
+    ({"session": np.array("a")}, errors.InvalidSessionError, "session is an array of shape (); it must be"),
     (
         {"session": ["0", 17]},
-        errors.ItemIdTypeError,
+        errors.InvalidItemIdError,
         "item id at position 1 is 17, of type int; the ids of this",
     ),
     (
         {"session": ["0", None]},
-        errors.ItemIdTypeError,
+        errors.InvalidItemIdError,
         "item id at position 1 is None; the ids of this catalogue are",
     ),
-    ({"session": [["0"]]}, errors.ItemIdTypeError, "item id at position 0 is ['0'], of type list; the ids"),
-    ({"session": [math.nan]}, errors.ItemIdNaNError, "item id at position 0 is NaN, a missing value"),
+    ({"session": [["0"]]}, errors.InvalidItemIdError, "item id at position 0 is ['0'], of type list; the ids"),
+    ({"session": [math.nan]}, errors.NaNItemIdError, "item id at position 0 is NaN, a missing value"),
     (
         {"session": ["0", "hat-1"], "unknown": "error"},
         errors.UnknownItemError,
         "item id 'hat-1' at position 1 is not in the catalogue; unknown='skip' leaves such ids out",
     ),
-    ({"k": 0}, errors.KError, "k is 0; it must be a whole number of at least 1"),
-    ({"k": -3}, errors.KError, "k is -3; it must be"),
-    ({"k": 2.0}, errors.KError, "k is 2.0; it must be"),
-    ({"k": True}, errors.KError, "k is True; it must be"),
-    ({"k": "5"}, errors.KError, "k is '5'; it must be"),
-    ({"k": None}, errors.KError, "k is None; it must be"),
-    ({"mode": "fast"}, errors.OptionError, "mode is 'fast'; it must be 'candidates', 'exact' or 'auto'"),
-    ({"mode": None}, errors.OptionError, "mode is None; it must be"),
-    ({"candidates": 0}, errors.OptionError, "candidates is 0; it must be a number above 0 and up to 1"),
-    ({"candidates": 1.01}, errors.OptionError, "candidates is 1.01; it must be"),
-    ({"candidates": -0.5}, errors.OptionError, "candidates is -0.5; it must be"),
-    ({"candidates": math.nan}, errors.OptionError, "candidates is nan; it must be"),
-    ({"candidates": True}, errors.OptionError, "candidates is True; it must be"),
-    ({"candidates": "0.04"}, errors.OptionError, "candidates is '0.04'; it must be"),
-    ({"candidates": "AUTO"}, errors.OptionError, "candidates is 'AUTO'; it must be"),
-    ({"candidates": [0.1]}, errors.OptionError, "candidates is [0.1]; it must be"),
-    ({"unknown": "ignore"}, errors.OptionError, "unknown is 'ignore'; it must be 'skip' or 'error'"),
-    ({"unknown": ["skip"]}, errors.OptionError, "unknown is ['skip']; it must be 'skip' or 'error'"),
-    ({"mode": ["exact"]}, errors.OptionError, "mode is ['exact']; it must be 'candidates', 'exact' or 'auto'"),
-    ({"exclude_seen": "no"}, errors.OptionError, "exclude_seen is 'no'; it must be True or False"),
-    ({"exclude_seen": None}, errors.OptionError, "exclude_seen is None; it must be True or False"),
+    ({"k": 0}, errors.InvalidKError, "k is 0; it must be a whole number of at least 1"),
+    ({"k": -3}, errors.InvalidKError, "k is -3; it must be"),
+    ({"k": 2.0}, errors.InvalidKError, "k is 2.0; it must be"),
+    ({"k": True}, errors.InvalidKError, "k is True; it must be"),
+    ({"k": "5"}, errors.InvalidKError, "k is '5'; it must be"),
+    ({"k": None}, errors.InvalidKError, "k is None; it must be"),
+    ({"mode": "fast"}, errors.InvalidOptionError, "mode is 'fast'; it must be 'candidates', 'exact' or 'auto'"),
+    ({"mode": None}, errors.InvalidOptionError, "mode is None; it must be"),
+    ({"candidates": 0}, errors.InvalidOptionError, "candidates is 0; it must be a number above 0 and up to 1"),
+    ({"candidates": 1.01}, errors.InvalidOptionError, "candidates is 1.01; it must be"),
+    ({"candidates": -0.5}, errors.InvalidOptionError, "candidates is -0.5; it must be"),
+    ({"candidates": math.nan}, errors.InvalidOptionError, "candidates is nan; it must be"),
+    ({"candidates": True}, errors.InvalidOptionError, "candidates is True; it must be"),
+    ({"candidates": "0.04"}, errors.InvalidOptionError, "candidates is '0.04'; it must be"),
+    ({"candidates": "AUTO"}, errors.InvalidOptionError, "candidates is 'AUTO'; it must be"),
+    ({"candidates": [0.1]}, errors.InvalidOptionError, "candidates is [0.1]; it must be"),
+    ({"unknown": "ignore"}, errors.InvalidOptionError, "unknown is 'ignore'; it must be 'skip' or 'error'"),
+    ({"unknown": ["skip"]}, errors.InvalidOptionError, "unknown is ['skip']; it must be 'skip' or 'error'"),
+    ({"mode": ["exact"]}, errors.InvalidOptionError, "mode is ['exact']; it must be 'candidates', 'exact' or 'auto'"),
+    ({"exclude_seen": "no"}, errors.InvalidOptionError, "exclude_seen is 'no'; it must be True or False"),
+    ({"exclude_seen": None}, errors.InvalidOptionError, "exclude_seen is None; it must be True or False"),
     (
         {"include_session_categories": 2},
-        errors.OptionError,
+        errors.InvalidOptionError,
         "include_session_categories is 2; it must be True or False",
     ),
-    ({"threads": 0}, errors.OptionError, "threads is 0; it must be a whole number of at least 1"),
-    ({"threads": 1.0}, errors.OptionError, "threads is 1.0; it must be"),
-    ({"threads": True}, errors.OptionError, "threads is True; it must be"),
-    ({"threads": None}, errors.OptionError, "threads is None; it must be"),
+    ({"threads": 0}, errors.InvalidOptionError, "threads is 0; it must be a whole number of at least 1"),
+    ({"threads": 1.0}, errors.InvalidOptionError, "threads is 1.0; it must be"),
+    ({"threads": True}, errors.InvalidOptionError, "threads is True; it must be"),
+    ({"threads": None}, errors.InvalidOptionError, "threads is None; it must be"),
     (
         {"max_per_category": 0},
-        errors.OptionError,
+        errors.InvalidOptionError,
         "max_per_category is 0; it must be a whole number of at least 1",
     ),
-    ({"max_per_category": 2.0}, errors.OptionError, "max_per_category is 2.0; it must be"),
-    ({"max_per_category": True}, errors.OptionError, "max_per_category is True; it must be"),
+    ({"max_per_category": 2.0}, errors.InvalidOptionError, "max_per_category is 2.0; it must be"),
+    ({"max_per_category": True}, errors.InvalidOptionError, "max_per_category is True; it must be"),
     (
         {"filter": ["0"]},
-        errors.FilterError,
+        errors.InvalidFilterError,
         "filter is ['0']; it must be what Recommender.filter() made, or None",
     ),
-    ({"allow": "shoe-17"}, errors.FilterError, "allow is 'shoe-17', of type str; it must be a list of item ids"),
-    ({"exclude": b"shoe"}, errors.FilterError, "exclude is b'shoe', of type bytes; it must be a list of"),
-    ({"exclude": 5}, errors.FilterError, "exclude is 5, of type int; it must be a list of item ids"),
-    ({"categories": "0/0"}, errors.FilterError, "categories is '0/0', of type str; it must be a list of category ids"),
-    ({"exclude_categories": {"0/0": 1}}, errors.FilterError, "exclude_categories is {'0/0': 1}, of type dict; it"),
+    ({"allow": "shoe-17"}, errors.InvalidFilterError, "allow is 'shoe-17', of type str; it must be a list of item ids"),
+    ({"exclude": b"shoe"}, errors.InvalidFilterError, "exclude is b'shoe', of type bytes; it must be a list of"),
+    ({"exclude": 5}, errors.InvalidFilterError, "exclude is 5, of type int; it must be a list of item ids"),
+    ({"categories": "0/0"}, errors.InvalidFilterError, "categories is '0/0', of type str; it must be a list of category ids"),
+    ({"exclude_categories": {"0/0": 1}}, errors.InvalidFilterError, "exclude_categories is {'0/0': 1}, of type dict; it"),
     (
         {"categories": ["0/0", "shoes"]},
         errors.UnknownCategoryError,
@@ -587,10 +587,10 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"exclude_categories": [None]}, errors.UnknownCategoryError, "exclude_categories: there is no category None"),
     (
         {"allow": ["0", 5]},
-        errors.ItemIdTypeError,
+        errors.InvalidItemIdError,
         "allow: item id at position 1 is 5, of type int; the ids of this catalogue are strings",
     ),
-    ({"exclude": [math.nan]}, errors.ItemIdNaNError, "exclude: item id at position 0 is NaN, a missing value"),
+    ({"exclude": [math.nan]}, errors.NaNItemIdError, "exclude: item id at position 0 is NaN, a missing value"),
 ]
 
 
@@ -598,7 +598,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
 def test_bad_input(
     arguments: dict[str, Any], error: type[Exception], message: str, full: Recommender
 ) -> None:
-    assert issubclass(error, errors.InputError)
+    assert issubclass(error, errors.InvalidArgumentError)
     session = arguments.get("session", ["0"])
     options = {name: value for name, value in arguments.items() if name != "session"}
     with pytest.raises(error, match=re.escape(message)) as caught:
@@ -615,13 +615,13 @@ def test_bad_input(
 @pytest.mark.parametrize(
     ("good", "bad", "error"),
     [
-        ({"k": 1}, {"k": True}, errors.KError),
-        ({"k": 2}, {"k": 2.0}, errors.KError),
-        ({"candidates": 1}, {"candidates": True}, errors.OptionError),
-        ({"threads": 1}, {"threads": True}, errors.OptionError),
-        ({"threads": 2}, {"threads": 2.0}, errors.OptionError),
-        ({"max_per_category": 1}, {"max_per_category": True}, errors.OptionError),
-        ({"max_per_category": 2}, {"max_per_category": 2.0}, errors.OptionError),
+        ({"k": 1}, {"k": True}, errors.InvalidKError),
+        ({"k": 2}, {"k": 2.0}, errors.InvalidKError),
+        ({"candidates": 1}, {"candidates": True}, errors.InvalidOptionError),
+        ({"threads": 1}, {"threads": True}, errors.InvalidOptionError),
+        ({"threads": 2}, {"threads": 2.0}, errors.InvalidOptionError),
+        ({"max_per_category": 1}, {"max_per_category": True}, errors.InvalidOptionError),
+        ({"max_per_category": 2}, {"max_per_category": 2.0}, errors.InvalidOptionError),
     ],
 )
 def test_what_equals_a_good_argument_is_still_a_bad_one(
@@ -636,7 +636,7 @@ def test_what_equals_a_good_argument_is_still_a_bad_one(
 def test_candidates_auto_needs_a_budget_that_was_measured(loaded: dict[tuple[str, str], Recommender]) -> None:
     bare = loaded["bare", "c"]
     for call in (bare.recommend, bare.recommend_many):
-        with pytest.raises(errors.OptionError, match="candidates is 'auto', but this bundle was exported without"):
+        with pytest.raises(errors.InvalidOptionError, match="candidates is 'auto', but this bundle was exported without"):
             call([], candidates="auto")
 
 
@@ -712,7 +712,7 @@ def test_a_filter_of_another_recommender(paths: dict[str, Path], full: Recommend
     other = Recommender.load(paths["full"])
     restricted: list[dict[str, Any]] = [{}, {"exclude": ["0"]}, {"allow": ["0"]}]
     for more in restricted:
-        with pytest.raises(errors.FilterError, match="filter was made by another recommender"):
+        with pytest.raises(errors.InvalidFilterError, match="filter was made by another recommender"):
             full.recommend(["0"], filter=other.filter(), **more)
 
 
@@ -753,14 +753,14 @@ def test_categories_of_the_session(full: Recommender) -> None:
 
 @pytest.mark.parametrize("sessions", ["shoe-17", b"x", {"a": ["0"]}, None, 5])
 def test_no_list_of_sessions(sessions: Any, full: Recommender) -> None:
-    with pytest.raises(errors.SessionTypeError, match=r"^sessions is .*; it must be a list of sessions"):
+    with pytest.raises(errors.InvalidSessionError, match=r"^sessions is .*; it must be a list of sessions"):
         full.recommend_many(sessions)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.0, True, None])
 def test_bad_batch_size(batch_size: Any, full: Recommender) -> None:
     with pytest.raises(
-        errors.OptionError, match=r"batch_size is .*; it must be a whole number of at least 1"
+        errors.InvalidOptionError, match=r"batch_size is .*; it must be a whole number of at least 1"
     ):
         full.recommend_many([["0"]], batch_size=batch_size)
 
@@ -768,10 +768,10 @@ def test_bad_batch_size(batch_size: Any, full: Recommender) -> None:
 @pytest.mark.parametrize("ids", [["0", "shoe-17"], [17, 40], np.array([17, 40])])
 def test_a_flat_list_of_ids_is_no_list_of_sessions(ids: Any, full: Recommender) -> None:
     with pytest.raises(
-        errors.SessionTypeError, match=r"^session 0: session is .*of type .*; for one session use recommend\(\)$"
+        errors.InvalidSessionError, match=r"^session 0: session is .*of type .*; for one session use recommend\(\)$"
     ):
         full.recommend_many(ids)
-    with pytest.raises(errors.SessionTypeError) as caught:  # a list of sessions, one of them no list
+    with pytest.raises(errors.InvalidSessionError) as caught:  # a list of sessions, one of them no list
         full.recommend_many([["0"], "shoe-17"])
     assert "recommend()" not in str(caught.value)
 
@@ -839,16 +839,16 @@ def test_providers(tmp_path: Path) -> None:
     with pytest.raises(errors.ProviderError, match="provider 'tpu' is unknown; there are 'cpu', 'cuda'"):
         Recommender.load(path, providers=("tpu",))
     with pytest.raises(
-        errors.OptionError, match=r"providers is 'cpu'; it must be a list of names such as \('cpu',\)"
+        errors.InvalidOptionError, match=r"providers is 'cpu'; it must be a list of names such as \('cpu',\)"
     ):
         Recommender.load(path, providers="cpu")
-    with pytest.raises(errors.OptionError, match=r"providers is \(\); it must be a list of names"):
+    with pytest.raises(errors.InvalidOptionError, match=r"providers is \(\); it must be a list of names"):
         Recommender.load(path, providers=())
     with pytest.raises(errors.BackendError, match="'fortran' is not available"):
         Recommender.load(path, backend="fortran")
     no_counts: list[Any] = [0, 1.5, True]
     for threads in no_counts:
-        with pytest.raises(errors.OptionError, match=f"threads is {threads}; it must be a whole number"):
+        with pytest.raises(errors.InvalidOptionError, match=f"threads is {threads}; it must be a whole number"):
             Recommender.load(path, threads=threads)
 
 
@@ -932,7 +932,7 @@ def test_a_graph_that_does_not_keep_the_contract(model: bytes, cause: str, tmp_p
 
 def test_an_encoder_from_bytes() -> None:
     shop = SHOPS["full"]
-    encoder = OnnxEncoder(shop.files["model.onnx"], dimension=DIMENSION, categories=SIZES, threads=2)
+    encoder = OnnxSessionEncoder(shop.files["model.onnx"], dimension=DIMENSION, categories=SIZES, threads=2)
     vectors = shop.vectors[None, :4]
     encoded = encoder.encode(vectors, np.array([3]))
     total = vectors[0, :3].sum(axis=0)
@@ -956,9 +956,9 @@ def test_one_session_is_encoded_as_a_batch_of_one(name: str, monkeypatch: pytest
     random = np.random.default_rng(0)
     table = shop.vectors.copy()
     table.flags.writeable = False
-    encoder = OnnxEncoder(shop.files["model.onnx"], dimension=DIMENSION, categories=SIZES)
+    encoder = OnnxSessionEncoder(shop.files["model.onnx"], dimension=DIMENSION, categories=SIZES)
 
-    def is_same(length: int, encoder: OnnxEncoder = encoder) -> bool:
+    def is_same(length: int, encoder: OnnxSessionEncoder = encoder) -> bool:
         rows = random.integers(0, ITEMS, length)
         right = encoder.encode(table[rows][None], np.array([length]))
         found = encoder.encode_one(table, rows)
@@ -970,8 +970,8 @@ def test_one_session_is_encoded_as_a_batch_of_one(name: str, monkeypatch: pytest
     assert all(map(is_same, lengths))  # the second time with buffers that are there
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(is_same, lengths * 3))
-    monkeypatch.setattr(hiersrec_sdk.encoder, "_MOST_BUFFERS", 2)  # and with buffers that make room for others
-    fresh = OnnxEncoder(shop.files["model.onnx"], dimension=DIMENSION, categories=SIZES)
+    monkeypatch.setattr(hiersrec_sdk.encoders.session_encoder, "_MOST_BUFFERS", 2)  # and with buffers that make room for others
+    fresh = OnnxSessionEncoder(shop.files["model.onnx"], dimension=DIMENSION, categories=SIZES)
     assert all(is_same(length, fresh) for length in (1, 2, 3, 1, 2, 3, 3, 2, 1))
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hiersrec_sdk.row_ranges import Ranges, add, complement, contains, join, rising, singles
+from hiersrec_sdk.ranking.row_ranges import Ranges, add, complement, contains, join, rising, singles
 
 N = 40
 

@@ -71,7 +71,7 @@ def test_a_pickle_is_small_and_says_what_it_needs(shop: Shop, recommender: Recom
     assert len(pickle.dumps(session)) < 500
     assert found.items == session.items
     for ask in (found.recommend, lambda: found.add("0")):
-        with pytest.raises(errors.OptionError, match=r"recommender.session\(session\)"):
+        with pytest.raises(errors.InvalidOptionError, match=r"recommender.session\(session\)"):
             ask()
     assert "no recommender yet" in repr(found)
     assert found.undo() == shop.ids[19]
@@ -80,13 +80,13 @@ def test_a_pickle_is_small_and_says_what_it_needs(shop: Shop, recommender: Recom
 
 def test_what_is_wrong_changes_nothing(recommender: Recommender, tmp_path: Path) -> None:
     session = recommender.session(["0"])
-    with pytest.raises(errors.ItemIdTypeError):
+    with pytest.raises(errors.InvalidItemIdError):
         session.add(5)
-    with pytest.raises(errors.SessionTypeError):
+    with pytest.raises(errors.InvalidSessionError):
         recommender.session("0")
     assert session.items == ("0",)
     assert session.undo() == "0"
-    with pytest.raises(errors.OptionError, match="empty"):
+    with pytest.raises(errors.InvalidOptionError, match="empty"):
         session.undo()
     assert session.recommend(3).mode == "popular"
     with pytest.raises(errors.UnknownItemError, match="position 0"):

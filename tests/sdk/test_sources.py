@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hiersrec_sdk import Recommender, errors
-from hiersrec_sdk.bundle import _digest
-from hiersrec_sdk.sources import cache_folder
+from hiersrec_sdk.bundle.folder import _digest
+from hiersrec_sdk.bundle.sources import cache_folder
 
 from .bundles import make_shop
 

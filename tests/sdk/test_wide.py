@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hiersrec_sdk.bundle import open_bundle
+from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_sdk.errors import BundleCorruptError
-from hiersrec_sdk.wide import CLICKS_OF, FEATURES, TABLES, Links, Wide
+from hiersrec_sdk.ranking.covisitation import CLICKS_OF, FEATURES, TABLES, Links, Wide
 
 from .bundles import ITEMS, forge, make_shop
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hiersrec_sdk.errors import OptionError
+from hiersrec_sdk.errors import InvalidOptionError
 from hiersrec_training.baselines import (
     KINDS,
     Baseline,
@@ -18,7 +18,7 @@ from hiersrec_training.baselines import (
     evaluate_baseline,
     parse_options,
 )
-from hiersrec_training.dataset import Sessions
+from hiersrec_training.data.dataset import Sessions
 from hiersrec_training.metrics import ranking_metrics
 
 SESSIONS = st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=6), min_size=1, max_size=8)
@@ -105,12 +105,12 @@ def test_every_baseline_answers_every_known_item(name: str) -> None:
 
 def test_options_are_checked() -> None:
     data = as_sessions([[0, 1]])
-    with pytest.raises(OptionError, match="markov has no option 'reach'; known: age_decay"):
+    with pytest.raises(InvalidOptionError, match="markov has no option 'reach'; known: age_decay"):
         baseline("markov", data, 2, {"reach": 3})
-    with pytest.raises(OptionError, match="neighbours must be above 0"):
+    with pytest.raises(InvalidOptionError, match="neighbours must be above 0"):
         baseline("sknn", data, 2, {"neighbours": 0})
     assert parse_options(["reach=3", "age_decay = 0.5"]) == {"reach": 3, "age_decay": 0.5}
-    with pytest.raises(OptionError, match="--set takes name=number, not 'reach'"):
+    with pytest.raises(InvalidOptionError, match="--set takes name=number, not 'reach'"):
         parse_options(["reach"])
 
 
@@ -135,7 +135,7 @@ def test_ties_count_against_the_baseline() -> None:
 
 
 def test_an_unknown_baseline_is_named() -> None:
-    with pytest.raises(OptionError, match="popular, markov, rules, sknn, stan, vstan"):
+    with pytest.raises(InvalidOptionError, match="popular, markov, rules, sknn, stan, vstan"):
         baseline("gru", as_sessions([[0, 1]]), 2)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiersrec_training.batches import Batches, age_weights
-from hiersrec_training.dataset import Sessions
+from hiersrec_training.data.dataset import Sessions
 
 SESSIONS = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=12), min_size=1, max_size=9)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiersrec_sdk.errors import CategoryCycleError, DataError
-from hiersrec_training.categories import (
+from hiersrec_training.data.categories import (
     UNKNOWN_INT,
     UNKNOWN_STRING,
     ParentTable,

@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import DataError
-from hiersrec_training.dataset import CategoryTree, Dataset, Sessions
+from hiersrec_training.data.dataset import CategoryTree, Dataset, Sessions
 
 MakeDataset = Callable[..., Dataset]
 

@@ -10,9 +10,9 @@ import pytest
 
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.errors import EmptyLogError
-from hiersrec_training import wide
+from hiersrec_training import covisitation as wide
 from hiersrec_training.batches import Batches
-from hiersrec_training.dataset import Dataset
+from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.evaluate import _rank, evaluate
 from hiersrec_training.links import links_of
 from hiersrec_training.model import Metadata

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiersrec_training.dataset import Sessions
-from hiersrec_training.graph import DECAY, co_clicks
+from hiersrec_training.data.dataset import Sessions
+from hiersrec_training.neighbours import DECAY, co_clicks
 
 SESSIONS = st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=8), min_size=1, max_size=8)
 

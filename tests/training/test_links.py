@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiersrec_training.dataset import Sessions
+from hiersrec_training.data.dataset import Sessions
 from hiersrec_training.links import RECENT, WINDOW, by_rows, links_of, without
 
 ITEMS = 8

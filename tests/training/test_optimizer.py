@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hiersrec_training.config import Config
-from hiersrec_training.dataset import Dataset
+from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.model import HierSRec, Shape
 from hiersrec_training.optimizer import Adam
 

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiersrec_sdk.errors import EmptyLogError
-from hiersrec_training.dataset import Dataset, Sessions
-from hiersrec_training.prepare import PrepareOptions, prepare
+from hiersrec_training.data.dataset import Dataset, Sessions
+from hiersrec_training.data.prepare import PrepareOptions, prepare
 
 EVENTS = [  # session, item, time: sessions interleaved, rows out of order
     ("b", "shoe", 1_000_200),

@@ -18,9 +18,9 @@ from hiersrec_sdk.errors import (
     EmptyLogError,
     LeakError,
     MissingColumnError,
-    OptionError,
+    InvalidOptionError,
 )
-from hiersrec_training.prepare import PrepareOptions, prepare
+from hiersrec_training.data.prepare import PrepareOptions, prepare
 
 Write = Callable[[str, str | bytes], Path]
 
@@ -334,12 +334,12 @@ def test_a_file_that_holds_no_array(write: Write, tmp_path: Path, content: bytes
     ],
 )
 def test_options_out_of_range(write: Write, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(OptionError, match=message):
+    with pytest.raises(InvalidOptionError, match=message):
         run(write("log.csv", EVENTS), **options)
 
 
 def test_no_log_and_logs_of_two_kinds(write: Write) -> None:
-    with pytest.raises(OptionError, match="no log was given"):
+    with pytest.raises(InvalidOptionError, match="no log was given"):
         run([])
-    with pytest.raises(OptionError, match="cannot be read together"):
+    with pytest.raises(InvalidOptionError, match="cannot be read together"):
         run([write("a.csv", EVENTS), write("b.txt", "1 2\n")])

@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hiersrec_sdk.errors import DataError, OptionError
-from hiersrec_training.dataset import Dataset
-from hiersrec_training.prepare import PrepareOptions, prepare
-from hiersrec_training.simulate import START, simulate
+from hiersrec_sdk.errors import DataError, InvalidOptionError
+from hiersrec_training.data.dataset import Dataset
+from hiersrec_training.data.prepare import PrepareOptions, prepare
+from hiersrec_training.data.simulate import START, simulate
 
 
 @pytest.fixture(scope="module")
@@ -134,14 +134,14 @@ def test_neighbours_follow_each_other(data: Dataset) -> None:
     ],
 )
 def test_arguments_out_of_range(tmp_path: Path, options: dict[str, int], message: str) -> None:
-    with pytest.raises(OptionError, match=message):
+    with pytest.raises(InvalidOptionError, match=message):
         simulate(tmp_path / "shop", **options)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_smallest_shop(tmp_path: Path) -> None:
     least = 0
-    with pytest.raises(OptionError) as error:
+    with pytest.raises(InvalidOptionError) as error:
         simulate(tmp_path / "shop", items=least)
     least = int(str(error.value).split()[-1])
     simulate(tmp_path / "shop", items=least, sessions=1, days=1)

@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from hiersrec_sdk.errors import DataError, MissingExtraError, OptionError
-from hiersrec_training.dataset import Dataset
-from hiersrec_training.prepare import PrepareOptions, prepare
-from hiersrec_training.text_encoders import encode_texts, load_text_encoder, without_folders
+from hiersrec_sdk.errors import DataError, MissingExtraError, InvalidOptionError
+from hiersrec_training.data.dataset import Dataset
+from hiersrec_training.data.prepare import PrepareOptions, prepare
+from hiersrec_training.data.text_encoders import encode_texts, load_text_encoder, without_folders
 
 SHOP = """
 import numpy as np
@@ -132,7 +132,7 @@ def test_hashed_is_the_default_and_keeps_the_text(tmp_path: Path) -> None:
 )
 @pytest.mark.usefixtures("shop_module")
 def test_a_wrong_name_says_what_would_be_right(name: str, message: str) -> None:
-    with pytest.raises(OptionError, match=message):
+    with pytest.raises(InvalidOptionError, match=message):
         load_text_encoder(name)
 
 

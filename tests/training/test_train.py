@@ -21,7 +21,7 @@ from hiersrec_training import train as train_module
 from hiersrec_training.baselines import baseline, evaluate_baseline
 from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
-from hiersrec_training.dataset import Dataset
+from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.run import RunInfo, load_model, part_of
 from hiersrec_training.train import train
 

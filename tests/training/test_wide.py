@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from hiersrec_sdk.errors import RunError
-from hiersrec_training import metrics, wide
+from hiersrec_training import metrics
+from hiersrec_training import covisitation as wide
 from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
-from hiersrec_training.dataset import Dataset
+from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.links import links_of
 from hiersrec_training.model import Metadata, Wide
 from hiersrec_training.run import load_model

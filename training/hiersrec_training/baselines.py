@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from hiersrec_sdk.errors import OptionError
-from hiersrec_training.dataset import Sessions
+from hiersrec_sdk.errors import InvalidOptionError
+from hiersrec_training.data.dataset import Sessions
 from hiersrec_training.metrics import ranking_metrics
 
 
@@ -168,14 +168,14 @@ COMPARED = ("popular", "markov", "rules", "sknn", "vstan")
 
 
 def parse_options(assignments: Iterable[str]) -> dict[str, float]:
-    """``name=number`` strings as a dictionary. Raises :class:`OptionError`."""
+    """``name=number`` strings as a dictionary. Raises :class:`InvalidOptionError`."""
     options: dict[str, float] = {}
     for assignment in assignments:
         name, _, number = assignment.partition("=")
         try:
             options[name.strip()] = float(number)
         except ValueError:
-            raise OptionError(f"--set takes name=number, not {assignment!r}") from None
+            raise InvalidOptionError(f"--set takes name=number, not {assignment!r}") from None
     return options
 
 
@@ -184,16 +184,16 @@ def baseline(
 ) -> Baseline:
     """The baseline ``name`` with ``options``, trained on ``sessions``.
 
-    Raises :class:`OptionError` for a name or an option that is not known, or an option that is not above 0.
+    Raises :class:`InvalidOptionError` for a name or an option that is not known, or an option that is not above 0.
     """
     if name not in KINDS:
-        raise OptionError(f"there is no baseline {name!r}; known: {', '.join(KINDS)}")
+        raise InvalidOptionError(f"there is no baseline {name!r}; known: {', '.join(KINDS)}")
     kind, defaults = KINDS[name]
     for option, value in (options or {}).items():
         if option not in defaults:
-            raise OptionError(f"{name} has no option {option!r}; known: {', '.join(defaults) or 'none'}")
+            raise InvalidOptionError(f"{name} has no option {option!r}; known: {', '.join(defaults) or 'none'}")
         if not value > 0:
-            raise OptionError(f"{option} must be above 0, not {value}")
+            raise InvalidOptionError(f"{option} must be above 0, not {value}")
     chosen = {option: type(default)((options or {}).get(option, default)) for option, default in defaults.items()}
     make: Callable[..., Baseline] = kind
     return make(sessions, items, **chosen)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hiersrec_training.dataset import Sessions
+from hiersrec_training.data.dataset import Sessions
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from hiersrec_sdk import Recommender, Result
 from hiersrec_sdk.errors import EmptyLogError
-from hiersrec_training.dataset import Dataset, Sessions
+from hiersrec_training.data.dataset import Dataset, Sessions
 from hiersrec_training.metrics import CUTS, ranking_metrics
 
 BATCH = 256

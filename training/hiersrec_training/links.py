@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.wide import CLICKS_OF, POPULARITIES, Links
-from hiersrec_training.dataset import Sessions
+from hiersrec_sdk.ranking.covisitation import CLICKS_OF, POPULARITIES, Links
+from hiersrec_training.data.dataset import Sessions
 from hiersrec_training.pairs import best, near_pairs
 
 WINDOW = 5  # clicks between two items that are linked, at most

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hiersrec_sdk.errors import ConfigError
-from hiersrec_sdk.features import bin_edges, number_bins, token_table
-from hiersrec_sdk.wide import FEATURES, POPULARITIES, Links
-from hiersrec_sdk.wide import Wide as ServedWide
+from hiersrec_sdk.encoders.features import bin_edges, number_bins, token_table
+from hiersrec_sdk.ranking.covisitation import FEATURES, POPULARITIES, Links
+from hiersrec_sdk.ranking.covisitation import Wide as ServedWide
 from hiersrec_training.batches import Batch
 from hiersrec_training.config import Config
-from hiersrec_training.dataset import Dataset
-from hiersrec_training.graph import DECAY, CoClicks
+from hiersrec_training.data.dataset import Dataset
+from hiersrec_training.neighbours import DECAY, CoClicks
 from hiersrec_training.losses import Bonuses
 
 ITEMS_TOGETHER = 1 << 16  # items whose vectors are made at once, where no gradient is wanted
@@ -132,7 +132,7 @@ class ItemEncoder(nn.Module):
         self.register_buffer("neighbours", torch.zeros(shape.items, config.neighbours, dtype=torch.int32))
         self.register_buffer("co_clicks", torch.zeros(shape.items, config.neighbours))
         self.window = config.neighbour_window
-        self._turned: Turned | None = None
+        self._turned: ReverseEdges | None = None
 
     def connect(self, graph: CoClicks) -> None:
         """Take over the co-click graph: buffers, saved with the weights."""
@@ -191,7 +191,7 @@ class ItemEncoder(nn.Module):
         x = known if self.item is None else known + self.item.weight
         if self.neighbours.shape[1]:
             if self._turned is None:
-                self._turned = Turned.of(self.neighbours)
+                self._turned = ReverseEdges.of(self.neighbours)
             near: Tensor = _Smooth.apply(  # type: ignore[no-untyped-call]
                 x, self.neighbours, _shares(self.co_clicks), self._turned, dtype
             )
@@ -246,7 +246,7 @@ def _shares(co_clicks: Tensor) -> Tensor:
     return roots / roots.sum(1, keepdim=True).clamp_min(1e-12)
 
 
-class Turned(NamedTuple):
+class ReverseEdges(NamedTuple):
     """The graph with its edges turned round, as bags end to end: item i is a neighbour of
     ``rows[offsets[i]:offsets[i + 1]]``, by the edges ``order[offsets[i]:offsets[i + 1]]``."""
 
@@ -255,7 +255,7 @@ class Turned(NamedTuple):
     order: Tensor
 
     @classmethod
-    def of(cls, neighbours: Tensor) -> Turned:
+    def of(cls, neighbours: Tensor) -> ReverseEdges:
         items, width = neighbours.shape
         target, order = torch.sort(neighbours.flatten(), stable=True)
         each = torch.arange(items, device=target.device, dtype=torch.int32)
@@ -267,7 +267,7 @@ class _Smooth(torch.autograd.Function):
     """Weighted sum of the neighbours' vectors, as bags of embeddings: faster than a sparse matrix product."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, neighbours: Tensor, weights: Tensor, turned: Turned, dtype: torch.dtype) -> Tensor:
+    def forward(ctx: Any, x: Tensor, neighbours: Tensor, weights: Tensor, turned: ReverseEdges, dtype: torch.dtype) -> Tensor:
         weights = weights.to(dtype)
         ctx.turned, ctx.weights = turned, weights
         near: Tensor = F.embedding_bag(neighbours, x.to(dtype), per_sample_weights=weights, mode="sum")
@@ -400,7 +400,7 @@ class SessionEncoder(nn.Module):
 
 class Wide(nn.Module):
     """What the click log itself says, beside the encoder (Wide & Deep, arXiv 1606.07792): a bias for each item by its
-    popularity, a boost for each item that is linked to the session (:mod:`hiersrec_sdk.wide`), and what the encoder's
+    popularity, a boost for each item that is linked to the session (:mod:`hiersrec_sdk.ranking.covisitation`), and what the encoder's
     scores are worth beside them. As it is made it says nothing. Fitted after the encoder (``wide.py``)."""
 
     mean: Tensor  # float32 [FEATURES]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_training.dataset import Sessions
+from hiersrec_training.data.dataset import Sessions
 
 CLICKS_TOGETHER = 1 << 16  # clicks whose pairs are held at once; a more frequent item has a slice of its own
 

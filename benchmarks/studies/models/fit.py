@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from benchmarks.studies.models.session_model import SessionModel
 from hiersrec_training.batches import Batches
-from hiersrec_training.dataset import Sessions
+from hiersrec_training.data.dataset import Sessions
 from hiersrec_training.losses import Bonuses, catalog_cross_entropy
 from hiersrec_training.metrics import ranking_metrics
 

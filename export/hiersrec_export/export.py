@@ -1,0 +1,300 @@
+"""A training run and its data set as a bundle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from hiersrec_export import IR_VERSION, OPSET
+from hiersrec_export.budgets import calibrate, cases_of
+from hiersrec_export.model_card import card, summary
+from hiersrec_export.calibrate import Scorer
+from hiersrec_export.parity import Parity, check_item_parity, check_parity, check_parts
+from hiersrec_export.picture import budget_picture
+from hiersrec_export.rotation import principal_axes, rotate
+from hiersrec_export.graphs import item_graph, parts_graph, session_graph
+from hiersrec_sdk.bundle.folder import PARTS, write_bundle
+from hiersrec_sdk.catalog.snapshot import id_tables, item_id_tables
+from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
+from hiersrec_sdk.errors import ExportError
+from hiersrec_sdk.ranking import Codes
+from hiersrec_sdk.bundle.tables import StringTable
+from hiersrec_sdk.ranking.covisitation import Wide
+from hiersrec_training.data.dataset import Dataset, Sessions
+from hiersrec_training.links import by_rows, links_of
+from hiersrec_training.model import HierSRec, Metadata
+from hiersrec_training.run import RunInfo, load_model
+from hiersrec_training.data.text_encoders import HASHED
+
+CANDIDATES = 0.04  # the paper's share of the catalogue
+LEAST_CANDIDATES = 1000  # of a small catalogue more are ranked: fewer would save less than the encoder takes
+_NOT_THE_MODEL = ("seed", "epochs", "patience", "checkpoint_steps")  # a final run has its own
+
+
+def export(
+    run_path: Path,
+    out: Path,
+    *,
+    data_path: Path | None = None,
+    calibrate_with: Path | None = None,
+    name: str | None = None,
+    report: Callable[[str], None] = print,
+    step: Callable[[str], None] = lambda name: None,
+    progress: bool = False,
+) -> Parity:
+    """Write the bundle ``out`` of the finished run ``run_path``, all or nothing.
+
+    Args:
+        run_path: what ``train`` wrote.
+        out: folder to write; it must not exist.
+        data_path: the data set, where it no longer lies at the path that the run noted.
+        calibrate_with: for a final run: the run of the same data set, trained without the validation part, that the
+            budgets are measured with.
+        name: name for the model card; the run's by default.
+        report: takes lines for a person to read.
+        step: takes what is begun next, as it takes some seconds.
+        progress: whether to show bars.
+
+    Raises:
+        RunError: not a finished run.
+        DataError: the data set is missing.
+        ExportError: the data set is not the run's, ``calibrate_with`` does not go with the run, or PyTorch and
+            onnxruntime differ.
+        BundleError: ``out`` exists or cannot be written.
+    """
+    model, info = load_model(Path(run_path))
+    data_path = Path(data_path or info.data["path"])
+    if not data_path.exists():
+        raise ExportError(f"the data set of {run_path} is no longer at {data_path}: say where it is with --data")
+    data = Dataset.load(data_path)
+    if data.fingerprint != info.data["fingerprint"]:
+        raise ExportError(f"{data_path} is not the data set that {run_path} was trained on")
+    measured = Path(calibrate_with or run_path)
+    other = None if calibrate_with is None else _calibration_run(measured, Path(run_path), info, data, report)
+    step("tracing the model…")
+    traced = _Traced.of(model, info, data)
+    files = {
+        "model.onnx": traced.graph,
+        "item_encoder.onnx": item_graph(model, traced.axes),
+        PARTS: parts_graph(model, traced.axes),
+    }
+    report(", ".join(f"{name} {len(content):,} bytes" for name, content in files.items()))
+    step("checking parity of PyTorch and onnxruntime…")
+    meta = Metadata.of(data, info.shape, info.config)
+    item_parity = check_item_parity(model, files["item_encoder.onnx"], meta, traced.axes)
+    real = data.valid if len(data.valid) else data.train
+    parity = check_parity(model, traced.graph, traced.vectors, real, traced.axes)
+    report(
+        f"PyTorch and onnxruntime agree on {parity.sessions:,} sessions, lengths 1 to {model.config.max_length}, "
+        f"batches 1 to 64: worst relative difference {max(parity.worst.values()):.1e}; on items {item_parity:.1e}"
+    )
+    check_parts(files["model.onnx"], files[PARTS], traced.rotated, real, model.config.max_length)
+    config = _config(info, data, parity)
+    if data.valid.cases:
+        if other is not None:
+            step(f"tracing the model of {measured}…")
+        source = traced if other is None else _Traced.of(*other, data)
+        step("measuring budgets of candidates…")
+        budgets = {
+            "part": "validation",
+            "trained_on": info.final and other is None,
+            "run": measured.resolve().name,
+            **source.budgets(data, config["candidates"], progress),
+        }
+        config["budgets"] = budgets
+        report(summary(budgets, data.items))
+        files["budgets.png"] = budget_picture(budgets, data.items)
+    files["README.md"] = card(name or Path(run_path).name, info, config).encode()
+    step(f"writing {out}…")
+    write_bundle(Path(out), config, catalog_tables(data, traced.rotated, traced.bias, traced.wide), files)
+    return parity
+
+
+@dataclass(frozen=True)
+class _Traced:
+    """A model ready to serve: ``vectors`` float32 [items, d] as trained, ``rotated`` in the principal ``axes`` [d, d]
+    of the bundle; ``graph``: bytes of ``model.onnx``, which stands between the rotated ones; ``wide`` and ``bias``
+    float32 [items]: the wide part by item index, None where it was not fitted."""
+
+    model: HierSRec
+    vectors: NDArray[np.float32]
+    axes: NDArray[np.float32]
+    rotated: NDArray[np.float32]
+    graph: bytes
+    wide: Wide | None
+    bias: NDArray[np.float32] | None
+
+    @classmethod
+    def of(cls, model: HierSRec, info: RunInfo, data: Dataset) -> _Traced:
+        vectors = item_vectors(model, info, data)
+        axes = principal_axes(vectors)
+        wide, bias = None, None
+        if model.wide.fitted:
+            wide, bias = model.wide.exported(links_of(_trained_on(info, data), data.items))
+            clicked = _clicked(info, data)
+            if not clicked.all():  # that nobody clicked it yet says nothing of an item that is new
+                new = info.new_items.get("bias", float(np.median(bias[clicked])))
+                bias = np.where(clicked, bias, new).astype(np.float32)
+        graph = session_graph(model, axes)
+        return cls(model, vectors, axes, rotate(vectors, axes), graph, wide, bias)
+
+    def budgets(self, data: Dataset, default: float, progress: bool) -> dict[str, Any]:
+        """The curve on the validation part of ``data``; ``default`` is the bundle's share of candidates."""
+        encoder = OnnxSessionEncoder(
+            self.graph,
+            dimension=self.model.config.dimension,
+            categories=self.model.shape.categories,
+            threads=os.cpu_count() or 1,
+        )
+        cases = cases_of(data.valid, data.items)
+        items = Scorer(encoder, self.rotated, self.bias, self.wide)
+        return calibrate(items, data, cases, self.model.config.max_length, default, progress)
+
+
+def _calibration_run(
+    measured: Path, run_path: Path, info: RunInfo, data: Dataset, report: Callable[[str], None]
+) -> tuple[HierSRec, RunInfo]:
+    """The run ``measured``, which the budgets of the run ``run_path`` are to be measured with.
+
+    Raises:
+        RunError: it is not finished.
+        ExportError: it does not go with the run.
+    """
+    if not info.final:
+        raise ExportError(
+            f"{run_path} was trained without its validation part, so that its own budgets are measured: leave out "
+            "--calibrate-with"
+        )
+    if not data.valid.cases:
+        raise ExportError(f"the data set of {run_path} has no validation part: leave out --calibrate-with")
+    model, other = load_model(measured)
+    if other.data["fingerprint"] != data.fingerprint:
+        raise ExportError(f"{measured} was trained on another data set than {run_path}: its budgets are not those")
+    if other.final:
+        raise ExportError(
+            f"{measured} was trained on its validation part too (--final): --calibrate-with takes a run that was not"
+        )
+    settings, others = info.config.as_dict(), other.config.as_dict()
+    unlike = [name for name in settings if settings[name] != others[name] and name not in _NOT_THE_MODEL]
+    if unlike:
+        report(f"note: {measured} was trained with other settings than {run_path}: {', '.join(unlike)}")
+    return model, other
+
+
+@torch.no_grad()
+def item_vectors(model: HierSRec, info: RunInfo, data: Dataset) -> NDArray[np.float32]:
+    """Unit vectors float32 [items, d], in the order of the data set's items.
+
+    An item without a click in training has only a random id vector: it is placed by its metadata alone, as
+    ``item_encoder.onnx`` places an item that is added later.
+    """
+    meta = Metadata.of(data, info.shape, info.config)
+    vectors = model.items.all_vectors(meta)
+    clicked = _clicked(info, data)
+    cold = F.normalize(model.items.from_metadata(meta), dim=1)
+    found: NDArray[np.float32] = torch.where(torch.from_numpy(clicked)[:, None], vectors, cold).numpy()
+    return found
+
+
+def _clicked(info: RunInfo, data: Dataset) -> NDArray[np.bool]:
+    """bool [items]: which were clicked in training."""
+    found: NDArray[np.bool] = np.bincount(_trained_on(info, data).items, minlength=data.items) > 0
+    return found
+
+
+def _trained_on(info: RunInfo, data: Dataset) -> Sessions:
+    return data.train.then(data.valid) if info.final else data.train
+
+
+def catalog_tables(
+    data: Dataset,
+    vectors: NDArray[np.float32],
+    bias: NDArray[np.float32] | None = None,
+    wide: Wide | None = None,
+) -> dict[str, NDArray[Any]]:
+    """The tables of ``catalog.safetensors``: rows sorted by a depth-first walk of the category tree."""
+    order = np.argsort(data.category, kind="stable")  # row to item
+    row = np.empty_like(order)
+    row[order] = np.arange(len(order))  # item to row
+    ids = data.item_ids.gather(order).to_list()
+    by_row = np.ascontiguousarray(vectors[order], dtype=np.float32)
+    tables: dict[str, NDArray[Any]] = {
+        "output_vectors": by_row,
+        **Codes.of(by_row).tables(),
+        "clicks": data.clicks[order],
+        **item_id_tables(ids),
+    }
+    if bias is not None:
+        tables["bias"] = bias[order]
+    if wide is not None:
+        tables |= replace(wide, links=by_rows(wide.links, order)).tables()
+    tree = data.tree
+    paths = tree.paths()[data.category[order]]  # [rows, L], rising in every column
+    for level, size in enumerate(tree.sizes):
+        edges = np.searchsorted(paths[:, level], np.arange(size + 1)).astype(np.int64)
+        tables[f"category_ranges.{level}"] = np.stack([edges[:-1], edges[1:]], axis=1)
+        tables[f"category_parents.{level}"] = tree.parents[level].astype(np.int32)
+        tables |= id_tables(f"category_ids.{level}", tree.ids[level])
+        if tree.names is not None:
+            tables |= StringTable.from_strings(tree.names[level]).tables(f"category_names.{level}")
+    extra = [(leaf, int(row[item])) for item, leaves in enumerate(data.extra_categories) for leaf in leaves]
+    if extra:
+        leaves, rows = np.array(sorted(extra), dtype=np.int64).T
+        tables["extra_offsets"] = np.searchsorted(leaves, np.arange(tree.sizes[-1] + 1)).astype(np.int64)
+        tables["extra_rows"] = np.ascontiguousarray(rows)
+    if data.title.null_count() < data.items:
+        titles = data.title.gather(order).fill_null("").to_list()
+        tables |= StringTable.from_strings(titles).tables("titles")
+    return tables
+
+
+def _vectors(info: RunInfo) -> dict[str, Any] | None:
+    """What an item added later needs a vector of: its width, and where those of the catalogue came from."""
+    if not info.shape.vectors or "vectors" not in info.config.item_inputs.split():
+        return None
+    encoder = info.data["settings"].get("options", {}).get("text_encoder", HASHED)
+    return {"width": info.shape.vectors, "from": "file" if encoder == HASHED else encoder}
+
+
+def _config(info: RunInfo, data: Dataset, parity: Parity) -> dict[str, Any]:
+    levels = info.data["settings"].get("levels") or [f"level {level}" for level in range(data.tree.depth)]
+    return {
+        "item_id_type": "string" if isinstance(data.item_ids[0], str) else "int64",
+        "category_id_type": "string" if isinstance(data.tree.ids[-1][0], str) else "int64",
+        "items": data.items,
+        "dimension": info.config.dimension,
+        "levels": levels,
+        "categories": data.tree.sizes,
+        "max_length": info.config.max_length,
+        **({"new_item_bias": info.new_items["bias"]} if info.new_items else {}),
+        "candidates": max(CANDIDATES, min(1.0, LEAST_CANDIDATES / data.items)),
+        "model": info.config.as_dict() | {"opset": OPSET, "ir_version": IR_VERSION},
+        "preprocessing": {
+            "text": {"buckets": info.config.text_buckets, "max_tokens": info.config.text_tokens}
+            if info.shape.text
+            else None,
+            "numbers": info.shape.numbers,
+            "vectors": _vectors(info),
+        },
+        "data": {
+            "logs": [file["name"] for file in info.data["settings"].get("files", {}).get("logs", [])],
+            **{key: info.data[key] for key in ("fingerprint", "counts", "settings")},
+        },
+        "metrics": {
+            "validation": info.metrics,
+            "validation_with_wide": info.wide_metrics,
+            "new_items": info.new_items,
+            "trained_on": "training and validation part" if info.final else "training part",
+            "epochs": info.best_epoch,
+            "training_seconds": info.seconds,
+            "parity": parity.worst,
+        },
+    }

@@ -1,0 +1,1 @@
+"""The bundle on disk: one folder that holds a model and its catalog."""

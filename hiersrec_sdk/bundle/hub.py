@@ -1,0 +1,70 @@
+"""Bundles on the Hugging Face hub: the files of one are fetched into the hub's own cache."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import time
+from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from hiersrec_sdk.bundle.folder import CONFIG, parse_config
+from hiersrec_sdk.errors import BundleError, BundleMissingError, MissingExtraError, InvalidOptionError
+
+_MISSING: Final = (
+    "RepositoryNotFoundError", "RevisionNotFoundError", "LocalEntryNotFoundError", "EntryNotFoundError",
+)  # fmt: skip
+
+_log = logging.getLogger(__name__)
+
+
+def download(
+    repo: str,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """The folder that holds the bundle of the repository ``repo``, in which every file is a symbolic link.
+
+    Raises:
+        MissingExtraError: huggingface_hub is not installed.
+        BundleMissingError: there is no such repository, revision or bundle; or not in the cache, and the hub cannot be
+            reached, or is not asked.
+        BundleError: the hub does not answer as it should, or its cache cannot be written.
+        InvalidOptionError: ``repo`` is no name of a repository.
+    """
+    try:
+        hub = import_module("huggingface_hub")
+    except ImportError as error:
+        raise MissingExtraError("hub", "Recommender.from_pretrained", "huggingface_hub") from error
+    started = time.perf_counter()
+    options = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+    fetch = partial(_fetch, hub, repo, options)
+    config = fetch(revision, [CONFIG]) / CONFIG
+    if not config.is_file():
+        raise BundleMissingError(f"{repo} on the hub is no bundle: it has no {CONFIG}")
+    files = parse_config(config.read_bytes(), f"{repo}: {CONFIG}")["files"]
+    commit = config.parent.name  # what the revision means may change meanwhile
+    folder = fetch(commit, [CONFIG, *map(glob.escape, files)])
+    _log.info("fetched %s to %s in %.0f ms", repo, folder, 1000 * (time.perf_counter() - started))
+    return folder
+
+
+def _fetch(
+    hub: Any, repo: str, options: dict[str, Any], revision: str | None, patterns: Sequence[str]
+) -> Path:
+    errors = import_module("huggingface_hub.errors")
+    at = f"{repo} on the hub" if revision is None else f"{repo} on the hub, at {revision},"
+    try:
+        return Path(hub.snapshot_download(repo, revision=revision, allow_patterns=list(patterns), **options))
+    except errors.HFValidationError as error:
+        raise InvalidOptionError(f"repo is {repo!r}; it must be a name such as 'org/name': {error}") from error
+    except tuple(getattr(errors, name) for name in _MISSING) as error:
+        raise BundleMissingError(f"{at} cannot be found: {error}") from error
+    except Exception as error:  # those of its HTTP client are no OSError
+        raise BundleError(f"{at} cannot be read: {error}") from error

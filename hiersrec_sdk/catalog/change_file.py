@@ -1,0 +1,83 @@
+"""Changes of a catalogue from a file, one JSON object a line:
+
+    {"upsert": {"id": "sku-7", "category": ["Shoes", "Boots"], "text": "red boots", "numbers": {"price": 80}}}
+    {"remove": "sku-3"}
+    {"move": {"id": "sku-9", "category": "Boots"}}
+    {"set_bias": {"id": "sku-9", "value": 1.5}}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from hiersrec_sdk.errors import CatalogChangeError, InvalidArgumentError
+from hiersrec_sdk.catalog.writer import MutableCatalog
+
+_KINDS: Final = ("upsert", "remove", "move", "set_bias")
+_TOGETHER: Final = 1_000  # upserts that are made at once
+
+
+def apply(catalog: MutableCatalog, lines: Iterable[str]) -> dict[str, int]:
+    """Make the changes of ``lines``, in order; blank lines are skipped. Returns how many items each kind concerned.
+
+    Raises:
+        CatalogChangeError: a line that is no change, or one that cannot be made; names the line. Those before it are made.
+    """
+    done = dict.fromkeys(_KINDS, 0)
+    waiting: list[tuple[int, Any]] = []
+
+    def flush() -> None:
+        try:
+            done["upsert"] += catalog.upsert(item for _, item in waiting)
+        except InvalidArgumentError:
+            for number, item in waiting:  # to say which one it was
+                _named(number, catalog.upsert, [item])
+            raise
+        waiting.clear()
+
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        kind, value = _parse(number, line)
+        if kind == "upsert":
+            waiting.append((number, value))
+        if waiting and (kind != "upsert" or len(waiting) == _TOGETHER):
+            flush()
+        if kind == "remove":
+            done[kind] += _named(number, catalog.remove, [value])
+        elif kind == "move":
+            _named(number, catalog.move, *_fields(number, value, "id", "category"))
+            done[kind] += 1
+        elif kind == "set_bias":
+            own, bias = _fields(number, value, "id", "value")
+            _named(number, catalog.set_bias, [own], bias)
+            done[kind] += 1
+    if waiting:
+        flush()
+    return done
+
+
+def _parse(number: int, line: str) -> tuple[str, Any]:
+    try:
+        change = json.loads(line)
+    except ValueError as error:
+        raise CatalogChangeError(f"line {number} is no JSON: {error}") from error
+    kind, value = next(iter(change.items()), ("", None)) if isinstance(change, dict) else ("", None)
+    if kind not in _KINDS or len(change) != 1:
+        raise CatalogChangeError(f"line {number} is no object with one key of {', '.join(_KINDS)}: {line.strip()}")
+    return kind, value
+
+
+def _fields(number: int, value: Any, *names: str) -> list[Any]:
+    if not isinstance(value, dict) or set(value) != set(names):
+        raise CatalogChangeError(f"line {number}: {value!r} has to have the keys {' and '.join(names)}")
+    return [value[name] for name in names]
+
+
+def _named(number: int, call: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return call(*arguments)
+    except InvalidArgumentError as error:
+        raise CatalogChangeError(f"line {number}: {error}") from error

@@ -1,0 +1,1 @@
+"""The bundle's ONNX graphs, run by onnxruntime."""

@@ -1,0 +1,1 @@
+"""Click logs and item tables to a dataset folder."""

@@ -1,0 +1,126 @@
+"""Filters, the split by time, and the checks that no part knows another."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from hiersrec_sdk.errors import EmptyLogError, LeakError, InvalidOptionError
+
+from .journal import PrepareReport
+from .prepare_options import PrepareOptions
+from .read_log import Log
+
+_MICROSECONDS_A_DAY = 86_400e6
+LONG_SESSION = 5  # clicks; shorter sessions recur by chance
+
+
+def drop_short(clicks: pl.DataFrame, shortest: int, part: str, journal: PrepareReport) -> pl.DataFrame:
+    """Without the sessions of fewer than ``shortest`` clicks."""
+    kept = clicks.filter(pl.len().over("session") >= shortest)
+    journal.drop(clicks.height - kept.height, f"in sessions of fewer than {shortest} clicks, {part}")
+    return kept
+
+
+def drop_rare(clicks: pl.DataFrame, options: PrepareOptions, journal: PrepareReport) -> pl.DataFrame:
+    """Item support and session length in turn until neither drops anything, so that both hold in what is left."""
+    while True:
+        kept = clicks.filter(pl.len().over("item") >= options.min_item_support)
+        journal.drop(
+            clicks.height - kept.height,
+            f"on items of fewer than {options.min_item_support} clicks in the training part",
+        )
+        if kept.height == clicks.height:
+            return kept
+        clicks = drop_short(kept, options.min_session_length, "training part", journal)
+
+
+def shuffle_sessions(clicks: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """The sessions in a random order, the clicks within each as they were."""
+    sessions = clicks["session"].unique().sort()
+    order = pl.DataFrame(
+        {"session": sessions, "place": np.random.default_rng(seed).permutation(len(sessions)).astype(np.uint32)}
+    )
+    shuffled = clicks.join(order, on="session", maintain_order="left").sort("place", maintain_order=True)
+    return shuffled.drop("session").rename({"place": "session"})
+
+
+def split_off_test(log: Log, clicks: pl.DataFrame, options: PrepareOptions) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Training and test part of one log: the test part is whole sessions at its end."""
+    if options.test_days is not None:
+        if not log.has_time:
+            raise InvalidOptionError("--test-days needs a log with times; use --test-fraction")
+        end = pl.col("time").max()
+        latest = clicks["time"].max()
+        is_test = end.over("session") > pl.lit(latest) - round(options.test_days * _MICROSECONDS_A_DAY)
+    elif options.test_fraction is not None:
+        sessions = clicks["session"].unique().sort()
+        kept = len(sessions) - round(options.test_fraction * len(sessions))
+        is_test = pl.col("session").is_in(sessions[kept:].implode())
+    else:
+        is_test = pl.lit(False)
+    return clicks.filter(~is_test), clicks.filter(is_test)
+
+
+def check_parts(training: Log, test: Log) -> None:
+    """Raise :class:`LeakError` where a given test log shares sessions with the training log, or begins before its
+    end."""
+    if training.session_ids is not None and test.session_ids is not None:
+        shared = training.session_ids.filter(training.session_ids.is_in(test.session_ids.implode()))
+        if len(shared):
+            raise LeakError(
+                f"{len(shared):,} sessions are in both the training and the test log, such as {shared[0]}; "
+                "if the ids begin anew in each log, make them different"
+            )
+    if training.has_time and test.has_time:
+        end = training.clicks["time"].max()
+        begins = test.clicks.group_by("session").agg(pl.col("time").min())["time"]
+        early = int((begins < end).sum())
+        if early:
+            raise LeakError(
+                f"{early:,} of {len(begins):,} test sessions begin before the training log ends, "
+                f"{_date(end)}: cut both at one time, or split one log with --test-days"
+            )
+
+
+def check_copies(training: pl.DataFrame, test: pl.DataFrame) -> None:
+    """Raise :class:`LeakError` where more than half of the long test sessions stand in the training part, click by
+    click."""
+    known, asked = _session_digests(training, test)
+    copies = int(np.isin(asked, known).sum())
+    if copies * 2 > len(asked):
+        raise LeakError(
+            f"{copies:,} of the {len(asked):,} test sessions of {LONG_SESSION} clicks or more stand word for word in "
+            "the training part"
+        )
+
+
+def _session_digests(*parts: pl.DataFrame) -> list[NDArray[np.uint64]]:
+    """A 64-bit polynomial hash of every long session of each part, equal for equal lists of items."""
+    items = pl.concat([part.select("item") for part in parts])["item"].unique()
+    codes = pl.DataFrame(
+        {"item": items, "code": np.random.default_rng(0).integers(0, 2**64, len(items), dtype=np.uint64)}
+    )
+    digests = []
+    for part in parts:
+        long = part.filter(pl.len().over("session") >= LONG_SESSION).join(codes, on="item", maintain_order="left")
+        if long.is_empty():
+            digests.append(np.zeros(0, np.uint64))
+            continue
+        lengths = long["session"].rle().struct.field("len").to_numpy().astype(np.int64)
+        starts = np.cumsum(lengths) - lengths
+        place = np.arange(long.height) - np.repeat(starts, lengths)
+        weights = np.cumprod(np.full(int(lengths.max()), 0x9E3779B97F4A7C15, np.uint64))
+        digests.append(np.add.reduceat(long["code"].to_numpy() * weights[place], starts))
+    return digests
+
+
+def require_clicks(clicks: pl.DataFrame, part: str, journal: PrepareReport) -> None:
+    """Raise :class:`EmptyLogError` where ``clicks`` is empty, with what the filters removed."""
+    if clicks.is_empty():
+        raise EmptyLogError(f"nothing is left for the {part} part: {journal.history()}")
+
+
+def _date(microseconds: object) -> str:
+    return str(np.datetime64(int(str(microseconds)), "us").astype("datetime64[s]")).replace("T", " ")

@@ -1,0 +1,121 @@
+"""Text encoders: an item's text as a vector of fixed width, made once, when a data set is prepared.
+
+    hashed             the default, no encoder: the model learns a vector for each hash bucket of words
+    model2vec:FOLDER   static embeddings, the mean over a text's tokens; from a local folder, nothing is downloaded
+    MODULE:CALLABLE    a shop's own: called without arguments, it returns a :class:`TextEncoder`
+
+The vectors become columns of the catalogue, so that serving needs no text encoder.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from hiersrec_sdk.errors import DataError, MissingExtraError, InvalidOptionError
+
+HASHED = "hashed"
+_MODEL2VEC = "model2vec:"
+
+
+class TextEncoder(Protocol):
+    """What turns texts into vectors."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """float32 [texts, m], finite; a row of zeros where a text says nothing."""
+        ...
+
+
+class Model2Vec:
+    """A model in the format of model2vec, in a local folder.
+
+    Raises:
+        MissingExtraError: model2vec is not installed.
+        DataError: there is no such folder, or it holds no such model.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():  # model2vec would take it for a model's name on a hub
+            raise DataError(f"there is no folder {folder}: model2vec:FOLDER takes a local one, nothing is downloaded")
+        try:
+            from model2vec import StaticModel
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("text", "--text-encoder model2vec", error.name or "") from error
+        try:
+            self._model = StaticModel.from_pretrained(folder)
+        except Exception as error:  # the readers of its files raise all kinds
+            raise DataError(f"{folder} holds no model of model2vec: {error}") from error
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """float32 [texts, m]: zeros for a text without known tokens."""
+        return self._model.encode(list(texts), use_multiprocessing=False).astype(np.float32)
+
+
+def load_text_encoder(name: str) -> TextEncoder | None:
+    """The encoder of that name, see above; None for ``hashed``.
+
+    Raises:
+        InvalidOptionError: no such name, module or callable, or what it returns cannot encode.
+        MissingExtraError, DataError: as :class:`Model2Vec`.
+    """
+    if name == HASHED:
+        return None
+    if name.startswith(_MODEL2VEC):
+        return Model2Vec(Path(name.removeprefix(_MODEL2VEC)))
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise InvalidOptionError(f"--text-encoder {name!r}: one of {HASHED}, {_MODEL2VEC}FOLDER, MODULE:CALLABLE")
+    try:
+        make = getattr(importlib.import_module(module), attribute, None)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # a module that the shop's own needs
+        raise InvalidOptionError(
+            f"--text-encoder {name}: there is no module {error.name!r}; install it, or add its folder to PYTHONPATH"
+        ) from None
+    if not callable(make):
+        raise InvalidOptionError(f"--text-encoder {name}: {module} has no callable {attribute!r}")
+    encoder: TextEncoder = make()
+    if not callable(getattr(encoder, "encode", None)):
+        raise InvalidOptionError(f"--text-encoder {name}: {attribute}() must return an object with a method encode(texts)")
+    return encoder
+
+
+def encode_texts(encoder: TextEncoder, name: str, texts: pl.Series) -> NDArray[np.float32]:
+    """float32 [texts, m], zeros where a text is null; ``name`` of the encoder for the messages.
+
+    Raises:
+        DataError: there is no text at all, or the encoder returns something else than one finite vector a text.
+    """
+    there = texts.is_not_null().to_numpy()
+    if not there.any():
+        raise DataError(f"--text-encoder {name}: no item has a text")
+    known = texts.drop_nulls().to_list()
+    try:
+        with np.errstate(over="ignore"):  # it would not be finite then
+            found = np.asarray(encoder.encode(known), dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"--text-encoder {name} failed: {error}") from error
+    if found.ndim != 2 or len(found) != len(known) or not found.shape[1]:
+        raise DataError(
+            f"--text-encoder {name} returned shape {list(found.shape)} for {len(known)} texts; it must be "
+            f"[{len(known)}, width]"
+        )
+    if not np.isfinite(found).all():
+        raise DataError(f"--text-encoder {name} returned values that are not finite")
+    vectors = np.zeros((len(texts), found.shape[1]), dtype=np.float32)
+    vectors[there] = found
+    return vectors
+
+
+def without_folders(name: str) -> str:
+    """The name as it is noted in a data set: of a path, its last part."""
+    if not name.startswith(_MODEL2VEC):
+        return name
+    return _MODEL2VEC + Path(name.removeprefix(_MODEL2VEC)).resolve().name
