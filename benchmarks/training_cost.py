@@ -28,8 +28,8 @@ from benchmarks.simulated_log import simulated_log
 from benchmarks.studies.pages import Line, Panel, panels_picture, table, write_page
 from hiersrec_training import run
 from hiersrec_training.config import Config
-from hiersrec_training.neighbours import co_clicks
 from hiersrec_training.links import links_of
+from hiersrec_training.neighbours import co_clicks
 from hiersrec_training.train import _Loop, evaluate_model, new_run
 
 # steps before the clock starts; sampled, many: the moments of a row get their memory when a step first reaches it

@@ -11,10 +11,10 @@ import logging
 __version__ = "0.1.0"  # before the imports: a bundle names the version that wrote it
 
 from hiersrec_sdk import errors
-from hiersrec_sdk.errors import HierSRecError
-from hiersrec_sdk.explain import Explanation
 from hiersrec_sdk.catalog.filters import Filter
 from hiersrec_sdk.catalog.writer import Item
+from hiersrec_sdk.errors import HierSRecError
+from hiersrec_sdk.explain import Explanation
 from hiersrec_sdk.ranking import available_backends
 from hiersrec_sdk.recommender import Recommender
 from hiersrec_sdk.results import CategoryHit, Hit, Result

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.ranking import row_ranges
 from hiersrec_sdk.bundle.folder import PARTS
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.encoders.session_encoder import Encoded, load_graph
+from hiersrec_sdk.ranking import row_ranges
 from hiersrec_sdk.ranking.lookup import own_items
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.errors import MissingExtraError, InvalidOptionError, InvalidSessionError
+from hiersrec_sdk.errors import InvalidOptionError, InvalidSessionError, MissingExtraError
 
 if TYPE_CHECKING:
     from hiersrec_sdk.catalog.snapshot import Catalog

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
-    from hiersrec_sdk.cpus import Threads
     from hiersrec_sdk.catalog.filters import Filter
+    from hiersrec_sdk.cpus import Threads
 
 Mode = Literal["candidates", "exact", "auto"]
 OnUnknown = Literal["skip", "error"]

@@ -19,37 +19,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk import frames as columns
-
-from hiersrec_sdk.catalog import filters
-
-from hiersrec_sdk.ranking import row_ranges
 from hiersrec_sdk.bundle.folder import PARTS, Bundle, read_file, write_changed
-from hiersrec_sdk.catalog.snapshot import UNKNOWN, Catalog
+from hiersrec_sdk.bundle.hub import download
+from hiersrec_sdk.bundle.sources import Source, is_in_cache, open_source
+from hiersrec_sdk.catalog import filters
 from hiersrec_sdk.catalog.delta import ChangedCatalog
-from hiersrec_sdk.frames import Output, Sessions
+from hiersrec_sdk.catalog.delta_tables import to_tables
+from hiersrec_sdk.catalog.filters import Filter
+from hiersrec_sdk.catalog.snapshot import UNKNOWN, Catalog
+from hiersrec_sdk.catalog.writer import MutableCatalog
 from hiersrec_sdk.cpus import Threads, resolved
 from hiersrec_sdk.encoders.session_encoder import Encoded, OnnxSessionEncoder
 from hiersrec_sdk.errors import (
     BundleError,
     CatalogChangeError,
-    InvalidFilterError,
     InvalidArgumentError,
+    InvalidFilterError,
     InvalidKError,
     InvalidOptionError,
     InvalidSessionError,
     UnknownItemError,
 )
 from hiersrec_sdk.explain import Explanation, PartsGraph, explained, softmax
-from hiersrec_sdk.catalog.filters import Filter
-from hiersrec_sdk.bundle.hub import download
-from hiersrec_sdk.catalog.writer import MutableCatalog
-from hiersrec_sdk.ranking.lookup import own_items
+from hiersrec_sdk.frames import Output, Sessions
 from hiersrec_sdk.options import ManyOptions, Mode, OnUnknown, RecommendOptions
-from hiersrec_sdk.ranking import Backend, Found, Request, Table, get_backend
+from hiersrec_sdk.ranking import Backend, Found, Request, Table, get_backend, row_ranges
+from hiersrec_sdk.ranking.lookup import own_items
 from hiersrec_sdk.results import CategoryHit, Hit, Result
-from hiersrec_sdk.catalog.delta_tables import to_tables
 from hiersrec_sdk.session import Session
-from hiersrec_sdk.bundle.sources import Source, is_in_cache, open_source
 from hiersrec_sdk.trace import Trace
 
 if TYPE_CHECKING:

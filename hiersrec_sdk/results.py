@@ -9,8 +9,8 @@ from typing import Any, Literal, SupportsIndex, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.ranking import row_ranges
 from hiersrec_sdk.catalog.snapshot import Catalog, Category
+from hiersrec_sdk.ranking import row_ranges
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ import numpy as np
 from benchmarks.one_thread import ensure_one_thread
 from benchmarks.studies.pages import Line, lines_picture, table, write_page
 from benchmarks.studies.scoring import encoder_of, scorer_of
-from hiersrec_training.examples import Cases
 from hiersrec_export.calibrate import Budgets, K, Layout, Scorer, measure
 from hiersrec_sdk import Recommender
 from hiersrec_training.data.dataset import Dataset
+from hiersrec_training.examples import Cases
 
 SHARES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 1.0)
 MASSES = (0.1, 0.3, 0.5, 0.7, 0.9, 0.99)

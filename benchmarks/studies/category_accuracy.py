@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from benchmarks.studies.budget import accuracy
 from benchmarks.studies.pages import Line, lines_picture, table, write_page
 from benchmarks.studies.scoring import encoder_of, scorer_of
-from hiersrec_training.examples import Batch, Cases
 from hiersrec_export.calibrate import Budgets, Encoder
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.encoders.session_encoder import Encoded
 from hiersrec_training.data.dataset import Dataset
+from hiersrec_training.examples import Batch, Cases
 
 ACCURACIES = (1.0, 0.9, 0.8, 0.7, 0.5)
 SHARES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)

@@ -20,11 +20,11 @@ from benchmarks.studies.budget import accuracy
 from benchmarks.studies.pages import Line, Panel, panels_picture, table, write_page
 from benchmarks.studies.scoring import encoder_of, scorer_of
 from benchmarks.studies.trials import Asked, Trained, Trial, study_options
-from hiersrec_training.examples import Cases
 from hiersrec_export.calibrate import Budgets, K
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.encoders.features import token_table
 from hiersrec_training.data.dataset import Dataset, Sessions
+from hiersrec_training.examples import Cases
 
 SHARE = 0.1
 DROPOUTS = (0.0, 0.1)

@@ -23,10 +23,10 @@ from benchmarks.studies.budget import Row, accuracy
 from benchmarks.studies.pages import bars_picture, table, write_page
 from benchmarks.studies.scoring import encoder_of, scorer_of
 from benchmarks.studies.trials import Asked, Trained, Trial, study_options
-from hiersrec_training.examples import Cases
 from hiersrec_export.calibrate import Budgets
 from hiersrec_sdk import Recommender
 from hiersrec_training.data.dataset import CategoryTree, Dataset
+from hiersrec_training.examples import Cases
 from hiersrec_training.neighbours import co_clicks
 
 SHARE = 0.04  # of the items, as candidates

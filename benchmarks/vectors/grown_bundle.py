@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from benchmarks.vectors.grow import Grown, grow
 from hiersrec_sdk.bundle.folder import CATALOG, CONFIG, Bundle, write_bundle
+from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.catalog.snapshot import item_id_tables
 from hiersrec_sdk.ranking import Codes
-from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.ranking.covisitation import Links, Wide
 
 # Made anew, or left out because nobody looks at them here.

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from hiersrec_training.examples import Cases
 from hiersrec_export.calibrate import Budgets, Counts, K, Layout, Scorer, measure
 from hiersrec_training.data.dataset import Dataset, Sessions
+from hiersrec_training.examples import Cases
 
 KEPT = 0.995  # of the exact Recall and MRR, with the chosen mass
 SMALLEST_SHARE = 0.0025

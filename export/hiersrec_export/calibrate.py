@@ -15,10 +15,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_training.examples import Batch, Cases
 from hiersrec_sdk.encoders.session_encoder import Encoded
 from hiersrec_sdk.ranking.covisitation import Wide
 from hiersrec_training.data.dataset import Dataset
+from hiersrec_training.examples import Batch, Cases
 
 K = 20  # recommendations that the budgets are measured for
 _SCORES = 1 << 24  # scores held at a time, 64 MiB

@@ -15,24 +15,24 @@ from numpy.typing import NDArray
 
 from hiersrec_export import IR_VERSION, OPSET
 from hiersrec_export.budgets import calibrate, cases_of
-from hiersrec_export.model_card import card, summary
 from hiersrec_export.calibrate import Scorer
+from hiersrec_export.graphs import item_graph, parts_graph, session_graph
+from hiersrec_export.model_card import card, summary
 from hiersrec_export.parity import Parity, check_item_parity, check_parity, check_parts
 from hiersrec_export.picture import budget_picture
 from hiersrec_export.rotation import principal_axes, rotate
-from hiersrec_export.graphs import item_graph, parts_graph, session_graph
 from hiersrec_sdk.bundle.folder import PARTS, write_bundle
+from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.catalog.snapshot import id_tables, item_id_tables
 from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
 from hiersrec_sdk.errors import ExportError
 from hiersrec_sdk.ranking import Codes
-from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.ranking.covisitation import Wide
 from hiersrec_training.data.dataset import Dataset, Sessions
+from hiersrec_training.data.text_encoders import HASHED
 from hiersrec_training.links import by_rows, links_of
 from hiersrec_training.model import HierSRec, Metadata
 from hiersrec_training.run import RunInfo, load_model
-from hiersrec_training.data.text_encoders import HASHED
 
 CANDIDATES = 0.04  # the paper's share of the catalogue
 LEAST_CANDIDATES = 1000  # of a small catalogue more are ranked: fewer would save less than the encoder takes

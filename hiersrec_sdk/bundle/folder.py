@@ -28,8 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk import __version__
-
-from hiersrec_sdk.ranking import covisitation as wide
+from hiersrec_sdk.bundle.tables import read_tables, sync, write_tables
 from hiersrec_sdk.errors import (
     BundleCorruptError,
     BundleError,
@@ -37,8 +36,8 @@ from hiersrec_sdk.errors import (
     BundleVersionError,
     InvalidOptionError,
 )
+from hiersrec_sdk.ranking import covisitation as wide
 from hiersrec_sdk.ranking.codes import Codes
-from hiersrec_sdk.bundle.tables import read_tables, sync, write_tables
 
 FORMAT: Final = "hiersrec-bundle"
 SCHEMA_VERSION: Final = 1

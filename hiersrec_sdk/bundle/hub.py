@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hiersrec_sdk.bundle.folder import CONFIG, parse_config
-from hiersrec_sdk.errors import BundleError, BundleMissingError, MissingExtraError, InvalidOptionError
+from hiersrec_sdk.errors import BundleError, BundleMissingError, InvalidOptionError, MissingExtraError
 
 _MISSING: Final = (
     "RepositoryNotFoundError", "RevisionNotFoundError", "LocalEntryNotFoundError", "EntryNotFoundError",

@@ -26,15 +26,15 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from hiersrec_sdk.bundle.folder import CONFIG, Bundle, check_file, open_bundle, parse_config
+from hiersrec_sdk.bundle.tables import sync
 from hiersrec_sdk.errors import (
     BundleCorruptError,
     BundleError,
     BundleMissingError,
     HierSRecError,
-    MissingExtraError,
     InvalidOptionError,
+    MissingExtraError,
 )
-from hiersrec_sdk.bundle.tables import sync
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview
 _Open = Callable[

@@ -12,8 +12,8 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from hiersrec_sdk.errors import CatalogChangeError, InvalidArgumentError
 from hiersrec_sdk.catalog.writer import MutableCatalog
+from hiersrec_sdk.errors import CatalogChangeError, InvalidArgumentError
 
 _KINDS: Final = ("upsert", "remove", "move", "set_bias")
 _TOGETHER: Final = 1_000  # upserts that are made at once

@@ -18,8 +18,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.ranking import row_ranges
 from hiersrec_sdk.catalog.snapshot import UNKNOWN, Catalog
+from hiersrec_sdk.ranking import row_ranges
 from hiersrec_sdk.ranking.requests import Table
 
 NEW: Final = -1

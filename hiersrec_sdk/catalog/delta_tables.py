@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.catalog.snapshot import UNKNOWN, Catalog, id_tables
-from hiersrec_sdk.catalog.delta import NEW, ChangedCatalog, Changes, Log, Where
-from hiersrec_sdk.errors import BundleCorruptError, InvalidArgumentError
 from hiersrec_sdk.bundle.tables import StringTable
+from hiersrec_sdk.catalog.delta import NEW, ChangedCatalog, Changes, Log, Where
+from hiersrec_sdk.catalog.snapshot import UNKNOWN, Catalog, id_tables
+from hiersrec_sdk.errors import BundleCorruptError, InvalidArgumentError
 
 Tables = dict[str, NDArray[Any]]
 

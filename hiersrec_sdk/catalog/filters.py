@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.ranking import row_ranges
-from hiersrec_sdk.catalog.snapshot import UNKNOWN, Catalog
 from hiersrec_sdk.catalog.delta import NEW, Changes, Log, Place
-from hiersrec_sdk.errors import InvalidFilterError, InvalidArgumentError, UnknownCategoryError
+from hiersrec_sdk.catalog.snapshot import UNKNOWN, Catalog
+from hiersrec_sdk.errors import InvalidArgumentError, InvalidFilterError, UnknownCategoryError
+from hiersrec_sdk.ranking import row_ranges
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle.folder import Bundle
-from hiersrec_sdk.errors import BundleCorruptError, NaNItemIdError, InvalidItemIdError
-from hiersrec_sdk.ranking.lookup import NOWHERE, find
-from hiersrec_sdk.ranking.codes import Codes
-from hiersrec_sdk.ranking.requests import Table
 from hiersrec_sdk.bundle.tables import StringTable
+from hiersrec_sdk.errors import BundleCorruptError, InvalidItemIdError, NaNItemIdError
+from hiersrec_sdk.ranking.codes import Codes
 from hiersrec_sdk.ranking.covisitation import Wide
+from hiersrec_sdk.ranking.lookup import NOWHERE, find
+from hiersrec_sdk.ranking.requests import Table
 
 if TYPE_CHECKING:
     from hiersrec_sdk.catalog.delta import Changes

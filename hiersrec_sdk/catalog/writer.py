@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle.folder import read_file
-from hiersrec_sdk.catalog.snapshot import UNKNOWN, Catalog
 from hiersrec_sdk.catalog.delta import NEW, ChangedCatalog, Changes, Log, Where
+from hiersrec_sdk.catalog.delta_tables import from_tables
+from hiersrec_sdk.catalog.snapshot import UNKNOWN, Catalog
+from hiersrec_sdk.encoders.features import number_bins, token_table
 from hiersrec_sdk.encoders.session_encoder import load_graph
 from hiersrec_sdk.errors import CatalogChangeError, InvalidItemIdError, UnknownItemError
-from hiersrec_sdk.encoders.features import number_bins, token_table
-from hiersrec_sdk.catalog.delta_tables import from_tables
 
 _log = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from typing import Any
 import click
 
 from hiersrec_sdk import Recommender, __version__, available_backends
-from hiersrec_sdk.catalog.change_file import apply
 from hiersrec_sdk.bundle.folder import CONFIG
-from hiersrec_sdk.errors import HierSRecError, InvalidItemIdError, MissingExtraError, InvalidOptionError
+from hiersrec_sdk.catalog.change_file import apply
+from hiersrec_sdk.errors import HierSRecError, InvalidItemIdError, InvalidOptionError, MissingExtraError
 
 FOLDER = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path)

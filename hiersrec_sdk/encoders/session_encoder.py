@@ -23,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.errors import BundleCorruptError, MissingExtraError, InvalidOptionError, ProviderError
+from hiersrec_sdk.errors import BundleCorruptError, InvalidOptionError, MissingExtraError, ProviderError
 
 # Name here: name in onnxruntime, extra that installs it.
 _PROVIDERS: Final = {"cpu": ("CPUExecutionProvider", "cpu"), "cuda": ("CUDAExecutionProvider", "gpu")}

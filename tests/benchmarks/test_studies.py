@@ -14,11 +14,11 @@ from benchmarks.studies.budget import accuracy
 from benchmarks.studies.category_accuracy import Degraded
 from benchmarks.studies.pages import table
 from benchmarks.studies.scoring import encoder_of, scorer_of
-from hiersrec_training.examples import Cases
 from hiersrec_export.calibrate import Budgets
 from hiersrec_sdk import Recommender
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.evaluate import evaluate
+from hiersrec_training.examples import Cases
 
 
 def test_a_study_has_the_figures_of_the_evaluation(tiny_bundle: Path, tiny_data: Path) -> None:

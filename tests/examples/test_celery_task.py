@@ -12,8 +12,7 @@ import pytest
 
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.errors import InvalidItemIdError
-
-from .processes import PATIENCE, running
+from tests.examples.processes import PATIENCE, running
 
 SESSION = ["item-3", "item-11"]
 

@@ -16,8 +16,7 @@ import pytest
 
 from examples.flask_app import create_app
 from hiersrec_sdk import Recommender
-
-from .processes import free_port, running, wait_for
+from tests.examples.processes import free_port, running, wait_for
 
 SESSION = ["item-3", "item-11"]
 _OPENER = build_opener(ProxyHandler({}))

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from .processes import ROOT
+from tests.examples.processes import ROOT
 
 NOTEBOOK = ROOT / "examples/notebook.ipynb"
 

@@ -9,8 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from hiersrec_sdk import Recommender
-
-from .processes import ROOT
+from tests.examples.processes import ROOT
 
 
 @pytest.fixture

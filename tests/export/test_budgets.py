@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from hiersrec_export.budgets import KEPT, all_masses, shares_of
+from hiersrec_export.export import export, item_vectors
 from hiersrec_export.model_card import card, summary
 from hiersrec_export.picture import budget_picture
-from hiersrec_export.export import export, item_vectors
 from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_sdk.cli.main import main
 from hiersrec_sdk.errors import ExportError, RunError

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hiersrec_training.examples import Cases
 from hiersrec_export.calibrate import Budgets, K, Layout, Scorer, measure
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.encoders.session_encoder import Encoded, OnnxSessionEncoder
 from hiersrec_training.data.dataset import Dataset
+from hiersrec_training.examples import Cases
 from hiersrec_training.links import by_rows
 
 ITEMS, LEAVES, WIDTH, MAX_LENGTH = 160, 8, 3, 4

@@ -14,12 +14,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from hiersrec_export import IR_VERSION, OPSET
-
 from hiersrec_export import export as to_bundle
-from hiersrec_export.parity import check_item_parity, check_parity
-from hiersrec_export.rotation import principal_axes, rotate
 from hiersrec_export.export import catalog_tables, export, item_vectors
 from hiersrec_export.graphs import item_graph, session_graph
+from hiersrec_export.parity import check_item_parity, check_parity
+from hiersrec_export.rotation import principal_axes, rotate
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_sdk.errors import BundleError, DataError, ExportError, RunError

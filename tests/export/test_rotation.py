@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hiersrec_export.rotation import principal_axes, rotate
 from hiersrec_export.export import item_vectors
+from hiersrec_export.rotation import principal_axes, rotate
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_training.data.dataset import Dataset

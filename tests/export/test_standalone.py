@@ -24,8 +24,7 @@ from hiersrec_sdk.bundle.folder import open_bundle, write_bundle
 from hiersrec_sdk.cli.main import main
 from hiersrec_sdk.errors import BundleMissingError, ExportError
 from hiersrec_sdk.ranking.covisitation import FEATURES, REACH
-
-from ..sdk.bundles import ITEMS, MAX_LENGTH, Shop, make_shop
+from tests.sdk.bundles import ITEMS, MAX_LENGTH, Shop, make_shop
 
 
 def quiet(line: str) -> None:

@@ -14,8 +14,7 @@ import pytest
 
 from hiersrec_export.standalone import export_standalone
 from hiersrec_sdk import Recommender
-
-from ..sdk.bundles import Shop, make_shop
+from tests.sdk.bundles import Shop, make_shop
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/node"
 # What npm says where there is no way to a registry, or none that has the packages.

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 import hiersrec_sdk.bundle.folder
 from hiersrec_sdk import Recommender, __version__
 from hiersrec_sdk.bundle.folder import open_bundle, write_bundle
+from hiersrec_sdk.bundle.tables import sync, write_tables
 from hiersrec_sdk.errors import (
     BundleCorruptError,
     BundleError,
@@ -30,9 +31,7 @@ from hiersrec_sdk.errors import (
     BundleVersionError,
     InvalidOptionError,
 )
-from hiersrec_sdk.bundle.tables import sync, write_tables
-
-from .bundles import ITEMS, SIZES, Shop, forge, make_shop, write_config
+from tests.sdk.bundles import ITEMS, SIZES, Shop, forge, make_shop, write_config
 
 FILES = ["README.md", "catalog.safetensors", "config.json", "model.onnx"]
 Tables = dict[str, NDArray[Any]]

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 import hiersrec_sdk.catalog.snapshot
 from hiersrec_sdk.bundle.folder import Bundle, open_bundle
 from hiersrec_sdk.catalog.snapshot import Catalog, Category, item_id_tables
-from hiersrec_sdk.errors import NaNItemIdError, InvalidItemIdError
-
-from .bundles import EXTRA, ITEMS, PARENTS, SIZES, Shop, category_ranges, make_shop
+from hiersrec_sdk.errors import InvalidItemIdError, NaNItemIdError
+from tests.sdk.bundles import EXTRA, ITEMS, PARENTS, SIZES, Shop, category_ranges, make_shop
 
 
 @pytest.fixture(scope="module", params=["int64", "string"])

@@ -21,11 +21,10 @@ from click.testing import CliRunner
 
 from hiersrec_sdk import Item, Recommender, errors
 from hiersrec_sdk.bundle.folder import CATALOG, CHANGES
-from hiersrec_sdk.cli.main import main
 from hiersrec_sdk.bundle.tables import read_tables, write_tables
+from hiersrec_sdk.cli.main import main
 from hiersrec_training.data.dataset import Dataset
-
-from .bundles import make_shop, write_config
+from tests.sdk.bundles import make_shop, write_config
 
 
 @pytest.fixture

@@ -19,8 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiersrec_sdk import Item, Recommender, Result, errors
-
-from .bundles import Shop, make_shop
+from tests.sdk.bundles import Shop, make_shop
 
 Lists = list[list[Any] | None]
 

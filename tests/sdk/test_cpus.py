@@ -11,8 +11,7 @@ import pytest
 
 from hiersrec_sdk import Recommender, cpus, errors
 from hiersrec_sdk.cpus import available_cpus
-
-from .bundles import make_shop
+from tests.sdk.bundles import make_shop
 
 V2 = "30 23 0:26 {top} {place} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
 V1 = "33 25 0:29 {top} {place} rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct"

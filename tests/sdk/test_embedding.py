@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from hiersrec_sdk import Recommender, errors
-
-from .bundles import make_shop
+from tests.sdk.bundles import make_shop
 
 Answers = list[tuple[int | str, ...]]
 

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from hiersrec_sdk import Recommender, errors
 from hiersrec_sdk.cli.main import main
-
-from .bundles import Shop, make_shop
+from tests.sdk.bundles import Shop, make_shop
 
 RELAXED = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

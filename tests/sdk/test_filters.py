@@ -15,11 +15,16 @@ from hypothesis import strategies as st
 
 from hiersrec_sdk import Filter, Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
-from hiersrec_sdk.catalog.snapshot import Catalog
-from hiersrec_sdk.errors import InvalidFilterError, InvalidArgumentError, NaNItemIdError, InvalidItemIdError, UnknownCategoryError
 from hiersrec_sdk.catalog.filters import prepare
-
-from .bundles import ITEMS, Shop, make_shop
+from hiersrec_sdk.catalog.snapshot import Catalog
+from hiersrec_sdk.errors import (
+    InvalidArgumentError,
+    InvalidFilterError,
+    InvalidItemIdError,
+    NaNItemIdError,
+    UnknownCategoryError,
+)
+from tests.sdk.bundles import ITEMS, Shop, make_shop
 
 SHOPS = {"strings": make_shop("string"), "integers": make_shop("int64", seed=1, full=False)}
 # A category that has no category below it may be its own one, with its own id.

@@ -17,8 +17,7 @@ from typing import Any, ClassVar
 import pytest
 
 from hiersrec_sdk import Recommender, errors
-
-from .bundles import make_shop
+from tests.sdk.bundles import make_shop
 
 pytest.importorskip("huggingface_hub")
 

@@ -16,8 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from numpy.typing import NDArray
 
 from hiersrec_sdk import Filter, Item, Recommender, Result, errors
-
-from .bundles import DIMENSION, MAX_LENGTH, PARENTS, SIZES, Shop, make_shop
+from tests.sdk.bundles import DIMENSION, MAX_LENGTH, PARENTS, SIZES, Shop, make_shop
 
 
 @dataclass

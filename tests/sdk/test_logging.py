@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from hiersrec_sdk import Item, Recommender
-
-from .bundles import make_shop
+from tests.sdk.bundles import make_shop
 
 SHOP = make_shop(wide=True)
 

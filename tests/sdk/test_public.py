@@ -27,11 +27,10 @@ from hiersrec_sdk import (
     errors,
 )
 from hiersrec_sdk.catalog.snapshot import Catalog
-from hiersrec_sdk.explain import CategoryOfItem, Click, ScoreParts
 from hiersrec_sdk.catalog.writer import MutableCatalog
+from hiersrec_sdk.explain import CategoryOfItem, Click, ScoreParts
 from hiersrec_sdk.options import RecommendOptions
-
-from .bundles import make_shop
+from tests.sdk.bundles import make_shop
 
 HEAVY = (
     "torch", "onnx", "numba", "polars", "pandas", "pyarrow", "fsspec", "huggingface_hub", "hiersrec_training",

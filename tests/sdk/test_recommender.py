@@ -25,8 +25,7 @@ import hiersrec_sdk.recommender
 from hiersrec_sdk import CategoryHit, Filter, Hit, Recommender, Result, errors
 from hiersrec_sdk.encoders.session_encoder import Encoded, OnnxSessionEncoder
 from hiersrec_sdk.options import Mode
-
-from .bundles import DIMENSION, ITEMS, MAX_LENGTH, SIZES, Shop, forge, graph, make_shop
+from tests.sdk.bundles import DIMENSION, ITEMS, MAX_LENGTH, SIZES, Shop, forge, graph, make_shop
 
 # Shops by name: with everything optional and without, with codes and without, with ids of both types.
 SHOPS = {

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from hiersrec_sdk import Recommender, Session, errors
-
-from .bundles import Shop, make_shop
+from tests.sdk.bundles import Shop, make_shop
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,7 @@ from hypothesis import strategies as st
 from hiersrec_sdk import Recommender, errors
 from hiersrec_sdk.bundle.folder import _digest
 from hiersrec_sdk.bundle.sources import cache_folder
-
-from .bundles import make_shop
+from tests.sdk.bundles import make_shop
 
 SHOP = make_shop(wide=True)
 SESSION = SHOP.ids[5:9]

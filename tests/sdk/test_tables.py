@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingError
 from hiersrec_sdk.bundle.tables import StringTable, read_tables, write_tables
+from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingError
 
 DTYPES = ["<f8", "<f4", "<f2", "<i8", "<i4", "<i2", "i1", "<u8", "<u4", "<u2", "u1", "?"]
 shapes = st.lists(st.integers(0, 9), max_size=3).map(tuple)

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_sdk.errors import BundleCorruptError
 from hiersrec_sdk.ranking.covisitation import CLICKS_OF, FEATURES, TABLES, Links, Wide
-
-from .bundles import ITEMS, forge, make_shop
+from tests.sdk.bundles import ITEMS, forge, make_shop
 
 N = 7
 EDGES = st.dictionaries(

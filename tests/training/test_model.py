@@ -15,8 +15,8 @@ from hiersrec_training import model as model_module
 from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset, Sessions
-from hiersrec_training.neighbours import co_clicks
 from hiersrec_training.model import HierSRec, ItemGraph, Metadata, ServingGraph, Shape
+from hiersrec_training.neighbours import co_clicks
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hiersrec_export.export import export
 from hiersrec_sdk import Item, Recommender
 from hiersrec_training import cold_start as new_items
+from hiersrec_training.cold_start import choose_bias
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset, Sessions
 from hiersrec_training.links import links_of
 from hiersrec_training.model import Metadata
-from hiersrec_training.cold_start import choose_bias
 from hiersrec_training.run import RunInfo, load_model
 from hiersrec_training.train import train
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from hiersrec_training import pairs as pairs_module
 from hiersrec_training.data.dataset import Sessions
-from hiersrec_training.neighbours import DECAY, CoClicks, co_clicks
 from hiersrec_training.links import links_of
+from hiersrec_training.neighbours import DECAY, CoClicks, co_clicks
 from hiersrec_training.pairs import near_pairs
 
 ITEMS = 9

@@ -16,9 +16,9 @@ from hiersrec_sdk.errors import (
     CategoryCycleError,
     DataError,
     EmptyLogError,
+    InvalidOptionError,
     LeakError,
     MissingColumnError,
-    InvalidOptionError,
 )
 from hiersrec_training.data.prepare import PrepareOptions, prepare
 

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from hiersrec_sdk.errors import DataError, MissingExtraError, InvalidOptionError
+from hiersrec_sdk.errors import DataError, InvalidOptionError, MissingExtraError
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.data.prepare import PrepareOptions, prepare
 from hiersrec_training.data.text_encoders import encode_texts, load_text_encoder, without_folders

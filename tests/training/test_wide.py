@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from hiersrec_sdk.errors import RunError
-from hiersrec_training import metrics
 from hiersrec_training import covisitation as wide
+from hiersrec_training import metrics
 from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset

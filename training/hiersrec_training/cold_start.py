@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from hiersrec_sdk.ranking.covisitation import POPULARITIES, Links
+from hiersrec_training.covisitation import BEST_NEW, LEAST_CASES, Cases, collect, scores_of
 from hiersrec_training.data.dataset import Sessions
 from hiersrec_training.links import without
 from hiersrec_training.model import HierSRec, Metadata, Wide
-from hiersrec_training.covisitation import BEST_NEW, LEAST_CASES, Cases, collect, scores_of
 
 SHARE = 0.1  # of the clicked items that stand as new
 MOST_CASES = 20_000

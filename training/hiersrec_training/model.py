@@ -19,15 +19,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hiersrec_sdk.errors import ConfigError
 from hiersrec_sdk.encoders.features import bin_edges, number_bins, token_table
+from hiersrec_sdk.errors import ConfigError
 from hiersrec_sdk.ranking.covisitation import FEATURES, POPULARITIES, Links
 from hiersrec_sdk.ranking.covisitation import Wide as ServedWide
 from hiersrec_training.batches import Batch
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
-from hiersrec_training.neighbours import DECAY, CoClicks
 from hiersrec_training.losses import Bonuses
+from hiersrec_training.neighbours import DECAY, CoClicks
 
 ITEMS_TOGETHER = 1 << 16  # items whose vectors are made at once, where no gradient is wanted
 LEAST = 1e-3  # co-clicks below this are what rounding has left of none

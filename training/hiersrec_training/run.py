@@ -19,8 +19,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from hiersrec_sdk.errors import ConfigError, RunError
 from hiersrec_sdk.bundle.tables import sync
+from hiersrec_sdk.errors import ConfigError, RunError
 from hiersrec_training.config import Config
 from hiersrec_training.model import HierSRec, Shape
 from hiersrec_training.optimizer import Adam

@@ -20,17 +20,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hiersrec_sdk.errors import ConfigError, EmptyLogError, InterruptedRunError, RunError
-from hiersrec_training import run
 from hiersrec_training import cold_start as new_items
 from hiersrec_training import covisitation as wide
+from hiersrec_training import run
 from hiersrec_training.batches import Batch, Batches, age_weights
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset, Sessions
-from hiersrec_training.neighbours import co_clicks
 from hiersrec_training.links import links_of
 from hiersrec_training.losses import catalog_cross_entropy, sampled_cross_entropy
 from hiersrec_training.metrics import ranked_together, ranking_metrics
 from hiersrec_training.model import HierSRec, Metadata, Shape
+from hiersrec_training.neighbours import co_clicks
 from hiersrec_training.optimizer import Adam
 from hiersrec_training.run import RunInfo
 

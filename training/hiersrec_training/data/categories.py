@@ -14,8 +14,7 @@ from itertools import pairwise, takewhile
 import numpy as np
 
 from hiersrec_sdk.errors import CategoryCycleError, DataError
-
-from .dataset import CategoryTree
+from hiersrec_training.data.dataset import CategoryTree
 
 Id = int | str
 Path = tuple[Id, ...]

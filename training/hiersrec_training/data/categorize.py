@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from .categories import (
+from hiersrec_training.data.categories import (
     UNKNOWN_INT,
     UNKNOWN_STRING,
     Categories,
@@ -22,11 +22,11 @@ from .categories import (
     level_path,
     prefix_path,
 )
-from .dataset import CategoryTree
-from .ids import unify_ids
-from .journal import PrepareReport
-from .prepare_options import PrepareOptions
-from .read_items import CATEGORY, read_parents
+from hiersrec_training.data.dataset import CategoryTree
+from hiersrec_training.data.ids import unify_ids
+from hiersrec_training.data.options import PrepareOptions
+from hiersrec_training.data.read_items import CATEGORY, read_parents
+from hiersrec_training.data.report import PrepareReport
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from hiersrec_sdk.atomic import new_folder
 from hiersrec_sdk.errors import DataError
-
-from .new_folder import new_folder
 
 SCHEMA_VERSION = 1
 PARTS = ("train", "valid", "test")

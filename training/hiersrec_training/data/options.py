@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hiersrec_sdk.errors import InvalidOptionError
-
-from .text_encoders import HASHED, without_folders
+from hiersrec_training.data.text_encoders import HASHED, without_folders
 
 LOG_FORMATS = ("auto", "events", "sessions")
 TIME_UNITS = ("auto", "s", "ms", "us", "ns")

@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hiersrec_sdk.errors import DataError, EmptyLogError, LeakError, InvalidOptionError
-
-from .categorize import categorize
-from .dataset import Dataset, Sessions
-from .ids import unify_ids
-from .journal import PrepareReport
-from .prepare_options import PrepareOptions
-from .read_items import Descriptions, describe_items, read_items
-from .read_log import Log, read_log
-from .read_table import existing, reading
-from .split import (
+from hiersrec_sdk.errors import DataError, EmptyLogError, InvalidOptionError, LeakError
+from hiersrec_training.data.categorize import categorize
+from hiersrec_training.data.dataset import Dataset, Sessions
+from hiersrec_training.data.ids import unify_ids
+from hiersrec_training.data.options import PrepareOptions
+from hiersrec_training.data.read_items import Descriptions, describe_items, read_items
+from hiersrec_training.data.read_log import Log, read_log
+from hiersrec_training.data.read_table import existing, reading
+from hiersrec_training.data.report import PrepareReport
+from hiersrec_training.data.split import (
     check_copies,
     check_parts,
     drop_rare,
@@ -30,7 +29,7 @@ from .split import (
     shuffle_sessions,
     split_off_test,
 )
-from .text_encoders import encode_texts, load_text_encoder
+from hiersrec_training.data.text_encoders import encode_texts, load_text_encoder
 
 __all__ = ["PrepareOptions", "prepare"]
 

@@ -10,11 +10,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import DataError
-
-from .journal import PrepareReport
-from .prepare_options import PrepareOptions
-from .read_table import open_table
-from .read_vectors import read_vectors
+from hiersrec_training.data.options import PrepareOptions
+from hiersrec_training.data.read_table import open_table
+from hiersrec_training.data.read_vectors import read_vectors
+from hiersrec_training.data.report import PrepareReport
 
 CATEGORY = "category:"
 NUMBER = "number:"

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import polars as pl
 
-from hiersrec_sdk.errors import DataError, EmptyLogError, MissingColumnError, InvalidOptionError
-
-from .journal import PrepareReport
-from .prepare_options import PrepareOptions
-from .read_table import Table, leading_lines, open_table, reading, suffix_of
+from hiersrec_sdk.errors import DataError, EmptyLogError, InvalidOptionError, MissingColumnError
+from hiersrec_training.data.options import PrepareOptions
+from hiersrec_training.data.read_table import Table, leading_lines, open_table, reading, suffix_of
+from hiersrec_training.data.report import PrepareReport
 
 _MICROSECONDS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 

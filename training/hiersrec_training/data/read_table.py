@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from hiersrec_sdk.errors import DataError, MissingColumnError, InvalidOptionError
+from hiersrec_sdk.errors import DataError, InvalidOptionError, MissingColumnError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _GZIP = b"\x1f\x8b"

@@ -8,8 +8,7 @@ import numpy as np
 import polars as pl
 
 from hiersrec_sdk.errors import DataError
-
-from .read_table import existing, reading
+from hiersrec_training.data.read_table import existing, reading
 
 
 def read_vectors(path: Path, rows: int) -> pl.Series:

@@ -19,9 +19,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from hiersrec_sdk.atomic import new_folder
 from hiersrec_sdk.errors import InvalidOptionError
-
-from .new_folder import new_folder
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

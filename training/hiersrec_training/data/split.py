@@ -6,11 +6,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from hiersrec_sdk.errors import EmptyLogError, LeakError, InvalidOptionError
-
-from .journal import PrepareReport
-from .prepare_options import PrepareOptions
-from .read_log import Log
+from hiersrec_sdk.errors import EmptyLogError, InvalidOptionError, LeakError
+from hiersrec_training.data.options import PrepareOptions
+from hiersrec_training.data.read_log import Log
+from hiersrec_training.data.report import PrepareReport
 
 _MICROSECONDS_A_DAY = 86_400e6
 LONG_SESSION = 5  # clicks; shorter sessions recur by chance

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from hiersrec_sdk.errors import DataError, MissingExtraError, InvalidOptionError
+from hiersrec_sdk.errors import DataError, InvalidOptionError, MissingExtraError
 
 HASHED = "hashed"
 _MODEL2VEC = "model2vec:"
