@@ -40,7 +40,9 @@ class StepGraph(nn.Module):
         super().__init__()
         self.session, self.scale = model.session, model.wide.scale
 
-    def forward(self, vector: Tensor, kept: Sequence[Tensor], weights: Tensor, vectors: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, vector: Tensor, kept: Sequence[Tensor], weights: Tensor, vectors: Tensor
+    ) -> tuple[Tensor, ...]:
         """From the newest item's vector [1, d] and what was kept: the answer, and what is to be kept."""
         session: Any = self.session
         d = vector.shape[1]
@@ -108,7 +110,9 @@ def medians(calls: Sequence[Callable[[], object]], times: int) -> list[float]:
 @click.command(help=__doc__)
 @click.argument("run", type=click.Path(path_type=Path, exists=True))
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True))
-@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True, help="Data set, for its sessions.")
+@click.option(
+    "--data", type=click.Path(path_type=Path, exists=True), required=True, help="Data set, for its sessions."
+)
 @click.option("--times", default=1_000, show_default=True, help="Calls of each kind.")
 def main(run: Path, bundle: Path, data: Path, times: int) -> None:
     ensure_one_thread()
@@ -123,7 +127,9 @@ def main(run: Path, bundle: Path, data: Path, times: int) -> None:
     vectors = np.random.default_rng(0).standard_normal((max(LENGTHS), d), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     kept = empty_step(model)
-    click.echo("clicks   whole graph   one more click   recommend   session.add().recommend()   worst difference")
+    click.echo(
+        "clicks   whole graph   one more click   recommend   session.add().recommend()   worst difference"
+    )
     for length in range(1, model.config.max_length + 1):
         feeds = {"session_vectors": vectors[None, :length], "session_lengths": np.array([length])}
         more = dict(zip(names, [vectors[length - 1 : length], *kept], strict=True))

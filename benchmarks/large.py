@@ -67,13 +67,23 @@ def write(path: Path, rows: int, dimension: int, strings: bool) -> None:
     config = Config(dimension=dimension)
     model = HierSRec(Shape(1, sizes, text=False, numbers={}), config).eval()  # no graph holds an item
     about = {
-        "item_id_type": "string" if strings else "int64", "category_id_type": "string", "items": rows,
-        "dimension": dimension, "levels": [f"level {level}" for level in range(len(sizes))], "categories": sizes,
-        "max_length": config.max_length, "candidates": 0.04, "preprocessing": {}, "data": {}, "metrics": {},
+        "item_id_type": "string" if strings else "int64",
+        "category_id_type": "string",
+        "items": rows,
+        "dimension": dimension,
+        "levels": [f"level {level}" for level in range(len(sizes))],
+        "categories": sizes,
+        "max_length": config.max_length,
+        "candidates": 0.04,
+        "preprocessing": {},
+        "data": {},
+        "metrics": {},
         "model": config.as_dict() | {"opset": OPSET, "ir_version": IR_VERSION},
-    }  # fmt: skip
+    }
     click.echo(f"writing {path}…", err=True)
-    write_bundle(path, about, tables, {"model.onnx": session_graph(model), "item_encoder.onnx": item_graph(model)})
+    write_bundle(
+        path, about, tables, {"model.onnx": session_graph(model), "item_encoder.onnx": item_graph(model)}
+    )
 
 
 def resident() -> tuple[float, float]:

@@ -41,12 +41,16 @@ def timed(call: Callable[[int], object], times: int) -> list[float]:
 
 @click.command(help=__doc__)
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True))
-@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True, help="Data set, for its sessions.")
+@click.option(
+    "--data", type=click.Path(path_type=Path, exists=True), required=True, help="Data set, for its sessions."
+)
 @click.option("--calls", default=2_000, show_default=True, help="Of recommend, each time.")
 @click.option("--upserts", default=10_000, show_default=True, help="Items that are added in all.")
 @click.option("--rate", default=1_000, show_default=True, help="Upserts a second, while others read.")
 @click.option("--threads", default=2, show_default=True, help="That recommend meanwhile.")
-@click.option("--reads", default=500, show_default=True, help="Calls of recommend a second and thread meanwhile.")
+@click.option(
+    "--reads", default=500, show_default=True, help="Calls of recommend a second and thread meanwhile."
+)
 @click.option("--seconds", default=10.0, show_default=True, help="That they do so.")
 def main(
     bundle: Path, data: Path, calls: int, upserts: int, rate: int, threads: int, reads: int, seconds: float

@@ -71,9 +71,18 @@ def merged(runs: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
 @click.option("--rounds", default=30, show_default=True)
 @click.option("--memory", default=16.0, show_default=True, help="GB that a run may take.")
 def main(
-    out: Path, folder: Path, vectors: str, data: Path | None, cache: Path | None, dim: int, sizes: str, at: int,
-    peers: str, rounds: int, memory: float,
-) -> None:  # fmt: skip
+    out: Path,
+    folder: Path,
+    vectors: str,
+    data: Path | None,
+    cache: Path | None,
+    dim: int,
+    sizes: str,
+    at: int,
+    peers: str,
+    rounds: int,
+    memory: float,
+) -> None:
     """Draw time against catalogue size and against recall, from runs of benchmarks.ranking."""
     options = [
         "--vectors",

@@ -50,9 +50,14 @@ class Round:
 
 
 def run(
-    case: Case, works: Sequence[Work], peers: Sequence[Peer], twins: Sequence[Peer], k: int, rounds: int | None = None,
+    case: Case,
+    works: Sequence[Work],
+    peers: Sequence[Peer],
+    twins: Sequence[Peer],
+    k: int,
+    rounds: int | None = None,
     warm: bool = False,
-) -> list[Row]:  # fmt: skip
+) -> list[Row]:
     """The rows of every one of ``peers`` at every one of ``works``; ``twins`` are the same peers over a tiny table."""
     found: list[Row] = []
     ours = [peer.name for peer in peers if peer.ours]
@@ -168,9 +173,21 @@ def _names(context: click.Context, option: click.Parameter, value: str, *, known
 )
 @click.option("--json", "as_json", is_flag=True, help="The rows as a list of objects.")
 def main(
-    rows: int, dim: int, share: float, vectors: str, data: Path | None, works: list[Work], peers: list[str],
-    cache: Path | None, rounds: int | None, seed: int, k: int, warm: bool, checked: int, as_json: bool,
-) -> None:  # fmt: skip
+    rows: int,
+    dim: int,
+    share: float,
+    vectors: str,
+    data: Path | None,
+    works: list[Work],
+    peers: list[str],
+    cache: Path | None,
+    rounds: int | None,
+    seed: int,
+    k: int,
+    warm: bool,
+    checked: int,
+    as_json: bool,
+) -> None:
     """Ranking on one thread: ours, its peers, and a plain read of the same bytes.
 
     Needs what scripts/setup installs, and for the peers: pip install -c constraints.txt -e '.[bench]'

@@ -216,8 +216,15 @@ def _numbers(context: click.Context, option: click.Parameter, value: str) -> lis
 @click.option("--seed", default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The rows as a list of objects.")
 def main(
-    bundle: Path, data: Path | None, rows: list[int], lengths: list[int], calls: int, k: int, seed: int, as_json: bool
-) -> None:  # fmt: skip
+    bundle: Path,
+    data: Path | None,
+    rows: list[int],
+    lengths: list[int],
+    calls: int,
+    k: int,
+    seed: int,
+    as_json: bool,
+) -> None:
     """Where the time of one recommend() of BUNDLE goes, on one thread.
 
     Needs what scripts/setup installs.

@@ -12,8 +12,17 @@ from numpy.typing import NDArray
 from benchmarks.peers import READ, Answer, Peer, Work
 
 _HEAD: Final = (
-    "work", "by", "median", "10-90 %", "to a read", "ours faster", "recall", "ranks", "rows scored", "bytes read"
-)  # fmt: skip
+    "work",
+    "by",
+    "median",
+    "10-90 %",
+    "to a read",
+    "ours faster",
+    "recall",
+    "ranks",
+    "rows scored",
+    "bytes read",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +95,18 @@ def row_of(
         recall=None if reads else recall([answer.rows for answer in answers], truth),
         recall_exact=None if reads else recall([answer.rows for answer in answers], truth_exact),
         ranks=ranks,
-        ids_equal=None if reads else all(
-            np.array_equal(np.atleast_2d(answer.rows), right) for answer, right in zip(answers, truth, strict=True)
+        ids_equal=None
+        if reads
+        else all(
+            np.array_equal(np.atleast_2d(answer.rows), right)
+            for answer, right in zip(answers, truth, strict=True)
         ),
         queries=len(answers) * queries,
-        rows_scored=float(np.mean([answer.rows_scored or 0 for answer in answers])) / queries if told else None,
+        rows_scored=float(np.mean([answer.rows_scored or 0 for answer in answers])) / queries
+        if told
+        else None,
         bytes_read=float(np.mean([answer.bytes_read or 0 for answer in answers])) / queries if told else None,
-    )  # fmt: skip
+    )
 
 
 def recall(found: Sequence[NDArray[np.int64]], truth: Sequence[NDArray[np.int64]]) -> float:

@@ -135,17 +135,34 @@ def in_a_process_of_its_own(items: int, sampled: bool, *rest: Any) -> Cost:
 
 def as_table(costs: Sequence[Cost]) -> str:
     head = [
-        "items", "softmax", "items clicked", "items a step", "sessions a second", "graph, s", "links, s",
-        "checkpoint, s", "ranked a second", "peak memory, GB", "weights, MB",
-    ]  # fmt: skip
+        "items",
+        "softmax",
+        "items clicked",
+        "items a step",
+        "sessions a second",
+        "graph, s",
+        "links, s",
+        "checkpoint, s",
+        "ranked a second",
+        "peak memory, GB",
+        "weights, MB",
+    ]
     rows = [
         [
-            f"{cost.items:,}", cost.softmax, f"{cost.clicked:,}", f"{cost.rows:,}", f"{cost.speed:,.0f}",
-            f"{cost.graph_seconds:.1f}", f"{cost.links_seconds:.1f}", f"{cost.checkpoint_seconds:.1f}",
-            f"{cost.ranked:,.0f}", f"{cost.peak / 1e9:.1f}", f"{cost.weights / 1e6:,.0f}",
+            f"{cost.items:,}",
+            cost.softmax,
+            f"{cost.clicked:,}",
+            f"{cost.rows:,}",
+            f"{cost.speed:,.0f}",
+            f"{cost.graph_seconds:.1f}",
+            f"{cost.links_seconds:.1f}",
+            f"{cost.checkpoint_seconds:.1f}",
+            f"{cost.ranked:,.0f}",
+            f"{cost.peak / 1e9:.1f}",
+            f"{cost.weights / 1e6:,.0f}",
         ]
         for cost in costs
-    ]  # fmt: skip
+    ]
     return table(head, rows)
 
 
@@ -217,9 +234,11 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> li
 )
 @click.option("--limit", default=180.0, show_default=True, help="Seconds of the steps, at most.")
 @click.option(
-    "--both-to", default=500_000, show_default=True,
+    "--both-to",
+    default=500_000,
+    show_default=True,
     help="Catalogues up to this size train with the full and with the sampled softmax, larger ones with the sampled.",
-)  # fmt: skip
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="Folder for the table and the picture."
 )
@@ -243,9 +262,14 @@ def main(sizes: list[int], sessions: int, steps: int, limit: float, both_to: int
     )
     command += f"    --steps {steps} --limit {limit:g} --both-to {both_to} --out {out}"
     write_page(
-        out, "training_cost", command, "The cost of training", f"{text}\n\n{as_words(costs)}".rstrip(),
-        as_table(costs), as_picture(costs),
-    )  # fmt: skip
+        out,
+        "training_cost",
+        command,
+        "The cost of training",
+        f"{text}\n\n{as_words(costs)}".rstrip(),
+        as_table(costs),
+        as_picture(costs),
+    )
 
 
 if __name__ == "__main__":

@@ -36,4 +36,7 @@ def recommend(session: list[int | str], k: int = 20) -> list[dict[str, int | str
 
     An :class:`~hiersrec_sdk.errors.InvalidArgumentError` is not retried, as it would fail again; ``.get()`` raises it.
     """
-    return [{"item": hit.item, "score": hit.score, "title": hit.title} for hit in recommender().recommend(session, k)]
+    return [
+        {"item": hit.item, "score": hit.score, "title": hit.title}
+        for hit in recommender().recommend(session, k)
+    ]

@@ -70,7 +70,9 @@ Served = Annotated[Service, Depends(get_service)]
 @app.exception_handler(HierSRecError)
 async def failed(_: Request, error: HierSRecError) -> JSONResponse:
     # What the caller can mend is 422; a bundle that another process has replaced, or that cannot be written, is 409.
-    status = 422 if isinstance(error, InvalidArgumentError) else 409 if isinstance(error, BundleError) else 500
+    status = (
+        422 if isinstance(error, InvalidArgumentError) else 409 if isinstance(error, BundleError) else 500
+    )
     return JSONResponse({"error": type(error).__name__, "detail": str(error)}, status)
 
 
@@ -82,9 +84,13 @@ async def health(service: Served) -> dict[str, int]:
 @app.post("/recommend")
 async def recommend(ask: Ask, service: Served) -> Answer:
     result = await service.recommender.arecommend(
-        ask.session, ask.k, mode=ask.mode, exclude_seen=ask.exclude_seen, max_per_category=ask.max_per_category,
+        ask.session,
+        ask.k,
+        mode=ask.mode,
+        exclude_seen=ask.exclude_seen,
+        max_per_category=ask.max_per_category,
         filter=service.stock if ask.in_stock else None,
-    )  # fmt: skip
+    )
     return Answer(items=list(result), mode=result.mode, unknown=result.unknown)
 
 

@@ -14,15 +14,28 @@ from hiersrec_sdk import HierSRecError, Recommender
 
 @click.command(context_settings={"show_default": True})
 @click.argument("clicks", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--bundle", envvar="HIERSREC_BUNDLE", required=True, show_envvar=True, help="Folder of the bundle.")
-@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Parquet file to write.")
+@click.option(
+    "--bundle", envvar="HIERSREC_BUNDLE", required=True, show_envvar=True, help="Folder of the bundle."
+)
+@click.option(
+    "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Parquet file to write."
+)
 @click.option("--session-column", default="session", help="Column of CLICKS with the session's id.")
 @click.option("--item-column", default="item", help="Column with the item's id.")
 @click.option("--time-column", default="time", help="Column that sorts the clicks of a session.")
 @click.option("-k", default=20, type=click.IntRange(1), help="Items per session.")
-@click.option("--chunk", default=10_000, type=click.IntRange(1), help="Sessions at a time: bounds the memory.")
+@click.option(
+    "--chunk", default=10_000, type=click.IntRange(1), help="Sessions at a time: bounds the memory."
+)
 def main(
-    clicks: Path, bundle: str, out: Path, session_column: str, item_column: str, time_column: str, k: int, chunk: int
+    clicks: Path,
+    bundle: str,
+    out: Path,
+    session_column: str,
+    item_column: str,
+    time_column: str,
+    k: int,
+    chunk: int,
 ) -> None:
     """Recommend items for every session of the click log CLICKS (parquet) into a parquet file with the columns session,
     rank, item, score and, where the bundle has titles, title."""
@@ -46,7 +59,9 @@ def main(
                 progress.update(len(part))
     except (HierSRecError, PolarsError) as error:
         raise click.ClickException(str(error)) from error
-    beside = out.with_name(out.name + ".part")  # a broken run leaves no half a file behind under the final name
+    beside = out.with_name(
+        out.name + ".part"
+    )  # a broken run leaves no half a file behind under the final name
     pl.concat(pieces).write_parquet(beside)
     beside.replace(out)
 

@@ -44,14 +44,18 @@ def clickable(own: ItemId) -> None:
 with st.sidebar:
     st.header("Session")
     wanted = st.text_input("Find an item", placeholder="part of a title or id").casefold()
-    matches = [own for own, label in labels.items() if wanted in label.casefold() or wanted == str(own).casefold()]
+    matches = [
+        own for own, label in labels.items() if wanted in label.casefold() or wanted == str(own).casefold()
+    ]
     matches.sort(key=lambda own: (not labels[own].casefold().startswith(wanted), labels[own]))
     chosen = st.selectbox(f"{len(matches):,} found", matches[:200], format_func=labels.__getitem__)
     st.button("Add to the session", on_click=clickable, args=(chosen,), disabled=not matches, type="primary")
     for place, own in enumerate(session, start=1):
         st.write(f"{place}. {labels[own]}")
     back, clear = st.columns(2)
-    back.button("Take back", on_click=set_session, args=(session[:-1],), disabled=not session, width="stretch")
+    back.button(
+        "Take back", on_click=set_session, args=(session[:-1],), disabled=not session, width="stretch"
+    )
     clear.button("Start anew", on_click=set_session, args=([],), disabled=not session, width="stretch")
     k = st.slider("Items", 1, 50, 10)
     exclude_seen = st.toggle("Not those of the session", value=True)
@@ -67,7 +71,11 @@ else:
 items, why = st.columns([2, 3])
 items.subheader("Recommended items")
 items.dataframe(
-    {"item": [labels[own] for own in result.items], "score": result.scores, "id": [str(own) for own in result.items]},
+    {
+        "item": [labels[own] for own in result.items],
+        "score": result.scores,
+        "id": [str(own) for own in result.items],
+    },
     hide_index=True,
 )
 why.subheader("Why this item?")

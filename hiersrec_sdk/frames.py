@@ -75,7 +75,9 @@ def maker(output: Any) -> Make:
         MissingExtraError: its package is not installed.
     """
     if not isinstance(output, str) or output not in get_args(Output):
-        raise InvalidOptionError(f"output is {output!r}; it must be one of {', '.join(map(repr, get_args(Output)))}")
+        raise InvalidOptionError(
+            f"output is {output!r}; it must be one of {', '.join(map(repr, get_args(Output)))}"
+        )
     if output == "results":
         return lambda results, _: list(results)
     if output == "numpy":

@@ -213,9 +213,13 @@ class Recommender:
         recommender = cls(bundle, encoder, ranking)
         recommender._threads = threads  # for a pickle: another machine has other CPUs
         _log.info(
-            "loaded %s: %d items, backend %s, providers %s, in %.0f ms", bundle.path, len(recommender.catalog),
-            ranking.name, ", ".join(providers), 1000 * (time.perf_counter() - started),
-        )  # fmt: skip
+            "loaded %s: %d items, backend %s, providers %s, in %.0f ms",
+            bundle.path,
+            len(recommender.catalog),
+            ranking.name,
+            ", ".join(providers),
+            1000 * (time.perf_counter() - started),
+        )
         return recommender
 
     @classmethod
@@ -264,7 +268,9 @@ class Recommender:
         """
         started = time.perf_counter()
         if is_in_cache(path):
-            raise BundleError(f"{path} is in the cache of unpacked bundles, where it would be lost: save it elsewhere")
+            raise BundleError(
+                f"{path} is in the cache of unpacked bundles, where it would be lost: save it elsewhere"
+            )
         snapshot = self.catalog.current
         with self._saving:
             digest = write_changed(
@@ -288,7 +294,11 @@ class Recommender:
         if snapshot is not self.catalog.current:
             raise CatalogChangeError("the catalogue has changes that a pickle cannot hold: save() them first")
         load = partial(
-            Recommender.load, providers=self.providers, backend=self.backend, threads=self._threads, verify=False
+            Recommender.load,
+            providers=self.providers,
+            backend=self.backend,
+            threads=self._threads,
+            verify=False,
         )
         return load, (path.absolute(),)
 
@@ -377,9 +387,20 @@ class Recommender:
             InvalidOptionError: another argument is out of its range.
         """
         options = self._options(
-            k, mode, candidates, unknown, include_session_categories, filter, allow, exclude, exclude_seen, categories,
-            exclude_categories, max_per_category, threads,
-        )  # fmt: skip
+            k,
+            mode,
+            candidates,
+            unknown,
+            include_session_categories,
+            filter,
+            allow,
+            exclude,
+            exclude_seen,
+            categories,
+            exclude_categories,
+            max_per_category,
+            threads,
+        )
         return self._answer_one(self._known(session, options), options)
 
     async def arecommend(
@@ -400,7 +421,12 @@ class Recommender:
 
     @overload
     def recommend_many(
-        self, sessions: Sessions, k: int = 20, *, output: Literal["results"] = ..., **options: Unpack[ManyOptions]
+        self,
+        sessions: Sessions,
+        k: int = 20,
+        *,
+        output: Literal["results"] = ...,
+        **options: Unpack[ManyOptions],
     ) -> list[Result]: ...
 
     @overload
@@ -462,9 +488,20 @@ class Recommender:
             InvalidArgumentError: as :meth:`recommend`; the message says which session.
         """
         options = self._options(
-            k, mode, candidates, unknown, include_session_categories, filter, allow, exclude, exclude_seen, categories,
-            exclude_categories, max_per_category, threads,
-        )  # fmt: skip
+            k,
+            mode,
+            candidates,
+            unknown,
+            include_session_categories,
+            filter,
+            allow,
+            exclude,
+            exclude_seen,
+            categories,
+            exclude_categories,
+            max_per_category,
+            threads,
+        )
         threads, options = options.threads, options._replace(threads=1)
         if not _is_whole(batch_size) or batch_size < 1:
             raise InvalidOptionError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
@@ -510,14 +547,18 @@ class Recommender:
         options = self._options(1, unknown=unknown)
         row, known = self._row_of(item, options.catalog), self._known(session, options)
         if not len(known.rows):
-            raise UnknownItemError("no item of the session is in the catalogue: there is nothing to explain by it")
+            raise UnknownItemError(
+                "no item of the session is in the catalogue: there is nothing to explain by it"
+            )
         encoded = self._encode(known, options.catalog)
         asked, about = self._ask(known, encoded, 0, options)
         parts = None
         if PARTS in self.config["files"]:
             parts = self._parts(options.catalog.vectors(known.rows, inputs=True))
         candidates = row_ranges.add(row_ranges.rising(about.ranges), np.unique(about.own))
-        return explained(options.catalog, row, known.rows, encoded, asked.linked, asked.boosts, candidates, parts)
+        return explained(
+            options.catalog, row, known.rows, encoded, asked.linked, asked.boosts, candidates, parts
+        )
 
     def categories(
         self, session: Iterable[int | str], k: int = 5, *, level: int = -1, unknown: OnUnknown = "skip"
@@ -533,7 +574,9 @@ class Recommender:
         """
         levels = len(self.catalog.ranges)
         if not _is_whole(level) or not -levels <= level < levels:
-            raise InvalidOptionError(f"level is {level!r}; this catalogue has levels 0 to {levels - 1}, -1 is the last")
+            raise InvalidOptionError(
+                f"level is {level!r}; this catalogue has levels 0 to {levels - 1}, -1 is the last"
+            )
         options = self._options(k, unknown=unknown)
         known = self._known(session, options)
         if not len(known.rows):
@@ -569,9 +612,7 @@ class Recommender:
         hits = zip(catalog.ids(found.rows), found.scores.tolist(), found.rows.tolist(), strict=True)
         return tuple(Hit(own, score, catalog.title(row)) for own, score, row in hits)
 
-    def trace(
-        self, session: Iterable[int | str], k: int = 20, **options: Unpack[RecommendOptions]
-    ) -> Trace:
+    def trace(self, session: Iterable[int | str], k: int = 20, **options: Unpack[RecommendOptions]) -> Trace:
         """What :meth:`recommend` computes on its way to an answer, with the same arguments.
 
         Raises:
@@ -582,7 +623,9 @@ class Recommender:
         times = [time.perf_counter()]
         known = self._known(session, checked)
         if not len(known.rows):
-            raise UnknownItemError("no item of the session is in the catalogue: the answer would be popular items")
+            raise UnknownItemError(
+                "no item of the session is in the catalogue: the answer would be popular items"
+            )
         times.append(time.perf_counter())
         encoded = self._encode(known, checked.catalog)
         times.append(time.perf_counter())
@@ -622,7 +665,9 @@ class Recommender:
 
     def _encode(self, known: _Session, catalog: Catalog) -> Encoded:
         """Of one session; unlike the buffers of ``encode_one`` the answer is the caller's to keep."""
-        return self._encoder.encode(catalog.vectors(known.rows, inputs=True)[None], np.array([len(known.rows)]))
+        return self._encoder.encode(
+            catalog.vectors(known.rows, inputs=True)[None], np.array([len(known.rows)])
+        )
 
     @cached_property
     def _parts(self) -> PartsGraph:
@@ -647,10 +692,23 @@ class Recommender:
         catalog = self.catalog.current
         plain: dict[Any, _Options] = catalog.options  # of calls without filters, by their arguments
         key: Any = None
-        if filter is None and allow is None and exclude is None and categories is None and exclude_categories is None:
+        if (
+            filter is None
+            and allow is None
+            and exclude is None
+            and categories is None
+            and exclude_categories is None
+        ):
             key = (
-                k, mode, candidates, unknown, include_session_categories, exclude_seen, max_per_category, threads,
-            )  # fmt: skip
+                k,
+                mode,
+                candidates,
+                unknown,
+                include_session_categories,
+                exclude_seen,
+                max_per_category,
+                threads,
+            )
             key = key, tuple(map(type, key))  # 1 equals True, which is another argument
             try:
                 kept = plain.get(key)
@@ -671,13 +729,19 @@ class Recommender:
             if not isinstance(flag, bool | np.bool_):
                 raise InvalidOptionError(f"{name} is {flag!r}; it must be True or False")
         if max_per_category is not None and (not _is_whole(max_per_category) or max_per_category < 1):
-            raise InvalidOptionError(f"max_per_category is {max_per_category!r}; it must be a whole number of at least 1")
+            raise InvalidOptionError(
+                f"max_per_category is {max_per_category!r}; it must be a whole number of at least 1"
+            )
         number = resolved(threads)
         if not _is_whole(number) or number < 1:
-            raise InvalidOptionError(f"threads is {threads!r}; it must be a whole number of at least 1, or 'auto'")
+            raise InvalidOptionError(
+                f"threads is {threads!r}; it must be a whole number of at least 1, or 'auto'"
+            )
         share, mass = self._budget(candidates, bool(include_session_categories))
         if filter is not None and not isinstance(filter, Filter):
-            raise InvalidFilterError(f"filter is {filter!r}; it must be what Recommender.filter() made, or None")
+            raise InvalidFilterError(
+                f"filter is {filter!r}; it must be what Recommender.filter() made, or None"
+            )
         excluded = None
         if isinstance(exclude, Iterator):
             exclude = list(exclude)  # it may be read twice
@@ -695,7 +759,9 @@ class Recommender:
             )
             excluded = None if many else excluded
         elif filter is not None and filter._catalog is not catalog.base:
-            raise InvalidFilterError("filter was made by another recommender: rows differ, make it with this one")
+            raise InvalidFilterError(
+                "filter was made by another recommender: rows differ, make it with this one"
+            )
         n = max(1, len(catalog))
         k = min(int(k), n)
         rows = max(math.ceil(share * n), k)
@@ -704,9 +770,19 @@ class Recommender:
             allowed = 1.0 if filter is None else len(filter) / n
             exact = allowed * self._exact_bytes <= _AUTO_BYTES + rows * self._row_bytes
         options = _Options(
-            catalog, k, exact, rows, mass, unknown, bool(include_session_categories), filter, excluded,
-            bool(exclude_seen), None if max_per_category is None else int(max_per_category), int(number),
-        )  # fmt: skip
+            catalog,
+            k,
+            exact,
+            rows,
+            mass,
+            unknown,
+            bool(include_session_categories),
+            filter,
+            excluded,
+            bool(exclude_seen),
+            None if max_per_category is None else int(max_per_category),
+            int(number),
+        )
         if key is not None and len(plain) < 1_000:
             plain[key] = options
         return options
@@ -723,7 +799,9 @@ class Recommender:
             return 0.0, float((budgets["session_categories"] if session_categories else budgets)["mass"])
         share = self.config["candidates"] if candidates is None else candidates
         if not (isinstance(share, float | np.floating) or _is_whole(share)) or not 0 < share <= 1:
-            raise InvalidOptionError(f"candidates is {candidates!r}; it must be a number above 0 and up to 1, or 'auto'")
+            raise InvalidOptionError(
+                f"candidates is {candidates!r}; it must be a number above 0 and up to 1, or 'auto'"
+            )
         return float(share), 0.0
 
     @cached_property
@@ -784,9 +862,19 @@ class Recommender:
             some *= 8
         rows = rows[:k]
         return Result(
-            tuple(catalog.ids(rows)), catalog.clicks_of(rows).astype(np.float32), "popular", 0, 0, session.unknown,
-            catalog, rows, _NO_RANGES, _NO_ROWS, (), (),
-        )  # fmt: skip
+            tuple(catalog.ids(rows)),
+            catalog.clicks_of(rows).astype(np.float32),
+            "popular",
+            0,
+            0,
+            session.unknown,
+            catalog,
+            rows,
+            _NO_RANGES,
+            _NO_ROWS,
+            (),
+            (),
+        )
 
     def _answer_one(self, known: _Session, options: _Options) -> Result:
         if not len(known.rows):
@@ -816,13 +904,22 @@ class Recommender:
         catalog = options.catalog
         return [
             Result(
-                tuple(catalog.ids(best.rows)), best.scores, mode, best.rows_scored, best.bytes_read, session.unknown,
-                catalog, best.rows, *about,
+                tuple(catalog.ids(best.rows)),
+                best.scores,
+                mode,
+                best.rows_scored,
+                best.bytes_read,
+                session.unknown,
+                catalog,
+                best.rows,
+                *about,
             )
             for session, best, (_, about) in zip(sessions, found, asked, strict=True)
-        ]  # fmt: skip
+        ]
 
-    def _ask(self, session: _Session, encoded: Encoded, index: int, options: _Options) -> tuple[_Asked, _About]:
+    def _ask(
+        self, session: _Session, encoded: Encoded, index: int, options: _Options
+    ) -> tuple[_Asked, _About]:
         """What to ask of the kernel for ``session``, which stands at ``index`` of the batch."""
         catalog = options.catalog
         n, categories = len(catalog.output_vectors), len(catalog.ranges[-1])
@@ -833,7 +930,9 @@ class Recommender:
         first = None
         if options.session_categories:  # the newest item's first
             newest_first = catalog.categories_of(session.rows)[::-1].tolist()
-            first = np.array([leaf for leaf in dict.fromkeys(newest_first) if leaf < categories], dtype=np.int64)
+            first = np.array(
+                [leaf for leaf in dict.fromkeys(newest_first) if leaf < categories], dtype=np.int64
+            )
             first = first if len(first) else None
         eligible = self._eligible(options)
         least = options.k if skipped is None else options.k + len(skipped)
@@ -860,10 +959,17 @@ class Recommender:
             return _Asked(base, None, linked, boosts), _About(ranges, own, shown, (*higher, shown[0]))
         cut = int(linked.searchsorted(n))
         base = Request(
-            query, ranges, rest, self._bitmap(options), None if skipped is None else _below(skipped, n),
-            linked[:cut], boosts[:cut],
-        )  # fmt: skip
-        added = self._added(options, query, None if options.exact else taken, skipped, linked[cut:] - n, boosts[cut:])
+            query,
+            ranges,
+            rest,
+            self._bitmap(options),
+            None if skipped is None else _below(skipped, n),
+            linked[:cut],
+            boosts[:cut],
+        )
+        added = self._added(
+            options, query, None if options.exact else taken, skipped, linked[cut:] - n, boosts[cut:]
+        )
         if added is not None:
             own = np.concatenate([linked, n + added.ranges[:, 0]])
         return _Asked(base, added, linked, boosts), _About(ranges, own, shown, (*higher, shown[0]))
@@ -989,7 +1095,9 @@ class Recommender:
         best = np.lexsort((rows, -scores))[:k]
         again = self._search(table, [alone], k)[0].rows_scored  # what every part has looked at
         scored = first.rows_scored + sum(one.rows_scored - again for one in found)
-        return Found(scores[best], rows[best], scored, first.bytes_read + sum(one.bytes_read for one in found))
+        return Found(
+            scores[best], rows[best], scored, first.bytes_read + sum(one.bytes_read for one in found)
+        )
 
 
 _NO_ROWS: Final = np.empty(0, dtype=np.int64)

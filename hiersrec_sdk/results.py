@@ -130,9 +130,19 @@ class Result:
             self._catalog.stop,
         )
         return Result, (
-            self.items, self.scores, self.mode, self.rows_scored, self.bytes_read, self.unknown,
-            catalog, self._rows, self._ranges, self._own, self._leaves, self._path,
-        )  # fmt: skip
+            self.items,
+            self.scores,
+            self.mode,
+            self.rows_scored,
+            self.bytes_read,
+            self.unknown,
+            catalog,
+            self._rows,
+            self._ranges,
+            self._own,
+            self._leaves,
+            self._path,
+        )
 
     def _category(self, level: int, index: int, probability: float) -> CategoryHit:
         category = self._catalog.category(level, index)

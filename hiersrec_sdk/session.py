@@ -91,7 +91,9 @@ class Session:
 
     def _attached(self) -> Recommender:
         if self._recommender is None:
-            raise InvalidOptionError("this session was unpickled: recommender.session(session) makes it answer again")
+            raise InvalidOptionError(
+                "this session was unpickled: recommender.session(session) makes it answer again"
+            )
         return self._recommender
 
 

@@ -39,9 +39,19 @@ def shared_data() -> Path:
 def tiny_config() -> Config:
     """A model that trains in a second."""
     return Config(
-        dimension=16, heads=2, max_length=6, text_buckets=32, neighbours=3, epochs=2, batch_sessions=16, dropout=0.1,
-        learning_rate=1e-2, checkpoint_steps=7, precision="float32", samples=20,
-    )  # fmt: skip
+        dimension=16,
+        heads=2,
+        max_length=6,
+        text_buckets=32,
+        neighbours=3,
+        epochs=2,
+        batch_sessions=16,
+        dropout=0.1,
+        learning_rate=1e-2,
+        checkpoint_steps=7,
+        precision="float32",
+        samples=20,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -72,10 +82,14 @@ def _make_dataset(
     top: list[int | str] = ["left", "right"]
     leaves: list[int | str] = [f"{side}.{leaf}" for side in top for leaf in range(4)]
     return Dataset(
-        item_ids=pl.Series([f"item-{item}" for item in range(items)] if string_ids else range(100, 100 + items)),
+        item_ids=pl.Series(
+            [f"item-{item}" for item in range(items)] if string_ids else range(100, 100 + items)
+        ),
         category=category,
         extra_categories=[[(int(category[item]) + 1) % 8] if item % 10 == 0 else [] for item in range(items)],
-        clicks=np.bincount(np.concatenate([parts[0].items, parts[1].items]), minlength=items).astype(np.int64),
+        clicks=np.bincount(np.concatenate([parts[0].items, parts[1].items]), minlength=items).astype(
+            np.int64
+        ),
         title=pl.Series([f"Item {item}" for item in range(items)]),
         text=pl.Series(words, dtype=pl.String),
         numbers={"price": price},

@@ -17,9 +17,18 @@ from hiersrec_sdk.cli.main import main
 from hiersrec_training.config import Config, load_config
 
 SMALL = [
-    "--set", "dimension=16", "--set", "heads=2", "--set", "epochs=1", "--set", "batch_sessions=32", "--set",
-    "learning_rate=0.01", "--no-progress",
-]  # fmt: skip
+    "--set",
+    "dimension=16",
+    "--set",
+    "heads=2",
+    "--set",
+    "epochs=1",
+    "--set",
+    "batch_sessions=32",
+    "--set",
+    "learning_rate=0.01",
+    "--no-progress",
+]
 
 
 def hiersrec(*arguments: str | Path) -> Result:
@@ -47,12 +56,31 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("shop")
     passed("simulate", "--out", path / "shop", "--items", "300", "--sessions", "1500", "--seed", "1")
     printed = passed(
-        "prepare", path / "shop/simulated-events.csv", "--items", path / "shop/simulated-items.csv",
-        "--event-column", "event", "--event", "view", "--category-column", "department", "--category-column",
-        "category", "--category-column", "subcategory", "--text-column", "name", "--title-column", "name",
-        "--number-column", "price",
-        "--test-days", "3", "--out", path / "data",
-    )  # fmt: skip
+        "prepare",
+        path / "shop/simulated-events.csv",
+        "--items",
+        path / "shop/simulated-items.csv",
+        "--event-column",
+        "event",
+        "--event",
+        "view",
+        "--category-column",
+        "department",
+        "--category-column",
+        "category",
+        "--category-column",
+        "subcategory",
+        "--text-column",
+        "name",
+        "--title-column",
+        "name",
+        "--number-column",
+        "price",
+        "--test-days",
+        "3",
+        "--out",
+        path / "data",
+    )
     assert "test" in printed
     passed("train", path / "data", "--out", path / "run", *SMALL)
     exported = hiersrec("export", path / "run", "--out", path / "bundle", "--standalone", path / "model.onnx")
@@ -66,7 +94,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_evaluate_prints_one_flat_object(shop: Path) -> None:
     metrics = json.loads(passed("evaluate", shop / "bundle", shop / "data", "--mode", "exact", "--json"))
     assert all(not isinstance(value, dict | list) for value in metrics.values())
-    assert {"recall@20", "mrr@20", "ndcg@1", "cases", "candidate_coverage", "category_accuracy_2"} <= set(metrics)
+    assert {"recall@20", "mrr@20", "ndcg@1", "cases", "candidate_coverage", "category_accuracy_2"} <= set(
+        metrics
+    )
     assert metrics["mode"] == "exact"
     assert metrics["cases"] > 0
     some = json.loads(passed("evaluate", shop / "bundle", shop / "data", "--candidates", "0.3", "--json"))
@@ -92,7 +122,9 @@ def test_compare_lists_every_method(shop: Path) -> None:
     printed = passed("compare", shop / "bundle", shop / "data")
     for method in ("HierSRec, candidates", "HierSRec, exact", "popular", "markov", "sknn"):
         assert method in printed
-    rows = [json.loads(line) for line in passed("compare", shop / "bundle", shop / "data", "--json").splitlines()]
+    rows = [
+        json.loads(line) for line in passed("compare", shop / "bundle", shop / "data", "--json").splitlines()
+    ]
     assert len({row["cases"] for row in rows}) == 1
 
 
@@ -123,7 +155,9 @@ def test_inspect_verifies_and_describes(shop: Path, tmp_path: Path) -> None:
 def test_epochs_come_from_an_earlier_run(shop: Path, tmp_path: Path) -> None:
     best = json.loads((shop / "run/run.json").read_text())["best_epoch"]
     more = [*SMALL, "--set", "epochs=3"]
-    passed("train", shop / "data", "--out", tmp_path / "run", "--final", "--validated-by", shop / "run", *more)
+    passed(
+        "train", shop / "data", "--out", tmp_path / "run", "--final", "--validated-by", shop / "run", *more
+    )
     about = json.loads((tmp_path / "run/run.json").read_text())
     assert about["config"]["epochs"] == about["best_epoch"] == best
     assert about["final"]
@@ -133,10 +167,23 @@ def test_vectors_of_a_shop_go_the_whole_way(shop: Path, tmp_path: Path) -> None:
     items = pl.read_csv(shop / "shop/simulated-items.csv", comment_prefix="#")
     np.save(tmp_path / "vectors.npy", np.random.default_rng(0).standard_normal((items.height, 6)))
     printed = passed(
-        "prepare", shop / "shop/simulated-events.csv", "--items", shop / "shop/simulated-items.csv",
-        "--event-column", "event", "--event", "view", "--category-column", "category", "--item-vectors",
-        tmp_path / "vectors.npy", "--test-days", "3", "--out", tmp_path / "data",
-    )  # fmt: skip
+        "prepare",
+        shop / "shop/simulated-events.csv",
+        "--items",
+        shop / "shop/simulated-items.csv",
+        "--event-column",
+        "event",
+        "--event",
+        "view",
+        "--category-column",
+        "category",
+        "--item-vectors",
+        tmp_path / "vectors.npy",
+        "--test-days",
+        "3",
+        "--out",
+        tmp_path / "data",
+    )
     assert "items with a vector of 6 numbers" in printed
     passed("train", tmp_path / "data", "--out", tmp_path / "run", *SMALL)
     passed("export", tmp_path / "run", "--out", tmp_path / "bundle")
@@ -177,8 +224,12 @@ def test_errors_are_one_line(shop: Path, tmp_path: Path) -> None:
     assert "exists already" in failed("prepare", log, "--out", shop / "data")
     assert "exists already" in failed("train", shop / "data", "--out", shop / "run")
     assert "is no dataset" in failed("train", tmp_path, "--out", tmp_path / "run")
-    assert "did you mean epochs" in failed("train", shop / "data", "--out", tmp_path / "run", "--set", "epoch=1")
-    assert "leave the others out" in failed("train", shop / "data", "--out", tmp_path / "run", "--resume", "--final")
+    assert "did you mean epochs" in failed(
+        "train", shop / "data", "--out", tmp_path / "run", "--set", "epoch=1"
+    )
+    assert "leave the others out" in failed(
+        "train", shop / "data", "--out", tmp_path / "run", "--resume", "--final"
+    )
     assert "is no training run" in failed("export", tmp_path, "--out", tmp_path / "bundle")
     assert "exists already" in failed("export", shop / "run", "--out", shop / "bundle")
     assert "no bundle" in failed("evaluate", tmp_path, shop / "data")
@@ -222,7 +273,9 @@ def test_a_missing_extra_names_the_command_that_installs_it(tmp_path: Path) -> N
         ["export", "bundle", "--standalone", "model.onnx"],
         ["evaluate", "bundle", "data"],
     ):
-        done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True
+        )
         assert done.returncode == 1, done.stderr
         assert "pip install 'hiersrec-sdk[train]'" in done.stderr
         assert "Traceback" not in done.stderr

@@ -74,29 +74,49 @@ def main(asked: Asked) -> None:
         figures = measured(bench, trials_of(data))
         whole = figures[WHOLE]
         head = [
-            bench.name, "Recall@20", "MRR@20", "", "", "leaf category right", "with the wide part: Recall@20", "MRR@20",
-        ]  # fmt: skip
+            bench.name,
+            "Recall@20",
+            "MRR@20",
+            "",
+            "",
+            "leaf category right",
+            "with the wide part: Recall@20",
+            "MRR@20",
+        ]
         body = [
             [
-                name, f"{100 * row['recall']:.2f} %", f"{100 * row['mrr']:.2f} %",
-                *("" if row is whole else f"{100 * (row[key] - whole[key]):+.2f}" for key in ("recall", "mrr")),
-                f"{100 * row['category']:.2f} %", f"{100 * row['wide_recall']:.2f} %", f"{100 * row['wide_mrr']:.2f} %",
+                name,
+                f"{100 * row['recall']:.2f} %",
+                f"{100 * row['mrr']:.2f} %",
+                *(
+                    "" if row is whole else f"{100 * (row[key] - whole[key]):+.2f}"
+                    for key in ("recall", "mrr")
+                ),
+                f"{100 * row['category']:.2f} %",
+                f"{100 * row['wide_recall']:.2f} %",
+                f"{100 * row['wide_mrr']:.2f} %",
             ]
             for name, row in figures.items()
-        ]  # fmt: skip
+        ]
         about = (
             f"{bench.name}: {len(data.train):,} training sessions, {data.valid.cases:,} validation cases, "
             f"{bench.settings.get('epochs', Config().epochs)} epochs, {bench.seeds} seed{'s' * (bench.seeds > 1)}."
         )
         tables.append(f"{about}\n\n{table(head, body)}")
-        bars = [(name, [100 * (row["mrr"] - whole["mrr"])]) for name, row in figures.items() if row is not whole]
+        bars = [
+            (name, [100 * (row["mrr"] - whole["mrr"])]) for name, row in figures.items() if row is not whole
+        ]
         groups.append((bench.name, bars))
-    picture = bars_picture(groups, x="points of MRR@20", title="What the encoder loses or gains without a part")
+    picture = bars_picture(
+        groups, x="points of MRR@20", title="What the encoder loses or gains without a part"
+    )
     text = (
         "The encoder on the validation part, every item ranked, and its difference to the whole model in points; with "
         "the wide part on the newer half of that part. Every row of a table was trained alike."
     )
-    write_page(asked.out, "ablations", asked.command("ablations"), "Ablations", text, "\n\n".join(tables), picture)
+    write_page(
+        asked.out, "ablations", asked.command("ablations"), "Ablations", text, "\n\n".join(tables), picture
+    )
 
 
 if __name__ == "__main__":

@@ -47,7 +47,9 @@ def accuracy(scorer: Scorer, data: Dataset, cases: Cases, budgets: Budgets, max_
         hits += hit.sum(axis=0)
         reciprocals += (hit / np.maximum(counts.ranks, 1)).sum(axis=0)
         rows += counts.rows.sum(axis=0)
-    names = [f"share {100 * share:g} %" for share in budgets.shares] + [f"mass {mass:g}" for mass in budgets.masses]
+    names = [f"share {100 * share:g} %" for share in budgets.shares] + [
+        f"mass {mass:g}" for mass in budgets.masses
+    ]
     count = max(1, len(cases))
     figures = zip(names, hits / count, reciprocals / count, rows / count, strict=True)
     return [Row(name, float(recall), float(mrr), float(scored)) for name, recall, mrr, scored in figures]
@@ -69,7 +71,9 @@ def times(calls: Sequence[Callable[[list[Any]], Any]], asked: Sequence[list[Any]
 @click.command(help=__doc__)
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True))
 @click.argument("data", type=click.Path(path_type=Path, exists=True))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the table and the picture.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder for the table and the picture."
+)
 @click.option("--cases", default=100_000, show_default=True, help="Test cases at most, a sample.")
 @click.option("--timed", default=1_000, show_default=True, help="Sessions that calls are timed with.")
 def main(bundle: Path, data: Path, out: Path, cases: int, timed: int) -> None:
@@ -93,7 +97,10 @@ def main(bundle: Path, data: Path, out: Path, cases: int, timed: int) -> None:
     ]
     own = float(recommender.config["budgets"]["mass"])
     calls: dict[str, Callable[[list[Any]], Any]] = {
-        **{f"share {100 * share:g} %": partial(recommender.recommend, k=20, candidates=share) for share in SHARES},
+        **{
+            f"share {100 * share:g} %": partial(recommender.recommend, k=20, candidates=share)
+            for share in SHARES
+        },
         f"mass {own:g}": partial(recommender.recommend, k=20, candidates="auto"),
         "mass 1": partial(recommender.recommend, k=20, mode="exact"),
     }
@@ -103,13 +110,17 @@ def main(bundle: Path, data: Path, out: Path, cases: int, timed: int) -> None:
         exact = rows[-1]
         body = [
             [
-                "exact" if row is exact else row.name, f"{100 * row.recall:.2f} %", f"{100 * row.mrr:.2f} %",
-                f"{100 * row.recall / exact.recall:.2f} %", f"{100 * row.mrr / exact.mrr:.2f} %",
-                f"{row.rows:,.0f}", f"{100 * row.rows / dataset.items:.2f} %",
+                "exact" if row is exact else row.name,
+                f"{100 * row.recall:.2f} %",
+                f"{100 * row.mrr:.2f} %",
+                f"{100 * row.recall / exact.recall:.2f} %",
+                f"{100 * row.mrr / exact.mrr:.2f} %",
+                f"{row.rows:,.0f}",
+                f"{100 * row.rows / dataset.items:.2f} %",
                 f"{took[row.name]:.0f}" if row.name in took and rows is models["the whole model"] else "",
             ]
             for row in rows
-        ]  # fmt: skip
+        ]
         head = ["budget", "Recall@20", "MRR@20", "Recall kept", "MRR kept", "rows", "of all", "µs a call"]
         tables.append(f"{model[0].upper()}{model[1:]}:\n\n{table(head, body)}")
     picture = lines_picture(

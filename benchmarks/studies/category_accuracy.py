@@ -48,7 +48,13 @@ class Degraded:
         far: bool = False,
         seed: int = 0,
     ) -> None:
-        self._encoder, self._batches, self._leaf, self._wanted, self._far = encoder, batches, leaf, wanted, far
+        self._encoder, self._batches, self._leaf, self._wanted, self._far = (
+            encoder,
+            batches,
+            leaf,
+            wanted,
+            far,
+        )
         self._random = np.random.default_rng(seed)
         self.cases = self.right = 0
 
@@ -74,7 +80,9 @@ class Degraded:
 @click.command(help=__doc__)
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True))
 @click.argument("data", type=click.Path(path_type=Path, exists=True))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the table and the picture.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder for the table and the picture."
+)
 @click.option("--cases", default=20_000, show_default=True, help="Test cases at most, a sample.")
 def main(bundle: Path, data: Path, out: Path, cases: int) -> None:
     recommender, dataset = Recommender.load(bundle), Dataset.load(data)
@@ -126,7 +134,9 @@ def main(bundle: Path, data: Path, out: Path, cases: int) -> None:
         title=f"A worse category head (far misses), and wider candidates: {len(chosen):,} test cases",
         log=True,
     )
-    text = f"{len(chosen):,} test cases. Exact, {'; '.join(exact_figures)}. Linked items are scored in any case."
+    text = (
+        f"{len(chosen):,} test cases. Exact, {'; '.join(exact_figures)}. Linked items are scored in any case."
+    )
     command = f"python -m benchmarks.studies.category_accuracy BUNDLE DATA --out {out}"
     write_page(out, "category_accuracy", command, "Category accuracy", text, "\n\n".join(tables), picture)
 

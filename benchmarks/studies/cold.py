@@ -57,7 +57,9 @@ def _without(sessions: Sessions, items: NDArray[np.bool]) -> Sessions:
     kept &= lengths[session] >= 2
     left = lengths >= 2
     time = None if sessions.time is None else sessions.time[left]
-    return Sessions(sessions.items[kept], np.concatenate([[0], lengths[left].cumsum()]).astype(np.int64), time)
+    return Sessions(
+        sessions.items[kept], np.concatenate([[0], lengths[left].cumsum()]).astype(np.int64), time
+    )
 
 
 def cases_of(data: Dataset) -> tuple[Cases, Cases]:
@@ -118,7 +120,9 @@ def simple_scores(data: Dataset) -> dict[str, Scores]:
     counts = data.clicks.astype(np.float64)
     found: dict[str, Scores] = {
         "random": lambda newest: random.random(data.items),
-        "random, the newest item's category first": lambda newest: random.random(data.items) + (leaf == leaf[newest]),
+        "random, the newest item's category first": lambda newest: (
+            random.random(data.items) + (leaf == leaf[newest])
+        ),
         "popular, the newest item's category first": lambda newest: (
             counts + random.random(data.items) / 2 + 1e9 * (leaf == leaf[newest])
         ),
@@ -153,7 +157,13 @@ def recalls(scores: Scores, data: Dataset, both: tuple[Cases, Cases]) -> Recalls
 
 
 def label_of(dropout: float, boost: float | None) -> str:
-    what = "cold items never shown" if boost is None else "as exported" if not boost else f"cold items + {boost:g}"
+    what = (
+        "cold items never shown"
+        if boost is None
+        else "as exported"
+        if not boost
+        else f"cold items + {boost:g}"
+    )
     return f"HierSRec, id dropout {dropout:g}, {what}"
 
 
@@ -176,11 +186,15 @@ def main(asked: Asked) -> None:
         rows |= simple
         lines += [line_of(name, [one], f"C{at}", "") for at, (name, one) in enumerate(simple.items(), 2)]
         head = [
-            bench.name, f"cold target ({len(both[0]):,} cases)", f"warm target ({len(both[1]):,} cases)",
+            bench.name,
+            f"cold target ({len(both[0]):,} cases)",
+            f"warm target ({len(both[1]):,} cases)",
             "cold target, only cold items ranked",
-        ]  # fmt: skip
+        ]
         tables.append(table(head, [[name, *one.cells()] for name, one in rows.items()]))
-        panels.append(Panel(lines, f"{bench.name}: Recall@20 on warm targets, %", "on cold targets, %", zero=True))
+        panels.append(
+            Panel(lines, f"{bench.name}: Recall@20 on warm targets, %", "on cold targets, %", zero=True)
+        )
     picture = panels_picture(panels, "Items without a click in training, every item ranked")
     text = (
         "Recall@20 where the next click is on an item that training has never seen, and where it is on another. "

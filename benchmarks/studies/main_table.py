@@ -42,9 +42,10 @@ def ours(bench: Bench, data: Dataset, tried: Tried) -> Iterator[tuple[str, list[
     final = Trial("final", {"epochs": validated.info.best_epoch})
     bundles = [trained.bundle(validated.run) for trained in bench.run(final, validated_by=validated.run)]
     for name, options in MODES.items():
-        yield name, [
-            tried.once(bundle.name, options, partial(_served, bundle, data, options)) for bundle in bundles
-        ]
+        yield (
+            name,
+            [tried.once(bundle.name, options, partial(_served, bundle, data, options)) for bundle in bundles],
+        )
 
 
 def _served(bundle: Path, data: Dataset, options: dict[str, Any]) -> dict[str, Any]:
@@ -79,8 +80,12 @@ def neural(name: str, data: Dataset, about: DataSet, tried: Tried, newest: int) 
 
 @click.command(help=__doc__)
 @study_options
-@click.option("--draws", default=8, show_default=True, help="Random options that a counting baseline is tuned with.")
-@click.option("--tuned-on", default=20_000, show_default=True, help="Newest sessions that a neural one is tuned on.")
+@click.option(
+    "--draws", default=8, show_default=True, help="Random options that a counting baseline is tuned with."
+)
+@click.option(
+    "--tuned-on", default=20_000, show_default=True, help="Newest sessions that a neural one is tuned on."
+)
 @click.option(
     "--method", "methods", multiple=True, type=click.Choice([OURS, *KINDS, *MODELS]), help="Repeatable. [all]"
 )
@@ -99,18 +104,29 @@ def main(asked: Asked, draws: int, tuned_on: int, methods: tuple[str, ...]) -> N
             else:
                 rows[method] = [neural(method, data, DATA_SETS[bench.name], tried, tuned_on)]
             click.echo(f"{bench.name}, {method}: done", err=True)
-        best = max([found[0]["mrr@20"] for name, found in rows.items() if name not in MODES], default=float("nan"))
+        best = max(
+            [found[0]["mrr@20"] for name, found in rows.items() if name not in MODES], default=float("nan")
+        )
         body = []
         for name, found in rows.items():
             gain = fmean(row["mrr@20"] for row in found) / best - 1
             ranked = fmean(row.get("rows_scored", data.items) for row in found)
             body.append(
-                [name, *(_spread(found, metric) for metric in METRICS), f"{ranked:,.0f}", f"{100 * gain:+.1f} %"]
+                [
+                    name,
+                    *(_spread(found, metric) for metric in METRICS),
+                    f"{ranked:,.0f}",
+                    f"{100 * gain:+.1f} %",
+                ]
             )
         head = [
-            f"{bench.name}, {data.test.cases:,} cases", "Recall@20", "MRR@20", "NDCG@20", "items ranked",
+            f"{bench.name}, {data.test.cases:,} cases",
+            "Recall@20",
+            "MRR@20",
+            "NDCG@20",
+            "items ranked",
             "MRR@20 to the best baseline",
-        ]  # fmt: skip
+        ]
         tables.append(table(head, body))
         bars = [(name, [100 * fmean(row["mrr@20"] for row in found)]) for name, found in rows.items()]
         groups.append((bench.name, bars))

@@ -95,7 +95,9 @@ def bars_picture(
     """PNG of horizontal bars: ``groups`` with a title each, side by side; ``series`` are told apart by colour."""
     tallest = max(len(bars) for _, bars in groups)
     figure = Figure(
-        figsize=(4.8 * len(groups) + 1, 1.5 + (0.14 + 0.2 * len(series)) * tallest), dpi=110, layout="constrained"
+        figsize=(4.8 * len(groups) + 1, 1.5 + (0.14 + 0.2 * len(series)) * tallest),
+        dpi=110,
+        layout="constrained",
     )
     FigureCanvasAgg(figure)
     for place, (name, bars) in enumerate(groups, 1):
@@ -127,7 +129,9 @@ def command_line(name: str, out: Path, **options: Any) -> str:
     return " ".join(words)
 
 
-def write_page(out: Path, name: str, command: str, title: str, text: str, tables: str, picture: bytes) -> None:
+def write_page(
+    out: Path, name: str, command: str, title: str, text: str, tables: str, picture: bytes
+) -> None:
     """Write ``<name>.png``, then ``<name>.md`` that shows it and the ``command``, and print the tables."""
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.png").write_bytes(picture)

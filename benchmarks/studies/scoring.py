@@ -33,7 +33,11 @@ def scorer_of(recommender: Recommender, data: Dataset, encoder: Encoder) -> Scor
     if len(catalog) != data.items or (rows < 0).any():
         raise ValueError("the bundle holds other items than the data set")
     # rows[item] is a row, so the table of rows in the order of the items is a table of items
-    wide = catalog.wide if catalog.wide is None else replace(catalog.wide, links=by_rows(catalog.wide.links, rows))
+    wide = (
+        catalog.wide
+        if catalog.wide is None
+        else replace(catalog.wide, links=by_rows(catalog.wide.links, rows))
+    )
     return Scorer(
         encoder,
         np.ascontiguousarray(catalog.output_vectors[rows]),

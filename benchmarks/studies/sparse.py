@@ -54,7 +54,10 @@ def with_unknown(tree: CategoryTree) -> CategoryTree:
     above = [-1, *(size for size in tree.sizes[:-1])]
     return CategoryTree(
         [[*level, unknown] for level in tree.ids],
-        [np.append(level, parent).astype(np.int32) for level, parent in zip(tree.parents, above, strict=True)],
+        [
+            np.append(level, parent).astype(np.int32)
+            for level, parent in zip(tree.parents, above, strict=True)
+        ],
         None if tree.names is None else [[*level, str(unknown)] for level in tree.names],
     )
 
@@ -65,8 +68,13 @@ def main(asked: Asked) -> None:
     tables, lines = [], []
     for bench in asked.benches():
         data = Dataset.load(bench.data)
-        kinds = ["text", "category", "text and category"] if data.text.null_count() < data.items else ["category"]
-        head = ["removed from", *(f"{kind}: {metric}" for kind in kinds for metric in ("Recall@20", "MRR@20"))]
+        kinds = (
+            ["text", "category", "text and category"] if data.text.null_count() < data.items else ["category"]
+        )
+        head = [
+            "removed from",
+            *(f"{kind}: {metric}" for kind in kinds for metric in ("Recall@20", "MRR@20")),
+        ]
         figures: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
         for share in SHARES:
             for kind in kinds:
@@ -105,7 +113,9 @@ def main(asked: Asked) -> None:
         title="Metadata removed at random",
     )
     text = "The encoder on the validation part, every item ranked. Every row of a table was trained alike."
-    write_page(asked.out, "sparse", asked.command("sparse"), "Sparse metadata", text, "\n\n".join(tables), picture)
+    write_page(
+        asked.out, "sparse", asked.command("sparse"), "Sparse metadata", text, "\n\n".join(tables), picture
+    )
 
 
 if __name__ == "__main__":

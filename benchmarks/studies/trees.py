@@ -158,21 +158,34 @@ def main(asked: Asked) -> None:
         for trial in trials_of(data):
             trained = bench.run(trial)
             some, exact = (
-                Row(rows[0].name, *(fmean(getattr(row, name) for row in rows) for name in ("recall", "mrr", "rows")))
+                Row(
+                    rows[0].name,
+                    *(fmean(getattr(row, name) for row in rows) for name in ("recall", "mrr", "rows")),
+                )
                 for rows in zip(*map(from_candidates, trained), strict=True)
             )
             leaf = fmean(each.leaf_accuracy for each in trained)
             body.append(
                 [
-                    trial.name, f"{100 * exact.recall:.2f} %", f"{100 * exact.mrr:.2f} %", f"{100 * leaf:.1f} %",
-                    f"{100 * some.recall:.2f} %", f"{100 * some.recall / exact.recall:.1f} %",
+                    trial.name,
+                    f"{100 * exact.recall:.2f} %",
+                    f"{100 * exact.mrr:.2f} %",
+                    f"{100 * leaf:.1f} %",
+                    f"{100 * some.recall:.2f} %",
+                    f"{100 * some.recall / exact.recall:.1f} %",
                     f"{100 * some.rows / data.items:.1f} %",
                 ]
-            )  # fmt: skip
+            )
             bars.append((trial.name, [100 * exact.recall, 100 * some.recall]))
         head = [
-            f"{bench.name}, tree", "Recall@20", "MRR@20", "leaf category right", "Recall@20 at 4 %", "kept", "rows",
-        ]  # fmt: skip
+            f"{bench.name}, tree",
+            "Recall@20",
+            "MRR@20",
+            "leaf category right",
+            "Recall@20 at 4 %",
+            "kept",
+            "rows",
+        ]
         about = f"{bench.name}: {len(data.train):,} training sessions, {data.valid.cases:,} validation cases."
         tables.append(f"{about}\n\n{table(head, body)}")
         groups.append((bench.name, bars))
@@ -186,7 +199,9 @@ def main(asked: Asked) -> None:
         "The encoder alone on the validation part, with every item ranked, and from the most probable leaf categories "
         "until they hold 4 % of the items. Every row of a table was trained alike."
     )
-    write_page(asked.out, "trees", asked.command("trees"), "Trees of categories", text, "\n\n".join(tables), picture)
+    write_page(
+        asked.out, "trees", asked.command("trees"), "Trees of categories", text, "\n\n".join(tables), picture
+    )
 
 
 if __name__ == "__main__":

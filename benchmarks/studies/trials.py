@@ -88,7 +88,9 @@ def _trained(data: Path, out: Path, config: Config, validated_by: Path | None) -
     if out.exists():
         info = RunInfo.load(out)
         if info.config != config or info.data["fingerprint"] != Dataset.load(data).fingerprint:
-            raise click.ClickException(f"{out} was trained on other data or with other settings: move it away")
+            raise click.ClickException(
+                f"{out} was trained on other data or with other settings: move it away"
+            )
         return info
     return train(
         data,
@@ -120,7 +122,12 @@ class Asked:
 
     def command(self, study: str, **further: Any) -> str:
         """As it is shown on the page; ``further`` options are the study's own."""
-        shared = {"seeds": self.seeds, "epochs": self.epochs, "sessions": self.sessions, "data_set": self.names}
+        shared = {
+            "seeds": self.seeds,
+            "epochs": self.epochs,
+            "sessions": self.sessions,
+            "data_set": self.names,
+        }
         return command_line(study, self.out, **shared, **further)
 
 
@@ -129,9 +136,15 @@ def study_options(study: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(study)
     def command(
-        source: Path, work: Path, out: Path, seeds: int, epochs: int | None, sessions: int | None,
-        names: tuple[str, ...], **own: Any,
-    ) -> None:  # fmt: skip
+        source: Path,
+        work: Path,
+        out: Path,
+        seeds: int,
+        epochs: int | None,
+        sessions: int | None,
+        names: tuple[str, ...],
+        **own: Any,
+    ) -> None:
         study(Asked(source, work, out, seeds, epochs, sessions, names), **own)
 
     found: Callable[..., None] = command
@@ -139,18 +152,32 @@ def study_options(study: Callable[..., None]) -> Callable[..., None]:
         (
             click.argument("source", type=click.Path(path_type=Path, exists=True)),
             click.option(
-                "--work", type=click.Path(path_type=Path), required=True, help="Folder of the trainings; resumed."
+                "--work",
+                type=click.Path(path_type=Path),
+                required=True,
+                help="Folder of the trainings; resumed.",
             ),
             click.option(
-                "--out", type=click.Path(path_type=Path), required=True, help="Folder for the table and the picture."
+                "--out",
+                type=click.Path(path_type=Path),
+                required=True,
+                help="Folder for the table and the picture.",
             ),
-            click.option("--seeds", default=1, show_default=True, help="Trainings of each row, seeds from 0 on."),
+            click.option(
+                "--seeds", default=1, show_default=True, help="Trainings of each row, seeds from 0 on."
+            ),
             click.option("--epochs", type=int, help="Of each training. [by data set]"),
             click.option(
-                "--sessions", type=int, help="Train on the newest so many sessions only, in every row. [by data set]"
+                "--sessions",
+                type=int,
+                help="Train on the newest so many sessions only, in every row. [by data set]",
             ),
             click.option(
-                "--data-set", "names", multiple=True, type=click.Choice(list(DATA_SETS)), help="Repeatable. [all]"
+                "--data-set",
+                "names",
+                multiple=True,
+                type=click.Choice(list(DATA_SETS)),
+                help="Repeatable. [all]",
             ),
         )
     ):

@@ -67,18 +67,27 @@ def tune_neural(name: str, data: Dataset, epochs: int, tried: Tried, newest: int
         train = partial(train_and_measure, name, settings, data.train.newest(newest), data.items, data.valid)
         metrics = tried.once(f"tune {name} on {newest}", asdict(settings), train)
         found += [(epoch["mrr@20"], at, settings) for at, epoch in enumerate(metrics, 1)]
-        click.echo(f"{name}, {options}: MRR@20 {[round(100 * epoch['mrr@20'], 2) for epoch in metrics]}", err=True)
+        click.echo(
+            f"{name}, {options}: MRR@20 {[round(100 * epoch['mrr@20'], 2) for epoch in metrics]}", err=True
+        )
     _, at, settings = max(found, key=lambda row: row[0])
     return settings, at
 
 
 def train_and_measure(
-    name: str, settings: Settings, sessions: Sessions, items: int, measured: Sessions, until: int | None = None
+    name: str,
+    settings: Settings,
+    sessions: Sessions,
+    items: int,
+    measured: Sessions,
+    until: int | None = None,
 ) -> list[dict[str, float]]:
     """:func:`fit` of the neural baseline ``name``, with products in the precision that ours are trained with."""
     native = torch.cpu.get_capabilities().get("avx512_bf16", False)
     dtype = torch.bfloat16 if native else torch.float32
-    return fit(MODELS[name], settings, sessions, items, measured, dtype, until=until, progress=sys.stderr.isatty())
+    return fit(
+        MODELS[name], settings, sessions, items, measured, dtype, until=until, progress=sys.stderr.isatty()
+    )
 
 
 def tune_counting(name: str, data: Dataset, draws: int, tried: Tried) -> dict[str, float]:
@@ -95,10 +104,14 @@ def tune_counting(name: str, data: Dataset, draws: int, tried: Tried) -> dict[st
         options += [{key: float(random.choice(SPACE[key])) for key in defaults} for _ in range(draws)]
     found = []
     for each in options:
-        metrics = tried.once(f"tune {name} on {len(sample)}", each, partial(_measure, name, each, data, sample))
+        metrics = tried.once(
+            f"tune {name} on {len(sample)}", each, partial(_measure, name, each, data, sample)
+        )
         found.append((metrics["mrr@20"], each))
     best = max(found, key=lambda row: row[0])
-    click.echo(f"{name}: MRR@20 {100 * found[0][0]:.2f} by default, {100 * best[0]:.2f} with {best[1]}", err=True)
+    click.echo(
+        f"{name}: MRR@20 {100 * found[0][0]:.2f} by default, {100 * best[0]:.2f} with {best[1]}", err=True
+    )
     return best[1]
 
 

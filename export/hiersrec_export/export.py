@@ -73,7 +73,9 @@ def export(
     model, info = load_model(Path(run_path))
     data_path = Path(data_path or info.data["path"])
     if not data_path.exists():
-        raise ExportError(f"the data set of {run_path} is no longer at {data_path}: say where it is with --data")
+        raise ExportError(
+            f"the data set of {run_path} is no longer at {data_path}: say where it is with --data"
+        )
     data = Dataset.load(data_path)
     if data.fingerprint != info.data["fingerprint"]:
         raise ExportError(f"{data_path} is not the data set that {run_path} was trained on")
@@ -177,7 +179,9 @@ def _calibration_run(
         raise ExportError(f"the data set of {run_path} has no validation part: leave out --calibrate-with")
     model, other = load_model(measured)
     if other.data["fingerprint"] != data.fingerprint:
-        raise ExportError(f"{measured} was trained on another data set than {run_path}: its budgets are not those")
+        raise ExportError(
+            f"{measured} was trained on another data set than {run_path}: its budgets are not those"
+        )
     if other.final:
         raise ExportError(
             f"{measured} was trained on its validation part too (--final): --calibrate-with takes a run that was not"

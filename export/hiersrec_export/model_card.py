@@ -91,9 +91,14 @@ def _metrics(info: RunInfo, config: dict[str, Any]) -> list[str]:
         lines += ["| metric | value |", "|---|---|"]
         lines += [f"| {metric} | {value:.4f} |" for metric, value in info.metrics.items()]
         if info.wide_metrics:
-            lines[2] = "The encoder alone, on the validation part, every item ranked, ties counted against the model:"
+            lines[2] = (
+                "The encoder alone, on the validation part, every item ranked, ties counted against the model:"
+            )
             recall, mrr = info.wide_metrics["recall@20"], info.wide_metrics["mrr@20"]
-            lines += ["", f"With the wide part, on the newer half of it: Recall@20 {recall:.4f}, MRR@20 {mrr:.4f}."]
+            lines += [
+                "",
+                f"With the wide part, on the newer half of it: Recall@20 {recall:.4f}, MRR@20 {mrr:.4f}.",
+            ]
     else:
         lines += ["The validation part was trained on; `hiersrec evaluate` measures on the test part."]
     if new := info.new_items:

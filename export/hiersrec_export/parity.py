@@ -143,7 +143,9 @@ def check_parts(
     """
     random = np.random.default_rng(seed)
     worst = 0.0
-    whole, split = (onnxruntime.InferenceSession(each, providers=["CPUExecutionProvider"]) for each in (graph, parts))
+    whole, split = (
+        onnxruntime.InferenceSession(each, providers=["CPUExecutionProvider"]) for each in (graph, parts)
+    )
     for length in (1, 2, max_length):
         x, lengths = _real(random, LARGEST_BATCH, length, vectors, real)
         feeds = {"session_vectors": x, "session_lengths": lengths}
@@ -151,7 +153,9 @@ def check_parts(
         weights, state, handed = split.run(None, feeds)
         worst = max(worst, _relative(query, np.einsum("bt,btd->bd", weights, x) + state + handed))
     if not worst <= TOLERANCE:
-        raise ExportError(f"the parts of the query differ from it by {worst:.1e} (relative). No bundle was written.")
+        raise ExportError(
+            f"the parts of the query differ from it by {worst:.1e} (relative). No bundle was written."
+        )
     return worst
 
 

@@ -20,7 +20,10 @@ def budget_picture(budgets: dict[str, Any], items: int) -> bytes:
     FigureCanvasAgg(figure)  # draws without a screen
     axes = figure.add_subplot()
     shown: list[float] = []
-    for label, key, color in (("fixed share", "shares", "tab:gray"), ("probability mass", "masses", "tab:blue")):
+    for label, key, color in (
+        ("fixed share", "shares", "tab:gray"),
+        ("probability mass", "masses", "tab:blue"),
+    ):
         x = [100 * entry["rows"] / items for entry in budgets[key]]
         for index, (metric, line) in enumerate((("Recall@20", "-"), ("MRR@20", "--"))):
             y = [100 * kept(entry, budgets)[index] for entry in budgets[key]]

@@ -170,7 +170,9 @@ def padded(sessions: Sequence[Sequence[int | str]], padding: int | str) -> NDArr
     return array
 
 
-def _difference(result: Result, session: Sequence[Any], items: list[Any], scores: NDArray[np.float32]) -> float:
+def _difference(
+    result: Result, session: Sequence[Any], items: list[Any], scores: NDArray[np.float32]
+) -> float:
     """The worst relative difference of an answer to ``session``: place by place, and of each item by itself. What only
     one of the two has must tie with the last one."""
     if len(set(items)) == len(result.items):

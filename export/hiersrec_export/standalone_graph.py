@@ -73,19 +73,34 @@ class Tables:
         if changes is None:
             ids: Any = catalog.ids(every)
             return cls(
-                ids, catalog.output_vectors, catalog.input_vectors, catalog.bias, catalog.clicks, leaves, catalog.wide
+                ids,
+                catalog.output_vectors,
+                catalog.input_vectors,
+                catalog.bias,
+                catalog.clicks,
+                leaves,
+                catalog.wide,
             )
         n = changes.base_rows
-        rows = np.sort(np.concatenate([np.setdiff1d(every[:n], changes.gone), n + np.flatnonzero(changes.alive)]))
+        rows = np.sort(
+            np.concatenate([np.setdiff1d(every[:n], changes.gone), n + np.flatnonzero(changes.alive)])
+        )
         outputs, ids = catalog.vectors(rows), catalog.ids(rows)
         tied = catalog.input_vectors is catalog.output_vectors
         number = np.full(catalog.stop + 1, UNKNOWN)  # the last stands for the row -1
         number[rows] = np.arange(len(rows))
         origin = np.concatenate([every[:n], changes.origin])
         return cls(
-            ids, outputs, outputs if tied else catalog.vectors(rows, inputs=True), catalog.biases(rows),
-            catalog.clicks_of(rows), leaves, catalog.wide, origin[rows], number[changes.successors(every[:n])],
-        )  # fmt: skip
+            ids,
+            outputs,
+            outputs if tied else catalog.vectors(rows, inputs=True),
+            catalog.biases(rows),
+            catalog.clicks_of(rows),
+            leaves,
+            catalog.wide,
+            origin[rows],
+            number[changes.successors(every[:n])],
+        )
 
     @property
     def strings(self) -> bool:
@@ -102,7 +117,15 @@ class Tables:
     @property
     def nbytes(self) -> int:
         """About how many bytes a file of them takes."""
-        arrays = [self.outputs, self.bias, self.clicks, self.clicks, self.clicks, self.in_log, self.successors]
+        arrays = [
+            self.outputs,
+            self.bias,
+            self.clicks,
+            self.clicks,
+            self.clicks,
+            self.in_log,
+            self.successors,
+        ]
         if self.inputs is not self.outputs:
             arrays.append(self.inputs)
         if self.wide is not None:
@@ -125,7 +148,13 @@ class Nodes:
         return partial(self._add, op_type)
 
     def _add(
-        self, op_type: str, *inputs: Operand, name: str = "", outputs: int = 1, domain: str = "", **attributes: Any
+        self,
+        op_type: str,
+        *inputs: Operand,
+        name: str = "",
+        outputs: int = 1,
+        domain: str = "",
+        **attributes: Any,
     ) -> str | list[str]:
         node = f"{op_type}.{len(self.nodes)}"
         names = [name] if name else [f"{node}.{at}" for at in range(outputs)]
@@ -162,7 +191,9 @@ def standalone_graph(encoder: onnx.ModelProto, tables: Tables, max_length: int) 
     of_category = TensorProto.STRING if isinstance(tables.category_ids[0], str) else TensorProto.INT64
 
     keys = {"keys_strings" if tables.strings else "keys_int64s": list(tables.ids)}
-    found = op.LabelEncoder("session", domain=ML_DOMAIN, **keys, values_int64s=list(range(n)), default_int64=UNKNOWN)
+    found = op.LabelEncoder(
+        "session", domain=ML_DOMAIN, **keys, values_int64s=list(range(n)), default_int64=UNKNOWN
+    )
     is_known = op.GreaterOrEqual(found, 0)
     count = op.ReduceSum(op.Cast(is_known, to=TensorProto.INT64), [1], keepdims=0, name="known")
     rows, lengths = _newest(op, found, is_known, max_length)
@@ -286,7 +317,9 @@ def _linked(
     m = len(wide.links.popularity)
     popularity = op.table("wide.popularity", wide.links.popularity)
     real = _real(op, rows, lengths)
-    ages = op.Sub(op.Unsqueeze(op.Sub(lengths, 1), [1]), _positions(op, rows))  # [batch, length]; 0: the newest
+    ages = op.Sub(
+        op.Unsqueeze(op.Sub(lengths, 1), [1]), _positions(op, rows)
+    )  # [batch, length]; 0: the newest
     edge_keys, edge_counts = _edges(op, rows, real, ages, wide)
     click_keys, own, of_session = _clicks(op, rows, lengths, real, ages, m, popularity)
 
@@ -303,7 +336,9 @@ def _linked(
     shared = op.table("wide.session_weight", wide.hidden_weight[[13, 14, 16, 17]])
     of_session = op.Gemm(of_session, shared, op.table("wide.hidden_bias", wide.hidden_bias))
     hidden = op.Relu(op.Add(op.MatMul(of_item, weight), op.Gather(of_session, session)))
-    boosts = op.Gemm(hidden, op.table("wide.weight", wide.weight[:-1, None]), op.table("wide.bias", wide.weight[-1:]))
+    boosts = op.Gemm(
+        hidden, op.table("wide.weight", wide.weight[:-1, None]), op.table("wide.bias", wide.weight[-1:])
+    )
     boosts = op.Squeeze(boosts, [1])
     if tables.successors is None:
         return keys, boosts

@@ -130,7 +130,9 @@ def write_changed(
     try:
         path = Path(path).resolve()
     except TypeError:
-        raise InvalidOptionError(f"path is {path!r}; it must be the folder of a bundle, a string or a Path") from None
+        raise InvalidOptionError(
+            f"path is {path!r}; it must be the folder of a bundle, a string or a Path"
+        ) from None
     if _read_config(source / CONFIG)["sha256"] != config["sha256"]:
         raise BundleError(
             f"{path} was not written: the bundle in {source} was replaced since it was loaded; load it again, and make "
@@ -184,7 +186,9 @@ def read_file(folder: Path, name: str, config: Mapping[str, Any]) -> bytes:
 
 def _link(source: Path, target: Path) -> None:
     try:
-        os.link(source.resolve(), target)  # of a symbolic link, as in a snapshot of the Hugging Face hub, what it means
+        os.link(
+            source.resolve(), target
+        )  # of a symbolic link, as in a snapshot of the Hugging Face hub, what it means
     except OSError:  # another file system, or one without links
         shutil.copyfile(source, target)
         sync(target)
@@ -194,7 +198,9 @@ def _exchange(one: Path, other: Path) -> None:
     """Let two folders change their names, at once."""
     libc = ctypes.CDLL(None, use_errno=True)
     here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    if not hasattr(libc, "renameat2") or libc.renameat2(here, os.fsencode(one), here, os.fsencode(other), swap):
+    if not hasattr(libc, "renameat2") or libc.renameat2(
+        here, os.fsencode(one), here, os.fsencode(other), swap
+    ):
         raise BundleError("this system cannot replace a folder in one step: save to a new one")
 
 
@@ -229,7 +235,9 @@ def open_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:
     try:
         path = Path(path)
     except TypeError:
-        raise InvalidOptionError(f"path is {path!r}; it must be the folder of a bundle, a string or a Path") from None
+        raise InvalidOptionError(
+            f"path is {path!r}; it must be the folder of a bundle, a string or a Path"
+        ) from None
     if path.is_file():
         raise BundleMissingError(
             f"{path} is a file, not a folder: a bundle is the folder that holds {CONFIG}, or a whole zip file of it"
@@ -343,7 +351,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_length": (_is_count, "a whole number of at least 1"),
     "candidates": (_is_share, "a number above 0 and up to 1"),
     "model": (_is_object, "an object"),
-    "preprocessing": (_is_preprocessing, "an object whose vectors, if any, have a width and say where they are from"),
+    "preprocessing": (
+        _is_preprocessing,
+        "an object whose vectors, if any, have a width and say where they are from",
+    ),
     "data": (_is_object, "an object"),
     "metrics": (_is_object, "an object"),
     "files": (_are_files, f"SHA-256 and bytes by file name, {MODEL} and {CATALOG} among them"),

@@ -16,8 +16,11 @@ from hiersrec_sdk.bundle.folder import CONFIG, parse_config
 from hiersrec_sdk.errors import BundleError, BundleMissingError, InvalidOptionError, MissingExtraError
 
 _MISSING: Final = (
-    "RepositoryNotFoundError", "RevisionNotFoundError", "LocalEntryNotFoundError", "EntryNotFoundError",
-)  # fmt: skip
+    "RepositoryNotFoundError",
+    "RevisionNotFoundError",
+    "LocalEntryNotFoundError",
+    "EntryNotFoundError",
+)
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +66,9 @@ def _fetch(
     try:
         return Path(hub.snapshot_download(repo, revision=revision, allow_patterns=list(patterns), **options))
     except errors.HFValidationError as error:
-        raise InvalidOptionError(f"repo is {repo!r}; it must be a name such as 'org/name': {error}") from error
+        raise InvalidOptionError(
+            f"repo is {repo!r}; it must be a name such as 'org/name': {error}"
+        ) from error
     except tuple(getattr(errors, name) for name in _MISSING) as error:
         raise BundleMissingError(f"{at} cannot be found: {error}") from error
     except Exception as error:  # those of its HTTP client are no OSError

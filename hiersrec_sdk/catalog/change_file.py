@@ -1,9 +1,9 @@
 """Changes of a catalogue from a file, one JSON object a line:
 
-    {"upsert": {"id": "sku-7", "category": ["Shoes", "Boots"], "text": "red boots", "numbers": {"price": 80}}}
-    {"remove": "sku-3"}
-    {"move": {"id": "sku-9", "category": "Boots"}}
-    {"set_bias": {"id": "sku-9", "value": 1.5}}
+{"upsert": {"id": "sku-7", "category": ["Shoes", "Boots"], "text": "red boots", "numbers": {"price": 80}}}
+{"remove": "sku-3"}
+{"move": {"id": "sku-9", "category": "Boots"}}
+{"set_bias": {"id": "sku-9", "value": 1.5}}
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def _parse(number: int, line: str) -> tuple[str, Any]:
         raise CatalogChangeError(f"line {number} is no JSON: {error}") from error
     kind, value = next(iter(change.items()), ("", None)) if isinstance(change, dict) else ("", None)
     if kind not in _KINDS or len(change) != 1:
-        raise CatalogChangeError(f"line {number} is no object with one key of {', '.join(_KINDS)}: {line.strip()}")
+        raise CatalogChangeError(
+            f"line {number} is no object with one key of {', '.join(_KINDS)}: {line.strip()}"
+        )
     return kind, value
 
 

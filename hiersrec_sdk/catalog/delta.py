@@ -63,7 +63,9 @@ class Column:
     def append(self, values: NDArray[Any]) -> None:
         stop = self._length + len(values)
         if stop > len(self._array):
-            larger = np.empty((max(stop, 2 * len(self._array)), *self._array.shape[1:]), dtype=self._array.dtype)
+            larger = np.empty(
+                (max(stop, 2 * len(self._array)), *self._array.shape[1:]), dtype=self._array.dtype
+            )
             larger[: self._length] = self._array[: self._length]
             self._array = larger
         self._array[self._length : stop] = values
@@ -106,7 +108,9 @@ class Log:
         self.titles: list[str | None] = []
         self.kinds: list[Where] = []
         self.rows_of_kind: list[Column] = []
-        self.kinds_of_leaf: dict[int, list[int]] = {}  # whose rows are candidates where the leaf category is taken
+        self.kinds_of_leaf: dict[
+            int, list[int]
+        ] = {}  # whose rows are candidates where the leaf category is taken
         self._number: dict[Where, int] = {}
         self.by_id, self.by_origin = Versions(), Versions()
         self.categories: list[tuple[int | str, Where]] = []  # new ones, with their own ids
@@ -149,10 +153,16 @@ class Log:
         """Append some ``rows`` int64 of a log, this one or another, with another ``boost``."""
         some = rows.tolist()
         self.extend(
-            [other.ids[row] for row in some], [other.titles[row] for row in some], [other.where(row) for row in some],
-            other.vectors.view()[rows], other.inputs.view()[rows], other.bias.view()[rows], boost,
-            other.clicks.view()[rows], other.origin.view()[rows],
-        )  # fmt: skip
+            [other.ids[row] for row in some],
+            [other.titles[row] for row in some],
+            [other.where(row) for row in some],
+            other.vectors.view()[rows],
+            other.inputs.view()[rows],
+            other.bias.view()[rows],
+            boost,
+            other.clicks.view()[rows],
+            other.origin.view()[rows],
+        )
 
     def where(self, row: int) -> Where:
         return self.kinds[int(self.kind.view()[row])]
@@ -325,7 +335,11 @@ class ChangedCatalog(Catalog):
     @classmethod
     def of(cls, base: Catalog, changes: Changes, before: Catalog | None = None) -> ChangedCatalog:
         """The snapshot after ``before``, whose table it has, where no boost of the bundle's rows has changed."""
-        same = before is not None and before.changes is not None and before.changes.base_boost is changes.base_boost
+        same = (
+            before is not None
+            and before.changes is not None
+            and before.changes.base_boost is changes.base_boost
+        )
         if before is not None and same:
             made = cls(base, changes, before.bias)
             made.__dict__["table"] = before.table

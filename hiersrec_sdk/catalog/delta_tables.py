@@ -68,7 +68,9 @@ def from_tables(tables: Mapping[str, NDArray[Any]], base: Catalog, log: Log) -> 
     try:
         return _read(tables, base, log)
     except (KeyError, ValueError, IndexError, TypeError, InvalidArgumentError) as error:
-        raise BundleCorruptError(f"changes.safetensors does not hold changes of this bundle: {error}") from error
+        raise BundleCorruptError(
+            f"changes.safetensors does not hold changes of this bundle: {error}"
+        ) from error
 
 
 def _read(tables: Mapping[str, NDArray[Any]], base: Catalog, log: Log) -> Catalog:
@@ -76,8 +78,10 @@ def _read(tables: Mapping[str, NDArray[Any]], base: Catalog, log: Log) -> Catalo
 
     def column(name: str, dtype: type[np.generic], *shape: int) -> NDArray[Any]:
         table = tables[name]
-        if table.dtype != dtype or table.ndim != len(shape) or any(
-            have != want for have, want in zip(table.shape, shape, strict=True) if want >= 0
+        if (
+            table.dtype != dtype
+            or table.ndim != len(shape)
+            or any(have != want for have, want in zip(table.shape, shape, strict=True) if want >= 0)
         ):
             raise ValueError(f"table {name!r} is {table.dtype} {list(table.shape)}")
         if dtype is np.float32 and not np.isfinite(table).all():
@@ -103,7 +107,9 @@ def _read(tables: Mapping[str, NDArray[Any]], base: Catalog, log: Log) -> Catalo
     kind = within("kind", column("kind", np.int64, m), 0, len(where))
     ids, categories = _read_ids(tables, "ids"), _read_ids(tables, "categories")
     titles = _strings(tables, "titles")
-    of_category = within("kind_of_category", column("kind_of_category", np.int64, len(categories)), 0, len(where))
+    of_category = within(
+        "kind_of_category", column("kind_of_category", np.int64, len(categories)), 0, len(where)
+    )
     if not m == len(ids) == len(titles) == len(set(ids)) or len(categories) != len(set(categories)):
         raise ValueError("ids that are not distinct, or not one for each row")
     known = base.rows(ids) if ids else np.empty(0, np.int64)  # an id of another type raises
@@ -119,7 +125,12 @@ def _read(tables: Mapping[str, NDArray[Any]], base: Catalog, log: Log) -> Catalo
     paths, extra = (_lists(name, column(name, np.int64, -1, 2), len(where)) for name in ("paths", "extra"))
     kinds = [
         Where(
-            tuple(paths.get(at, ())), frozenset(places.get(at, ())), start, stop, shelf, tuple(extra.get(at, ()))
+            tuple(paths.get(at, ())),
+            frozenset(places.get(at, ())),
+            start,
+            stop,
+            shelf,
+            tuple(extra.get(at, ())),
         )
         for at, (start, stop, shelf) in enumerate(where.tolist())
     ]
@@ -127,13 +138,22 @@ def _read(tables: Mapping[str, NDArray[Any]], base: Catalog, log: Log) -> Catalo
         levels = [len(ranges) for ranges in base.ranges[: len(each.path)]]
         if any(not 0 <= start <= stop <= leaves for start, stop in each.leaves()) or each.shelf < 0:
             raise ValueError("leaf categories that the bundle lacks")
-        if len(levels) < len(each.path) or any(not 0 <= at < size for at, size in zip(each.path, levels, strict=True)):
+        if len(levels) < len(each.path) or any(
+            not 0 <= at < size for at, size in zip(each.path, levels, strict=True)
+        ):
             raise ValueError("a path that the tree lacks")
     log.categories += [(own, kinds[at]) for own, at in zip(categories, of_category.tolist(), strict=True)]
     log.extend(
-        ids, [title or None for title in titles], [kinds[at] for at in kind.tolist()], vectors, inputs, bias, boost,
-        clicks, origin,
-    )  # fmt: skip
+        ids,
+        [title or None for title in titles],
+        [kinds[at] for at in kind.tolist()],
+        vectors,
+        inputs,
+        bias,
+        boost,
+        clicks,
+        origin,
+    )
     return ChangedCatalog.of(base, Changes.none(log, n).later(gone, base_boost))
 
 
@@ -164,6 +184,11 @@ def _read_ids(tables: Mapping[str, NDArray[Any]], name: str) -> list[int | str]:
 def _strings(tables: Mapping[str, NDArray[Any]], name: str) -> list[str]:
     strings = StringTable(tables[f"{name}.bytes"], tables[f"{name}.offsets"])
     offsets = strings.offsets
-    if offsets.dtype != np.int64 or offsets[0] != 0 or offsets[-1] != len(strings.data) or (np.diff(offsets) < 0).any():
+    if (
+        offsets.dtype != np.int64
+        or offsets[0] != 0
+        or offsets[-1] != len(strings.data)
+        or (np.diff(offsets) < 0).any()
+    ):
         raise ValueError(f"table {name!r} does not run up to its end")
     return strings.take(np.arange(len(strings)))

@@ -28,7 +28,9 @@ class Filter:
     _bitmap: NDArray[np.uint64] = field(repr=False)  # one bit a row
     _eligible: NDArray[np.int64] = field(repr=False)  # rows of each leaf category that may be recommended
     _rule: _Rule = field(repr=False)
-    _judged: list[tuple[Log | None, NDArray[np.bool]]] = field(repr=False)  # rows added since, of a log, judged by now
+    _judged: list[tuple[Log | None, NDArray[np.bool]]] = field(
+        repr=False
+    )  # rows added since, of a log, judged by now
 
     def __len__(self) -> int:
         return self.items
@@ -121,7 +123,11 @@ def prepare(
     if exclude is not None:
         mask[rows_of(catalog.base, "exclude", exclude)] = False
     only = None if categories is None else _places(catalog, "categories", categories)
-    never = frozenset() if exclude_categories is None else _places(catalog, "exclude_categories", exclude_categories)
+    never = (
+        frozenset()
+        if exclude_categories is None
+        else _places(catalog, "exclude_categories", exclude_categories)
+    )
     if only is not None:
         mask &= _in_categories(catalog, only)
     if never:
@@ -144,7 +150,9 @@ def _as_list(name: str, ids: Iterable[Any] | None) -> list[Any] | None:
     if ids is None:
         return None
     if not _is_list(ids):
-        raise InvalidFilterError(f"{name} is {ids!r}, of type {type(ids).__name__}; it must be a list of item ids")
+        raise InvalidFilterError(
+            f"{name} is {ids!r}, of type {type(ids).__name__}; it must be a list of item ids"
+        )
     found: list[Any] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
     return found
 
@@ -152,7 +160,9 @@ def _as_list(name: str, ids: Iterable[Any] | None) -> list[Any] | None:
 def rows_of(catalog: Catalog, name: str, ids: Iterable[Any]) -> NDArray[np.int64]:
     """Rows of the items ``ids`` of the argument ``name``, without those that the catalogue lacks."""
     if not _is_list(ids):
-        raise InvalidFilterError(f"{name} is {ids!r}, of type {type(ids).__name__}; it must be a list of item ids")
+        raise InvalidFilterError(
+            f"{name} is {ids!r}, of type {type(ids).__name__}; it must be a list of item ids"
+        )
     try:
         rows = catalog.rows(ids if isinstance(ids, np.ndarray) else list(ids))
     except InvalidArgumentError as error:
@@ -175,7 +185,9 @@ def _marked(n: int, rows: NDArray[np.int64]) -> NDArray[np.bool]:
 
 def _places(catalog: Catalog, name: str, ids: Iterable[Any]) -> frozenset[Place]:
     if not _is_list(ids):
-        raise InvalidFilterError(f"{name} is {ids!r}, of type {type(ids).__name__}; it must be a list of category ids")
+        raise InvalidFilterError(
+            f"{name} is {ids!r}, of type {type(ids).__name__}; it must be a list of category ids"
+        )
     new = {} if catalog.changes is None else catalog.changes.new_categories
     found: set[Place] = set()
     for own in ids:

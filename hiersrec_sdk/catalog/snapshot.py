@@ -289,8 +289,12 @@ class _StringIndex:
         wanted = np.array([_hash(text) for text in texts], dtype=np.uint64)
         firsts = self.hashes.searchsorted(wanted)
         rows = self.order.take(firsts, mode="clip")
-        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self.order):  # of a bundle that was not verified
-            raise BundleCorruptError("table 'item_ids.order' names rows that are not there: load with verify=True")
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(
+            self.order
+        ):  # of a bundle that was not verified
+            raise BundleCorruptError(
+                "table 'item_ids.order' names rows that are not there: load with verify=True"
+            )
         for index, (text, have) in enumerate(zip(texts, self.strings.raw(rows), strict=True)):
             if text != have:
                 rows[index] = self._walk(text, wanted[index], int(firsts[index]))
@@ -353,4 +357,6 @@ def _wrong_id(value: Any, place: int, right: str) -> InvalidItemIdError | NaNIte
             f"item id at position {place} is NaN, a missing value: drop it from the session"
         )
     given = "None" if value is None else f"{value!r}, of type {type(value).__name__}"
-    return InvalidItemIdError(f"item id at position {place} is {given}; the ids of this catalogue are {right}")
+    return InvalidItemIdError(
+        f"item id at position {place} is {given}; the ids of this catalogue are {right}"
+    )

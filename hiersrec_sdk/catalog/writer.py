@@ -28,7 +28,9 @@ _log = logging.getLogger(__name__)
 
 ITEM_ENCODER: Final = "item_encoder.onnx"
 _ENCODED_TOGETHER: Final = 1024
-_LEAVES_ASKED: Final = 16  # of a category without one of its own for the item: its largest leaves speak for it
+_LEAVES_ASKED: Final = (
+    16  # of a category without one of its own for the item: its largest leaves speak for it
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,9 @@ class MutableCatalog(_Reading):
         where = [self._where(item, int(row), new) for item, row in zip(given, source, strict=True)]
         vectors, inputs = self._vectors(given, source, where, now)
         log_bias = self._log.bias.view()
-        own = np.array([log_bias[row - n] if row >= n else base.biases(np.array([row]))[0] for row in at.tolist()])
+        own = np.array(
+            [log_bias[row - n] if row >= n else base.biases(np.array([row]))[0] for row in at.tolist()]
+        )
         bias = np.where(known, own, self._new_bias).astype(np.float32)
         boost = np.array([self._boost(int(row)) for row in rows], dtype=np.float32)
         clicks = np.where(known, now.clicks_of(at), 0)
@@ -233,7 +237,9 @@ class MutableCatalog(_Reading):
         if len(changes.dead) > len(changes) - len(changes.dead) + _FEW:  # mostly rows that were replaced
             rows_before, changes = len(changes), changes.compacted()
             self._log = changes.log
-            _log.info("compacted the changes of the catalogue: %d of %d rows are left", len(changes), rows_before)
+            _log.info(
+                "compacted the changes of the catalogue: %d of %d rows are left", len(changes), rows_before
+            )
         self._current = ChangedCatalog.of(self._base, changes, self._current)
 
     def _origin(self, row: int) -> int:
@@ -280,7 +286,9 @@ class MutableCatalog(_Reading):
         nodes: list[tuple[int, int] | None] = [None]  # where the path so far may end: anywhere
         for at, own_id in enumerate(path):
             found = base.find_category(own_id)
-            fitting = [place for place in found if any(node is None or self._is_below(place, node) for node in nodes)]
+            fitting = [
+                place for place in found if any(node is None or self._is_below(place, node) for node in nodes)
+            ]
             if not fitting:
                 is_last = at == len(path) - 1
                 if is_last and own_id in new and at == 0:
@@ -299,7 +307,9 @@ class MutableCatalog(_Reading):
         """Of places of one id along a branch, as a shallow branch repeats its id on the levels below, the deepest."""
         known = sorted(node for node in nodes if node is not None)
         if any(not self._is_below(lower, upper) for upper, lower in pairwise(known)):
-            raise CatalogChangeError(f"item {item.id!r}: category {own!r} stands in several places: give its whole path")
+            raise CatalogChangeError(
+                f"item {item.id!r}: category {own!r} stands in several places: give its whole path"
+            )
         return known[-1]
 
     def _is_below(self, place: tuple[int, int], above: tuple[int, int]) -> bool:
@@ -332,10 +342,14 @@ class MutableCatalog(_Reading):
         """Of a category ``own`` that the bundle lacks, below ``parent``."""
         wanted = int if self._base.category_id_type == "int64" else str
         if type(own) is not wanted or not _fits_tables(own):
-            raise CatalogChangeError(f"item {item.id!r}: category {own!r} is of another type than those of this catalogue")
+            raise CatalogChangeError(
+                f"item {item.id!r}: category {own!r} is of another type than those of this catalogue"
+            )
         above = self._of_node(*parent)
         shelf = len(self._base.ranges[-1]) + len(new)
-        made = replace(above, path=above.path[: parent[0] + 1], places=above.places | {(NEW, own)}, shelf=shelf)
+        made = replace(
+            above, path=above.path[: parent[0] + 1], places=above.places | {(NEW, own)}, shelf=shelf
+        )
         if new.setdefault(own, made).places != made.places:
             raise CatalogChangeError(f"item {item.id!r}: category {own!r} is known below another one")
         return new[own]
@@ -357,7 +371,9 @@ class MutableCatalog(_Reading):
                 to_encode.append(at)
         if to_encode:
             paths = [self._paths(where[at]) for at in to_encode]
-            vectors[to_encode] = inputs[to_encode] = self._encoder.encode([items[at] for at in to_encode], paths)
+            vectors[to_encode] = inputs[to_encode] = self._encoder.encode(
+                [items[at] for at in to_encode], paths
+            )
         return vectors, inputs
 
     def _paths(self, where: Where) -> NDArray[np.int64]:
@@ -373,7 +389,9 @@ class MutableCatalog(_Reading):
     @cached_property
     def _encoder(self) -> _ItemEncoder:
         if ITEM_ENCODER not in self._config["files"]:
-            raise CatalogChangeError("the bundle has no item_encoder.onnx: an item needs a vector, Item(id, vector=...)")
+            raise CatalogChangeError(
+                "the bundle has no item_encoder.onnx: an item needs a vector, Item(id, vector=...)"
+            )
         content = read_file(self._bundle, ITEM_ENCODER, self._config)
         return _ItemEncoder(content, self._config["preprocessing"], self._providers)
 
@@ -429,7 +447,8 @@ class _ItemEncoder:
                         f"{', '.join(self._edges)}"
                     )
             columns = [
-                number_bins([_number(item, column) for item in items], edges) for column, edges in self._edges.items()
+                number_bins([_number(item, column) for item in items], edges)
+                for column, edges in self._edges.items()
             ]
             return np.stack(columns, axis=1)
         width = self._given["width"]
@@ -447,7 +466,9 @@ def _number(item: Item, column: str) -> float:
     try:
         return float("nan") if value is None else float(value)
     except (TypeError, ValueError):
-        raise CatalogChangeError(f"item {item.id!r}: number {column!r} is {value!r}, which is no number") from None
+        raise CatalogChangeError(
+            f"item {item.id!r}: number {column!r} is {value!r}, which is no number"
+        ) from None
 
 
 def _vector(item: Item, name: str, value: Any, width: int) -> NDArray[np.float32]:
@@ -474,20 +495,26 @@ def _as_item(item: Any) -> Item:
         item = Item(**item)
     own = _plain(item.id)
     if not isinstance(own, int | str) or not _fits_tables(own):
-        raise InvalidItemIdError(f"item id {own!r} of type {type(own).__name__} is neither an int64 nor UTF-8 text")
+        raise InvalidItemIdError(
+            f"item id {own!r} of type {type(own).__name__} is neither an int64 nor UTF-8 text"
+        )
     for name in ("text", "title"):
         value = getattr(item, name)
         if value is not None and not (isinstance(value, str) and _fits_tables(value)):
             raise CatalogChangeError(f"item {own!r}: its {name} is {value!r}, which is no UTF-8 text")
     numbers = {} if item.numbers is None else item.numbers
     if not isinstance(numbers, Mapping):
-        raise CatalogChangeError(f"item {own!r}: its numbers are {numbers!r}; they must be a mapping of column to number")
+        raise CatalogChangeError(
+            f"item {own!r}: its numbers are {numbers!r}; they must be a mapping of column to number"
+        )
     category = _plain(item.category)
     if isinstance(category, Sequence) and not isinstance(category, str):
         category = [_plain(each) for each in category]
     parts = category if isinstance(category, list) else [category]
     if not all(isinstance(part, int | str) for part in parts) and category is not None:
-        raise CatalogChangeError(f"item {own!r}: its category is {category!r}; it must be an id, or a list of ids")
+        raise CatalogChangeError(
+            f"item {own!r}: its category is {category!r}; it must be an id, or a list of ids"
+        )
     made: Item = replace(item, id=own, numbers=numbers, category=category, title=item.title or None)
     return made
 

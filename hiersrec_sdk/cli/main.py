@@ -26,7 +26,9 @@ FOLDER = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path)
 MODES = ["candidates", "exact", "auto"]
 MODE_HELP = "candidates: the predicted categories; exact: every item; auto: exact where that is cheap."
-BUDGET_HELP = "Share of the catalogue that is ranked, or auto: by the categories' probability. [the bundle's share]"
+BUDGET_HELP = (
+    "Share of the catalogue that is ranked, or auto: by the categories' probability. [the bundle's share]"
+)
 
 
 class _Budget(click.ParamType[Any]):
@@ -89,11 +91,15 @@ def main() -> None:
     help="events: one click a row (csv, csv.gz, tsv, parquet); sessions: one session a line, in order of time; "
     "auto: sessions for .txt, else events.",
 )
-@click.option("--separator", help="Separates the fields of a log. [comma in csv, tab in tsv, white space in txt]")
+@click.option(
+    "--separator", help="Separates the fields of a log. [comma in csv, tab in tsv, white space in txt]"
+)
 @click.option("--session-column", help='Column of the session. ["session" where there is one]')
 @click.option("--user-column", help="Column of the user, whose clicks are cut into sessions at a gap. [user]")
 @click.option("--item-column", default="item", show_default=True, help="Column of the item.")
-@click.option("--time-column", default="time", show_default=True, help='Column of the time; "" for a log in order.')
+@click.option(
+    "--time-column", default="time", show_default=True, help='Column of the time; "" for a log in order.'
+)
 @click.option(
     "--time-unit",
     type=click.Choice(["auto", "s", "ms", "us", "ns"]),
@@ -104,13 +110,23 @@ def main() -> None:
 @click.option("--event-column", help="Column of the type of event.")
 @click.option("--event", "events", multiple=True, help="Type of event to keep, e.g. view; repeatable. [all]")
 @click.option(
-    "--session-gap", type=float, default=30, show_default=True, help="Minutes without a click that end a session."
+    "--session-gap",
+    type=float,
+    default=30,
+    show_default=True,
+    help="Minutes without a click that end a session.",
 )
-@click.option("--log-category-column", help="Column of the log: the item's category, if there is no item table.")
-@click.option("--items", type=FILE, help="Item table: csv, tsv or parquet; a row for each category of an item.")
+@click.option(
+    "--log-category-column", help="Column of the log: the item's category, if there is no item table."
+)
+@click.option(
+    "--items", type=FILE, help="Item table: csv, tsv or parquet; a row for each category of an item."
+)
 @click.option("--item-separator", help="Separates the fields of the item table. [comma for csv, tab for tsv]")
 @click.option("--item-columns", help="Names of the item table's columns, by commas, where it has no header.")
-@click.option("--item-id-column", default="item", show_default=True, help="Item table: column of the item id.")
+@click.option(
+    "--item-id-column", default="item", show_default=True, help="Item table: column of the item id."
+)
 @click.option(
     "--category-column",
     "category_columns",
@@ -121,7 +137,9 @@ def main() -> None:
 @click.option("--category-tree", type=FILE, help="Table of category and parent category, empty at the top.")
 @click.option("--tree-child-column", help="Category tree: column of the category. [the first]")
 @click.option("--tree-parent-column", help="Category tree: column of the parent. [the second]")
-@click.option("--text-column", "text_columns", multiple=True, help="Item table: words to learn from; repeatable.")
+@click.option(
+    "--text-column", "text_columns", multiple=True, help="Item table: words to learn from; repeatable."
+)
 @click.option(
     "--text-encoder",
     default="hashed",
@@ -137,9 +155,13 @@ def main() -> None:
     help="Your own vectors: floats [rows, width] for the item table's rows; NaN throughout for a row that has none.",
 )
 @click.option("--title-column", help="Item table: title to show to people; it may be the item id column.")
-@click.option("--number-column", "number_columns", multiple=True, help="Item table: numbers, as the price; repeatable.")
+@click.option(
+    "--number-column", "number_columns", multiple=True, help="Item table: numbers, as the price; repeatable."
+)
 @click.option("--url-decode", is_flag=True, help='Titles and texts are URL-encoded words joined by "_".')
-@click.option("--all-items", is_flag=True, help="Keep items of the table that nobody clicked in the training part.")
+@click.option(
+    "--all-items", is_flag=True, help="Keep items of the table that nobody clicked in the training part."
+)
 @click.option(
     "--min-item-support",
     type=int,
@@ -147,8 +169,12 @@ def main() -> None:
     show_default=True,
     help="Fewest clicks of an item, counted in the training part.",
 )
-@click.option("--min-session-length", type=int, default=2, show_default=True, help="Fewest clicks of a session.")
-@click.option("--test-days", type=float, help="The test part is the sessions that end in the last so many days.")
+@click.option(
+    "--min-session-length", type=int, default=2, show_default=True, help="Fewest clicks of a session."
+)
+@click.option(
+    "--test-days", type=float, help="The test part is the sessions that end in the last so many days."
+)
 @click.option("--test-fraction", type=float, help="The test part is this last fraction of the sessions.")
 @click.option(
     "--valid-fraction",
@@ -157,7 +183,9 @@ def main() -> None:
     show_default=True,
     help="The validation part is this last fraction of the training part's sessions.",
 )
-@click.option("--shuffle-seed", type=int, help="Shuffle the sessions before they are split, where logs have no order.")
+@click.option(
+    "--shuffle-seed", type=int, help="Shuffle the sessions before they are split, where logs have no order."
+)
 def prepare(out: Path, logs: tuple[Path, ...], item_columns: str | None, **options: Any) -> None:
     """Read click LOGS and an item table, filter, split, and write a dataset folder."""
     prepare_options = _load("hiersrec_training.data.options", "hiersrec prepare").PrepareOptions
@@ -171,11 +199,15 @@ def prepare(out: Path, logs: tuple[Path, ...], item_columns: str | None, **optio
 
 @main.command()
 @click.argument("data", type=FOLDER)
-@click.option("--out", required=True, type=FOLDER, help="Run folder to write; until the end it is called OUT.part.")
+@click.option(
+    "--out", required=True, type=FOLDER, help="Run folder to write; until the end it is called OUT.part."
+)
 @click.option("--config", "config_file", type=FILE, help="TOML file of settings; see --show-config.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="One setting; repeatable.")
 @click.option("--seed", type=int, help="Short for --set seed=N.")
-@click.option("--final", is_flag=True, help="Train on training and validation part together, without validation.")
+@click.option(
+    "--final", is_flag=True, help="Train on training and validation part together, without validation."
+)
 @click.option(
     "--validated-by",
     type=FOLDER,
@@ -185,7 +217,11 @@ def prepare(out: Path, logs: tuple[Path, ...], item_columns: str | None, **optio
 )
 @click.option("--resume", is_flag=True, help="Go on with the interrupted run OUT.part, with its settings.")
 @click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to train."
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to train.",
 )
 @click.option("--progress/--no-progress", default=None, help="Progress bars. [on a terminal]")
 @click.option(
@@ -216,7 +252,9 @@ def train(
     # threads that wait for each other by spinning make training several times slower beside any other process
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     module = _load("hiersrec_training.train", "hiersrec train")
-    if resume and (config_file or assignments or seed is not None or final or validated_by or device != "auto"):
+    if resume and (
+        config_file or assignments or seed is not None or final or validated_by or device != "auto"
+    ):
         raise InvalidOptionError("--resume keeps the settings of the interrupted run: leave the others out")
     given = [*assignments, *([f"seed={seed}"] if seed is not None else [])]
     if validated_by is not None:
@@ -290,7 +328,9 @@ def export(
             raise InvalidOptionError(f"{path} exists already; choose another path or remove it")
     is_bundle = (run / CONFIG).is_file()  # a run has a run.json
     if is_bundle and (standalone is None or out or data or calibrate_with or name):
-        raise InvalidOptionError(f"{run} is a bundle: it is exported with --standalone FILE.onnx, and no other option")
+        raise InvalidOptionError(
+            f"{run} is a bundle: it is exported with --standalone FILE.onnx, and no other option"
+        )
     if not is_bundle and out is None:
         raise InvalidOptionError("say where the bundle goes: --out BUNDLE")
     if out is not None:
@@ -313,21 +353,29 @@ def export(
 
 @main.command()
 @click.argument("paths", nargs=-1, required=True, type=FOLDER, metavar="BUNDLE DATA")
-@click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True, help="Which part.")
+@click.option(
+    "--split", type=click.Choice(["valid", "test"]), default="test", show_default=True, help="Which part."
+)
 @click.option("--mode", type=click.Choice(MODES), default="candidates", show_default=True, help=MODE_HELP)
 @click.option("--candidates", type=BUDGET, help=BUDGET_HELP)
 @click.option(
-    "--include-session-categories", is_flag=True, help="The categories of the session's own items are candidates too."
+    "--include-session-categories",
+    is_flag=True,
+    help="The categories of the session's own items are candidates too.",
 )
 @click.option(
     "--baseline",
     metavar="NAME",
     help="Evaluate popular, markov, rules, sknn, stan or vstan under the same protocol instead; no BUNDLE is needed.",
 )
-@click.option("--set", "assignments", multiple=True, metavar="NAME=NUMBER", help="Setting of the baseline; repeatable.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="NAME=NUMBER", help="Setting of the baseline; repeatable."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one flat JSON object.")
 @click.option("--threads", type=int, default=1, show_default=True, help="Threads of the session encoder.")
-@click.option("--backend", type=click.Choice(["c", "numba", "numpy"]), help="Ranking backend. [the fastest there is]")
+@click.option(
+    "--backend", type=click.Choice(["c", "numba", "numpy"]), help="Ranking backend. [the fastest there is]"
+)
 def evaluate(
     paths: tuple[Path, ...],
     split: str,
@@ -354,7 +402,11 @@ def evaluate(
         sessions = data.train.then(data.valid) if split == "test" else data.train
         options = module.parse_options(assignments)
         method = module.baseline(baseline, sessions, data.items, options)
-        metrics = {"baseline": baseline, **options, **module.evaluate_baseline(method, getattr(data, split), shown)}
+        metrics = {
+            "baseline": baseline,
+            **options,
+            **module.evaluate_baseline(method, getattr(data, split), shown),
+        }
     else:
         recommender = Recommender.load(paths[0], threads=threads, backend=backend)
         if recommender.config["data"].get("fingerprint") != data.fingerprint:
@@ -376,7 +428,9 @@ def evaluate(
 @main.command()
 @click.argument("bundle", type=FOLDER)
 @click.argument("data", type=FOLDER)
-@click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True, help="Which part.")
+@click.option(
+    "--split", type=click.Choice(["valid", "test"]), default="test", show_default=True, help="Which part."
+)
 @click.option("--candidates", type=BUDGET, help=BUDGET_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def compare(bundle: Path, data: Path, split: str, candidates: Any, as_json: bool) -> None:
@@ -390,7 +444,9 @@ def compare(bundle: Path, data: Path, split: str, candidates: Any, as_json: bool
     rows: list[dict[str, Any]] = []
     for mode in ("candidates", "exact"):
         share = candidates if mode == "candidates" else None
-        metrics = evaluation.evaluate(recommender, dataset, split, mode=mode, candidates=share, progress=shown)
+        metrics = evaluation.evaluate(
+            recommender, dataset, split, mode=mode, candidates=share, progress=shown
+        )
         rows.append({"method": f"HierSRec, {mode}", **metrics})
     for name in baselines.COMPARED:
         method = baselines.baseline(name, sessions, dataset.items)
@@ -522,11 +578,15 @@ def recommend(
         }
         click.echo(json.dumps(answer))
         return
-    titles = [recommender.catalog.title(int(row)) if row >= 0 else None for row in recommender.catalog.rows(ids)]
+    titles = [
+        recommender.catalog.title(int(row)) if row >= 0 else None for row in recommender.catalog.rows(ids)
+    ]
     for item, title in zip(ids, titles, strict=True):
         click.echo(f"clicked    {_named(item, title)}")
     for category in result.categories:
-        click.echo(f"category   {100 * category.probability:5.1f} %  {_named(category.category, category.name)}")
+        click.echo(
+            f"category   {100 * category.probability:5.1f} %  {_named(category.category, category.name)}"
+        )
     for place, hit in enumerate(hits, 1):
         click.echo(f"{place:>4}  {hit.score:9.4f}  {_named(hit.item, hit.title)}")
     counted = f"; {result.unknown} unknown items skipped" if result.unknown else ""
@@ -554,7 +614,9 @@ def catalog() -> None:
 @catalog.command("apply")
 @click.argument("bundle", type=FOLDER)
 @click.argument("changes", type=FILE)
-@click.option("--out", required=True, type=FOLDER, help="Bundle to write; one that is there is replaced in one step.")
+@click.option(
+    "--out", required=True, type=FOLDER, help="Bundle to write; one that is there is replaced in one step."
+)
 def apply_changes(bundle: Path, changes: Path, out: Path) -> None:
     """Write BUNDLE with the CHANGES of its catalogue, one JSON object a line.
 
@@ -580,7 +642,9 @@ def _as_ids(session: Sequence[str], id_type: str) -> list[Any]:
         try:
             ids.append(int(item))
         except ValueError:
-            raise InvalidItemIdError(f"item id {item!r} is no whole number, as all ids of this catalogue are") from None
+            raise InvalidItemIdError(
+                f"item id {item!r} is no whole number, as all ids of this catalogue are"
+            ) from None
     return ids
 
 

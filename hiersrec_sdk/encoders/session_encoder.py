@@ -133,7 +133,6 @@ class OnnxSessionEncoder:
         category_logits, (item_query, *repeats) = values[: self._levels], values[self._levels :]
         return Encoded(tuple(category_logits), repeats[0] if repeats else None, item_query)
 
-
     @property
     def _running(self) -> Any:
         """The ``onnxruntime.InferenceSession``."""
@@ -159,7 +158,9 @@ def _forget_after_fork(encoder: weakref.ref[OnnxSessionEncoder]) -> None:
 class _Buffers:
     """Inputs and outputs of one session of one length, bound once: onnxruntime reads and writes NumPy's own memory."""
 
-    def __init__(self, session: Any, dimension: int, length: int, like: Encoded, names: Sequence[str]) -> None:
+    def __init__(
+        self, session: Any, dimension: int, length: int, like: Encoded, names: Sequence[str]
+    ) -> None:
         ort_value = import_module("onnxruntime").OrtValue.ortvalue_from_numpy
         self.binding = session.io_binding()
         vectors = np.zeros((1, length, dimension), dtype=np.float32)
@@ -176,10 +177,14 @@ class _Buffers:
         self.encoded = Encoded(tuple(outputs[:levels]), repeats[0] if repeats else None, outputs[levels])
 
 
-def load_graph(model: bytes | str | os.PathLike[str], name: str, providers: Sequence[str], threads: int) -> Any:
+def load_graph(
+    model: bytes | str | os.PathLike[str], name: str, providers: Sequence[str], threads: int
+) -> Any:
     """An ``onnxruntime.InferenceSession`` that runs on ``providers``."""
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise InvalidOptionError(f"threads is {threads!r}; it must be a whole number of at least 1, or 'auto'")
+        raise InvalidOptionError(
+            f"threads is {threads!r}; it must be a whole number of at least 1, or 'auto'"
+        )
     if isinstance(providers, str) or not providers:
         raise InvalidOptionError(f"providers is {providers!r}; it must be a list of names such as ('cpu',)")
     for provider in providers:

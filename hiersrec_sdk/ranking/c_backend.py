@@ -26,7 +26,14 @@ def native(table: Table) -> _kernel.Table:
     if table.native is None:
         codes = table.codes
         arrays = (
-            (codes.codes, codes.scales, codes.tails, codes.residuals, codes.stage_ends, float(codes.largest[0]))
+            (
+                codes.codes,
+                codes.scales,
+                codes.tails,
+                codes.residuals,
+                codes.stage_ends,
+                float(codes.largest[0]),
+            )
             if codes is not None
             else (None, None, None, None, None, 0.0)
         )

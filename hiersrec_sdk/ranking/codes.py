@@ -97,7 +97,11 @@ class Codes:
                 residuals[at + 1] = max(residuals[at + 1], errors[:, :end].sum(axis=1).max())
                 if at < len(tails):
                     tails[at, start:stop] = _up_to_bfloat(np.sqrt(squares[:, end:].sum(axis=1)))
-                groups = stored[:, begin:end].reshape(-1, BLOCK, (end - begin) // GROUP, GROUP).transpose(0, 2, 1, 3)
+                groups = (
+                    stored[:, begin:end]
+                    .reshape(-1, BLOCK, (end - begin) // GROUP, GROUP)
+                    .transpose(0, 2, 1, 3)
+                )
                 if at:
                     first = padded_n * begin + start * (end - begin)
                     codes[first : first + groups.size] = groups.ravel()
@@ -150,10 +154,17 @@ class Codes:
         for name, (dtype, shape) in wanted.items():
             table = getattr(self, name)
             if table.dtype != dtype or table.shape != shape or not table.flags.c_contiguous:
-                raise ValueError(f"{name} is {table.dtype} {list(table.shape)}, not {np.dtype(dtype)} {list(shape)}")
+                raise ValueError(
+                    f"{name} is {table.dtype} {list(table.shape)}, not {np.dtype(dtype)} {list(shape)}"
+                )
         ends = self.stage_ends.tolist()
         rising = all(low < high for low, high in zip([0, *ends], ends, strict=False))
-        if not 1 <= stages <= MAX_STAGES or not rising or any(end % MULTIPLE for end in ends) or ends[-1] != padded_d:
+        if (
+            not 1 <= stages <= MAX_STAGES
+            or not rising
+            or any(end % MULTIPLE for end in ends)
+            or ends[-1] != padded_d
+        ):
             raise ValueError(
                 f"stage_ends are {ends}, not 1 to {MAX_STAGES} rising multiples of {MULTIPLE} up to {padded_d}"
             )

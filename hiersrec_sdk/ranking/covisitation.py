@@ -30,9 +30,14 @@ POPULARITIES: Final = 5  # counts of an item's clicks, in newest parts of the lo
 CLICKS_OF: Final = 3  # of a neighbour: clicks after the item, before it, directly after it
 FEATURES: Final = POPULARITIES + 2 + CLICKS_OF + 8
 TABLES: Final = (
-    "wide.popularity", "wide.offsets", "wide.rows", "wide.clicks", "wide.hidden_weight", "wide.hidden_bias",
+    "wide.popularity",
+    "wide.offsets",
+    "wide.rows",
+    "wide.clicks",
+    "wide.hidden_weight",
+    "wide.hidden_bias",
     "wide.weight",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +83,9 @@ class Links:
         at += CLICKS_OF
         newest = of_click[0]
         features[:, at] = np.bincount(of_click, minlength=size)
-        features[:, at + 1] = np.bincount(of_click[:-1], of_click[1:] == newest, size)  # directly before and after
+        features[:, at + 1] = np.bincount(
+            of_click[:-1], of_click[1:] == newest, size
+        )  # directly before and after
         features[:, at + 2] = np.bincount(of_click[1:], of_click[:-1] == newest, size)  # the newest item
         features[:, at + 3] = length
         features[:, at + 4] = features[newest, at] - 1

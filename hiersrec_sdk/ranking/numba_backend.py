@@ -114,7 +114,11 @@ def _compiled(element: types.Type, dot: Any) -> Any:
     def readonly(dtype: types.Type, dimensions: int) -> types.Array:
         return types.Array(dtype, dimensions, "C", readonly=True)
 
-    floats, rows_type, ranges_type = readonly(types.float32, 1), readonly(types.int64, 1), readonly(types.int64, 2)
+    floats, rows_type, ranges_type = (
+        readonly(types.float32, 1),
+        readonly(types.int64, 1),
+        readonly(types.int64, 2),
+    )
     counts: Any = types.Tuple
     scan = counts([types.int64, types.int64])(
         readonly(element, 2),

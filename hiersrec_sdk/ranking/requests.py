@@ -104,7 +104,9 @@ class Request(NamedTuple):
             words = -(-n // 64)
             bitmap = _array("bitmap", bitmap, _UINT64, (None,))
             if len(bitmap) < words:
-                raise ValueError(f"bitmap: {_described(bitmap)}; {n} rows need at least {words} words of 64 bits")
+                raise ValueError(
+                    f"bitmap: {_described(bitmap)}; {n} rows need at least {words} words of 64 bits"
+                )
         skipped = None if self.skipped is None else _rows("skipped", self.skipped, n)
         if (self.own is None) != (self.boosts is None):
             raise ValueError("own and boosts go together")

@@ -19,7 +19,9 @@ def rounds(sessions: int, seed: int) -> Sessions:
     random = np.random.default_rng(seed)
     lengths = random.integers(2, 7, sessions)
     starts = random.integers(0, ITEMS, sessions)
-    clicks = np.concatenate([(start + np.arange(n)) % ITEMS for start, n in zip(starts, lengths, strict=True)])
+    clicks = np.concatenate(
+        [(start + np.arange(n)) % ITEMS for start, n in zip(starts, lengths, strict=True)]
+    )
     return Sessions(clicks.astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
 
 
@@ -38,7 +40,9 @@ def test_a_query_does_not_see_later_clicks(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_it_learns(name: str) -> None:
-    settings = Settings(dimension=32, dropout=0.1, learning_rate=2e-2, epochs=12, batch_sessions=32, max_length=10)
+    settings = Settings(
+        dimension=32, dropout=0.1, learning_rate=2e-2, epochs=12, batch_sessions=32, max_length=10
+    )
     lines: list[str] = []
     found = fit(MODELS[name], settings, rounds(400, 0), ITEMS, rounds(50, 1), report=lines.append)
     assert len(found) == len(lines) == 12

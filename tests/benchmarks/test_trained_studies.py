@@ -33,14 +33,25 @@ def work(tmp_path: Path, tiny_data: Path, tiny_config: Config, monkeypatch: pyte
     monkeypatch.setattr(cold, "DROPOUTS", (0.1, 0.3))
     for study in (ablations, trees):  # those that differ most, to save time
         every: Callable[[Dataset], list[Trial]] = study.trials_of
-        monkeypatch.setattr(study, "trials_of", lambda data, every=every: [*every(data)[:2], *every(data)[-4::3]])
+        monkeypatch.setattr(
+            study, "trials_of", lambda data, every=every: [*every(data)[:2], *every(data)[-4::3]]
+        )
     folder = tmp_path / "work"
     shutil.copytree(tiny_data, folder / "diginetica" / "data")
     return folder
 
 
 def run(study: ModuleType, work: Path, *options: str) -> str:
-    arguments = [str(work), "--work", str(work), "--out", str(work / "out"), "--data-set", "diginetica", *options]
+    arguments = [
+        str(work),
+        "--work",
+        str(work),
+        "--out",
+        str(work / "out"),
+        "--data-set",
+        "diginetica",
+        *options,
+    ]
     result = CliRunner().invoke(study.main, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     name = study.__name__.rpartition(".")[2]
@@ -52,7 +63,11 @@ STUDIES: list[tuple[ModuleType, list[str], list[str]]] = [
     (ablations, ["--epochs", "1"], ["item head only", "items are ids only", "no co-click graph"]),
     (sparse, [], ["75 % of the items", "text and category: MRR@20"]),
     (trees, [], ["1 of 2 levels (2 leaves)", "learnt, 3 over 8", "none"]),
-    (cold, [], ["id dropout 0.3, cold items never shown", "as exported", "popular, the newest", "words in common"]),
+    (
+        cold,
+        [],
+        ["id dropout 0.3, cold items never shown", "as exported", "popular, the newest", "words in common"],
+    ),
     (main_table, ["--seeds", "2", "--draws", "1"], ["HierSRec, exact", "±", "vstan", "gru4rec", "core"]),
 ]
 

@@ -45,7 +45,18 @@ def test_a_limit_ends_the_steps(tmp_path: Path) -> None:
 
 
 def test_the_command_leaves_a_page(tmp_path: Path) -> None:
-    arguments = ["--sizes", "200", "--both-to", "0", "--sessions", "1000", "--steps", "2", "--out", str(tmp_path)]
+    arguments = [
+        "--sizes",
+        "200",
+        "--both-to",
+        "0",
+        "--sessions",
+        "1000",
+        "--steps",
+        "2",
+        "--out",
+        str(tmp_path),
+    ]
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     page = (tmp_path / "training_cost.md").read_text()

@@ -37,8 +37,12 @@ def running(module: str, *arguments: str, log: Path, **environment: str) -> Iter
     with log.open("wb") as printed:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
-            cwd=ROOT, env=quiet(environment), stdout=printed, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            cwd=ROOT,
+            env=quiet(environment),
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         try:
             yield process
             process.terminate()
@@ -51,5 +55,7 @@ def running(module: str, *arguments: str, log: Path, **environment: str) -> Iter
 
 def quiet(environment: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without settings of these servers, and with ``environment``."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CELERY_", "GUNICORN_"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("CELERY_", "GUNICORN_"))
+    }
     return {**kept, "HTTP_PROXY": "", "http_proxy": "", **environment}

@@ -48,9 +48,13 @@ def test_a_worker_answers(tasks: Any, settings: Path, tiny_bundle: Path) -> None
     alone = ["--without-gossip", "--without-mingle"]
     arguments = ["--app", "examples.celery_task", "worker", "--concurrency", "2", *alone]
     with running(
-        "celery", *arguments, log=log, HIERSREC_BUNDLE=str(tiny_bundle), CELERY_CONFIG_MODULE="celery_settings",
+        "celery",
+        *arguments,
+        log=log,
+        HIERSREC_BUNDLE=str(tiny_bundle),
+        CELERY_CONFIG_MODULE="celery_settings",
         PYTHONPATH=str(settings),
-    ) as worker:  # fmt: skip
+    ) as worker:
         asked = [tasks.recommend.delay(SESSION[:length], k=5) for length in (2, 1, 0)]
         wrong = tasks.recommend.delay([3])
         answers = [one.get(timeout=PATIENCE) for one in asked]

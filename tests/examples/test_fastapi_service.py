@@ -30,7 +30,9 @@ def client(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient
 def test_answers_as_the_recommender(client: TestClient, bundle: Path) -> None:
     answer = client.post("/recommend", json={"session": SESSION, "k": 5, "exclude_seen": True}).json()
     expected = Recommender.load(bundle).recommend(SESSION, 5, exclude_seen=True)
-    assert [(hit["item"], hit["title"]) for hit in answer["items"]] == [(hit.item, hit.title) for hit in expected]
+    assert [(hit["item"], hit["title"]) for hit in answer["items"]] == [
+        (hit.item, hit.title) for hit in expected
+    ]
     assert [hit["score"] for hit in answer["items"]] == pytest.approx(expected.scores.tolist())
     assert (answer["mode"], answer["unknown"]) == (expected.mode, 1)
     assert client.get("/health").json() == {"items": 48}

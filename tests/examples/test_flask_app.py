@@ -39,7 +39,9 @@ def test_says_what_is_wrong(tiny_bundle: Path, body: object, error: str) -> None
 def ask(url: str) -> tuple[list[str], int]:
     """The ids, and the process id of the worker that answered."""
     body = json.dumps({"session": SESSION, "k": 10}).encode()
-    with _OPENER.open(Request(f"{url}/recommend", body, {"Content-Type": "application/json"}), timeout=30) as reply:
+    with _OPENER.open(
+        Request(f"{url}/recommend", body, {"Content-Type": "application/json"}), timeout=30
+    ) as reply:
         answer: dict[str, Any] = json.load(reply)
         return [hit["item"] for hit in answer["items"]], int(reply.headers["X-Worker"])
 

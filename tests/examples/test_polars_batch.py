@@ -25,17 +25,32 @@ def test_every_session_is_answered(tiny_bundle: Path, tmp_path: Path) -> None:
         for at, (own, items) in enumerate(sessions.items())
         for place, item in enumerate(items)
     ]
-    log = pl.DataFrame(clicks, schema=["visit", "item", "at"], orient="row").sample(fraction=1, shuffle=True, seed=1)
+    log = pl.DataFrame(clicks, schema=["visit", "item", "at"], orient="row").sample(
+        fraction=1, shuffle=True, seed=1
+    )
     log.write_parquet(tmp_path / "clicks.parquet")
     done = run(
-        tmp_path / "clicks.parquet", "--bundle", tiny_bundle, "--out", tmp_path / "out.parquet", "--session-column",
-        "visit", "--time-column", "at", "-k", 7, "--chunk", 9,
-    )  # fmt: skip
+        tmp_path / "clicks.parquet",
+        "--bundle",
+        tiny_bundle,
+        "--out",
+        tmp_path / "out.parquet",
+        "--session-column",
+        "visit",
+        "--time-column",
+        "at",
+        "-k",
+        7,
+        "--chunk",
+        9,
+    )
     assert done.exit_code == 0, done.output
     found = pl.read_parquet(tmp_path / "out.parquet")
     assert found.columns == ["session", "rank", "item", "score", "title"]
     recommender = Recommender.load(tiny_bundle)
-    answers = dict(found.group_by("session").agg(pl.all().sort_by("rank")).select("session", "item").iter_rows())
+    answers = dict(
+        found.group_by("session").agg(pl.all().sort_by("rank")).select("session", "item").iter_rows()
+    )
     assert answers == {
         own: list(recommender.recommend([f"item-{item}" for item in items], 7).items)
         for own, items in sessions.items()
@@ -51,7 +66,9 @@ def test_every_session_is_answered(tiny_bundle: Path, tmp_path: Path) -> None:
         ({"session": [], "item": [], "time": []}, "has no rows"),
     ],
 )
-def test_says_what_is_wrong(tiny_bundle: Path, tmp_path: Path, columns: dict[str, list[object]], says: str) -> None:
+def test_says_what_is_wrong(
+    tiny_bundle: Path, tmp_path: Path, columns: dict[str, list[object]], says: str
+) -> None:
     pl.DataFrame(columns).write_parquet(tmp_path / "clicks.parquet")
     failed = run(tmp_path / "clicks.parquet", "--bundle", tiny_bundle, "--out", tmp_path / "out.parquet")
     assert failed.exit_code == 1

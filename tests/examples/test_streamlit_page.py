@@ -51,5 +51,7 @@ def test_a_session_is_clicked_together(page: AppTest, tiny_bundle: Path) -> None
 def test_the_session_is_in_the_address(page: AppTest, tiny_bundle: Path) -> None:
     page.query_params["session"] = ["item-3", "no such item"]
     page.run()
-    assert shown(page) == list(Recommender.load(tiny_bundle).recommend(["item-3"], 10, exclude_seen=True).items)
+    assert shown(page) == list(
+        Recommender.load(tiny_bundle).recommend(["item-3"], 10, exclude_seen=True).items
+    )
     assert [text.value for text in page.sidebar.markdown] == ["1. Item 3"]

@@ -130,7 +130,9 @@ def test_a_final_run_is_calibrated_with_one_that_was_not(
     found = config["budgets"]
     assert not found["trained_on"]
     assert found == budgets  # the curve of the other run
-    assert f"the run {tiny_run.name}, which was not trained on it" in (tmp_path / "bundle/README.md").read_text()
+    assert (
+        f"the run {tiny_run.name}, which was not trained on it" in (tmp_path / "bundle/README.md").read_text()
+    )
     line = next(line for line in said if line.startswith('candidates="auto"'))
     assert f"mass {found['mass']:g}" in line
     assert "flatter" not in line
@@ -189,11 +191,20 @@ def test_other_settings_of_the_calibration_run_are_noted(
 
     with pytest.raises(InterruptedError):
         export(final_run, tmp_path / "b", calibrate_with=tmp_path / "other", report=said.append, step=stop)
-    assert said == [f"note: {tmp_path / 'other'} was trained with other settings than {final_run}: temperature"]
+    assert said == [
+        f"note: {tmp_path / 'other'} was trained with other settings than {final_run}: temperature"
+    ]
 
 
 def test_the_command_takes_the_calibration_run(final_run: Path, tmp_path: Path) -> None:
-    arguments = ["export", str(final_run), "--out", str(tmp_path / "bundle"), "--calibrate-with", str(final_run)]
+    arguments = [
+        "export",
+        str(final_run),
+        "--out",
+        str(tmp_path / "bundle"),
+        "--calibrate-with",
+        str(final_run),
+    ]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: ")

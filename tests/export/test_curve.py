@@ -31,7 +31,9 @@ class WholeNumbers:
         real = np.arange(vectors.shape[1]) < lengths[:, None]
         newest = vectors[np.arange(len(lengths)), lengths - 1]
         total = vectors.sum(axis=1)
-        mixed = np.stack([total[:, leaf % WIDTH] * (leaf - 3) + newest[:, 0] for leaf in range(LEAVES)], axis=1)
+        mixed = np.stack(
+            [total[:, leaf % WIDTH] * (leaf - 3) + newest[:, 0] for leaf in range(LEAVES)], axis=1
+        )
         return Encoded(
             category_logits=(np.round(mixed / 3).astype(np.float32),),
             repeat_logits=(np.arange(vectors.shape[1])[None] % 3 - newest[:, 1:2]).astype(np.float32) * real,
@@ -117,7 +119,11 @@ def test_all_items_are_the_exact_mode(make_dataset: Callable[..., Dataset]) -> N
     data = make_dataset(items=ITEMS, sessions=90, longest=6)
     cases = Cases.sample(data.test, 10**6)
     for both in measure(
-        Scorer(WholeNumbers(), whole_vectors(ITEMS), BIAS), Layout.of(data), cases, Budgets([1.0], [1.0]), MAX_LENGTH
+        Scorer(WholeNumbers(), whole_vectors(ITEMS), BIAS),
+        Layout.of(data),
+        cases,
+        Budgets([1.0], [1.0]),
+        MAX_LENGTH,
     ):
         for counts in both:
             assert np.all(counts.rows == ITEMS)
@@ -133,7 +139,9 @@ def test_the_curve_is_what_the_runtime_does(tiny_bundle: Path, tiny_data: Path) 
     vectors = np.ascontiguousarray(catalog.output_vectors[rows])
     assert catalog.wide is not None
     assert catalog.bias is not None
-    wide = replace(catalog.wide, links=by_rows(catalog.wide.links, rows))  # rows are to items as items to rows
+    wide = replace(
+        catalog.wide, links=by_rows(catalog.wide.links, rows)
+    )  # rows are to items as items to rows
     encoder = OnnxSessionEncoder(tiny_bundle / "model.onnx", dimension=16, categories=data.tree.sizes)
     scorer = Scorer(encoder, vectors, catalog.bias[rows], wide)
     shares = (0.45, 0.6, 0.8, 1.0)
@@ -149,7 +157,9 @@ def test_the_curve_is_what_the_runtime_does(tiny_bundle: Path, tiny_data: Path) 
                 assert (ours if ours <= K else 0) == rank
 
 
-def test_a_sample_is_drawn_from_all_cases_and_the_same_each_time(make_dataset: Callable[..., Dataset]) -> None:
+def test_a_sample_is_drawn_from_all_cases_and_the_same_each_time(
+    make_dataset: Callable[..., Dataset],
+) -> None:
     sessions = make_dataset().train
     some, again = Cases.sample(sessions, 50), Cases.sample(sessions, 50)
     assert len(some) == 50

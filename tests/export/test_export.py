@@ -38,7 +38,9 @@ def loaded(tiny_run: Path, tiny_data: Path) -> tuple[HierSRec, RunInfo, Dataset]
     return *load_model(tiny_run), Dataset.load(tiny_data)
 
 
-def test_the_graph_has_the_contract_s_names_and_dynamic_axes(loaded: tuple[HierSRec, RunInfo, Dataset]) -> None:
+def test_the_graph_has_the_contract_s_names_and_dynamic_axes(
+    loaded: tuple[HierSRec, RunInfo, Dataset],
+) -> None:
     proto = onnx.load_from_string(session_graph(loaded[0]))
     shapes = {
         value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
@@ -182,7 +184,9 @@ def test_an_item_that_nobody_clicked_is_placed_by_its_metadata(
     unclicked = int(data.test.items[0])
     parts: dict[str, Any] = {}
     for name in ("train", "valid"):
-        sessions = [[i for i in getattr(data, name)[s] if i != unclicked] for s in range(len(getattr(data, name)))]
+        sessions = [
+            [i for i in getattr(data, name)[s] if i != unclicked] for s in range(len(getattr(data, name)))
+        ]
         sessions = [clicks for clicks in sessions if len(clicks) > 1]
         offsets = np.concatenate([[0], np.cumsum([len(clicks) for clicks in sessions])]).astype(np.int64)
         parts[name] = data.train.__class__(np.concatenate(sessions).astype(np.int32), offsets)

@@ -29,9 +29,15 @@ def bundle_of(data: Dataset, config: Config, folder: Path) -> Path:
     data.save(folder / "data")
     for name, final in (("valid", None), ("final", folder / "valid")):
         train(
-            folder / "data", folder / name, config, final=final is not None, validated_by=final, device="cpu",
-            progress=False, report=quiet,
-        )  # fmt: skip
+            folder / "data",
+            folder / name,
+            config,
+            final=final is not None,
+            validated_by=final,
+            device="cpu",
+            progress=False,
+            report=quiet,
+        )
     export(folder / "final", folder / "bundle", calibrate_with=folder / "valid", name="shop", report=quiet)
     return folder / "bundle"
 
@@ -40,7 +46,9 @@ def test_the_test_part_cannot_reach_the_bundle(
     make_dataset: Callable[..., Dataset], tiny_config: Config, tmp_path: Path
 ) -> None:
     data = make_dataset()
-    shuffled = replace(data, test=replace(data.test, items=np.random.default_rng(5).permutation(data.test.items)))
+    shuffled = replace(
+        data, test=replace(data.test, items=np.random.default_rng(5).permutation(data.test.items))
+    )
     sums = []
     for name, each in (("as it is", data), ("shuffled", shuffled)):
         bundle = bundle_of(each, tiny_config, tmp_path / name)

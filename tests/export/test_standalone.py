@@ -80,7 +80,9 @@ def with_all_features(shop: Shop) -> Shop:
     """Whose wide part reads every feature."""
     assert shop.wide is not None
     random = np.random.default_rng(5)
-    weight, shift, out = (random.standard_normal(shape).astype(np.float32) for shape in ((FEATURES, 7), (7,), (8,)))
+    weight, shift, out = (
+        random.standard_normal(shape).astype(np.float32) for shape in ((FEATURES, 7), (7,), (8,))
+    )
     return replace(shop, wide=replace(shop.wide, hidden_weight=weight, hidden_bias=shift, weight=out))
 
 
@@ -115,7 +117,9 @@ def tiny(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Both:
     return Both(tiny_bundle, tmp_path_factory.mktemp("tiny") / "model.onnx")
 
 
-def sessions_of(ids: Sequence[Any], strangers: Sequence[Any], longest: int) -> st.SearchStrategy[list[list[Any]]]:
+def sessions_of(
+    ids: Sequence[Any], strangers: Sequence[Any], longest: int
+) -> st.SearchStrategy[list[list[Any]]]:
     few = st.sampled_from(ids[:4])  # so that items stand in a session more than once
     one = st.lists(st.sampled_from(ids) | few | st.sampled_from(strangers), max_size=longest + 5)
     return st.lists(one, min_size=1, max_size=6)
@@ -125,7 +129,9 @@ ks = st.integers(1, 12) | st.integers(1, ITEMS + 5)
 
 
 @given(data=st.data(), name=st.sampled_from(sorted(SHOPS)), k=ks)
-def test_it_answers_as_the_recommender(shops: dict[str, Both], data: st.DataObject, name: str, k: int) -> None:
+def test_it_answers_as_the_recommender(
+    shops: dict[str, Both], data: st.DataObject, name: str, k: int
+) -> None:
     shop, both = SHOPS[name], shops[name]
     sessions = data.draw(sessions_of(shop.ids, [shop.stranger, both.padding], LONGEST.get(name, MAX_LENGTH)))
     both.compare(sessions, k, 1e-4 if name == "features" else 0)
@@ -167,7 +173,9 @@ def test_a_changed_catalogue_answers_as_the_recommender(
         if data is None:
             sessions = [[new], [gone], [moved, gone], [gone, new], [new, moved, SHOPS[name].ids[30]]]
         else:
-            sessions = data.draw(sessions_of([new, moved, gone, *SHOPS[name].ids], [both.padding], MAX_LENGTH))
+            sessions = data.draw(
+                sessions_of([new, moved, gone, *SHOPS[name].ids], [both.padding], MAX_LENGTH)
+            )
         both.compare(sessions, 12, 1e-4)
 
 
@@ -206,7 +214,10 @@ def test_the_file_says_what_it_is(tiny: Both, tiny_bundle: Path) -> None:
     }
     assert proto.ir_version == IR_VERSION
     assert [(one.domain, one.version) for one in proto.opset_import] == [("", OPSET), ("ai.onnx.ml", 2)]
-    values = {value.name: (value.type, value.shape) for value in (*tiny.model.get_inputs(), *tiny.model.get_outputs())}
+    values = {
+        value.name: (value.type, value.shape)
+        for value in (*tiny.model.get_inputs(), *tiny.model.get_outputs())
+    }
     assert values == {
         "session": ("tensor(string)", ["batch", "length"]),
         "k": ("tensor(int64)", [1]),
@@ -221,7 +232,9 @@ def test_the_file_says_what_it_is(tiny: Both, tiny_bundle: Path) -> None:
     assert [node.op_type for node in inside] == [node.op_type for node in encoder]
 
 
-def test_a_wrong_model_is_not_written(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_model_is_not_written(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def wrong(name: str) -> Any:
         def build(*arguments: Any) -> onnx.ModelProto:
             model = standalone_graph(*arguments)

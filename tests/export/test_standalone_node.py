@@ -18,7 +18,9 @@ from tests.sdk.bundles import Shop, make_shop
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/node"
 # What npm says where there is no way to a registry, or none that has the packages.
-UNREACHABLE = r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|E40[134]|E5\d\d"
+UNREACHABLE = (
+    r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|E40[134]|E5\d\d"
+)
 SHOPS = {"int64": make_shop(seed=3, wide=True), "string": make_shop("string", wide=True)}
 
 
@@ -37,14 +39,18 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         text=True,
     )
     if done.returncode and re.search(UNREACHABLE, done.stderr):
-        pytest.skip(f"the registry of npm cannot be reached: the example in Node.js was not run: {done.stderr[:300]}")
+        pytest.skip(
+            f"the registry of npm cannot be reached: the example in Node.js was not run: {done.stderr[:300]}"
+        )
     assert done.returncode == 0, done.stderr
     yield folder
     shutil.rmtree(folder)  # some hundred megabytes
 
 
 def answers(example: Path, *arguments: Any) -> tuple[list[str], list[float]]:
-    done = subprocess.run(["node", "recommend.mjs", *map(str, arguments)], cwd=example, capture_output=True, text=True)
+    done = subprocess.run(
+        ["node", "recommend.mjs", *map(str, arguments)], cwd=example, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     items, scores = zip(*(line.rsplit("\t", 1) for line in done.stdout.splitlines()), strict=True)
     return list(items), [float(score) for score in scores]
@@ -67,14 +73,18 @@ def test_it_prints_what_the_recommender_answers(installed: Path, tmp_path: Path,
         assert scores == result.scores.tolist()
 
 
-def test_a_trained_model_answers_as_the_recommender(installed: Path, tmp_path: Path, tiny_bundle: Path) -> None:
+def test_a_trained_model_answers_as_the_recommender(
+    installed: Path, tmp_path: Path, tiny_bundle: Path
+) -> None:
     export_standalone(tiny_bundle, tmp_path / "model.onnx", report=lambda line: None)
     session = ["item-3", "item-11", "item-19", "item-3"]
     items, scores = answers(installed, tmp_path / "model.onnx", *session)
     result = Recommender.load(tiny_bundle).recommend(session, mode="exact")
     np.testing.assert_allclose(scores, result.scores, atol=1e-4)
     wanted = dict(zip(result.items, result.scores.tolist(), strict=True))
-    assert all(abs(score - wanted.get(item, scores[-1])) < 1e-4 for item, score in zip(items, scores, strict=True))
+    assert all(
+        abs(score - wanted.get(item, scores[-1])) < 1e-4 for item, score in zip(items, scores, strict=True)
+    )
 
 
 def test_what_is_wrong_is_said(installed: Path, tmp_path: Path) -> None:

@@ -103,7 +103,11 @@ class Shop:
             "preprocessing": {},
             "data": {"name": "made up"},
             "metrics": {"recall@20": 0.5},
-            **({} if self.mass is None else {"budgets": {"mass": self.mass, "session_categories": with_session}}),
+            **(
+                {}
+                if self.mass is None
+                else {"budgets": {"mass": self.mass, "session_categories": with_session}}
+            ),
         }
 
     @property

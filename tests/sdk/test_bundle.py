@@ -248,7 +248,11 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("dimension", True, "'dimension' is not a whole number of at least 1"),
     ("dimension", 7, "table 'output_vectors'"),
     ("levels", [], "'levels' is not a list of names"),
-    ("preprocessing", {"vectors": {"width": 0, "from": "file"}}, "'preprocessing' is not an object whose vectors"),
+    (
+        "preprocessing",
+        {"vectors": {"width": 0, "from": "file"}},
+        "'preprocessing' is not an object whose vectors",
+    ),
     ("levels", ["shelf"], "1 levels, but 3 numbers of categories"),
     ("categories", [2, 4, "9"], "'categories' is not a list of whole numbers"),
     ("categories", [2, 4, 8], r"table 'category_ids.2.offsets'"),
@@ -392,7 +396,9 @@ def test_a_wrong_table(change: Callable[[Tables], None], cause: str, shop: Shop,
         write_bundle(tmp_path / "written", shop.config, tables, shop.files)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["forged"]
     if "is missing" in cause or "int" in cause or "float" in cause or "category_" in cause:
-        with pytest.raises(BundleCorruptError, match=cause):  # what can be seen without reading all of a table
+        with pytest.raises(
+            BundleCorruptError, match=cause
+        ):  # what can be seen without reading all of a table
             open_bundle(tmp_path / "forged", verify=False)
 
 
@@ -407,26 +413,62 @@ CODE_FAULTS: list[tuple[Callable[[Tables], None], str]] = [
         for name in ("scales", "tails", "residuals", "stage_ends", "largest")
     ),
     (replace("codes", lambda table: table[:-1]), r"'codes': codes is uint8 \[1535\], not uint8 \[1536\]"),
-    (replace("codes", lambda table: table.view(np.int8)), r"'codes': codes is int8 \[1536\], not uint8 \[1536\]"),
-    (replace("codes", lambda table: table[:, None]), r"'codes': codes is uint8 \[1536, 1\], not uint8 \[1536\]"),
-    (replace("codes.scales", lambda table: table[:ITEMS]), r"'codes': scales is uint16 \[60\], not uint16 \[64\]"),
-    (replace("codes.scales", lambda table: table.astype(np.float32)), r"'codes': scales is float32 \[64\], not"),
-    (replace("codes.tails", lambda table: table[:1]), r"'codes': tails is uint16 \[1, 64\], not uint16 \[2, 64\]"),
-    (replace("codes.tails", lambda table: table.ravel()), r"'codes': tails is uint16 \[128\], not uint16 \[2, 64\]"),
-    (replace("codes.residuals", lambda table: table[1:]), r"'codes': residuals is float32 \[3\], not float32 \[4\]"),
+    (
+        replace("codes", lambda table: table.view(np.int8)),
+        r"'codes': codes is int8 \[1536\], not uint8 \[1536\]",
+    ),
+    (
+        replace("codes", lambda table: table[:, None]),
+        r"'codes': codes is uint8 \[1536, 1\], not uint8 \[1536\]",
+    ),
+    (
+        replace("codes.scales", lambda table: table[:ITEMS]),
+        r"'codes': scales is uint16 \[60\], not uint16 \[64\]",
+    ),
+    (
+        replace("codes.scales", lambda table: table.astype(np.float32)),
+        r"'codes': scales is float32 \[64\], not",
+    ),
+    (
+        replace("codes.tails", lambda table: table[:1]),
+        r"'codes': tails is uint16 \[1, 64\], not uint16 \[2, 64\]",
+    ),
+    (
+        replace("codes.tails", lambda table: table.ravel()),
+        r"'codes': tails is uint16 \[128\], not uint16 \[2, 64\]",
+    ),
+    (
+        replace("codes.residuals", lambda table: table[1:]),
+        r"'codes': residuals is float32 \[3\], not float32 \[4\]",
+    ),
     (put("codes.residuals", 0, np.nan), "'codes': residuals or largest are negative or NaN"),
-    (put("codes.residuals", 1, np.inf), "'codes': residuals or largest are negative or NaN, or residuals infinite"),
+    (
+        put("codes.residuals", 1, np.inf),
+        "'codes': residuals or largest are negative or NaN, or residuals infinite",
+    ),
     (put("codes.residuals", 3, -1), "'codes': residuals or largest are negative"),
     (put("codes.largest", 0, np.nan), "'codes': residuals or largest are negative or NaN"),
-    (replace("codes.largest", lambda table: table[0]), r"'codes': largest is float32 \[\], not float32 \[1\]"),
-    (put("codes.stage_ends", 0, 12), r"'codes': stage_ends are \[12, 16, 24\], not 1 to 4 rising multiples of 8"),
+    (
+        replace("codes.largest", lambda table: table[0]),
+        r"'codes': largest is float32 \[\], not float32 \[1\]",
+    ),
+    (
+        put("codes.stage_ends", 0, 12),
+        r"'codes': stage_ends are \[12, 16, 24\], not 1 to 4 rising multiples of 8",
+    ),
     (put("codes.stage_ends", 0, 16), r"'codes': stage_ends are \[16, 16, 24\], not"),
     (put("codes.stage_ends", 0, -8), r"'codes': stage_ends are \[-8, 16, 24\], not"),
     (put("codes.stage_ends", 2, 32), r"'codes': stage_ends are \[8, 16, 32\], not"),
     (put("codes.stage_ends", 1, 2**62), r"'codes': stage_ends are \[8, 4611686018427387904, 24\], not"),
-    (replace("codes.stage_ends", lambda table: table[2]), r"'codes': stage_ends is int64 \[\], not int64 \[1\]"),
+    (
+        replace("codes.stage_ends", lambda table: table[2]),
+        r"'codes': stage_ends is int64 \[\], not int64 \[1\]",
+    ),
     (replace("codes.stage_ends", lambda table: table[:0]), "'codes': "),
-    (replace("codes.stage_ends", lambda table: table.astype(np.int32)), r"'codes': stage_ends is int32 \[3\], not"),
+    (
+        replace("codes.stage_ends", lambda table: table.astype(np.int32)),
+        r"'codes': stage_ends is int32 \[3\], not",
+    ),
 ]
 
 
@@ -446,7 +488,9 @@ def test_codes_of_another_table(coded: Shop, tmp_path: Path) -> None:
     other = make_shop("int64", times=2, dimension=20, stages=[8, 16])
     forge(tmp_path / "forged", coded.config, {**coded.tensors, "codes": other.tensors["codes"]}, coded.files)
     for verify in (True, False):
-        with pytest.raises(BundleCorruptError, match=r"table 'codes': codes is uint8 \[3072\], not uint8 \[1536\]"):
+        with pytest.raises(
+            BundleCorruptError, match=r"table 'codes': codes is uint8 \[3072\], not uint8 \[1536\]"
+        ):
             Recommender.load(tmp_path / "forged", verify=verify)
 
 

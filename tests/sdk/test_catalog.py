@@ -29,7 +29,10 @@ def catalog(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Catalog:
 
 def of_ids(ids: list[Any]) -> Catalog:
     """A catalogue that knows nothing but its items' ids."""
-    config: dict[str, Any] = {"levels": ["all"], "item_id_type": "string" if isinstance(ids[0], str) else "int64"}
+    config: dict[str, Any] = {
+        "levels": ["all"],
+        "item_id_type": "string" if isinstance(ids[0], str) else "int64",
+    }
     config["category_id_type"] = "int64"
     tables = {
         **item_id_tables(ids),

@@ -32,19 +32,29 @@ def trained(tiny_bundle: Path) -> Recommender:
     return Recommender.load(tiny_bundle)
 
 
-def test_a_new_item_is_placed_by_its_metadata(trained: Recommender, tiny_data: Path, tiny_bundle: Path) -> None:
+def test_a_new_item_is_placed_by_its_metadata(
+    trained: Recommender, tiny_data: Path, tiny_bundle: Path
+) -> None:
     data = Dataset.load(tiny_data)
     like = 7  # a new item with the metadata of this one
     text, price = data.text[like], float(data.numbers["price"][like])
     leaf = data.tree.ids[-1][data.category[like]]
     catalog = trained.catalog
-    given: dict[str, Any] = {"id": "new", "category": leaf, "text": text, "numbers": {"price": price}, "title": "New"}
+    given: dict[str, Any] = {
+        "id": "new",
+        "category": leaf,
+        "text": text,
+        "numbers": {"price": price},
+        "title": "New",
+    }
     assert catalog.upsert([given, Item("bare", "left")]) == 2
     assert len(catalog) == data.items + 2
     vector = catalog.vectors(catalog.rows(["new"]))[0]
     assert np.linalg.norm(vector) == pytest.approx(1)
     again = Recommender.load(tiny_bundle).catalog
-    again.upsert([Item("new", ["left" if str(leaf).startswith("left") else "right", leaf], text, {"price": price})])
+    again.upsert(
+        [Item("new", ["left" if str(leaf).startswith("left") else "right", leaf], text, {"price": price})]
+    )
     np.testing.assert_allclose(again.vectors(again.rows(["new"]))[0], vector, atol=1e-6)
     found = trained.recommend(["item-7", "item-3"], 50, mode="exact")
     assert {"new", "bare"} <= set(found.items)
@@ -87,7 +97,9 @@ def test_a_changed_item_keeps_its_vector_unless_it_is_described(trained: Recomme
         ([Item("item-1", title="a"), Item(5)], "position 1"),
     ],
 )
-def test_what_cannot_be_placed_or_encoded_changes_nothing(items: list[Any], message: str, trained: Recommender) -> None:
+def test_what_cannot_be_placed_or_encoded_changes_nothing(
+    items: list[Any], message: str, trained: Recommender
+) -> None:
     before = trained.catalog.current
     with pytest.raises(errors.InvalidArgumentError, match=message):
         trained.catalog.upsert(items)
@@ -121,7 +133,9 @@ def test_a_boosted_item_is_recommended_and_a_buried_one_is_not(trained: Recommen
     assert trained.recommend(["item-7"], 1, mode="exact").items == ("item-30",)
     catalog.set_bias(["item-30"], -1000.0)
     assert trained.recommend(["item-7"], 48, mode="exact").items[-1] == "item-30"
-    assert trained.explain(["item-7"], "item-30").parts.bias == pytest.approx(before.parts.bias - 1000, abs=1e-3)
+    assert trained.explain(["item-7"], "item-30").parts.bias == pytest.approx(
+        before.parts.bias - 1000, abs=1e-3
+    )
     catalog.upsert([Item("item-30", title="Still buried")])
     assert trained.recommend(["item-7"], 48, mode="exact").items[-1] == "item-30"
     catalog.set_bias(["item-30"], 0)
@@ -141,7 +155,9 @@ def test_readers_see_whole_snapshots_and_do_not_wait(tmp_path: Path) -> None:
     def read(_: int) -> int:
         calls = 0
         while not stop:
-            top = recommender.recommend(session, 2, mode="exact" if calls % 2 else "candidates", candidates=0.9)
+            top = recommender.recommend(
+                session, 2, mode="exact" if calls % 2 else "candidates", candidates=0.9
+            )
             assert set(top.items) in ({"new-0", "new-1"}, {"new-2", "new-3"}), top.items
             calls += 1
         return calls
@@ -278,7 +294,9 @@ def test_an_added_item_is_a_candidate_where_its_category_is(tmp_path: Path) -> N
     middle, top = shop.category_ids[1][1], shop.category_ids[0][1]  # leaves 2 to 4, and 5 to 8
     places |= {-50: {2, 3, 4}, -51: {5, 6, 7, 8}, -52: {2, 3, 4}, -53: set(range(9))}
     vector = np.zeros(6, dtype=np.float32)
-    category: dict[int, Any] = {own: shop.category_ids[2][next(iter(at))] for own, at in places.items() if len(at) == 1}
+    category: dict[int, Any] = {
+        own: shop.category_ids[2][next(iter(at))] for own, at in places.items() if len(at) == 1
+    }
     category |= {-50: middle, -51: top, -52: [middle, 7777], -53: None}
     recommender.catalog.upsert(Item(own, category[own], vector=vector) for own in places)
     met = set()
@@ -424,7 +442,11 @@ def test_what_could_not_be_saved_is_refused(item: Any, trained: Recommender) -> 
 
 
 def test_one_id_is_no_list_of_ids(trained: Recommender) -> None:
-    calls: list[Any] = [trained.catalog.remove, trained.catalog.upsert, partial(trained.catalog.set_bias, values=1.0)]
+    calls: list[Any] = [
+        trained.catalog.remove,
+        trained.catalog.upsert,
+        partial(trained.catalog.set_bias, values=1.0),
+    ]
     for call in calls:
         with pytest.raises(errors.CatalogChangeError, match="must be a list"):
             call("item-1")

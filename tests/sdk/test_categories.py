@@ -37,7 +37,8 @@ def plain(
     for category in order:
         enough = (
             sum(ranges[at][1] - ranges[at][0] for at in taken) >= rows
-            and sum(ranges[at][1] - ranges[at][0] if eligible is None else eligible[at] for at in taken) >= least
+            and sum(ranges[at][1] - ranges[at][0] if eligible is None else eligible[at] for at in taken)
+            >= least
             and math.fsum(odds[at] for at in taken) >= mass * total
             and mass < 1
         )
@@ -101,7 +102,9 @@ def test_every_choice_is_that_of_the_plain_loop(question: dict[str, Any]) -> Non
         assert found[0].tolist() == taken
         assert found[1].tolist() == ranges
         assert [at for at, _ in found[2]] == [at for at, _ in best]
-        assert [chance for _, chance in found[2]] == pytest.approx([chance for _, chance in best], rel=1e-5, abs=1e-30)
+        assert [chance for _, chance in found[2]] == pytest.approx(
+            [chance for _, chance in best], rel=1e-5, abs=1e-30
+        )
         assert all(type(at) is int and type(chance) is float for at, chance in found[2])
 
 

@@ -211,8 +211,11 @@ def test_a_pickled_result(name: str, mode: Any, shops: dict[str, tuple[Shop, Rec
                 assert one.scores.dtype == np.float32
                 assert repr(one) == repr(result)
                 assert (one.mode, one.rows_scored, one.bytes_read, one.unknown) == (
-                    result.mode, result.rows_scored, result.bytes_read, result.unknown,
-                )  # fmt: skip
+                    result.mode,
+                    result.rows_scored,
+                    result.bytes_read,
+                    result.unknown,
+                )
 
 
 def test_a_pickled_result_is_small(tmp_path: Path) -> None:

@@ -138,5 +138,7 @@ def test_no_number_of_threads(tmp_path: Path) -> None:
                 errors.InvalidOptionError, match="it must be a whole number of at least 1, or 'auto'"
             ):
                 call([], threads=threads)
-        with pytest.raises(errors.InvalidOptionError, match="it must be a whole number of at least 1, or 'auto'"):
+        with pytest.raises(
+            errors.InvalidOptionError, match="it must be a whole number of at least 1, or 'auto'"
+        ):
             Recommender.load(tmp_path / "bundle", threads=threads)

@@ -59,7 +59,9 @@ def in_process(recommender: Recommender, method: str, seconds: float = 120) -> t
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_another_process(recommender: Recommender, method: str) -> None:
     wanted = alone(recommender)
-    assert [result.items for result in recommender.recommend_many(sessions(recommender), 9, threads=2)] == wanted
+    assert [
+        result.items for result in recommender.recommend_many(sessions(recommender), 9, threads=2)
+    ] == wanted
     assert in_process(recommender, method) == (wanted, wanted)
     assert alone(recommender) == wanted  # and the parent goes on
 

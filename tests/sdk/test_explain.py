@@ -18,7 +18,9 @@ from hiersrec_sdk.cli.main import main
 from tests.sdk.bundles import Shop, make_shop
 
 RELAXED = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 SESSIONS = st.lists(st.integers(0, 59), min_size=1, max_size=12)
 
@@ -49,10 +51,14 @@ def test_the_parts_add_up_to_the_score_that_is_served(
     served = recommender.recommend(clicks, k=shop.items, mode="exact")
     assert served.scores[served.items.index(found.item)] == found.score
     assert found.place == 1 + int((served.scores > found.score).sum())
-    assert found.candidate == any(start <= row < stop for start, stop in recommender.recommend(clicks, k=1).ranges)
+    assert found.candidate == any(
+        start <= row < stop for start, stop in recommender.recommend(clicks, k=1).ranges
+    )
     assert found.clicks == ()
     assert [category.category for category in found.categories] == [
-        recommender.catalog.category(level, int(recommender.catalog.categories_of(np.array([row]), level)[0])).id
+        recommender.catalog.category(
+            level, int(recommender.catalog.categories_of(np.array([row]), level)[0])
+        ).id
         for level in range(3)
     ]
 
@@ -144,10 +150,14 @@ def test_what_cannot_be_explained(shop: Shop, recommender: Recommender) -> None:
 
 def test_explain_in_the_shell(tiny_bundle: Path) -> None:
     runner = CliRunner()
-    result = runner.invoke(main, ["explain", str(tiny_bundle), "item-3", "item-9", "item-4"], catch_exceptions=False)
+    result = runner.invoke(
+        main, ["explain", str(tiny_bundle), "item-3", "item-9", "item-4"], catch_exceptions=False
+    )
     assert result.exit_code == 0
     assert "item-3 (Item 3): score" in result.output
     assert "by the click on item-9" in result.output
-    result = runner.invoke(main, ["explain", str(tiny_bundle), "item-3", "item-9", "--json"], catch_exceptions=False)
+    result = runner.invoke(
+        main, ["explain", str(tiny_bundle), "item-3", "item-9", "--json"], catch_exceptions=False
+    )
     assert json.loads(result.output)["item"] == "item-3"
     assert runner.invoke(main, ["explain", str(tiny_bundle), "nobody", "item-9"]).exit_code == 1

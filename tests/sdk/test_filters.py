@@ -55,7 +55,9 @@ def restricted(shop: Shop, arguments: dict[str, Any]) -> set[int]:
 def arguments_of(draw: st.DrawFn, shop: Shop) -> dict[str, Any]:
     items = st.lists(st.sampled_from(shop.ids) | st.just(shop.stranger), max_size=50)
     categories = st.lists(st.sampled_from([own for level in shop.category_ids for own in level]), max_size=5)
-    drawn = {name: draw(st.none() | (items if name in ("allow", "exclude") else categories)) for name in NAMES}
+    drawn = {
+        name: draw(st.none() | (items if name in ("allow", "exclude") else categories)) for name in NAMES
+    }
     return {name: ids for name, ids in drawn.items() if ids is not None}
 
 
@@ -114,7 +116,11 @@ def test_a_catalogue_that_does_not_end_with_a_word(tmp_path: Path) -> None:
     again = prepare(catalog, found)
     for one in (found, again):
         assert len(one) == 178
-        assert one.allows(np.array([0, 1, 63, 64, 127, 128, 178, 179])).tolist() == [False, *[True] * 6, False]
+        assert one.allows(np.array([0, 1, 63, 64, 127, 128, 178, 179])).tolist() == [
+            False,
+            *[True] * 6,
+            False,
+        ]
         assert [int(word).bit_count() for word in one._bitmap] == [63, 64, 51]
 
 
@@ -141,12 +147,32 @@ FAULTS: list[tuple[dict[str, Any], type[InvalidArgumentError], str]] = [
         for name in NAMES
         for wrong in ("0", b"0", {"0": 1}, 5, 1.5, math.nan)
     ),
-    ({"allow": [5]}, InvalidItemIdError, "^allow: item id at position 0 is 5, of type int; the ids of this catalogue are"),
-    ({"exclude": ["0", None]}, InvalidItemIdError, "^exclude: item id at position 1 is None; the ids of this catalogue"),
+    (
+        {"allow": [5]},
+        InvalidItemIdError,
+        "^allow: item id at position 0 is 5, of type int; the ids of this catalogue are",
+    ),
+    (
+        {"exclude": ["0", None]},
+        InvalidItemIdError,
+        "^exclude: item id at position 1 is None; the ids of this catalogue",
+    ),
     ({"exclude": [math.nan]}, NaNItemIdError, "^exclude: item id at position 0 is NaN, a missing value"),
-    ({"categories": ["hats"]}, UnknownCategoryError, "^categories: there is no category 'hats' of type str; .*'2/0'$"),
-    ({"exclude_categories": [0]}, UnknownCategoryError, "^exclude_categories: there is no category 0 of type int"),
-    ({"categories": [["0/0"]]}, UnknownCategoryError, "^categories: there is no category \\['0/0'\\] of type list"),
+    (
+        {"categories": ["hats"]},
+        UnknownCategoryError,
+        "^categories: there is no category 'hats' of type str; .*'2/0'$",
+    ),
+    (
+        {"exclude_categories": [0]},
+        UnknownCategoryError,
+        "^exclude_categories: there is no category 0 of type int",
+    ),
+    (
+        {"categories": [["0/0"]]},
+        UnknownCategoryError,
+        "^categories: there is no category \\['0/0'\\] of type list",
+    ),
 ]
 
 
@@ -162,7 +188,9 @@ def test_no_filter(
 def test_ids_of_another_type(catalogs: dict[str, Catalog]) -> None:
     with pytest.raises(InvalidItemIdError, match=r"allow: item id at position 0 is '0', .*are whole numbers"):
         prepare(catalogs["integers"], allow=["0"])
-    with pytest.raises(UnknownCategoryError, match=r"no category '101' of type str; .* whole numbers, such as 200"):
+    with pytest.raises(
+        UnknownCategoryError, match=r"no category '101' of type str; .* whole numbers, such as 200"
+    ):
         prepare(catalogs["integers"], categories=["101"])
 
 

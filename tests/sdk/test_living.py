@@ -79,7 +79,9 @@ class Model:
             return 0.0
         return float(np.median(self.shop.bias))
 
-    def upsert(self, own: Any, vector: NDArray[np.float32] | None, where: tuple[set[int], set[Any]] | None) -> None:
+    def upsert(
+        self, own: Any, vector: NDArray[np.float32] | None, where: tuple[set[int], set[Any]] | None
+    ) -> None:
         known = self.items.pop(own, self.exported.get(own))
         if known is None:
             assert vector is not None
@@ -114,7 +116,9 @@ class Model:
         for own, each in self.items.items():
             score = float(query @ each.vector) + each.bias + each.boost
             if self.shop.repeats is not None:
-                score += sum(float(self.items[clicked].inputs @ self.shop.repeats) for clicked in ids if clicked == own)
+                score += sum(
+                    float(self.items[clicked].inputs @ self.shop.repeats) for clicked in ids if clicked == own
+                )
             if each.origin is not None:
                 score += boosts.get(each.origin, 0.0)
             scores[own] = score
@@ -130,7 +134,11 @@ def numbers(random: np.random.Generator) -> NDArray[np.float32]:
 
 @pytest.fixture(scope="module", params=["bare", "full", "wide"])
 def shop(request: pytest.FixtureRequest) -> Shop:
-    kinds: dict[str, dict[str, Any]] = {"bare": {"full": False}, "full": {"stages": []}, "wide": {"wide": True}}
+    kinds: dict[str, dict[str, Any]] = {
+        "bare": {"full": False},
+        "full": {"stages": []},
+        "wide": {"wide": True},
+    }
     return make_shop("string" if request.param == "wide" else "int64", **kinds[request.param])
 
 
@@ -167,7 +175,9 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
                 (r.filter(categories=[self.group]), lambda own, known: self.group in known.groups),
                 (
                     r.filter(exclude=shop.ids[:9], exclude_categories=[shop.category_ids[2][5]]),
-                    lambda own, known: own not in shop.ids[:9] and shop.category_ids[2][5] not in known.groups,
+                    lambda own, known: (
+                        own not in shop.ids[:9] and shop.category_ids[2][5] not in known.groups
+                    ),
                 ),
             ]
 
@@ -186,7 +196,11 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
                 where = None if item.category is None else self.model.below(item.category)
                 self.model.upsert(own, vectors[own], where)
 
-        @rule(own=st.sampled_from(shop.ids[::3]), at=st.integers(0, 1), parent=st.sampled_from(shop.category_ids[1]))
+        @rule(
+            own=st.sampled_from(shop.ids[::3]),
+            at=st.integers(0, 1),
+            parent=st.sampled_from(shop.category_ids[1]),
+        )
         def open_a_category(self, own: Any, at: int, parent: Any) -> None:
             if own not in self.model.items or created[at] in self.model.new:
                 return
@@ -232,7 +246,9 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
             assert [hit.title for hit in found] == [model.items[own].title for own in found.items]
             self.kept.append((session, found))
             for options in ({"threads": 2}, {"exclude_seen": True}, {"exclude": session}):
-                many = self.recommender.recommend_many([session] * 3, k, mode="exact", filter=chosen, **options)
+                many = self.recommender.recommend_many(
+                    [session] * 3, k, mode="exact", filter=chosen, **options
+                )
                 alone = self.recommender.recommend(session, k, mode="exact", filter=chosen, **options)
                 rest = among if "threads" in options else among - set(session)
                 for each in (*many, alone):
@@ -247,7 +263,9 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
             found = self.recommender.recommend(session, k, candidates=0.05, filter=chosen)
             scores = model.scores(session)
             rows = {own: int(self.recommender.catalog.rows([own])[0]) for own in model.items}
-            inside = {own for own, row in rows.items() if any(start <= row < stop for start, stop in found.ranges)}
+            inside = {
+                own for own, row in rows.items() if any(start <= row < stop for start, stop in found.ranges)
+            }
             among = {own for own in inside if rule_of(own, model.items[own])}
             assert list(found.items) == model.best(scores, among)[:k]
             assert found.scores.tolist() == [scores[own] for own in found.items]
@@ -262,7 +280,11 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
             }
             # leaves whose rows may all be there one by one, be the leaf taken or not
             single = linked | {row for extra in shop.extra.values() for row in extra}
-            origins = [known.origin for own in session if (known := model.items.get(own)) and known.origin is not None]
+            origins = [
+                known.origin
+                for own in session
+                if (known := model.items.get(own)) and known.origin is not None
+            ]
             if shop.wide is not None and origins:
                 single |= {*shop.wide.links.features(np.array(origins[-MAX_LENGTH:]))[0].tolist()}
             unsure = {leaf for leaf, span in spans.items() if {*range(*span)} <= single}
@@ -282,9 +304,13 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
             scores = model.scores(session)
             assert found.score == scores[own]
             assert found.place == 1 + sum(score > found.score for score in scores.values())
-            assert math.isclose(sum(getattr(found.parts, name) for name in found.parts.__slots__), found.score)
+            assert math.isclose(
+                sum(getattr(found.parts, name) for name in found.parts.__slots__), found.score
+            )
             hits = self.recommender.similar_items(own, 5)
-            likeness = {other: float(known.vector @ model.items[own].vector) for other, known in model.items.items()}
+            likeness = {
+                other: float(known.vector @ model.items[own].vector) for other, known in model.items.items()
+            }
             assert [hit.item for hit in hits] == model.best(likeness, set(likeness) - {own})[:5]
 
         @rule(session=st.lists(ids, min_size=1, max_size=4), limit=st.integers(1, 3))

@@ -33,9 +33,17 @@ from hiersrec_sdk.options import RecommendOptions
 from tests.sdk.bundles import make_shop
 
 HEAVY = (
-    "torch", "onnx", "numba", "polars", "pandas", "pyarrow", "fsspec", "huggingface_hub", "hiersrec_training",
+    "torch",
+    "onnx",
+    "numba",
+    "polars",
+    "pandas",
+    "pyarrow",
+    "fsspec",
+    "huggingface_hub",
+    "hiersrec_training",
     "hiersrec_export",
-)  # fmt: skip
+)
 
 
 def test_names() -> None:
@@ -79,9 +87,19 @@ def signatures(cls: type, names: Iterable[str] | None = None) -> dict[str, list[
 
 def test_recommender() -> None:
     assert public(Recommender) == [
-        "arecommend", "categories", "explain", "filter", "from_pretrained", "load", "recommend", "recommend_many",
-        "save", "session", "similar_items", "trace",
-    ]  # fmt: skip
+        "arecommend",
+        "categories",
+        "explain",
+        "filter",
+        "from_pretrained",
+        "load",
+        "recommend",
+        "recommend_many",
+        "save",
+        "session",
+        "similar_items",
+        "trace",
+    ]
     parameters = signatures(Recommender)
     restrictions = ["allow=None", "exclude=None", "categories=None", "exclude_categories=None"]
     common = [
@@ -104,8 +122,15 @@ def test_recommender() -> None:
         "explain": ["self", "session", "item", "unknown='skip'"],
         "filter": ["self", *restrictions],
         "from_pretrained": [
-            "repo", "revision=None", "cache_dir=None", "token=None", "local_files_only=False", "providers=('cpu',)",
-            "backend=None", "threads=1", "verify=True",
+            "repo",
+            "revision=None",
+            "cache_dir=None",
+            "token=None",
+            "local_files_only=False",
+            "providers=('cpu',)",
+            "backend=None",
+            "threads=1",
+            "verify=True",
         ],
         "load": ["path", "providers=('cpu',)", "backend=None", "threads=1", "verify=True"],
         "recommend": ["self", "session", *common, "threads=1"],
@@ -115,8 +140,16 @@ def test_recommender() -> None:
         "similar_items": ["self", "item", "k=20", "filter=None"],
         "trace": ["self", "session", "k=20", "options"],
     }
-    for name, by_place in (("filter", 1), ("recommend", 3), ("recommend_many", 3), ("load", 1), ("from_pretrained", 1)):
-        kinds = [parameter.kind for parameter in inspect.signature(getattr(Recommender, name)).parameters.values()]
+    for name, by_place in (
+        ("filter", 1),
+        ("recommend", 3),
+        ("recommend_many", 3),
+        ("load", 1),
+        ("from_pretrained", 1),
+    ):
+        kinds = [
+            parameter.kind for parameter in inspect.signature(getattr(Recommender, name)).parameters.values()
+        ]
         assert set(kinds[by_place:]) == {inspect.Parameter.KEYWORD_ONLY}
         assert inspect.Parameter.KEYWORD_ONLY not in kinds[:by_place]
 
@@ -144,8 +177,14 @@ def test_catalog() -> None:
         "upsert": ["self", "items"],
     }
     assert [field.name for field in fields(Item)] == [
-        "id", "category", "text", "numbers", "metadata_vector", "title", "vector",
-    ]  # fmt: skip
+        "id",
+        "category",
+        "text",
+        "numbers",
+        "metadata_vector",
+        "title",
+        "vector",
+    ]
     reading = ["rows", "ids", "title", "category", "find_category", "categories_of", "listed_in", "clicks_of"]
     assert signatures(Catalog, reading) == {
         "rows": ["self", "ids"],

@@ -108,8 +108,18 @@ def table_of(rng: np.random.Generator, kind: str, n: int, d: int) -> Floats:
 
 
 KINDS = (
-    "whole", "isotropic", "clustered", "norms", "values", "denormal", "near", "equal", "zero", "edge", "special",
-)  # fmt: skip
+    "whole",
+    "isotropic",
+    "clustered",
+    "norms",
+    "values",
+    "denormal",
+    "near",
+    "equal",
+    "zero",
+    "edge",
+    "special",
+)
 
 
 def query_of(rng: np.random.Generator, kind: str, vectors: NDArray[Any]) -> Floats:
@@ -244,7 +254,9 @@ def check_all(case: Case) -> list[Found]:
     """The answers of the definition, once it is sure that they are everybody's."""
     right = by_numpy(case)
     table = case.table(codes=False)
-    answers = [("numba", get_backend("numba").topk_many(table, case.requests, case.k, everything=case.everything))]
+    answers = [
+        ("numba", get_backend("numba").topk_many(table, case.requests, case.k, everything=case.everything))
+    ]
     for what, found in [*answers, *by_c(case)]:
         for one, other in zip(found, right, strict=True):
             assert_same(one, other, what)
@@ -279,7 +291,9 @@ def tight(rng: np.random.Generator, kind: str, n: int, d: int) -> tuple[Floats, 
     signs = rng.choice([-1, 1], d)
     rows: NDArray[Any]
     query: NDArray[Any]
-    agree = np.where(rng.random((n, d)) < rng.uniform(0, 0.1), -signs, signs)  # most values with the query's sign
+    agree = np.where(
+        rng.random((n, d)) < rng.uniform(0, 0.1), -signs, signs
+    )  # most values with the query's sign
     step = 1 / LARGEST_QUERY_CODE
     rows, query = LARGEST_CODE * agree, 1.0 * signs  # nearly exact as codes, both of them
     if kind == "rows":  # values as far from their codes as can be
@@ -347,7 +361,11 @@ def test_no_bound_is_a_bit_too_tight(seed: int, kind: str, size: tuple[int, int,
 
 
 @settings(max_examples=60, deadline=None)
-@given(cases(kinds=("near", "edge", "equal", "clustered", "norms"), special=False, rows=st.integers(1_000, 4_000)))
+@given(
+    cases(
+        kinds=("near", "edge", "equal", "clustered", "norms"), special=False, rows=st.integers(1_000, 4_000)
+    )
+)
 def test_tables_of_many_tiles(case: Case) -> None:
     check_all(replace(case, everything=True, k=min(case.k, 40)))
 
@@ -377,20 +395,26 @@ def test_what_requests_share(
     """Requests that know their threshold go over the first stage of the other rows together."""
     rng = np.random.default_rng(seed)
     others = table_of(rng, kind, n, d)
-    edges = rng.permutation([0, 15, 16, 511, 512, 1_023, 1_024, n - 17, n - 16, n - 1])[:5]  # of what is shared, of all
+    edges = rng.permutation([0, 15, 16, 511, 512, 1_023, 1_024, n - 17, n - 16, n - 1])[
+        :5
+    ]  # of what is shared, of all
     others[edges] = others[rng.integers(n)]
     first = others[rng.integers(0, n, SHARED)]
     queries = []
     for _ in range(count):
         query = others[edges[0] if data.draw(st.booleans()) else rng.integers(n)]
         (best,) = by_numpy(all_rows(others, query, 2 * k))
-        first[rng.choice(SHARED, k, replace=False)] = others[best.rows[-k:]]  # better ones are still to be found
+        first[rng.choice(SHARED, k, replace=False)] = others[
+            best.rows[-k:]
+        ]  # better ones are still to be found
         queries.append(query)
     vectors = np.concatenate([first, others])
     ranges = np.array([[0, SHARED]])
     requests = []
     for query in queries:
-        request = request_of(rng, vectors, "row", data.draw(st.sets(st.sampled_from(["bitmap", "skipped", "own"]))))
+        request = request_of(
+            rng, vectors, "row", data.draw(st.sets(st.sampled_from(["bitmap", "skipped", "own"])))
+        )
         rest = complement(ranges, len(vectors))
         if data.draw(st.integers(0, 3)) == 0:  # with a gap
             start, stop = np.sort(rng.integers(SHARED, len(vectors) + 1, 2))
@@ -415,7 +439,9 @@ def test_a_full_list_of_pending_rows(case: Case, seed: int) -> None:
     """Rows that come in rising order of score: each is better than all before, so that every one stays pending."""
     rng = np.random.default_rng(seed)
     n, d = 4_000, 24
-    vectors = np.sort(rng.standard_normal(n))[:, None] * np.linspace(1, 0.5, d) + 1e-3 * rng.standard_normal((n, d))
+    vectors = np.sort(rng.standard_normal(n))[:, None] * np.linspace(1, 0.5, d) + 1e-3 * rng.standard_normal(
+        (n, d)
+    )
     request = Request(np.ones(d, np.float32), np.array([[0, n]]))
     check_all(replace(case, vectors=vectors.astype(np.float32), bias=None, stages=None, requests=[request]))
 
@@ -439,7 +465,9 @@ def eligible(case: Case) -> list[int]:
 def test_it_is_the_sort_by_score_then_row(case: Case) -> None:
     """Whole numbers have no rounding, so plain Python integers are the oracle."""
     rng = np.random.default_rng(len(case.vectors))
-    request = case.requests[0]._replace(query=np.rint(rng.standard_normal(case.vectors.shape[1])).astype(np.float32))
+    request = case.requests[0]._replace(
+        query=np.rint(rng.standard_normal(case.vectors.shape[1])).astype(np.float32)
+    )
     if request.own is not None:
         request = request._replace(boosts=rng.integers(-5, 5, len(request.own)).astype(np.float32))
     bias = None if case.bias is None else np.rint(case.bias)
@@ -463,7 +491,9 @@ def test_it_is_the_sort_by_score_then_row(case: Case) -> None:
 def all_rows(vectors: NDArray[Any], query: Floats, k: int, **more: Any) -> Case:
     """One query over all rows."""
     request = Request(query, np.array([[0, len(vectors)]]))
-    return Case(vectors, **{"bias": None, "stages": None, "requests": [request], "k": k, "everything": False, **more})
+    return Case(
+        vectors, **{"bias": None, "stages": None, "requests": [request], "k": k, "everything": False, **more}
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -526,7 +556,10 @@ def test_nan_never_ranks_and_infinities_do() -> None:
 def test_rows_whose_bias_is_nan_hide_no_others(seed: int, k: int, share: float) -> None:
     # Their bounds are NaN, which has no place in an order of bounds.
     rng = np.random.default_rng(seed)
-    vectors, query = rng.standard_normal((600, 128)).astype(np.float32), rng.standard_normal(128).astype(np.float32)
+    vectors, query = (
+        rng.standard_normal((600, 128)).astype(np.float32),
+        rng.standard_normal(128).astype(np.float32),
+    )
     bias = np.where(rng.random(600) < share, np.nan, 0.1 * rng.standard_normal(600)).astype(np.float32)
     check_all(all_rows(vectors, query, k, bias=bias))
 
@@ -548,7 +581,9 @@ def test_nothing_to_rank() -> None:
         # An empty range inside another one overlaps nothing.
         assert len(topk(table, query, np.array([[0, 9], [4, 4]]), 5, everything=True).rows) == 5
         none = np.empty(0, np.int64)
-        found = topk(table, query, np.array([[0, 9]]), 99, skipped=none, own=none, boosts=np.empty(0, np.float32))
+        found = topk(
+            table, query, np.array([[0, 9]]), 99, skipped=none, own=none, boosts=np.empty(0, np.float32)
+        )
         assert found.rows.tolist() == list(range(9))
 
 
@@ -607,7 +642,9 @@ def test_bounds_spare_most_of_the_reading() -> None:
     vectors, query = clustered(n, d)
     everything = bytes_by(all_rows(vectors, query, 20))
     first = n // 2 // 100 * 100
-    request = Request(query, np.array([[first, first + 100]]))  # the best cluster first: a threshold for the rest
+    request = Request(
+        query, np.array([[first, first + 100]])
+    )  # the best cluster first: a threshold for the rest
     guided = bytes_by(all_rows(vectors, query, 20, requests=[request], everything=True))
     for isa in ISAS:
         assert everything[isa, False] == vectors.nbytes
@@ -690,7 +727,9 @@ def test_codes_keep_their_promises(case: Case) -> None:
 
     first = codes.stage_ends[0]
     leading = (whole[:n, :first] + 128) // 16 * 16 + 8 - 128
-    unread = np.where(scales > 0, exact[:, :first] - leading, 0)[:, :d]  # by the leading bits; a row of zeros is known
+    unread = np.where(scales > 0, exact[:, :first] - leading, 0)[
+        :, :d
+    ]  # by the leading bits; a row of zeros is known
     assert_just_above(codes.residuals[0], longest(unread))
     for stage, end in enumerate(codes.stage_ends.tolist()):
         assert_just_above(codes.residuals[1 + stage], longest(errors[:, :end]))
@@ -899,7 +938,7 @@ TABLE_FAULTS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"bias": np.ones(69, np.float32)}, ValueError, r"bias: float32 \[69\].*float32 \[70\]"),
     ({"bias": np.ones(70)}, TypeError, r"bias: float64 \[70\]"),
     ({"bias": [1.0] * 70}, TypeError, "bias: list"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("changes", "error", "message"), TABLE_FAULTS)
@@ -934,22 +973,37 @@ FAULTS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"skipped": np.array([70])}, ValueError, "skipped: rows must be distinct"),
     ({"skipped": np.array([-1])}, ValueError, "skipped: rows must be distinct"),
     ({"skipped": np.array([1.0])}, TypeError, r"skipped: float64 \[1\]"),
-    ({"own": np.array([2, 1]), "boosts": np.ones(2, np.float32)}, ValueError, "own: rows must be distinct, rising"),
+    (
+        {"own": np.array([2, 1]), "boosts": np.ones(2, np.float32)},
+        ValueError,
+        "own: rows must be distinct, rising",
+    ),
     ({"own": np.array([1])}, ValueError, "own and boosts go together"),
     ({"boosts": np.ones(1, np.float32)}, ValueError, "own and boosts go together"),
-    ({"own": np.array([1]), "boosts": np.ones(2, np.float32)}, ValueError, r"boosts: float32 \[2\].*float32 \[1\]"),
+    (
+        {"own": np.array([1]), "boosts": np.ones(2, np.float32)},
+        ValueError,
+        r"boosts: float32 \[2\].*float32 \[1\]",
+    ),
     ({"own": np.array([1]), "boosts": np.ones(1)}, TypeError, r"boosts: float64 \[1\]"),
     ({"k": -1}, ValueError, "k: -1; it must be at least 0"),
     ({"k": 1.0}, TypeError, "k: float"),
     ({"k": True}, TypeError, "k: bool"),
     ({"k": "3"}, TypeError, "k: str"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("changes", "error", "message"), FAULTS)
-def test_wrong_input_is_refused(name: str, changes: dict[str, Any], error: type[Exception], message: str) -> None:
-    arguments: dict[str, Any] = {"query": np.ones(4, np.float32), "ranges": np.array([[0, 3]]), "k": 3, **changes}
+def test_wrong_input_is_refused(
+    name: str, changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    arguments: dict[str, Any] = {
+        "query": np.ones(4, np.float32),
+        "ranges": np.array([[0, 3]]),
+        "k": 3,
+        **changes,
+    }
     k = arguments.pop("k")
     table = Table(VECTORS, codes=Codes.of(VECTORS))
     with pytest.raises(error, match=message):
@@ -1007,7 +1061,11 @@ def test_a_numba_that_does_not_load_is_an_error_of_ours(monkeypatch: pytest.Monk
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, **environment}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
     )
 
 

@@ -161,7 +161,10 @@ def expected(shop: Shop, session: list[Any], asked: Asked) -> Answer:
         share, mass = asked.candidates or 0.3, 0.0
         if asked.candidates == "auto":
             budgets = shop.config["budgets"]
-            share, mass = 0, (budgets["session_categories"] if asked.include_session_categories else budgets)["mass"]
+            share, mass = (
+                0,
+                (budgets["session_categories"] if asked.include_session_categories else budgets)["mass"],
+            )
         newest_first = rows[::-1] if asked.include_session_categories else []
         first = list(dict.fromkeys(shop.leaf_of(row) for row in newest_first))
         taken: list[int] = []
@@ -178,7 +181,9 @@ def expected(shop: Shop, session: list[Any], asked: Asked) -> Answer:
             ):
                 break
             taken.append(leaf)
-        candidates = {row for leaf in taken for row in [*range(*shop.ranges[-1][leaf]), *shop.extra.get(leaf, [])]}
+        candidates = {
+            row for leaf in taken for row in [*range(*shop.ranges[-1][leaf]), *shop.extra.get(leaf, [])]
+        }
 
     looked_at = candidates & allowed(shop, asked, but="exclude")
     boosts = boosts_of(shop, rows)
@@ -247,7 +252,9 @@ def check(shop: Shop, result: Result, want: Answer) -> None:
     assert len(result) == len(want.items)
     for hits, right in ((result.category_path, want.path), (result.categories, want.leaves)):
         assert [hit.index for hit in hits] == [index for index, _ in right]
-        assert [hit.probability for hit in hits] == pytest.approx([chance for _, chance in right], rel=1e-5, abs=1e-30)
+        assert [hit.probability for hit in hits] == pytest.approx(
+            [chance for _, chance in right], rel=1e-5, abs=1e-30
+        )
     assert [hit.level for hit in result.category_path] == list(range(len(want.path)))
 
 
@@ -522,7 +529,11 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
         errors.InvalidItemIdError,
         "item id at position 1 is None; the ids of this catalogue are",
     ),
-    ({"session": [["0"]]}, errors.InvalidItemIdError, "item id at position 0 is ['0'], of type list; the ids"),
+    (
+        {"session": [["0"]]},
+        errors.InvalidItemIdError,
+        "item id at position 0 is ['0'], of type list; the ids",
+    ),
     ({"session": [math.nan]}, errors.NaNItemIdError, "item id at position 0 is NaN, a missing value"),
     (
         {"session": ["0", "hat-1"], "unknown": "error"},
@@ -535,9 +546,17 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"k": True}, errors.InvalidKError, "k is True; it must be"),
     ({"k": "5"}, errors.InvalidKError, "k is '5'; it must be"),
     ({"k": None}, errors.InvalidKError, "k is None; it must be"),
-    ({"mode": "fast"}, errors.InvalidOptionError, "mode is 'fast'; it must be 'candidates', 'exact' or 'auto'"),
+    (
+        {"mode": "fast"},
+        errors.InvalidOptionError,
+        "mode is 'fast'; it must be 'candidates', 'exact' or 'auto'",
+    ),
     ({"mode": None}, errors.InvalidOptionError, "mode is None; it must be"),
-    ({"candidates": 0}, errors.InvalidOptionError, "candidates is 0; it must be a number above 0 and up to 1"),
+    (
+        {"candidates": 0},
+        errors.InvalidOptionError,
+        "candidates is 0; it must be a number above 0 and up to 1",
+    ),
     ({"candidates": 1.01}, errors.InvalidOptionError, "candidates is 1.01; it must be"),
     ({"candidates": -0.5}, errors.InvalidOptionError, "candidates is -0.5; it must be"),
     ({"candidates": math.nan}, errors.InvalidOptionError, "candidates is nan; it must be"),
@@ -547,7 +566,11 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"candidates": [0.1]}, errors.InvalidOptionError, "candidates is [0.1]; it must be"),
     ({"unknown": "ignore"}, errors.InvalidOptionError, "unknown is 'ignore'; it must be 'skip' or 'error'"),
     ({"unknown": ["skip"]}, errors.InvalidOptionError, "unknown is ['skip']; it must be 'skip' or 'error'"),
-    ({"mode": ["exact"]}, errors.InvalidOptionError, "mode is ['exact']; it must be 'candidates', 'exact' or 'auto'"),
+    (
+        {"mode": ["exact"]},
+        errors.InvalidOptionError,
+        "mode is ['exact']; it must be 'candidates', 'exact' or 'auto'",
+    ),
     ({"exclude_seen": "no"}, errors.InvalidOptionError, "exclude_seen is 'no'; it must be True or False"),
     ({"exclude_seen": None}, errors.InvalidOptionError, "exclude_seen is None; it must be True or False"),
     (
@@ -571,25 +594,53 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
         errors.InvalidFilterError,
         "filter is ['0']; it must be what Recommender.filter() made, or None",
     ),
-    ({"allow": "shoe-17"}, errors.InvalidFilterError, "allow is 'shoe-17', of type str; it must be a list of item ids"),
-    ({"exclude": b"shoe"}, errors.InvalidFilterError, "exclude is b'shoe', of type bytes; it must be a list of"),
+    (
+        {"allow": "shoe-17"},
+        errors.InvalidFilterError,
+        "allow is 'shoe-17', of type str; it must be a list of item ids",
+    ),
+    (
+        {"exclude": b"shoe"},
+        errors.InvalidFilterError,
+        "exclude is b'shoe', of type bytes; it must be a list of",
+    ),
     ({"exclude": 5}, errors.InvalidFilterError, "exclude is 5, of type int; it must be a list of item ids"),
-    ({"categories": "0/0"}, errors.InvalidFilterError, "categories is '0/0', of type str; it must be a list of category ids"),
-    ({"exclude_categories": {"0/0": 1}}, errors.InvalidFilterError, "exclude_categories is {'0/0': 1}, of type dict; it"),
+    (
+        {"categories": "0/0"},
+        errors.InvalidFilterError,
+        "categories is '0/0', of type str; it must be a list of category ids",
+    ),
+    (
+        {"exclude_categories": {"0/0": 1}},
+        errors.InvalidFilterError,
+        "exclude_categories is {'0/0': 1}, of type dict; it",
+    ),
     (
         {"categories": ["0/0", "shoes"]},
         errors.UnknownCategoryError,
         "categories: there is no category 'shoes' of type str; category ids of this catalogue are strings, such as "
         "'2/0'",
     ),
-    ({"categories": [7]}, errors.UnknownCategoryError, "categories: there is no category 7 of type int; category"),
-    ({"exclude_categories": [None]}, errors.UnknownCategoryError, "exclude_categories: there is no category None"),
+    (
+        {"categories": [7]},
+        errors.UnknownCategoryError,
+        "categories: there is no category 7 of type int; category",
+    ),
+    (
+        {"exclude_categories": [None]},
+        errors.UnknownCategoryError,
+        "exclude_categories: there is no category None",
+    ),
     (
         {"allow": ["0", 5]},
         errors.InvalidItemIdError,
         "allow: item id at position 1 is 5, of type int; the ids of this catalogue are strings",
     ),
-    ({"exclude": [math.nan]}, errors.NaNItemIdError, "exclude: item id at position 0 is NaN, a missing value"),
+    (
+        {"exclude": [math.nan]},
+        errors.NaNItemIdError,
+        "exclude: item id at position 0 is NaN, a missing value",
+    ),
 ]
 
 
@@ -635,7 +686,9 @@ def test_what_equals_a_good_argument_is_still_a_bad_one(
 def test_candidates_auto_needs_a_budget_that_was_measured(loaded: dict[tuple[str, str], Recommender]) -> None:
     bare = loaded["bare", "c"]
     for call in (bare.recommend, bare.recommend_many):
-        with pytest.raises(errors.InvalidOptionError, match="candidates is 'auto', but this bundle was exported without"):
+        with pytest.raises(
+            errors.InvalidOptionError, match="candidates is 'auto', but this bundle was exported without"
+        ):
             call([], candidates="auto")
 
 
@@ -689,7 +742,9 @@ def test_kinds_of_filters(
             result = recommender.recommend(shop.ids[3:6], 30, mode="exact", **given)
             assert (list(result.items), result.scores.tolist()) == (want.items, want.scores)
             prepared = recommender.filter(**{own: kind(ids) for own, ids in restricted.items()})
-            assert recommender.recommend(shop.ids[3:6], 30, mode="exact", filter=prepared).items == result.items
+            assert (
+                recommender.recommend(shop.ids[3:6], 30, mode="exact", filter=prepared).items == result.items
+            )
 
 
 def test_many_excluded_items_beside_a_filter(
@@ -700,7 +755,10 @@ def test_many_excluded_items_beside_a_filter(
         shop = SHOPS[name]
         for mode in ("candidates", "exact"):
             asked = Asked(
-                50, mode, prepared={"exclude": shop.ids[30:]}, restricted={"exclude": [*shop.ids[:25], shop.stranger]}
+                50,
+                mode,
+                prepared={"exclude": shop.ids[30:]},
+                restricted={"exclude": [*shop.ids[:25], shop.stranger]},
             )
             for session in (shop.ids[1:3], []):
                 result = recommender.recommend(session, **asked.options(recommender))
@@ -721,8 +779,11 @@ def test_nothing_may_be_recommended(loaded: dict[tuple[str, str], Recommender]) 
         for session in ([], shop.ids[:2]):
             for mode in get_args(Mode):
                 restricted: list[dict[str, Any]] = [
-                    {"allow": []}, {"allow": [shop.stranger]}, {"exclude": shop.ids}, {"categories": []}
-                ]  # fmt: skip
+                    {"allow": []},
+                    {"allow": [shop.stranger]},
+                    {"exclude": shop.ids},
+                    {"categories": []},
+                ]
                 for options in restricted:
                     result = recommender.recommend(session, 5, mode=mode, **options)
                     assert result.items == ()
@@ -767,7 +828,8 @@ def test_bad_batch_size(batch_size: Any, full: Recommender) -> None:
 @pytest.mark.parametrize("ids", [["0", "shoe-17"], [17, 40], np.array([17, 40])])
 def test_a_flat_list_of_ids_is_no_list_of_sessions(ids: Any, full: Recommender) -> None:
     with pytest.raises(
-        errors.InvalidSessionError, match=r"^session 0: session is .*of type .*; for one session use recommend\(\)$"
+        errors.InvalidSessionError,
+        match=r"^session 0: session is .*of type .*; for one session use recommend\(\)$",
     ):
         full.recommend_many(ids)
     with pytest.raises(errors.InvalidSessionError) as caught:  # a list of sessions, one of them no list
@@ -801,12 +863,19 @@ def test_threads_share_a_filter(loaded: dict[tuple[str, str], Recommender]) -> N
     for name in ("full", "large"):
         shop, recommender = SHOPS[name], loaded[name, "c"]
         shared = recommender.filter(exclude=shop.ids[::2])
-        many = [[shop.ids[at] for at in random.integers(0, shop.items, random.integers(1, 9))] for _ in range(100)]
+        many = [
+            [shop.ids[at] for at in random.integers(0, shop.items, random.integers(1, 9))] for _ in range(100)
+        ]
 
         def answer(
-            session: list[Any], mode: Any = "exact", recommender: Recommender = recommender, shared: Filter = shared
+            session: list[Any],
+            mode: Any = "exact",
+            recommender: Recommender = recommender,
+            shared: Filter = shared,
         ) -> tuple[Any, ...]:
-            return recommender.recommend(session, 9, mode=mode, filter=shared, exclude_seen=True, threads=2).items
+            return recommender.recommend(
+                session, 9, mode=mode, filter=shared, exclude_seen=True, threads=2
+            ).items
 
         alone = [answer(session) for session in many]
         assert not {own for items in alone for own in items} & set(shop.ids[::2])
@@ -847,7 +916,9 @@ def test_providers(tmp_path: Path) -> None:
         Recommender.load(path, backend="fortran")
     no_counts: list[Any] = [0, 1.5, True]
     for threads in no_counts:
-        with pytest.raises(errors.InvalidOptionError, match=f"threads is {threads}; it must be a whole number"):
+        with pytest.raises(
+            errors.InvalidOptionError, match=f"threads is {threads}; it must be a whole number"
+        ):
             Recommender.load(path, threads=threads)
 
 
@@ -969,14 +1040,28 @@ def test_one_session_is_encoded_as_a_batch_of_one(name: str, monkeypatch: pytest
     assert all(map(is_same, lengths))  # the second time with buffers that are there
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(is_same, lengths * 3))
-    monkeypatch.setattr(hiersrec_sdk.encoders.session_encoder, "_MOST_BUFFERS", 2)  # and with buffers that make room for others
+    monkeypatch.setattr(
+        hiersrec_sdk.encoders.session_encoder, "_MOST_BUFFERS", 2
+    )  # and with buffers that make room for others
     fresh = OnnxSessionEncoder(shop.files["model.onnx"], dimension=DIMENSION, categories=SIZES)
     assert all(is_same(length, fresh) for length in (1, 2, 3, 1, 2, 3, 3, 2, 1))
 
 
 def test_an_answer_outlives_the_next_call(full: Recommender) -> None:
     first = full.recommend(["0"], 9)
-    before = (first.items, first.scores.tolist(), first.categories, first.category_path, first.ranges.tolist())
+    before = (
+        first.items,
+        first.scores.tolist(),
+        first.categories,
+        first.category_path,
+        first.ranges.tolist(),
+    )
     for own in SHOPS["full"].ids:
         full.recommend([own], 9)
-    assert before == (first.items, first.scores.tolist(), first.categories, first.category_path, first.ranges.tolist())
+    assert before == (
+        first.items,
+        first.scores.tolist(),
+        first.categories,
+        first.category_path,
+        first.ranges.tolist(),
+    )

@@ -334,7 +334,9 @@ def test_altered_files(bundle: Path, cache: Path) -> None:
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data(), compression=st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA]))
+@given(
+    data=st.data(), compression=st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+)
 def test_a_damaged_zip_is_an_error_of_ours_or_does_no_harm(
     data: st.DataObject, compression: int, bundle: Path, wanted: Any, cache: Path
 ) -> None:

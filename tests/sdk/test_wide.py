@@ -18,7 +18,9 @@ from tests.sdk.bundles import ITEMS, forge, make_shop
 
 N = 7
 EDGES = st.dictionaries(
-    st.tuples(st.integers(0, N - 1), st.integers(0, N - 1)), st.tuples(*[st.integers(0, 9)] * CLICKS_OF), max_size=25
+    st.tuples(st.integers(0, N - 1), st.integers(0, N - 1)),
+    st.tuples(*[st.integers(0, 9)] * CLICKS_OF),
+    max_size=25,
 )
 
 
@@ -37,13 +39,16 @@ def by_definition(links: Links, session: list[int]) -> dict[int, list[float]]:
     near: dict[int, dict[int, Any]] = {}
     for distance, item in enumerate(newest_first[:8]):
         start, stop = links.offsets[item], links.offsets[item + 1]
-        near[distance] = dict(zip(links.rows[start:stop].tolist(), links.clicks[start:stop].tolist(), strict=True))
+        near[distance] = dict(
+            zip(links.rows[start:stop].tolist(), links.clicks[start:stop].tolist(), strict=True)
+        )
     linked = set(session).union(*near.values())
     found = {}
     for item in sorted(linked):
         none = [0] * CLICKS_OF
         after, before = (
-            sum(0.8**distance * edges.get(item, none)[side] for distance, edges in near.items()) for side in (0, 1)
+            sum(0.8**distance * edges.get(item, none)[side] for distance, edges in near.items())
+            for side in (0, 1)
         )
         newest = session[-1]
         steps = list(itertools.pairwise(session))
@@ -70,7 +75,9 @@ def by_definition(links: Links, session: list[int]) -> dict[int, list[float]]:
 
 @settings(max_examples=200, deadline=None)
 @given(edges=EDGES, session=st.lists(st.integers(0, N - 1), min_size=1, max_size=12))
-def test_features_are_their_definition(edges: dict[tuple[int, int], tuple[int, ...]], session: list[int]) -> None:
+def test_features_are_their_definition(
+    edges: dict[tuple[int, int], tuple[int, ...]], session: list[int]
+) -> None:
     links = links_of(edges)
     items, features = links.features(np.array(session))
     wanted = by_definition(links, session)

@@ -53,7 +53,10 @@ def test_scores_are_those_of_the_definitions(sessions: list[list[int]], prefix: 
     sessions=SESSIONS,
     prefix=st.lists(st.integers(0, 6), min_size=1, max_size=5),
     decays=st.fixed_dictionaries(
-        {name: st.sampled_from([0.5, 2.0, 7.0]) for name in ("click_decay", "age_decay", "place_decay", "match_decay")}
+        {
+            name: st.sampled_from([0.5, 2.0, 7.0])
+            for name in ("click_decay", "age_decay", "place_decay", "match_decay")
+        }
     ),
     rarity=st.sampled_from([0.1, 2.0]),
 )
@@ -82,7 +85,9 @@ def test_vstan_is_its_definition(
 
 
 @settings(max_examples=60, deadline=None)
-@given(sessions=SESSIONS, prefix=st.integers(0, 6), reach=st.integers(1, 4), decay=st.sampled_from([0.3, 2.0]))
+@given(
+    sessions=SESSIONS, prefix=st.integers(0, 6), reach=st.integers(1, 4), decay=st.sampled_from([0.3, 2.0])
+)
 def test_rules_are_their_definition(sessions: list[list[int]], prefix: int, reach: int, decay: float) -> None:
     scores = np.zeros(7)
     for index, session in enumerate(sessions):
@@ -117,7 +122,12 @@ def test_options_are_checked() -> None:
 def test_only_the_newest_and_nearest_sessions_vote() -> None:
     data = as_sessions([[0, 1], [0, 2], [0, 3], [0, 3, 4, 5]])
     session = np.array([0], dtype=np.int32)
-    assert set(np.flatnonzero(SessionKNN(data, 6, recent=2, neighbours=5).scores(session) > 0.1)) == {0, 3, 4, 5}
+    assert set(np.flatnonzero(SessionKNN(data, 6, recent=2, neighbours=5).scores(session) > 0.1)) == {
+        0,
+        3,
+        4,
+        5,
+    }
     assert set(np.flatnonzero(SessionKNN(data, 6, recent=4, neighbours=1).scores(session) > 0.1)) == {0, 3}
 
 

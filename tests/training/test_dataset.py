@@ -88,7 +88,11 @@ def test_what_is_saved_is_loaded(tmp_path: Path, make_dataset: MakeDataset, stri
     assert len(again.fingerprint) == 64
 
 
-@given(arrays(np.float32, st.tuples(st.just(48), st.integers(1, 5)), elements=st.floats(-(2**99), 2**99, width=32)))
+@given(
+    arrays(
+        np.float32, st.tuples(st.just(48), st.integers(1, 5)), elements=st.floats(-(2**99), 2**99, width=32)
+    )
+)
 @settings(max_examples=20, deadline=None)
 def test_vectors_are_a_column_and_part_of_the_fingerprint(
     make_dataset: MakeDataset, vectors: NDArray[np.float32]
@@ -134,7 +138,9 @@ def test_an_existing_folder_is_left_alone(tmp_path: Path, make_dataset: MakeData
     assert (tmp_path / "data" / "mine.txt").read_text() == "keep"
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), pl.exceptions.ComputeError("disk full")])
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), pl.exceptions.ComputeError("disk full")]
+)
 def test_a_full_disk_leaves_nothing(
     tmp_path: Path, make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -219,7 +225,9 @@ def test_paths_of_a_tree() -> None:
 
 
 @pytest.mark.parametrize("parents", [[1, 0], [0, 2], [-1, 0], [0]])
-def test_a_tree_out_of_order_is_not_saved(tmp_path: Path, make_dataset: MakeDataset, parents: list[int]) -> None:
+def test_a_tree_out_of_order_is_not_saved(
+    tmp_path: Path, make_dataset: MakeDataset, parents: list[int]
+) -> None:
     tree = CategoryTree([["a", "b"], ["c", "d"]], [np.array([-1, -1], np.int32), np.array(parents, np.int32)])
     with pytest.raises(DataError, match="category level 1"):
         replace(make_dataset(), tree=tree).save(tmp_path / "data")

@@ -68,7 +68,9 @@ def test_candidates_never_find_more_than_they_cover(data: Dataset, recommender: 
     assert few["category_accuracy_1"] == exact["category_accuracy_1"]
     assert few["candidates"] == 0.2
     every = evaluate(recommender, data, "test", candidates=1.0)
-    assert {name: every[name] for name in exact if "@" in name} == {name: exact[name] for name in exact if "@" in name}
+    assert {name: every[name] for name in exact if "@" in name} == {
+        name: exact[name] for name in exact if "@" in name
+    }
 
 
 def test_a_tie_ranks_behind_its_equals(recommender: Recommender, data: Dataset) -> None:

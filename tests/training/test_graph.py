@@ -19,7 +19,9 @@ def as_sessions(lists: list[list[int]]) -> Sessions:
 
 @settings(max_examples=60, deadline=None)
 @given(sessions=SESSIONS, width=st.integers(1, 5), window=st.integers(1, 4))
-def test_neighbours_are_the_most_frequent_co_clicks(sessions: list[list[int]], width: int, window: int) -> None:
+def test_neighbours_are_the_most_frequent_co_clicks(
+    sessions: list[list[int]], width: int, window: int
+) -> None:
     after = np.zeros((8, 8))
     for clicks in sessions:
         for (i, a), (j, b) in itertools.combinations(enumerate(clicks), 2):
@@ -29,7 +31,9 @@ def test_neighbours_are_the_most_frequent_co_clicks(sessions: list[list[int]], w
     graph = co_clicks(as_sessions(sessions), 8, width, window)
     assert graph.window == window
     for item in range(8):
-        best = [other for other in np.lexsort((range(8), -either[item].round(5))) if either[item, other]][:width]
+        best = [other for other in np.lexsort((range(8), -either[item].round(5))) if either[item, other]][
+            :width
+        ]
         assert graph.neighbours[item, : len(best)].tolist() == best
         np.testing.assert_allclose(graph.counts[item, : len(best)], either[item, best], rtol=1e-5)
         assert not graph.counts[item, len(best) :].any()

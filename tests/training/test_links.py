@@ -32,18 +32,26 @@ def test_links_are_their_definition(sessions: list[list[int]], width: int) -> No
     links = links_of(as_sessions(sessions), ITEMS, width)
     for item in range(ITEMS):
         start, stop = links.offsets[item : item + 2]
-        best = [int(other) for other in np.lexsort((range(ITEMS), -either[item])) if either[item, other]][:width]
+        best = [int(other) for other in np.lexsort((range(ITEMS), -either[item])) if either[item, other]][
+            :width
+        ]
         assert links.rows[start:stop].tolist() == best
         wanted = np.stack([after[item, best], after[best, item], directly[item, best]], axis=1)
         np.testing.assert_array_equal(links.clicks[start:stop], wanted)
     for column, share in enumerate((*RECENT, 1.0)):
         newest = sessions[round((1 - share) * len(sessions)) :]
         counts = [sum(clicks.count(item) for clicks in newest) for item in range(ITEMS)]
-        np.testing.assert_allclose(links.popularity[:, column], [math.log1p(count) for count in counts], rtol=1e-6)
+        np.testing.assert_allclose(
+            links.popularity[:, column], [math.log1p(count) for count in counts], rtol=1e-6
+        )
 
 
 @settings(max_examples=60, deadline=None)
-@given(sessions=SESSIONS, seed=st.integers(0, 99), session=st.lists(st.integers(0, ITEMS - 1), min_size=1, max_size=9))
+@given(
+    sessions=SESSIONS,
+    seed=st.integers(0, 99),
+    session=st.lists(st.integers(0, ITEMS - 1), min_size=1, max_size=9),
+)
 def test_rows_have_the_links_of_their_items(sessions: list[list[int]], seed: int, session: list[int]) -> None:
     links = links_of(as_sessions(sessions), ITEMS)
     order = np.random.default_rng(seed).permutation(ITEMS)  # row to item
@@ -61,7 +69,9 @@ def test_rows_have_the_links_of_their_items(sessions: list[list[int]], seed: int
     gone=st.sets(st.integers(0, ITEMS - 1)),
     clicks=st.lists(st.integers(0, ITEMS - 1), min_size=1, max_size=9),
 )
-def test_items_without_clicks_are_linked_to_none(sessions: list[list[int]], gone: set[int], clicks: list[int]) -> None:
+def test_items_without_clicks_are_linked_to_none(
+    sessions: list[list[int]], gone: set[int], clicks: list[int]
+) -> None:
     links = links_of(as_sessions(sessions), ITEMS)
     left = without(links, np.isin(np.arange(ITEMS), [*gone]))
     for item in range(ITEMS):

@@ -65,7 +65,12 @@ def test_bfloat16_changes_the_gradients_by_its_rounding_only() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(positions=st.integers(1, 9), items=st.integers(1, 30), bonuses=st.integers(0, 40), seed=st.integers(0, 1000))
+@given(
+    positions=st.integers(1, 9),
+    items=st.integers(1, 30),
+    bonuses=st.integers(0, 40),
+    seed=st.integers(0, 1000),
+)
 def test_the_sampled_loss_is_the_full_one_where_every_item_is_drawn_as_often_as_expected(
     positions: int, items: int, bonuses: int, seed: int
 ) -> None:
@@ -82,13 +87,17 @@ def test_the_sampled_denominator_is_right_on_average() -> None:
     chances /= chances.sum()
     draws = 50
     at_target = query @ vectors.T  # what the loss takes off the logarithm of the denominator
-    at_target = at_target.flatten().index_add(0, bonuses.position * 200 + bonuses.item, bonuses.value).view(3, 200)
+    at_target = (
+        at_target.flatten().index_add(0, bonuses.position * 200 + bonuses.item, bonuses.value).view(3, 200)
+    )
     at_target = at_target.gather(1, target[:, None])[:, 0]
     estimates = []
     for _ in range(2000):
         sampled, times = torch.unique(torch.multinomial(chances, draws, replacement=True), return_counts=True)
         expected = torch.log(draws * chances[sampled] / times)
-        one = torch.tensor([1.0, 0.0, 0.0])  # a single position: the mean is of denominators, not of their logarithms
+        one = torch.tensor(
+            [1.0, 0.0, 0.0]
+        )  # a single position: the mean is of denominators, not of their logarithms
         loss = sampled_cross_entropy(query, vectors, bonuses, target, one, sampled, expected)
         estimates.append((loss + at_target[0]).exp().detach())
     exact = (_plain(query, vectors, bonuses, target, torch.tensor([1.0, 0.0, 0.0])) + at_target[0]).exp()

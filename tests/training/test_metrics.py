@@ -14,12 +14,16 @@ def test_ranx_agrees_on_ten_thousand_cases() -> None:
     cases, items, listed = 10_000, 300, 40
     targets = random.integers(0, items, cases)
     lists = [random.permutation(items)[:listed] for _ in range(cases)]
-    ranks = np.array([(np.flatnonzero(row == target) + 1).sum() for row, target in zip(lists, targets, strict=True)])
+    ranks = np.array(
+        [(np.flatnonzero(row == target) + 1).sum() for row, target in zip(lists, targets, strict=True)]
+    )
     qrels = ranx.Qrels({f"c{case}": {f"i{target}": 1} for case, target in enumerate(targets)})
-    run = ranx.Run({
-        f"c{case}": {f"i{item}": float(listed - place) for place, item in enumerate(row)}
-        for case, row in enumerate(lists)
-    })  # fmt: skip
+    run = ranx.Run(
+        {
+            f"c{case}": {f"i{item}": float(listed - place) for place, item in enumerate(row)}
+            for case, row in enumerate(lists)
+        }
+    )
     ours = ranking_metrics(ranks)
     names = [f"{metric}@{cut}" for metric in ("recall", "mrr", "ndcg") for cut in (1, 5, 10, 20)]
     theirs = ranx.evaluate(qrels, run, names)

@@ -181,9 +181,14 @@ def test_given_vectors_are_added_where_there_are_some(
     meta = Metadata.of(data, shape, config)
     with torch.no_grad():
         items.co_clicks.zero_()  # items alone, without neighbours
-        table, bare = items.all_vectors(meta), items.all_vectors(replace(meta, vectors=torch.zeros_like(meta.vectors)))
+        table, bare = (
+            items.all_vectors(meta),
+            items.all_vectors(replace(meta, vectors=torch.zeros_like(meta.vectors))),
+        )
     same = (table == bare).all(1).numpy()
-    assert np.array_equal(same, np.arange(data.items) % 4 == 0 if "vectors" in inputs else np.ones(data.items, bool))
+    assert np.array_equal(
+        same, np.arange(data.items) % 4 == 0 if "vectors" in inputs else np.ones(data.items, bool)
+    )
     some = torch.tensor([5, 4, 5])
     torch.testing.assert_close(items.some_vectors(some, meta), table[some])
     graph = ItemGraph(items)
@@ -206,7 +211,9 @@ def test_the_scale_of_given_vectors_does_not_matter(
     torch.testing.assert_close(*tables, rtol=1e-4, atol=1e-5)
 
 
-def test_vectors_that_say_nothing_are_allowed(make_dataset: Callable[..., Dataset], tiny_config: Config) -> None:
+def test_vectors_that_say_nothing_are_allowed(
+    make_dataset: Callable[..., Dataset], tiny_config: Config
+) -> None:
     data = make_dataset()
     data = replace(data, vectors=np.zeros((data.items, 3), np.float32))
     shape = Shape.of(data, tiny_config)

@@ -31,7 +31,9 @@ def shop(
     folder = tmp_path_factory.mktemp("shop")
     data = make_dataset(items=400, sessions=800)
     replace(data, train=data.train.newest(300)).save(folder / "data")  # some items have no click
-    train(folder / "data", folder / "run", tiny_config, device="cpu", progress=False, report=lambda line: None)
+    train(
+        folder / "data", folder / "run", tiny_config, device="cpu", progress=False, report=lambda line: None
+    )
     return folder / "data", folder / "run"
 
 
@@ -76,7 +78,13 @@ def test_a_final_run_takes_over_what_a_validated_one_found(shop: Shop, tmp_path:
     data, run = shop
     config = RunInfo.load(run).config
     info = train(
-        data, tmp_path / "final", config, final=True, validated_by=run, progress=False, report=lambda line: None
+        data,
+        tmp_path / "final",
+        config,
+        final=True,
+        validated_by=run,
+        progress=False,
+        report=lambda line: None,
     )
     assert info.new_items == RunInfo.load(run).new_items != {}
 
@@ -106,8 +114,14 @@ def test_where_every_session_begins_with_a_new_item_nothing_is_chosen(shop: Shop
     drawn = np.random.default_rng(info.config.seed).random(data.items) < new_items.SHARE
     home = int(np.flatnonzero(drawn)[0])
     offsets = np.arange(0, 303, 3)
-    items = np.stack([np.full(101, home), np.arange(101), np.arange(1, 102)], axis=1)[:100].ravel().astype(np.int32)
+    items = (
+        np.stack([np.full(101, home), np.arange(101), np.arange(1, 102)], axis=1)[:100]
+        .ravel()
+        .astype(np.int32)
+    )
     lines: list[str] = []
     meta = Metadata.of(data, info.shape, info.config)
-    assert choose_bias(model, meta, links, Sessions(items, offsets[:101].astype(np.int64)), lines.append) == {}
+    assert (
+        choose_bias(model, meta, links, Sessions(items, offsets[:101].astype(np.int64)), lines.append) == {}
+    )
     assert "too few" in lines[0]

@@ -45,7 +45,9 @@ def all_at_once(sessions: Sessions, items: int, width: int, window: int) -> CoCl
 
 @settings(max_examples=80, deadline=None)
 @given(lists=SESSIONS, window=st.integers(1, 5), together=st.integers(1, 30))
-def test_pairs_in_slices_are_those_of_every_session(lists: list[list[int]], window: int, together: int) -> None:
+def test_pairs_in_slices_are_those_of_every_session(
+    lists: list[list[int]], window: int, together: int
+) -> None:
     wanted = sorted(
         (a, b, later - earlier)
         for clicks in lists
@@ -62,7 +64,9 @@ def test_pairs_in_slices_are_those_of_every_session(lists: list[list[int]], wind
         for place, distance in zip(pairs.place, pairs.distance, strict=True)
     ]
     assert sorted(found) == wanted
-    distinct = [pair for pairs in slices for pair in zip(pairs.source.tolist(), pairs.target.tolist(), strict=True)]
+    distinct = [
+        pair for pairs in slices for pair in zip(pairs.source.tolist(), pairs.target.tolist(), strict=True)
+    ]
     assert distinct == sorted(set(distinct))
 
 

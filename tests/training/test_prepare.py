@@ -118,7 +118,9 @@ def test_a_log_without_time_is_in_order_of_its_rows(tmp_path: Path) -> None:
 
 
 def test_users_are_cut_at_gaps(tmp_path: Path) -> None:
-    rows = [("u", item, 60 * minute) for item, minute in [(1, 0), (2, 30), (3, 61), (4, 62), (5, 200), (6, 201)]]
+    rows = [
+        ("u", item, 60 * minute) for item, minute in [(1, 0), (2, 30), (3, 61), (4, 62), (5, 200), (6, 201)]
+    ]
     log = write_csv(tmp_path / "log.csv", [*rows, ("v", 1, 30), ("v", 2, 31)], "user,item,time")
     report: list[str] = []
     data = quietly(log, report)
@@ -172,11 +174,13 @@ def test_times_of_every_form(tmp_path: Path, times: list[Any], suffix: str) -> N
 
 
 def test_days_without_a_time_of_day(tmp_path: Path) -> None:
-    log = write_csv(tmp_path / "log.csv", [("s", 1, "2016-05-10"), ("s", 2, "2016-05-09")], "session,item,time")
-    assert trained(log) == [[2, 1]]
-    pl.DataFrame({"session": [1, 1], "item": [1, 2], "time": [date(2016, 5, 10), date(2016, 5, 9)]}).write_parquet(
-        tmp_path / "log.parquet"
+    log = write_csv(
+        tmp_path / "log.csv", [("s", 1, "2016-05-10"), ("s", 2, "2016-05-09")], "session,item,time"
     )
+    assert trained(log) == [[2, 1]]
+    pl.DataFrame(
+        {"session": [1, 1], "item": [1, 2], "time": [date(2016, 5, 10), date(2016, 5, 9)]}
+    ).write_parquet(tmp_path / "log.parquet")
     assert trained(tmp_path / "log.parquet") == [[2, 1]]
 
 
@@ -189,8 +193,14 @@ def test_a_unit_of_time_by_option(tmp_path: Path) -> None:
 
 def test_rows_without_item_session_or_time_are_counted(tmp_path: Path) -> None:
     rows = [
-        ("s", "", 1), ("", "a", 1), ("s", "a", ""), ("s", "a", "soon"), ("s", "a", 5), ("s", "b", 6), ('""', "b", 7),
-    ]  # fmt: skip
+        ("s", "", 1),
+        ("", "a", 1),
+        ("s", "a", ""),
+        ("s", "a", "soon"),
+        ("s", "a", 5),
+        ("s", "b", 6),
+        ('""', "b", 7),
+    ]
     log = write_csv(tmp_path / "log.csv", rows, "session,item,time")
     with log.open("a") as file:
         file.write("\n")  # a blank line at the end is no row
@@ -260,7 +270,8 @@ def test_whole_numbers_above_int64_are_strings(tmp_path: Path) -> None:
 
 
 plain_text = st.text(
-    st.characters(exclude_categories=("Cc", "Cs", "Zs", "Zl", "Zp"), exclude_characters='",#\ufeff'), min_size=1
+    st.characters(exclude_categories=("Cc", "Cs", "Zs", "Zl", "Zp"), exclude_characters='",#\ufeff'),
+    min_size=1,
 )
 
 
@@ -268,8 +279,11 @@ plain_text = st.text(
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=2) | st.lists(plain_text, min_size=2))
 def test_ids_come_back_as_they_were(session: list[Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        log = write_csv(Path(folder) / "log.csv", [("s", item, at) for at, item in enumerate(session)],
-                        "session,item,time")  # fmt: skip
+        log = write_csv(
+            Path(folder) / "log.csv",
+            [("s", item, at) for at, item in enumerate(session)],
+            "session,item,time",
+        )
         data = quietly(log)
         data.save(Path(folder) / "data")
         again = Dataset.load(Path(folder) / "data")
@@ -303,13 +317,22 @@ def test_no_item_table_means_one_unknown_category(log: Path) -> None:
 
 
 def test_texts_titles_and_numbers(tmp_path: Path, log: Path) -> None:
-    rows = [("hat", "straw", "summer", 5.5, "1e3"), ("shoe", None, "black", None, "n/a"), ("coat", " ", None, "inf", 2)]
+    rows = [
+        ("hat", "straw", "summer", 5.5, "1e3"),
+        ("shoe", None, "black", None, "n/a"),
+        ("coat", " ", None, "inf", 2),
+    ]
     table = write_csv(tmp_path / "items.tsv", rows, "id\tname\tabout\tprice\tsize", "\t")
     report: list[str] = []
     data = quietly(
-        log, report, items=table, item_id_column="id", text_columns=["name", "about"], title_column="name",
+        log,
+        report,
+        items=table,
+        item_id_column="id",
+        text_columns=["name", "about"],
+        title_column="name",
         number_columns=["price", "size"],
-    )  # fmt: skip
+    )
     assert data.item_ids.to_list() == ["coat", "hat", "shoe"]
     assert data.text.to_list() == [None, "straw summer", "black"]
     assert data.title.to_list() == [None, "straw", None]
@@ -322,7 +345,9 @@ def test_texts_titles_and_numbers(tmp_path: Path, log: Path) -> None:
 def test_url_encoded_titles(tmp_path: Path) -> None:
     (tmp_path / "log.txt").write_text("%C3%85land_Islands Rome\n")
     table = write_csv(tmp_path / "items.csv", [["%C3%85land_Islands"], ["Rome"]], "item")
-    data = quietly(tmp_path / "log.txt", items=table, title_column="item", text_columns=["item"], url_decode=True)
+    data = quietly(
+        tmp_path / "log.txt", items=table, title_column="item", text_columns=["item"], url_decode=True
+    )
     assert data.title.to_list() == data.text.to_list() == ["Åland Islands", "Rome"]
     assert data.item_ids.to_list() == ["%C3%85land_Islands", "Rome"]
 
@@ -332,7 +357,10 @@ def test_parquet_item_table(tmp_path: Path) -> None:
     frame = pl.DataFrame({"item": [1, 2, 3], "category": [10.0, np.nan, 20.0], "price": [1.5, np.nan, None]})
     frame.write_parquet(tmp_path / "items.parquet")
     data = quietly(
-        tmp_path / "log.txt", items=tmp_path / "items.parquet", category_columns=["category"], number_columns=["price"]
+        tmp_path / "log.txt",
+        items=tmp_path / "items.parquet",
+        category_columns=["category"],
+        number_columns=["price"],
     )
     assert data.tree.ids == [[10, 20, -1]]
     assert data.category.tolist() == [0, 2, 1]
@@ -340,7 +368,13 @@ def test_parquet_item_table(tmp_path: Path) -> None:
 
 
 def test_of_several_rows_the_first_value_counts(tmp_path: Path, log: Path) -> None:
-    rows = [("hat", None, None), ("shoe", "red", 1), ("hat", "straw", 5), ("hat", "felt", 6), ("coat", None, None)]
+    rows = [
+        ("hat", None, None),
+        ("shoe", "red", 1),
+        ("hat", "straw", 5),
+        ("hat", "felt", 6),
+        ("coat", None, None),
+    ]
     table = write_csv(tmp_path / "items.csv", rows, "item,name,price")
     data = quietly(log, items=table, text_columns=["name"], title_column="name", number_columns=["price"])
     assert data.title.to_list() == data.text.to_list() == [None, "straw", "red"]
@@ -389,7 +423,12 @@ def test_a_headerless_table_below_comments_with_several_categories(tmp_path: Pat
     )
     report: list[str] = []
     data = quietly(
-        log, report, items=table, item_columns=["item", "path"], category_columns=["path"], category_path_separator="."
+        log,
+        report,
+        items=table,
+        item_columns=["item", "path"],
+        category_columns=["path"],
+        category_path_separator=".",
     )
     assert path_of(data, "hat") == ["all.wear", "all.wear.head"]  # the root that all share is dropped
     assert path_of(data, "shoe") == ["all.wear", "all.wear.feet"]
@@ -398,7 +437,9 @@ def test_a_headerless_table_below_comments_with_several_categories(tmp_path: Pat
     assert data.extra_categories == [[], [summer], []]
     assert data.tree.names == [["summer", "wear", "unknown"], ["summer", "feet", "head", "unknown"]]
     assert data.settings["levels"] == ["level_1", "level_2"]
-    assert any(line.startswith("unknown") and line.endswith("1 items that categories.tsv lacks") for line in report)
+    assert any(
+        line.startswith("unknown") and line.endswith("1 items that categories.tsv lacks") for line in report
+    )
 
 
 def test_category_levels(tmp_path: Path, log: Path) -> None:
@@ -422,9 +463,13 @@ def test_a_category_tree(tmp_path: Path, log: Path) -> None:
 
     swapped = write_csv(tmp_path / "swapped.csv", [(1, 11), ("", 2), ("", 1)], "up,down")
     again = quietly(
-        log, items=table, category_columns=["category"], category_tree=swapped, tree_child_column="down",
+        log,
+        items=table,
+        category_columns=["category"],
+        category_tree=swapped,
+        tree_child_column="down",
         tree_parent_column="up",
-    )  # fmt: skip
+    )
     assert again.tree.ids == data.tree.ids
 
 
@@ -487,7 +532,12 @@ def test_support_counts_the_training_part_only(tmp_path: Path) -> None:
 
 def test_the_last_days_are_the_test_part(tmp_path: Path) -> None:
     day = 86_400
-    times = {"a": (0, 5), "at the boundary": (5, 2 * day), "b": (2 * day - 5, 2 * day + 5), "c": (3 * day, 3 * day)}
+    times = {
+        "a": (0, 5),
+        "at the boundary": (5, 2 * day),
+        "b": (2 * day - 5, 2 * day + 5),
+        "c": (3 * day, 3 * day),
+    }
     rows = [(session, item, at) for session, both in times.items() for item, at in enumerate(both)]
     log = write_csv(tmp_path / "log.csv", rows, "session,item,time")
     data = quietly(log, test_days=1)
@@ -543,9 +593,11 @@ def test_parts_hold_what_a_plain_reading_gives(
         log = Path(folder) / "log.txt"
         log.write_text("".join(" ".join(map(str, session)) + "\n" for session in sessions))
         options: dict[str, Any] = {
-            "min_item_support": support, "min_session_length": shortest, "test_fraction": test_fraction,
+            "min_item_support": support,
+            "min_session_length": shortest,
+            "test_fraction": test_fraction,
             "valid_fraction": valid_fraction,
-        }  # fmt: skip
+        }
         if not training or not valid_from or (test_fraction and not test):
             with pytest.raises(EmptyLogError):
                 quietly(log, **options)
@@ -564,9 +616,15 @@ def test_the_report_says_what_was_kept(tmp_path: Path) -> None:
     report: list[str] = []
     data = quietly(tmp_path / "log.txt", report, valid_fraction=0.34, test_fraction=0.25)
     assert data.counts == {
-        "items": 3, "categories": [1], "train_sessions": 2, "valid_sessions": 1, "test_sessions": 1,
-        "train_cases": 3, "valid_cases": 1, "test_cases": 2,
-    }  # fmt: skip
+        "items": 3,
+        "categories": [1],
+        "train_sessions": 2,
+        "valid_sessions": 1,
+        "test_sessions": 1,
+        "train_cases": 3,
+        "valid_cases": 1,
+        "test_cases": 2,
+    }
     assert [" ".join(line.split()) for line in report] == [
         "read 11 clicks of log.txt",
         "dropped 1 clicks: in sessions of fewer than 2 clicks, all parts",
@@ -597,9 +655,13 @@ def test_diginetica_has_the_counts_of_the_literature(shared_data: Path) -> None:
     folder = shared_data / "diginetica"
     report: list[str] = []
     options = PrepareOptions(
-        logs=[folder / "train_sessions.txt"], test_log=folder / "test_sessions.txt", items=folder / "items.csv",
-        item_id_column="item", category_columns=["category"], text_columns=["name_tokens"],
-    )  # fmt: skip
+        logs=[folder / "train_sessions.txt"],
+        test_log=folder / "test_sessions.txt",
+        items=folder / "items.csv",
+        item_id_column="item",
+        category_columns=["category"],
+        text_columns=["name_tokens"],
+    )
     data = prepare(options, report.append)
     assert data.items == 43_097
     assert data.train.cases + data.valid.cases == 719_470
@@ -615,10 +677,13 @@ def test_retailrocket_is_cut_like_its_publishers_cut_it(shared_data: Path) -> No
     folder = shared_data / "retailrocket"
     events = folder / "events_2015-09-10_to_18.csv.gz"
     usual: dict[str, Any] = {
-        "item_column": "ItemId", "time_column": "Time",
-        "event_column": "Type", "events": ["view"], "log_category_column": "CatId",
+        "item_column": "ItemId",
+        "time_column": "Time",
+        "event_column": "Type",
+        "events": ["view"],
+        "log_category_column": "CatId",
         "category_tree": folder / "category_tree.csv",
-    }  # fmt: skip
+    }
     by_gap = quietly(events, **usual, user_column="UserId")
     by_id = quietly(events, **usual, session_column="SessionId")
     assert len(by_gap.train) == 13_887
@@ -630,13 +695,25 @@ def test_retailrocket_is_cut_like_its_publishers_cut_it(shared_data: Path) -> No
 def test_wikispeedia_paths_and_categories(shared_data: Path) -> None:
     folder = shared_data / "wikispeedia"
     data = quietly(
-        folder / "paths_finished.tsv", log_format="sessions", separator=";", items=folder / "categories.tsv",
-        item_columns=["article", "path"], item_id_column="article", category_columns=["path"],
-        category_path_separator=".", title_column="article", url_decode=True, shuffle_seed=0, test_fraction=0.1,
-    )  # fmt: skip
-    assert len(data.train) + len(data.test) + data.settings["clicks_dropped"][
-        "in sessions of fewer than 2 clicks, all parts"
-    ] == 51_312
+        folder / "paths_finished.tsv",
+        log_format="sessions",
+        separator=";",
+        items=folder / "categories.tsv",
+        item_columns=["article", "path"],
+        item_id_column="article",
+        category_columns=["path"],
+        category_path_separator=".",
+        title_column="article",
+        url_decode=True,
+        shuffle_seed=0,
+        test_fraction=0.1,
+    )
+    assert (
+        len(data.train)
+        + len(data.test)
+        + data.settings["clicks_dropped"]["in sessions of fewer than 2 clicks, all parts"]
+        == 51_312
+    )
     known_roots = [root for root in data.tree.ids[0] if root != "unknown"]
     assert len(known_roots) == 15
     assert sum(map(bool, data.extra_categories)) > 100

@@ -41,7 +41,9 @@ def run(log: Path | list[Path], **options: Any) -> None:
 
 
 EVENTS = "session,item,time\ns,1,10\ns,2,20\nt,2,30\nt,1,40\n"
-MANY_ROWS = "session,item,time\n" + "".join(f"{row // 9},{row * 7919 % 1009},{row}\n" for row in range(20_000))
+MANY_ROWS = "session,item,time\n" + "".join(
+    f"{row // 9},{row * 7919 % 1009},{row}\n" for row in range(20_000)
+)
 
 
 # --- files
@@ -62,7 +64,9 @@ def test_a_damaged_gzip_file(write: Write, name: str, damage: str) -> None:
         middle = len(content) // 2
         content = content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
     else:
-        content = content[: {"cut in half": len(content) // 2, "cut at the end": -6, "cut in the header": 9}[damage]]
+        content = content[
+            : {"cut in half": len(content) // 2, "cut at the end": -6, "cut in the header": 9}[damage]
+        ]
     with pytest.raises(DataError, match=rf"{name} cannot be read: \w+"):
         run(write(name, content))
 
@@ -117,7 +121,11 @@ def test_the_same_log_twice(write: Write) -> None:
 @pytest.mark.parametrize(
     ("header", "options", "message"),
     [
-        ("session,item,when", {}, r"has no column 'time'; its columns are session, item, when: .* --time-column"),
+        (
+            "session,item,when",
+            {},
+            r"has no column 'time'; its columns are session, item, when: .* --time-column",
+        ),
         ("session,product,time", {}, r"has no column 'item'; .* --item-column"),
         ("visit,item,time", {}, r"has no column 'session' or 'user'; its columns are visit, item, time: .*"),
         ("visit,item,time", {"session_column": "id"}, r"has no column 'id'; .* --session-column"),
@@ -144,7 +152,9 @@ def test_a_column_that_a_log_lacks(write: Write, header: str, options: dict[str,
 )
 def test_a_column_that_the_item_table_lacks(write: Write, options: dict[str, Any], flag: str) -> None:
     items = write("items.csv", "item,name\n1,a\n2,b\n")
-    with pytest.raises(MissingColumnError, match=rf"items\.csv has no column 'sku'; .* item, name: .* {flag}"):
+    with pytest.raises(
+        MissingColumnError, match=rf"items\.csv has no column 'sku'; .* item, name: .* {flag}"
+    ):
         run(write("log.csv", EVENTS), items=items, **options)
 
 
@@ -184,15 +194,21 @@ def test_what_removed_everything_is_said(write: Write) -> None:
         "no click is left of log.csv: 3 clicks read, 1 dropped (no item id), "
         "2 dropped (not of event type purchase, but view 2)"
     )
-    with pytest.raises(EmptyLogError, match=r"training part: 3 clicks read, .*sessions of fewer than 3 clicks"):
+    with pytest.raises(
+        EmptyLogError, match=r"training part: 3 clicks read, .*sessions of fewer than 3 clicks"
+    ):
         run(log, min_session_length=3)
-    with pytest.raises(EmptyLogError, match=r"2 dropped \(on items of fewer than 2 clicks in the training part\)"):
+    with pytest.raises(
+        EmptyLogError, match=r"2 dropped \(on items of fewer than 2 clicks in the training part\)"
+    ):
         run(log, min_item_support=2)
 
 
 def test_nothing_left_to_test_on(write: Write) -> None:
     train, test = write("train.txt", "a b\nb a\n"), write("test.txt", "c d\n")
-    with pytest.raises(EmptyLogError, match=r"test part: 6 clicks read, 2 dropped \(on items that the training part"):
+    with pytest.raises(
+        EmptyLogError, match=r"test part: 6 clicks read, 2 dropped \(on items that the training part"
+    ):
         run(train, test_log=test)
     with pytest.raises(EmptyLogError, match=r"--valid-fraction 0\.9 leaves none"):
         run(train, valid_fraction=0.9)
@@ -203,7 +219,9 @@ def test_nothing_left_to_test_on(write: Write) -> None:
 
 def test_a_log_and_a_table_of_different_ids(write: Write) -> None:
     items = write("items.csv", "item\n1.0\n2.0\n")
-    with pytest.raises(DataError, match=r"no item of the log is in .*items\.csv: .* such as '1', the table .* '1\.0'"):
+    with pytest.raises(
+        DataError, match=r"no item of the log is in .*items\.csv: .* such as '1', the table .* '1\.0'"
+    ):
         run(write("log.csv", EVENTS), items=items)
 
 
@@ -244,7 +262,9 @@ def test_a_session_in_both_logs(write: Write) -> None:
 
 def test_test_sessions_before_the_end_of_training(write: Write) -> None:
     early = write("early.csv", "session,item,time\nu,1,39\nu,2,60\nv,1,41\nv,2,42\n")
-    with pytest.raises(LeakError, match="1 of 2 test sessions begin before the training log ends, 1970-01-01 00:00:40"):
+    with pytest.raises(
+        LeakError, match="1 of 2 test sessions begin before the training log ends, 1970-01-01 00:00:40"
+    ):
         run(write("log.csv", EVENTS), test_log=early)
     run(write("log.csv", EVENTS), test_log=write("late.csv", "session,item,time\nu,1,40\nu,2,60\n"))
 
@@ -280,7 +300,11 @@ def test_test_sessions_copied_from_training(write: Write) -> None:
 def test_vectors_that_do_not_fit(write: Write, tmp_path: Path, array: NDArray[Any], message: str) -> None:
     np.save(tmp_path / "v.npy", array)
     with pytest.raises(DataError, match=rf"v\.npy.* ?{message}"):
-        run(write("log.csv", EVENTS), items=write("items.csv", "item\n1\n2\n"), item_vectors=tmp_path / "v.npy")
+        run(
+            write("log.csv", EVENTS),
+            items=write("items.csv", "item\n1\n2\n"),
+            item_vectors=tmp_path / "v.npy",
+        )
 
 
 @pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00v\x00"])
@@ -310,14 +334,22 @@ def test_a_file_that_holds_no_array(write: Write, tmp_path: Path, content: bytes
         ({"test_fraction": 1.5}, "--test-fraction 1.5"),
         ({"test_days": -1}, "--test-days -1"),
         ({"test_days": 1, "test_fraction": 0.5}, "--test-days and --test-fraction do not go together"),
-        ({"session_column": "a", "user_column": "b"}, "--session-column and --user-column do not go together"),
+        (
+            {"session_column": "a", "user_column": "b"},
+            "--session-column and --user-column do not go together",
+        ),
         ({"events": ["view"]}, "--event needs an --event-column"),
         ({"category_columns": ["a"]}, "--category-column needs an item table: --items"),
         ({"title_column": "a"}, "--title-column needs an item table: --items"),
         ({"item_vectors": Path("v.npy")}, "--item-vectors needs an item table: --items"),
         ({"text_encoder": "a:b"}, "--text-encoder needs a --text-column"),
         (
-            {"items": Path("i.csv"), "text_columns": ["a"], "text_encoder": "a:b", "item_vectors": Path("v.npy")},
+            {
+                "items": Path("i.csv"),
+                "text_columns": ["a"],
+                "text_encoder": "a:b",
+                "item_vectors": Path("v.npy"),
+            },
             "--text-encoder and --item-vectors do not go together",
         ),
         ({"all_items": True}, "--all-items needs an item table: --items"),

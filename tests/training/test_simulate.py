@@ -28,10 +28,16 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data(shop: Path) -> Dataset:
     """As README.txt says to read it."""
     options = PrepareOptions(
-        logs=[shop / "simulated-events.csv"], event_column="event", events=["view"], items=shop / "simulated-items.csv",
-        category_columns=["department", "category", "subcategory"], text_columns=["name"], title_column="name",
-        number_columns=["price"], test_days=1,
-    )  # fmt: skip
+        logs=[shop / "simulated-events.csv"],
+        event_column="event",
+        events=["view"],
+        items=shop / "simulated-items.csv",
+        category_columns=["department", "category", "subcategory"],
+        text_columns=["name"],
+        title_column="name",
+        number_columns=["price"],
+        test_days=1,
+    )
     return prepare(options, lambda line: None)
 
 
@@ -58,7 +64,10 @@ def test_events(shop: Path) -> None:
     assert first >= START
     assert START + 11 * 86_400 < last < START + 13 * 86_400
     # what is bought was in the cart, what is in the cart was seen
-    rows = {event: set(events.filter(event=event).select("session", "item").rows()) for event in set(events["event"])}
+    rows = {
+        event: set(events.filter(event=event).select("session", "item").rows())
+        for event in set(events["event"])
+    }
     assert rows["purchase"] < rows["addtocart"] < rows["view"]
 
 

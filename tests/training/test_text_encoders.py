@@ -61,11 +61,15 @@ def prepared(folder: Path, encoder: str) -> Dataset:
     (folder / "items.csv").write_text(table)
     return prepare(
         PrepareOptions(
-            logs=[folder / "log.txt"], items=folder / "items.csv", text_columns=["name", "colour"],
-            title_column="name", text_encoder=encoder, valid_fraction=0.0,
+            logs=[folder / "log.txt"],
+            items=folder / "items.csv",
+            text_columns=["name", "colour"],
+            title_column="name",
+            text_encoder=encoder,
+            valid_fraction=0.0,
         ),
         lambda line: None,
-    )  # fmt: skip
+    )
 
 
 def test_a_model_of_model2vec_gives_the_mean_of_the_words(model2vec_folder: Path, tmp_path: Path) -> None:

@@ -35,7 +35,11 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_training_learns_and_leaves_a_whole_run(tiny_run: Path, tiny_data: Path, tiny_config: Config) -> None:
-    assert sorted(path.name for path in tiny_run.iterdir()) == ["metrics.jsonl", "model.safetensors", "run.json"]
+    assert sorted(path.name for path in tiny_run.iterdir()) == [
+        "metrics.jsonl",
+        "model.safetensors",
+        "run.json",
+    ]
     assert not part_of(tiny_run).exists()
     model, info = load_model(tiny_run)
     assert info.config == tiny_config
@@ -54,14 +58,21 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(
 ) -> None:
     quiet(tiny_data, tmp_path / "same", tiny_config)
     quiet(tiny_data, tmp_path / "other", Config.from_dict(tiny_config.as_dict() | {"seed": 5}))
-    weights = [load_file(path / "model.safetensors") for path in (tiny_run, tmp_path / "same", tmp_path / "other")]
+    weights = [
+        load_file(path / "model.safetensors") for path in (tiny_run, tmp_path / "same", tmp_path / "other")
+    ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not torch.equal(weights[0]["items.item.weight"], weights[2]["items.item.weight"])
 
 
 @pytest.mark.parametrize("step", [1, 7, 9, 12, 20])
 def test_a_killed_and_resumed_run_gives_the_same_weights(
-    tiny_run: Path, tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    tiny_run: Path,
+    tiny_data: Path,
+    tiny_config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
 ) -> None:
     """Killed without warning: what is on the disk is the newest checkpoint, and log lines after it."""
     original = train_module._Loop._step
@@ -90,9 +101,13 @@ def test_a_killed_and_resumed_run_gives_the_same_weights(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_after_the_step_with_a_checkpoint(
-    tiny_run: Path, tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    tiny_run: Path,
+    tiny_data: Path,
+    tiny_config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     number: signal.Signals,
-) -> None:  # fmt: skip
+) -> None:
     original = train_module._Loop._step
 
     def signals(self: Any, batch: Any) -> Any:
@@ -110,12 +125,18 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(
 
 @pytest.mark.parametrize("final", [False, True])
 @pytest.mark.parametrize(
-    ("moment", "epoch"), [("validation", 1), ("validation", 2), ("last step", 1), ("last step", 2), ("end", 1)]
+    ("moment", "epoch"),
+    [("validation", 1), ("validation", 2), ("last step", 1), ("last step", 2), ("end", 1)],
 )
 def test_a_break_between_two_epochs_changes_nothing(
-    tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, epoch: int,
+    tiny_data: Path,
+    tiny_config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+    epoch: int,
     final: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Killed before an epoch's validation is noted, asked to stop in its last step, killed after its checkpoint."""
     whole = quiet(tiny_data, tmp_path / "whole", tiny_config, final=final)
     steps = train_module._Loop._epoch
@@ -188,7 +209,9 @@ def test_resume_holds_in_bfloat16_with_two_threads(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_final_trains_on_both_parts_without_validation(tiny_data: Path, tiny_config: Config, tmp_path: Path) -> None:
+def test_final_trains_on_both_parts_without_validation(
+    tiny_data: Path, tiny_config: Config, tmp_path: Path
+) -> None:
     info = quiet(tiny_data, tmp_path / "run", tiny_config, final=True)
     data = Dataset.load(tiny_data)
     assert info.final
@@ -205,7 +228,9 @@ def test_training_stops_early_and_keeps_the_best_epoch(
     tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures = iter([0.3, 0.5, 0.4, 0.2, 0.9])
-    monkeypatch.setattr(train_module, "evaluate_model", lambda *_: {"mrr@20": next(figures), "recall@20": 0.5})
+    monkeypatch.setattr(
+        train_module, "evaluate_model", lambda *_: {"mrr@20": next(figures), "recall@20": 0.5}
+    )
     config = Config.from_dict(tiny_config.as_dict() | {"epochs": 5, "patience": 2})
     info = quiet(tiny_data, tmp_path / "run", config)
     assert info.best_epoch == 2
@@ -309,9 +334,12 @@ def test_a_data_set_without_validation_part_needs_final(
 
 
 def test_a_run_is_resumed_with_its_own_data_only(
-    tiny_data: Path, tiny_config: Config, tmp_path: Path, make_dataset: Callable[..., Dataset],
+    tiny_data: Path,
+    tiny_config: Config,
+    tmp_path: Path,
+    make_dataset: Callable[..., Dataset],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     def dies(self: Any, batch: Any) -> Any:
         raise KeyboardInterrupt
 

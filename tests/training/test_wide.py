@@ -138,9 +138,15 @@ def test_a_final_run_takes_over_what_a_validated_one_found(
 ) -> None:
     def final(out: str, validated_by: Path | None, whole: bool = True) -> None:
         train(
-            tiny_data, tmp_path / out, tiny_config, final=whole, validated_by=validated_by, device="cpu",
-            progress=False, report=quiet,
-        )  # fmt: skip
+            tiny_data,
+            tmp_path / out,
+            tiny_config,
+            final=whole,
+            validated_by=validated_by,
+            device="cpu",
+            progress=False,
+            report=quiet,
+        )
 
     final("with", tiny_run)
     source, info = load_model(tiny_run)

@@ -117,7 +117,9 @@ class SessionKNN(Baseline):
         self.worth = 1 + rarity * np.log(len(sessions) / np.maximum(1, np.diff(self.starts)))
 
     def scores(self, session: NDArray[np.int32]) -> NDArray[np.float64]:
-        own, back = np.unique(session[::-1], return_index=True)  # clicks between the newest one and each own item
+        own, back = np.unique(
+            session[::-1], return_index=True
+        )  # clicks between the newest one and each own item
         oldest_first = np.argsort(-back)
         own, back = own[oldest_first], back[oldest_first]
         begins, counts = self.starts[own], self.starts[own + 1] - self.starts[own]
@@ -191,10 +193,14 @@ def baseline(
     kind, defaults = KINDS[name]
     for option, value in (options or {}).items():
         if option not in defaults:
-            raise InvalidOptionError(f"{name} has no option {option!r}; known: {', '.join(defaults) or 'none'}")
+            raise InvalidOptionError(
+                f"{name} has no option {option!r}; known: {', '.join(defaults) or 'none'}"
+            )
         if not value > 0:
             raise InvalidOptionError(f"{option} must be above 0, not {value}")
-    chosen = {option: type(default)((options or {}).get(option, default)) for option, default in defaults.items()}
+    chosen = {
+        option: type(default)((options or {}).get(option, default)) for option, default in defaults.items()
+    }
     make: Callable[..., Baseline] = kind
     return make(sessions, items, **chosen)
 

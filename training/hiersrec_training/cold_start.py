@@ -47,7 +47,9 @@ def choose_bias(
     new |= np.random.default_rng(model.config.seed).random(len(new)) < SHARE
     whole = _before_clicks(sessions, new)
     if whole.cases < LEAST_CASES:
-        report(f"new items: {whole.cases} validation cases before a click on one are too few to choose their bias")
+        report(
+            f"new items: {whole.cases} validation cases before a click on one are too few to choose their bias"
+        )
         return {}
     unlinked = without(links, new)
     cases = collect(model, meta, unlinked, whole, new, MOST_CASES, progress)
@@ -108,7 +110,9 @@ def _ranked(wide: Wide, links: Links, cases: Cases, new: NDArray[np.bool]) -> It
             scores, is_new = all_scores[start:stop].astype(np.float64), new[items[start:stop]]
             scores[is_new] -= nothing
             target = targets[at] - start
-            yield _Ranked(bool(is_new[target]), _limit(scores, is_new, target, bool(cases.reachable[chosen[at]])))
+            yield _Ranked(
+                bool(is_new[target]), _limit(scores, is_new, target, bool(cases.reachable[chosen[at]]))
+            )
 
 
 def _limit(scores: NDArray[np.float64], new: NDArray[np.bool], target: int, reachable: bool) -> float:

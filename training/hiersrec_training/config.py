@@ -31,9 +31,13 @@ class Config:
     text_buckets: int = 8192  # hash buckets of the words of an item's text
     text_tokens: int = 24  # words of a text that count
     number_bins: int = 16  # quantile bins of a numeric column
-    item_inputs: str = "id category text numbers vectors"  # what an item's vector is the sum of, where the data have it
+    item_inputs: str = (
+        "id category text numbers vectors"  # what an item's vector is the sum of, where the data have it
+    )
     id_dropout: float = 0.0  # of the items a step that metadata alone place, as they will new ones
-    hand_off: str = "all"  # levels of the category prediction that the item head reads: all, top, leaf or none
+    hand_off: str = (
+        "all"  # levels of the category prediction that the item head reads: all, top, leaf or none
+    )
     neighbours: int = 24  # of an item in the co-click graph; 0 leaves the graph out
     neighbour_window: int = 5  # clicks between two co-clicked items, at most
     wide: bool = True  # fit the wide part beside the encoder, on the validation part
@@ -50,7 +54,9 @@ class Config:
     batch_sessions: int = 128  # sessions of like length a step
     learning_rate: float = 2e-3  # peak of Adam's learning rate
     warmup: float = 0.05  # share of the steps over which it rises
-    precision: str = "auto"  # of the softmax over items: bfloat16, float32, or auto (bfloat16 where the CPU has it)
+    precision: str = (
+        "auto"  # of the softmax over items: bfloat16, float32, or auto (bfloat16 where the CPU has it)
+    )
     checkpoint_steps: int = 500  # steps between checkpoints
 
     def __post_init__(self) -> None:
@@ -64,7 +70,14 @@ class Config:
         for name in ("dimension", "layers", "heads", "text_buckets", "epochs", "batch_sessions"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("samples", "text_tokens", "number_bins", "neighbour_window", "patience", "checkpoint_steps"):
+        for name in (
+            "samples",
+            "text_tokens",
+            "number_bins",
+            "neighbour_window",
+            "patience",
+            "checkpoint_steps",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("neighbours", "sampled_above", "seed"):
@@ -83,7 +96,9 @@ class Config:
             raise ConfigError(f"dimension {self.dimension} must be a multiple of heads {self.heads}")
         inputs = self.item_inputs.split()
         if not inputs or len(set(inputs)) < len(inputs) or not set(inputs) <= set(ITEM_INPUTS):
-            raise ConfigError(f"item_inputs must be some of {', '.join(ITEM_INPUTS)}, not {self.item_inputs!r}")
+            raise ConfigError(
+                f"item_inputs must be some of {', '.join(ITEM_INPUTS)}, not {self.item_inputs!r}"
+            )
         if self.hand_off not in HAND_OFFS:
             raise ConfigError(f"hand_off must be one of {', '.join(HAND_OFFS)}, not {self.hand_off!r}")
         if self.precision not in ("auto", "bfloat16", "float32"):

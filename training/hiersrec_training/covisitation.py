@@ -79,14 +79,18 @@ def collect(
         table[rows] = F.normalize(model.items.from_metadata(meta.rows(rows)), dim=1)
     best, best_new = min(BEST, len(table)), min(BEST_NEW, len(rows))
     found: list[_Case] = []
-    for batch, windows in tqdm(batches.with_windows(), "cases", len(batches), disable=not progress, leave=False):
+    for batch, windows in tqdm(
+        batches.with_windows(), "cases", len(batches), disable=not progress, leave=False
+    ):
         batch = batch.to(device)
         states, sums = model.session.read(F.embedding(batch.items, table))
         answer = model.session.answer(states[batch.there], sums[batch.there])
         bonuses = model.bonuses(batch, answer)
         prefixes = [
             (window, row, length)
-            for row, (window, longest) in enumerate(zip(windows.tolist(), batch.there.sum(1).tolist(), strict=True))
+            for row, (window, longest) in enumerate(
+                zip(windows.tolist(), batch.there.sum(1).tolist(), strict=True)
+            )
             for length in range(1, longest + 1)
         ]
         clicks, targets = batch.items.cpu().numpy(), batch.target.cpu().numpy()
@@ -105,11 +109,15 @@ def collect(
                 at[items.searchsorted(linked)] = np.arange(len(linked))
                 found.append(
                     _Case(
-                        int(batches.start[window]) + length, int(items.searchsorted(target)),
-                        len(items) == len(reached), items.astype(np.int32), scored[place, items], at,
+                        int(batches.start[window]) + length,
+                        int(items.searchsorted(target)),
+                        len(items) == len(reached),
+                        items.astype(np.int32),
+                        scored[place, items],
+                        at,
                         features.astype(np.float16),
                     )
-                )  # fmt: skip
+                )
     found.sort(key=lambda case: case.time)
     starts = np.concatenate([[0], np.cumsum([len(case.items) for case in found])]).astype(np.int64)
     before = np.concatenate([[0], np.cumsum([len(case.features) for case in found])])
@@ -147,7 +155,9 @@ def fit(wide: Wide, links: Links, cases: Cases, part: slice, seed: int = 0) -> N
     random = np.random.default_rng(seed)
     wide.reset()
     popularity = torch.from_numpy(links.popularity)
-    wide.standardise(popularity, torch.from_numpy(cases.features[:: max(1, len(cases.features) // 500_000)]).float())
+    wide.standardise(
+        popularity, torch.from_numpy(cases.features[:: max(1, len(cases.features) // 500_000)]).float()
+    )
     chosen = np.flatnonzero(cases.reachable[part]) + part.indices(len(cases))[0]
     size = min(BATCH, len(chosen))
     steps = EPOCHS * (len(chosen) // size)

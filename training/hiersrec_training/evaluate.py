@@ -49,7 +49,9 @@ def evaluate(
     known = row_of[row_of >= 0]
     levels = range(len(catalog.ranges))
     category_of = [catalog.categories_of(row_of, level) for level in levels]
-    category_ids = [[catalog.category(level, at).id for at in range(len(catalog.ranges[level]))] for level in levels]
+    category_ids = [
+        [catalog.category(level, at).id for at in range(len(catalog.ranges[level]))] for level in levels
+    ]
     ids = data.item_ids.to_list()
     largest = max(CUTS)
     ranks = np.zeros(sessions.cases, dtype=np.int64)
@@ -88,7 +90,9 @@ def evaluate(
         "cases": case,
         "unknown_targets": unknown,
         "mode": mode,
-        "candidates": {"exact": 1.0, "auto": "auto"}.get(mode, candidates or recommender.config["candidates"]),
+        "candidates": {"exact": 1.0, "auto": "auto"}.get(
+            mode, candidates or recommender.config["candidates"]
+        ),
         **ranking_metrics(ranks),
         "candidate_coverage": covered / case,
         **{f"category_accuracy_{level}": int(count) / case for level, count in enumerate(right)},

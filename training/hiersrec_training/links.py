@@ -24,7 +24,9 @@ def links_of(sessions: Sessions, items: int, width: int = WIDTH) -> Links:
     rows, clicks = [np.empty(0, np.int32)], [np.empty((0, CLICKS_OF), np.uint16)]
     for pairs in near_pairs(sessions, items, WINDOW):
         kinds = (pairs.distance > 0, pairs.distance < 0, pairs.distance == 1)
-        counts = np.stack([np.bincount(pairs.place[kind], minlength=len(pairs.source)) for kind in kinds], axis=1)
+        counts = np.stack(
+            [np.bincount(pairs.place[kind], minlength=len(pairs.source)) for kind in kinds], axis=1
+        )
         kept, _ = best(pairs, counts[:, 0] + counts[:, 1], width)
         np.add.at(degrees, pairs.source[kept], 1)
         rows.append(pairs.target[kept].astype(np.int32))

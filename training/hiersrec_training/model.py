@@ -71,7 +71,9 @@ class Metadata:
     @classmethod
     def of(cls, data: Dataset, shape: Shape, config: Config) -> Metadata:
         tokens = token_table(data.text.to_list(), config.text_buckets, config.text_tokens)
-        bins = [torch.from_numpy(number_bins(data.numbers[name], edges)) for name, edges in shape.numbers.items()]
+        bins = [
+            torch.from_numpy(number_bins(data.numbers[name], edges)) for name, edges in shape.numbers.items()
+        ]
         return cls(
             category_path=torch.from_numpy(data.tree.paths()[data.category]).long(),
             tokens=torch.from_numpy(tokens),
@@ -118,13 +120,17 @@ class ItemEncoder(nn.Module):
         self.category = nn.ModuleList([nn.Embedding(size, d) for size in categories])
         self.token = nn.EmbeddingBag(config.text_buckets + 1, d, padding_idx=0) if text else None
         self.number = nn.ModuleList([nn.Embedding(len(edges) + 2, d) for edges in numbers])
-        self.vector = nn.Linear(shape.vectors, d, bias=False) if shape.vectors and "vectors" in inputs else None
+        self.vector = (
+            nn.Linear(shape.vectors, d, bias=False) if shape.vectors and "vectors" in inputs else None
+        )
         self.vector_length = shape.vector_length
         tables = (self.item, self.token, self.vector)
         if all(table is None for table in tables) and not len(self.category) + len(self.number):
             raise ConfigError(f"the data set has none of item_inputs, {config.item_inputs}")
         for module in self.modules():
-            if isinstance(module, nn.Embedding | nn.EmbeddingBag | nn.Linear):  # all read rows of about length 1
+            if isinstance(
+                module, nn.Embedding | nn.EmbeddingBag | nn.Linear
+            ):  # all read rows of about length 1
                 nn.init.normal_(module.weight, std=d**-0.5 / 4)
         if self.item is not None:
             nn.init.normal_(self.item.weight, std=d**-0.5)
@@ -267,7 +273,9 @@ class _Smooth(torch.autograd.Function):
     """Weighted sum of the neighbours' vectors, as bags of embeddings: faster than a sparse matrix product."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, neighbours: Tensor, weights: Tensor, turned: ReverseEdges, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, neighbours: Tensor, weights: Tensor, turned: ReverseEdges, dtype: torch.dtype
+    ) -> Tensor:
         weights = weights.to(dtype)
         ctx.turned, ctx.weights = turned, weights
         near: Tensor = F.embedding_bag(neighbours, x.to(dtype), per_sample_weights=weights, mode="sum")
@@ -383,8 +391,9 @@ class SessionEncoder(nn.Module):
         """The heads, for states and weighted sums [P, d]."""
         category_logits, known = self.hand_on(states)
         query = sums + torch.sigmoid(self.item_gate(known)) * self.item_head(known)
-        return Answer(category_logits, F.normalize(query, dim=-1) / self.temperature, self.repeat_head(states))
-
+        return Answer(
+            category_logits, F.normalize(query, dim=-1) / self.temperature, self.repeat_head(states)
+        )
 
     def hand_on(self, states: Tensor) -> tuple[list[Tensor], Tensor]:
         """Category logits of each level, and the states [P, d] with what the levels hand on: [P, d · (1 + levels)]."""

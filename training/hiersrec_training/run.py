@@ -42,8 +42,12 @@ class RunInfo:
     versions: dict[str, str]
     finished: bool = False
     best_epoch: int = 0  # counted from 1
-    metrics: dict[str, float] = field(default_factory=dict)  # of the encoder on the validation part, best epoch
-    wide_metrics: dict[str, float] = field(default_factory=dict)  # with the wide part, on the newer half of it
+    metrics: dict[str, float] = field(
+        default_factory=dict
+    )  # of the encoder on the validation part, best epoch
+    wide_metrics: dict[str, float] = field(
+        default_factory=dict
+    )  # with the wide part, on the newer half of it
     new_items: dict[str, float] = field(default_factory=dict)  # their bias, and what it was measured to do
     validated_by: str | None = None  # path of the run whose wide part and bias of new items a final run has
     seconds: float = 0.0
@@ -65,7 +69,9 @@ class RunInfo:
             raise RunError(f"{folder / 'run.json'} does not describe a HierSRec run")
         version = about.pop("schema_version", None)
         if not isinstance(version, int) or version > SCHEMA_VERSION:
-            raise RunError(f"{folder} has schema version {version}, this version reads up to {SCHEMA_VERSION}")
+            raise RunError(
+                f"{folder} has schema version {version}, this version reads up to {SCHEMA_VERSION}"
+            )
         try:
             about["config"] = Config.from_dict(about["config"])
             about["shape"] = Shape(**about["shape"])

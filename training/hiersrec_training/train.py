@@ -96,7 +96,9 @@ def train(
     if final and info.validated_by is None:
         report("note: without a run that was validated (--validated-by) the model has no wide part")
     if not final and not data.valid.cases:
-        raise EmptyLogError(f"{data_path}: the validation part is empty; train with --final, or prepare it anew")
+        raise EmptyLogError(
+            f"{data_path}: the validation part is empty; train with --final, or prepare it anew"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         info.save(folder)
@@ -144,7 +146,9 @@ class _Loop:
         torch.manual_seed(config.seed)
         self.model = HierSRec(info.shape, config)
         if config.neighbours:
-            self.model.items.connect(co_clicks(sessions, data.items, config.neighbours, config.neighbour_window))
+            self.model.items.connect(
+                co_clicks(sessions, data.items, config.neighbours, config.neighbour_window)
+            )
         if info.validated_by is not None:
             validated, its_info = run.load_model(Path(info.validated_by))
             self.model.wide.load_state_dict(validated.wide.state_dict())
@@ -167,7 +171,14 @@ class _Loop:
         self.chances = torch.from_numpy(chances**0.75 / (chances**0.75).sum()).to(self.device)
         self.cumulated = self.chances.cumsum(0)
         # "epochs": those that are over, validation and all; "bad": of them, those since the best
-        self.state: dict[str, Any] = {"step": 0, "epochs": 0, "bad": 0, "best": -1.0, "best_epoch": 0, "seconds": 0.0}
+        self.state: dict[str, Any] = {
+            "step": 0,
+            "epochs": 0,
+            "bad": 0,
+            "best": -1.0,
+            "best_epoch": 0,
+            "seconds": 0.0,
+        }
 
     def run(self) -> None:
         """All epochs; leaves the kept weights in ``model.safetensors`` and the figures in ``run.json``."""
@@ -229,10 +240,14 @@ class _Loop:
                 recent.setdefault(name, []).append(value.detach())
             self.state["step"] += 1
             if self.state["step"] % LOG_STEPS == 0 or self.state["step"] == (epoch + 1) * len(self.batches):
-                figures = {name: round(torch.stack(values).mean().item(), 5) for name, values in recent.items()}
+                figures = {
+                    name: round(torch.stack(values).mean().item(), 5) for name, values in recent.items()
+                }
                 recent.clear()
                 if not math.isfinite(figures["loss"]):
-                    raise RunError(f"the loss is {figures['loss']} at step {self.state['step']}: lower learning_rate")
+                    raise RunError(
+                        f"the loss is {figures['loss']} at step {self.state['step']}: lower learning_rate"
+                    )
                 bar.set_postfix(loss=f"{figures['item_loss']:.3f}")
                 self._log({"step": self.state["step"], "epoch": epoch + 1, **figures})
             if stop or self.state["step"] % self.config.checkpoint_steps == 0:
@@ -266,7 +281,9 @@ class _Loop:
         return self._joint(item_loss, answer.category_logits, batch)
 
     def _sampled_losses(self, batch: Batch) -> dict[str, Tensor]:
-        drawn = torch.searchsorted(self.cumulated, torch.rand(self.config.samples, device=self.device).double())
+        drawn = torch.searchsorted(
+            self.cumulated, torch.rand(self.config.samples, device=self.device).double()
+        )
         drawn = drawn.clamp_max(len(self.chances) - 1)  # the sum may end a rounding below 1
         sampled, times = torch.unique(drawn, return_counts=True)
         expected = torch.log(self.config.samples * self.chances[sampled] / times).float()
@@ -335,7 +352,9 @@ class _Loop:
             run.write_whole(path, lambda part: part.write_text("".join(kept)))
 
     def _is_past(self, line: dict[str, Any]) -> bool:
-        return bool(line["epoch"] <= self.state["epochs"] if "valid" in line else line["step"] <= self.state["step"])
+        return bool(
+            line["epoch"] <= self.state["epochs"] if "valid" in line else line["step"] <= self.state["step"]
+        )
 
 
 @torch.no_grad()
@@ -407,7 +426,9 @@ def _to_resume(folder: Path, data: Dataset, data_path: Path) -> RunInfo:
 def _check_validated(folder: Path, data: Dataset, final: bool) -> None:
     info = run.finished_run(folder)
     if not final:
-        raise RunError(f"only a final run takes over what another one, {folder}, found on the validation part")
+        raise RunError(
+            f"only a final run takes over what another one, {folder}, found on the validation part"
+        )
     if info.final:
         raise RunError(f"{folder} was trained on its validation part too (--final): it validates nothing")
     if info.data["fingerprint"] != data.fingerprint:

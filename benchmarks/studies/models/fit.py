@@ -65,7 +65,9 @@ def fit(
     step = 0
     for epoch in range(until or settings.epochs):
         model.train()
-        bar = tqdm(batches.shuffled(settings.seed, epoch), f"epoch {epoch + 1}", len(batches), disable=not progress)
+        bar = tqdm(
+            batches.shuffled(settings.seed, epoch), f"epoch {epoch + 1}", len(batches), disable=not progress
+        )
         for batch in bar:
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * _schedule(step / steps)
@@ -92,7 +94,9 @@ def ranks(model: SessionModel, sessions: Sessions, progress: bool = False) -> ND
     every = []
     for batch in tqdm(batches.in_order(), "ranks", len(batches), disable=not progress, leave=False):
         query = model.queries(F.embedding(batch.items, table))[batch.there]
-        for some, target in zip(query.split(RANKED_TOGETHER), batch.target.split(RANKED_TOGETHER), strict=True):
+        for some, target in zip(
+            query.split(RANKED_TOGETHER), batch.target.split(RANKED_TOGETHER), strict=True
+        ):
             scores: Tensor = some @ table.T
             every.append((scores >= scores.gather(1, target[:, None])).sum(1).numpy())
     return np.concatenate(every)

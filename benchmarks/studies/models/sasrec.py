@@ -23,4 +23,3 @@ class SASRec(SessionModel):
         x = vectors + self.place.weight[:length]
         states: Tensor = self.layers(self.dropout(x), mask=causal_mask(length, vectors.device))
         return states
-

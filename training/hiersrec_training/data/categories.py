@@ -46,7 +46,9 @@ class ParentTable:
         self._parents: dict[Id, Id | None] = {}
         for child, parent in rows:
             if child in self._parents and self._parents[child] != parent:
-                raise DataError(f"{where}: category {child} has two parents, {self._parents[child]} and {parent}")
+                raise DataError(
+                    f"{where}: category {child} has two parents, {self._parents[child]} and {parent}"
+                )
             self._parents[child] = parent
         for parent in list(self._parents.values()):
             if parent is not None:

@@ -99,10 +99,14 @@ def _said_of_items(
     """``code`` and ``category:0``, …: a row for each time a source places an item."""
     if options.log_category_column is not None:
         # an item that moved is where it was last
-        latest = training.filter(pl.col("category").is_not_null()).reverse().unique("item", maintain_order=True)
+        latest = (
+            training.filter(pl.col("category").is_not_null()).reverse().unique("item", maintain_order=True)
+        )
         source = latest.select("item", pl.col("category").alias(f"{CATEGORY}0"))
     elif rows is not None and options.category_columns:
-        source = rows.select("item", *(f"{CATEGORY}{level}" for level in range(len(options.category_columns))))
+        source = rows.select(
+            "item", *(f"{CATEGORY}{level}" for level in range(len(options.category_columns)))
+        )
     else:
         source = code.select("item", pl.lit(None, pl.String).alias(f"{CATEGORY}0"))
     return source.join(code, on="item", maintain_order="left").select("code", pl.exclude("code", "item"))

@@ -136,7 +136,9 @@ class CategoryTree:
         for level, parents in enumerate(self.parents):
             if len(parents) != len(self.ids[level]):
                 raise DataError(f"category level {level}: {len(self.ids[level])} ids, {len(parents)} parents")
-            if level and (np.any(np.diff(parents) < 0) or parents[0] < 0 or parents[-1] >= self.sizes[level - 1]):
+            if level and (
+                np.any(np.diff(parents) < 0) or parents[0] < 0 or parents[-1] >= self.sizes[level - 1]
+            ):
                 raise DataError(f"category level {level} is not in depth-first order")
 
 
@@ -229,9 +231,17 @@ class Dataset:
         rows = []
         for level, ids in enumerate(self.tree.ids):
             names = self.tree.names[level] if self.tree.names else [None] * len(ids)
-            for index, (own, parent, name) in enumerate(zip(ids, self.tree.parents[level], names, strict=True)):
+            for index, (own, parent, name) in enumerate(
+                zip(ids, self.tree.parents[level], names, strict=True)
+            ):
                 rows.append((level, index, int(parent), str(own), name))
-        schema = {"level": pl.Int32, "index": pl.Int32, "parent": pl.Int32, "id": pl.String, "name": pl.String}
+        schema = {
+            "level": pl.Int32,
+            "index": pl.Int32,
+            "parent": pl.Int32,
+            "id": pl.String,
+            "name": pl.String,
+        }
         return pl.DataFrame(rows, schema=schema, orient="row")
 
     @classmethod
@@ -280,7 +290,9 @@ def read_about(path: Path) -> dict[str, Any]:
     try:
         about = json.loads((path / "dataset.json").read_text("utf-8"))
     except FileNotFoundError:
-        raise DataError(f"{path} is no dataset: it has no dataset.json (hiersrec prepare writes one)") from None
+        raise DataError(
+            f"{path} is no dataset: it has no dataset.json (hiersrec prepare writes one)"
+        ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path / 'dataset.json'} cannot be read: {error}") from error
     if not isinstance(about, dict) or about.get("format") != "hiersrec-dataset":

@@ -42,7 +42,9 @@ def _plain(column: pl.Series, what: str) -> pl.Series:
         column = column.fill_nan(None)
         if bool((column == column.round()).all()) and bool((column.abs() < 2**53).all()):
             return column.cast(pl.Int64)
-    raise DataError(f"{what} ids of column {column.name!r} are {column.dtype}: whole numbers or strings can be ids")
+    raise DataError(
+        f"{what} ids of column {column.name!r} are {column.dtype}: whole numbers or strings can be ids"
+    )
 
 
 def _as_int(column: pl.Series) -> pl.Series | None:

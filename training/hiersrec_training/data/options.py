@@ -108,7 +108,9 @@ class PrepareOptions:
         need(self.time_unit in TIME_UNITS, f"--time-unit {self.time_unit!r}: one of {', '.join(TIME_UNITS)}")
         need(self.session_gap > 0, f"--session-gap {self.session_gap}: minutes, above 0")
         need(self.min_item_support >= 1, f"--min-item-support {self.min_item_support}: 1 or more")
-        need(self.min_session_length >= 2, f"--min-session-length {self.min_session_length}: 2 or more clicks")
+        need(
+            self.min_session_length >= 2, f"--min-session-length {self.min_session_length}: 2 or more clicks"
+        )
         need(0 <= self.valid_fraction < 1, f"--valid-fraction {self.valid_fraction}: from 0 to below 1")
         if self.test_fraction is not None:
             need(0 < self.test_fraction < 1, f"--test-fraction {self.test_fraction}: between 0 and 1")
@@ -129,8 +131,13 @@ class PrepareOptions:
             )
         need(not self.events or self.event_column is not None, "--event needs an --event-column")
         for flag in (
-            "--category-column", "--text-column", "--title-column", "--number-column", "--item-vectors", "--all-items",
-        ):  # fmt: skip
+            "--category-column",
+            "--text-column",
+            "--title-column",
+            "--number-column",
+            "--item-vectors",
+            "--all-items",
+        ):
             need(not self._given(flag) or self.items is not None, f"{flag} needs an item table: --items")
         encoded = self.text_encoder != HASHED
         need(not encoded or len(self.text_columns) > 0, "--text-encoder needs a --text-column")

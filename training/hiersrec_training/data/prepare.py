@@ -167,7 +167,9 @@ def _split(
     require_clicks(clicks, "training", journal)
     if options.shuffle_seed is not None:
         if log.has_time:
-            raise InvalidOptionError("--shuffle-seed is for logs without times: a shuffled split learns from what came later")
+            raise InvalidOptionError(
+                "--shuffle-seed is for logs without times: a shuffled split learns from what came later"
+            )
         clicks = shuffle_sessions(clicks, options.shuffle_seed)
     if test_log is None:
         training, test = split_off_test(log, clicks, options)
@@ -207,7 +209,9 @@ def _report_counts(dataset: Dataset, journal: PrepareReport) -> None:
         journal.line("vectors", known, f"items with a vector of {dataset.vectors.shape[1]} numbers")
     train, valid, test = dataset.train, dataset.valid, dataset.test
     journal.line(
-        "training", train.cases + valid.cases, f"training cases of {len(train) + len(valid):,} sessions, of them"
+        "training",
+        train.cases + valid.cases,
+        f"training cases of {len(train) + len(valid):,} sessions, of them",
     )
     journal.line("", valid.cases, f"validation cases of the last {len(valid):,} sessions")
     journal.line("test", test.cases, f"test cases of {len(test):,} sessions")

@@ -49,7 +49,9 @@ def read_items(options: PrepareOptions, journal: PrepareReport) -> pl.DataFrame:
     journal.line("read", rows.height, f"rows of {options.items.name}")
 
     columns = [pl.col(options.item_id_column).alias("item")]
-    columns += [pl.col(name).alias(f"{CATEGORY}{level}") for level, name in enumerate(options.category_columns)]
+    columns += [
+        pl.col(name).alias(f"{CATEGORY}{level}") for level, name in enumerate(options.category_columns)
+    ]
     texts = [_words(name, options.url_decode) for name in options.text_columns]
     text = pl.concat_str(texts, separator=" ", ignore_nulls=True) if texts else pl.lit(None, pl.String)
     columns.append(_filled(text).alias("text"))
@@ -86,7 +88,9 @@ def read_parents(options: PrepareOptions) -> pl.DataFrame:
     assert options.category_tree is not None
     table = open_table(options.category_tree, comments=True)
     if len(table.columns) < 2:
-        raise DataError(f"{options.category_tree} has one column: a category tree has a category and its parent")
+        raise DataError(
+            f"{options.category_tree} has one column: a category tree has a category and its parent"
+        )
     child = options.tree_child_column or table.columns[0]
     parent = options.tree_parent_column or table.columns[1]
     rows = table.read({child: "--tree-child-column", parent: "--tree-parent-column"})

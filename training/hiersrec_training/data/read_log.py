@@ -43,7 +43,9 @@ def read_log(paths: Sequence[Path], options: PrepareOptions, journal: PrepareRep
     """
     formats = {_format_of(path, options) for path in paths}
     if len(formats) > 1:
-        raise InvalidOptionError("event logs and session files cannot be read together: give --format, or one kind")
+        raise InvalidOptionError(
+            "event logs and session files cannot be read together: give --format, or one kind"
+        )
     read = _read_sessions if formats == {"sessions"} else _read_events
     log = read(paths, options, journal)
     if log.clicks.is_empty():
@@ -94,7 +96,9 @@ def _read_events(paths: Sequence[Path], options: PrepareOptions, journal: Prepar
     if options.time_column:
         roles["time"] = (options.time_column, "--time-column ('' for a log without times)")
     elif cut:
-        raise InvalidOptionError("sessions cannot be cut by user without a --time-column; give a --session-column")
+        raise InvalidOptionError(
+            "sessions cannot be cut by user without a --time-column; give a --session-column"
+        )
     if options.event_column is not None:
         roles["event"] = (options.event_column, "--event-column")
     if options.log_category_column is not None:
@@ -217,7 +221,9 @@ def _guess_unit(number: pl.Series) -> str:
 
 def _parse_dates(text: pl.Series) -> pl.Series:
     """ISO dates, with or without time and zone; without a zone they are UTC."""
-    plain = text.str.strip_chars().str.replace(r"^(\d{4}-\d\d-\d\d)T", "$1 ").str.replace(r" ?(Z|UTC|GMT)$", "")
+    plain = (
+        text.str.strip_chars().str.replace(r"^(\d{4}-\d\d-\d\d)T", "$1 ").str.replace(r" ?(Z|UTC|GMT)$", "")
+    )
     column = pl.col("time")
     formats = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
     naive = [column.str.to_datetime(form, time_unit="us", strict=False) for form in formats]

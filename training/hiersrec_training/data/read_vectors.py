@@ -26,7 +26,9 @@ def read_vectors(path: Path, rows: int) -> pl.Series:
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path} is no .npy file: it holds several arrays; save one")
     if array.ndim != 2 or not array.shape[1] or not np.issubdtype(array.dtype, np.floating):
-        raise DataError(f"{path} holds {array.dtype} {list(array.shape)}; item vectors are floats [rows, width]")
+        raise DataError(
+            f"{path} holds {array.dtype} {list(array.shape)}; item vectors are floats [rows, width]"
+        )
     if len(array) != rows:
         raise DataError(
             f"{path} has {len(array):,} rows, the item table {rows:,}: give a vector for each row, in the table's order"

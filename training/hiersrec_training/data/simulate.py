@@ -99,9 +99,25 @@ SHOP: dict[str, dict[str, dict[str, tuple[float, str]]]] = {
 }
 
 COLOURS = (
-    "white", "ivory", "sand", "grey", "charcoal", "black", "navy", "blue", "teal", "olive",
-    "green", "mustard", "rust", "red", "burgundy", "pink", "lilac", "copper",
-)  # fmt: skip
+    "white",
+    "ivory",
+    "sand",
+    "grey",
+    "charcoal",
+    "black",
+    "navy",
+    "blue",
+    "teal",
+    "olive",
+    "green",
+    "mustard",
+    "rust",
+    "red",
+    "burgundy",
+    "pink",
+    "lilac",
+    "copper",
+)
 MATERIALS = {
     "Women": ("cotton", "linen", "wool", "leather", "suede", "velvet", "denim", "silk"),
     "Men": ("cotton", "linen", "wool", "leather", "suede", "canvas", "denim", "corduroy"),

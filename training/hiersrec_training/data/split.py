@@ -39,13 +39,18 @@ def shuffle_sessions(clicks: pl.DataFrame, seed: int) -> pl.DataFrame:
     """The sessions in a random order, the clicks within each as they were."""
     sessions = clicks["session"].unique().sort()
     order = pl.DataFrame(
-        {"session": sessions, "place": np.random.default_rng(seed).permutation(len(sessions)).astype(np.uint32)}
+        {
+            "session": sessions,
+            "place": np.random.default_rng(seed).permutation(len(sessions)).astype(np.uint32),
+        }
     )
     shuffled = clicks.join(order, on="session", maintain_order="left").sort("place", maintain_order=True)
     return shuffled.drop("session").rename({"place": "session"})
 
 
-def split_off_test(log: Log, clicks: pl.DataFrame, options: PrepareOptions) -> tuple[pl.DataFrame, pl.DataFrame]:
+def split_off_test(
+    log: Log, clicks: pl.DataFrame, options: PrepareOptions
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Training and test part of one log: the test part is whole sessions at its end."""
     if options.test_days is not None:
         if not log.has_time:
@@ -103,7 +108,9 @@ def _session_digests(*parts: pl.DataFrame) -> list[NDArray[np.uint64]]:
     )
     digests = []
     for part in parts:
-        long = part.filter(pl.len().over("session") >= LONG_SESSION).join(codes, on="item", maintain_order="left")
+        long = part.filter(pl.len().over("session") >= LONG_SESSION).join(
+            codes, on="item", maintain_order="left"
+        )
         if long.is_empty():
             digests.append(np.zeros(0, np.uint64))
             continue

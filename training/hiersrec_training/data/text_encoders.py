@@ -42,7 +42,9 @@ class Model2Vec:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():  # model2vec would take it for a model's name on a hub
-            raise DataError(f"there is no folder {folder}: model2vec:FOLDER takes a local one, nothing is downloaded")
+            raise DataError(
+                f"there is no folder {folder}: model2vec:FOLDER takes a local one, nothing is downloaded"
+            )
         try:
             from model2vec import StaticModel
         except ModuleNotFoundError as error:
@@ -70,7 +72,9 @@ def load_text_encoder(name: str) -> TextEncoder | None:
         return Model2Vec(Path(name.removeprefix(_MODEL2VEC)))
     module, _, attribute = name.partition(":")
     if not module or not attribute:
-        raise InvalidOptionError(f"--text-encoder {name!r}: one of {HASHED}, {_MODEL2VEC}FOLDER, MODULE:CALLABLE")
+        raise InvalidOptionError(
+            f"--text-encoder {name!r}: one of {HASHED}, {_MODEL2VEC}FOLDER, MODULE:CALLABLE"
+        )
     try:
         make = getattr(importlib.import_module(module), attribute, None)
     except ModuleNotFoundError as error:
@@ -83,7 +87,9 @@ def load_text_encoder(name: str) -> TextEncoder | None:
         raise InvalidOptionError(f"--text-encoder {name}: {module} has no callable {attribute!r}")
     encoder: TextEncoder = make()
     if not callable(getattr(encoder, "encode", None)):
-        raise InvalidOptionError(f"--text-encoder {name}: {attribute}() must return an object with a method encode(texts)")
+        raise InvalidOptionError(
+            f"--text-encoder {name}: {attribute}() must return an object with a method encode(texts)"
+        )
     return encoder
 
 
