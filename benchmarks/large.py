@@ -48,7 +48,7 @@ def write(path: Path, rows: int, dimension: int, strings: bool) -> None:
     ids: Any = [f"sku-{number:010d}" for number in numbers.tolist()] if strings else numbers
     click.echo("codes and ids…", err=True)
     tables: dict[str, NDArray[Any]] = {
-        "output_vectors": vectors,
+        "item_vectors": vectors,
         "bias": random.standard_normal(rows, dtype=np.float32) / 10,
         "clicks": random.geometric(0.01, rows),
         **item_id_tables(ids),
@@ -74,7 +74,7 @@ def write(path: Path, rows: int, dimension: int, strings: bool) -> None:
         "levels": [f"level {level}" for level in range(len(sizes))],
         "categories": sizes,
         "max_length": config.max_length,
-        "candidates": 0.04,
+        "candidate_share": 0.04,
         "preprocessing": {},
         "data": {},
         "metrics": {},
@@ -143,7 +143,7 @@ def measure(path: Path, calls: int) -> None:
     say("the same of a known item", f"first {took[0]:.1f} ms, median of 20 {np.median(took):.1f} ms")
     say("set_bias of one", quantiles(timed(lambda at: catalog.set_bias([sessions[at][0]], 1.0), 20)))
     say("recommend, candidates 4 %, after that", quantiles(timed(recommend, calls)))
-    table, bytes_of_id = base.output_vectors.nbytes, len(f"sku-{0:010d}") if strings else 8
+    table, bytes_of_id = base.item_vectors.nbytes, len(f"sku-{0:010d}") if strings else 8
     click.echo(f"item vectors {table / 2**20:,.0f} MB, ids {n * bytes_of_id / 2**20:,.0f} MB")
 
 

@@ -60,7 +60,7 @@ def main(
     catalog = recommender.catalog
     sessions = [list(catalog.ids(rows)) for rows in cases(recommender, data, calls, 0, 5)]
     random = np.random.default_rng(0)
-    base = catalog.output_vectors
+    base = catalog.item_vectors
     strings = recommender.config["item_id_type"] == "string"
     new_id: Callable[[int], Any] = (lambda at: f"new-{at}") if strings else (lambda at: -1 - at)
     leaves = [catalog.category(-1, int(at)).id for at in random.integers(0, len(catalog.ranges[-1]), upserts)]

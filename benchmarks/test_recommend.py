@@ -46,7 +46,7 @@ def write_random_bundle(path: Path, items: int) -> None:
     vectors = random.standard_normal((items, config.dimension), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     tables: dict[str, NDArray[Any]] = {
-        "output_vectors": vectors,
+        "item_vectors": vectors,
         **Codes.of(vectors).tables(),
         "clicks": random.integers(0, 1_000, items),
         **item_id_tables(random.permutation(10 * items)[:items].tolist()),
@@ -69,7 +69,7 @@ def write_random_bundle(path: Path, items: int) -> None:
         "levels": ["department", "aisle", "shelf"],
         "categories": CATEGORIES,
         "max_length": config.max_length,
-        "candidates": 0.04,
+        "candidate_share": 0.04,
         "model": config.as_dict(),
         "preprocessing": {},
         "data": {"name": "random"},

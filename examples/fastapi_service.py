@@ -34,7 +34,7 @@ class Ask(BaseModel, extra="forbid"):  # a misspelt option is an error, not igno
 class Answer(BaseModel):
     items: list[Hit]
     mode: str
-    unknown: int
+    unknown_ids: int
 
 
 class Change(BaseModel, extra="forbid"):
@@ -91,7 +91,7 @@ async def recommend(ask: Ask, service: Served) -> Answer:
         max_per_category=ask.max_per_category,
         filter=service.stock if ask.in_stock else None,
     )
-    return Answer(items=list(result), mode=result.mode, unknown=result.unknown)
+    return Answer(items=list(result), mode=result.mode, unknown_ids=result.unknown_ids)
 
 
 @app.put("/stock")

@@ -28,7 +28,9 @@ def create_app(bundle: str | None = None) -> Flask:
         result = recommender.recommend(
             asked.get("session", body), asked.get("k", 20), exclude_seen=asked.get("exclude_seen", False)
         )
-        return jsonify(items=[asdict(hit) for hit in result], mode=result.mode, unknown=result.unknown)
+        return jsonify(
+            items=[asdict(hit) for hit in result], mode=result.mode, unknown_ids=result.unknown_ids
+        )
 
     @app.get("/health")
     def health() -> Response:

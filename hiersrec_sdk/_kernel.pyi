@@ -45,7 +45,7 @@ def choose(
     first: NDArray[np.int64] | None,
     rows: int,
     least: int,
-    mass: float,
+    top_p: float,
     ordered: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[tuple[int, float], ...]]: ...
 def dots(table: Table, query: NDArray[np.float32]) -> tuple[NDArray[np.int16], NDArray[np.int64]] | None: ...

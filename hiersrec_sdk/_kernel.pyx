@@ -57,12 +57,12 @@ cdef extern from "topk.h" nogil:
 cdef extern from "categories.h" nogil:
     int64_t hiersrec_choose(
         const float *logits, const int64_t *ranges, const int64_t *eligible_in, int64_t categories,
-        const int64_t *first, int64_t first_count, int64_t rows, int64_t eligible, double mass,
+        const int64_t *first, int64_t first_count, int64_t rows, int64_t eligible, double top_p,
         int64_t ordered, int64_t *order, int64_t *chosen, float *odds, double *total,
         float *heap_scores, int64_t *heap_rows)
 
 
-cdef extern from "wide.h" nogil:
+cdef extern from "covisitation.h" nogil:
     ctypedef struct hiersrec_wide:
         int64_t n
         const float *popularity
@@ -295,7 +295,7 @@ def choose(
     const int64_t[::1] first,
     int64_t rows,
     int64_t least,
-    double mass,
+    double top_p,
     int64_t ordered,
 ):
     """Categories by logit: see ``hiersrec_sdk.ranking.candidates.Choice``, whose fields this returns."""
@@ -310,7 +310,7 @@ def choose(
     with nogil:
         taken = hiersrec_choose(
             &logits[0], &ranges[0, 0], NULL if eligible is None else &eligible[0], categories,
-            NULL if first is None else &first[0], 0 if first is None else first.shape[0], rows, least, mass, ordered,
+            NULL if first is None else &first[0], 0 if first is None else first.shape[0], rows, least, top_p, ordered,
             &order_view[0, 0], &chosen_view[0, 0], &odds_view[0, 0], &total, &odds_view[1, 0], &order_view[1, 0])
     best = []
     for at in range(min(ordered, categories)):

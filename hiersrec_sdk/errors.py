@@ -5,7 +5,7 @@ HierSRecError
 │   ├── InvalidSessionError      a session that is a string, a dict, no sequence
 │   ├── InvalidItemIdError       an id that is not of the catalogue's type
 │   ├── NaNItemIdError        an id that is NaN
-│   ├── UnknownItemError      an id that the catalogue lacks, where unknown="error"
+│   ├── UnknownItemError      an id that the catalogue lacks, where on_unknown="error"
 │   ├── InvalidKError                k that is no whole number of at least 1
 │   ├── InvalidOptionError           another argument out of its range
 │   ├── CatalogChangeError          a change of the catalogue that cannot be made
@@ -53,7 +53,7 @@ class NaNItemIdError(InvalidArgumentError):
 
 
 class UnknownItemError(InvalidArgumentError, KeyError):
-    """An item id that the catalogue lacks, where ``unknown="error"``."""
+    """An item id that the catalogue lacks, where ``on_unknown="error"``."""
 
     def __str__(self) -> str:  # KeyError would print the repr of the message
         return str(self.args[0]) if self.args else ""

@@ -23,7 +23,7 @@ class ScoreParts:
     Attributes:
         session: of the encoder's query, what comes from the state of the session; all of it where the bundle was
             exported without ``query_parts.onnx``.
-        hand_off: what comes from the category prediction that was handed on.
+        category_conditioning: what comes from the category prediction that was handed on.
         own_items: what comes from the weighted sum of the session's own item vectors.
         repeat: the logit of an item that the session holds.
         links: the wide part's boost of an item that was clicked near the session's items before, or that it holds.
@@ -31,7 +31,7 @@ class ScoreParts:
     """
 
     session: float
-    hand_off: float
+    category_conditioning: float
     own_items: float
     repeat: float
     links: float
@@ -114,7 +114,7 @@ class Explanation:
 
 _MEANINGS = {
     "session": "the session",
-    "hand_off": "the category prediction handed on",
+    "category_conditioning": "the category prediction handed on",
     "own_items": "likeness to the session's own items",
     "repeat": "it was clicked in this session",
     "links": "clicked near these items before",
@@ -127,12 +127,12 @@ def _named(own: int | str, name: str | None) -> str:
 
 
 class QueryParts(NamedTuple):
-    """``own_weights`` float32 [length], ``state`` and ``hand_off`` float32 [d]: the query is the sum of the session's
+    """``session_weights`` float32 [length], ``state`` and ``category_conditioning`` float32 [d]: the query is the sum of the session's
     vectors times the weights and the two."""
 
-    own_weights: NDArray[np.float32]
+    session_weights: NDArray[np.float32]
     state: NDArray[np.float32]
-    hand_off: NDArray[np.float32]
+    category_conditioning: NDArray[np.float32]
 
 
 def explained(
@@ -156,7 +156,7 @@ def explained(
     repeat = float(sums[own == row].sum())
     clicks: tuple[Click, ...] = ()
     if parts is not None:
-        shares = parts.own_weights * (catalog.vectors(session, inputs=True) @ vector)
+        shares = parts.session_weights * (catalog.vectors(session, inputs=True) @ vector)
         order = np.argsort(-shares, kind="stable")
         rows = session[order]
         each = zip(catalog.ids(rows), rows.tolist(), shares[order].tolist(), strict=True)
@@ -177,7 +177,7 @@ def explained(
         candidate=bool(row_ranges.contains(candidates, at_row)[0]),
         parts=ScoreParts(
             session=float(vector @ (query if parts is None else parts.state)),
-            hand_off=0.0 if parts is None else float(vector @ parts.hand_off),
+            category_conditioning=0.0 if parts is None else float(vector @ parts.category_conditioning),
             own_items=sum(click.share for click in clicks),
             repeat=repeat,
             links=boost - repeat,
@@ -204,5 +204,5 @@ class PartsGraph:
     def __call__(self, vectors: NDArray[np.float32]) -> QueryParts:
         """Of one session: ``vectors`` float32 [length, d]."""
         feeds = {"session_vectors": vectors[None], "session_lengths": np.array([len(vectors)])}
-        names = ["own_weights", "state_query", "hand_off_query"]
+        names = ["session_weights", "state_query", "category_query"]
         return QueryParts(*(value[0] for value in self._session.run(names, feeds)))

@@ -26,7 +26,7 @@ class RecommendOptions(TypedDict, total=False):
     categories: Iterable[int | str] | None
     exclude_categories: Iterable[int | str] | None
     max_per_category: int | None
-    unknown: OnUnknown
+    on_unknown: OnUnknown
     threads: Threads
 
 

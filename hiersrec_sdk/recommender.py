@@ -71,8 +71,8 @@ class _Options(NamedTuple):
         k: at most the number of items.
         exact: whether every item ranks.
         rows: rows that the candidates have to hold,
-        mass: and the probability.
-        unknown: what to do about an id that the catalogue lacks.
+        top_p: and the probability.
+        on_unknown: what to do about an id that the catalogue lacks.
         session_categories: whether the categories of the session's own items always are candidates.
         filter: which items may be recommended, or None: all.
         excluded: int64 rows that may not, rising; beside the filter.
@@ -85,8 +85,8 @@ class _Options(NamedTuple):
     k: int
     exact: bool
     rows: int
-    mass: float
-    unknown: OnUnknown
+    top_p: float
+    on_unknown: OnUnknown
     session_categories: bool = False
     filter: Filter | None = None
     excluded: NDArray[np.int64] | None = None
@@ -352,7 +352,7 @@ class Recommender:
         categories: Iterable[int | str] | None = None,
         exclude_categories: Iterable[int | str] | None = None,
         max_per_category: int | None = None,
-        unknown: OnUnknown = "skip",
+        on_unknown: OnUnknown = "skip",
         threads: Threads = 1,
     ) -> Result:
         """Items for one session.
@@ -363,8 +363,8 @@ class Recommender:
             mode: "candidates" ranks the most probable categories; "exact" ranks every item, at a fraction of the cost
                 of scoring each; "auto" is exact where that is cheap, else candidates.
             candidates: share of the items that are candidates, above 0 and up to 1; "auto": the most probable
-                categories up to the probability that ``config["budgets"]["mass"]`` says, fewer for sure sessions and
-                more for unsure ones; None: ``config["candidates"]``. The category that crosses it is still taken, and
+                categories up to the probability that ``config["calibration"]["top_p"]`` says, fewer for sure sessions and
+                more for unsure ones; None: ``config["candidate_share"]``. The category that crosses it is still taken, and
                 more where they hold fewer than ``k`` eligible items. The session's own items always are candidates.
             include_session_categories: whether the categories of the session's own items come first among them.
             filter: a filter of :meth:`filter`, prepared once.
@@ -372,7 +372,7 @@ class Recommender:
                 ``exclude`` they take time that grows with the catalogue. What is given restricts together.
             exclude_seen: whether the session's own items may not be recommended.
             max_per_category: most items of one leaf category.
-            unknown: an id that the catalogue lacks is left out and counted ("skip"), or an error ("error").
+            on_unknown: an id that the catalogue lacks is left out and counted ("skip"), or an error ("error").
             threads: threads that rank in mode "exact", a number or "auto", as of :meth:`load`.
 
         Returns:
@@ -381,7 +381,7 @@ class Recommender:
         Raises:
             InvalidSessionError: the session is a string, a dict, a set, or no sequence of ids.
             InvalidItemIdError, NaNItemIdError: an id is not of the catalogue's type, or NaN.
-            UnknownItemError: an id that the catalogue lacks, where ``unknown`` is "error".
+            UnknownItemError: an id that the catalogue lacks, where ``on_unknown`` is "error".
             InvalidKError: ``k`` is no whole number of at least 1.
             InvalidFilterError, UnknownCategoryError: see :meth:`filter`.
             InvalidOptionError: another argument is out of its range.
@@ -390,7 +390,7 @@ class Recommender:
             k,
             mode,
             candidates,
-            unknown,
+            on_unknown,
             include_session_categories,
             filter,
             allow,
@@ -464,7 +464,7 @@ class Recommender:
         categories: Iterable[int | str] | None = None,
         exclude_categories: Iterable[int | str] | None = None,
         max_per_category: int | None = None,
-        unknown: OnUnknown = "skip",
+        on_unknown: OnUnknown = "skip",
         batch_size: int = 64,
         threads: Threads = 1,
         output: Output = "results",
@@ -491,7 +491,7 @@ class Recommender:
             k,
             mode,
             candidates,
-            unknown,
+            on_unknown,
             include_session_categories,
             filter,
             allow,
@@ -536,7 +536,7 @@ class Recommender:
         return finish([results[at] for at in range(len(known))], options.catalog)
 
     def explain(
-        self, session: Iterable[int | str], item: int | str, *, unknown: OnUnknown = "skip"
+        self, session: Iterable[int | str], item: int | str, *, on_unknown: OnUnknown = "skip"
     ) -> Explanation:
         """Why ``item`` has the score that it has after ``session``: see :class:`Explanation`. It scores every item.
 
@@ -544,7 +544,7 @@ class Recommender:
             UnknownItemError: the catalogue lacks the item, or every item of the session.
             InvalidArgumentError: as :meth:`recommend`.
         """
-        options = self._options(1, unknown=unknown)
+        options = self._options(1, on_unknown=on_unknown)
         row, known = self._row_of(item, options.catalog), self._known(session, options)
         if not len(known.rows):
             raise UnknownItemError(
@@ -561,7 +561,7 @@ class Recommender:
         )
 
     def categories(
-        self, session: Iterable[int | str], k: int = 5, *, level: int = -1, unknown: OnUnknown = "skip"
+        self, session: Iterable[int | str], k: int = 5, *, level: int = -1, on_unknown: OnUnknown = "skip"
     ) -> tuple[CategoryHit, ...]:
         """The ``k`` most probable categories of the next click, at any ``level``: 0 is the top, -1 the leaf level.
 
@@ -577,7 +577,7 @@ class Recommender:
             raise InvalidOptionError(
                 f"level is {level!r}; this catalogue has levels 0 to {levels - 1}, -1 is the last"
             )
-        options = self._options(k, unknown=unknown)
+        options = self._options(k, on_unknown=on_unknown)
         known = self._known(session, options)
         if not len(known.rows):
             return ()
@@ -602,7 +602,7 @@ class Recommender:
         options = self._options(k, "exact", filter=filter)
         catalog = options.catalog
         row = self._row_of(item, catalog)
-        n = len(catalog.output_vectors)
+        n = len(catalog.item_vectors)
         leaf = int(catalog.categories_of(np.array([row]))[0])
         first = catalog.ranges[-1][leaf : leaf + 1] if leaf < len(catalog.ranges[-1]) else _NO_RANGES
         query = np.ascontiguousarray(catalog.vectors(np.array([row]))[0], dtype=np.float32)
@@ -678,7 +678,7 @@ class Recommender:
         k: int,
         mode: Mode = "candidates",
         candidates: Any = None,
-        unknown: OnUnknown = "skip",
+        on_unknown: OnUnknown = "skip",
         include_session_categories: bool = False,
         filter: Filter | None = None,
         allow: Any = None,
@@ -703,7 +703,7 @@ class Recommender:
                 k,
                 mode,
                 candidates,
-                unknown,
+                on_unknown,
                 include_session_categories,
                 exclude_seen,
                 max_per_category,
@@ -720,8 +720,8 @@ class Recommender:
             raise InvalidKError(f"k is {k!r}; it must be a whole number of at least 1")
         if not isinstance(mode, str) or mode not in get_args(Mode):
             raise InvalidOptionError(f"mode is {mode!r}; it must be 'candidates', 'exact' or 'auto'")
-        if not isinstance(unknown, str) or unknown not in get_args(OnUnknown):
-            raise InvalidOptionError(f"unknown is {unknown!r}; it must be 'skip' or 'error'")
+        if not isinstance(on_unknown, str) or on_unknown not in get_args(OnUnknown):
+            raise InvalidOptionError(f"on_unknown is {on_unknown!r}; it must be 'skip' or 'error'")
         for name, flag in (
             ("include_session_categories", include_session_categories),
             ("exclude_seen", exclude_seen),
@@ -737,7 +737,7 @@ class Recommender:
             raise InvalidOptionError(
                 f"threads is {threads!r}; it must be a whole number of at least 1, or 'auto'"
             )
-        share, mass = self._budget(candidates, bool(include_session_categories))
+        share, top_p = self._budget(candidates, bool(include_session_categories))
         if filter is not None and not isinstance(filter, Filter):
             raise InvalidFilterError(
                 f"filter is {filter!r}; it must be what Recommender.filter() made, or None"
@@ -774,8 +774,8 @@ class Recommender:
             k,
             exact,
             rows,
-            mass,
-            unknown,
+            top_p,
+            on_unknown,
             bool(include_session_categories),
             filter,
             excluded,
@@ -788,16 +788,16 @@ class Recommender:
         return options
 
     def _budget(self, candidates: Any, session_categories: bool) -> tuple[float, float]:
-        """Share of the items and probability mass that candidates have to hold."""
+        """Share of the items and top_p that candidates have to hold."""
         if isinstance(candidates, str) and candidates == "auto":
-            budgets = self.config.get("budgets")
+            budgets = self.config.get("calibration")
             if budgets is None:
                 raise InvalidOptionError(
                     "candidates is 'auto', but this bundle was exported without validation sessions, so its budget was "
                     "not measured; give a share such as 0.04"
                 )
-            return 0.0, float((budgets["session_categories"] if session_categories else budgets)["mass"])
-        share = self.config["candidates"] if candidates is None else candidates
+            return 0.0, float((budgets["session_categories"] if session_categories else budgets)["top_p"])
+        share = self.config["candidate_share"] if candidates is None else candidates
         if not (isinstance(share, float | np.floating) or _is_whole(share)) or not 0 < share <= 1:
             raise InvalidOptionError(
                 f"candidates is {candidates!r}; it must be a number above 0 and up to 1, or 'auto'"
@@ -810,7 +810,7 @@ class Recommender:
         catalog = self.catalog.current.base
         bias = catalog.bias
         codes = catalog.codes if self.backend == "c" else None  # the others have no use for them
-        row = catalog.output_vectors.strides[0] if codes is None else codes.nbytes // len(catalog)
+        row = catalog.item_vectors.strides[0] if codes is None else codes.nbytes // len(catalog)
         return row + (0 if bias is None else 4)
 
     @cached_property
@@ -822,7 +822,7 @@ class Recommender:
         rows = np.unique(np.linspace(0, n - 1, 16).astype(np.int64))
         for row, leaf in zip(rows, catalog.categories_of(rows), strict=True):
             first = ranges[leaf : leaf + 1]
-            query = np.ascontiguousarray(catalog.output_vectors[row], dtype=np.float32)
+            query = np.ascontiguousarray(catalog.item_vectors[row], dtype=np.float32)
             request = Request(query, first, row_ranges.complement(first, n))
             read += self._search(catalog.table, [request], min(20, n))[0].bytes_read
         return read / len(rows)
@@ -837,11 +837,11 @@ class Recommender:
         # a list is faster to search, where it is short
         known = rows[rows != UNKNOWN] if UNKNOWN in rows.tolist() else rows
         missing = len(rows) - len(known)
-        if missing and options.unknown == "error":
+        if missing and options.on_unknown == "error":
             place = int(np.argmax(rows == UNKNOWN))
             raise UnknownItemError(
                 f"item id {ids[place]!r} at position {place} is not in the catalogue; "
-                "unknown='skip' leaves such ids out"
+                "on_unknown='skip' leaves such ids out"
             )
         return _Session(known[-self._max_length :], missing, known)
 
@@ -922,7 +922,7 @@ class Recommender:
     ) -> tuple[_Asked, _About]:
         """What to ask of the kernel for ``session``, which stands at ``index`` of the batch."""
         catalog = options.catalog
-        n, categories = len(catalog.output_vectors), len(catalog.ranges[-1])
+        n, categories = len(catalog.item_vectors), len(catalog.ranges[-1])
         linked, boosts = self._linked(session, encoded, index, catalog)
         skipped = options.excluded
         if options.exclude_seen:
@@ -943,7 +943,7 @@ class Recommender:
         logits = encoded.category_logits[-1][index]
         leaves = catalog.ranges[-1]
         taken, ranges, shown = self._choose(
-            logits, leaves, eligible, first, options.rows, least, options.mass, _CATEGORIES_SHOWN
+            logits, leaves, eligible, first, options.rows, least, options.top_p, _CATEGORIES_SHOWN
         )
         if catalog.has_extra_rows:
             extra = np.unique(catalog.extra_rows(taken))

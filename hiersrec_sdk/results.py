@@ -69,7 +69,7 @@ class Result:
         mode: "candidates" or "exact", whichever was used; "popular" where the session held no known item.
         rows_scored: rows of the catalogue that were looked at.
         bytes_read: bytes of item vectors, of their int8 codes and of biases that this took.
-        unknown: ids of the session that the catalogue lacks.
+        unknown_ids: how many ids of the session that the catalogue lacks.
     """
 
     items: tuple[int | str, ...]
@@ -77,7 +77,7 @@ class Result:
     mode: Literal["candidates", "exact", "popular"]
     rows_scored: int
     bytes_read: int
-    unknown: int
+    unknown_ids: int
     _catalog: Catalog | _Excerpt = field(repr=False)
     _rows: NDArray[np.int64] = field(repr=False)
     _ranges: row_ranges.Ranges = field(repr=False)  # in the order in which they were scanned
@@ -135,7 +135,7 @@ class Result:
             self.mode,
             self.rows_scored,
             self.bytes_read,
-            self.unknown,
+            self.unknown_ids,
             catalog,
             self._rows,
             self._ranges,

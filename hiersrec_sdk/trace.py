@@ -16,7 +16,7 @@ class Trace:
 
     Attributes:
         rows: int64 [length], the catalogue rows of the newest known items, which the encoder read.
-        unknown: ids of the session that the catalogue lacks.
+        unknown_ids: how many ids of the session that the catalogue lacks.
         session_vectors: float32 [length, d], read by the encoder.
         category_logits: for each level, the top first, float32 [categories].
         repeat_logits: float32 [length], or None where the model has none.
@@ -31,7 +31,7 @@ class Trace:
     """
 
     rows: NDArray[np.int64]
-    unknown: int
+    unknown_ids: int
     session_vectors: NDArray[np.float32]
     category_logits: tuple[NDArray[np.float32], ...]
     repeat_logits: NDArray[np.float32] | None

@@ -137,9 +137,9 @@ def test_recommend_shows_titles_and_takes_own_ids(shop: Path) -> None:
     assert len([line for line in printed.splitlines() if line.strip()[:1].isdigit()]) == 3
     answer = json.loads(passed("recommend", shop / "bundle", clicked, "no-such-item", "-k", "3", "--json"))
     assert len(answer["items"]) == len(answer["titles"]) == 3
-    assert answer["unknown"] == 1
+    assert answer["unknown_ids"] == 1
     assert json.loads(passed("recommend", shop / "bundle", "--json"))["mode"] == "popular"
-    assert "no-such-item" in failed("recommend", shop / "bundle", "no-such-item", "--unknown", "error")
+    assert "no-such-item" in failed("recommend", shop / "bundle", "no-such-item", "--on-unknown", "error")
 
 
 def test_inspect_verifies_and_describes(shop: Path, tmp_path: Path) -> None:
@@ -203,7 +203,9 @@ def test_every_command_explains_itself() -> None:
     for command in main.commands:
         printed = passed(command, "--help")
         options = [option for option in main.commands[command].params if option.param_type_name == "option"]
-        assert all(getattr(option, "help", None) or option.name in ("mode", "unknown") for option in options)
+        assert all(
+            getattr(option, "help", None) or option.name in ("mode", "on_unknown") for option in options
+        )
         assert "Usage" in printed
 
 

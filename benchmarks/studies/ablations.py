@@ -24,13 +24,13 @@ def trials_of(data: Dataset) -> list[Trial]:
     """The whole model first. Only what ``data`` has can be left out."""
     trials = [
         Trial(WHOLE),
-        Trial("item head only", {"category_weight": 0.0, "hand_off": "none"}),
-        Trial("multi-task, nothing handed on", {"hand_off": "none"}),
+        Trial("item head only", {"category_weight": 0.0, "category_conditioning": "none"}),
+        Trial("multi-task, nothing handed on", {"category_conditioning": "none"}),
     ]
     if data.tree.depth > 1:
         trials += [
-            Trial("only the top level handed on", {"hand_off": "top"}),
-            Trial("only the leaf level handed on", {"hand_off": "leaf"}),
+            Trial("only the top level handed on", {"category_conditioning": "top"}),
+            Trial("only the leaf level handed on", {"category_conditioning": "leaf"}),
         ]
     kinds = ["category"]
     kinds += ["text"] if data.text.null_count() < data.items else []

@@ -1,7 +1,7 @@
 """Candidate budgets: ``python -m benchmarks.studies.budget BUNDLE DATA --out docs/results``.
 
 What a budget of candidates costs and keeps on the test part: a fixed share of the items, from 0.5 % to all, against a
-probability mass of the categories; rows scored, and the time of a call on one core. Writes ``budget.md`` and
+top_p of the categories; rows scored, and the time of a call on one core. Writes ``budget.md`` and
 ``budget.png``.
 """
 
@@ -26,7 +26,7 @@ from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.examples import Cases
 
 SHARES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 1.0)
-MASSES = (0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
+TOP_PS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def accuracy(scorer: Scorer, data: Dataset, cases: Cases, budgets: Budgets, max_
         reciprocals += (hit / np.maximum(counts.ranks, 1)).sum(axis=0)
         rows += counts.rows.sum(axis=0)
     names = [f"share {100 * share:g} %" for share in budgets.shares] + [
-        f"mass {mass:g}" for mass in budgets.masses
+        f"top_p {top_p:g}" for top_p in budgets.top_ps
     ]
     count = max(1, len(cases))
     figures = zip(names, hits / count, reciprocals / count, rows / count, strict=True)
@@ -81,7 +81,7 @@ def main(bundle: Path, data: Path, out: Path, cases: int, timed: int) -> None:
     recommender, dataset = Recommender.load(bundle), Dataset.load(data)
     chosen = Cases.sample(dataset.test, cases)
     scorer = scorer_of(recommender, dataset, encoder_of(bundle, recommender))
-    budgets = Budgets(SHARES, (*MASSES, 1.0))  # the last mass takes everything
+    budgets = Budgets(SHARES, (*TOP_PS, 1.0))  # the last top_p takes everything
     max_length: int = recommender.config["max_length"]
     models = {
         "the whole model": accuracy(scorer, dataset, chosen, budgets, max_length),
@@ -95,14 +95,14 @@ def main(bundle: Path, data: Path, out: Path, cases: int, timed: int) -> None:
         [ids[item] for item in some.sessions[int(session)][: int(length)]]
         for session, length in zip(some.session, some.length, strict=True)
     ]
-    own = float(recommender.config["budgets"]["mass"])
+    own = float(recommender.config["calibration"]["top_p"])
     calls: dict[str, Callable[[list[Any]], Any]] = {
         **{
             f"share {100 * share:g} %": partial(recommender.recommend, k=20, candidates=share)
             for share in SHARES
         },
-        f"mass {own:g}": partial(recommender.recommend, k=20, candidates="auto"),
-        "mass 1": partial(recommender.recommend, k=20, mode="exact"),
+        f"top_p {own:g}": partial(recommender.recommend, k=20, candidates="auto"),
+        "top_p 1": partial(recommender.recommend, k=20, mode="exact"),
     }
     took = dict(zip(calls, times(list(calls.values()), asked), strict=True))
     tables = []
@@ -135,7 +135,7 @@ def main(bundle: Path, data: Path, out: Path, cases: int, timed: int) -> None:
             for (model, rows), color in zip(models.items(), ("tab:blue", "tab:orange"), strict=True)
             for kind, part, dashes in (
                 ("fixed share", slice(0, len(SHARES)), "--"),
-                ("probability mass", slice(len(SHARES), None), "-"),
+                ("top_p", slice(len(SHARES), None), "-"),
             )
         ],
         x="rows scored, mean, % of the catalogue",
@@ -145,7 +145,7 @@ def main(bundle: Path, data: Path, out: Path, cases: int, timed: int) -> None:
     )
     text = (
         f"{len(chosen):,} test cases of {dataset.items:,} items in {dataset.tree.sizes[-1]:,} categories. Times: "
-        f"medians of {len(asked):,} calls of `recommend`, one thread, for the bundle's own mass and the shares."
+        f"medians of {len(asked):,} calls of `recommend`, one thread, for the bundle's own top_p and the shares."
     )
     command = f"python -m benchmarks.studies.budget BUNDLE DATA --out {out}"
     write_page(out, "budget", command, "Candidate budgets", text, "\n\n".join(tables), picture)

@@ -28,7 +28,7 @@ from hiersrec_training.examples import Batch, Cases
 
 ACCURACIES = (1.0, 0.9, 0.8, 0.7, 0.5)
 SHARES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
-MASSES = (0.3, 0.5, 0.7, 0.9, 0.99)
+TOP_PS = (0.3, 0.5, 0.7, 0.9, 0.99)
 COLORS = ("tab:green", "tab:blue", "tab:orange", "tab:red")  # of the accuracies below 1
 
 
@@ -90,7 +90,7 @@ def main(bundle: Path, data: Path, out: Path, cases: int) -> None:
     encoder = encoder_of(bundle, recommender)
     whole = scorer_of(recommender, dataset, encoder)
     max_length: int = recommender.config["max_length"]
-    budgets = Budgets(SHARES, (*MASSES, 1.0))
+    budgets = Budgets(SHARES, (*TOP_PS, 1.0))
     size = max(1, min(256, (1 << 24) // dataset.items))  # as measure() cuts them
     leaf = dataset.category.astype(np.int64)
     tables, lines, exact_figures = [], [], []

@@ -40,7 +40,7 @@ def scorer_of(recommender: Recommender, data: Dataset, encoder: Encoder) -> Scor
     )
     return Scorer(
         encoder,
-        np.ascontiguousarray(catalog.output_vectors[rows]),
+        np.ascontiguousarray(catalog.item_vectors[rows]),
         None if catalog.bias is None else catalog.bias[rows],
         wide,
     )

@@ -134,7 +134,7 @@ def trials_of(data: Dataset) -> list[Trial]:
         for sizes in ([few], [max(2, round(few**0.5)), few]):
             name = " over ".join(f"{size:,}" for size in sizes)
             trials.append(Trial(f"learnt, {name}", {"wide": False}, partial(learnt, sizes=sizes)))
-    trials.append(Trial("none", {"wide": False, "hand_off": "none"}, partial(learnt, sizes=[1])))
+    trials.append(Trial("none", {"wide": False, "category_conditioning": "none"}, partial(learnt, sizes=[1])))
     return trials
 
 

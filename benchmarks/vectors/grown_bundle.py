@@ -33,11 +33,11 @@ def write_grown_bundle(path: Path, bundle: Bundle, rows: int, seed: int = 0) -> 
     tables, config = bundle.tables, bundle.config
     levels = range(len(config["levels"]))
     leaves = tables[f"category_ranges.{levels[-1]}"]
-    grown = grow(np.asarray(tables["output_vectors"]), leaves, rows, seed)
+    grown = grow(np.asarray(tables["item_vectors"]), leaves, rows, seed)
     made: dict[str, NDArray[Any]] = {
         name: np.asarray(table) for name, table in tables.items() if not name.startswith(_NOT_COPIED)
     }
-    made["output_vectors"] = grown.vectors
+    made["item_vectors"] = grown.vectors
     made |= {name: tables[name][grown.source] for name in ("input_vectors", "bias") if name in tables}
     wide = Wide.from_tables(tables)
     if wide is not None:

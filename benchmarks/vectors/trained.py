@@ -27,7 +27,7 @@ def trained(bundle: Path, data: Path, rows: int, share: float, count: int, seed:
     catalog = recommender.catalog
     if catalog.bias is not None:
         raise ValueError(f"{bundle} has a bias, which not every peer can add to its scores")
-    vectors, leaves = np.asarray(catalog.output_vectors), np.asarray(catalog.ranges[-1])
+    vectors, leaves = np.asarray(catalog.item_vectors), np.asarray(catalog.ranges[-1])
     asked = encode(recommender, cases(recommender, data, count, seed))
     grown = grow(vectors, leaves, rows, seed)
     need = math.ceil(share * rows)

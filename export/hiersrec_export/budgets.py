@@ -1,4 +1,4 @@
-"""Budgets of candidates: their curve on the validation part, and the probability mass of ``candidates="auto"``."""
+"""Budgets of candidates: their curve on the validation part, and the top_p of ``candidates="auto"``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hiersrec_export.calibrate import Budgets, Counts, K, Layout, Scorer, measur
 from hiersrec_training.data.dataset import Dataset, Sessions
 from hiersrec_training.examples import Cases
 
-KEPT = 0.995  # of the exact Recall and MRR, with the chosen mass
+KEPT = 0.995  # of the exact Recall and MRR, with the chosen top_p
 SMALLEST_SHARE = 0.0025
 LARGEST_SHARE = 0.08
-SHOWN_MASSES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
+SHOWN_TOP_PS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
 MOST_CASES = 20_000
 LEAST_CASES = 1_000
 SCORES = 1_000_000_000  # cases times items, at most: some seconds of work
@@ -38,10 +38,10 @@ def shares_of(items: int, default: float) -> list[float]:
     return sorted(shares)
 
 
-def all_masses() -> list[float]:
-    """The masses that are tried, rising and finer towards 1, where a little more takes many more categories."""
+def all_top_ps() -> list[float]:
+    """The top_ps that are tried, rising and finer towards 1, where a little more takes many more categories."""
     rest = 1 / (1 + np.exp(np.linspace(np.log(0.3 / 0.7), 9.5, 401)))  # what is left of 1
-    return sorted({*(round(1 - float(f"{value:.3g}"), 9) for value in rest), *SHOWN_MASSES, 1.0})
+    return sorted({*(round(1 - float(f"{value:.3g}"), 9) for value in rest), *SHOWN_TOP_PS, 1.0})
 
 
 def calibrate(
@@ -52,7 +52,7 @@ def calibrate(
     default: float,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Measure the curve and choose the mass.
+    """Measure the curve and choose the top_p.
 
     Args:
         scorer: the exported model.
@@ -63,14 +63,14 @@ def calibrate(
         progress: whether to show a bar.
 
     Returns:
-        ``cases``; ``kept``, the share of the exact Recall@20 and MRR@20 to keep; ``mass``, the smallest that keeps it
-        of both; ``exact``, the metrics with every item ranked; ``shares`` and ``masses``, those of each budget, the
-        chosen mass among them; ``session_categories``, ``mass`` and both curves once more, with the leaf categories
+        ``cases``; ``kept``, the share of the exact Recall@20 and MRR@20 to keep; ``top_p``, the smallest that keeps it
+        of both; ``exact``, the metrics with every item ranked; ``shares`` and ``top_ps``, those of each budget, the
+        chosen top_p among them; ``session_categories``, ``top_p`` and both curves once more, with the leaf categories
         of the session's own items always taken. ``rows``: mean a case.
     """
-    budgets = Budgets(shares_of(data.items, default), all_masses())
+    budgets = Budgets(shares_of(data.items, default), all_top_ps())
     plain, with_own = _Sums(budgets), _Sums(budgets)
-    bar = tqdm(total=len(cases), desc="budgets", unit="case", disable=not progress)
+    bar = tqdm(total=len(cases), desc="calibration", unit="case", disable=not progress)
     for counts, own_counts in measure(scorer, Layout.of(data), cases, budgets, max_length):
         plain.add(counts)
         with_own.add(own_counts)
@@ -86,7 +86,7 @@ def calibrate(
 
 
 class _Sums:
-    """Sums over cases, [budgets] each; the last budget is the mass 1.0, which takes everything."""
+    """Sums over cases, [budgets] each; the last budget is the top_p 1.0, which takes everything."""
 
     def __init__(self, budgets: Budgets) -> None:
         self.budgets = budgets
@@ -116,19 +116,17 @@ class _Sums:
         return {name: value for name, value in self.metrics(-1).items() if name != "candidate_coverage"}
 
     def curve(self) -> dict[str, Any]:
-        """The chosen ``mass``; metrics of ``shares`` and of ``masses``."""
+        """The chosen ``top_p``; metrics of ``shares`` and of ``top_ps``."""
         keeps = (self.hits >= KEPT * self.hits[-1]) & (self.reciprocals >= KEPT * self.reciprocals[-1])
         first = len(self.budgets.shares)
         chosen = int(keeps[first:].argmax())  # the last one keeps everything
-        masses = enumerate(self.budgets.masses)
+        top_ps = enumerate(self.budgets.top_ps)
         return {
-            "mass": self.budgets.masses[chosen],
-            "shares": [
-                {"candidates": share, **self.metrics(at)} for at, share in enumerate(self.budgets.shares)
-            ],
-            "masses": [
-                {"mass": mass, **self.metrics(first + at)}
-                for at, mass in masses
-                if mass in SHOWN_MASSES or at == chosen
+            "top_p": self.budgets.top_ps[chosen],
+            "shares": [{"share": share, **self.metrics(at)} for at, share in enumerate(self.budgets.shares)],
+            "top_ps": [
+                {"top_p": top_p, **self.metrics(first + at)}
+                for at, top_p in top_ps
+                if top_p in SHOWN_TOP_PS or at == chosen
             ],
         }

@@ -49,17 +49,17 @@ class Scorer:
 
 @dataclass(frozen=True)
 class Budgets:
-    """Budgets to measure: shares of the items, and masses of the softmax over the leaf categories.
+    """Budgets to measure: shares of the items, and top_ps of the softmax over the leaf categories.
 
-    A share takes categories, by higher logit, then lower index, until they hold that share of the items; a mass, until
+    A share takes categories, by higher logit, then lower index, until they hold that share of the items; a top_p, until
     their probabilities sum to it. Both take more until there are K items, and the one that crosses is taken.
     """
 
     shares: Sequence[float]
-    masses: Sequence[float]
+    top_ps: Sequence[float]
 
     def __len__(self) -> int:
-        return len(self.shares) + len(self.masses)
+        return len(self.shares) + len(self.top_ps)
 
     def taken(self, probabilities: NDArray[np.float64], sizes: Ints, least: Ints) -> Ints:
         """int64 [B, budgets]: how many categories each budget takes, the shares first.
@@ -71,13 +71,13 @@ class Budgets:
         items = int(sizes[0].sum())
         k = min(K, items)
         needs = [max(math.ceil(share * items), k) for share in self.shares]
-        held, mass = sizes.cumsum(axis=1), probabilities.cumsum(axis=1)
+        held, top_p = sizes.cumsum(axis=1), probabilities.cumsum(axis=1)
         taken = np.empty((batch, len(self)), dtype=np.int64)
         for case in range(batch):
             taken[case, : len(needs)] = held[case].searchsorted(needs) + 1
-            by_mass = mass[case].searchsorted(self.masses) + 1
-            taken[case, len(needs) :] = np.maximum(by_mass, held[case].searchsorted(k) + 1)
-        taken[:, len(needs) :][:, np.asarray(self.masses) >= 1] = categories  # whatever the sum is rounded to
+            by_top_p = top_p[case].searchsorted(self.top_ps) + 1
+            taken[case, len(needs) :] = np.maximum(by_top_p, held[case].searchsorted(k) + 1)
+        taken[:, len(needs) :][:, np.asarray(self.top_ps) >= 1] = categories  # whatever the sum is rounded to
         return np.clip(taken, least[:, None], categories)
 
 

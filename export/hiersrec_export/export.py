@@ -109,11 +109,11 @@ def export(
             "part": "validation",
             "trained_on": info.final and other is None,
             "run": measured.resolve().name,
-            **source.budgets(data, config["candidates"], progress),
+            **source.budgets(data, config["candidate_share"], progress),
         }
-        config["budgets"] = budgets
+        config["calibration"] = budgets
         report(summary(budgets, data.items))
-        files["budgets.png"] = budget_picture(budgets, data.items)
+        files["calibration.png"] = budget_picture(budgets, data.items)
     files["README.md"] = card(name or Path(run_path).name, info, config).encode()
     step(f"writing {out}…")
     write_bundle(Path(out), config, catalog_tables(data, traced.rotated, traced.bias, traced.wide), files)
@@ -136,7 +136,7 @@ class _Traced:
 
     @classmethod
     def of(cls, model: HierSRec, info: RunInfo, data: Dataset) -> _Traced:
-        vectors = item_vectors(model, info, data)
+        vectors = trained_vectors(model, info, data)
         axes = principal_axes(vectors)
         wide, bias = None, None
         if model.wide.fitted:
@@ -194,7 +194,7 @@ def _calibration_run(
 
 
 @torch.no_grad()
-def item_vectors(model: HierSRec, info: RunInfo, data: Dataset) -> NDArray[np.float32]:
+def trained_vectors(model: HierSRec, info: RunInfo, data: Dataset) -> NDArray[np.float32]:
     """Unit vectors float32 [items, d], in the order of the data set's items.
 
     An item without a click in training has only a random id vector: it is placed by its metadata alone, as
@@ -231,7 +231,7 @@ def catalog_tables(
     ids = data.item_ids.gather(order).to_list()
     by_row = np.ascontiguousarray(vectors[order], dtype=np.float32)
     tables: dict[str, NDArray[Any]] = {
-        "output_vectors": by_row,
+        "item_vectors": by_row,
         **Codes.of(by_row).tables(),
         "clicks": data.clicks[order],
         **item_id_tables(ids),
@@ -278,8 +278,8 @@ def _config(info: RunInfo, data: Dataset, parity: Parity) -> dict[str, Any]:
         "levels": levels,
         "categories": data.tree.sizes,
         "max_length": info.config.max_length,
-        **({"new_item_bias": info.new_items["bias"]} if info.new_items else {}),
-        "candidates": max(CANDIDATES, min(1.0, LEAST_CANDIDATES / data.items)),
+        **({"cold_start_bias": info.new_items["bias"]} if info.new_items else {}),
+        "candidate_share": max(CANDIDATES, min(1.0, LEAST_CANDIDATES / data.items)),
         "model": info.config.as_dict() | {"opset": OPSET, "ir_version": IR_VERSION},
         "preprocessing": {
             "text": {"buckets": info.config.text_buckets, "max_tokens": info.config.text_tokens}

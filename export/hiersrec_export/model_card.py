@@ -14,27 +14,27 @@ def card(name: str, info: RunInfo, config: dict[str, Any]) -> str:
         _use(name),
         _data(info, config),
         _metrics(info, config),
-        *([_budgets(config["budgets"], config["items"])] if "budgets" in config else []),
+        *([_budgets(config["calibration"], config["items"])] if "calibration" in config else []),
         ["## Settings", "", "```json", json.dumps(config["model"], indent=2), "```"],
     ]
     return "\n\n".join("\n".join(section) for section in sections) + "\n"
 
 
 def summary(budgets: dict[str, Any], items: int) -> str:
-    """One line: the chosen mass, what it costs and what it keeps."""
+    """One line: the chosen top_p, what it costs and what it keeps."""
     chosen = chosen_of(budgets)
     recall, mrr = kept(chosen, budgets)
     seen = "; the run was trained on them, so that they flatter it" if budgets["trained_on"] else ""
     return (
-        f'candidates="auto": probability mass {budgets["mass"]:g} ranks {_percent(chosen["rows"] / items)} of the '
+        f'candidates="auto": top_p {budgets["top_p"]:g} ranks {_percent(chosen["rows"] / items)} of the '
         f"items and keeps {_percent(recall)} of Recall@20 and {_percent(mrr)} of MRR@20 of the exact mode, on "
         f"{budgets['cases']:,} validation cases{seen}"
     )
 
 
 def chosen_of(curve: dict[str, Any]) -> dict[str, float]:
-    """The entry of the curve's chosen mass."""
-    found: dict[str, float] = next(entry for entry in curve["masses"] if entry["mass"] == curve["mass"])
+    """The entry of the curve's chosen top_p."""
+    found: dict[str, float] = next(entry for entry in curve["top_ps"] if entry["top_p"] == curve["top_p"])
     return found
 
 
@@ -129,19 +129,19 @@ def _budgets(budgets: dict[str, Any], items: int) -> list[str]:
         "## Budget of candidates",
         "",
         about,
-        f'`candidates="auto"` takes the categories up to a probability mass of {budgets["mass"]:g}: the smallest that '
+        f'`candidates="auto"` takes the categories up to a top_p of {budgets["top_p"]:g}: the smallest that '
         f"keeps {100 * budgets['kept']:g} % of the Recall@20 and of the MRR@20 of the exact mode.",
         "",
-        "![rows scored against the share of Recall and MRR that is kept](budgets.png)",
+        "![rows scored against the share of Recall and MRR that is kept](calibration.png)",
         "",
         "| candidates | rows scored | of all | Recall@20 | kept | MRR@20 | kept | target among them |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
-        *(_row(f"{100 * entry['candidates']:.3g} %", entry, budgets, items) for entry in budgets["shares"]),
-        *(_row(_mass(entry, budgets), entry, budgets, items) for entry in budgets["masses"]),
+        *(_row(f"{100 * entry['share']:.3g} %", entry, budgets, items) for entry in budgets["shares"]),
+        *(_row(_top_p(entry, budgets), entry, budgets, items) for entry in budgets["top_ps"]),
         _row("exact", {**budgets["exact"], "candidate_coverage": 1.0}, budgets, items),
         "",
         "Rows scored are the mean of a case, the session's own items among them. With the categories of the session's "
-        f"own items always taken (`include_session_categories`), the mass would be {with_own['mass']:g}, "
+        f"own items always taken (`include_session_categories`), the top_p would be {with_own['top_p']:g}, "
         f"{_percent(chosen['rows'] / items)} of the rows scored, {_percent(recall)} of Recall@20 and {_percent(mrr)} "
         f"of MRR@20 kept, the target among them in {_percent(chosen['candidate_coverage'])} of the cases.",
     ]
@@ -158,9 +158,9 @@ def _row(label: str, entry: dict[str, float], budgets: dict[str, Any], items: in
     return f"| {' | '.join([label, *figures])} |"
 
 
-def _mass(entry: dict[str, float], budgets: dict[str, Any]) -> str:
-    label = f"mass {entry['mass']:g}"
-    return f'**{label}, "auto"**' if entry["mass"] == budgets["mass"] else label
+def _top_p(entry: dict[str, float], budgets: dict[str, Any]) -> str:
+    label = f"top_p {entry['top_p']:g}"
+    return f'**{label}, "auto"**' if entry["top_p"] == budgets["top_p"] else label
 
 
 def _percent(share: float) -> str:

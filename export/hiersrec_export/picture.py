@@ -15,14 +15,14 @@ _LOWEST = 90.0  # per cent kept: budgets below are of no use, and would flatten 
 
 
 def budget_picture(budgets: dict[str, Any], items: int) -> bytes:
-    """PNG of the curve in ``config["budgets"]``, of a catalogue of ``items``."""
+    """PNG of the curve in ``config["calibration"]``, of a catalogue of ``items``."""
     figure = Figure(figsize=(8, 4.8), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)  # draws without a screen
     axes = figure.add_subplot()
     shown: list[float] = []
     for label, key, color in (
         ("fixed share", "shares", "tab:gray"),
-        ("probability mass", "masses", "tab:blue"),
+        ("top_p", "top_ps", "tab:blue"),
     ):
         x = [100 * entry["rows"] / items for entry in budgets[key]]
         for index, (metric, line) in enumerate((("Recall@20", "-"), ("MRR@20", "--"))):
@@ -51,7 +51,7 @@ def budget_picture(budgets: dict[str, Any], items: int) -> bytes:
         markerfacecolor="none",
         markeredgecolor="tab:red",
         markeredgewidth=1.5,
-        label=f'"auto": mass {budgets["mass"]:g}, {x_chosen:.2g} % of the rows',
+        label=f'"auto": top_p {budgets["top_p"]:g}, {x_chosen:.2g} % of the rows',
     )
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -152,10 +152,10 @@ def check_standalone(
         for at, session in enumerate(batch):
             result = recommender.recommend(session, _K, mode="exact")
             worst = max(worst, _difference(result, session, items[at].tolist(), scores[at]))
-            if known[at] != len(session) - result.unknown:
+            if known[at] != len(session) - result.unknown_ids:
                 raise ExportError(
                     f"the standalone model knows {known[at]} items of the session {session}, the bundle "
-                    f"{len(session) - result.unknown}. No standalone model was written."
+                    f"{len(session) - result.unknown_ids}. No standalone model was written."
                 )
         start, turn = start + len(batch), turn + 1
     return worst

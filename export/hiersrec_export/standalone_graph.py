@@ -74,7 +74,7 @@ class Tables:
             ids: Any = catalog.ids(every)
             return cls(
                 ids,
-                catalog.output_vectors,
+                catalog.item_vectors,
                 catalog.input_vectors,
                 catalog.bias,
                 catalog.clicks,
@@ -86,7 +86,7 @@ class Tables:
             np.concatenate([np.setdiff1d(every[:n], changes.gone), n + np.flatnonzero(changes.alive)])
         )
         outputs, ids = catalog.vectors(rows), catalog.ids(rows)
-        tied = catalog.input_vectors is catalog.output_vectors
+        tied = catalog.input_vectors is catalog.item_vectors
         number = np.full(catalog.stop + 1, UNKNOWN)  # the last stands for the row -1
         number[rows] = np.arange(len(rows))
         origin = np.concatenate([every[:n], changes.origin])
@@ -199,7 +199,7 @@ def standalone_graph(encoder: onnx.ModelProto, tables: Tables, max_length: int) 
     rows, lengths = _newest(op, found, is_known, max_length)
     some_known = op.Unsqueeze(op.Greater(count, 0), [1])
 
-    outputs = op.table("output_vectors", tables.outputs)
+    outputs = op.table("item_vectors", tables.outputs)
     tied = tables.inputs is tables.outputs
     inputs = outputs if tied else op.table("input_vectors", tables.inputs)
     op.Gather(inputs, rows, name=f"{_ENCODER}session_vectors")
@@ -310,12 +310,12 @@ def _linked(
     It counts in rows of the click log, which are those of the items but where the catalogue has changed.
     """
     if tables.in_log is not None:
-        logged = op.Gather(op.table("wide.in_log", tables.in_log), rows)
+        logged = op.Gather(op.table("covisitation.in_log", tables.in_log), rows)
         in_log = op.And(_real(op, rows, lengths), op.GreaterOrEqual(logged, 0))
         is_linked = op.ReduceMax(op.Cast(in_log, to=TensorProto.INT64), [1], keepdims=0)
         rows, lengths = _newest(op, logged, in_log, max_length)
     m = len(wide.links.popularity)
-    popularity = op.table("wide.popularity", wide.links.popularity)
+    popularity = op.table("covisitation.popularity", wide.links.popularity)
     real = _real(op, rows, lengths)
     ages = op.Sub(
         op.Unsqueeze(op.Sub(lengths, 1), [1]), _positions(op, rows)
@@ -332,17 +332,19 @@ def _linked(
     of_item = op.Concat(op.Gather(popularity, row), op.Log(op.Add(counts, 1.0)), own, axis=1)
 
     # The features stand in another order than in Links.features: those of a whole session apart.
-    weight = op.table("wide.item_weight", wide.hidden_weight[[*range(13), 15]])
-    shared = op.table("wide.session_weight", wide.hidden_weight[[13, 14, 16, 17]])
-    of_session = op.Gemm(of_session, shared, op.table("wide.hidden_bias", wide.hidden_bias))
+    weight = op.table("covisitation.item_weight", wide.hidden_weight[[*range(13), 15]])
+    shared = op.table("covisitation.session_weight", wide.hidden_weight[[13, 14, 16, 17]])
+    of_session = op.Gemm(of_session, shared, op.table("covisitation.hidden_bias", wide.hidden_bias))
     hidden = op.Relu(op.Add(op.MatMul(of_item, weight), op.Gather(of_session, session)))
     boosts = op.Gemm(
-        hidden, op.table("wide.weight", wide.weight[:-1, None]), op.table("wide.bias", wide.weight[-1:])
+        hidden,
+        op.table("covisitation.weight", wide.weight[:-1, None]),
+        op.table("covisitation.bias", wide.weight[-1:]),
     )
     boosts = op.Squeeze(boosts, [1])
     if tables.successors is None:
         return keys, boosts
-    row = op.Gather(op.table("wide.successors", tables.successors), row)
+    row = op.Gather(op.table("covisitation.successors", tables.successors), row)
     kept = op.And(op.GreaterOrEqual(row, 0), op.Greater(op.Gather(is_linked, session), 0))
     keys = op.Add(op.Mul(session, len(tables.ids)), row)
     return op.Compress(keys, kept), op.Compress(boosts, kept)
@@ -354,7 +356,7 @@ def _edges(op: Nodes, rows: str, real: str, ages: str, wide: Wide) -> tuple[str,
     links = wide.links
     session, places = _places(op, op.And(real, op.Less(ages, REACH)))
     row, age = op.GatherND(rows, places), op.GatherND(ages, places)
-    offsets = op.table("wide.offsets", links.offsets)
+    offsets = op.table("covisitation.offsets", links.offsets)
     starts = op.Gather(offsets, row)
     counts = op.Sub(op.Gather(offsets, op.Add(row, 1)), starts)
     begins = op.Sub(op.CumSum(counts, 0), counts)
@@ -365,9 +367,9 @@ def _edges(op: Nodes, rows: str, real: str, ages: str, wide: Wide) -> tuple[str,
     )
     click = op.Sub(op.Slice(op.CumSum(marks, 0), [0], total), 1)
     edge = op.Add(op.Gather(op.Sub(starts, begins), click), op.Range(0, op.Squeeze(total), 1))
-    neighbour = op.Cast(op.Gather(op.table("wide.rows", links.rows), edge), to=TensorProto.INT64)
+    neighbour = op.Cast(op.Gather(op.table("covisitation.rows", links.rows), edge), to=TensorProto.INT64)
     keys = op.Add(op.Gather(op.Mul(session, len(links.popularity)), click), neighbour)
-    clicks = op.Cast(op.Gather(op.table("wide.clicks", links.clicks), edge), to=TensorProto.FLOAT)
+    clicks = op.Cast(op.Gather(op.table("covisitation.counts", links.clicks), edge), to=TensorProto.FLOAT)
     factors = np.zeros((REACH, 5), dtype=np.float32)  # by age
     factors[:, :2] = DECAY ** np.arange(REACH)[:, None]
     factors[0, 2:] = 1

@@ -3,7 +3,7 @@
     config.json          what the folder is, the settings, the metrics; SHA-256 and size of every other file
     model.onnx           the session encoder; it knows no item
     catalog.safetensors  the tables of the catalogue, rows in the order of the category tree
-    changes.safetensors  optional: what has changed of the catalogue since
+    delta.safetensors  optional: what has changed of the catalogue since
     query_parts.onnx     optional: what the encoder's query is the sum of, for explanations
     ...                  other files, such as item_encoder.onnx and README.md
 
@@ -40,12 +40,12 @@ from hiersrec_sdk.ranking import covisitation as wide
 from hiersrec_sdk.ranking.codes import Codes
 
 FORMAT: Final = "hiersrec-bundle"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 CONFIG: Final = "config.json"
 MODEL: Final = "model.onnx"
 PARTS: Final = "query_parts.onnx"
 CATALOG: Final = "catalog.safetensors"
-CHANGES: Final = "changes.safetensors"
+CHANGES: Final = "delta.safetensors"
 ID_TYPES: Final = ("int64", "string")
 
 
@@ -86,7 +86,7 @@ def write_bundle(
     path = Path(path)
     if os.path.lexists(path):
         raise BundleError(f"{path} exists already: choose another folder or remove it")
-    for name in ("output_vectors", "input_vectors"):
+    for name in ("item_vectors", "input_vectors"):
         if name in tensors and not np.isfinite(tensors[name]).all():
             raise BundleError(f"{path} was not written: table {name!r} holds values that are not finite")
     for name in files:
@@ -349,7 +349,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "levels": (lambda value: _is_list(value, lambda name: isinstance(name, str)), "a list of names"),
     "categories": (lambda value: _is_list(value, _is_count), "a list of whole numbers of at least 1"),
     "max_length": (_is_count, "a whole number of at least 1"),
-    "candidates": (_is_share, "a number above 0 and up to 1"),
+    "candidate_share": (_is_share, "a number above 0 and up to 1"),
     "model": (_is_object, "an object"),
     "preprocessing": (
         _is_preprocessing,
@@ -363,12 +363,15 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 def _are_budgets(value: Any) -> bool:
     own = value.get("session_categories") if isinstance(value, dict) else None
-    return isinstance(own, dict) and _is_share(value.get("mass")) and _is_share(own.get("mass"))
+    return isinstance(own, dict) and _is_share(value.get("top_p")) and _is_share(own.get("top_p"))
 
 
 _OPTIONAL: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "budgets": (_are_budgets, "an object with a mass above 0 and up to 1, and so in its session_categories"),
-    "new_item_bias": (lambda value: isinstance(value, float) and math.isfinite(value), "a finite number"),
+    "calibration": (
+        _are_budgets,
+        "an object with a top_p above 0 and up to 1, and so in its session_categories",
+    ),
+    "cold_start_bias": (lambda value: isinstance(value, float) and math.isfinite(value), "a finite number"),
 }
 
 
@@ -400,6 +403,11 @@ def parse_config(content: bytes, file: str) -> dict[str, Any]:
             f"{file}: schema version {version} is newer than {SCHEMA_VERSION}, the newest that this version "
             "reads: upgrade hiersrec-sdk"
         )
+    if version < SCHEMA_VERSION:
+        raise BundleVersionError(
+            f"{file}: schema version {version} is older than {SCHEMA_VERSION}, the only one that this version reads: "
+            "make the bundle anew from its run, hiersrec export RUN --out BUNDLE"
+        )
     for key in _RULES:
         if key not in config:
             raise BundleCorruptError(f"{file} lacks {key!r}")
@@ -424,7 +432,7 @@ class _Tables:
 
     def check(self, config: Mapping[str, Any]) -> None:
         items, dimension, sizes = config["items"], config["dimension"], config["categories"]
-        self.array("output_vectors", np.float32, items, dimension)
+        self.array("item_vectors", np.float32, items, dimension)
         if "input_vectors" in self.tables:
             self.array("input_vectors", np.float32, items, dimension)
         if "bias" in self.tables:
@@ -465,16 +473,16 @@ class _Tables:
             return
         for name in wide.TABLES:
             self.require(name in self.tables, f"table {name!r} is missing")
-        self.array("wide.popularity", np.float32, items, wide.POPULARITIES)
-        edges = self.offsets("wide.offsets", items)
-        self.array("wide.rows", np.int32, edges)
-        self.array("wide.clicks", np.uint16, edges, wide.CLICKS_OF)
-        hidden = len(self.tables["wide.hidden_bias"])
-        self.array("wide.hidden_bias", np.float32, hidden)
-        self.array("wide.hidden_weight", np.float32, wide.FEATURES, hidden)
-        self.array("wide.weight", np.float32, hidden + 1)
+        self.array("covisitation.popularity", np.float32, items, wide.POPULARITIES)
+        edges = self.offsets("covisitation.offsets", items)
+        self.array("covisitation.rows", np.int32, edges)
+        self.array("covisitation.counts", np.uint16, edges, wide.CLICKS_OF)
+        hidden = len(self.tables["covisitation.hidden_bias"])
+        self.array("covisitation.hidden_bias", np.float32, hidden)
+        self.array("covisitation.hidden_weight", np.float32, wide.FEATURES, hidden)
+        self.array("covisitation.weight", np.float32, hidden + 1)
         if self.contents:
-            self.within("wide.rows", items)
+            self.within("covisitation.rows", items)
 
     def offsets(self, name: str, count: int) -> int:
         """Check offsets of ``count`` parts; return where the last part ends."""

@@ -317,7 +317,7 @@ class Changes:
 class ChangedCatalog(Catalog):
     """A bundle's catalogue with changes: one snapshot, which stays as it is.
 
-    Rows of the bundle come first, added ones after them; :attr:`output_vectors`, :attr:`ranges` and all other tables
+    Rows of the bundle come first, added ones after them; :attr:`item_vectors`, :attr:`ranges` and all other tables
     are the bundle's own.
     """
 
@@ -382,7 +382,7 @@ class ChangedCatalog(Catalog):
         return super().title(row) if row < n else self.changes.log.titles[row - n]
 
     def vectors(self, rows: NDArray[np.int64], inputs: bool = False) -> NDArray[np.float32]:
-        base = self.input_vectors if inputs else self.output_vectors
+        base = self.input_vectors if inputs else self.item_vectors
         added = self.changes.inputs if inputs else self.changes.vectors
         n = self.changes.base_rows
         found: NDArray[np.float32] = np.empty((len(rows), base.shape[1]), dtype=np.float32)

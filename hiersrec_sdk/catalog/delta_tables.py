@@ -1,4 +1,4 @@
-"""Changes of a catalogue as tables, beside the bundle's own: ``changes.safetensors``.
+"""Changes of a catalogue as tables, beside the bundle's own: ``delta.safetensors``.
 
 Only the rows that are items are kept, in their order. Where a row belongs is said once for all that belong there: the
 ``where`` tables; a place is (where, level, index), of a new category (where, -1, its number).
@@ -69,12 +69,12 @@ def from_tables(tables: Mapping[str, NDArray[Any]], base: Catalog, log: Log) -> 
         return _read(tables, base, log)
     except (KeyError, ValueError, IndexError, TypeError, InvalidArgumentError) as error:
         raise BundleCorruptError(
-            f"changes.safetensors does not hold changes of this bundle: {error}"
+            f"delta.safetensors does not hold changes of this bundle: {error}"
         ) from error
 
 
 def _read(tables: Mapping[str, NDArray[Any]], base: Catalog, log: Log) -> Catalog:
-    n, d, leaves = len(base.output_vectors), base.output_vectors.shape[1], len(base.ranges[-1])
+    n, d, leaves = len(base.item_vectors), base.item_vectors.shape[1], len(base.ranges[-1])
 
     def column(name: str, dtype: type[np.generic], *shape: int) -> NDArray[Any]:
         table = tables[name]

@@ -109,7 +109,7 @@ def prepare(
     exclude_categories: Iterable[Any] | None = None,
 ) -> Filter:
     """The filter of all of these together; None does not restrict. See :meth:`Recommender.filter`."""
-    n = len(catalog.output_vectors)
+    n = len(catalog.item_vectors)
     mask = np.zeros(n, dtype=bool)
     if base is None:
         mask[:] = True
@@ -207,7 +207,7 @@ def _places(catalog: Catalog, name: str, ids: Iterable[Any]) -> frozenset[Place]
 
 def _in_categories(catalog: Catalog, places: frozenset[Place]) -> NDArray[np.bool]:
     """bool [n]: whether each of the bundle's rows lies in one of the categories, or is listed in one."""
-    mask = np.zeros(len(catalog.output_vectors), dtype=bool)
+    mask = np.zeros(len(catalog.item_vectors), dtype=bool)
     for level, index in places:
         if level == NEW or isinstance(index, str):
             continue

@@ -58,10 +58,10 @@ class Catalog:
     another one (:class:`hiersrec_sdk.catalog.delta.ChangedCatalog`).
 
     Attributes:
-        output_vectors: float32 [n, d], what queries are compared with.
+        item_vectors: float32 [n, d], what queries are compared with.
         input_vectors: float32 [n, d], what the session encoder reads; the same table where the two are tied.
         bias: float32 [n] or None, added to the scores.
-        codes: the int8 copy of ``output_vectors``, or None.
+        codes: the int8 copy of ``item_vectors``, or None.
         wide: what the click log itself says of the rows, or None.
         clicks: int64 [n], clicks of each row in training and validation part.
         ranges: for each level int64 [categories, 2], the rows ``[start, stop)`` of each category.
@@ -77,8 +77,8 @@ class Catalog:
         config, tables = bundle.config, bundle.tables
         self.base = self
         levels = range(len(config["levels"]))
-        self.output_vectors: NDArray[np.float32] = tables["output_vectors"]
-        self.input_vectors: NDArray[np.float32] = tables.get("input_vectors", self.output_vectors)
+        self.item_vectors: NDArray[np.float32] = tables["item_vectors"]
+        self.input_vectors: NDArray[np.float32] = tables.get("input_vectors", self.item_vectors)
         self.bias: NDArray[np.float32] | None = tables.get("bias")
         self.clicks: NDArray[np.int64] = tables["clicks"]
         self.ranges: tuple[NDArray[np.int64], ...] = tuple(tables[f"category_ranges.{at}"] for at in levels)
@@ -95,7 +95,7 @@ class Catalog:
         self._extra_rows: NDArray[np.int64] | None = tables.get("extra_rows")
 
     def __len__(self) -> int:
-        return len(self.output_vectors)
+        return len(self.item_vectors)
 
     def rows(self, ids: Sequence[int | str] | NDArray[Any]) -> NDArray[np.int64]:
         """int64 [len(ids)]: the row of each id, -1 where the catalogue lacks it.
@@ -177,12 +177,12 @@ class Catalog:
     @cached_property
     def table(self) -> Table:
         """What a backend ranks."""
-        return Table(self.output_vectors, self.bias, self.codes)
+        return Table(self.item_vectors, self.bias, self.codes)
 
     @cached_property
     def plain_table(self) -> Table:
         """The same without biases."""
-        return Table(self.output_vectors, None, self.codes)
+        return Table(self.item_vectors, None, self.codes)
 
     @cached_property
     def options(self) -> dict[Any, Any]:
@@ -192,11 +192,11 @@ class Catalog:
     @property
     def stop(self) -> int:
         """Where the rows end; of a changed catalogue some of them are gone."""
-        return len(self.output_vectors)
+        return len(self.item_vectors)
 
     def vectors(self, rows: NDArray[np.int64], inputs: bool = False) -> NDArray[np.float32]:
         """float32 [len(rows), d]: output vectors, or input vectors."""
-        found: NDArray[np.float32] = (self.input_vectors if inputs else self.output_vectors)[rows]
+        found: NDArray[np.float32] = (self.input_vectors if inputs else self.item_vectors)[rows]
         return found
 
     def biases(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -205,7 +205,7 @@ class Catalog:
 
     def scores(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 [stop]: of every row, before boosts; -inf where a row is gone."""
-        found: NDArray[np.float32] = self.output_vectors @ query
+        found: NDArray[np.float32] = self.item_vectors @ query
         return found if self.bias is None else found + self.bias
 
     def clicks_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -94,7 +94,7 @@ class MutableCatalog(_Reading):
         self._base, self._bundle, self._config, self._providers = base, bundle, config, providers
         self._lock = threading.Lock()
         os.register_at_fork(after_in_child=partial(_unlock_after_fork, weakref.ref(self)))
-        self._log = Log(base.output_vectors.shape[1], base.input_vectors is base.output_vectors)
+        self._log = Log(base.item_vectors.shape[1], base.input_vectors is base.item_vectors)
         if changes:
             self._current = from_tables(changes, base, self._log)
 
@@ -149,7 +149,7 @@ class MutableCatalog(_Reading):
         given = list({item.id: item for item in map(_as_item, items)}.values())
         if not given:
             return 0
-        base, now, n = self._base, self._current, len(self._base.output_vectors)
+        base, now, n = self._base, self._current, len(self._base.item_vectors)
         ids = [item.id for item in given]
         rows = now.rows(ids)
         origin = np.array([self._origin(int(row)) for row in rows], dtype=np.int64)
@@ -213,7 +213,7 @@ class MutableCatalog(_Reading):
             if (rows == UNKNOWN).any():
                 place = int(np.argmax(rows == UNKNOWN))
                 raise UnknownItemError(f"item id {own[place]!r} is not in the catalogue")
-            n, base_boost = len(self._base.output_vectors), self._changes.base_boost
+            n, base_boost = len(self._base.item_vectors), self._changes.base_boost
             by_row = dict(zip(rows.tolist(), wanted.tolist(), strict=True))
             changed = np.array(list(by_row), dtype=np.int64)
             boost = np.array(list(by_row.values()), dtype=np.float32)
@@ -229,7 +229,7 @@ class MutableCatalog(_Reading):
     def _changes(self) -> Changes:
         """Of the newest snapshot; empty ones where there are none yet."""
         now = self._current.changes
-        return Changes.none(self._log, len(self._base.output_vectors)) if now is None else now
+        return Changes.none(self._log, len(self._base.item_vectors)) if now is None else now
 
     def _publish(self, replaced: NDArray[np.int64], base_boost: NDArray[np.float32] | None) -> None:
         """Make the snapshot that has the log's newest rows, and not the ``replaced`` ones, of the catalogue."""
@@ -244,11 +244,11 @@ class MutableCatalog(_Reading):
 
     def _origin(self, row: int) -> int:
         """The bundle's row of the item in ``row``; -1 for none."""
-        n = len(self._base.output_vectors)
+        n = len(self._base.item_vectors)
         return row if row < n else int(self._log.origin.view()[row - n])
 
     def _boost(self, row: int) -> float:
-        changes, n = self._current.changes, len(self._base.output_vectors)
+        changes, n = self._current.changes, len(self._base.item_vectors)
         if changes is None or row == UNKNOWN:
             return 0.0
         if row >= n:
@@ -260,14 +260,14 @@ class MutableCatalog(_Reading):
         """That of an item that nobody has clicked yet."""
         if self._base.bias is None:
             return 0.0
-        measured = self._config.get("new_item_bias")
+        measured = self._config.get("cold_start_bias")
         if measured is None:  # about the median: all of a large table would take long to read
             measured = np.median(self._base.bias[:: -(-len(self._base.bias) // _SOME)])
         return float(measured)
 
     def _where(self, item: Item, source: int, new: dict[int | str, Where]) -> Where:
         """Where ``item`` belongs, whose row by now is ``source``; a category that it makes is put into ``new``."""
-        base, n, leaf_level = self._base, len(self._base.output_vectors), len(self._base.ranges) - 1
+        base, n, leaf_level = self._base, len(self._base.item_vectors), len(self._base.ranges) - 1
         if item.category is None and source >= n:
             return self._log.where(source - n)
         if item.category is None and source != UNKNOWN:
@@ -358,7 +358,7 @@ class MutableCatalog(_Reading):
         self, items: Sequence[Item], source: NDArray[np.int64], where: Sequence[Where], now: Catalog
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Output and input vectors, float32 [items, d] each: ready ones, those that known items have, the encoder's."""
-        d = self._base.output_vectors.shape[1]
+        d = self._base.item_vectors.shape[1]
         vectors, inputs = np.empty((len(items), d), np.float32), np.empty((len(items), d), np.float32)
         to_encode = []
         for at, (item, row) in enumerate(zip(items, source.tolist(), strict=True)):

@@ -501,8 +501,8 @@ def inspect(bundle: Path, as_json: bool) -> None:
         ("categories", " > ".join(f"{size:,} ({level})" for level, size in levels)),
         ("vectors", f"{config['dimension']} wide, float32{_codes(recommender)}"),
         ("sessions", f"the newest {config['max_length']} clicks count"),
-        ("candidates", f"{100 * config['candidates']:.3g} % of the catalogue by default"),
-        ("candidates=auto", _budget(config.get("budgets"))),
+        ("candidates", f"{100 * config['candidate_share']:.3g} % of the catalogue by default"),
+        ("candidates=auto", _budget(config.get("calibration"))),
         ("logs", ", ".join(config["data"].get("logs", [])) or "not noted"),
         ("trained on", str(config["metrics"].get("trained_on", "not noted"))),
     ]
@@ -526,7 +526,7 @@ def _budget(budgets: dict[str, Any] | None) -> str:
         return "not measured: there was no validation part"
     seen = ", which was trained on" if budgets["trained_on"] else ""
     return (
-        f"probability mass {budgets['mass']:.4g}, for {100 * budgets['kept']:.4g} % of the exact figures "
+        f"top_p {budgets['top_p']:.4g}, for {100 * budgets['kept']:.4g} % of the exact figures "
         f"on {budgets['cases']:,} cases of the {budgets['part']} part{seen}"
     )
 
@@ -554,17 +554,17 @@ def _instructions() -> str:
 @click.option("-k", type=int, default=10, show_default=True, help="How many items.")
 @click.option("--mode", type=click.Choice(MODES), default="candidates", show_default=True, help=MODE_HELP)
 @click.option("--candidates", type=BUDGET, help=BUDGET_HELP)
-@click.option("--unknown", type=click.Choice(["skip", "error"]), default="skip", show_default=True)
+@click.option("--on-unknown", type=click.Choice(["skip", "error"]), default="skip", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def recommend(
-    bundle: Path, session: tuple[str, ...], k: int, mode: Any, candidates: Any, unknown: Any, as_json: bool
+    bundle: Path, session: tuple[str, ...], k: int, mode: Any, candidates: Any, on_unknown: Any, as_json: bool
 ) -> None:
     """Recommend the next items after a session: ITEM ids, the oldest first."""
     if candidates is not None and mode == "exact":
         raise InvalidOptionError("--candidates goes with the mode candidates")
     recommender = Recommender.load(bundle)
     ids = _as_ids(session, recommender.config["item_id_type"])
-    result = recommender.recommend(ids, k, mode=mode, candidates=candidates, unknown=unknown)
+    result = recommender.recommend(ids, k, mode=mode, candidates=candidates, on_unknown=on_unknown)
     hits = list(result)
     if as_json:
         answer = {
@@ -574,7 +574,7 @@ def recommend(
             "categories": [{"category": c.category, "probability": c.probability} for c in result.categories],
             "mode": result.mode,
             "rows_scored": result.rows_scored,
-            "unknown": result.unknown,
+            "unknown_ids": result.unknown_ids,
         }
         click.echo(json.dumps(answer))
         return
@@ -589,7 +589,7 @@ def recommend(
         )
     for place, hit in enumerate(hits, 1):
         click.echo(f"{place:>4}  {hit.score:9.4f}  {_named(hit.item, hit.title)}")
-    counted = f"; {result.unknown} unknown items skipped" if result.unknown else ""
+    counted = f"; {result.unknown_ids} unknown items skipped" if result.unknown_ids else ""
     click.echo(f"{result.mode}: {result.rows_scored:,} of {len(recommender.catalog):,} items ranked{counted}")
 
 

@@ -46,7 +46,7 @@ def choose(
     first: NDArray[np.int64] | None,
     rows: int,
     least: int,
-    mass: float,
+    top_p: float,
     ordered: int,
 ) -> Choice:
     """Take categories, the most probable first, until they are enough; the one that reaches it is taken.
@@ -58,7 +58,7 @@ def choose(
         first: at least one distinct category: they are taken in any case, before all others, in this order; or None.
         rows: they are enough once they hold so many rows,
         least: so many eligible ones,
-        mass: and so much of the softmax of the logits; 0 asks for none, from 1 on all are taken.
+        top_p: and so much of the softmax of the logits; 0 asks for none, from 1 on all are taken.
         ordered: so many are named with their probabilities, even if fewer are taken.
     """
     order = (-logits).argsort(kind="stable")
@@ -69,7 +69,7 @@ def choose(
     sizes = ranges[:, 1] - ranges[:, 0]
     enough = sizes[order].cumsum() >= rows
     enough &= (sizes if eligible is None else eligible)[order].cumsum() >= least
-    enough &= (odds[order].cumsum(dtype=np.float64) >= mass * total) & (mass < 1)
+    enough &= (odds[order].cumsum(dtype=np.float64) >= top_p * total) & (top_p < 1)
     if first is not None:
         enough[: len(first) - 1] = False
     taken = int(enough.argmax()) + 1 if enough.any() else len(order)

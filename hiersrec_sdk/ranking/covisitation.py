@@ -30,13 +30,13 @@ POPULARITIES: Final = 5  # counts of an item's clicks, in newest parts of the lo
 CLICKS_OF: Final = 3  # of a neighbour: clicks after the item, before it, directly after it
 FEATURES: Final = POPULARITIES + 2 + CLICKS_OF + 8
 TABLES: Final = (
-    "wide.popularity",
-    "wide.offsets",
-    "wide.rows",
-    "wide.clicks",
-    "wide.hidden_weight",
-    "wide.hidden_bias",
-    "wide.weight",
+    "covisitation.popularity",
+    "covisitation.offsets",
+    "covisitation.rows",
+    "covisitation.counts",
+    "covisitation.hidden_weight",
+    "covisitation.hidden_bias",
+    "covisitation.weight",
 )
 
 

@@ -26,7 +26,7 @@ def test_grown_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
     assert len(large.catalog) == 500
     ids = small.catalog.ids(np.arange(len(small.catalog)))
     rows = large.catalog.rows(ids)
-    assert (large.catalog.output_vectors[rows] == small.catalog.output_vectors).all()
+    assert (large.catalog.item_vectors[rows] == small.catalog.item_vectors).all()
     assert (large.catalog.clicks[rows] == small.catalog.clicks).all()
     leaf = small.catalog.categories_of(np.arange(len(small.catalog)))
     assert (large.catalog.categories_of(rows) == leaf).all()

@@ -34,7 +34,7 @@ def test_answers_as_the_recommender(client: TestClient, bundle: Path) -> None:
         (hit.item, hit.title) for hit in expected
     ]
     assert [hit["score"] for hit in answer["items"]] == pytest.approx(expected.scores.tolist())
-    assert (answer["mode"], answer["unknown"]) == (expected.mode, 1)
+    assert (answer["mode"], answer["unknown_ids"]) == (expected.mode, 1)
     assert client.get("/health").json() == {"items": 48}
 
 

@@ -12,8 +12,8 @@ import torch
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from hiersrec_export.budgets import KEPT, all_masses, shares_of
-from hiersrec_export.export import export, item_vectors
+from hiersrec_export.budgets import KEPT, all_top_ps, shares_of
+from hiersrec_export.export import export, trained_vectors
 from hiersrec_export.model_card import card, summary
 from hiersrec_export.picture import budget_picture
 from hiersrec_sdk.bundle.folder import open_bundle
@@ -41,7 +41,7 @@ def final_run(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, tiny_co
 def ranks_by_the_model(run: Path, data: Dataset) -> NDArray[np.int64]:
     """Of every validation case, by PyTorch, every item ranked."""
     model, info = load_model(run)
-    vectors = item_vectors(model, info, data)
+    vectors = trained_vectors(model, info, data)
     wide, bias = model.wide.exported(links_of(data.train, data.items))
     ranks = []
     for session in range(len(data.valid)):
@@ -63,7 +63,7 @@ def ranks_by_the_model(run: Path, data: Dataset) -> NDArray[np.int64]:
 
 @pytest.fixture
 def budgets(tiny_bundle: Path) -> dict[str, Any]:
-    found: dict[str, Any] = open_bundle(tiny_bundle).config["budgets"]
+    found: dict[str, Any] = open_bundle(tiny_bundle).config["calibration"]
     return found
 
 
@@ -78,20 +78,20 @@ def test_a_bundle_holds_its_curve(budgets: dict[str, Any], tiny_data: Path, tiny
     assert exact["mrr@20"] == pytest.approx(np.mean((ranks <= 20) / ranks))
     for curve in (budgets, budgets["session_categories"]):
         everything = curve["shares"][-1]  # the default of so small a catalogue
-        assert everything == {"candidates": 1.0, **exact, "candidate_coverage": 1.0}
-        rows = [entry["rows"] for entry in curve["masses"]]
+        assert everything == {"share": 1.0, **exact, "candidate_coverage": 1.0}
+        rows = [entry["rows"] for entry in curve["top_ps"]]
         assert rows == sorted(rows)
-        chosen = next(entry for entry in curve["masses"] if entry["mass"] == curve["mass"])
+        chosen = next(entry for entry in curve["top_ps"] if entry["top_p"] == curve["top_p"])
         for name in ("recall@20", "mrr@20"):
             assert chosen[name] >= KEPT * exact[name]
 
 
 def test_budgets_to_measure_are_rising_and_of_use() -> None:
-    masses = all_masses()
-    assert masses == sorted(masses)
-    assert masses[0] == 0.3
-    assert masses[-1] == 1.0
-    assert {0.9, 0.99, 0.9999} <= set(masses)
+    top_ps = all_top_ps()
+    assert top_ps == sorted(top_ps)
+    assert top_ps[0] == 0.3
+    assert top_ps[-1] == 1.0
+    assert {0.9, 0.99, 0.9999} <= set(top_ps)
     assert shares_of(43_097, 0.04) == [0.0025, 0.005, 0.01, 0.02, 0.04, 0.08]
     assert shares_of(2000, 0.5) == [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.5]
     assert shares_of(48, 1.0) == [0.64, 1.0]
@@ -99,12 +99,12 @@ def test_budgets_to_measure_are_rising_and_of_use() -> None:
 
 def test_the_card_shows_the_curve(tiny_bundle: Path, budgets: dict[str, Any]) -> None:
     text = (tiny_bundle / "README.md").read_text()
-    assert "](budgets.png)" in text
-    assert f'**mass {budgets["mass"]:g}, "auto"**' in text
-    for entry in (*budgets["shares"], *budgets["masses"], budgets["exact"]):
+    assert "](calibration.png)" in text
+    assert f'**top_p {budgets["top_p"]:g}, "auto"**' in text
+    for entry in (*budgets["shares"], *budgets["top_ps"], budgets["exact"]):
         assert f"{100 * entry['recall@20']:.2f} %" in text
     assert "was not trained on it" in text
-    picture = (tiny_bundle / "budgets.png").read_bytes()
+    picture = (tiny_bundle / "calibration.png").read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n"
     width, height = struct.unpack(">II", picture[16:24])
     assert width > 600
@@ -114,7 +114,7 @@ def test_the_card_shows_the_curve(tiny_bundle: Path, budgets: dict[str, Any]) ->
 def test_a_curve_that_finds_nothing_is_drawn_too(budgets: dict[str, Any]) -> None:
     nothing = {"recall@20": 0.0, "mrr@20": 0.0}
     for curve in (budgets, budgets["session_categories"]):
-        for entry in (*curve["shares"], *curve["masses"], budgets["exact"]):
+        for entry in (*curve["shares"], *curve["top_ps"], budgets["exact"]):
             entry |= nothing
     assert budget_picture(budgets, 48)
     assert "keeps 100.00 %" in summary(budgets, 48)
@@ -127,22 +127,22 @@ def test_a_final_run_is_calibrated_with_one_that_was_not(
     export(final_run, tmp_path / "bundle", calibrate_with=tiny_run, report=said.append)
     config = open_bundle(tmp_path / "bundle").config
     assert config["metrics"]["trained_on"] == "training and validation part"
-    found = config["budgets"]
+    found = config["calibration"]
     assert not found["trained_on"]
     assert found == budgets  # the curve of the other run
     assert (
         f"the run {tiny_run.name}, which was not trained on it" in (tmp_path / "bundle/README.md").read_text()
     )
     line = next(line for line in said if line.startswith('candidates="auto"'))
-    assert f"mass {found['mass']:g}" in line
+    assert f"top_p {found['top_p']:g}" in line
     assert "flatter" not in line
 
 
 def test_a_final_run_alone_says_that_it_has_seen_the_cases(tiny_bundle: Path, final_run: Path) -> None:
     config = open_bundle(tiny_bundle).config
-    config["budgets"]["trained_on"] = True
+    config["calibration"]["trained_on"] = True
     assert "which the model was trained on" in card("final", load_model(final_run)[1], config)
-    assert "flatter" in summary(config["budgets"], 48)
+    assert "flatter" in summary(config["calibration"], 48)
 
 
 def test_without_a_validation_part_there_are_no_budgets(
@@ -155,8 +155,8 @@ def test_without_a_validation_part_there_are_no_budgets(
     train(tmp_path / "data", tmp_path / "run", one, final=True, device="cpu", progress=False, report=quiet)
     export(tmp_path / "run", tmp_path / "bundle", report=quiet)
     config = open_bundle(tmp_path / "bundle").config
-    assert "budgets" not in config
-    assert "budgets.png" not in config["files"]
+    assert "calibration" not in config
+    assert "calibration.png" not in config["files"]
     assert "Budget" not in (tmp_path / "bundle/README.md").read_text()
     with pytest.raises(ExportError, match="no validation part"):
         export(tmp_path / "run", tmp_path / "again", calibrate_with=tmp_path / "run", report=quiet)

@@ -20,7 +20,7 @@ from hiersrec_training.links import by_rows
 
 ITEMS, LEAVES, WIDTH, MAX_LENGTH = 160, 8, 3, 4
 SHARES = (0.01, 0.2, 0.4, 0.55, 0.8, 1.0)
-MASSES = (0.1, 0.5, 0.8, 0.9, 0.99, 1.0)
+TOP_PS = (0.1, 0.5, 0.8, 0.9, 0.99, 1.0)
 BIAS = np.random.default_rng(6).integers(-2, 3, ITEMS).astype(np.float32)
 
 
@@ -51,7 +51,7 @@ def by_definition(
     clicks: NDArray[np.int32],
     target: int,
     share: float | None,
-    mass: float | None,
+    top_p: float | None,
     own_first: bool,
 ) -> tuple[int, int]:
     """Rank of the target, 0 where it is no candidate, and rows scored: of one case, with one budget."""
@@ -68,8 +68,8 @@ def by_definition(
         if share is not None:
             enough = held >= max(math.ceil(share * data.items), K)
         else:
-            assert mass is not None
-            enough = probability >= mass and held >= K and mass < 1
+            assert top_p is not None
+            enough = probability >= top_p and held >= K and top_p < 1
         if enough and own_leaves <= set(taken):
             break
         taken.append(leaf)
@@ -99,7 +99,7 @@ def test_every_case_is_as_by_definition(make_dataset: Callable[..., Dataset], li
     vectors = whole_vectors(ITEMS)
     cases = Cases.sample(sessions, 10**6)
     assert len(cases) == sessions.cases
-    budgets = Budgets(SHARES, MASSES)
+    budgets = Budgets(SHARES, TOP_PS)
     found = list(measure(Scorer(WholeNumbers(), vectors, BIAS), Layout.of(data), cases, budgets, MAX_LENGTH))
     batches = list(cases.batches(vectors, MAX_LENGTH, 256))
     seen = 0
@@ -108,8 +108,8 @@ def test_every_case_is_as_by_definition(make_dataset: Callable[..., Dataset], li
             for own_first, counts in zip((False, True), both, strict=True):
                 for budget in range(len(budgets)):
                     share = SHARES[budget] if budget < len(SHARES) else None
-                    mass = None if share is not None else MASSES[budget - len(SHARES)]
-                    wanted = by_definition(data, vectors, clicks, target, share, mass, own_first)
+                    top_p = None if share is not None else TOP_PS[budget - len(SHARES)]
+                    wanted = by_definition(data, vectors, clicks, target, share, top_p, own_first)
                     assert (counts.ranks[at, budget], counts.rows[at, budget]) == wanted
                     seen += wanted[0] > 1
     assert seen > 100
@@ -136,7 +136,7 @@ def test_the_curve_is_what_the_runtime_does(tiny_bundle: Path, tiny_data: Path) 
     catalog = recommender.catalog
     ids = data.item_ids.to_list()
     rows = catalog.rows(ids)
-    vectors = np.ascontiguousarray(catalog.output_vectors[rows])
+    vectors = np.ascontiguousarray(catalog.item_vectors[rows])
     assert catalog.wide is not None
     assert catalog.bias is not None
     wide = replace(

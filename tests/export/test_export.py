@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hiersrec_export import IR_VERSION, OPSET
 from hiersrec_export import export as to_bundle
-from hiersrec_export.export import catalog_tables, export, item_vectors
+from hiersrec_export.export import catalog_tables, export, trained_vectors
 from hiersrec_export.graphs import item_graph, session_graph
 from hiersrec_export.parity import check_item_parity, check_parity
 from hiersrec_export.rotation import principal_axes, rotate
@@ -69,7 +69,7 @@ def test_graphs_name_no_file_of_the_machine_that_made_them(loaded: tuple[HierSRe
 
 def test_parity_holds_and_a_wrong_graph_is_caught(loaded: tuple[HierSRec, RunInfo, Dataset]) -> None:
     model, info, data = loaded
-    vectors = item_vectors(model, info, data)
+    vectors = trained_vectors(model, info, data)
     graph = session_graph(model)
     parity = check_parity(model, graph, vectors, data.valid)
     assert parity.sessions == 2 * sum(range(1, 65))
@@ -139,10 +139,10 @@ def test_rows_follow_the_tree_and_ids_find_their_vectors(
 ) -> None:
     model, info, data = loaded
     catalog = Recommender.load(tiny_bundle).catalog
-    vectors = item_vectors(model, info, data)
+    vectors = trained_vectors(model, info, data)
     rows = catalog.rows(data.item_ids.to_list())
     assert sorted(rows.tolist()) == list(range(data.items))
-    np.testing.assert_array_equal(catalog.output_vectors[rows], rotate(vectors, principal_axes(vectors)))
+    np.testing.assert_array_equal(catalog.item_vectors[rows], rotate(vectors, principal_axes(vectors)))
     np.testing.assert_array_equal(catalog.clicks[rows], data.clicks)
     assert np.array_equal(catalog.categories_of(rows), data.category)
     assert np.array_equal(catalog.categories_of(rows, 0), data.category // 4)
@@ -165,7 +165,7 @@ def test_the_item_encoder_gives_the_vectors_of_unseen_items(
 ) -> None:
     model, info, data = loaded
     meta = Metadata.of(data, info.shape, info.config)
-    axes = principal_axes(item_vectors(model, info, data))
+    axes = principal_axes(trained_vectors(model, info, data))
     encoder = onnxruntime.InferenceSession(tiny_bundle / "item_encoder.onnx")
     names = ItemGraph(model.items).input_names
     inputs = {name: getattr(meta, name).numpy() for name in names}
@@ -197,7 +197,7 @@ def test_an_item_that_nobody_clicked_is_placed_by_its_metadata(
     with torch.no_grad():
         meta = Metadata.of(kept, info.shape, info.config)
         cold = F.normalize(model.items.from_metadata(meta), dim=1)[unclicked].numpy()
-    np.testing.assert_array_equal(item_vectors(model, info, kept)[unclicked], cold)
+    np.testing.assert_array_equal(trained_vectors(model, info, kept)[unclicked], cold)
 
 
 def test_each_step_is_said_before_it_begins(tiny_run: Path, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_the_model_card_and_the_config_say_what_was_trained(tiny_bundle: Path, t
     assert config["model"]["dimension"] == tiny_config.dimension
     assert config["metrics"]["validation"]["mrr@20"] > 0
     graphs = {"model.onnx", "item_encoder.onnx", "query_parts.onnx"}
-    assert set(config["files"]) == {*graphs, "catalog.safetensors", "README.md", "budgets.png"}
+    assert set(config["files"]) == {*graphs, "catalog.safetensors", "README.md", "calibration.png"}
     card = (tiny_bundle / "README.md").read_text()
     assert f"{config['metrics']['validation']['mrr@20']:.4f}" in card
     assert "48 items" in card

@@ -57,8 +57,10 @@ def test_the_test_part_cannot_reach_the_bundle(
         model, _ = load_model(tmp_path / name / "final")
         assert model.wide.fitted
     assert sums[0] == sums[1]
-    assert {"model.onnx", "item_encoder.onnx", "catalog.safetensors", "budgets.png"} <= set(sums[0])
-    budgets = [open_bundle(tmp_path / name / "bundle").config["budgets"] for name in ("as it is", "shuffled")]
+    assert {"model.onnx", "item_encoder.onnx", "catalog.safetensors", "calibration.png"} <= set(sums[0])
+    budgets = [
+        open_bundle(tmp_path / name / "bundle").config["calibration"] for name in ("as it is", "shuffled")
+    ]
     assert budgets[0] == budgets[1]
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hiersrec_export.export import item_vectors
+from hiersrec_export.export import trained_vectors
 from hiersrec_export.rotation import principal_axes, rotate
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
@@ -59,8 +59,8 @@ def test_a_rotated_bundle_ranks_as_the_model_does(
 ) -> None:
     model, info = load_model(tiny_run)
     data = Dataset.load(tiny_data)
-    vectors = item_vectors(model, info, data)
-    stored = open_bundle(tiny_bundle).tables["output_vectors"]
+    vectors = trained_vectors(model, info, data)
+    stored = open_bundle(tiny_bundle).tables["item_vectors"]
     moments = np.square(stored.astype(np.float64)).sum(axis=0)
     assert np.all(moments[1:] <= moments[:-1] + 1e-6)
     recommender = Recommender.load(tiny_bundle)

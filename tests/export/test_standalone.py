@@ -56,7 +56,7 @@ class Both:
         for at, session in enumerate(sessions):
             real = [own for own in session if own != self.padding]
             result = self.recommender.recommend(real, k, mode="exact")
-            assert found["known"][at] == len(real) - result.unknown
+            assert found["known"][at] == len(real) - result.unknown_ids
             scores, items = found["scores"][at], found["items"][at].tolist()
             assert scores.dtype == np.float32
             limit = tolerance * max(1.0, float(np.abs(result.scores).max()))
@@ -246,7 +246,7 @@ def test_a_wrong_model_is_not_written(
 
         return build
 
-    for name in ("output_vectors", "wide.item_weight", "wide.session_weight", "bias"):
+    for name in ("item_vectors", "covisitation.item_weight", "covisitation.session_weight", "bias"):
         monkeypatch.setattr(standalone, "standalone_graph", wrong(name))
         with pytest.raises(ExportError, match="differ by"):
             export_standalone(tiny_bundle, tmp_path / "model.onnx", report=quiet)

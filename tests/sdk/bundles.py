@@ -50,7 +50,7 @@ class Shop:
     category_ids: list[list[Any]]
     titles: list[str] | None
     stages: list[int] | None  # of the codes; None: there are none
-    mass: float | None  # of candidates="auto"; None: it was not measured
+    top_p: float | None  # of candidates="auto"; None: it was not measured
     wide: Wide | None  # its network reads nothing but the popularity
 
     @property
@@ -89,7 +89,7 @@ class Shop:
 
     @property
     def config(self) -> dict[str, Any]:
-        with_session = {"mass": (self.mass or 0) / 2}
+        with_session = {"top_p": (self.top_p or 0) / 2}
         return {
             "item_id_type": self.id_type,
             "category_id_type": "string" if isinstance(self.category_ids[0][0], str) else "int64",
@@ -98,21 +98,21 @@ class Shop:
             "levels": ["department", "aisle", "shelf"],
             "categories": SIZES,
             "max_length": MAX_LENGTH,
-            "candidates": 0.3,
+            "candidate_share": 0.3,
             "model": {"layers": 0},
             "preprocessing": {},
             "data": {"name": "made up"},
             "metrics": {"recall@20": 0.5},
             **(
                 {}
-                if self.mass is None
-                else {"budgets": {"mass": self.mass, "session_categories": with_session}}
+                if self.top_p is None
+                else {"calibration": {"top_p": self.top_p, "session_categories": with_session}}
             ),
         }
 
     @property
     def tensors(self) -> dict[str, NDArray[Any]]:
-        tables: dict[str, NDArray[Any]] = {"output_vectors": self.vectors, "clicks": self.clicks}
+        tables: dict[str, NDArray[Any]] = {"item_vectors": self.vectors, "clicks": self.clicks}
         tables |= item_id_tables(self.ids)
         if self.inputs is not None:
             tables["input_vectors"] = self.inputs
@@ -190,7 +190,7 @@ def make_shop(
         ],
         titles=[f"Item {row}" if row % 3 else "" for row in range(items)] if full else None,
         stages=stages,
-        mass=0.61 if full else None,
+        top_p=0.61 if full else None,
         wide=_wide(random, items) if wide else None,
     )
 
@@ -276,7 +276,7 @@ def forge(
     for name, content in files.items():
         (path / name).write_bytes(content)
     write_tables(path / "catalog.safetensors", tensors)
-    about = {"format": "hiersrec-bundle", "schema_version": 1, "created_by": "a forger"}
+    about = {"format": "hiersrec-bundle", "schema_version": 2, "created_by": "a forger"}
     listed = {
         file.name: {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "bytes": file.stat().st_size}
         for file in path.iterdir()

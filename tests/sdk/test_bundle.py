@@ -216,7 +216,7 @@ def test_a_foreign_config(content: str, bundle: Path) -> None:
 def test_foreign_files_under_our_names(shop: Shop, tmp_path: Path) -> None:
     tables = {"weight": np.zeros((3, 4), dtype=np.float32)}
     forge(tmp_path / "a", shop.config, tables, shop.files)
-    with pytest.raises(BundleCorruptError, match=r"catalog\.safetensors: table 'output_vectors' is missing"):
+    with pytest.raises(BundleCorruptError, match=r"catalog\.safetensors: table 'item_vectors' is missing"):
         Recommender.load(tmp_path / "a")
     forge(tmp_path / "b", shop.config, shop.tensors, {"model.onnx": b"no graph"})
     with pytest.raises(BundleCorruptError, match=r"model\.onnx cannot be loaded"):
@@ -226,7 +226,7 @@ def test_foreign_files_under_our_names(shop: Shop, tmp_path: Path) -> None:
 def test_a_newer_schema_version(bundle: Path) -> None:
     config = json.loads((bundle / "config.json").read_text())
     # A newer version may lack what this one needs, and sum it up in another way.
-    (bundle / "config.json").write_text(json.dumps({"format": config["format"], "schema_version": 2}))
+    (bundle / "config.json").write_text(json.dumps({"format": config["format"], "schema_version": 3}))
     with pytest.raises(BundleVersionError, match=r"config\.json: schema version 2 is newer than 1.*upgrade"):
         Recommender.load(bundle)
 
@@ -241,12 +241,12 @@ FAULTS: list[tuple[str, Any, str]] = [
     (
         "items",
         ITEMS + 1,
-        rf"table 'output_vectors' is float32 \[{ITEMS}, 6\], it should be float32 \[{ITEMS + 1}, 6\]",
+        rf"table 'item_vectors' is float32 \[{ITEMS}, 6\], it should be float32 \[{ITEMS + 1}, 6\]",
     ),
     ("items", 0, "'items' is not a whole number of at least 1"),
     ("items", 2.5, "'items' is not a whole number of at least 1"),
     ("dimension", True, "'dimension' is not a whole number of at least 1"),
-    ("dimension", 7, "table 'output_vectors'"),
+    ("dimension", 7, "table 'item_vectors'"),
     ("levels", [], "'levels' is not a list of names"),
     (
         "preprocessing",
@@ -257,8 +257,8 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("categories", [2, 4, "9"], "'categories' is not a list of whole numbers"),
     ("categories", [2, 4, 8], r"table 'category_ids.2.offsets'"),
     ("max_length", -1, "'max_length' is not a whole number of at least 1"),
-    ("candidates", 0, "'candidates' is not a number above 0 and up to 1"),
-    ("candidates", "0.04", "'candidates' is not a number above 0 and up to 1"),
+    ("candidate_share", 0, "'candidate_share' is not a number above 0 and up to 1"),
+    ("candidate_share", "0.04", "'candidate_share' is not a number above 0 and up to 1"),
     ("metrics", None, "'metrics' is not an object"),
     ("files", {}, "'files' is not SHA-256 and bytes"),
     ("files", {"../x": {"sha256": "", "bytes": 1}}, "'files' is not SHA-256 and bytes"),
@@ -278,19 +278,19 @@ def test_a_wrong_setting(key: str, value: Any, cause: str, bundle: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "budgets", [None, [], {}, {"mass": 0.5}, {"mass": 0, "session_categories": {"mass": 0.5}}]
+    "calibration", [None, [], {}, {"top_p": 0.5}, {"top_p": 0, "session_categories": {"top_p": 0.5}}]
 )
-def test_wrong_budgets(budgets: Any, bundle: Path) -> None:
+def test_wrong_calibration(calibration: Any, bundle: Path) -> None:
     config = json.loads((bundle / "config.json").read_text())
-    write_config(bundle, {**config, "budgets": budgets})
-    with pytest.raises(BundleCorruptError, match="'budgets' is not an object with a mass above 0"):
+    write_config(bundle, {**config, "calibration": calibration})
+    with pytest.raises(BundleCorruptError, match="'calibration' is not an object with a top_p above 0"):
         open_bundle(bundle)
 
 
 @pytest.mark.parametrize("bias", [None, 1, "1", True, float("inf")])
 def test_a_wrong_bias_of_new_items(bias: Any, bundle: Path) -> None:
-    write_config(bundle, {**json.loads((bundle / "config.json").read_text()), "new_item_bias": bias})
-    with pytest.raises(BundleCorruptError, match="'new_item_bias' is not a finite number"):
+    write_config(bundle, {**json.loads((bundle / "config.json").read_text()), "cold_start_bias": bias})
+    with pytest.raises(BundleCorruptError, match="'cold_start_bias' is not a finite number"):
         open_bundle(bundle)
 
 
@@ -330,7 +330,7 @@ TABLE_FAULTS: list[tuple[Callable[[Tables], None], str]] = [
     *(
         (drop(name), f"table '{name}' is missing")
         for name in (
-            "output_vectors",
+            "item_vectors",
             "clicks",
             "item_ids.order",
             "item_ids.hashes",
@@ -344,12 +344,12 @@ TABLE_FAULTS: list[tuple[Callable[[Tables], None], str]] = [
         )
     ),
     (
-        replace("output_vectors", lambda table: table.astype(np.float64)),
-        r"'output_vectors' is float64 \[60, 6\]",
+        replace("item_vectors", lambda table: table.astype(np.float64)),
+        r"'item_vectors' is float64 \[60, 6\]",
     ),
     (
-        replace("output_vectors", lambda table: table[:, :5]),
-        r"'output_vectors' is float32 \[60, 5\], it should be",
+        replace("item_vectors", lambda table: table[:, :5]),
+        r"'item_vectors' is float32 \[60, 5\], it should be",
     ),
     (replace("input_vectors", lambda table: table[1:]), r"'input_vectors' is float32 \[59, 6\]"),
     (replace("bias", lambda table: table[:-1]), r"'bias' is float32 \[59\], it should be float32 \[60\]"),
@@ -503,7 +503,7 @@ def test_without_verification_contents_are_not_read(coded: Shop, tmp_path: Path)
     with pytest.raises(BundleCorruptError, match=r"catalog\.safetensors is altered: its SHA-256"):
         Recommender.load(path)
     recommender = Recommender.load(path, verify=False)
-    assert not recommender.catalog.output_vectors.any()
+    assert not recommender.catalog.item_vectors.any()
     assert len(recommender.recommend(coded.ids[:2], 5)) == 5
 
 
@@ -533,7 +533,7 @@ def test_integer_ids_have_to_be_sorted_by_their_order(tmp_path: Path) -> None:
 
 def writing_faults(shop: Shop) -> list[tuple[dict[str, Any], Tables, dict[str, bytes], str]]:
     config, tables, files = shop.config, shop.tensors, shop.files
-    vectors = tables["output_vectors"].copy()
+    vectors = tables["item_vectors"].copy()
     vectors[3, 3] = np.nan
     return [
         ({**config, "metrics": {"recall": float("nan")}}, tables, files, "JSON"),
@@ -541,9 +541,9 @@ def writing_faults(shop: Shop) -> list[tuple[dict[str, Any], Tables, dict[str, b
         ({**config, "items": "60"}, tables, files, "'items' is not a whole number"),
         (
             config,
-            {**tables, "output_vectors": vectors},
+            {**tables, "item_vectors": vectors},
             files,
-            "'output_vectors' holds values that are not finite",
+            "'item_vectors' holds values that are not finite",
         ),
         (config, tables, {"README.md": b""}, "'files' is not SHA-256 and bytes"),
         (config, tables, {**files, "../outside": b"x"}, "'../outside' is no name for a further file"),
@@ -668,4 +668,4 @@ def test_tables_are_read_through_a_memory_map(shop: Shop, tmp_path: Path) -> Non
     replacement = tmp_path / "replacement"
     write_tables(replacement, {"other": np.zeros(3)})
     replacement.rename(tmp_path / "bundle" / "catalog.safetensors")
-    assert np.array_equal(bundle.tables["output_vectors"], shop.vectors)
+    assert np.array_equal(bundle.tables["item_vectors"], shop.vectors)

@@ -36,7 +36,7 @@ def of_ids(ids: list[Any]) -> Catalog:
     config["category_id_type"] = "int64"
     tables = {
         **item_id_tables(ids),
-        "output_vectors": np.zeros((len(ids), 1), dtype=np.float32),
+        "item_vectors": np.zeros((len(ids), 1), dtype=np.float32),
         "clicks": np.zeros(len(ids), dtype=np.int64),
         "category_ranges.0": np.array([[0, len(ids)]]),
         "category_parents.0": np.array([-1], dtype=np.int32),
@@ -163,7 +163,7 @@ def test_nan(own: Any, ids: Any) -> None:
 
 
 def test_tables(shop: Shop, catalog: Catalog) -> None:
-    assert np.array_equal(catalog.output_vectors, shop.vectors)
+    assert np.array_equal(catalog.item_vectors, shop.vectors)
     assert shop.inputs is not None
     assert np.array_equal(catalog.input_vectors, shop.inputs)
     assert catalog.bias is not None
@@ -175,7 +175,7 @@ def test_tables(shop: Shop, catalog: Catalog) -> None:
 def test_what_a_bundle_may_lack(tmp_path: Path) -> None:
     shop = make_shop(full=False)
     catalog = Catalog(open_bundle(shop.write(tmp_path / "bundle")))
-    assert catalog.input_vectors is catalog.output_vectors
+    assert catalog.input_vectors is catalog.item_vectors
     assert catalog.bias is None
     assert catalog.title(1) is None
     assert catalog.extra_rows(np.arange(SIZES[-1])).tolist() == []

@@ -59,7 +59,7 @@ def test_a_new_item_is_placed_by_its_metadata(
     found = trained.recommend(["item-7", "item-3"], 50, mode="exact")
     assert {"new", "bare"} <= set(found.items)
     assert found[found.items.index("new")].title == "New"
-    assert trained.recommend(["new"], 3).unknown == 0
+    assert trained.recommend(["new"], 3).unknown_ids == 0
     assert trained.categories(["new"])[0].probability > 0
     assert trained.explain(["item-7"], "bare").item == "bare"
 
@@ -208,7 +208,7 @@ def test_a_kill_while_saving_leaves_the_old_or_the_new_bundle(tmp_path: Path) ->
         saved = recommender.catalog.vectors(recommender.catalog.rows([-1]))[0, 0]
         assert ready.value <= saved <= ready.value + 1
         turns.append(ready.value)
-        assert recommender.recommend([-1], 3).unknown == 0
+        assert recommender.recommend([-1], 3).unknown_ids == 0
     assert max(turns) > 1
 
 
@@ -317,7 +317,7 @@ def test_an_item_comes_back_as_it_was(trained: Recommender) -> None:
     catalog, session = trained.catalog, ["item-7", "item-9"]
     before = trained.explain(session, "item-8")
     catalog.remove(["item-8", "item-9"])
-    assert trained.recommend(session).unknown == 1
+    assert trained.recommend(session).unknown_ids == 1
     catalog.upsert([Item("item-9"), Item("item-8")])
     after = trained.explain(session, "item-8")
     assert after.parts == before.parts

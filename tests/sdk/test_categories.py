@@ -24,7 +24,7 @@ def plain(
     first: list[int] | None,
     rows: int,
     least: int,
-    mass: float,
+    top_p: float,
     ordered: int,
 ) -> tuple[list[int], list[list[int]], list[tuple[int, float]]]:
     """The definition: one category after the other until they are enough."""
@@ -39,8 +39,8 @@ def plain(
             sum(ranges[at][1] - ranges[at][0] for at in taken) >= rows
             and sum(ranges[at][1] - ranges[at][0] if eligible is None else eligible[at] for at in taken)
             >= least
-            and math.fsum(odds[at] for at in taken) >= mass * total
-            and mass < 1
+            and math.fsum(odds[at] for at in taken) >= top_p * total
+            and top_p < 1
         )
         if taken and enough and len(taken) >= len(ahead):
             break
@@ -50,7 +50,7 @@ def plain(
 
 @st.composite
 def questions(draw: st.DrawFn) -> dict[str, Any]:
-    """Arguments of ``choose``; masses lie between sums of probabilities, since the last bits of these may differ."""
+    """Arguments of ``choose``; top_ps lie between sums of probabilities, since the last bits of these may differ."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     categories = draw(st.integers(1, 40) | st.sampled_from([63, 64, 65, 1_000]))
     digits = draw(st.integers(0, 4))  # few: many ties
@@ -65,16 +65,16 @@ def questions(draw: st.DrawFn) -> dict[str, Any]:
     sizes = ranges[:, 1] - ranges[:, 0]
     first = rng.permutation(categories)[: draw(st.integers(1, 6))] if draw(st.booleans()) else None
     eligible = rng.integers(0, sizes + 1) if draw(st.booleans()) else None
-    mass = draw(st.sampled_from([0.0, 0.0, 1.0, 2.0]) | st.floats(0, 1, exclude_min=True))
-    if 0 < mass < 1:
+    top_p = draw(st.sampled_from([0.0, 0.0, 1.0, 2.0]) | st.floats(0, 1, exclude_min=True))
+    if 0 < top_p < 1:
         ahead = [] if first is None else first.tolist()
         order = ahead + [at for at in (-logits).argsort(kind="stable").tolist() if at not in set(ahead)]
         odds = np.exp(logits.astype(np.float64) - logits.max())
         reached = np.append(0, odds[order].cumsum() / odds.sum())
-        after = int(np.searchsorted(reached, mass))
-        mass = float((reached[after - 1] + reached[after]) / 2) if after < len(reached) else 0.5
-        if np.abs(reached - mass).min() < 1e-5:
-            mass = 0.0
+        after = int(np.searchsorted(reached, top_p))
+        top_p = float((reached[after - 1] + reached[after]) / 2) if after < len(reached) else 0.5
+        if np.abs(reached - top_p).min() < 1e-5:
+            top_p = 0.0
     return {
         "logits": logits,
         "ranges": ranges,
@@ -82,7 +82,7 @@ def questions(draw: st.DrawFn) -> dict[str, Any]:
         "first": first,
         "rows": draw(st.integers(0, items + 3)),
         "least": draw(st.integers(0, 30) | st.integers(0, items + 3)),
-        "mass": mass,
+        "top_p": top_p,
         "ordered": draw(st.integers(0, 8)),
     }
 
@@ -118,13 +118,13 @@ def taken_by_all(
     first: list[int] | None = None,
     rows: int = 0,
     least: int = 0,
-    mass: float = 0.0,
+    top_p: float = 0.0,
 ) -> list[int]:
     """The categories that every backend takes."""
     values = np.array(logits, np.float32)
     counts, ahead = (None if value is None else np.array(value, np.int64) for value in (eligible, first))
     answers = {
-        tuple(chooser(values, RANGES, counts, ahead, rows, least, mass, 5)[0].tolist())
+        tuple(chooser(values, RANGES, counts, ahead, rows, least, top_p, 5)[0].tolist())
         for chooser in CHOOSERS.values()
     }
     assert len(answers) == 1
@@ -152,20 +152,20 @@ def test_eligible_rows_count_beside_rows() -> None:
 
 def test_mass_counts_beside_rows() -> None:
     logits = [math.log(value) for value in (0.5, 0.3, 0.15, 0.05)]
-    assert taken_by_all(logits, mass=0.4) == [0]
-    assert taken_by_all(logits, mass=0.7) == [0, 1]
-    assert taken_by_all(logits, mass=0.7, rows=11) == [0, 1, 2]
-    assert taken_by_all(logits, mass=0.999) == [0, 1, 2, 3]
+    assert taken_by_all(logits, top_p=0.4) == [0]
+    assert taken_by_all(logits, top_p=0.7) == [0, 1]
+    assert taken_by_all(logits, top_p=0.7, rows=11) == [0, 1, 2]
+    assert taken_by_all(logits, top_p=0.999) == [0, 1, 2, 3]
     for everything in (1.0, 1.5):
-        assert taken_by_all(logits, mass=everything) == [0, 1, 2, 3]
-    assert taken_by_all([0.0, -1e4, -np.inf, -100.0], mass=0.9999) == [0]
+        assert taken_by_all(logits, top_p=everything) == [0, 1, 2, 3]
+    assert taken_by_all([0.0, -1e4, -np.inf, -100.0], top_p=0.9999) == [0]
 
 
 def test_those_that_come_first_are_taken_in_any_case() -> None:
     assert taken_by_all([4.0, 3.0, 2.0, 1.0], first=[3, 1]) == [3, 1]
     assert taken_by_all([4.0, 3.0, 2.0, 1.0], first=[3, 1], rows=6) == [3, 1, 0]
     assert taken_by_all([4.0, 3.0, 2.0, 1.0], first=[3, 1], rows=16) == [3, 1, 0, 2]
-    assert taken_by_all([math.log(0.9), 0.0, -9.0, -9.0], first=[2], mass=0.4) == [2, 1]
+    assert taken_by_all([math.log(0.9), 0.0, -9.0, -9.0], first=[2], top_p=0.4) == [2, 1]
 
 
 def test_numpy_is_what_serves_numba() -> None:

@@ -73,7 +73,7 @@ COLUMNS: dict[str, Callable[[Lists], Any]] = {
 
 
 def said(results: Sequence[Result]) -> list[Any]:
-    return [(result.mode, result.unknown, list(result)) for result in results]
+    return [(result.mode, result.unknown_ids, list(result)) for result in results]
 
 
 @settings(deadline=None, max_examples=25)
@@ -210,11 +210,11 @@ def test_a_pickled_result(name: str, mode: Any, shops: dict[str, tuple[Shop, Rec
                 assert one.ranges.tolist() == result.ranges.tolist()
                 assert one.scores.dtype == np.float32
                 assert repr(one) == repr(result)
-                assert (one.mode, one.rows_scored, one.bytes_read, one.unknown) == (
+                assert (one.mode, one.rows_scored, one.bytes_read, one.unknown_ids) == (
                     result.mode,
                     result.rows_scored,
                     result.bytes_read,
-                    result.unknown,
+                    result.unknown_ids,
                 )
 
 

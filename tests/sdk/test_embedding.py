@@ -83,7 +83,7 @@ def test_an_event_loop_goes_on(recommender: Recommender) -> None:
                 await asyncio.sleep(0)
 
         ticking = asyncio.create_task(tick())
-        asked = (recommender.arecommend(each, 9, unknown="error") for each in sessions(recommender))
+        asked = (recommender.arecommend(each, 9, on_unknown="error") for each in sessions(recommender))
         found = await asyncio.gather(*asked)
         ticking.cancel()
         return [result.items for result in found], ticks

@@ -75,7 +75,7 @@ def test_a_trained_model_is_split_further(trained: Recommender, session: list[in
     shares = [click.share for click in found.clicks]
     assert shares == sorted(shares, reverse=True)
     assert (found.parts.repeat != 0) <= (found.item in newest)
-    assert found.parts.hand_off != 0
+    assert found.parts.category_conditioning != 0
     served = trained.recommend(clicks, k=48, mode="exact")
     assert served.scores[served.items.index(found.item)] == pytest.approx(found.score, rel=1e-4, abs=1e-3)
     text = str(found)
@@ -122,7 +122,7 @@ def test_a_trace_is_what_was_served(shop: Shop, recommender: Recommender, option
     assert trace.result.items == served.items
     np.testing.assert_array_equal(trace.scores, served.scores)
     assert trace.rows.tolist() == [3, 40, 3]
-    assert trace.unknown == 1
+    assert trace.unknown_ids == 1
     np.testing.assert_array_equal(trace.item_query, 8 * trace.session_vectors.sum(0))
     assert list(trace.seconds) == ["look up", "encode", "choose", "rank"]
     text = str(trace)
@@ -136,7 +136,7 @@ def test_what_cannot_be_explained(shop: Shop, recommender: Recommender) -> None:
     with pytest.raises(errors.UnknownItemError, match="nothing to explain"):
         recommender.explain([shop.stranger], known)
     with pytest.raises(errors.UnknownItemError, match="position 1"):
-        recommender.explain([known, shop.stranger], known, unknown="error")
+        recommender.explain([known, shop.stranger], known, on_unknown="error")
     with pytest.raises(errors.UnknownItemError):
         recommender.similar_items(shop.stranger)
     with pytest.raises(errors.UnknownItemError, match="popular"):

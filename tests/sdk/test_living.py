@@ -234,7 +234,7 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
             chosen, rule_of = (None, lambda own, known: True) if which == 3 else self.filters[which]
             found = self.recommender.recommend(session, k, mode="exact", filter=chosen)
             among = {own for own, known in model.items.items() if rule_of(own, known)}
-            assert found.unknown == sum(own not in model.items for own in session)
+            assert found.unknown_ids == sum(own not in model.items for own in session)
             if not any(own in model.items for own in session):
                 order = sorted(among, key=lambda own: (-model.items[own].clicks, model.items[own].place))
                 assert found.mode == "popular"

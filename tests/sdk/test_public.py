@@ -114,12 +114,12 @@ def test_recommender() -> None:
         "categories=None",
         "exclude_categories=None",
         "max_per_category=None",
-        "unknown='skip'",
+        "on_unknown='skip'",
     ]
     assert parameters == {
         "arecommend": ["self", "session", "k=20", "options"],
-        "categories": ["self", "session", "k=5", "level=-1", "unknown='skip'"],
-        "explain": ["self", "session", "item", "unknown='skip'"],
+        "categories": ["self", "session", "k=5", "level=-1", "on_unknown='skip'"],
+        "explain": ["self", "session", "item", "on_unknown='skip'"],
         "filter": ["self", *restrictions],
         "from_pretrained": [
             "repo",
@@ -211,12 +211,12 @@ def test_sessions() -> None:
     ("cls", "names"),
     [
         (Explanation, "item title score place candidate parts clicks categories"),
-        (ScoreParts, "session hand_off own_items repeat links bias"),
+        (ScoreParts, "session category_conditioning own_items repeat links bias"),
         (Click, "item title share"),
         (CategoryOfItem, "category level name probability place of"),
         (
             Trace,
-            "rows unknown session_vectors category_logits repeat_logits item_query ranges linked boosts best scores "
+            "rows unknown_ids session_vectors category_logits repeat_logits item_query ranges linked boosts best scores "
             "result seconds",
         ),
     ],
@@ -235,7 +235,7 @@ def test_results() -> None:
         "ranges",
         "rows_scored",
         "scores",
-        "unknown",
+        "unknown_ids",
     ]
     assert [field.name for field in fields(Hit)] == ["item", "score", "title"]
     assert [field.name for field in fields(CategoryHit)] == [

@@ -158,26 +158,26 @@ def expected(shop: Shop, session: list[Any], asked: Asked) -> Answer:
         counts = [len(unrestricted & {*range(*span)}) for span in shop.ranges[-1]]
         if asked.max_per_category is not None:
             counts = [min(count, asked.max_per_category) for count in counts]
-        share, mass = asked.candidates or 0.3, 0.0
+        share, top_p = asked.candidates or 0.3, 0.0
         if asked.candidates == "auto":
-            budgets = shop.config["budgets"]
-            share, mass = (
+            budgets = shop.config["calibration"]
+            share, top_p = (
                 0,
-                (budgets["session_categories"] if asked.include_session_categories else budgets)["mass"],
+                (budgets["session_categories"] if asked.include_session_categories else budgets)["top_p"],
             )
         newest_first = rows[::-1] if asked.include_session_categories else []
         first = list(dict.fromkeys(shop.leaf_of(row) for row in newest_first))
         taken: list[int] = []
         for leaf in [*first, *(leaf for leaf in order if leaf not in first)]:
             reached = sum(softmax[-1][at] for at in taken)
-            if mass:
-                assume(abs(reached - mass) > 1e-5)  # the last bits of a softmax may differ
+            if top_p:
+                assume(abs(reached - top_p) > 1e-5)  # the last bits of a softmax may differ
             if (
                 taken
                 and len(taken) >= len(first)
                 and sum(shop.leaf_sizes[at] for at in taken) >= max(math.ceil(share * shop.items), k)
                 and sum(counts[at] for at in taken) >= k + len(may_not)
-                and reached >= mass
+                and reached >= top_p
             ):
                 break
             taken.append(leaf)
@@ -204,7 +204,7 @@ def expected(shop: Shop, session: list[Any], asked: Asked) -> Answer:
         mode=asked.mode,
         candidates=sorted(candidates | always),
         scored=len(looked_at),
-        unknown=unknown,
+        on_unknown=on_unknown,
         path=[(int(level.argmax()), float(level.max())) for level in softmax],
         leaves=[(leaf, float(softmax[-1][leaf])) for leaf in order[:5]],
     )
@@ -246,7 +246,7 @@ def check(shop: Shop, result: Result, want: Answer) -> None:
     assert result.scores.dtype == np.float32
     assert result.scores.tolist() == want.scores
     assert result.mode == want.mode
-    assert result.unknown == want.unknown
+    assert result.unknown_ids == want.unknown
     assert rows_in(result) == want.candidates
     assert result.rows_scored == want.scored
     assert len(result) == len(want.items)
@@ -303,7 +303,7 @@ def questions(draw: st.DrawFn, shop: Shop) -> Asked:
     return Asked(
         k=draw(ks),
         mode=draw(modes),
-        candidates=draw(shares if shop.mass is None else shares | st.just("auto")),
+        candidates=draw(shares if shop.top_p is None else shares | st.just("auto")),
         include_session_categories=draw(st.booleans()),
         prepared=draw(st.none() | restrictions(shop)),
         restricted=draw(restrictions(shop)),
@@ -441,7 +441,10 @@ def test_results_cannot_be_changed(full: Recommender) -> None:
 def test_defaults(full: Recommender) -> None:
     assert len(full.recommend(["0"])) == 20
     assert full.recommend(["0"]).mode == "candidates"
-    default, named = full.recommend(["0"], 1), full.recommend(["0"], 1, candidates=full.config["candidates"])
+    default, named = (
+        full.recommend(["0"], 1),
+        full.recommend(["0"], 1, candidates=full.config["candidate_share"]),
+    )
     assert default.rows_scored == named.rows_scored
     assert full.providers == ("cpu",)
     assert full.backend == "c"
@@ -457,7 +460,7 @@ def test_only_the_last_known_items_count(full: Recommender) -> None:
         longer = full.recommend(session, 9)
         assert longer.items == alone.items
         assert longer.scores.tolist() == alone.scores.tolist()
-        assert longer.unknown == session.count("?")
+        assert longer.unknown_ids == session.count("?")
 
 
 def test_own_items_are_always_scored(full: Recommender) -> None:
@@ -536,9 +539,9 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ),
     ({"session": [math.nan]}, errors.NaNItemIdError, "item id at position 0 is NaN, a missing value"),
     (
-        {"session": ["0", "hat-1"], "unknown": "error"},
+        {"session": ["0", "hat-1"], "on_unknown": "error"},
         errors.UnknownItemError,
-        "item id 'hat-1' at position 1 is not in the catalogue; unknown='skip' leaves such ids out",
+        "item id 'hat-1' at position 1 is not in the catalogue; on_unknown='skip' leaves such ids out",
     ),
     ({"k": 0}, errors.InvalidKError, "k is 0; it must be a whole number of at least 1"),
     ({"k": -3}, errors.InvalidKError, "k is -3; it must be"),
@@ -564,8 +567,16 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"candidates": "0.04"}, errors.InvalidOptionError, "candidates is '0.04'; it must be"),
     ({"candidates": "AUTO"}, errors.InvalidOptionError, "candidates is 'AUTO'; it must be"),
     ({"candidates": [0.1]}, errors.InvalidOptionError, "candidates is [0.1]; it must be"),
-    ({"unknown": "ignore"}, errors.InvalidOptionError, "unknown is 'ignore'; it must be 'skip' or 'error'"),
-    ({"unknown": ["skip"]}, errors.InvalidOptionError, "unknown is ['skip']; it must be 'skip' or 'error'"),
+    (
+        {"on_unknown": "ignore"},
+        errors.InvalidOptionError,
+        "on_unknown is 'ignore'; it must be 'skip' or 'error'",
+    ),
+    (
+        {"on_unknown": ["skip"]},
+        errors.InvalidOptionError,
+        "on_unknown is ['skip']; it must be 'skip' or 'error'",
+    ),
     (
         {"mode": ["exact"]},
         errors.InvalidOptionError,

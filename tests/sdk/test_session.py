@@ -51,7 +51,7 @@ def test_it_answers_as_all_of_its_clicks(shop: Shop, recommender: Recommender) -
             found = self.session.recommend(7, **options)
             wanted = recommender.recommend(self.clicks, 7, **options)
             assert found.items == wanted.items
-            assert found.unknown == wanted.unknown
+            assert found.unknown_ids == wanted.unknown_ids
             np.testing.assert_array_equal(found.scores, wanted.scores)
 
         @invariant()
@@ -89,4 +89,4 @@ def test_what_is_wrong_changes_nothing(recommender: Recommender, tmp_path: Path)
         session.undo()
     assert session.recommend(3).mode == "popular"
     with pytest.raises(errors.UnknownItemError, match="position 0"):
-        session.add("stranger").recommend(unknown="error")
+        session.add("stranger").recommend(on_unknown="error")

@@ -167,7 +167,7 @@ def test_a_table_is_missing(name: str, tmp_path: Path) -> None:
 def test_a_neighbour_that_is_no_row(value: int, tmp_path: Path) -> None:
     shop = make_shop(wide=True)
     tables = shop.tensors
-    tables["wide.rows"] = tables["wide.rows"].copy()
-    tables["wide.rows"][3] = value
-    with pytest.raises(BundleCorruptError, match=r"'wide.rows' holds values outside \[0, 60\)"):
+    tables["covisitation.rows"] = tables["covisitation.rows"].copy()
+    tables["covisitation.rows"][3] = value
+    with pytest.raises(BundleCorruptError, match=r"'covisitation.rows' holds values outside \[0, 60\)"):
         open_bundle(forge(tmp_path / "bundle", shop.config, tables, shop.files))

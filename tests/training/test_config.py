@@ -42,7 +42,7 @@ def test_settings_survive_a_round_trip() -> None:
         ("item_inputs=id id", "must be some of"),
         ("item_inputs= ", "must be some of"),
         ("wide=1", "wide must be bool"),
-        ("hand_off=both", "must be one of all, top, leaf, none"),
+        ("category_conditioning=both", "must be one of all, top, leaf, none"),
         ("precision=half", "bfloat16 or float32"),
         ("dimension", "name=value"),
     ],

@@ -226,13 +226,13 @@ def test_a_shape_noted_before_there_were_vectors_has_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hand_off", "reading"),
+    ("category_conditioning", "reading"),
     [("all", [1, 2, 3]), ("top", [1, 2, 2]), ("leaf", [1, 1, 2]), ("none", [1, 1, 1])],
 )
 def test_the_item_head_reads_the_levels_that_are_handed_on(
-    hand_off: str, reading: list[int], data: Dataset, tiny_config: Config
+    category_conditioning: str, reading: list[int], data: Dataset, tiny_config: Config
 ) -> None:
-    config = replace(tiny_config, hand_off=hand_off)
+    config = replace(tiny_config, category_conditioning=category_conditioning)
     session = HierSRec(Shape.of(data, config), config).session
     heads = [*session.category_head, session.item_head]
     assert [head.get_parameter("weight").shape[1] // config.dimension for head in heads] == reading

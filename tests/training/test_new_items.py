@@ -63,7 +63,7 @@ def test_the_bias_costs_what_it_may_cost(shop: Shop) -> None:
     links = links_of(data.train, data.items)
     found = {}
     for cost in (0.0, 0.05, 0.5):
-        model.config = replace(info.config, new_item_cost=cost)
+        model.config = replace(info.config, cold_start_cost=cost)
         lines: list[str] = []
         found[cost] = choose_bias(model, meta, links, data.valid, lines.append)
         known, alone = found[cost]["known_recall@20"], found[cost]["known_recall@20_alone"]

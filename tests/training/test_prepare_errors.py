@@ -83,7 +83,7 @@ def test_text_that_is_not_utf8(write: Write, name: str) -> None:
         ("image.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0"),
         ("sheet.csv", b"PK\x03\x04\x14\0\x06\0\x08\0"),
         ("image.txt", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0"),
-        ("wide.csv", "session,item,time\n1,2,3\n".encode("utf-16")),
+        ("covisitation.csv", "session,item,time\n1,2,3\n".encode("utf-16")),
     ],
 )
 def test_a_file_that_is_no_text(write: Write, name: str, content: bytes) -> None:

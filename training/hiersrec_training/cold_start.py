@@ -58,7 +58,7 @@ def choose_bias(
     if not np.isfinite(limits).any():
         return {}
     limits.sort()
-    may_lose = min(int(model.config.new_item_cost * len(limits)), int(np.isfinite(limits).sum()) - 1)
+    may_lose = min(int(model.config.cold_start_cost * len(limits)), int(np.isfinite(limits).sum()) - 1)
     bias = float(np.nextafter(np.float32(limits[may_lose]), np.float32(-np.inf)))
     known, fresh = (np.array([one.limit for one in ranked if one.is_new == kind]) for kind in (False, True))
     found = {

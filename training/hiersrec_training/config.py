@@ -14,7 +14,7 @@ from typing import Any
 from hiersrec_sdk.errors import ConfigError
 
 ITEM_INPUTS = ("id", "category", "text", "numbers", "vectors")
-HAND_OFFS = ("all", "top", "leaf", "none")
+CATEGORY_CONDITIONING = ("all", "top", "leaf", "none")
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Config:
         "id category text numbers vectors"  # what an item's vector is the sum of, where the data have it
     )
     id_dropout: float = 0.0  # of the items a step that metadata alone place, as they will new ones
-    hand_off: str = (
+    category_conditioning: str = (
         "all"  # levels of the category prediction that the item head reads: all, top, leaf or none
     )
     neighbours: int = 24  # of an item in the co-click graph; 0 leaves the graph out
     neighbour_window: int = 5  # clicks between two co-clicked items, at most
     wide: bool = True  # fit the wide part beside the encoder, on the validation part
-    new_item_cost: float = 0.03  # of the hits on other items, what showing new ones may cost
+    cold_start_cost: float = 0.03  # of the hits on other items, what showing new ones may cost
     # loss
     category_weight: float = 0.2  # of each category level's cross-entropy beside the item's
     age_decay: float = 1.0  # the oldest session weighs exp(-age_decay) of the newest
@@ -86,7 +86,7 @@ class Config:
         for name in ("category_weight", "age_decay"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, it is {getattr(self, name)}")
-        for name in ("dropout", "id_dropout", "new_item_cost", "warmup"):
+        for name in ("dropout", "id_dropout", "cold_start_cost", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}")
         for name in ("temperature", "learning_rate"):
@@ -99,8 +99,10 @@ class Config:
             raise ConfigError(
                 f"item_inputs must be some of {', '.join(ITEM_INPUTS)}, not {self.item_inputs!r}"
             )
-        if self.hand_off not in HAND_OFFS:
-            raise ConfigError(f"hand_off must be one of {', '.join(HAND_OFFS)}, not {self.hand_off!r}")
+        if self.category_conditioning not in CATEGORY_CONDITIONING:
+            raise ConfigError(
+                f"category_conditioning must be one of {', '.join(CATEGORY_CONDITIONING)}, not {self.category_conditioning!r}"
+            )
         if self.precision not in ("auto", "bfloat16", "float32"):
             raise ConfigError(f"precision must be auto, bfloat16 or float32, not {self.precision!r}")
 

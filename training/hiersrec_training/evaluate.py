@@ -91,7 +91,7 @@ def evaluate(
         "unknown_targets": unknown,
         "mode": mode,
         "candidates": {"exact": 1.0, "auto": "auto"}.get(
-            mode, candidates or recommender.config["candidates"]
+            mode, candidates or recommender.config["candidate_share"]
         ),
         **ranking_metrics(ranks),
         "candidate_coverage": covered / case,

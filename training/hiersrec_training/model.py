@@ -352,13 +352,15 @@ class SessionEncoder(nn.Module):
         self.weigh_distance = nn.Parameter(torch.zeros(config.max_length))
         # category heads: level l reads the state and what the levels above handed on
         levels = len(shape.categories)
-        handed = {"all": range(levels), "top": [0], "leaf": [levels - 1], "none": []}[config.hand_off]
+        handed = {"all": range(levels), "top": [0], "leaf": [levels - 1], "none": []}[
+            config.category_conditioning
+        ]
         known = d
-        self.category_head, self.hand_off = nn.ModuleList(), nn.ModuleDict()
+        self.category_head, self.category_conditioning = nn.ModuleList(), nn.ModuleDict()
         for level, size in enumerate(shape.categories):
             self.category_head.append(nn.Linear(known, size))
             if level in handed:
-                self.hand_off[str(level)] = nn.Linear(size, d, bias=False)
+                self.category_conditioning[str(level)] = nn.Linear(size, d, bias=False)
                 known += d
         # item head
         self.item_head = nn.Linear(known, d)
@@ -402,8 +404,8 @@ class SessionEncoder(nn.Module):
         for level, head in enumerate(self.category_head):
             logits = head(known)
             category_logits.append(logits)
-            if str(level) in self.hand_off:
-                known = torch.cat([known, self.hand_off[str(level)](logits.softmax(-1))], dim=-1)
+            if str(level) in self.category_conditioning:
+                known = torch.cat([known, self.category_conditioning[str(level)](logits.softmax(-1))], dim=-1)
         return category_logits, known
 
 
@@ -516,7 +518,7 @@ class QueryParts(nn.Module):
         super().__init__()
         self.session = model.session
         self.scale = model.wide.scale
-        self.output_names = ["own_weights", "state_query", "hand_off_query"]
+        self.output_names = ["session_weights", "state_query", "category_query"]
 
     def forward(self, session_vectors: Tensor, session_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """From [B, T, d] and int64 [B]: weights [B, T], 0 at padding, and two queries [B, d]."""
