@@ -19,7 +19,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from hiersrec_sdk.bundle.tables import sync
+from hiersrec_sdk.atomic import sync
 from hiersrec_sdk.errors import ConfigError, RunError
 from hiersrec_training.config import Config
 from hiersrec_training.model import HierSRec, Shape
