@@ -30,7 +30,7 @@ class Group(click.Group):
 class CandidateShare(click.ParamType[Any]):
     """A share of the catalog, or "auto"."""
 
-    name = "SHARE|auto"
+    name = "share"
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
         """``value`` as a float, or "auto" as it is."""
@@ -48,6 +48,7 @@ mode_option = click.option(
 candidates_option = click.option(
     "--candidates",
     type=CandidateShare(),
+    metavar="SHARE|auto",
     help="Share of the catalog to rank, or auto: the most probable categories, as calibrated.  [default: the bundle's]",
 )
 split_option = click.option(

@@ -25,7 +25,8 @@ from hiersrec_sdk.errors import InvalidOptionError
     "auto: sessions for .txt, else events.",
 )
 @click.option(
-    "--separator", help="Separator of the log's fields.  [default: comma in csv, tab in tsv, white space in txt]"
+    "--separator",
+    help="Separator of the log's fields.  [default: comma in csv, tab in tsv, white space in txt]",
 )
 @click.option("--session-column", help='Log: column of the session.  [default: "session" if there is one]')
 @click.option(
@@ -60,7 +61,9 @@ from hiersrec_sdk.errors import InvalidOptionError
     show_default=True,
     help="Minutes without a click that end a session of a user.",
 )
-@click.option("--log-category-column", help="Log: column of the item's category, where there is no item table.")
+@click.option(
+    "--log-category-column", help="Log: column of the item's category, where there is no item table."
+)
 @click.option("--items", type=PATH, help="Item table: csv, tsv or parquet; one row per item and category.")
 @click.option(
     "--item-separator", help="Separator of the item table's fields.  [default: comma in csv, tab in tsv]"
@@ -68,7 +71,9 @@ from hiersrec_sdk.errors import InvalidOptionError
 @click.option(
     "--item-columns", help="Names of the item table's columns, separated by commas, where it has no header."
 )
-@click.option("--item-id-column", default="item", show_default=True, help="Item table: column of the item id.")
+@click.option(
+    "--item-id-column", default="item", show_default=True, help="Item table: column of the item id."
+)
 @click.option(
     "--category-column",
     "category_columns",
@@ -153,7 +158,9 @@ def prepare(out: Path, logs: tuple[Path, ...], item_columns: str | None, **optio
 @click.option("--out", required=True, type=PATH, help="Folder to write; it must not exist.")
 @click.option("--items", type=int, default=2000, show_default=True, help="Number of items.")
 @click.option("--sessions", type=int, default=20000, show_default=True, help="Number of sessions in the log.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed; the output depends on nothing else.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed; the output depends on nothing else."
+)
 @click.option("--days", type=int, default=30, show_default=True, help="Days that the log covers.")
 def simulate(out: Path, items: int, sessions: int, seed: int, days: int) -> None:
     """Write a SIMULATED shop: an item table with three category levels, prices and names, and a click log."""

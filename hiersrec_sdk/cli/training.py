@@ -31,7 +31,9 @@ def _show_config(context: click.Context, parameter: click.Parameter, wanted: boo
 @click.option("--config", "config_file", type=PATH, help="TOML file of settings; see --show-config.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="One setting; repeatable.")
 @click.option("--seed", type=int, help="Short for --set seed=N.")
-@click.option("--final", is_flag=True, help="Train on the training and validation splits, without validation.")
+@click.option(
+    "--final", is_flag=True, help="Train on the training and validation splits, without validation."
+)
 @click.option(
     "--validated-by",
     type=PATH,

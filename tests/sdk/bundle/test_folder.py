@@ -265,7 +265,7 @@ def test_another_writer_was_faster(shop: Shop, tmp_path: Path, monkeypatch: pyte
         make_shop("int64").write(tmp_path / "bundle")
 
     monkeypatch.setattr(hiersrec_sdk.atomic, "sync", overtake)
-    with pytest.raises(BundleError, match=r"bundle was not written: .*not empty"):
+    with pytest.raises(BundleError, match=r"bundle was not written: .*bundle exists already"):
         shop.write(tmp_path / "bundle")
     assert open_bundle(tmp_path / "bundle").config["item_id_type"] == "int64"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["bundle"]
