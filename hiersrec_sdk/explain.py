@@ -140,7 +140,7 @@ class Trace:
         category_logits: for each level, the top first, float32 [categories].
         repeat_logits: float32 [length], or None if the model has none.
         item_query: float32 [d].
-        ranges: int64 [m, 2], rows ``[start, stop)`` that could rank, sorted and disjoint.
+        ranges: int64 [m, 2], rows ``[start, stop)`` of the candidates, the most probable categories first.
         covisited: int64 [n], rows that rank whatever the candidates are: the session's own and those co-visited.
         offsets: float32 [n], score offsets of these rows.
         best: int64 [results], the rows that were recommended, best first.
@@ -219,6 +219,8 @@ def trace(pipeline: Pipeline, ids: Any, plan: Plan) -> Trace:
     watched = _Watched(pipeline, ids, plan)
     encoded, candidates = watched.encoded, watched.candidates
     repeats = encoded.repeat_logits
+    first_rows, ranges = plan.catalog.first_rows, candidates.ranked.ranges
+    parts = [first + each for first, each in zip(first_rows, ranges, strict=True) if each is not None]
     return Trace(
         rows=watched.session.rows,
         unknown_ids=watched.session.unknown_ids,
@@ -226,7 +228,7 @@ def trace(pipeline: Pipeline, ids: Any, plan: Plan) -> Trace:
         category_logits=tuple(level[0].copy() for level in encoded.category_logits),
         repeat_logits=None if repeats is None else repeats[0].copy(),
         item_query=encoded.item_query[0].copy(),
-        ranges=watched.result.ranges,
+        ranges=np.concatenate(parts),
         covisited=candidates.covisited,
         offsets=candidates.offsets,
         best=watched.result._rows,
@@ -281,9 +283,7 @@ def _clicks(
     return tuple(Click(item_id, catalog.title(row), share) for item_id, row, share in each)
 
 
-def _categories(
-    catalog: Catalog, at_row: NDArray[np.int64], encoded: Encoded
-) -> tuple[CategoryOfItem, ...]:
+def _categories(catalog: Catalog, at_row: NDArray[np.int64], encoded: Encoded) -> tuple[CategoryOfItem, ...]:
     path = []
     for level, logits in enumerate(encoded.category_logits):
         index = int(catalog.categories_of(at_row, level)[0])
@@ -300,5 +300,3 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     exponentials = np.exp(logits.astype(np.float64) - logits.max())
     shares: NDArray[np.float64] = exponentials / exponentials.sum()
     return shares
-
-

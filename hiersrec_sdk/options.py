@@ -117,7 +117,9 @@ class Options:
         if not is_integer(resolved(self.threads), 1):
             raise InvalidThreadsError(f"threads must be an integer ≥ 1, or 'auto', got {self.threads!r}")
         if self.filter is not None and not isinstance(self.filter, Filter):
-            raise InvalidFilterError(f"filter must come from Recommender.filter(), or be None, got {self.filter!r}")
+            raise InvalidFilterError(
+                f"filter must come from Recommender.filter(), or be None, got {self.filter!r}"
+            )
 
     @classmethod
     def of(cls, k: int, given: Mapping[str, Any]) -> Options:
@@ -148,7 +150,9 @@ def takes_options(method: _Method) -> _Method:
     if TYPE_CHECKING:
         return method
     shown = inspect.signature(method)
-    parameters = [each for each in shown.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    parameters = [
+        each for each in shown.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
     for field in fields(Options):
         if field.name not in shown.parameters:
             parameters.append(
@@ -172,4 +176,3 @@ def is_integer(value: Any, least: int | None = None) -> bool:
     # bool is an int and timedelta64 a NumPy integer, but neither counts anything
     is_one = isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
     return is_one and (least is None or bool(value >= least))
-

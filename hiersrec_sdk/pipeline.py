@@ -101,7 +101,8 @@ class Pipeline:
             watch("choose", asked[0])
         found = self.searcher.best(plan, [one.requests for one in asked])
         results = [
-            self.result(*each, plan) for each in zip(sessions, [one.ranked for one in asked], found, strict=True)
+            self.result(*each, plan)
+            for each in zip(sessions, [one.ranked for one in asked], found, strict=True)
         ]
         if watch is not None:
             watch("rank", results[0])

@@ -82,6 +82,10 @@ class Planner:
         self._backend = backend
         self._kept: tuple[Catalog | None, dict[Any, Plan]] = None, {}
 
+    def forget(self) -> None:
+        """Drop what is kept."""
+        self._kept = None, {}
+
     def plan(self, catalog: Catalog, k: int, given: Mapping[str, Any]) -> Plan:
         """The plan of a call with ``k`` and the named arguments ``given``.
 
@@ -147,7 +151,9 @@ class Planner:
                 )
             chosen = calibration["session_categories"] if options.include_session_categories else calibration
             return 0.0, float(chosen["top_p"])
-        return float(self._config["candidate_share"] if options.candidates is None else options.candidates), 0.0
+        return float(
+            self._config["candidate_share"] if options.candidates is None else options.candidates
+        ), 0.0
 
     def _row_bytes(self, base: BaseSegment) -> int:
         """Bytes that ranking one row reads, without pruning."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk import explain, frames
-from hiersrec_sdk.bundle import Bundle, write_changed
+from hiersrec_sdk.bundle import Bundle, write_with_delta
 from hiersrec_sdk.bundle.hub import download
 from hiersrec_sdk.bundle.sources import Source, is_in_cache, open_source
 from hiersrec_sdk.catalog import filters
@@ -204,11 +204,13 @@ class Recommender:
         """
         started = time.perf_counter()
         if is_in_cache(path):
-            raise BundleError(f"{path} is in the cache of unpacked bundles, where it would be lost: save it elsewhere")
+            raise BundleError(
+                f"{path} is in the cache of unpacked bundles, where it would be lost: save it elsewhere"
+            )
         snapshot = self.catalog.current
         with self._saving:
             config = {**self.config, "sha256": self._digest}
-            digest = write_changed(self._path, path, config, to_tables(snapshot), len(snapshot))
+            digest = write_with_delta(self._path, path, config, to_tables(snapshot), len(snapshot))
             if Path(path).resolve() == self._path.resolve():
                 self._digest = digest
             self._saved = Path(path), snapshot
@@ -226,7 +228,11 @@ class Recommender:
         if snapshot is not self.catalog.current:
             raise CatalogChangeError("the catalog has changes that a pickle cannot hold: save() them first")
         load = partial(
-            Recommender.load, providers=self.providers, backend=self.backend, threads=self._threads, verify=False
+            Recommender.load,
+            providers=self.providers,
+            backend=self.backend,
+            threads=self._threads,
+            verify=False,
         )
         return load, (path.absolute(),)
 

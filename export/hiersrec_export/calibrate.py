@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.encoders.session_encoder import Encoded
-from hiersrec_sdk.ranking.covisitation import Wide
+from hiersrec_sdk.ranking.covisitation import CovisitationScorer as Wide
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.examples import Batch, Cases
 

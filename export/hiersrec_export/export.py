@@ -21,13 +21,14 @@ from hiersrec_export.model_card import card, summary
 from hiersrec_export.parity import Parity, check_item_parity, check_parity, check_parts
 from hiersrec_export.picture import budget_picture
 from hiersrec_export.rotation import principal_axes, rotate
-from hiersrec_sdk.bundle.folder import PARTS, write_bundle
+from hiersrec_sdk.bundle.folder import write_bundle
+from hiersrec_sdk.bundle.schema import QUERY_PARTS
 from hiersrec_sdk.bundle.tables import StringTable
-from hiersrec_sdk.catalog.snapshot import id_tables, item_id_tables
+from hiersrec_sdk.catalog.ids import id_tables, item_id_tables
 from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
 from hiersrec_sdk.errors import ExportError
 from hiersrec_sdk.ranking import Codes
-from hiersrec_sdk.ranking.covisitation import Wide
+from hiersrec_sdk.ranking.covisitation import CovisitationScorer as Wide
 from hiersrec_training.data.dataset import Dataset, Sessions
 from hiersrec_training.data.text_encoders import HASHED
 from hiersrec_training.links import by_rows, links_of
@@ -86,7 +87,7 @@ def export(
     files = {
         "model.onnx": traced.graph,
         "item_encoder.onnx": item_graph(model, traced.axes),
-        PARTS: parts_graph(model, traced.axes),
+        QUERY_PARTS: parts_graph(model, traced.axes),
     }
     report(", ".join(f"{name} {len(content):,} bytes" for name, content in files.items()))
     step("checking parity of PyTorch and onnxruntime…")
@@ -98,7 +99,7 @@ def export(
         f"PyTorch and onnxruntime agree on {parity.sessions:,} sessions, lengths 1 to {model.config.max_length}, "
         f"batches 1 to 64: worst relative difference {max(parity.worst.values()):.1e}; on items {item_parity:.1e}"
     )
-    check_parts(files["model.onnx"], files[PARTS], traced.rotated, real, model.config.max_length)
+    check_parts(files["model.onnx"], files[QUERY_PARTS], traced.rotated, real, model.config.max_length)
     config = _config(info, data, parity)
     if data.valid.cases:
         if other is not None:
@@ -237,7 +238,7 @@ def catalog_tables(
         **item_id_tables(ids),
     }
     if bias is not None:
-        tables["bias"] = bias[order]
+        tables["item_bias"] = bias[order]
     if wide is not None:
         tables |= replace(wide, links=by_rows(wide.links, order)).tables()
     tree = data.tree

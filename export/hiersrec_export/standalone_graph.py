@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from hiersrec_export import IR_VERSION, OPSET
-from hiersrec_sdk.catalog.snapshot import UNKNOWN, Catalog
+from hiersrec_sdk.catalog.ids import UNKNOWN
+from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.ranking.covisitation import DECAY, POPULARITIES, REACH, Wide
 
 ML_DOMAIN: Final = "ai.onnx.ml"

@@ -259,7 +259,9 @@ class DeltaSegment:
         return row_ranges.as_bitmap(self.live_mask) if len(self.superseded) else None
 
     def is_superseded(self, rows: NDArray[np.int64]) -> NDArray[np.bool]:
-        found: NDArray[np.bool] = self.superseded.take(self.superseded.searchsorted(rows), mode="clip") == rows
+        found: NDArray[np.bool] = (
+            self.superseded.take(self.superseded.searchsorted(rows), mode="clip") == rows
+        )
         return found
 
     def find(self, ids: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64] | None:

@@ -25,7 +25,7 @@ Tables = dict[str, NDArray[Any]]
 def to_tables(catalog: Catalog) -> Tables:
     """The changes of a snapshot; no tables where there are none."""
     base, delta = catalog.base, catalog.delta
-    if not (len(delta) or delta.category_count or len(base.deleted) or base.user_bias is not None):
+    if not catalog.has_changes:
         return {}
     delta = delta.compacted()
     columns = delta.columns
@@ -47,8 +47,12 @@ def to_tables(catalog: Catalog) -> Tables:
         "placement_id": columns.placement_id.view(),
         "placement": _table([(each.start, each.stop, each.leaf) for each in placements], 3),
         "placement.categories": _table(categories, 3),
-        "placement.paths": _table([(at, index) for at, each in enumerate(placements) for index in each.path], 2),
-        "placement.extra": _table([(at, leaf) for at, each in enumerate(placements) for leaf in each.extra], 2),
+        "placement.paths": _table(
+            [(at, index) for at, each in enumerate(placements) for index in each.path], 2
+        ),
+        "placement.extra": _table(
+            [(at, leaf) for at, each in enumerate(placements) for leaf in each.extra], 2
+        ),
         "category_placement": np.array([number[each] for _, each in columns.categories], dtype=np.int64),
         **_ids("item_ids", columns.ids),
         **_ids("category_ids", [category_id for category_id, _ in columns.categories]),
@@ -68,7 +72,9 @@ def from_tables(tables: Mapping[str, NDArray[Any]], catalog: Catalog) -> Catalog
     try:
         return _read(tables, catalog)
     except (KeyError, ValueError, IndexError, TypeError, InvalidArgumentError) as error:
-        raise BundleCorruptError(f"delta.safetensors does not hold changes of this bundle: {error}") from error
+        raise BundleCorruptError(
+            f"delta.safetensors does not hold changes of this bundle: {error}"
+        ) from error
 
 
 def _read(tables: Mapping[str, NDArray[Any]], catalog: Catalog) -> Catalog:
@@ -132,7 +138,9 @@ def _read(tables: Mapping[str, NDArray[Any]], catalog: Catalog) -> Catalog:
     for placement in placements:
         _check(placement, [len(ranges) for ranges in tree.ranges])
     columns = DeltaColumns(d)
-    columns.categories += [(own, placements[at]) for own, at in zip(category_ids, of_category.tolist(), strict=True)]
+    columns.categories += [
+        (own, placements[at]) for own, at in zip(category_ids, of_category.tolist(), strict=True)
+    ]
     columns.append(
         Rows(
             ids=ids,
@@ -187,6 +195,11 @@ def _read_ids(tables: Mapping[str, NDArray[Any]], name: str) -> list[int | str]:
 def _strings(tables: Mapping[str, NDArray[Any]], name: str) -> list[str]:
     strings = StringTable(tables[f"{name}.bytes"], tables[f"{name}.offsets"])
     offsets = strings.offsets
-    if offsets.dtype != np.int64 or offsets[0] != 0 or offsets[-1] != len(strings.data) or (np.diff(offsets) < 0).any():
+    if (
+        offsets.dtype != np.int64
+        or offsets[0] != 0
+        or offsets[-1] != len(strings.data)
+        or (np.diff(offsets) < 0).any()
+    ):
         raise ValueError(f"table {name!r} does not run up to its end")
     return strings.take(np.arange(len(strings)))

@@ -26,7 +26,7 @@ class _Judged:
         self.state: tuple[DeltaColumns | None, NDArray[np.bool]] = (None, np.empty(0, dtype=bool))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Filter:
     """The items that may be recommended: made by :meth:`Recommender.filter`. Any number of threads may use it.
 
@@ -176,7 +176,9 @@ def _as_list(name: str, ids: Iterable[Any] | None) -> list[Any] | None:
 def _check_list(name: str, ids: Any, of_what: str) -> None:
     is_list = ids.ndim == 1 if isinstance(ids, np.ndarray) else isinstance(ids, Iterable)
     if not is_list or isinstance(ids, str | bytes | Mapping):
-        raise InvalidFilterError(f"{name} must be a list of {of_what}, got {ids!r}, of type {type(ids).__name__}")
+        raise InvalidFilterError(
+            f"{name} must be a list of {of_what}, got {ids!r}, of type {type(ids).__name__}"
+        )
 
 
 def _marked(n: int, rows: NDArray[np.int64]) -> NDArray[np.bool]:

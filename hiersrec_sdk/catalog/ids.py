@@ -110,8 +110,12 @@ class StringIndex:
         wanted = np.array([_hash(text) for text in texts], dtype=np.uint64)
         firsts = self.hashes.searchsorted(wanted)
         rows = self.order.take(firsts, mode="clip")
-        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self.order):  # of a bundle that was not verified
-            raise BundleCorruptError("table 'item_ids.order' names rows that do not exist: load with verify=True")
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(
+            self.order
+        ):  # of a bundle that was not verified
+            raise BundleCorruptError(
+                "table 'item_ids.order' names rows that do not exist: load with verify=True"
+            )
         for index, (text, have) in enumerate(zip(texts, self.strings.raw(rows), strict=True)):
             if text != have:
                 rows[index] = self._walk(text, wanted[index], int(firsts[index]))
@@ -169,6 +173,10 @@ def _as_utf8(ids: Sequence[Any] | NDArray[Any]) -> list[bytes]:
 
 def _wrong_id(value: Any, position: int, right: str) -> InvalidItemIdError | NaNItemIdError:
     if isinstance(value, float | np.floating) and math.isnan(value):
-        return NaNItemIdError(f"item id at position {position} is NaN, a missing value: drop it from the session")
+        return NaNItemIdError(
+            f"item id at position {position} is NaN, a missing value: drop it from the session"
+        )
     given = "None" if value is None else f"{value!r}, of type {type(value).__name__}"
-    return InvalidItemIdError(f"item id at position {position} is {given}; the ids of this catalog are {right}")
+    return InvalidItemIdError(
+        f"item id at position {position} is {given}; the ids of this catalog are {right}"
+    )

@@ -65,7 +65,9 @@ def checked_items(items: Any) -> list[Item]:
 def _checked(item: Any) -> Item:
     if not isinstance(item, Item):
         if not isinstance(item, Mapping):
-            raise CatalogChangeError(f"an item must be an Item or a mapping of {', '.join(_FIELDS)}, got {item!r}")
+            raise CatalogChangeError(
+                f"an item must be an Item or a mapping of {', '.join(_FIELDS)}, got {item!r}"
+            )
         unknown = [name for name in item if name not in _FIELDS]
         if unknown:
             raise CatalogChangeError(f"an item has no field {unknown[0]!r}; known: {', '.join(_FIELDS)}")
@@ -89,7 +91,9 @@ def _checked(item: Any) -> Item:
         category = [_plain(each) for each in category]
     parts = category if isinstance(category, list) else [category]
     if not all(isinstance(part, int | str) for part in parts) and category is not None:
-        raise CatalogChangeError(f"item {item_id!r}: category must be an id or a list of ids, got {category!r}")
+        raise CatalogChangeError(
+            f"item {item_id!r}: category must be an id or a list of ids, got {category!r}"
+        )
     made: Item = replace(item, id=item_id, numbers=numbers, category=category, title=item.title or None)
     return made
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -156,7 +156,7 @@ class BaseSegment:
     table: Table
     plain_table: Table
     user_bias: NDArray[np.float32] | None = None
-    deleted: NDArray[np.int64] = NO_ROWS
+    deleted: NDArray[np.int64] = field(default_factory=lambda: NO_ROWS)
     live: Bitmap | None = None
 
     @classmethod

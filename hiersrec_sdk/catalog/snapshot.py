@@ -49,7 +49,7 @@ class Catalog:
         config, tables = bundle.config, bundle.tables
         tree = CategoryTree.from_tables(tables, len(config["levels"]), config["category_id_type"])
         base = BaseSegment.open(tables, tree, config["item_id_type"], find_ids)
-        delta = DeltaSegment.of(DeltaColumns(config["dimension"]), len(base), tree.depth)
+        delta = DeltaSegment.of(DeltaColumns(base.table.vectors.shape[1]), len(base), tree.depth)
         return cls(base, delta, config["item_id_type"])
 
     def __len__(self) -> int:
@@ -60,6 +60,12 @@ class Catalog:
         """Where the rows end; some of them may be no items any more."""
         last = self.segments[-1]
         return last.first_row + len(last)
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether anything differs from the bundle as it was exported."""
+        base, delta = self.base, self.delta
+        return bool(len(delta) or delta.category_count or len(base.deleted)) or base.user_bias is not None
 
     @property
     def first_rows(self) -> tuple[int, ...]:
@@ -127,15 +133,21 @@ class Catalog:
         An item of a new category, or of none, has at the leaf level a number beyond those of the tree, and at the levels
         above the category that it lies in, or -1.
         """
-        return self._gathered(rows, np.dtype(np.int64), lambda segment, inside: segment.categories_of(inside, level))
+        return self._gathered(
+            rows, np.dtype(np.int64), lambda segment, inside: segment.categories_of(inside, level)
+        )
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32 [len(rows), d]: item vectors."""
-        return self._gathered(rows, np.dtype(np.float32), lambda segment, inside: segment.table.vectors[inside])
+        return self._gathered(
+            rows, np.dtype(np.float32), lambda segment, inside: segment.table.vectors[inside]
+        )
 
     def vectors_into(self, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
         """Write the item vectors of ``rows`` to ``out`` float32 [len(rows), d]."""
-        if len(self.segments) == 1 or max(rows.tolist()) < self.delta.first_row:  # a list is faster where it is short
+        if (
+            len(self.segments) == 1 or max(rows.tolist()) < self.delta.first_row
+        ):  # a list is faster where it is short
             self.base.table.vectors.take(rows, axis=0, out=out, mode="clip")
         else:
             out[:] = self.vectors(rows)
@@ -192,7 +204,11 @@ class Catalog:
         return found
 
     def with_covisited(
-        self, rows: Rows, offsets: NDArray[np.float32], session: NDArray[np.int64], covisitation: Covisitation | None
+        self,
+        rows: Rows,
+        offsets: NDArray[np.float32],
+        session: NDArray[np.int64],
+        covisitation: Covisitation | None,
     ) -> tuple[Rows, NDArray[np.float32]]:
         """The rows that rank whatever the candidates are, rising, and what is added to their scores.
 

@@ -142,7 +142,10 @@ class MutableCatalog(_Reading):
                 position = int(np.argmax(rows == UNKNOWN))
                 raise UnknownItemError(f"item id {wanted[position]!r} is not in the catalog")
             n, by_row = len(now.base), dict(zip(rows.tolist(), biases.tolist(), strict=True))
-            changed, bias = np.array([*by_row], dtype=np.int64), np.array([*by_row.values()], dtype=np.float32)
+            changed, bias = (
+                np.array([*by_row], dtype=np.int64),
+                np.array([*by_row.values()], dtype=np.float32),
+            )
             in_delta, base = changed >= n, now.base
             if not in_delta.all():
                 every = np.zeros(n, dtype=np.float32) if base.user_bias is None else base.user_bias.copy()
@@ -160,7 +163,9 @@ class MutableCatalog(_Reading):
         now, n, ids = self._current, len(self._current.base), [item.id for item in given]
         rows = now.rows(ids)
         origin = np.array([self._origin(int(row)) for row in rows], dtype=np.int64)
-        origin = np.where(rows == UNKNOWN, now.base.tables.index.find(ids), origin)  # of the bundle, and removed since
+        origin = np.where(
+            rows == UNKNOWN, now.base.tables.index.find(ids), origin
+        )  # of the bundle, and removed since
         source = np.where(rows == UNKNOWN, origin, rows)  # the row that says what is not given
         created = dict(now.delta.columns.categories)
         placements = [
@@ -222,7 +227,9 @@ class MutableCatalog(_Reading):
         measured, biases = self._cold_start, self._current.base.tables.item_bias
         if biases is None:
             return 0.0
-        return float(np.median(biases[:: -(-len(biases) // _BIASES_SAMPLED)]) if measured is None else measured)
+        return float(
+            np.median(biases[:: -(-len(biases) // _BIASES_SAMPLED)]) if measured is None else measured
+        )
 
     def _placement(self, item: Item, source: int, created: dict[int | str, Placement]) -> Placement:
         """Where ``item`` belongs, whose row by now is ``source``; a category that it creates is put into ``created``."""
@@ -263,11 +270,8 @@ class MutableCatalog(_Reading):
         return tree.paths(leaves[np.argsort(-sizes, kind="stable")[:_LARGEST_LEAVES]])
 
 
-
 def _unlock_after_fork(catalog: weakref.ref[MutableCatalog]) -> None:
     """In a forked child: whoever wrote is not there, and would hold the lock for ever."""
     there = catalog()
     if there is not None:
         there._lock = threading.Lock()
-
-

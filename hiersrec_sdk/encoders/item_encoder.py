@@ -9,13 +9,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.bundle import Bundle, read_file
+from hiersrec_sdk.bundle import ITEM_ENCODER, Bundle, read_file
 from hiersrec_sdk.catalog.item import Item, checked_vector
 from hiersrec_sdk.encoders.features import number_bins, token_table
 from hiersrec_sdk.encoders.onnx import load_graph
 from hiersrec_sdk.errors import CatalogChangeError
 
-ITEM_ENCODER: Final = "item_encoder.onnx"
 _ENCODED_TOGETHER: Final = 1024
 
 
@@ -72,7 +71,8 @@ class ItemEncoder:
                         f"{', '.join(self._edges)}"
                     )
             columns = [
-                number_bins([_number(item, column) for item in items], edges) for column, edges in self._edges.items()
+                number_bins([_number(item, column) for item in items], edges)
+                for column, edges in self._edges.items()
             ]
             return np.stack(columns, axis=1)
         width = self._given["width"]
@@ -90,6 +90,6 @@ def _number(item: Item, column: str) -> float:
     try:
         return float("nan") if value is None else float(value)
     except (TypeError, ValueError):
-        raise CatalogChangeError(f"item {item.id!r}: number {column!r} must be a number, got {value!r}") from None
-
-
+        raise CatalogChangeError(
+            f"item {item.id!r}: number {column!r} must be a number, got {value!r}"
+        ) from None

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.bundle import Bundle, read_file
+from hiersrec_sdk.bundle import QUERY_PARTS, Bundle, read_file
 from hiersrec_sdk.encoders.onnx import load_graph
-
-QUERY_PARTS: Final = "query_parts.onnx"
 
 
 class QueryParts(NamedTuple):

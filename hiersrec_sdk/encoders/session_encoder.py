@@ -28,7 +28,6 @@ from hiersrec_sdk.encoders.onnx import Values, check_values, load_graph
 _MOST_BUFFERS: Final = 256  # lengths that a thread keeps buffers for
 
 
-
 class Vectors(Protocol):
     """Item vectors by row; a snapshot of the catalog."""
 

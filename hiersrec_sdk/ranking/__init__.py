@@ -41,7 +41,15 @@ class Backend:
     def __init__(self, name: str, search: Search, choose: Choose = choose) -> None:
         self.name = name
         self.search = search
-        self.choose = choose
+        from hiersrec_sdk.ranking.candidates import Choice
+        from hiersrec_sdk.ranking import lookup
+
+        self.choose = lambda *a: Choice(*choose(*a))
+        self.find_ids = lookup.find if name == "c" else lookup.find_in_numpy
+        self.session_items = lookup.own_items if name == "c" else lookup.own_items_in_numpy
+
+    def covisitation(self, scorer):
+        return scorer.boosts if self.name == "c" else scorer.boosts_in_numpy
 
     def __repr__(self) -> str:
         return f"<ranking backend {self.name!r}>"
@@ -56,8 +64,8 @@ class Backend:
         everything: bool = False,
         bitmap: NDArray[np.uint64] | None = None,
         skipped: NDArray[np.int64] | None = None,
-        own: NDArray[np.int64] | None = None,
-        boosts: NDArray[np.float32] | None = None,
+        covisited: NDArray[np.int64] | None = None,
+        offsets: NDArray[np.float32] | None = None,
     ) -> Found:
         """The best ``k`` rows for one query, by higher score, then lower row.
 
@@ -77,7 +85,7 @@ class Backend:
             TypeError: an argument is no array, of the wrong dtype, or no whole number.
             ValueError: a wrong shape or layout, ranges that leave the table or overlap, a negative ``k``.
         """
-        request = Request(query, ranges, None, bitmap, skipped, own, boosts)
+        request = Request(query, ranges, None, bitmap, skipped, covisited, offsets)
         return self.topk_many(table, [request], k, everything=everything)[0]
 
     def topk_many(

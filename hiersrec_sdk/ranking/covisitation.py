@@ -99,7 +99,7 @@ class Links:
 
 
 @dataclass(frozen=True, eq=False)
-class Wide:
+class CovisitationScorer:
     """The links, and the network: ``boost = weight · relu(hidden_weight · features + hidden_bias)``.
 
     ``hidden_weight`` float32 [FEATURES, h]; ``hidden_bias`` [h]; ``weight`` [h + 1], of which the last is the bias.
@@ -111,7 +111,7 @@ class Wide:
     weight: NDArray[np.float32]
 
     @classmethod
-    def from_tables(cls, tables: Mapping[str, NDArray[Any]]) -> Wide | None:
+    def from_tables(cls, tables: Mapping[str, NDArray[Any]]) -> CovisitationScorer | None:
         """From the tables of a bundle; None where it has no wide part."""
         if TABLES[0] not in tables:
             return None

@@ -22,8 +22,8 @@ def _search(table: Table, request: Request, k: int) -> Found:
     ranges = [*request.ranges, *([] if request.rest is None else request.rest)]
     none = np.empty(0, np.int64)
     rows = np.concatenate([none, *(np.arange(start, stop) for start, stop in ranges)])
-    own = none if request.own is None else request.own
-    boosts = np.zeros(0, np.float32) if request.boosts is None else request.boosts
+    own = none if request.covisited is None else request.covisited
+    boosts = np.zeros(0, np.float32) if request.offsets is None else request.offsets
     if request.skipped is not None:
         ranks = ~np.isin(own, request.skipped)
         own, boosts = own[ranks], boosts[ranks]
@@ -69,3 +69,6 @@ def _scores(table: Table, query: NDArray[np.float32], rows: NDArray[np.int64]) -
         half //= 2
     scores = lanes[:, 0]
     return scores if table.bias is None else scores + table.bias[rows]
+
+
+from hiersrec_sdk.ranking.lookup import find_in_numpy as find_ids, own_items_in_numpy as session_items  # noqa

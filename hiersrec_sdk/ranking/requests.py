@@ -73,8 +73,8 @@ class Request(NamedTuple):
         rest: int64 [r, 2], rising: further ranges, disjoint from those above too, scanned after them; or None.
         bitmap: uint64 [ceil(n / 64)]: row r may rank where ``bitmap[r // 64] >> (r % 64) & 1``; None: every row.
         skipped: int64 [s], rising: rows that do not rank, or None.
-        own: int64 [o], rising: rows that rank whether or not a range holds them, or None.
-        boosts: float32 [o], added to the scores of ``own``; None goes with None.
+        covisited: int64 [o], rising: rows that rank whether or not a range holds them, or None.
+        offsets: float32 [o], added to the scores of ``covisited``; None goes with None.
     """
 
     query: NDArray[np.float32]
@@ -82,8 +82,8 @@ class Request(NamedTuple):
     rest: NDArray[np.int64] | None = None
     bitmap: NDArray[np.uint64] | None = None
     skipped: NDArray[np.int64] | None = None
-    own: NDArray[np.int64] | None = None
-    boosts: NDArray[np.float32] | None = None
+    covisited: NDArray[np.int64] | None = None
+    offsets: NDArray[np.float32] | None = None
 
     def checked(self, table: Table) -> Request:
         """The request, once it is sure that kernels can trust it.
@@ -108,11 +108,11 @@ class Request(NamedTuple):
                     f"bitmap: {_described(bitmap)}; {n} rows need at least {words} words of 64 bits"
                 )
         skipped = None if self.skipped is None else _rows("skipped", self.skipped, n)
-        if (self.own is None) != (self.boosts is None):
-            raise ValueError("own and boosts go together")
-        own = None if self.own is None else _rows("own", self.own, n)
-        boosts = None if own is None else _array("boosts", self.boosts, _FLOAT32, (len(own),))
-        return Request(query, ranges, rest, bitmap, skipped, own, boosts)
+        if (self.covisited is None) != (self.offsets is None):
+            raise ValueError("covisited and offsets go together")
+        covisited = None if self.covisited is None else _rows("covisited", self.covisited, n)
+        offsets = None if covisited is None else _array("offsets", self.offsets, _FLOAT32, (len(covisited),))
+        return Request(query, ranges, rest, bitmap, skipped, covisited, offsets)
 
 
 class Found(NamedTuple):

@@ -119,14 +119,14 @@ def test_auto_is_so_many_threads(cores: int, tmp_path: Path, monkeypatch: pytest
     shop = make_shop(times=4)
     recommender = Recommender.load(shop.write(tmp_path / "bundle"), threads="auto")
     wanted = min(cores, available_cpus())
-    assert recommender._encoder.threads == wanted
+    assert recommender._pipeline.encoder.threads == wanted
     assert pickle.loads(pickle.dumps(recommender))._threads == "auto"  # of the machine that it comes to
     session = shop.ids[5:9]
     one = recommender.recommend(session, 9, mode="exact")
     assert list(recommender.recommend(session, 9, mode="exact", threads="auto")) == list(one)
     many: Any = recommender.recommend_many([session] * 5, 9, batch_size=2, threads="auto", mode="exact")
     assert [list(found) for found in many] == [list(one)] * 5
-    assert {threads for _, threads in recommender._pools} == ({wanted} if wanted > 1 else set())
+    assert {threads for _, threads in recommender._searcher._pools} == ({wanted} if wanted > 1 else set())
 
 
 def test_no_number_of_threads(tmp_path: Path) -> None:
@@ -134,11 +134,7 @@ def test_no_number_of_threads(tmp_path: Path) -> None:
     wrong: list[Any] = [0, -1, "all", None, 1.5, True]
     for threads in wrong:
         for call in (recommender.recommend, recommender.recommend_many):
-            with pytest.raises(
-                errors.InvalidOptionError, match="it must be a whole number of at least 1, or 'auto'"
-            ):
+            with pytest.raises(errors.InvalidOptionError, match="threads must be an integer ≥ 1, or 'auto'"):
                 call([], threads=threads)
-        with pytest.raises(
-            errors.InvalidOptionError, match="it must be a whole number of at least 1, or 'auto'"
-        ):
+        with pytest.raises(errors.InvalidOptionError, match="threads must be an integer ≥ 1, or 'auto'"):
             Recommender.load(tmp_path / "bundle", threads=threads)
