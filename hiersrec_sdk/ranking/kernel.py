@@ -19,7 +19,11 @@ def describe_kernel() -> str:
 
 
 def missing_kernel(error: ImportError) -> str:
-    """What was imported without a compiled kernel, and the command that makes one; ``error`` is what its import raised."""
+    """Which package has no compiled kernel, and the command that makes one.
+
+    Args:
+        error: raised by the import of the kernel.
+    """
     found = f"{_PACKAGE / '__init__.py'} was imported, and it has no compiled kernel"
     if not isinstance(error, ModuleNotFoundError):  # there is one, and it cannot be loaded
         found = f"the compiled kernel beside {_PACKAGE / '__init__.py'} cannot be loaded ({error})"
