@@ -55,7 +55,8 @@ def open_source(source: Source, verify: bool = True) -> Bundle:
     """Open the bundle ``source`` and check it, see :func:`~hiersrec_sdk.bundle.folder.open_bundle`.
 
     Args:
-        source: a folder, a zip file, the bytes of a zip file, or a URL of fsspec. All but a folder go through the cache.
+        source: a folder, a zip file, the bytes of a zip file, or a URL of fsspec; all but a folder are unpacked to
+            the cache.
         verify: check the SHA-256 of every file.
 
     Raises:
@@ -85,7 +86,9 @@ def open_source(source: Source, verify: bool = True) -> Bundle:
 
 
 def cache_folder() -> Path:
-    """The folder that bundles are unpacked to: ``$HIERSREC_CACHE``, else ``$XDG_CACHE_HOME/hiersrec``, else ``~/.cache/hiersrec``.
+    """The folder that bundles are unpacked to.
+
+    ``$HIERSREC_CACHE``, else ``$XDG_CACHE_HOME/hiersrec``, else ``~/.cache/hiersrec``.
 
     Raises:
         BundleError: neither variable is set, and there is no home folder.
@@ -189,7 +192,7 @@ def _open_cached(open_file: _Open, label: str, verify: bool) -> Bundle:
 
 
 def _entry(entry: Path, verify: bool, level: int) -> Bundle | None:
-    """The bundle at ``entry`` in the cache; None where there is none, or it is damaged, which is logged at ``level``."""
+    """The bundle at ``entry`` in the cache; None if there is none, or it is damaged, which is logged at ``level``."""
     if not entry.is_dir():
         return None
     try:

@@ -19,6 +19,7 @@ from hiersrec_sdk.cli.common import (
     mode_option,
     parse_ids,
 )
+from hiersrec_sdk.ranking.kernel import describe_kernel
 
 
 @click.command()
@@ -167,7 +168,7 @@ def _runtime(recommender: Recommender) -> list[tuple[str, str]]:
     """What serves the bundle on this machine."""
     return [
         ("ranking", f"{recommender.backend} (of {', '.join(available_backends())})"),
-        ("kernel", _kernel()),
+        ("kernel", describe_kernel()),
         ("providers", ", ".join(recommender.providers)),
     ]
 
@@ -187,7 +188,3 @@ def _codes(recommender: Recommender) -> str:
     if codes is None:
         return ""
     return f", and int8 codes in stages up to dimensions {', '.join(map(str, codes.stage_ends.tolist()))}"
-
-
-def _kernel() -> str:
-    return ""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import polars as pl
+import pytest
 
+import hiersrec_sdk
 from tests.sdk.cli.run import failed, passed
 
 
@@ -32,3 +35,14 @@ def test_inspect_verifies_and_describes(shop: Path, tmp_path: Path) -> None:
     assert "simulated-events.csv" in (shop / "bundle/README.md").read_text()
     assert json.loads(passed("inspect", shop / "bundle", "--json"))["format"] == "hiersrec-bundle"
     assert "not a bundle" in failed("inspect", tmp_path)
+
+
+def test_inspect_shows_the_kernel(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = pytest.importorskip("hiersrec_sdk._kernel")
+    assert f"{kernel.__file__}, {kernel.isa()} (of " in passed("inspect", shop / "bundle")
+    monkeypatch.setitem(sys.modules, "hiersrec_sdk._kernel", None)
+    printed = passed("inspect", shop / "bundle")
+    assert (
+        f"{Path(hiersrec_sdk.__file__)} was imported, and it has no compiled kernel: run 'pip install"
+        in printed
+    )
