@@ -68,7 +68,7 @@ def test_errors_are_one_line(shop: Path, tmp_path: Path) -> None:
     assert "not a bundle" in failed("evaluate", tmp_path, shop / "data")
     both = ("--mode", "exact", "--candidates", "0.1")
     assert "--candidates" in failed("evaluate", shop / "bundle", shop / "data", *both)
-    assert "candidates" in failed("recommend", shop / "bundle", "--candidates", "0")
+    assert "must be a number in (0, 1]" in failed("recommend", shop / "bundle", "--candidates", "0")
     assert "integer ≥ 1" in failed("recommend", shop / "bundle", "-k", "0")
     assert "--candidates" in failed("recommend", shop / "bundle", *both)
     assert "--data" in failed("export", moved_data(shop, tmp_path), "--out", tmp_path / "bundle")
