@@ -43,6 +43,7 @@ def test_inspect_shows_the_kernel(shop: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "hiersrec_sdk._kernel", None)
     printed = passed("inspect", shop / "bundle")
     assert (
-        f"{Path(hiersrec_sdk.__file__)} was imported, and it has no compiled kernel: run 'pip install"
+        f"hiersrec_sdk was imported from {Path(hiersrec_sdk.__file__)}, and it has no compiled kernel"
         in printed
     )
+    assert "pip install -e ." in printed
