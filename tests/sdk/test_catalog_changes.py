@@ -228,7 +228,7 @@ def test_saving(trained: Recommender, tmp_path: Path) -> None:
     catalog.set_bias(["new"], 1.0)
     with pytest.raises(errors.CatalogChangeError, match=r"save\(\) them first"):
         pickle.dumps(trained)
-    with pytest.raises(errors.BundleError, match="is no bundle"):
+    with pytest.raises(errors.BundleError, match="is not a bundle"):
         trained.save(tmp_path)
     (tmp_path / "bundle" / DELTA).write_bytes((tmp_path / "bundle" / DELTA).read_bytes()[:-1])
     with pytest.raises(errors.BundleCorruptError, match="truncated"):
