@@ -98,7 +98,7 @@ def _make_dataset(
             [np.array([-1, -1], np.int32), np.repeat([0, 1], 4).astype(np.int32)],
         ),
         train=parts[0],
-        valid=parts[1],
+        validation=parts[1],
         test=parts[2],
         settings={},
     )

@@ -102,8 +102,8 @@ def test_evaluate_prints_one_flat_object(shop: Path) -> None:
     some = json.loads(passed("evaluate", shop / "bundle", shop / "data", "--candidates", "0.3", "--json"))
     assert some["candidates"] == 0.3
     assert some["rows_scored"] < metrics["rows_scored"]
-    valid = json.loads(passed("evaluate", shop / "bundle", shop / "data", "--split", "valid", "--json"))
-    assert valid["split"] == "valid"
+    valid = json.loads(passed("evaluate", shop / "bundle", shop / "data", "--split", "validation", "--json"))
+    assert valid["split"] == "validation"
     assert valid["cases"] != metrics["cases"]
     table = passed("evaluate", shop / "bundle", shop / "data")
     assert "recall" in table

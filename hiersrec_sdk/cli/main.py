@@ -177,7 +177,7 @@ def main() -> None:
 )
 @click.option("--test-fraction", type=float, help="The test part is this last fraction of the sessions.")
 @click.option(
-    "--valid-fraction",
+    "--validation-fraction",
     type=float,
     default=0.1,
     show_default=True,
@@ -354,7 +354,11 @@ def export(
 @main.command()
 @click.argument("paths", nargs=-1, required=True, type=FOLDER, metavar="BUNDLE DATA")
 @click.option(
-    "--split", type=click.Choice(["valid", "test"]), default="test", show_default=True, help="Which part."
+    "--split",
+    type=click.Choice(["validation", "test"]),
+    default="test",
+    show_default=True,
+    help="Which part.",
 )
 @click.option("--mode", type=click.Choice(MODES), default="candidates", show_default=True, help=MODE_HELP)
 @click.option("--candidates", type=BUDGET, help=BUDGET_HELP)
@@ -399,7 +403,7 @@ def evaluate(
     data = _load("hiersrec_training.data.dataset", "hiersrec evaluate").Dataset.load(paths[-1])
     if baseline:
         module = _load("hiersrec_training.baselines", "hiersrec evaluate")
-        sessions = data.train.then(data.valid) if split == "test" else data.train
+        sessions = data.train.then(data.validation) if split == "test" else data.train
         options = module.parse_options(assignments)
         method = module.baseline(baseline, sessions, data.items, options)
         metrics = {
@@ -429,7 +433,11 @@ def evaluate(
 @click.argument("bundle", type=FOLDER)
 @click.argument("data", type=FOLDER)
 @click.option(
-    "--split", type=click.Choice(["valid", "test"]), default="test", show_default=True, help="Which part."
+    "--split",
+    type=click.Choice(["validation", "test"]),
+    default="test",
+    show_default=True,
+    help="Which part.",
 )
 @click.option("--candidates", type=BUDGET, help=BUDGET_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
@@ -440,7 +448,7 @@ def compare(bundle: Path, data: Path, split: str, candidates: Any, as_json: bool
     dataset = _load("hiersrec_training.data.dataset", "hiersrec compare").Dataset.load(data)
     recommender = Recommender.load(bundle)
     shown = sys.stderr.isatty()
-    sessions = dataset.train.then(dataset.valid) if split == "test" else dataset.train
+    sessions = dataset.train.then(dataset.validation) if split == "test" else dataset.train
     rows: list[dict[str, Any]] = []
     for mode in ("candidates", "exact"):
         share = candidates if mode == "candidates" else None
@@ -455,7 +463,7 @@ def compare(bundle: Path, data: Path, split: str, candidates: Any, as_json: bool
     if as_json:
         click.echo("\n".join(json.dumps(row) for row in rows))
         return
-    click.echo(f"{rows[0]['cases']:,} cases of the {split} part; of {dataset.items:,} items")
+    click.echo(f"{rows[0]['examples']:,} examples of the {split} split; of {dataset.items:,} items")
     click.echo(f"{'':<22}{'Recall@20':>11}{'MRR@20':>10}{'NDCG@20':>10}{'items ranked':>14}")
     for row in rows:
         figures = "".join(f"{100 * row[name]:>{width}.2f}%" for name, width in _COMPARED.items())
@@ -506,10 +514,10 @@ def inspect(bundle: Path, as_json: bool) -> None:
         ("logs", ", ".join(config["data"].get("logs", [])) or "not noted"),
         ("trained on", str(config["metrics"].get("trained_on", "not noted"))),
     ]
-    for part in ("train", "valid", "test"):
-        if f"{part}_sessions" in counts:
-            sizes = f"{counts[f'{part}_sessions']:,} sessions, {counts[f'{part}_cases']:,} cases"
-            rows.append((f"{part} part", sizes))
+    for split in ("train", "validation", "test"):
+        if f"{split}_sessions" in counts:
+            sizes = f"{counts[f'{split}_sessions']:,} sessions, {counts[f'{split}_examples']:,} examples"
+            rows.append((f"{split} split", sizes))
     for name in ("recall@20", "mrr@20"):
         if name in config["metrics"].get("validation", {}):
             rows.append((f"validation {name}", f"{config['metrics']['validation'][name]:.4f}"))
@@ -527,7 +535,7 @@ def _budget(budgets: dict[str, Any] | None) -> str:
     seen = ", which was trained on" if budgets["trained_on"] else ""
     return (
         f"top_p {budgets['top_p']:.4g}, for {100 * budgets['kept']:.4g} % of the exact figures "
-        f"on {budgets['cases']:,} cases of the {budgets['part']} part{seen}"
+        f"on {budgets['examples']:,} examples of the {budgets['split']} split{seen}"
     )
 
 

@@ -12,17 +12,17 @@ import torch
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from hiersrec_export.budgets import KEPT, all_top_ps, shares_of
+from hiersrec_export.calibrate import KEPT, all_top_ps, shares_of
 from hiersrec_export.export import export, trained_vectors
 from hiersrec_export.model_card import card, summary
-from hiersrec_export.picture import budget_picture
+from hiersrec_export.model_card import budget_picture
 from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_sdk.cli.main import main
 from hiersrec_sdk.errors import ExportError, RunError
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
-from hiersrec_training.links import links_of
-from hiersrec_training.model import ServingGraph
+from hiersrec_training.covisitation import covisitation_counts
+from hiersrec_training.model import SessionGraph
 from hiersrec_training.run import load_model
 from hiersrec_training.train import train
 
@@ -42,14 +42,14 @@ def ranks_by_the_model(run: Path, data: Dataset) -> NDArray[np.int64]:
     """Of every validation case, by PyTorch, every item ranked."""
     model, info = load_model(run)
     vectors = trained_vectors(model, info, data)
-    wide, bias = model.wide.exported(links_of(data.train, data.items))
+    wide, bias = model.covisitation.exported(covisitation_counts(data.train, data.items))
     ranks = []
-    for session in range(len(data.valid)):
-        clicks = data.valid[session].astype(np.int64)
+    for session in range(len(data.validation)):
+        clicks = data.validation[session].astype(np.int64)
         for length in range(1, len(clicks)):
             own = clicks[max(0, length - info.config.max_length) : length]
             with torch.no_grad():
-                *_, repeats, query = ServingGraph(model)(
+                *_, repeats, query = SessionGraph(model)(
                     torch.from_numpy(vectors[own])[None], torch.tensor([len(own)])
                 )
             scores = vectors @ query[0].numpy()
@@ -70,14 +70,14 @@ def budgets(tiny_bundle: Path) -> dict[str, Any]:
 def test_a_bundle_holds_its_curve(budgets: dict[str, Any], tiny_data: Path, tiny_run: Path) -> None:
     data = Dataset.load(tiny_data)
     assert (budgets["part"], budgets["trained_on"], budgets["run"]) == ("validation", False, tiny_run.name)
-    assert budgets["cases"] == data.valid.cases
+    assert budgets["cases"] == data.validation.cases
     exact = budgets["exact"]
     assert exact["rows"] == data.items
     ranks = ranks_by_the_model(tiny_run, data)
     assert exact["recall@20"] == pytest.approx(np.mean(ranks <= 20))
     assert exact["mrr@20"] == pytest.approx(np.mean((ranks <= 20) / ranks))
     for curve in (budgets, budgets["session_categories"]):
-        everything = curve["shares"][-1]  # the default of so small a catalogue
+        everything = curve["shares"][-1]  # the default of so small a catalog
         assert everything == {"share": 1.0, **exact, "candidate_coverage": 1.0}
         rows = [entry["rows"] for entry in curve["top_ps"]]
         assert rows == sorted(rows)
@@ -126,7 +126,7 @@ def test_a_final_run_is_calibrated_with_one_that_was_not(
     said: list[str] = []
     export(final_run, tmp_path / "bundle", calibrate_with=tiny_run, report=said.append)
     config = open_bundle(tmp_path / "bundle").config
-    assert config["metrics"]["trained_on"] == "training and validation part"
+    assert config["metrics"]["trained_on"] == "training and validation splits"
     found = config["calibration"]
     assert not found["trained_on"]
     assert found == budgets  # the curve of the other run
@@ -149,8 +149,8 @@ def test_without_a_validation_part_there_are_no_budgets(
     make_dataset: Callable[..., Dataset], tiny_config: Config, tmp_path: Path
 ) -> None:
     data = make_dataset()
-    none = replace(data.valid, items=data.valid.items[:0], offsets=np.zeros(1, np.int64))
-    replace(data, valid=none).save(tmp_path / "data")
+    none = replace(data.validation, items=data.validation.items[:0], offsets=np.zeros(1, np.int64))
+    replace(data, validation=none).save(tmp_path / "data")
     one = replace(tiny_config, epochs=1)
     train(tmp_path / "data", tmp_path / "run", one, final=True, device="cpu", progress=False, report=quiet)
     export(tmp_path / "run", tmp_path / "bundle", report=quiet)
@@ -158,7 +158,7 @@ def test_without_a_validation_part_there_are_no_budgets(
     assert "calibration" not in config
     assert "calibration.png" not in config["files"]
     assert "Budget" not in (tmp_path / "bundle/README.md").read_text()
-    with pytest.raises(ExportError, match="no validation part"):
+    with pytest.raises(ExportError, match="no validation split"):
         export(tmp_path / "run", tmp_path / "again", calibrate_with=tmp_path / "run", report=quiet)
 
 
@@ -169,8 +169,8 @@ def test_what_is_wrong_with_a_calibration_run_is_said(
         with pytest.raises(error, match=message):
             export(run, tmp_path / "bundle", calibrate_with=other, report=quiet)
 
-    attempt("was trained without its validation part", ExportError, tiny_run, tiny_run)
-    attempt(r"trained on its validation part too \(--final\)", ExportError, final_run, final_run)
+    attempt("was trained without its validation split", ExportError, tiny_run, tiny_run)
+    attempt(r"trained on its validation split too \(--final\)", ExportError, final_run, final_run)
     attempt("is no training run", RunError, final_run, tmp_path)
     make_dataset(seed=4).save(tmp_path / "data")
     one = replace(tiny_config, epochs=1)

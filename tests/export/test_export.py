@@ -18,7 +18,7 @@ from hiersrec_export import export as to_bundle
 from hiersrec_export.export import catalog_tables, export, trained_vectors
 from hiersrec_export.graphs import item_graph, session_graph
 from hiersrec_export.parity import check_item_parity, check_parity
-from hiersrec_export.rotation import principal_axes, rotate
+from hiersrec_export.graphs import principal_axes, rotate
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_sdk.errors import BundleError, DataError, ExportError, RunError
@@ -71,7 +71,7 @@ def test_parity_holds_and_a_wrong_graph_is_caught(loaded: tuple[HierSRec, RunInf
     model, info, data = loaded
     vectors = trained_vectors(model, info, data)
     graph = session_graph(model)
-    parity = check_parity(model, graph, vectors, data.valid)
+    parity = check_parity(model, graph, vectors, data.validation)
     assert parity.sessions == 2 * sum(range(1, 65))
     assert set(parity.worst) == {"category_logits", "category_logits_0", "repeat_logits", "item_query"}
     for name in ("item_gate", "repeat_head", "category_head.0", "category_head.1", "qkv"):
@@ -80,7 +80,7 @@ def test_parity_holds_and_a_wrong_graph_is_caught(loaded: tuple[HierSRec, RunInf
         changed = onnx.numpy_helper.to_array(weights) * np.float32(1.01) + np.float32(1e-3)
         weights.CopyFrom(onnx.numpy_helper.from_array(changed, weights.name))
         with pytest.raises(ExportError, match="differ"):
-            check_parity(model, proto.SerializeToString(), vectors, data.valid)
+            check_parity(model, proto.SerializeToString(), vectors, data.validation)
 
 
 def test_a_wrong_item_encoder_is_caught(loaded: tuple[HierSRec, RunInfo, Dataset]) -> None:
@@ -183,7 +183,7 @@ def test_an_item_that_nobody_clicked_is_placed_by_its_metadata(
     data = make_dataset()
     unclicked = int(data.test.items[0])
     parts: dict[str, Any] = {}
-    for name in ("train", "valid"):
+    for name in ("train", "validation"):
         sessions = [
             [i for i in getattr(data, name)[s] if i != unclicked] for s in range(len(getattr(data, name)))
         ]

@@ -1,4 +1,4 @@
-"""What figures rest on: the test part cannot reach a bundle, and ids carry no information."""
+"""What figures rest on: the test split cannot reach a bundle, and ids carry no information."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def quiet(line: str) -> None:
 def bundle_of(data: Dataset, config: Config, folder: Path) -> Path:
     """Both trainings and the export, as the README does them."""
     data.save(folder / "data")
-    for name, final in (("valid", None), ("final", folder / "valid")):
+    for name, final in (("validation", None), ("final", folder / "validation")):
         train(
             folder / "data",
             folder / name,
@@ -38,7 +38,7 @@ def bundle_of(data: Dataset, config: Config, folder: Path) -> Path:
             progress=False,
             report=quiet,
         )
-    export(folder / "final", folder / "bundle", calibrate_with=folder / "valid", name="shop", report=quiet)
+    export(folder / "final", folder / "bundle", calibrate_with=folder / "validation", name="shop", report=quiet)
     return folder / "bundle"
 
 
@@ -55,7 +55,7 @@ def test_the_test_part_cannot_reach_the_bundle(
         files = json.loads((bundle / "config.json").read_text())["files"]
         sums.append({file: files[file]["sha256"] for file in files if file != "README.md"})
         model, _ = load_model(tmp_path / name / "final")
-        assert model.wide.fitted
+        assert model.covisitation.fitted
     assert sums[0] == sums[1]
     assert {"model.onnx", "item_encoder.onnx", "catalog.safetensors", "calibration.png"} <= set(sums[0])
     budgets = [
@@ -83,7 +83,7 @@ def relabelled(data: Dataset, seed: int) -> Dataset:
         text=data.text.gather(order),
         numbers={name: values[order] for name, values in data.numbers.items()},
         train=moved(data.train),
-        valid=moved(data.valid),
+        validation=moved(data.validation),
         test=moved(data.test),
     )
 

@@ -77,13 +77,13 @@ class Both:
 
 
 def with_all_features(shop: Shop) -> Shop:
-    """Whose wide part reads every feature."""
-    assert shop.wide is not None
+    """Whose co-visitation scorer reads every feature."""
+    assert shop.covisitation is not None
     random = np.random.default_rng(5)
     weight, shift, out = (
         random.standard_normal(shape).astype(np.float32) for shape in ((FEATURES, 7), (7,), (8,))
     )
-    return replace(shop, wide=replace(shop.wide, hidden_weight=weight, hidden_bias=shift, weight=out))
+    return replace(shop, wide=replace(shop.covisitation, hidden_weight=weight, hidden_bias=shift, weight=out))
 
 
 # Scores of all but the last are exact in float32, in any order of the sums.
@@ -139,7 +139,7 @@ def test_it_answers_as_the_recommender(
 
 @given(data=st.data(), k=st.integers(1, 60))
 def test_a_trained_model_answers_as_the_recommender(tiny: Both, data: st.DataObject, k: int) -> None:
-    assert tiny.catalog.wide is not None
+    assert tiny.catalog.covisitation is not None
     tiny.compare(data.draw(sessions_of(tiny.ids, ["stranger", ""], 6)), k, 1e-4)
 
 

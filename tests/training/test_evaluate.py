@@ -14,7 +14,7 @@ from hiersrec_training import covisitation as wide
 from hiersrec_training.batches import Batches
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.evaluate import _rank, evaluate
-from hiersrec_training.links import links_of
+from hiersrec_training.covisitation import covisitation_counts
 from hiersrec_training.model import Metadata
 from hiersrec_training.run import load_model
 from hiersrec_training.train import evaluate_model
@@ -34,7 +34,7 @@ def test_exact_mode_has_the_metrics_of_pytorch(
     tiny_run: Path, tiny_bundle: Path, data: Dataset, recommender: Recommender
 ) -> None:
     model, info = load_model(tiny_run)
-    assert model.wide.fitted
+    assert model.covisitation.fitted
     # windows of sessions longer than the model are cut elsewhere, so compare on sessions that fit
     short = data.test.lengths <= info.config.max_length
     kept = [data.test[int(index)] for index in np.flatnonzero(short)]
@@ -44,12 +44,12 @@ def test_exact_mode_has_the_metrics_of_pytorch(
     meta = Metadata.of(data, info.shape, info.config)
     found = evaluate(recommender, fitting, "test", mode="exact")
     assert found["cases"] == test.cases
-    links = links_of(data.train, data.items)
-    wanted = wide.measure(model.wide, links, wide.collect(model, meta, links, test), slice(None))
+    links = covisitation_counts(data.train, data.items)
+    wanted = wide.measure(model.covisitation, links, wide.collect(model, meta, links, test), slice(None))
     for name, value in wanted.items():
         assert found[name] == pytest.approx(value, abs=2e-2), name  # features are kept in float16 for fitting
     encoder_alone = Recommender.load(tiny_bundle)
-    encoder_alone.catalog.current.wide = None
+    encoder_alone.catalog.current.covisitation = None
     encoder_alone.catalog.current.bias = None
     bare = evaluate(encoder_alone, fitting, "test", mode="exact")
     for name, value in evaluate_model(model, meta, Batches(test, 6, 16)).items():
@@ -82,5 +82,5 @@ def test_a_tie_ranks_behind_its_equals(recommender: Recommender, data: Dataset) 
 
 def test_an_empty_part_is_an_error(recommender: Recommender, data: Dataset) -> None:
     nothing = data.test.__class__(data.test.items[:0], data.test.offsets[:1])
-    with pytest.raises(EmptyLogError, match="test part"):
+    with pytest.raises(EmptyLogError, match="test split"):
         evaluate(recommender, Dataset(**{**vars(data), "test": nothing}), "test")

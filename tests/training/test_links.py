@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiersrec_training.data.dataset import Sessions
-from hiersrec_training.links import RECENT, WINDOW, by_rows, links_of, without
+from hiersrec_training.covisitation import RECENT, WINDOW, by_rows, covisitation_counts, without
 
 ITEMS = 8
 SESSIONS = st.lists(st.lists(st.integers(0, ITEMS - 1), min_size=1, max_size=9), min_size=1, max_size=12)
@@ -29,7 +29,7 @@ def test_links_are_their_definition(sessions: list[list[int]], width: int) -> No
                 after[a, b] += 1
                 directly[a, b] += j - i == 1
     either = after + after.T
-    links = links_of(as_sessions(sessions), ITEMS, width)
+    links = covisitation_counts(as_sessions(sessions), ITEMS, width)
     for item in range(ITEMS):
         start, stop = links.offsets[item : item + 2]
         best = [int(other) for other in np.lexsort((range(ITEMS), -either[item])) if either[item, other]][
@@ -53,7 +53,7 @@ def test_links_are_their_definition(sessions: list[list[int]], width: int) -> No
     session=st.lists(st.integers(0, ITEMS - 1), min_size=1, max_size=9),
 )
 def test_rows_have_the_links_of_their_items(sessions: list[list[int]], seed: int, session: list[int]) -> None:
-    links = links_of(as_sessions(sessions), ITEMS)
+    links = covisitation_counts(as_sessions(sessions), ITEMS)
     order = np.random.default_rng(seed).permutation(ITEMS)  # row to item
     row = np.argsort(order)
     items, features = links.features(np.array(session))
@@ -72,7 +72,7 @@ def test_rows_have_the_links_of_their_items(sessions: list[list[int]], seed: int
 def test_items_without_clicks_are_linked_to_none(
     sessions: list[list[int]], gone: set[int], clicks: list[int]
 ) -> None:
-    links = links_of(as_sessions(sessions), ITEMS)
+    links = covisitation_counts(as_sessions(sessions), ITEMS)
     left = without(links, np.isin(np.arange(ITEMS), [*gone]))
     for item in range(ITEMS):
         before, after = slice(*links.offsets[item : item + 2]), slice(*left.offsets[item : item + 2])

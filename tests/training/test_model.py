@@ -15,7 +15,7 @@ from hiersrec_training import model as model_module
 from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset, Sessions
-from hiersrec_training.model import HierSRec, ItemGraph, Metadata, ServingGraph, Shape
+from hiersrec_training.model import HierSRec, ItemGraph, Metadata, SessionGraph, Shape
 from hiersrec_training.neighbours import co_clicks
 
 
@@ -33,7 +33,7 @@ def model(data: Dataset, tiny_config: Config) -> HierSRec:
     )
     for parameter in model.parameters():  # so that nothing is zero by initialisation
         torch.nn.init.normal_(parameter, std=0.3)
-    torch.nn.init.constant_(model.wide.scale, 0.75)
+    torch.nn.init.constant_(model.covisitation.scale, 0.75)
     return model
 
 
@@ -251,7 +251,7 @@ def test_the_serving_graph_is_the_training_path_at_the_newest_click(
     rows = torch.arange(len(lengths))
     wanted = model.session.answer(states[rows, lengths - 1], sums[rows, lengths - 1])
     garbage = x + ~batch.there[..., None] * torch.randn(1)  # padding must not matter
-    graph = ServingGraph(model)
+    graph = SessionGraph(model)
     outputs = dict(zip(graph.output_names, graph(garbage, lengths), strict=True))
     torch.testing.assert_close(outputs["category_logits_0"], wanted.category_logits[0])
     torch.testing.assert_close(outputs["category_logits"], wanted.category_logits[1])
@@ -264,7 +264,7 @@ def test_the_serving_graph_is_the_training_path_at_the_newest_click(
 
 
 def test_scores_are_cosines_over_the_temperature(model: HierSRec, meta: Metadata) -> None:
-    query = ServingGraph(model)(torch.randn(4, 3, 16), torch.tensor([3, 2, 1, 3]))[-1]
+    query = SessionGraph(model)(torch.randn(4, 3, 16), torch.tensor([3, 2, 1, 3]))[-1]
     torch.testing.assert_close(query.norm(dim=1), torch.full((4,), 0.75 / model.config.temperature))
 
 

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from hiersrec_training import pairs as pairs_module
 from hiersrec_training.data.dataset import Sessions
-from hiersrec_training.links import links_of
+from hiersrec_training.covisitation import covisitation_counts
 from hiersrec_training.neighbours import DECAY, CoClicks, co_clicks
-from hiersrec_training.pairs import near_pairs
+from hiersrec_training.neighbours import near_pairs
 
 ITEMS = 9
 SESSIONS = st.lists(st.lists(st.integers(0, ITEMS - 1), max_size=8), max_size=12)
@@ -78,11 +78,11 @@ def test_the_graph_and_the_links_are_bit_for_bit_those_of_all_pairs_at_once(
     lengths = random.geometric(0.2, 600)
     clicks = (random.pareto(1, lengths.sum()) * 5).astype(np.int32) % 70
     sessions = Sessions(clicks, np.concatenate([[0], lengths.cumsum()]))
-    links = links_of(sessions, 70, 10)
+    links = covisitation_counts(sessions, 70, 10)
     monkeypatch.setattr(pairs_module, "CLICKS_TOGETHER", together)
     graph, wanted = co_clicks(sessions, 70, 6, 4), all_at_once(sessions, 70, 6, 4)
     np.testing.assert_array_equal(graph.neighbours, wanted.neighbours)
     np.testing.assert_array_equal(graph.counts, wanted.counts)
-    again = links_of(sessions, 70, 10)
+    again = covisitation_counts(sessions, 70, 10)
     for name in ("offsets", "rows", "clicks"):
         np.testing.assert_array_equal(getattr(again, name), getattr(links, name))

@@ -81,7 +81,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path, make_dataset: MakeDataset, stri
     assert again.tree.names is None
     for ours, theirs in zip(again.tree.parents, data.tree.parents, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    for part in ("train", "valid", "test"):
+    for part in ("train", "validation", "test"):
         assert as_lists(getattr(again, part)) == as_lists(getattr(data, part))
     assert again.counts == data.counts
     assert again.settings == data.settings
@@ -148,7 +148,7 @@ def test_a_full_disk_leaves_nothing(
     write = pl.DataFrame.write_parquet
 
     def fill_up(frame: pl.DataFrame, file: Path, **options: Any) -> None:
-        if file.name == "valid.parquet":
+        if file.name == "validation.parquet":
             file.write_bytes(b"PAR1 half")
             raise error
         write(frame, file, **options)

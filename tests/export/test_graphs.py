@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hiersrec_export.export import trained_vectors
-from hiersrec_export.rotation import principal_axes, rotate
+from hiersrec_export.graphs import principal_axes, rotate
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_training.data.dataset import Dataset
-from hiersrec_training.links import links_of
-from hiersrec_training.model import ServingGraph
+from hiersrec_training.covisitation import covisitation_counts
+from hiersrec_training.model import SessionGraph
 from hiersrec_training.run import load_model
 
 
@@ -64,12 +64,12 @@ def test_a_rotated_bundle_ranks_as_the_model_does(
     moments = np.square(stored.astype(np.float64)).sum(axis=0)
     assert np.all(moments[1:] <= moments[:-1] + 1e-6)
     recommender = Recommender.load(tiny_bundle)
-    wide, bias = model.wide.exported(links_of(data.train, data.items))
+    wide, bias = model.covisitation.exported(covisitation_counts(data.train, data.items))
     ids = data.item_ids.to_list()
     for start in range(8):
         session = data.test.items[start * 7 : start * 7 + length].astype(np.int64)
         with torch.no_grad():
-            *_, repeats, query = ServingGraph(model)(
+            *_, repeats, query = SessionGraph(model)(
                 torch.from_numpy(vectors[session])[None], torch.tensor([length])
             )
         scores = vectors @ query[0].numpy()

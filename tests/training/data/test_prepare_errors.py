@@ -36,7 +36,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def run(log: Path | list[Path], **options: Any) -> None:
-    options.setdefault("valid_fraction", 0.0)
+    options.setdefault("validation_fraction", 0.0)
     prepare(PrepareOptions(logs=[log] if isinstance(log, Path) else log, **options), lambda line: None)
 
 
@@ -195,11 +195,11 @@ def test_what_removed_everything_is_said(write: Write) -> None:
         "2 dropped (not of event type purchase, but view 2)"
     )
     with pytest.raises(
-        EmptyLogError, match=r"training part: 3 clicks read, .*sessions of fewer than 3 clicks"
+        EmptyLogError, match=r"training split: 3 clicks read, .*sessions of fewer than 3 clicks"
     ):
         run(log, min_session_length=3)
     with pytest.raises(
-        EmptyLogError, match=r"2 dropped \(on items of fewer than 2 clicks in the training part\)"
+        EmptyLogError, match=r"2 dropped \(on items of fewer than 2 clicks in the training split\)"
     ):
         run(log, min_item_support=2)
 
@@ -207,11 +207,11 @@ def test_what_removed_everything_is_said(write: Write) -> None:
 def test_nothing_left_to_test_on(write: Write) -> None:
     train, test = write("train.txt", "a b\nb a\n"), write("test.txt", "c d\n")
     with pytest.raises(
-        EmptyLogError, match=r"test part: 6 clicks read, 2 dropped \(on items that the training part"
+        EmptyLogError, match=r"test split: 6 clicks read, 2 dropped \(on items that the training split"
     ):
         run(train, test_log=test)
-    with pytest.raises(EmptyLogError, match=r"--valid-fraction 0\.9 leaves none"):
-        run(train, valid_fraction=0.9)
+    with pytest.raises(EmptyLogError, match=r"--validation-fraction 0\.9 leaves none"):
+        run(train, validation_fraction=0.9)
 
 
 # --- items and categories
@@ -330,7 +330,7 @@ def test_a_file_that_holds_no_array(write: Write, tmp_path: Path, content: bytes
         ({"session_gap": 0}, "--session-gap 0"),
         ({"min_item_support": 0}, "--min-item-support 0"),
         ({"min_session_length": 1}, "--min-session-length 1"),
-        ({"valid_fraction": 1.0}, "--valid-fraction 1.0"),
+        ({"validation_fraction": 1.0}, "--validation-fraction 1.0"),
         ({"test_fraction": 1.5}, "--test-fraction 1.5"),
         ({"test_days": -1}, "--test-days -1"),
         ({"test_days": 1, "test_fraction": 0.5}, "--test-days and --test-fraction do not go together"),

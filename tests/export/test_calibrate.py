@@ -16,7 +16,7 @@ from hiersrec_sdk import Recommender
 from hiersrec_sdk.encoders.session_encoder import Encoded, OnnxSessionEncoder
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.examples import Cases
-from hiersrec_training.links import by_rows
+from hiersrec_training.covisitation import by_rows
 
 ITEMS, LEAVES, WIDTH, MAX_LENGTH = 160, 8, 3, 4
 SHARES = (0.01, 0.2, 0.4, 0.55, 0.8, 1.0)
@@ -137,15 +137,15 @@ def test_the_curve_is_what_the_runtime_does(tiny_bundle: Path, tiny_data: Path) 
     ids = data.item_ids.to_list()
     rows = catalog.rows(ids)
     vectors = np.ascontiguousarray(catalog.item_vectors[rows])
-    assert catalog.wide is not None
+    assert catalog.covisitation is not None
     assert catalog.bias is not None
     wide = replace(
-        catalog.wide, links=by_rows(catalog.wide.links, rows)
+        catalog.covisitation, links=by_rows(catalog.covisitation.links, rows)
     )  # rows are to items as items to rows
     encoder = OnnxSessionEncoder(tiny_bundle / "model.onnx", dimension=16, categories=data.tree.sizes)
     scorer = Scorer(encoder, vectors, catalog.bias[rows], wide)
     shares = (0.45, 0.6, 0.8, 1.0)
-    cases = Cases.sample(data.valid, 10**6)
+    cases = Cases.sample(data.validation, 10**6)
     found = list(measure(scorer, Layout.of(data), cases, Budgets(shares, [1.0]), 6))
     for batch, (counts, _) in zip(cases.batches(vectors, 6, 256), found, strict=True):
         for at, (clicks, target) in enumerate(zip(batch.clicks, batch.targets.tolist(), strict=True)):

@@ -66,7 +66,7 @@ def prepared(folder: Path, encoder: str) -> Dataset:
             text_columns=["name", "colour"],
             title_column="name",
             text_encoder=encoder,
-            valid_fraction=0.0,
+            validation_fraction=0.0,
         ),
         lambda line: None,
     )
