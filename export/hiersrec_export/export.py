@@ -22,7 +22,7 @@ from hiersrec_sdk.bundle.folder import PARTS, write_bundle
 from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.catalog.snapshot import id_tables, item_id_tables
 from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
-from hiersrec_sdk.errors import ExportError
+from hiersrec_sdk.errors import BundleError, ExportError
 from hiersrec_sdk.ranking import Codes
 from hiersrec_sdk.ranking.covisitation import Wide as CovisitationScorer
 from hiersrec_training.covisitation import by_rows, count_covisits
@@ -72,6 +72,8 @@ def export(
             onnxruntime differ.
         BundleError: ``out`` exists or cannot be written.
     """
+    if os.path.lexists(out):
+        raise BundleError(f"{out} exists already: choose another folder or remove it")
     model, info = load_model(Path(run_path))
     data_path = Path(data_path or info.data["path"])
     if not data_path.exists():

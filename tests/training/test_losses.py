@@ -10,17 +10,17 @@ from torch import Tensor
 
 from hiersrec_training.losses import CHUNK, ScoreOffsets, catalog_cross_entropy, sampled_cross_entropy
 
-Case: TypeAlias = tuple[Tensor, Tensor, ScoreOffsets, Tensor, Tensor]
+Arguments: TypeAlias = tuple[Tensor, Tensor, ScoreOffsets, Tensor, Tensor]
 
 
 def _plain(query: Tensor, vectors: Tensor, offsets: ScoreOffsets, target: Tensor, weight: Tensor) -> Tensor:
     logits = query @ vectors.T
-    place = offsets.position * len(vectors) + offsets.item
-    logits = logits.flatten().index_add(0, place, offsets.value).view_as(logits)
+    index = offsets.position * len(vectors) + offsets.item
+    logits = logits.flatten().index_add(0, index, offsets.value).view_as(logits)
     return (weight * F.cross_entropy(logits, target, reduction="none")).sum()
 
 
-def _example(positions: int, items: int, offsets: int, seed: int) -> Case:
+def _arguments(positions: int, items: int, offsets: int, seed: int) -> Arguments:
     """Random arguments of a loss; those that have gradients are leaves."""
     torch.manual_seed(seed)
     position, item = torch.randint(0, positions, (offsets,)), torch.randint(0, items, (offsets,))
@@ -34,8 +34,8 @@ def _example(positions: int, items: int, offsets: int, seed: int) -> Case:
     )
 
 
-def _gradients(loss: Tensor, case: Case) -> tuple[Tensor, ...]:
-    query, vectors, offsets, *_ = case
+def _gradients(loss: Tensor, arguments: Arguments) -> tuple[Tensor, ...]:
+    query, vectors, offsets, *_ = arguments
     return torch.autograd.grad(loss, (query, vectors, offsets.value))
 
 
@@ -49,17 +49,17 @@ def _gradients(loss: Tensor, case: Case) -> tuple[Tensor, ...]:
 def test_the_chunked_loss_and_its_gradients_are_those_of_the_plain_one(
     positions: int, items: int, offsets: int, seed: int
 ) -> None:
-    case = _example(positions, items, offsets, seed)
-    losses = [loss(*case) for loss in (catalog_cross_entropy, _plain)]
+    arguments = _arguments(positions, items, offsets, seed)
+    losses = [loss(*arguments) for loss in (catalog_cross_entropy, _plain)]
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-4)
-    for ours, plain in zip(*(_gradients(3 * loss, case) for loss in losses), strict=True):
+    for ours, plain in zip(*(_gradients(3 * loss, arguments) for loss in losses), strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_bfloat16_changes_the_gradients_by_its_rounding_only() -> None:
-    case = _example(200, 500, 300, 0)
-    exact = _gradients(catalog_cross_entropy(*case), case)
-    rounded = _gradients(catalog_cross_entropy(*case, dtype=torch.bfloat16), case)
+    arguments = _arguments(200, 500, 300, 0)
+    exact = _gradients(catalog_cross_entropy(*arguments), arguments)
+    rounded = _gradients(catalog_cross_entropy(*arguments, dtype=torch.bfloat16), arguments)
     for a, b in zip(exact, rounded, strict=True):
         assert float((a - b).norm() / a.norm()) < 0.05
 
@@ -74,15 +74,18 @@ def test_bfloat16_changes_the_gradients_by_its_rounding_only() -> None:
 def test_the_sampled_loss_is_the_full_one_where_every_item_is_drawn_as_often_as_expected(
     positions: int, items: int, offsets: int, seed: int
 ) -> None:
-    case = _example(positions, items, offsets, seed)
-    losses = (sampled_cross_entropy(*case, torch.randperm(items), torch.zeros(items)), _plain(*case))
+    arguments = _arguments(positions, items, offsets, seed)
+    losses = (
+        sampled_cross_entropy(*arguments, torch.randperm(items), torch.zeros(items)),
+        _plain(*arguments),
+    )
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-4)
-    for ours, plain in zip(*(_gradients(3 * loss, case) for loss in losses), strict=True):
+    for ours, plain in zip(*(_gradients(3 * loss, arguments) for loss in losses), strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_the_sampled_denominator_is_right_on_average() -> None:
-    query, vectors, offsets, target, _ = _example(3, 200, 12, 0)
+    query, vectors, offsets, target, _ = _arguments(3, 200, 12, 0)
     chances = torch.rand(200) + 0.1
     chances /= chances.sum()
     draws = 50

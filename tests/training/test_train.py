@@ -209,7 +209,7 @@ def test_resume_holds_in_bfloat16_with_two_threads(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_final_trains_on_both_parts_without_validation(
+def test_final_trains_on_both_splits_without_validation(
     tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
     info = quiet(tiny_data, tmp_path / "run", tiny_config, final=True)
@@ -220,7 +220,7 @@ def test_final_trains_on_both_parts_without_validation(
     sessions = data.train.then(data.validation)
     windows = sum(-(-(length - 1) // tiny_config.max_length) for length in sessions.lengths.tolist())
     loop = train_module._Loop(info, data, sessions, tmp_path, False, lambda line: None)
-    assert len(loop.batches.start) == windows
+    assert len(loop.batches.windows) == windows
     assert loop.steps == tiny_config.epochs * len(loop.batches)
 
 
@@ -305,24 +305,24 @@ def test_the_sampled_loss_of_a_step_tends_to_the_full_one(
         torch.testing.assert_close(full["category_loss_1"], sampled["category_loss_1"])
 
 
-def test_what_is_wrong_is_said(
+def test_errors_say_what_is_wrong(
     tiny_run: Path, tiny_data: Path, tiny_config: Config, tmp_path: Path, make_dataset: Callable[..., Dataset]
 ) -> None:
     with pytest.raises(RunError, match="exists already"):
         quiet(tiny_data, tiny_run, tiny_config)
     with pytest.raises(RunError, match="no interrupted run"):
         quiet(tiny_data, tmp_path / "run", tiny_config, resume=True)
-    with pytest.raises(DataError, match="is no dataset"):
+    with pytest.raises(DataError, match="is not a dataset"):
         quiet(tmp_path, tmp_path / "run", tiny_config)
     if not torch.cuda.is_available():
         with pytest.raises(RunError, match="no GPU"):
             train(tiny_data, tmp_path / "run", tiny_config, device="cuda")
-    with pytest.raises(RunError, match="is no training run"):
+    with pytest.raises(RunError, match="is not a training run"):
         load_model(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_data_set_without_validation_part_needs_final(
+def test_a_data_set_without_validation_split_needs_final(
     tiny_config: Config, tmp_path: Path, make_dataset: Callable[..., Dataset]
 ) -> None:
     data = make_dataset()
@@ -382,9 +382,14 @@ def test_a_full_disk_leaves_no_run_but_what_can_be_resumed(
         ("model.safetensors", None, r"model\.safetensors does not hold"),
         ("run.json", b"{", r"run\.json cannot be read"),
         ("run.json", b"[]", "does not describe"),
-        ("run.json", b'{"format": "hiersrec-run", "schema_version": 99}', "schema version 99"),
+        ("run.json", b'{"format": "hiersrec-run", "schema_version": 99}', "schema version 99.*upgrade"),
+        (
+            "run.json",
+            b'{"format": "hiersrec-run", "schema_version": 1}',
+            "schema version 1.*hiersrec train DATA",
+        ),
         ("run.json", b'{"format": "hiersrec-run"}', "schema version None"),
-        ("run.json", b'{"format": "hiersrec-run", "schema_version": 1}', "not as this version writes it"),
+        ("run.json", b'{"format": "hiersrec-run", "schema_version": 2}', "not as this version writes it"),
     ],
 )
 def test_a_damaged_run_is_named(

@@ -46,7 +46,7 @@ def quietly(logs: Path | Sequence[Path], report: list[str] | None = None, **opti
 
 
 def named(data: Dataset, sessions: Sessions) -> list[list[Any]]:
-    """Sessions as the shop's own ids."""
+    """Sessions as external ids."""
     ids = data.item_ids.to_list()
     return [[ids[item] for item in sessions[index]] for index in range(len(sessions))]
 
@@ -67,7 +67,7 @@ def path_of(data: Dataset, item: object) -> list[int | str]:
 
 
 def counted(data: Dataset) -> int:
-    """Clicks in the parts and clicks reported as dropped."""
+    """Clicks in the splits and clicks reported as dropped."""
     kept = sum(len(part.items) for part in (data.train, data.validation, data.test))
     dropped: dict[str, int] = data.settings["clicks_dropped"]
     return kept + sum(dropped.values())
@@ -573,7 +573,11 @@ short_sessions = st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=4), m
     validation_fraction=st.sampled_from([0.0, 0.1, 0.5]),
 )
 def test_parts_hold_what_a_plain_reading_gives(
-    sessions: list[list[int]], support: int, shortest: int, test_fraction: float | None, validation_fraction: float
+    sessions: list[list[int]],
+    support: int,
+    shortest: int,
+    test_fraction: float | None,
+    validation_fraction: float,
 ) -> None:
     long = [session for session in sessions if len(session) >= shortest]
     cut = len(long) - round(test_fraction * len(long)) if test_fraction else len(long)
@@ -587,7 +591,7 @@ def test_parts_hold_what_a_plain_reading_gives(
         training = kept
     test = [[item for item in session if item in clicks] for session in test]
     test = [session for session in test if len(session) >= shortest]
-    valid_from = len(training) - round(validation_fraction * len(training))
+    validation_from = len(training) - round(validation_fraction * len(training))
 
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.txt"
@@ -598,13 +602,13 @@ def test_parts_hold_what_a_plain_reading_gives(
             "test_fraction": test_fraction,
             "validation_fraction": validation_fraction,
         }
-        if not training or not valid_from or (test_fraction and not test):
+        if not training or not validation_from or (test_fraction and not test):
             with pytest.raises(EmptyLogError):
                 quietly(log, **options)
             return
         data = quietly(log, **options)
-    assert named(data, data.train) == training[:valid_from]
-    assert named(data, data.validation) == training[valid_from:]
+    assert named(data, data.train) == training[:validation_from]
+    assert named(data, data.validation) == training[validation_from:]
     assert named(data, data.test) == test
     assert data.item_ids.to_list() == sorted(clicks)
     assert data.clicks.tolist() == [clicks[item] for item in sorted(clicks)]
@@ -627,13 +631,13 @@ def test_the_report_says_what_was_kept(tmp_path: Path) -> None:
     }
     assert [" ".join(line.split()) for line in report] == [
         "read 11 clicks of log.txt",
-        "dropped 1 clicks: in sessions of fewer than 2 clicks, all parts",
+        "dropped 1 clicks: in sessions of fewer than 2 clicks, all splits",
         "unknown 3 items in the unknown category, these and those without any",
         "items 3 in the catalog",
         "categories 1 in category",
-        "training 4 training cases of 3 sessions, of them",
-        "1 validation cases of the last 1 sessions",
-        "test 2 test cases of 1 sessions",
+        "training 4 training examples of 3 sessions, of them",
+        "1 validation examples of the last 1 sessions",
+        "test 2 test examples of 1 sessions",
     ]
 
 
@@ -664,13 +668,13 @@ def test_diginetica_has_the_counts_of_the_literature(shared_data: Path) -> None:
     )
     data = prepare(options, report.append)
     assert data.items == 43_097
-    assert data.train.cases + data.validation.cases == 719_470
-    assert data.test.cases == 60_858
+    assert data.train.example_count + data.validation.example_count == 719_470
+    assert data.test.example_count == 60_858
     assert data.tree.sizes == [995]
     printed = "\n".join(report)
     assert "43,097" in printed
-    assert "719,470 training cases" in printed
-    assert "60,858 test cases" in printed
+    assert "719,470 training examples" in printed
+    assert "60,858 test examples" in printed
 
 
 def test_retailrocket_is_cut_like_its_publishers_cut_it(shared_data: Path) -> None:
@@ -711,7 +715,7 @@ def test_wikispeedia_paths_and_categories(shared_data: Path) -> None:
     assert (
         len(data.train)
         + len(data.test)
-        + data.settings["clicks_dropped"]["in sessions of fewer than 2 clicks, all parts"]
+        + data.settings["clicks_dropped"]["in sessions of fewer than 2 clicks, all splits"]
         == 51_312
     )
     known_roots = [root for root in data.tree.ids[0] if root != "unknown"]
