@@ -94,17 +94,17 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_evaluate_prints_one_flat_object(shop: Path) -> None:
     metrics = json.loads(passed("evaluate", shop / "bundle", shop / "data", "--mode", "exact", "--json"))
     assert all(not isinstance(value, dict | list) for value in metrics.values())
-    assert {"recall@20", "mrr@20", "ndcg@1", "cases", "candidate_coverage", "category_accuracy_2"} <= set(
+    assert {"recall@20", "mrr@20", "ndcg@1", "examples", "candidate_coverage", "category_accuracy_2"} <= set(
         metrics
     )
     assert metrics["mode"] == "exact"
-    assert metrics["cases"] > 0
+    assert metrics["examples"] > 0
     some = json.loads(passed("evaluate", shop / "bundle", shop / "data", "--candidates", "0.3", "--json"))
     assert some["candidates"] == 0.3
     assert some["rows_scored"] < metrics["rows_scored"]
     valid = json.loads(passed("evaluate", shop / "bundle", shop / "data", "--split", "validation", "--json"))
     assert valid["split"] == "validation"
-    assert valid["cases"] != metrics["cases"]
+    assert valid["examples"] != metrics["examples"]
     table = passed("evaluate", shop / "bundle", shop / "data")
     assert "recall" in table
     assert "category accuracy 0" in table
@@ -114,7 +114,7 @@ def test_evaluate_prints_one_flat_object(shop: Path) -> None:
 def test_baselines_stand_under_the_same_protocol(shop: Path, baseline: str) -> None:
     metrics = json.loads(passed("evaluate", shop / "data", "--baseline", baseline, "--json"))
     ours = json.loads(passed("evaluate", shop / "bundle", shop / "data", "--json"))
-    assert metrics["cases"] == ours["cases"]
+    assert metrics["examples"] == ours["examples"]
     assert 0 < metrics["mrr@20"] < 1
 
 
@@ -125,7 +125,7 @@ def test_compare_lists_every_method(shop: Path) -> None:
     rows = [
         json.loads(line) for line in passed("compare", shop / "bundle", shop / "data", "--json").splitlines()
     ]
-    assert len({row["cases"] for row in rows}) == 1
+    assert len({row["examples"] for row in rows}) == 1
 
 
 def test_recommend_shows_titles_and_takes_own_ids(shop: Path) -> None:
@@ -225,7 +225,7 @@ def test_errors_are_one_line(shop: Path, tmp_path: Path) -> None:
     assert "missing.csv" in failed("prepare", tmp_path / "missing.csv", "--out", tmp_path / "data")
     assert "exists already" in failed("prepare", log, "--out", shop / "data")
     assert "exists already" in failed("train", shop / "data", "--out", shop / "run")
-    assert "is no dataset" in failed("train", tmp_path, "--out", tmp_path / "run")
+    assert "is not a dataset" in failed("train", tmp_path, "--out", tmp_path / "run")
     assert "did you mean epochs" in failed(
         "train", shop / "data", "--out", tmp_path / "run", "--set", "epoch=1"
     )
