@@ -232,7 +232,7 @@ def test_errors_are_one_line(shop: Path, tmp_path: Path) -> None:
     assert "leave the others out" in failed(
         "train", shop / "data", "--out", tmp_path / "run", "--resume", "--final"
     )
-    assert "is no training run" in failed("export", tmp_path, "--out", tmp_path / "bundle")
+    assert "is not a training run" in failed("export", tmp_path, "--out", tmp_path / "bundle")
     assert "exists already" in failed("export", shop / "run", "--out", shop / "bundle")
     assert "no bundle" in failed("evaluate", tmp_path, shop / "data")
     both = ("--mode", "exact", "--candidates", "0.1")
