@@ -37,6 +37,7 @@ def test_inspect_verifies_and_describes(shop: Path, tmp_path: Path) -> None:
     assert "not a bundle" in failed("inspect", tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore::hiersrec_sdk.errors.MissingKernelWarning")
 def test_inspect_shows_the_kernel(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = pytest.importorskip("hiersrec_sdk._kernel")
     assert f"{kernel.__file__}, {kernel.isa()} (of " in passed("inspect", shop / "bundle")
