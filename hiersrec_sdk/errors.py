@@ -30,6 +30,8 @@ HierSRecError
 ├── RunError                           a training run cannot be read, resumed or written
 │   └── InterruptedRunError            stopped on request; --resume continues it
 └── ExportError                        an export that failed its checks
+
+A warning beside them is MissingKernelWarning: the compiled kernel is missing.
 """
 
 from __future__ import annotations
@@ -210,3 +212,7 @@ class InterruptedRunError(RunError):
 
 class ExportError(HierSRecError):
     """The export failed its checks; no bundle was written."""
+
+
+class MissingKernelWarning(RuntimeWarning):
+    """The compiled kernel is missing, so a slower backend ranks."""

@@ -12,12 +12,13 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.catalog.ids import UNKNOWN
-from hiersrec_sdk.catalog.snapshot import Catalog, Covisitation
+from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.encoders.session_encoder import Encoded, OnnxSessionEncoder
 from hiersrec_sdk.errors import InvalidSessionError, UnknownItemError
 from hiersrec_sdk.plan import Plan
 from hiersrec_sdk.ranking import Backend, Found
+from hiersrec_sdk.ranking.backend import UNKNOWN
+from hiersrec_sdk.ranking.covisitation import ScoreOffsets
 from hiersrec_sdk.ranking.row_ranges import Rows
 from hiersrec_sdk.results import NOTHING_RANKED, Ranked, Result
 from hiersrec_sdk.search import Requests, Searcher, requests_of, within_limit
@@ -73,7 +74,7 @@ class Pipeline:
     encoder: OnnxSessionEncoder
     backend: Backend
     searcher: Searcher
-    covisitation: Covisitation | None
+    covisitation: ScoreOffsets | None
     max_length: int
 
     def answer(self, ids: Any, plan: Plan, watch: Watch | None = None) -> Result:

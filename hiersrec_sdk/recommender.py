@@ -22,7 +22,6 @@ from hiersrec_sdk.bundle.sources import Source, is_in_cache, open_source
 from hiersrec_sdk.catalog import filters
 from hiersrec_sdk.catalog.delta_tables import to_tables
 from hiersrec_sdk.catalog.filters import Filter
-from hiersrec_sdk.catalog.ids import UNKNOWN
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.catalog.writer import MutableCatalog
 from hiersrec_sdk.cpus import Threads, resolved
@@ -50,7 +49,7 @@ from hiersrec_sdk.options import (
 from hiersrec_sdk.pipeline import KnownSession, Pipeline, as_ids, described
 from hiersrec_sdk.plan import Plan, Planner
 from hiersrec_sdk.ranking import Backend, get_backend
-from hiersrec_sdk.ranking.covisitation import CovisitationScorer
+from hiersrec_sdk.ranking.backend import UNKNOWN
 from hiersrec_sdk.results import CategoryHit, Hit, Result
 from hiersrec_sdk.search import Searcher
 from hiersrec_sdk.session import Session
@@ -84,7 +83,7 @@ class Recommender:
         self.catalog: MutableCatalog = MutableCatalog(
             Catalog.of(bundle, backend.find_ids), bundle, ItemEncoder(bundle, encoder.providers).encode
         )
-        scorer = CovisitationScorer.from_tables(bundle.tables)
+        scorer = self.catalog.covisitation
         self._backend = backend
         self._searcher = Searcher(backend)
         self._planner = Planner(bundle.config, backend)

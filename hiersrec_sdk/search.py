@@ -43,7 +43,8 @@ def requests_of(
         covisited: int64, rising, rows that rank whatever the candidates are.
         offsets: float32, added to their scores.
     """
-    segments, requests = plan.catalog.segments, []
+    segments = plan.catalog.segments
+    requests: list[Request | None] = []
     for at, (segment, bitmap) in enumerate(zip(segments, plan.bitmaps, strict=True)):
         skip, always, added = skipped, covisited, offsets
         if len(segments) > 1:

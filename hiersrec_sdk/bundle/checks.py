@@ -106,7 +106,7 @@ class CatalogChecks:
         self._array("covisitation.popularity", np.float32, items, covisitation.POPULARITIES)
         edges = self._offsets("covisitation.offsets", items)
         self._array("covisitation.rows", np.int32, edges)
-        self._array("covisitation.counts", np.uint16, edges, covisitation.CLICKS_OF)
+        self._array("covisitation.counts", np.uint16, edges, covisitation.EDGE_COUNTS)
         hidden = self.tables["covisitation.hidden_bias"].size
         self._array("covisitation.hidden_bias", np.float32, hidden)
         self._array("covisitation.hidden_weight", np.float32, covisitation.FEATURES, hidden)

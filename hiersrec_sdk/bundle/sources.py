@@ -24,7 +24,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, Final
 
-from hiersrec_sdk.atomic import new_folder
+from hiersrec_sdk.atomic import PART, new_folder
 from hiersrec_sdk.bundle.folder import Bundle, check_file, open_bundle
 from hiersrec_sdk.bundle.schema import CONFIG, parse_config
 from hiersrec_sdk.errors import (
@@ -197,7 +197,7 @@ def _entry(entry: Path, verify: bool, level: int) -> Bundle | None:
         return None
     try:
         bundle = open_bundle(entry, verify)
-    except (BundleCorruptError, BundleMissingError) as error:
+    except (BundleCorruptError, FileNotFoundError) as error:  # it may be replaced at this moment
         _log.log(level, "unpacking again: the cache is damaged: %s", error)
         return None
     return bundle if bundle.config["sha256"] == entry.name else None  # another was saved there
@@ -209,7 +209,7 @@ def _alone(entry: Path) -> Iterator[None]:
     entry.parent.mkdir(parents=True, exist_ok=True)
     with entry.with_name(f"{entry.name}.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for part in entry.parent.glob(f"{entry.name}.part-*"):
+        for part in entry.parent.glob(f"{entry.name}{PART}*"):
             shutil.rmtree(part, ignore_errors=True)
         yield
 
@@ -217,16 +217,17 @@ def _alone(entry: Path) -> Iterator[None]:
 def _unpack(open_file: _Open, files: dict[str, Any], config: bytes, entry: Path, label: str) -> None:
     """Write ``entry``, all or nothing, in place of a damaged one."""
     started = time.perf_counter()
-    if os.path.lexists(entry):  # not exchanged, which not every file system can do: it is of no use to anyone
-        damaged = entry.with_name(f"{entry.name}.part-damaged")
-        entry.rename(damaged)
-        shutil.rmtree(damaged, ignore_errors=True)
-    with new_folder(entry) as part:
+    fresh, damaged = (entry.with_name(f"{entry.name}{PART}{state}") for state in ("fresh", "damaged"))
+    with new_folder(fresh) as part:
         for name, about in files.items():
             with (part / name).open("xb") as file:
                 file.writelines(_blocks(open_file, name, about["bytes"], label))
             check_file(part / name, about, True, f"{label}: {name}")
         (part / CONFIG).write_bytes(config)
+    if os.path.lexists(entry):  # not exchanged in one step, which some network file systems cannot do
+        entry.rename(damaged)
+    fresh.rename(entry)
+    shutil.rmtree(damaged, ignore_errors=True)
     _log.info("unpacked %s to %s in %.0f ms", label, entry, 1000 * (time.perf_counter() - started))
 
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.catalog.ids import UNKNOWN
 from hiersrec_sdk.catalog.placement import Placement
 from hiersrec_sdk.catalog.segment import NO_ROWS, Bitmap
 from hiersrec_sdk.ranking import Table, row_ranges
+from hiersrec_sdk.ranking.backend import UNKNOWN
 from hiersrec_sdk.ranking.candidates import Choice
 from hiersrec_sdk.ranking.row_ranges import Ranges
 

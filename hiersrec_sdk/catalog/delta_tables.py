@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.catalog.delta import DeltaColumns, DeltaSegment, Rows
-from hiersrec_sdk.catalog.ids import UNKNOWN, id_tables
+from hiersrec_sdk.catalog.ids import id_tables
 from hiersrec_sdk.catalog.placement import NEW, CategoryKey, Placement
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.errors import BundleCorruptError, InvalidArgumentError
+from hiersrec_sdk.ranking.backend import UNKNOWN
 
 Tables = dict[str, NDArray[Any]]
 

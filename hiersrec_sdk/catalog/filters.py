@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.catalog.delta import DeltaColumns, DeltaSegment
-from hiersrec_sdk.catalog.ids import UNKNOWN
 from hiersrec_sdk.catalog.placement import NEW, CategoryKey
 from hiersrec_sdk.catalog.segment import Bitmap
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.catalog.tree import CategoryTree
 from hiersrec_sdk.errors import InvalidArgumentError, InvalidFilterError, UnknownCategoryError
 from hiersrec_sdk.ranking import row_ranges
+from hiersrec_sdk.ranking.backend import UNKNOWN
 
 
 class _Judged:
@@ -162,7 +162,8 @@ def _rows_of(find: Any, name: str, ids: Any) -> NDArray[np.int64]:
         rows: NDArray[np.int64] = find(ids if isinstance(ids, np.ndarray) else list(ids))
     except InvalidArgumentError as error:
         raise type(error)(f"{name}: {error}") from error
-    return rows[rows != UNKNOWN]
+    known: NDArray[np.int64] = rows[rows != UNKNOWN]
+    return known
 
 
 def _as_list(name: str, ids: Iterable[Any] | None) -> list[Any] | None:

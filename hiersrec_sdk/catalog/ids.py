@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,14 +13,9 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.errors import BundleCorruptError, InvalidItemIdError, NaNItemIdError
-
-UNKNOWN: Final = -1
-"""The row of an id that the catalog lacks."""
+from hiersrec_sdk.ranking.backend import UNKNOWN, FindIds
 
 _INT64: Final = np.iinfo(np.int64)
-
-FindIds = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]
-"""``find_ids(ids, order, wanted)`` of a ranking backend: where each wanted id stands in ``ids``, which ``order`` sorts."""
 
 
 def id_tables(name: str, ids: Sequence[int | str]) -> dict[str, NDArray[Any]]:

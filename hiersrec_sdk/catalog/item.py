@@ -109,23 +109,6 @@ def checked_ids(name: str, ids: Any) -> list[Any]:
     return ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
 
 
-def checked_vector(item: Item, name: str, width: int) -> NDArray[np.float32]:
-    """The vector ``name`` of ``item``: float32 [width].
-
-    Raises:
-        CatalogChangeError: not as many finite numbers.
-    """
-    try:
-        vector = np.asarray(getattr(item, name), dtype=np.float32)
-    except (TypeError, ValueError):
-        raise CatalogChangeError(f"item {item.id!r}: its {name} must be a list of numbers") from None
-    if vector.shape != (width,) or not np.isfinite(vector).all():
-        raise CatalogChangeError(
-            f"item {item.id!r}: its {name} must be {width} finite numbers, got shape {list(vector.shape)}"
-        )
-    return vector
-
-
 def fits_tables(value: int | str) -> bool:
     """Whether a bundle can hold the id or text: an int64, or valid UTF-8."""
     if isinstance(value, int):

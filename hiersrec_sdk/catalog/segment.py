@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle.tables import StringTable
-from hiersrec_sdk.catalog.ids import UNKNOWN, FindIds, ItemIndex, item_index
+from hiersrec_sdk.catalog.ids import ItemIndex, item_index
 from hiersrec_sdk.catalog.tree import CategoryTree
-from hiersrec_sdk.ranking import Codes, Table, row_ranges
+from hiersrec_sdk.ranking import Codes, CovisitationScorer, Table, row_ranges
+from hiersrec_sdk.ranking.backend import UNKNOWN, FindIds
 from hiersrec_sdk.ranking.candidates import Choice
 from hiersrec_sdk.ranking.row_ranges import Ranges
 
@@ -101,6 +102,7 @@ class BaseTables:
         titles: of the rows, or None.
         clicks: int64 [n].
         item_bias: float32 [n], the model's own, or None.
+        covisitation: the co-visitation scorer, or None.
         extra_offsets, extra_rows: rows listed in a leaf category in addition to the one that they lie in, or None.
     """
 
@@ -109,6 +111,7 @@ class BaseTables:
     titles: StringTable | None
     clicks: NDArray[np.int64]
     item_bias: NDArray[np.float32] | None
+    covisitation: CovisitationScorer | None
     extra_offsets: NDArray[np.int64] | None
     extra_rows: NDArray[np.int64] | None
 
@@ -171,6 +174,7 @@ class BaseSegment:
             titles=StringTable.from_tables(tables, "titles"),
             clicks=tables["clicks"],
             item_bias=bias,
+            covisitation=CovisitationScorer.from_tables(tables),
             extra_offsets=tables.get("extra_offsets"),
             extra_rows=tables.get("extra_rows"),
         )

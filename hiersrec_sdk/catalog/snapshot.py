@@ -10,15 +10,13 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle import Bundle
 from hiersrec_sdk.catalog.delta import DeltaColumns, DeltaSegment
-from hiersrec_sdk.catalog.ids import UNKNOWN, FindIds
 from hiersrec_sdk.catalog.segment import BaseSegment, Segment
 from hiersrec_sdk.catalog.tree import Category, CategoryTree
-from hiersrec_sdk.ranking import Codes
+from hiersrec_sdk.ranking import Codes, CovisitationScorer
+from hiersrec_sdk.ranking.backend import UNKNOWN, FindIds
+from hiersrec_sdk.ranking.covisitation import ScoreOffsets
 from hiersrec_sdk.ranking.numpy_backend import find_ids as find_ids_in_numpy
 from hiersrec_sdk.ranking.row_ranges import Rows
-
-Covisitation = Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.float32]]]
-"""A backend's co-visitation scorer: a session's rows in, the rows co-visited with them and their score offsets out."""
 
 
 class Catalog:
@@ -81,6 +79,11 @@ class Catalog:
     def codes(self) -> Codes | None:
         """The int8 codes of the bundle's rows, or None."""
         return self.base.table.codes
+
+    @property
+    def covisitation(self) -> CovisitationScorer | None:
+        """The co-visitation scorer, which knows the bundle's rows; or None."""
+        return self.base.tables.covisitation
 
     @property
     def category_id_type(self) -> str:
@@ -187,11 +190,16 @@ class Catalog:
         """The rows of the bundle that the items of ``rows`` have or had, in order; without items that have none."""
         if len(self.segments) == 1 or int(rows.max(initial=0)) < self.delta.first_row:
             return rows
+        found = self.origins(rows)
+        known: NDArray[np.int64] = found[found != UNKNOWN]
+        return known
+
+    def origins(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 [len(rows)]: the row of the bundle that the item of each row has or had, -1 where it has none."""
         added = rows >= self.delta.first_row
         found = rows.copy()
         found[added] = self.delta.origin[rows[added] - self.delta.first_row]
-        known: NDArray[np.int64] = found[found != UNKNOWN]
-        return known
+        return found
 
     def current_rows(self, base_rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64: the rows that the items of ``base_rows`` have now, -1 where an item was removed."""
@@ -208,7 +216,7 @@ class Catalog:
         rows: Rows,
         offsets: NDArray[np.float32],
         session: NDArray[np.int64],
-        covisitation: Covisitation | None,
+        covisitation: ScoreOffsets | None,
     ) -> tuple[Rows, NDArray[np.float32]]:
         """The rows that rank whatever the candidates are, rising, and what is added to their scores.
 

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from hiersrec_sdk.bundle import Bundle
 from hiersrec_sdk.catalog.delta import Rows
 from hiersrec_sdk.catalog.delta_tables import from_tables
-from hiersrec_sdk.catalog.ids import UNKNOWN
-from hiersrec_sdk.catalog.item import Item, checked_ids, checked_items, checked_vector
+from hiersrec_sdk.catalog.item import Item, checked_ids, checked_items
 from hiersrec_sdk.catalog.placement import Placement, placed, placed_by_path, unplaced
 from hiersrec_sdk.catalog.segment import BaseSegment
 from hiersrec_sdk.catalog.snapshot import Catalog
+from hiersrec_sdk.encoders.features import checked_vector
 from hiersrec_sdk.errors import CatalogChangeError, UnknownItemError
+from hiersrec_sdk.ranking.backend import UNKNOWN
 
 if TYPE_CHECKING:
     _Reading = Catalog  # type checkers know by this what __getattr__ answers
@@ -252,7 +253,7 @@ class MutableCatalog(_Reading):
         to_encode = []
         for at, (item, row) in enumerate(zip(items, source.tolist(), strict=True)):
             if item.vector is not None:
-                vectors[at] = checked_vector(item, "vector", vectors.shape[1])
+                vectors[at] = checked_vector(item.id, "vector", item.vector, vectors.shape[1])
             elif row != UNKNOWN and not item.is_described:
                 vectors[at] = self._current.vectors(np.array([row]))[0]
             else:

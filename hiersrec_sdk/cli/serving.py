@@ -19,7 +19,7 @@ from hiersrec_sdk.cli.common import (
     mode_option,
     parse_ids,
 )
-from hiersrec_sdk.ranking.kernel import describe_kernel
+from hiersrec_sdk.ranking import instruction_sets, kernel_file, missing_kernel
 
 
 @click.command()
@@ -168,7 +168,7 @@ def _runtime(recommender: Recommender) -> list[tuple[str, str]]:
     """What serves the bundle on this machine."""
     return [
         ("ranking", f"{recommender.backend} (of {', '.join(available_backends())})"),
-        ("kernel", describe_kernel()),
+        ("kernel", _kernel()),
         ("providers", ", ".join(recommender.providers)),
     ]
 
@@ -188,3 +188,9 @@ def _codes(recommender: Recommender) -> str:
     if codes is None:
         return ""
     return f", and int8 codes in stages up to dimensions {', '.join(map(str, codes.stage_ends.tolist()))}"
+
+
+def _kernel() -> str:
+    """The compiled kernel and the instruction set in use, which HIERSREC_ISA can force; or how to get a kernel."""
+    sets = instruction_sets()
+    return f"{kernel_file()}, {sets[0]} (of {', '.join(sets)})" if sets else f"none: {missing_kernel()}"

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle import ITEM_ENCODER, Bundle, read_file
-from hiersrec_sdk.catalog.item import Item, checked_vector
-from hiersrec_sdk.encoders.features import number_bins, token_table
+from hiersrec_sdk.encoders.features import checked_vector, number_bins, token_table
 from hiersrec_sdk.encoders.onnx import load_graph
 from hiersrec_sdk.errors import CatalogChangeError
+
+if TYPE_CHECKING:
+    from hiersrec_sdk.catalog.item import Item
 
 _ENCODED_TOGETHER: Final = 1024
 
@@ -79,7 +81,7 @@ class ItemEncoder:
         rows = [
             np.zeros(width, dtype=np.float32)
             if item.metadata_vector is None
-            else checked_vector(item, "metadata_vector", width)
+            else checked_vector(item.id, "metadata_vector", item.metadata_vector, width)
             for item in items
         ]
         return np.stack(rows)

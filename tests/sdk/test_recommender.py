@@ -19,6 +19,7 @@ import onnxruntime
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 import hiersrec_sdk.plan
@@ -214,7 +215,7 @@ def boosts_of(shop: Shop, rows: list[int]) -> dict[int, float]:
     """What the wide part adds to the scores of the rows that are linked to a session."""
     if shop.wide is None:
         return {}
-    links = shop.wide.links
+    links = shop.wide.counts
     linked = set(rows)
     for row in rows[-8:]:
         linked |= set(links.rows[links.offsets[row] : links.offsets[row + 1]].tolist())
@@ -886,7 +887,7 @@ def test_categories_of_the_session(full: Recommender) -> None:
 
 @pytest.mark.parametrize("sessions", ["shoe-17", b"x", {"a": ["0"]}, None, 5])
 def test_no_list_of_sessions(sessions: Any, full: Recommender) -> None:
-    with pytest.raises(errors.InvalidSessionError, match="^sessions must be a list of sessions, got "):
+    with pytest.raises(errors.InvalidSessionError, match=r"^sessions must be a list of sessions, got "):
         full.recommend_many(sessions)
 
 

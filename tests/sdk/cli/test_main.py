@@ -56,19 +56,19 @@ def test_errors_are_one_line(shop: Path, tmp_path: Path) -> None:
     assert "missing.csv" in failed("prepare", tmp_path / "missing.csv", "--out", tmp_path / "data")
     assert "exists already" in failed("prepare", log, "--out", shop / "data")
     assert "exists already" in failed("train", shop / "data", "--out", shop / "run")
-    assert "dataset" in failed("train", tmp_path, "--out", tmp_path / "run")
+    assert "is not a dataset" in failed("train", tmp_path, "--out", tmp_path / "run")
     assert "did you mean epochs" in failed(
         "train", shop / "data", "--out", tmp_path / "run", "--set", "epoch=1"
     )
     assert "leave the others out" in failed(
         "train", shop / "data", "--out", tmp_path / "run", "--resume", "--final"
     )
-    assert "training run" in failed("export", tmp_path, "--out", tmp_path / "bundle")
+    assert "is not a training run" in failed("export", tmp_path, "--out", tmp_path / "bundle")
     assert "exists already" in failed("export", shop / "run", "--out", shop / "bundle")
     assert "not a bundle" in failed("evaluate", tmp_path, shop / "data")
     both = ("--mode", "exact", "--candidates", "0.1")
     assert "--candidates" in failed("evaluate", shop / "bundle", shop / "data", *both)
-    assert "candidates" in failed("recommend", shop / "bundle", "--candidates", "0")
+    assert "must be a number in (0, 1]" in failed("recommend", shop / "bundle", "--candidates", "0")
     assert "integer ≥ 1" in failed("recommend", shop / "bundle", "-k", "0")
     assert "--candidates" in failed("recommend", shop / "bundle", *both)
     assert "--data" in failed("export", moved_data(shop, tmp_path), "--out", tmp_path / "bundle")

@@ -11,8 +11,8 @@ from hiersrec_sdk.errors import CategoryCycleError, DataError
 from hiersrec_training.data.categories import (
     UNKNOWN_INT,
     UNKNOWN_STRING,
+    CategoryPath,
     ParentTable,
-    Path,
     build_categories,
     level_path,
     prefix_path,
@@ -29,7 +29,7 @@ paths_of_a_tree = st.lists(
 
 
 @given(paths_of_a_tree)
-def test_every_category_covers_one_range_of_leaves(paths: list[Path]) -> None:
+def test_every_category_covers_one_range_of_leaves(paths: list[CategoryPath]) -> None:
     built = build_categories(paths, UNKNOWN_STRING)
     tree = built.tree
     tree.check()
@@ -41,7 +41,7 @@ def test_every_category_covers_one_range_of_leaves(paths: list[Path]) -> None:
 
 
 @given(paths_of_a_tree)
-def test_every_path_leads_back_to_its_ids(paths: list[Path]) -> None:
+def test_every_path_leads_back_to_its_ids(paths: list[CategoryPath]) -> None:
     built = build_categories(paths, UNKNOWN_STRING)
     ancestors = built.tree.paths()
     for path in paths:

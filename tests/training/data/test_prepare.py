@@ -39,14 +39,14 @@ def write_csv(path: Path, rows: Sequence[Sequence[object]], header: str = "", se
 
 
 def quietly(logs: Path | Sequence[Path], report: list[str] | None = None, **options: Any) -> Dataset:
-    """Prepare without a validation part, unless told otherwise."""
+    """Prepare without a validation split, unless told otherwise."""
     lines = [] if report is None else report
-    options.setdefault("valid_fraction", 0.0)
+    options.setdefault("validation_fraction", 0.0)
     return prepare(PrepareOptions(logs=[logs] if isinstance(logs, Path) else logs, **options), lines.append)
 
 
 def named(data: Dataset, sessions: Sessions) -> list[list[Any]]:
-    """Sessions as the shop's own ids."""
+    """Sessions as external ids."""
     ids = data.item_ids.to_list()
     return [[ids[item] for item in sessions[index]] for index in range(len(sessions))]
 
@@ -67,8 +67,8 @@ def path_of(data: Dataset, item: object) -> list[int | str]:
 
 
 def counted(data: Dataset) -> int:
-    """Clicks in the parts and clicks reported as dropped."""
-    kept = sum(len(part.items) for part in (data.train, data.valid, data.test))
+    """Clicks in the splits and clicks reported as dropped."""
+    kept = sum(len(part.items) for part in (data.train, data.validation, data.test))
     dropped: dict[str, int] = data.settings["clicks_dropped"]
     return kept + sum(dropped.values())
 
@@ -507,8 +507,8 @@ def test_all_items_keeps_what_nobody_clicked(tmp_path: Path) -> None:
     assert usual.item_ids.to_list() == ["a", "b"]
     assert named(usual, usual.test) == [["a", "b"]]
     assert usual.settings["clicks_dropped"] == {
-        "on items that the training part lacks, test part": 4,
-        "in sessions of fewer than 2 clicks, test part": 1,
+        "on items that the training split lacks, test split": 4,
+        "in sessions of fewer than 2 clicks, test split": 1,
     }
 
 
@@ -527,7 +527,7 @@ def test_support_and_length_hold_together(tmp_path: Path) -> None:
 def test_support_counts_the_training_part_only(tmp_path: Path) -> None:
     (tmp_path / "log.txt").write_text("a b\na b\nc a\nb c a\n")
     data = quietly(tmp_path / "log.txt", min_item_support=2, test_fraction=0.25)
-    assert data.item_ids.to_list() == ["a", "b"]  # c has two clicks, one of them in the test part
+    assert data.item_ids.to_list() == ["a", "b"]  # c has two clicks, one of them in the test split
 
 
 def test_the_last_days_are_the_test_part(tmp_path: Path) -> None:
@@ -554,8 +554,8 @@ def test_shuffled_split_of_sessions_without_order(tmp_path: Path) -> None:
     (tmp_path / "log.txt").write_text("".join(f"{i} {i + 1}\n" for i in range(0, 200, 2)) + "0 " * 200 + "\n")
     parts = []
     for seed in (None, 0, 0, 1):
-        data = quietly(tmp_path / "log.txt", shuffle_seed=seed, valid_fraction=0.5)
-        parts.append(named(data, data.valid))
+        data = quietly(tmp_path / "log.txt", shuffle_seed=seed, validation_fraction=0.5)
+        parts.append(named(data, data.validation))
     assert parts[1] == parts[2]
     assert parts[0] != parts[1] != parts[3]
     assert all(b == a + 1 or a == 0 for a, b, *_ in parts[1])  # clicks keep their order
@@ -570,10 +570,14 @@ short_sessions = st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=4), m
     support=st.integers(1, 4),
     shortest=st.integers(2, 3),
     test_fraction=st.sampled_from([None, 0.2, 0.5]),
-    valid_fraction=st.sampled_from([0.0, 0.1, 0.5]),
+    validation_fraction=st.sampled_from([0.0, 0.1, 0.5]),
 )
 def test_parts_hold_what_a_plain_reading_gives(
-    sessions: list[list[int]], support: int, shortest: int, test_fraction: float | None, valid_fraction: float
+    sessions: list[list[int]],
+    support: int,
+    shortest: int,
+    test_fraction: float | None,
+    validation_fraction: float,
 ) -> None:
     long = [session for session in sessions if len(session) >= shortest]
     cut = len(long) - round(test_fraction * len(long)) if test_fraction else len(long)
@@ -587,7 +591,7 @@ def test_parts_hold_what_a_plain_reading_gives(
         training = kept
     test = [[item for item in session if item in clicks] for session in test]
     test = [session for session in test if len(session) >= shortest]
-    valid_from = len(training) - round(valid_fraction * len(training))
+    validation_from = len(training) - round(validation_fraction * len(training))
 
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.txt"
@@ -596,15 +600,15 @@ def test_parts_hold_what_a_plain_reading_gives(
             "min_item_support": support,
             "min_session_length": shortest,
             "test_fraction": test_fraction,
-            "valid_fraction": valid_fraction,
+            "validation_fraction": validation_fraction,
         }
-        if not training or not valid_from or (test_fraction and not test):
+        if not training or not validation_from or (test_fraction and not test):
             with pytest.raises(EmptyLogError):
                 quietly(log, **options)
             return
         data = quietly(log, **options)
-    assert named(data, data.train) == training[:valid_from]
-    assert named(data, data.valid) == training[valid_from:]
+    assert named(data, data.train) == training[:validation_from]
+    assert named(data, data.validation) == training[validation_from:]
     assert named(data, data.test) == test
     assert data.item_ids.to_list() == sorted(clicks)
     assert data.clicks.tolist() == [clicks[item] for item in sorted(clicks)]
@@ -614,26 +618,26 @@ def test_parts_hold_what_a_plain_reading_gives(
 def test_the_report_says_what_was_kept(tmp_path: Path) -> None:
     (tmp_path / "log.txt").write_text("a b c\na\nb c\na b\nc a b\n")
     report: list[str] = []
-    data = quietly(tmp_path / "log.txt", report, valid_fraction=0.34, test_fraction=0.25)
+    data = quietly(tmp_path / "log.txt", report, validation_fraction=0.34, test_fraction=0.25)
     assert data.counts == {
         "items": 3,
         "categories": [1],
         "train_sessions": 2,
-        "valid_sessions": 1,
+        "validation_sessions": 1,
         "test_sessions": 1,
-        "train_cases": 3,
-        "valid_cases": 1,
-        "test_cases": 2,
+        "train_examples": 3,
+        "validation_examples": 1,
+        "test_examples": 2,
     }
     assert [" ".join(line.split()) for line in report] == [
         "read 11 clicks of log.txt",
-        "dropped 1 clicks: in sessions of fewer than 2 clicks, all parts",
+        "dropped 1 clicks: in sessions of fewer than 2 clicks, all splits",
         "unknown 3 items in the unknown category, these and those without any",
-        "items 3 in the catalogue",
+        "items 3 in the catalog",
         "categories 1 in category",
-        "training 4 training cases of 3 sessions, of them",
-        "1 validation cases of the last 1 sessions",
-        "test 2 test cases of 1 sessions",
+        "training 4 training examples of 3 sessions, of them",
+        "1 validation examples of the last 1 sessions",
+        "test 2 test examples of 1 sessions",
     ]
 
 
@@ -664,13 +668,13 @@ def test_diginetica_has_the_counts_of_the_literature(shared_data: Path) -> None:
     )
     data = prepare(options, report.append)
     assert data.items == 43_097
-    assert data.train.cases + data.valid.cases == 719_470
-    assert data.test.cases == 60_858
+    assert data.train.example_count + data.validation.example_count == 719_470
+    assert data.test.example_count == 60_858
     assert data.tree.sizes == [995]
     printed = "\n".join(report)
     assert "43,097" in printed
-    assert "719,470 training cases" in printed
-    assert "60,858 test cases" in printed
+    assert "719,470 training examples" in printed
+    assert "60,858 test examples" in printed
 
 
 def test_retailrocket_is_cut_like_its_publishers_cut_it(shared_data: Path) -> None:
@@ -711,7 +715,7 @@ def test_wikispeedia_paths_and_categories(shared_data: Path) -> None:
     assert (
         len(data.train)
         + len(data.test)
-        + data.settings["clicks_dropped"]["in sessions of fewer than 2 clicks, all parts"]
+        + data.settings["clicks_dropped"]["in sessions of fewer than 2 clicks, all splits"]
         == 51_312
     )
     known_roots = [root for root in data.tree.ids[0] if root != "unknown"]

@@ -36,7 +36,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def run(log: Path | list[Path], **options: Any) -> None:
-    options.setdefault("valid_fraction", 0.0)
+    options.setdefault("validation_fraction", 0.0)
     prepare(PrepareOptions(logs=[log] if isinstance(log, Path) else log, **options), lambda line: None)
 
 
@@ -52,7 +52,7 @@ MANY_ROWS = "session,item,time\n" + "".join(
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no file .*nowhere\.csv"):
         run(tmp_path / "nowhere.csv")
-    with pytest.raises(DataError, match="is no file"):
+    with pytest.raises(DataError, match="is not a file"):
         run(tmp_path)
 
 
@@ -83,11 +83,11 @@ def test_text_that_is_not_utf8(write: Write, name: str) -> None:
         ("image.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0"),
         ("sheet.csv", b"PK\x03\x04\x14\0\x06\0\x08\0"),
         ("image.txt", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0"),
-        ("covisitation.csv", "session,item,time\n1,2,3\n".encode("utf-16")),
+        ("utf16.csv", "session,item,time\n1,2,3\n".encode("utf-16")),
     ],
 )
 def test_a_file_that_is_no_text(write: Write, name: str, content: bytes) -> None:
-    with pytest.raises(DataError, match=rf"{name} is no text in UTF-8"):
+    with pytest.raises(DataError, match=rf"{name} is not UTF-8 text"):
         run(write(name, content))
 
 
@@ -169,7 +169,7 @@ def test_columns_that_cannot_be_ids_or_times(write: Write, tmp_path: Path) -> No
     frame.write_parquet(tmp_path / "log.parquet")
     with pytest.raises(DataError, match="item ids of column 'item' are Float64"):
         run(tmp_path / "log.parquet")
-    with pytest.raises(DataError, match=r"log\.csv: 'yesterday' is no time"):
+    with pytest.raises(DataError, match=r"log\.csv: times must be .*, got 'yesterday'"):
         run(write("log.csv", "session,item,time\ns,1,yesterday\ns,2,today\n"))
 
 
@@ -195,11 +195,11 @@ def test_what_removed_everything_is_said(write: Write) -> None:
         "2 dropped (not of event type purchase, but view 2)"
     )
     with pytest.raises(
-        EmptyLogError, match=r"training part: 3 clicks read, .*sessions of fewer than 3 clicks"
+        EmptyLogError, match=r"training split: 3 clicks read, .*sessions of fewer than 3 clicks"
     ):
         run(log, min_session_length=3)
     with pytest.raises(
-        EmptyLogError, match=r"2 dropped \(on items of fewer than 2 clicks in the training part\)"
+        EmptyLogError, match=r"2 dropped \(on items of fewer than 2 clicks in the training split\)"
     ):
         run(log, min_item_support=2)
 
@@ -207,11 +207,11 @@ def test_what_removed_everything_is_said(write: Write) -> None:
 def test_nothing_left_to_test_on(write: Write) -> None:
     train, test = write("train.txt", "a b\nb a\n"), write("test.txt", "c d\n")
     with pytest.raises(
-        EmptyLogError, match=r"test part: 6 clicks read, 2 dropped \(on items that the training part"
+        EmptyLogError, match=r"test split: 6 clicks read, 2 dropped \(on items that the training split"
     ):
         run(train, test_log=test)
-    with pytest.raises(EmptyLogError, match=r"--valid-fraction 0\.9 leaves none"):
-        run(train, valid_fraction=0.9)
+    with pytest.raises(EmptyLogError, match=r"--validation-fraction 0\.9 leaves none"):
+        run(train, validation_fraction=0.9)
 
 
 # --- items and categories
@@ -274,7 +274,9 @@ def test_test_sessions_copied_from_training(write: Write) -> None:
     half = write("half.txt", "1 2 3 4 5\n5 4 3 2 1\n1 2\n3 4\n")  # short sessions recur by chance
     most = write("most.txt", "1 2 3 4 5\n5 4 3 2 1 6\n6 5 4 3 2\n1 3\n")
     run(train, test_log=half)
-    with pytest.raises(LeakError, match="2 of the 3 test sessions of 5 clicks or more stand word for word"):
+    with pytest.raises(
+        LeakError, match="2 of the 3 test sessions of 5 clicks or more are in the training split too"
+    ):
         run(train, test_log=most)
     with pytest.raises(LeakError, match="2 of the 2 test sessions"):
         run(write("log.txt", "1 2 3 4 5\n5 4 3 2 1\n" * 2), test_fraction=0.5)
@@ -286,13 +288,13 @@ def test_test_sessions_copied_from_training(write: Write) -> None:
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((3, 4)), "has 3 rows, the item table 2: give a vector for each row"),
-        (np.zeros(2), r"holds float64 \[2\]; item vectors are floats \[rows, width\]"),
-        (np.zeros((2, 0)), r"holds float64 \[2, 0\]"),
-        (np.zeros((2, 4), np.int64), r"holds int64 \[2, 4\]"),
-        (np.array([["a"], ["b"]]), "holds <U1"),
-        (np.array([[None], [None]]), "is no .npy file of numbers"),
-        (np.array([[1.0, 2.0], [np.nan, 1.0]]), r"row 1 \(the first is 0\) holds values that are not finite"),
+        (np.zeros((3, 4)), "must have one vector for each row of the item table, 2, .* got 3"),
+        (np.zeros(2), r"must hold floats \[rows, width\], got float64 \[2\]"),
+        (np.zeros((2, 0)), r"got float64 \[2, 0\]"),
+        (np.zeros((2, 4), np.int64), r"got int64 \[2, 4\]"),
+        (np.array([["a"], ["b"]]), "got <U1"),
+        (np.array([[None], [None]]), "is not a .npy file of numbers"),
+        (np.array([[1.0, 2.0], [np.nan, 1.0]]), r"row 1 \(counted from 0\) holds values that are not finite"),
         (np.array([[np.inf, 1.0], [1.0, 1.0]]), "row 0 .* not finite"),
         (np.array([[1.0, 1.0], [1e300, 1.0]]), "row 1 .* not finite"),
     ],
@@ -313,7 +315,7 @@ def test_a_file_that_holds_no_array(write: Write, tmp_path: Path, content: bytes
     with pytest.raises(DataError, match=r"v\.npy"):
         run(write("log.csv", EVENTS), items=table, item_vectors=write("v.npy", content))
     np.savez(tmp_path / "v.npz", a=np.zeros((2, 2)))
-    with pytest.raises(DataError, match=r"v\.npz is no \.npy file: it holds several arrays"):
+    with pytest.raises(DataError, match=r"v\.npz is not a \.npy file: it holds several arrays"):
         run(write("log.csv", EVENTS), items=table, item_vectors=tmp_path / "v.npz")
     with pytest.raises(DataError, match=r"there is no file .*missing\.npy"):
         run(write("log.csv", EVENTS), items=table, item_vectors=tmp_path / "missing.npy")
@@ -325,14 +327,14 @@ def test_a_file_that_holds_no_array(write: Write, tmp_path: Path, content: bytes
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"log_format": "rows"}, "--format 'rows': one of auto, events, sessions"),
-        ({"time_unit": "h"}, "--time-unit 'h'"),
-        ({"session_gap": 0}, "--session-gap 0"),
-        ({"min_item_support": 0}, "--min-item-support 0"),
-        ({"min_session_length": 1}, "--min-session-length 1"),
-        ({"valid_fraction": 1.0}, "--valid-fraction 1.0"),
-        ({"test_fraction": 1.5}, "--test-fraction 1.5"),
-        ({"test_days": -1}, "--test-days -1"),
+        ({"log_format": "rows"}, "--format must be one of auto, events, sessions, got 'rows'"),
+        ({"time_unit": "h"}, "--time-unit must be one of auto, s, ms, us, ns, got 'h'"),
+        ({"session_gap": 0}, "--session-gap must be minutes > 0, got 0"),
+        ({"min_item_support": 0}, "--min-item-support must be an integer ≥ 1, got 0"),
+        ({"min_session_length": 1}, "--min-session-length must be an integer ≥ 2, got 1"),
+        ({"validation_fraction": 1.0}, r"--validation-fraction must be in \[0, 1\), got 1.0"),
+        ({"test_fraction": 1.5}, r"--test-fraction must be in \(0, 1\), got 1.5"),
+        ({"test_days": -1}, "--test-days must be a number > 0, got -1"),
         ({"test_days": 1, "test_fraction": 0.5}, "--test-days and --test-fraction do not go together"),
         (
             {"session_column": "a", "user_column": "b"},
@@ -359,7 +361,7 @@ def test_a_file_that_holds_no_array(write: Write, tmp_path: Path, content: bytes
             {"items": Path("i.csv"), "category_columns": ["a", "b"], "category_path_separator": "."},
             "go with one --category-column",
         ),
-        ({"separator": ";;"}, "the separator of a table is one character"),
+        ({"separator": ";;"}, "the separator of a table must be one ASCII character"),
         ({"time_column": "", "user_column": "session"}, "cannot be cut by user without a --time-column"),
         ({"time_column": "", "test_days": 1}, "--test-days needs a log with times"),
         ({"shuffle_seed": 1}, "--shuffle-seed is for logs without times"),

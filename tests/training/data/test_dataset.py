@@ -51,7 +51,7 @@ def test_sessions_survive_a_frame(lists: list[list[int]]) -> None:
 def test_then_is_concatenation(first: list[list[int]], second: list[list[int]]) -> None:
     together = sessions_of(first).then(sessions_of(second))
     assert as_lists(together) == first + second
-    assert together.cases == sum(len(clicks) - 1 for clicks in first + second)
+    assert together.example_count == sum(len(clicks) - 1 for clicks in first + second)
 
 
 def test_time_survives_and_joins() -> None:
@@ -81,8 +81,8 @@ def test_what_is_saved_is_loaded(tmp_path: Path, make_dataset: MakeDataset, stri
     assert again.tree.names is None
     for ours, theirs in zip(again.tree.parents, data.tree.parents, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    for part in ("train", "valid", "test"):
-        assert as_lists(getattr(again, part)) == as_lists(getattr(data, part))
+    for split in ("train", "validation", "test"):
+        assert as_lists(getattr(again, split)) == as_lists(getattr(data, split))
     assert again.counts == data.counts
     assert again.settings == data.settings
     assert len(again.fingerprint) == 64
@@ -148,7 +148,7 @@ def test_a_full_disk_leaves_nothing(
     write = pl.DataFrame.write_parquet
 
     def fill_up(frame: pl.DataFrame, file: Path, **options: Any) -> None:
-        if file.name == "valid.parquet":
+        if file.name == "validation.parquet":
             file.write_bytes(b"PAR1 half")
             raise error
         write(frame, file, **options)
@@ -194,11 +194,14 @@ def test_a_dataset_json_that_is_none(tmp_path: Path, text: str, message: str) ->
         Dataset.load(tmp_path)
 
 
-def test_a_newer_schema(tmp_path: Path, make_dataset: MakeDataset) -> None:
+@pytest.mark.parametrize(
+    ("version", "hint"), [(3, "upgrade"), (1, "make a new dataset with hiersrec prepare LOGS --out DATA")]
+)
+def test_another_schema(tmp_path: Path, make_dataset: MakeDataset, version: int, hint: str) -> None:
     make_dataset().save(tmp_path / "data")
     file = tmp_path / "data" / "dataset.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"schema_version": 2}))
-    with pytest.raises(DataError, match="schema version 2, this version reads up to 1: upgrade"):
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"schema_version": version}))
+    with pytest.raises(DataError, match=f"schema version {version}, this version reads 2: {hint}"):
         Dataset.load(tmp_path / "data")
 
 

@@ -1,21 +1,23 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from hiersrec_export import graphs
 from hiersrec_export.export import trained_vectors
-from hiersrec_export.rotation import principal_axes, rotate
+from hiersrec_export.graphs import SessionGraph, principal_axes, rotate, session_graph
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
+from hiersrec_training.covisitation import count_covisits
 from hiersrec_training.data.dataset import Dataset
-from hiersrec_training.links import links_of
-from hiersrec_training.model import ServingGraph
 from hiersrec_training.run import load_model
 
 
@@ -64,20 +66,37 @@ def test_a_rotated_bundle_ranks_as_the_model_does(
     moments = np.square(stored.astype(np.float64)).sum(axis=0)
     assert np.all(moments[1:] <= moments[:-1] + 1e-6)
     recommender = Recommender.load(tiny_bundle)
-    wide, bias = model.wide.exported(links_of(data.train, data.items))
+    scorer, bias = model.covisitation.exported(count_covisits(data.train, data.items))
     ids = data.item_ids.to_list()
     for start in range(8):
         session = data.test.items[start * 7 : start * 7 + length].astype(np.int64)
         with torch.no_grad():
-            *_, repeats, query = ServingGraph(model)(
+            *_, repeats, query = SessionGraph(model)(
                 torch.from_numpy(vectors[session])[None], torch.tensor([length])
             )
         scores = vectors @ query[0].numpy()
         np.add.at(scores, session, repeats[0].numpy())
         scores += bias
-        linked, boosts = wide.boosts(session)
-        scores[linked] += boosts
+        items, offsets = scorer.score_offsets(session)
+        scores[items] += offsets
         result = recommender.recommend([ids[item] for item in session], k=data.items, mode="exact")
         np.testing.assert_allclose(result.scores, np.sort(scores)[::-1], atol=1e-4)
         found = dict(zip(result.items, result.scores.tolist(), strict=True))
-        np.testing.assert_allclose([found[own] for own in ids], scores, atol=1e-4)
+        np.testing.assert_allclose([found[item_id] for item_id in ids], scores, atol=1e-4)
+
+
+def test_a_graph_filled_with_weights_is_the_one_that_tracing_makes(
+    tiny_run: Path, tiny_bundle: Path, traced_once: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tests trace each architecture once, see tests/traced_once.py."""
+    model, _ = load_model(tiny_run)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    axes = principal_axes(table(50, model.config.dimension, 1))
+    filled = onnx.load_from_string(session_graph(model, axes)).graph
+    monkeypatch.setattr(graphs, "_export", traced_once)
+    traced = onnx.load_from_string(session_graph(model, axes)).graph
+    assert filled.node == traced.node
+    for one, other in zip(filled.initializer, traced.initializer, strict=True):
+        assert one.name == other.name
+        np.testing.assert_array_equal(onnx.numpy_helper.to_array(one), onnx.numpy_helper.to_array(other))

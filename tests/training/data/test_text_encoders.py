@@ -33,7 +33,7 @@ NUMBER = 3
 
 @pytest.fixture
 def shop_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module of a shop's own, which can be imported."""
+    """An importable module of text encoders."""
     (tmp_path / "shop_texts.py").write_text(SHOP)
     (tmp_path / "shop_needs_more.py").write_text("import shop_lacks_this\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -66,7 +66,7 @@ def prepared(folder: Path, encoder: str) -> Dataset:
             text_columns=["name", "colour"],
             title_column="name",
             text_encoder=encoder,
-            valid_fraction=0.0,
+            validation_fraction=0.0,
         ),
         lambda line: None,
     )
@@ -106,7 +106,7 @@ def test_without_model2vec_the_extra_is_named(tmp_path: Path, monkeypatch: pytes
         load_text_encoder(f"model2vec:{tmp_path}")
 
 
-def test_an_encoder_of_one_s_own(shop_module: str, tmp_path: Path) -> None:
+def test_an_encoder_of_your_own(shop_module: str, tmp_path: Path) -> None:
     data = prepared(tmp_path, f"{shop_module}:Lengths")
     assert data.vectors is not None
     assert data.vectors.dtype == np.float32
@@ -124,9 +124,9 @@ def test_hashed_is_the_default_and_keeps_the_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("word2vec", "one of hashed, model2vec:FOLDER, MODULE:CALLABLE"),
-        (":Lengths", "one of hashed"),
-        ("shop_texts:", "one of hashed"),
+        ("word2vec", "must be hashed, model2vec:FOLDER or MODULE:CALLABLE, got 'word2vec'"),
+        (":Lengths", "must be hashed"),
+        ("shop_texts:", "must be hashed"),
         ("no_such_module:Lengths", "there is no module 'no_such_module'; install it"),
         ("shop_texts.inner:Lengths", "there is no module 'shop_texts.inner'"),
         ("shop_texts:Widths", "shop_texts has no callable 'Widths'"),
@@ -141,7 +141,7 @@ def test_a_wrong_name_says_what_would_be_right(name: str, message: str) -> None:
 
 
 @pytest.mark.usefixtures("shop_module")
-def test_what_a_module_of_one_s_own_lacks_is_not_hidden() -> None:
+def test_a_missing_import_of_your_own_module_is_not_hidden() -> None:
     with pytest.raises(ModuleNotFoundError, match="shop_lacks_this"):
         load_text_encoder("shop_needs_more:Encoder")
 
@@ -159,9 +159,9 @@ class Fixed:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (np.zeros((3, 2)), r"returned shape \[3, 2\] for 2 texts; it must be \[2, width\]"),
-        (np.zeros(2), r"returned shape \[2\]"),
-        (np.zeros((2, 0)), r"returned shape \[2, 0\]"),
+        (np.zeros((3, 2)), r"must return shape \[2, width\] for 2 texts, got \[3, 2\]"),
+        (np.zeros(2), r"got \[2\]"),
+        (np.zeros((2, 0)), r"got \[2, 0\]"),
         ([[1.0, np.nan], [0.0, 0.0]], "not finite"),
         ([[1e300], [0.0]], "not finite"),
         ([[1.0], [0.0, 2.0]], "failed"),

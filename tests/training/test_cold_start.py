@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from hiersrec_export.export import export
 from hiersrec_sdk import Item, Recommender
-from hiersrec_training import cold_start as new_items
+from hiersrec_training import cold_start
 from hiersrec_training.cold_start import choose_bias
 from hiersrec_training.config import Config
+from hiersrec_training.covisitation import count_covisits
 from hiersrec_training.data.dataset import Dataset, Sessions
-from hiersrec_training.links import links_of
 from hiersrec_training.model import Metadata
 from hiersrec_training.run import RunInfo, load_model
 from hiersrec_training.train import train
@@ -46,26 +46,26 @@ def test_the_limit_is_where_the_target_leaves_or_joins_the_best(
     entries: list[tuple[int, bool]], data: st.DataObject
 ) -> None:
     scores = np.array([score / 4 for score, _ in entries])
-    is_new = np.array([new for _, new in entries])
+    is_cold = np.array([new for _, new in entries])
     target = data.draw(st.integers(0, len(entries) - 1))
-    limit = new_items._limit(scores, is_new, target, True)
+    limit = cold_start._limit(scores, is_cold, target, True)
     for bias in (-9.0, -1.0, -0.25, 0.0, 0.5, 3.0, 9.0, *([limit] if np.isfinite(limit) else [])):
-        served = np.where(is_new, scores + bias, scores)
+        served = np.where(is_cold, scores + bias, scores)
         hit = np.count_nonzero(served >= served[target]) <= 20
-        assert hit == (bias > limit if is_new[target] else bias < limit)
-    assert new_items._limit(scores, is_new, target, False) == (np.inf if is_new[target] else -np.inf)
+        assert hit == (bias > limit if is_cold[target] else bias < limit)
+    assert cold_start._limit(scores, is_cold, target, False) == (np.inf if is_cold[target] else -np.inf)
 
 
 def test_the_bias_costs_what_it_may_cost(shop: Shop) -> None:
     model, info = load_model(shop[1])
     data = Dataset.load(shop[0])
     meta = Metadata.of(data, info.shape, info.config)
-    links = links_of(data.train, data.items)
+    covisits = count_covisits(data.train, data.items)
     found = {}
     for cost in (0.0, 0.05, 0.5):
         model.config = replace(info.config, cold_start_cost=cost)
         lines: list[str] = []
-        found[cost] = choose_bias(model, meta, links, data.valid, lines.append)
+        found[cost] = choose_bias(model, meta, covisits, data.validation, lines.append)
         known, alone = found[cost]["known_recall@20"], found[cost]["known_recall@20_alone"]
         assert known >= (1 - cost) * alone
         assert f"{known:.4f} on the others" in lines[0]
@@ -86,32 +86,35 @@ def test_a_final_run_takes_over_what_a_validated_one_found(shop: Shop, tmp_path:
         progress=False,
         report=lambda line: None,
     )
-    assert info.new_items == RunInfo.load(run).new_items != {}
+    assert info.cold_start == RunInfo.load(run).cold_start != {}
 
 
-def test_what_was_chosen_is_exported(shop: Shop, tmp_path: Path) -> None:
+def test_the_chosen_bias_is_exported(shop: Shop, tmp_path: Path) -> None:
     data, run = Dataset.load(shop[0]), RunInfo.load(shop[1])
     unclicked = int(np.flatnonzero(np.bincount(data.train.items, minlength=data.items) == 0)[0])
     export(shop[1], tmp_path / "bundle", report=lambda line: None)
     catalog = Recommender.load(tmp_path / "bundle").catalog
     catalog.upsert([Item("new", catalog.category(-1, 0).id)])
-    for own in (data.item_ids[unclicked], "new"):
-        assert catalog.biases(catalog.rows([own]))[0] == np.float32(run.new_items["bias"])
-    assert f"get a bias of {run.new_items['bias']:.2f}" in (tmp_path / "bundle" / "README.md").read_text()
+    for item_id in (data.item_ids[unclicked], "new"):
+        assert catalog.biases(catalog.rows([item_id]))[0] == np.float32(run.cold_start["bias"])
+    assert (
+        f"share a cold-start bias of {run.cold_start['bias']:.2f}"
+        in (tmp_path / "bundle" / "README.md").read_text()
+    )
 
 
 def test_where_nothing_can_be_lost_nothing_is_chosen(tiny_run: Path, tiny_data: Path) -> None:
     model, info = load_model(tiny_run)
     data = Dataset.load(tiny_data)  # so few items that new ones push none out of the best
     meta = Metadata.of(data, info.shape, info.config)
-    assert choose_bias(model, meta, links_of(data.train, data.items), data.valid, print) == {}
+    assert choose_bias(model, meta, count_covisits(data.train, data.items), data.validation, print) == {}
 
 
-def test_where_every_session_begins_with_a_new_item_nothing_is_chosen(shop: Shop) -> None:
+def test_where_every_session_begins_with_a_cold_item_nothing_is_chosen(shop: Shop) -> None:
     model, info = load_model(shop[1])
     data = Dataset.load(shop[0])
-    links = links_of(data.train, data.items)
-    drawn = np.random.default_rng(info.config.seed).random(data.items) < new_items.SHARE
+    covisits = count_covisits(data.train, data.items)
+    drawn = np.random.default_rng(info.config.seed).random(data.items) < cold_start.SHARE
     home = int(np.flatnonzero(drawn)[0])
     offsets = np.arange(0, 303, 3)
     items = (
@@ -122,6 +125,7 @@ def test_where_every_session_begins_with_a_new_item_nothing_is_chosen(shop: Shop
     lines: list[str] = []
     meta = Metadata.of(data, info.shape, info.config)
     assert (
-        choose_bias(model, meta, links, Sessions(items, offsets[:101].astype(np.int64)), lines.append) == {}
+        choose_bias(model, meta, covisits, Sessions(items, offsets[:101].astype(np.int64)), lines.append)
+        == {}
     )
     assert "too few" in lines[0]
