@@ -24,7 +24,7 @@ from hiersrec_sdk.catalog.snapshot import id_tables, item_id_tables
 from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
 from hiersrec_sdk.errors import BundleError, ExportError
 from hiersrec_sdk.ranking import Codes
-from hiersrec_sdk.ranking.covisitation import Wide as CovisitationScorer
+from hiersrec_sdk.ranking.covisitation import CovisitationScorer
 from hiersrec_training.covisitation import by_rows, count_covisits
 from hiersrec_training.data.dataset import Dataset, Sessions
 from hiersrec_training.data.text_encoders import HASHED
@@ -252,7 +252,7 @@ def catalog_tables(
     if item_bias is not None:
         tables["bias"] = item_bias[order]
     if covisitation is not None:
-        tables |= replace(covisitation, links=by_rows(covisitation.links, order)).tables()
+        tables |= replace(covisitation, counts=by_rows(covisitation.counts, order)).tables()
     tree = data.tree
     paths = tree.paths()[data.category[order]]  # [rows, L], rising in every column
     for level, size in enumerate(tree.sizes):

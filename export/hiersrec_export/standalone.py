@@ -121,8 +121,8 @@ def drawn_sessions(recommender: Recommender, tables: Tables, seed: int = 0) -> l
             if rows and draw < 0.2:
                 row = rows[int(random.integers(len(rows)))]
             elif rows and draw < 0.6 and scorer is not None and rows[-1] >= 0:
-                first, last = scorer.links.offsets[rows[-1] : rows[-1] + 2]
-                near = scorer.links.rows[first:last]
+                first, last = scorer.counts.offsets[rows[-1] : rows[-1] + 2]
+                near = scorer.counts.rows[first:last]
                 row = int(random.choice(near)) if len(near) else row
             elif draw > 0.9:
                 row = -1

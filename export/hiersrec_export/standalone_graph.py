@@ -28,8 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hiersrec_export import IR_VERSION, OPSET
 from hiersrec_sdk.catalog.snapshot import UNKNOWN, Catalog
-from hiersrec_sdk.ranking.covisitation import DECAY, POPULARITIES, REACH
-from hiersrec_sdk.ranking.covisitation import Wide as CovisitationScorer
+from hiersrec_sdk.ranking.covisitation import DECAY, POPULARITIES, REACH, CovisitationScorer
 
 ML_DOMAIN: Final = "ai.onnx.ml"
 ML_OPSET: Final = 2  # the first whose LabelEncoder takes int64 keys
@@ -296,8 +295,8 @@ def _covisited(
         is_counted = op.And(_real(op, rows, lengths), op.GreaterOrEqual(counted, 0))
         has_counted = op.ReduceMax(op.Cast(is_counted, to=TensorProto.INT64), [1], keepdims=0)
         rows, lengths = _newest(op, counted, is_counted, max_length)
-    m = len(scorer.links.popularity)
-    popularity = op.table("covisitation.popularity", scorer.links.popularity)
+    m = len(scorer.counts.popularity)
+    popularity = op.table("covisitation.popularity", scorer.counts.popularity)
     real = _real(op, rows, lengths)
     # [batch, length]; 0: the newest
     ages = op.Sub(op.Unsqueeze(op.Sub(lengths, 1), [1]), _positions(op, rows))
@@ -336,7 +335,7 @@ def _edges(op: Nodes, rows: str, real: str, ages: str, scorer: CovisitationScore
 
     Those are weighted clicks after and before, and the three counts of the newest click alone.
     """
-    covisits = scorer.links
+    covisits = scorer.counts
     session, at = _positions_of(op, op.And(real, op.Less(ages, REACH)))
     row, age = op.GatherND(rows, at), op.GatherND(ages, at)
     offsets = op.table("covisitation.offsets", covisits.offsets)
@@ -352,7 +351,7 @@ def _edges(op: Nodes, rows: str, real: str, ages: str, scorer: CovisitationScore
     edge = op.Add(op.Gather(op.Sub(starts, begins), click), op.Range(0, op.Squeeze(total), 1))
     neighbour = op.Cast(op.Gather(op.table("covisitation.rows", covisits.rows), edge), to=TensorProto.INT64)
     keys = op.Add(op.Gather(op.Mul(session, len(covisits.popularity)), click), neighbour)
-    clicks = op.Cast(op.Gather(op.table("covisitation.counts", covisits.clicks), edge), to=TensorProto.FLOAT)
+    clicks = op.Cast(op.Gather(op.table("covisitation.counts", covisits.counts), edge), to=TensorProto.FLOAT)
     factors = np.zeros((REACH, 5), dtype=np.float32)  # by age
     factors[:, :2] = DECAY ** np.arange(REACH)[:, None]
     factors[0, 2:] = 1

@@ -154,7 +154,7 @@ def test_the_curve_is_that_of_the_runtime(tiny_bundle: Path, tiny_data: Path) ->
     assert catalog.wide is not None
     assert catalog.bias is not None
     # rows are to items as items to rows
-    scorer = replace(catalog.wide, links=by_rows(catalog.wide.links, rows))
+    scorer = replace(catalog.wide, counts=by_rows(catalog.wide.counts, rows))
     encoder = OnnxSessionEncoder(tiny_bundle / "model.onnx", dimension=16, categories=data.tree.sizes)
     served = Scorer(encoder, vectors, catalog.bias[rows], scorer)
     shares = (0.45, 0.6, 0.8, 1.0)
@@ -187,7 +187,7 @@ def ranks_by_the_model(run: Path, data: Dataset) -> NDArray[np.int64]:
             scores = vectors @ query[0].numpy()
             np.add.at(scores, prefix, repeats[0].numpy())
             scores += bias
-            items, offsets = scorer.boosts(prefix)
+            items, offsets = scorer.score_offsets(prefix)
             scores[items] += offsets
             ranks.append(int((scores >= scores[clicks[length]]).sum()))
     return np.array(ranks)

@@ -53,7 +53,7 @@ def test_counts_are_their_definition(sessions: list[list[int]], width: int) -> N
         ]
         assert covisits.rows[start:stop].tolist() == best
         wanted = np.stack([after[item, best], after[best, item], directly[item, best]], axis=1)
-        np.testing.assert_array_equal(covisits.clicks[start:stop], wanted)
+        np.testing.assert_array_equal(covisits.counts[start:stop], wanted)
     for column, share in enumerate((*RECENT, 1.0)):
         newest = sessions[round((1 - share) * len(sessions)) :]
         counts = [sum(clicks.count(item) for clicks in newest) for item in range(ITEMS)]
@@ -96,7 +96,7 @@ def test_items_without_clicks_are_co_visited_with_none(
         before, after = slice(*covisits.offsets[item : item + 2]), slice(*left.offsets[item : item + 2])
         kept = [row not in removed and item not in removed for row in covisits.rows[before].tolist()]
         assert left.rows[after].tolist() == covisits.rows[before][kept].tolist()
-        np.testing.assert_array_equal(left.clicks[after], covisits.clicks[before][kept])
+        np.testing.assert_array_equal(left.counts[after], covisits.counts[before][kept])
         np.testing.assert_array_equal(
             left.popularity[item], covisits.popularity[item] * (item not in removed)
         )
@@ -200,7 +200,7 @@ def test_the_served_scorer_is_the_fitted_network(examples: ScoredExamples, tiny_
     with torch.no_grad():
         wanted = network.score_offsets(torch.from_numpy(features)).numpy()
         np.testing.assert_allclose(bias, network.item_bias(torch.from_numpy(covisits.popularity)).numpy())
-    rows, offsets = served.boosts(session)
+    rows, offsets = served.score_offsets(session)
     np.testing.assert_array_equal(rows, items)
     np.testing.assert_allclose(offsets, wanted, rtol=1e-4, atol=1e-4)
 

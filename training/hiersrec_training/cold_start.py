@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hiersrec_sdk.ranking.covisitation import POPULARITIES
-from hiersrec_sdk.ranking.covisitation import Links as CovisitationCounts
+from hiersrec_sdk.ranking.covisitation import POPULARITIES, CovisitationCounts
 from hiersrec_training.covisitation import (
     BEST_COLD,
     LEAST_EXAMPLES,

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from hiersrec_sdk.ranking.covisitation import CLICKS_OF, POPULARITIES
-from hiersrec_sdk.ranking.covisitation import Links as CovisitationCounts
+from hiersrec_sdk.ranking.covisitation import EDGE_COUNTS, POPULARITIES, CovisitationCounts
 from hiersrec_training.batches import Batches
 from hiersrec_training.data.dataset import Sessions
 from hiersrec_training.metrics import ranked_together, ranking_metrics, target_ranks_of_entries
@@ -48,7 +47,7 @@ def count_covisits(sessions: Sessions, items: int, width: int = WIDTH) -> Covisi
     order of time; their log needs no dates.
     """
     degrees = np.zeros(items, np.int64)
-    rows, clicks = [np.empty(0, np.int32)], [np.empty((0, CLICKS_OF), np.uint16)]
+    rows, clicks = [np.empty(0, np.int32)], [np.empty((0, EDGE_COUNTS), np.uint16)]
     for pairs in near_pairs(sessions, items, WINDOW):
         kinds = (pairs.distance > 0, pairs.distance < 0, pairs.distance == 1)
         counts = np.stack(
@@ -81,7 +80,7 @@ def by_rows(covisits: CovisitationCounts, order: NDArray[np.int64]) -> Covisitat
     offsets = np.concatenate([[0], counts.cumsum()])
     edges = np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1])
     return CovisitationCounts(
-        covisits.popularity[order], offsets, row[covisits.rows[edges]], covisits.clicks[edges]
+        covisits.popularity[order], offsets, row[covisits.rows[edges]], covisits.counts[edges]
     )
 
 
@@ -91,7 +90,7 @@ def without(covisits: CovisitationCounts, items: NDArray[np.bool]) -> Covisitati
     kept = ~(items[source] | items[covisits.rows])
     offsets = np.concatenate([[0], np.bincount(source[kept], minlength=len(items)).cumsum()])
     popularity = np.where(items[:, None], np.float32(0), covisits.popularity)
-    return CovisitationCounts(popularity, offsets, covisits.rows[kept], covisits.clicks[kept])
+    return CovisitationCounts(popularity, offsets, covisits.rows[kept], covisits.counts[kept])
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,7 @@ from torch import Tensor, nn
 
 from hiersrec_sdk.encoders.features import bin_edges, number_bins, token_table
 from hiersrec_sdk.errors import ConfigError
-from hiersrec_sdk.ranking.covisitation import FEATURES, POPULARITIES
-from hiersrec_sdk.ranking.covisitation import Links as CovisitationCounts
-from hiersrec_sdk.ranking.covisitation import Wide as CovisitationScorer
+from hiersrec_sdk.ranking.covisitation import FEATURES, POPULARITIES, CovisitationCounts, CovisitationScorer
 from hiersrec_training.batches import Batch
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
