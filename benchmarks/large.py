@@ -49,7 +49,7 @@ def write(path: Path, rows: int, dimension: int, strings: bool) -> None:
     click.echo("codes and ids…", err=True)
     tables: dict[str, NDArray[Any]] = {
         "item_vectors": vectors,
-        "bias": random.standard_normal(rows, dtype=np.float32) / 10,
+        "item_bias": random.standard_normal(rows, dtype=np.float32) / 10,
         "clicks": random.geometric(0.01, rows),
         **item_id_tables(ids),
         **Codes.of(vectors).tables(),

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.vectors.grow import Grown, grow
-from hiersrec_sdk.bundle.folder import CATALOG, CONFIG, Bundle, write_bundle
+from hiersrec_sdk.bundle.folder import Bundle, write_bundle
+from hiersrec_sdk.bundle.schema import CATALOG, CONFIG
 from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.catalog.snapshot import item_id_tables
 from hiersrec_sdk.ranking import Codes
@@ -39,7 +40,7 @@ def write_grown_bundle(path: Path, bundle: Bundle, rows: int, seed: int = 0) -> 
         name: np.asarray(table) for name, table in tables.items() if not name.startswith(_NOT_COPIED)
     }
     made["item_vectors"] = grown.vectors
-    made |= {name: tables[name][grown.source] for name in ("input_vectors", "bias") if name in tables}
+    made |= {name: tables[name][grown.source] for name in ("item_bias",) if name in tables}
     wide = Wide.from_tables(tables)
     if wide is not None:
         made |= replace(wide, counts=_grown_links(wide.counts, grown)).tables()

@@ -18,7 +18,8 @@ from hiersrec_export.calibrate import Scorer, calibrate, examples_of
 from hiersrec_export.graphs import item_graph, principal_axes, query_parts_graph, rotate, session_graph
 from hiersrec_export.model_card import calibration_picture, model_card, summary
 from hiersrec_export.parity import Parity, check_item_parity, check_parity, check_query_parts
-from hiersrec_sdk.bundle.folder import PARTS, write_bundle
+from hiersrec_sdk.bundle.folder import write_bundle
+from hiersrec_sdk.bundle.schema import QUERY_PARTS
 from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.catalog.snapshot import id_tables, item_id_tables
 from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
@@ -90,7 +91,7 @@ def export(
     files = {
         "model.onnx": traced.graph,
         "item_encoder.onnx": item_graph(model, traced.axes),
-        PARTS: query_parts_graph(model, traced.axes),
+        QUERY_PARTS: query_parts_graph(model, traced.axes),
     }
     report(", ".join(f"{name} {len(content):,} bytes" for name, content in files.items()))
     step("checking parity of PyTorch and onnxruntime…")
@@ -102,7 +103,7 @@ def export(
         f"PyTorch and onnxruntime agree on {parity.sessions:,} sessions, lengths 1 to {model.config.max_length}, "
         f"batches 1 to 64: worst relative difference {max(parity.worst.values()):.1e}; on items {item_parity:.1e}"
     )
-    check_query_parts(files["model.onnx"], files[PARTS], traced.rotated, real, model.config.max_length)
+    check_query_parts(files["model.onnx"], files[QUERY_PARTS], traced.rotated, real, model.config.max_length)
     config = _config(info, data, parity)
     if data.validation.example_count:
         if other is not None:
@@ -250,7 +251,7 @@ def catalog_tables(
         **item_id_tables(ids),
     }
     if item_bias is not None:
-        tables["bias"] = item_bias[order]
+        tables["item_bias"] = item_bias[order]
     if covisitation is not None:
         tables |= replace(covisitation, counts=by_rows(covisitation.counts, order)).tables()
     tree = data.tree

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from hiersrec_export.standalone_graph import Tables, standalone_graph
 from hiersrec_sdk import Recommender, Result, __version__
 from hiersrec_sdk.atomic import write_file
-from hiersrec_sdk.bundle.folder import MODEL, read_file
+from hiersrec_sdk.bundle.folder import read_file
+from hiersrec_sdk.bundle.schema import MODEL
 from hiersrec_sdk.encoders.session_encoder import load_graph
 from hiersrec_sdk.errors import ExportError
 

@@ -95,8 +95,8 @@ def test_errors_say_what_is_wrong(installed: Path, tmp_path: Path) -> None:
     replace(make_shop(), inputs=None).write(tmp_path / "bundle")
     export_standalone(tmp_path / "bundle", tmp_path / "model.onnx", report=lambda line: None)
     for arguments, message in (
-        ([tmp_path / "model.onnx", "shoe"], "item id shoe is no whole number"),
-        (["-k", "0", tmp_path / "model.onnx"], "-k is 0"),
+        ([tmp_path / "model.onnx", "shoe"], "item ids of this model are integers, got shoe"),
+        (["-k", "0", tmp_path / "model.onnx"], "-k must be an integer ≥ 1, got 0"),
         ([tmp_path / "nothing.onnx"], "nothing.onnx"),
         ([], "name the model"),
     ):

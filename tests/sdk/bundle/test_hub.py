@@ -159,7 +159,7 @@ def test_a_bundle_of_the_hub(hub: tuple[str, list[str]], content: dict[str, byte
     assert elsewhere[1].startswith(cache)
     assert {file.name: file.read_bytes() for file in snapshot.iterdir()} == content
     assert all(file.is_symlink() for file in snapshot.iterdir())
-    assert not any("pytorch_model" in path or "notes" in path for path in asked)  # no part of the bundle
+    assert not any("pytorch_model" in path or "notes" in path for path in asked)  # not part of the bundle
 
     asked.clear()
     again = load(endpoint, tmp_path / "home", {"repo": "shop/model", "local_files_only": True})
@@ -180,13 +180,13 @@ def test_a_bundle_of_the_hub(hub: tuple[str, list[str]], content: dict[str, byte
 
 def test_errors(hub: tuple[str, list[str]], tmp_path: Path) -> None:
     wanted: list[tuple[dict[str, Any], str, str]] = [
-        ({"repo": "shop/nothing"}, "BundleMissingError", "shop/nothing on the hub cannot be found"),
+        ({"repo": "shop/nothing"}, "BundleMissingError", "shop/nothing on the Hub cannot be found"),
         ({"repo": "shop/model", "revision": "v9"}, "BundleMissingError", "at v9, cannot be found"),
         ({"repo": "shop/model", "local_files_only": True}, "BundleMissingError", "cannot be found"),
         (
             {"repo": "shop/empty"},
             "BundleMissingError",
-            "shop/empty on the hub is no bundle: it has no config.json",
+            "shop/empty on the Hub is not a bundle: it has no config.json",
         ),
         ({"repo": "shop/without"}, "BundleMissingError", "model.onnx is missing: config.json lists it"),
         (
@@ -195,10 +195,10 @@ def test_errors(hub: tuple[str, list[str]], tmp_path: Path) -> None:
             "shop/other: config.json does not describe a HierSRec bundle",
         ),
         ({"repo": "shop/altered"}, "BundleCorruptError", "README.md is altered: its SHA-256"),
-        ({"repo": "private/model"}, "BundleMissingError", "private/model on the hub cannot be found"),
+        ({"repo": "private/model"}, "BundleMissingError", "private/model on the Hub cannot be found"),
         ({"repo": "private/model", "token": "hf_secret"}, "", ""),
-        ({"repo": "a/b/c"}, "InvalidOptionError", "repo is 'a/b/c'; it must be a name such as 'org/name'"),
-        ({"repo": 5}, "InvalidOptionError", "repo is 5; it must be a name such as 'org/name'"),
+        ({"repo": "a/b/c"}, "InvalidRepoError", "repo must be a name such as 'org/name', got 'a/b/c'"),
+        ({"repo": 5}, "InvalidRepoError", "repo must be a name such as 'org/name', got 5"),
     ]
     found = load(hub[0], tmp_path / "home", *(call for call, _, _ in wanted))
     for (call, name, message), (have, text) in zip(wanted, found, strict=True):

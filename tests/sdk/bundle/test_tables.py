@@ -100,7 +100,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"abc", b"PK\x03\x04" * 30, b"\xff" * 99, bytes(64)])
 def test_a_foreign_file(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "t.safetensors").write_bytes(content)
-    with pytest.raises(BundleCorruptError, match=r"t\.safetensors is truncated or no safetensors file"):
+    with pytest.raises(BundleCorruptError, match=r"t\.safetensors is truncated or not a safetensors file"):
         read_tables(tmp_path / "t.safetensors")
 
 

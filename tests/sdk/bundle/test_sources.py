@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hiersrec_sdk import Recommender, errors
-from hiersrec_sdk.bundle.folder import _digest
+from hiersrec_sdk.bundle.schema import config_digest
 from hiersrec_sdk.bundle.sources import cache_folder
 from tests.sdk.bundles import make_shop
 
@@ -58,10 +58,10 @@ def zipped(content: dict[str, bytes], prefix: str = "", compression: int = zipfi
 
 
 def with_config(content: dict[str, bytes], change: Callable[[dict[str, Any]], None]) -> dict[str, bytes]:
-    """The same with another config.json, whose own SHA-256 is right."""
+    """``content`` with a changed config.json, whose own SHA-256 is right."""
     config = json.loads(content["config.json"])
     change(config)
-    return content | {"config.json": json.dumps(config | {"sha256": _digest(config)}).encode()}
+    return content | {"config.json": json.dumps(config | {"sha256": config_digest(config)}).encode()}
 
 
 def entries(cache: Path) -> list[str]:
@@ -111,7 +111,7 @@ def test_a_url(url: str, bundle: Path, wanted: Any, memory: Any, cache: Path) ->
         assert Recommender.load(url, verify=verify).recommend(SESSION, 9).items == wanted
     assert len(entries(cache)) == 1
     memory.rm("/shop", recursive=True)
-    with pytest.raises(errors.BundleMissingError, match=r"config\.json is missing: it is no bundle"):
+    with pytest.raises(errors.BundleMissingError, match=r"config\.json is missing: this is not a bundle"):
         Recommender.load(url)
 
 
@@ -164,7 +164,7 @@ def test_a_cache_that_cannot_be_written(
     (tmp_path / "file").touch()
     monkeypatch.setenv("HIERSREC_CACHE", str(tmp_path / "file"))
     with pytest.raises(
-        errors.BundleError, match=r"cannot be unpacked to .*HIERSREC_CACHE names another folder"
+        errors.BundleError, match=r"cannot be unpacked to .*set HIERSREC_CACHE to another folder"
     ):
         Recommender.load(zipped(files(bundle)))
 
@@ -195,7 +195,7 @@ def test_eight_processes_at_once(
         process.stdin.write("go\n")
         process.stdin.flush()
     said = [process.communicate(timeout=120)[0].split() for process in processes]
-    assert said == [[str(own) for own in wanted]] * 8
+    assert said == [[str(item_id) for item_id in wanted]] * 8
     assert files(cache / one(entries(cache))) == files(bundle)
 
 
@@ -274,7 +274,12 @@ def test_names_that_lead_out(name: str, bundle: Path, cache: Path) -> None:
     content = with_config(
         files(bundle), lambda config: config["files"].update({name: {"sha256": "0" * 64, "bytes": 3}})
     )
-    fails(zipped(content), errors.BundleCorruptError, "'files' is not SHA-256 and bytes by file name", cache)
+    fails(
+        zipped(content),
+        errors.BundleCorruptError,
+        "'files' must be an object of SHA-256 and bytes by file name",
+        cache,
+    )
 
 
 def test_what_the_config_does_not_name_is_not_read(bundle: Path, wanted: Any, cache: Path) -> None:
@@ -311,13 +316,13 @@ def test_a_config_that_is_a_bomb(bundle: Path, cache: Path) -> None:
     fails(packed, errors.BundleCorruptError, r"config\.json is larger than 16,777,216 bytes", cache)
 
 
-def test_no_bundle_in_it(bundle: Path, cache: Path) -> None:
+def test_not_a_bundle(bundle: Path, cache: Path) -> None:
     content = files(bundle)
     fails(zipped({"a": b""}), errors.BundleMissingError, "neither it nor a folder in it has one", cache)
     two = zipped({"a/config.json": b"", "b/config.json": b""})
-    fails(two, errors.BundleMissingError, "2 folders of it have one", cache)
-    fails(b"bundle", errors.BundleCorruptError, "is truncated or no zip file", cache)
-    fails(zipped(content)[:-40], errors.BundleCorruptError, "is truncated or no zip file", cache)
+    fails(two, errors.BundleMissingError, "2 of its folders have one", cache)
+    fails(b"bundle", errors.BundleCorruptError, "is truncated or not a zip file", cache)
+    fails(zipped(content)[:-40], errors.BundleCorruptError, "is truncated or not a zip file", cache)
     del content["model.onnx"]
     fails(zipped(content), errors.BundleMissingError, r"model\.onnx is missing: config\.json lists it", cache)
 
@@ -354,7 +359,7 @@ def test_a_damaged_zip_is_an_error_of_ours_or_does_no_harm(
         assert files(cache / one(entries(cache))) == files(bundle)
 
 
-def test_a_file_that_is_no_zip(tmp_path: Path, bundle: Path) -> None:
+def test_a_truncated_zip_file(tmp_path: Path, bundle: Path) -> None:
     (tmp_path / "bundle.zip").write_bytes(zipped(files(bundle))[:-40])
-    with pytest.raises(errors.BundleMissingError, match="or a whole zip file of it"):
+    with pytest.raises(errors.BundleMissingError, match="or a complete zip file of it"):
         Recommender.load(tmp_path / "bundle.zip")
