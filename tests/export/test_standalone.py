@@ -90,10 +90,10 @@ def with_all_features(shop: Shop) -> Shop:
 SHOPS = {
     "bare": make_shop(full=False),
     "bare strings": make_shop("string", seed=1, full=False, wide=True),
-    "full": replace(make_shop(seed=2), inputs=None),
-    "full strings": replace(make_shop("string", seed=3, wide=True), inputs=None),
-    "no bias": replace(make_shop("string", seed=4, wide=True), bias=None, inputs=None),
-    "features": with_all_features(replace(make_shop(seed=6, wide=True), inputs=None)),
+    "full": make_shop(seed=2),
+    "full strings": make_shop("string", seed=3, wide=True),
+    "no bias": replace(make_shop("string", seed=4, wide=True), bias=None),
+    "features": with_all_features(make_shop(seed=6, wide=True)),
 }
 LONGEST = {"features": REACH + 4}  # of which the older ones link to nothing
 

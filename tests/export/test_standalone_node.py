@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ UNREACHABLE = (
     r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|E40[134]|E5\d\d"
 )
 SHOPS = {
-    "int64": replace(make_shop(seed=3, wide=True), inputs=None),
-    "string": replace(make_shop("string", wide=True), inputs=None),
+    "int64": make_shop(seed=3, wide=True),
+    "string": make_shop("string", wide=True),
 }
 
 
@@ -92,7 +91,7 @@ def test_a_trained_model_answers_as_the_recommender(
 
 
 def test_errors_say_what_is_wrong(installed: Path, tmp_path: Path) -> None:
-    replace(make_shop(), inputs=None).write(tmp_path / "bundle")
+    make_shop().write(tmp_path / "bundle")
     export_standalone(tmp_path / "bundle", tmp_path / "model.onnx", report=lambda line: None)
     for arguments, message in (
         ([tmp_path / "model.onnx", "shoe"], "item ids of this model are integers, got shoe"),
