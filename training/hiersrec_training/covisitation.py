@@ -163,7 +163,7 @@ def collect(
             leading = torch.cat([scores.topk(best).indices, best_of_cold], dim=1).cpu().numpy()
             scored = scores.cpu().numpy()
             for at, (prefix, target) in enumerate(examples.take(positions)):
-                covisited, features = covisits.features(prefix.astype(np.int64))
+                covisited, features = covisits.features(prefix.astype(np.int64), np.log1p)
                 reached = np.unique(np.concatenate([leading[at], covisited]))
                 items = np.union1d(reached, [target])
                 feature_row = np.full(len(items), -1)
