@@ -130,8 +130,8 @@ def collect(
         meta: of all items.
         covisits: of the training sessions.
         sessions: what to take the examples from.
-        cold: bool [items], items that stand as if they were added today: placed by metadata alone, and without a click
-            in ``covisits``. The best of them are entries of every example.
+        cold: bool [items], items treated as if they were added today: placed by metadata alone, and without a click in
+            ``covisits``. The best of them are entries of every example.
         most: how many examples to score, about.
         progress: whether to show a bar.
     """
