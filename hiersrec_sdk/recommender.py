@@ -194,8 +194,8 @@ class Recommender:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the bundle with all changes of its catalog to the folder ``path``: whole or not at all.
 
-        A bundle that is there already, this one even, is replaced in one step. Unchanged files are linked, where the file
-        system can, so that this takes the time of the changes.
+        A bundle that is there already, this one even, is replaced in one step. Unchanged files are linked, where the
+        file system can, so that this takes the time of the changes.
 
         Raises:
             BundleError: it cannot be written, ``path`` is not a bundle, or the bundle that was loaded has been replaced

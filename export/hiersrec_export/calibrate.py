@@ -324,7 +324,6 @@ class _Scored:
             fixed = [np.unique(prefix) for prefix in prefixes]
         else:
             fixed = []
-            score_offsets = get_backend().covisitation(scorer.covisitation)
             for at, prefix in enumerate(prefixes):
                 items, offsets = score_offsets(prefix)
                 scores[at, items] += offsets

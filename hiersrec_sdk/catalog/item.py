@@ -25,7 +25,7 @@ class Item:
             goes to the unknown category, or is a candidate in every session if the catalog has none.
         text: words, of the kind that the model was trained with.
         numbers: by the names of the columns that the model was trained with.
-        metadata_vector: the item's vector from the text encoder or the shop, if the model was trained with such vectors.
+        metadata_vector: its vector from the text encoder or the shop, if the model was trained with such vectors.
         title: to show. None: a known item keeps its title.
         vector: float32 [d], a ready vector in the space of the catalog's item vectors, in place of all metadata.
 

@@ -83,8 +83,10 @@ class Segment(Protocol):
         ...
 
     def most_clicked(self, count: int) -> tuple[NDArray[np.int64], int]:
-        """The live ones of the ``count`` most clicked rows, or of more; and the clicks of the least clicked row that was
-        looked at, -1 where that was every row."""
+        """The live ones of the ``count`` most clicked rows, or of more.
+
+        Also the clicks of the least clicked row that was looked at, -1 where that was every row.
+        """
         ...
 
     def scores(self, query: NDArray[np.float32]) -> NDArray[np.float32]:

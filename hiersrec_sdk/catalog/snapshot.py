@@ -133,8 +133,8 @@ class Catalog:
     def categories_of(self, rows: NDArray[np.int64], level: int = -1) -> NDArray[np.int64]:
         """int64 [len(rows)]: index, within ``level``, of the category that each row lies in.
 
-        An item of a new category, or of none, has at the leaf level a number beyond those of the tree, and at the levels
-        above the category that it lies in, or -1.
+        An item of a new category, or of none, has at the leaf level a number beyond those of the tree; at the levels
+        above it has the category that it lies in, or -1.
         """
         return self._gathered(
             rows, np.dtype(np.int64), lambda segment, inside: segment.categories_of(inside, level)
@@ -174,7 +174,7 @@ class Catalog:
         return np.concatenate([np.flatnonzero(base), len(self.base) + np.flatnonzero(self.delta.live_mask)])
 
     def most_clicked(self, count: int) -> NDArray[np.int64]:
-        """int64: the most clicked rows, best first, ties by lower row: about ``count``, all where ``count`` is `stop`."""
+        """int64: about ``count`` most clicked rows, best first, ties by lower row; all rows from ``stop`` on."""
         found, clicks, floor = [], [], -1
         for segment in self.segments:
             rows, least = segment.most_clicked(count)

@@ -42,8 +42,8 @@ EncodeItems = Callable[[Sequence[Item], Sequence[NDArray[np.int64]]], NDArray[np
 class MutableCatalog(_Reading):
     """The catalog of a recommender: reading goes to the newest snapshot, writing makes another one.
 
-    Methods and attributes of :class:`~hiersrec_sdk.catalog.snapshot.Catalog` read :attr:`current`. Writers wait for each
-    other. A call that runs goes on with the snapshot that it began with; the next call sees the change.
+    Methods and attributes of :class:`~hiersrec_sdk.catalog.snapshot.Catalog` read :attr:`current`. Writers wait for
+    each other. A call that runs goes on with the snapshot that it began with; the next call sees the change.
     """
 
     def __init__(self, catalog: Catalog, bundle: Bundle, encode_items: EncodeItems) -> None:
@@ -115,8 +115,10 @@ class MutableCatalog(_Reading):
         return len(rows)
 
     def set_bias(self, ids: Iterable[int | str], values: float | Sequence[float] | NDArray[Any]) -> None:
-        """Set what is added to the scores of items beside the model's own bias, whatever the session: to promote them, or
-        to bury them. 0 takes it back. Popular items, which answer sessions without a known item, go by clicks alone.
+        """Set an item bias beside the model's own, whatever the session: to promote items, or to bury them.
+
+        It is added to their scores; 0 takes it back. Popular items, which answer sessions without a known item, go by
+        clicks alone.
 
         Args:
             ids: of known items.
@@ -161,7 +163,7 @@ class MutableCatalog(_Reading):
         given = checked_items(items)
         if not given:
             return 0
-        now, n, ids = self._current, len(self._current.base), [item.id for item in given]
+        now, ids = self._current, [item.id for item in given]
         rows = now.rows(ids)
         origin = np.array([self._origin(int(row)) for row in rows], dtype=np.int64)
         origin = np.where(
@@ -233,7 +235,7 @@ class MutableCatalog(_Reading):
         )
 
     def _placement(self, item: Item, source: int, created: dict[int | str, Placement]) -> Placement:
-        """Where ``item`` belongs, whose row by now is ``source``; a category that it creates is put into ``created``."""
+        """Where ``item`` belongs, whose row is ``source``; a category that it creates is put into ``created``."""
         now, n = self._current, len(self._current.base)
         tree = now.tree
         if item.category is not None:

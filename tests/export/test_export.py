@@ -154,7 +154,7 @@ def test_rows_follow_the_tree_and_ids_find_their_vectors(
     assert catalog.title(int(rows[7])) == "Item 7"
     for leaf in range(8):
         wanted = {int(rows[item]) for item, extra in enumerate(data.extra_categories) if leaf in extra}
-        assert set(catalog.extra_rows(np.array([leaf])).tolist()) == wanted
+        assert set(catalog.base.tables.extra_of(np.array([leaf])).tolist()) == wanted
 
 
 def test_integer_ids_stay_integers(make_dataset: Callable[..., Dataset]) -> None:

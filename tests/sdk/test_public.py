@@ -216,8 +216,8 @@ def test_sessions() -> None:
         (CategoryOfItem, "category level name probability rank of"),
         (
             Trace,
-            "rows unknown_ids session_vectors category_logits repeat_logits item_query ranges covisited offsets best scores "
-            "result seconds",
+            "rows unknown_ids session_vectors category_logits repeat_logits item_query ranges covisited offsets "
+            "best scores result seconds",
         ),
     ],
 )
