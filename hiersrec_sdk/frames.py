@@ -64,7 +64,7 @@ def _is_null(value: Any) -> bool:
 
 
 def maker(output: Any) -> Make:
-    """What turns results, all of one snapshot of the catalogue, into the ``output`` that is asked for.
+    """What turns results, all of one snapshot of the catalog, into the ``output`` that is asked for.
 
     A table has a row for each hit: ``session`` int64, the place of its session; ``rank`` int32 from 1; ``item`` int64
     or strings; ``score`` float32; and ``title``, null for none, where the bundle has titles. "numpy" is these arrays

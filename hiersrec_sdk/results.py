@@ -85,15 +85,15 @@ class Result:
     """The answer to one session: a sequence of :class:`Hit`, best first.
 
     ``len()``, iteration, an index (``result[0]`` is the best) and slices (tuples of hits) work as on a tuple. A pickle
-    holds all that a result says, and nothing else of the catalogue.
+    holds all that a result says, and nothing else of the catalog.
 
     Attributes:
-        items: external ids, best first: by higher score, ties by lower row of the catalogue.
+        items: external ids, best first: by higher score, ties by lower row of the catalog.
         scores: float32 [len(items)]; training clicks where ``mode`` is "popular".
         mode: "candidates" or "exact", whichever was used; "popular" where the session held no known item.
-        rows_scored: rows of the catalogue that were looked at.
+        rows_scored: rows of the catalog that were looked at.
         bytes_read: bytes of item vectors, of their int8 codes and of biases that this took.
-        unknown_ids: how many ids of the session that the catalogue lacks.
+        unknown_ids: how many ids of the session that the catalog lacks.
     """
 
     items: tuple[int | str, ...]

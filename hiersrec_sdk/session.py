@@ -33,14 +33,14 @@ class Session:
         self._recommender = recommender
         self._items: list[int | str] = []
         self._catalog: Catalog | None = None
-        self._rows: list[int] = []  # of that catalogue; -1 for an id that it lacks
+        self._rows: list[int] = []  # of that catalog; -1 for an id that it lacks
         self._append(list(items))
 
     def add(self, item: int | str) -> Session:
         """Append a click; returns the session.
 
         Raises:
-            InvalidItemIdError, NaNItemIdError: the id is not of the catalogue's type, or NaN. The session is unchanged.
+            InvalidItemIdError, NaNItemIdError: the id is not of the catalog's type, or NaN. The session is unchanged.
         """
         return self._append([item])
 

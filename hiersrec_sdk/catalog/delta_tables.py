@@ -140,7 +140,8 @@ def _read(tables: Mapping[str, NDArray[Any]], catalog: Catalog) -> Catalog:
         _check(placement, [len(ranges) for ranges in tree.ranges])
     columns = DeltaColumns(d)
     columns.categories += [
-        (own, placements[at]) for own, at in zip(category_ids, of_category.tolist(), strict=True)
+        (category_id, placements[at])
+        for category_id, at in zip(category_ids, of_category.tolist(), strict=True)
     ]
     columns.append(
         Rows(

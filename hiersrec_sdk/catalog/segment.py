@@ -214,8 +214,8 @@ class BaseSegment:
         """The segment with other item biases of the user."""
         if user_bias is None:
             return self
-        own = self.tables.item_bias
-        bias = user_bias if own is None else own + user_bias
+        model_bias = self.tables.item_bias
+        bias = user_bias if model_bias is None else model_bias + user_bias
         return replace(self, table=Table(self.table.vectors, bias, self.table.codes), user_bias=user_bias)
 
     @cached_property

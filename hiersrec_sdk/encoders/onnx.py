@@ -51,7 +51,9 @@ def load_graph(
     )  # idle threads leave the cores free
     source = model if isinstance(model, bytes) else os.fspath(model)
     try:
-        session = onnxruntime.InferenceSession(source, options, [_PROVIDERS[own][0] for own in providers])
+        session = onnxruntime.InferenceSession(
+            source, options, [_PROVIDERS[provider][0] for provider in providers]
+        )
     except Exception as error:  # onnxruntime's errors have no common base of their own
         raise BundleCorruptError(f"{name} cannot be loaded: {error}") from error
     # onnxruntime goes on without a provider that does not start, e.g. for want of a driver.

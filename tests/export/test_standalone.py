@@ -78,22 +78,24 @@ class Both:
 
 def with_all_features(shop: Shop) -> Shop:
     """A shop whose co-visitation scorer reads every feature."""
-    assert shop.wide is not None
+    assert shop.covisitation is not None
     random = np.random.default_rng(5)
     weight, shift, out = (
         random.standard_normal(shape).astype(np.float32) for shape in ((FEATURES, 7), (7,), (8,))
     )
-    return replace(shop, wide=replace(shop.wide, hidden_weight=weight, hidden_bias=shift, weight=out))
+    return replace(
+        shop, covisitation=replace(shop.covisitation, hidden_weight=weight, hidden_bias=shift, weight=out)
+    )
 
 
 # Scores of all but the last are exact in float32, in any order of the sums.
 SHOPS = {
     "bare": make_shop(full=False),
-    "bare strings": make_shop("string", seed=1, full=False, wide=True),
+    "bare strings": make_shop("string", seed=1, full=False, covisitation=True),
     "full": make_shop(seed=2),
-    "full strings": make_shop("string", seed=3, wide=True),
-    "no bias": replace(make_shop("string", seed=4, wide=True), bias=None),
-    "features": with_all_features(make_shop(seed=6, wide=True)),
+    "full strings": make_shop("string", seed=3, covisitation=True),
+    "no bias": replace(make_shop("string", seed=4, covisitation=True), bias=None),
+    "features": with_all_features(make_shop(seed=6, covisitation=True)),
 }
 LONGEST = {"features": REACH + 4}  # of which the older ones link to nothing
 

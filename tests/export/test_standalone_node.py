@@ -22,8 +22,8 @@ UNREACHABLE = (
     r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|E40[134]|E5\d\d"
 )
 SHOPS = {
-    "int64": make_shop(seed=3, wide=True),
-    "string": make_shop("string", wide=True),
+    "int64": make_shop(seed=3, covisitation=True),
+    "string": make_shop("string", covisitation=True),
 }
 
 

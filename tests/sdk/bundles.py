@@ -56,7 +56,7 @@ class Shop:
     titles: list[str] | None
     stages: list[int] | None  # of the codes; None: no codes
     top_p: float | None  # of candidates="auto"; None: not calibrated
-    wide: CovisitationScorer | None  # its network reads nothing but the popularity
+    covisitation: CovisitationScorer | None  # its network reads nothing but the popularity
 
     @property
     def items(self) -> int:
@@ -123,8 +123,8 @@ class Shop:
             tables["item_bias"] = self.bias
         if self.stages is not None:
             tables |= Codes.of(self.vectors, self.stages).tables()
-        if self.wide is not None:
-            tables |= self.wide.tables()
+        if self.covisitation is not None:
+            tables |= self.covisitation.tables()
         if self.titles is not None:
             tables |= StringTable.from_strings(self.titles).tables("titles")
         if self.extra:
@@ -155,7 +155,7 @@ def make_shop(
     times: int = 1,
     dimension: int = DIMENSION,
     stages: list[int] | None = None,
-    wide: bool = False,
+    covisitation: bool = False,
 ) -> Shop:
     """A shop.
 
@@ -166,7 +166,7 @@ def make_shop(
         times: number of items for each one of ``LEAF_SIZES``.
         dimension: length of the vectors.
         stages: ends of the codes' stages but the last; None: without codes.
-        wide: with a co-visitation scorer.
+        covisitation: with a co-visitation scorer.
     """
     random = np.random.default_rng(seed)
     items = times * ITEMS
@@ -193,11 +193,11 @@ def make_shop(
         titles=[f"Item {row}" if row % 3 else "" for row in range(items)] if full else None,
         stages=stages,
         top_p=0.61 if full else None,
-        wide=_wide(random, items) if wide else None,
+        covisitation=_scorer(random, items) if covisitation else None,
     )
 
 
-def _wide(random: np.random.Generator, items: int) -> CovisitationScorer:
+def _scorer(random: np.random.Generator, items: int) -> CovisitationScorer:
     neighbours = [np.sort(random.permutation(items)[: random.integers(0, 4)]) for _ in range(items)]
     offsets = np.cumsum([0, *map(len, neighbours)])
     clicks = random.integers(0, 5, (offsets[-1], EDGE_COUNTS)).astype(np.uint16)

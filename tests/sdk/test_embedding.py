@@ -20,7 +20,7 @@ Answers = list[tuple[int | str, ...]]
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shop(wide=True).write(tmp_path_factory.mktemp("shop") / "bundle")
+    return make_shop(covisitation=True).write(tmp_path_factory.mktemp("shop") / "bundle")
 
 
 @pytest.fixture(scope="module", params=[1, 3], ids=["one thread", "three threads"])

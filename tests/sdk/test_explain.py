@@ -27,7 +27,7 @@ SESSIONS = st.lists(st.integers(0, 59), min_size=1, max_size=12)
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "full"])
 def shop(request: pytest.FixtureRequest) -> Shop:
-    return make_shop(full=request.param, wide=request.param)
+    return make_shop(full=request.param, covisitation=request.param)
 
 
 @pytest.fixture(scope="module")

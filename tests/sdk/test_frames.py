@@ -33,8 +33,8 @@ def objects(values: Sequence[Any]) -> Any:
 
 @pytest.fixture(scope="module")
 def shops(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Shop, Recommender]]:
-    """By type of id; that of strings has titles, and its catalogue has changed."""
-    made = {"int64": make_shop(full=False), "string": make_shop("string", wide=True)}
+    """By type of id; that of strings has titles, and its catalog has changed."""
+    made = {"int64": make_shop(full=False), "string": make_shop("string", covisitation=True)}
     folder = tmp_path_factory.mktemp("shops")
     loaded = {name: (shop, Recommender.load(shop.write(folder / name))) for name, shop in made.items()}
     shop, recommender = loaded["string"]

@@ -14,7 +14,7 @@ import pytest
 from hiersrec_sdk import Item, Recommender
 from tests.sdk.bundles import make_shop
 
-SHOP = make_shop(wide=True)
+SHOP = make_shop(covisitation=True)
 
 
 @pytest.fixture

@@ -171,7 +171,7 @@ def test_filters() -> None:
 
 
 def test_catalog() -> None:
-    assert public(MutableCatalog) == ["current", "move", "remove", "set_bias", "upsert"]
+    assert public(MutableCatalog) == ["move", "remove", "set_bias", "upsert"]
     assert signatures(MutableCatalog) == {
         "move": ["self", "item", "category"],
         "remove": ["self", "ids"],

@@ -35,8 +35,8 @@ SHOPS = {
     "full": make_shop("string"),
     "bare": make_shop("int64", seed=1, full=False),
     "coded": make_shop("int64", seed=2, stages=[]),
-    "linked": make_shop("string", seed=4, wide=True),
-    "large": make_shop("string", seed=3, times=30, dimension=20, stages=[8, 16], wide=True),
+    "covisited": make_shop("string", seed=4, covisitation=True),
+    "large": make_shop("string", seed=3, times=30, dimension=20, stages=[8, 16], covisitation=True),
 }
 BACKENDS = (available_backends()[0], "numpy")  # the best that is here, and the definition
 
@@ -189,8 +189,8 @@ def expected(shop: Shop, session: list[Any], asked: Asked) -> Answer:
         }
 
     looked_at = candidates & allowed(shop, asked, but="exclude")
-    boosts = boosts_of(shop, rows)
-    always = set(rows) | set(boosts)  # whatever the candidates are
+    offsets = offsets_of(shop, rows)
+    always = set(rows) | set(offsets)  # whatever the candidates are
     looked_at |= always & may - may_not
     scores_of = {row: float(8 * total @ shop.vectors[row].astype(float)) for row in looked_at}
     for row in looked_at:
@@ -198,7 +198,7 @@ def expected(shop: Shop, session: list[Any], asked: Asked) -> Answer:
             scores_of[row] += float(shop.bias[row])
         if shop.repeats is not None:
             scores_of[row] += rows.count(row) * float(inputs[row] @ shop.repeats.astype(float))
-        scores_of[row] += boosts.get(row, 0.0)
+        scores_of[row] += offsets.get(row, 0.0)
     best = sorted((looked_at & may) - may_not, key=lambda row: (-scores_of[row], row))
     best = within_limit(shop, best, asked.max_per_category)[:k]
     return Answer(
@@ -213,19 +213,21 @@ def expected(shop: Shop, session: list[Any], asked: Asked) -> Answer:
     )
 
 
-def boosts_of(shop: Shop, rows: list[int]) -> dict[int, float]:
-    """What the wide part adds to the scores of the rows that are linked to a session."""
-    if shop.wide is None:
+def offsets_of(shop: Shop, rows: list[int]) -> dict[int, float]:
+    """The score offsets of the rows that are co-visited with a session."""
+    if shop.covisitation is None:
         return {}
-    links = shop.wide.counts
-    linked = set(rows)
+    links = shop.covisitation.counts
+    covisited = set(rows)
     for row in rows[-8:]:
-        linked |= set(links.rows[links.offsets[row] : links.offsets[row + 1]].tolist())
-    boosts = {}
-    for row in linked:
-        hidden = links.popularity[row] @ shop.wide.hidden_weight[:5] + shop.wide.hidden_bias
-        boosts[row] = float(np.maximum(hidden, 0) @ shop.wide.weight[:-1] + shop.wide.weight[-1])
-    return boosts
+        covisited |= set(links.rows[links.offsets[row] : links.offsets[row + 1]].tolist())
+    offsets = {}
+    for row in covisited:
+        hidden = links.popularity[row] @ shop.covisitation.hidden_weight[:5] + shop.covisitation.hidden_bias
+        offsets[row] = float(
+            np.maximum(hidden, 0) @ shop.covisitation.weight[:-1] + shop.covisitation.weight[-1]
+        )
+    return offsets
 
 
 def possible(shop: Shop, session: list[Any], asked: Asked) -> int:
@@ -264,8 +266,8 @@ def check(shop: Shop, result: Result, want: Answer) -> None:
 def check_bytes(shop: Shop, result: Result) -> None:
     """Without filters and codes: what every row that was looked at takes."""
     row_bytes = 4 * (DIMENSION + (shop.bias is not None))
-    # the C kernel reads the session's own and linked items apart from the ranges that hold them
-    apart = MAX_LENGTH if shop.wide is None else MAX_LENGTH * 4
+    # the C kernel reads the session's own and covisited items apart from the ranges that hold them
+    apart = MAX_LENGTH if shop.covisitation is None else MAX_LENGTH * 4
     assert 0 <= result.bytes_read - result.rows_scored * row_bytes <= apart * row_bytes
 
 
@@ -384,7 +386,7 @@ def test_candidates_are_a_part_of_exact(data: st.DataObject, k: int, share: floa
 
 @settings(max_examples=30, deadline=None)
 @given(data=st.data(), k=ks)
-def test_all_of_the_catalogue_as_candidates_is_exact(data: st.DataObject, k: int, full: Recommender) -> None:
+def test_all_of_the_catalog_as_candidates_is_exact(data: st.DataObject, k: int, full: Recommender) -> None:
     session = data.draw(sessions(SHOPS["full"]))
     every = full.recommend(session, k, mode="exact")
     some = full.recommend(session, k, candidates=1)
@@ -484,7 +486,7 @@ def test_popular_items_where_nothing_is_known(session: Any, full: Recommender) -
 
 @pytest.mark.parametrize("k", [ITEMS, ITEMS + 1, 10**20, np.int64(500)])
 @pytest.mark.parametrize("session", [["0"], []])
-def test_k_above_the_catalogue_gives_the_catalogue(k: int, session: list[str], full: Recommender) -> None:
+def test_k_above_the_catalog_gives_the_catalog(k: int, session: list[str], full: Recommender) -> None:
     assert sorted(full.recommend(session, k).items) == sorted(SHOPS["full"].ids)
     assert sorted(full.recommend(session, k, mode="exact").items) == sorted(SHOPS["full"].ids)
 
@@ -773,7 +775,7 @@ def test_mode_auto_is_exact_where_that_is_cheap(
         shop = SHOPS[name]
         few = recommender.filter(allow=shop.ids[5:10])
         session = shop.ids[40:43]
-        # 4 MiB are more than these catalogues have
+        # 4 MiB are more than these catalogs have
         assert recommender.recommend(session, 3, mode="auto").mode == "exact"
         assert recommender.recommend(session, 3, mode="auto", filter=few).mode == "exact"
         with monkeypatch.context() as patch:

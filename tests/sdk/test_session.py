@@ -18,7 +18,7 @@ from tests.sdk.bundles import Shop, make_shop
 
 @pytest.fixture(scope="module")
 def shop() -> Shop:
-    return make_shop("string", wide=True)
+    return make_shop("string", covisitation=True)
 
 
 @pytest.fixture(scope="module")

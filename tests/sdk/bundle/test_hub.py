@@ -21,7 +21,7 @@ from tests.sdk.bundles import make_shop
 
 pytest.importorskip("huggingface_hub")
 
-SHOP = make_shop(wide=True)
+SHOP = make_shop(covisitation=True)
 SESSION = SHOP.ids[5:9]
 MAIN, OLD = "a" * 40, "b" * 40
 

@@ -25,7 +25,7 @@ from hiersrec_sdk.bundle.schema import config_digest
 from hiersrec_sdk.bundle.sources import cache_folder
 from tests.sdk.bundles import make_shop
 
-SHOP = make_shop(wide=True)
+SHOP = make_shop(covisitation=True)
 SESSION = SHOP.ids[5:9]
 
 

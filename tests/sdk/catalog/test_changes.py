@@ -126,7 +126,7 @@ def test_other_wrong_calls(trained: Recommender) -> None:
         trained.recommend(["item-1"], filter=other)
 
 
-def test_a_boosted_item_is_recommended_and_a_buried_one_is_not(trained: Recommender) -> None:
+def test_a_promoted_item_is_recommended_and_a_buried_one_is_not(trained: Recommender) -> None:
     catalog = trained.catalog
     before = trained.explain(["item-7"], "item-30")
     catalog.set_bias(["item-30"], 1000.0)
@@ -146,7 +146,7 @@ def test_readers_see_whole_snapshots_and_do_not_wait(tmp_path: Path) -> None:
     shop = make_shop("string", times=20)
     recommender = Recommender.load(shop.write(tmp_path / "bundle"))
     session, writes = shop.ids[3:6], 300
-    # every write moves the boost of 1000 from one pair of new items to the next: always exactly one pair is on top
+    # every write moves the user_bias of 1000 from one pair of new items to the next: always exactly one pair is on top
     vector = np.zeros(6, dtype=np.float32)
     recommender.catalog.upsert(Item(f"new-{at}", "2/5", vector=vector) for at in range(4))
     recommender.catalog.set_bias(["new-0", "new-1"], 1000.0)
@@ -403,7 +403,7 @@ def test_saving_to_a_link_replaces_what_it_leads_to(tmp_path: Path) -> None:
     ],
 )
 def test_changes_that_do_not_fit_are_refused(table: str, change: Any, tmp_path: Path) -> None:
-    shop = make_shop(wide=True)
+    shop = make_shop(covisitation=True)
     path = shop.write(tmp_path / "bundle")
     recommender = Recommender.load(path)
     added = Item(-7, [shop.category_ids[1][1], "new"], vector=[0.0] * 6, title="A")

@@ -1,4 +1,4 @@
-"""The catalogue: ids to rows and back, and the category tree."""
+"""The catalog: ids to rows and back, and the category tree."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def catalog(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Catalog:
 
 
 def of_ids(ids: list[Any]) -> Catalog:
-    """A catalogue that knows nothing but its items' ids."""
+    """A catalog that knows nothing but its items' ids."""
     config: dict[str, Any] = {
         "levels": ["all"],
         "item_id_type": "string" if isinstance(ids[0], str) else "int64",

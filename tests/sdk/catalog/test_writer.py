@@ -1,4 +1,4 @@
-"""A catalogue that changes answers as a plain Python dictionary of its items does."""
+"""A catalog that changes answers as a plain Python dictionary of its items does."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Known:
     groups: set[Any]
     place: int
     origin: int | None
-    boost: float = 0.0
+    user_bias: float = 0.0
 
 
 @dataclass
 class Model:
-    """The catalogue as a dictionary."""
+    """The catalog as a dictionary."""
 
     shop: Shop
     items: dict[Any, Known] = field(default_factory=dict)
@@ -93,8 +93,8 @@ class Model:
         self.items[own] = replace(known, place=self.rows)
         self.rows += 1
 
-    def set_boost(self, own: Any, boost: float) -> None:
-        known = replace(self.items[own], boost=boost)
+    def set_bias(self, own: Any, user_bias: float) -> None:
+        known = replace(self.items[own], user_bias=user_bias)
         if known.place >= self.shop.items:  # a row of its own, which is made anew
             known = replace(known, place=self.rows)
             self.rows += 1
@@ -105,21 +105,21 @@ class Model:
         read = known[-MAX_LENGTH:]
         ids = [own for own in session if own in self.items][-MAX_LENGTH:]
         query = 8 * np.sum([each.vector for each in read], axis=0)
-        boosts: dict[int, float] = {}
-        if self.shop.wide is not None:
+        offsets: dict[int, float] = {}
+        if self.shop.covisitation is not None:
             rows = np.array([each.origin for each in read if each.origin is not None], dtype=np.int64)
             if len(rows):
-                linked, found = self.shop.wide.score_offsets(rows)
-                boosts = dict(zip(linked.tolist(), found.tolist(), strict=True))
+                covisited, found = self.shop.covisitation.score_offsets(rows)
+                offsets = dict(zip(covisited.tolist(), found.tolist(), strict=True))
         scores = {}
         for own, each in self.items.items():
-            score = float(query @ each.vector) + each.bias + each.boost
+            score = float(query @ each.vector) + each.bias + each.user_bias
             if self.shop.repeats is not None:
                 score += sum(
                     float(self.items[clicked].vector @ self.shop.repeats) for clicked in ids if clicked == own
                 )
             if each.origin is not None:
-                score += boosts.get(each.origin, 0.0)
+                score += offsets.get(each.origin, 0.0)
             scores[own] = score
         return scores
 
@@ -131,14 +131,14 @@ def numbers(random: np.random.Generator) -> NDArray[np.float32]:
     return (random.integers(-8, 9, DIMENSION) / 8).astype(np.float32)
 
 
-@pytest.fixture(scope="module", params=["bare", "full", "wide"])
+@pytest.fixture(scope="module", params=["bare", "full", "covisited"])
 def shop(request: pytest.FixtureRequest) -> Shop:
     kinds: dict[str, dict[str, Any]] = {
         "bare": {"full": False},
         "full": {"stages": []},
-        "wide": {"wide": True},
+        "covisited": {"covisitation": True},
     }
-    return make_shop("string" if request.param == "wide" else "int64", **kinds[request.param])
+    return make_shop("string" if request.param == "covisited" else "int64", **kinds[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -208,12 +208,12 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
             self.model.new[created[at]] = (leaves, groups | {created[at]})
             self.model.upsert(own, None, self.model.new[created[at]])
 
-        @rule(gone=st.sets(ids, max_size=4))
-        def remove(self, gone: set[Any]) -> None:
-            there = [own for own in gone if own in self.model.items]
+        @rule(removed=st.sets(ids, max_size=4))
+        def remove(self, removed: set[Any]) -> None:
+            there = [own for own in removed if own in self.model.items]
             if len(there) >= len(self.model.items):
                 return
-            assert self.recommender.catalog.remove(gone) == len(there)
+            assert self.recommender.catalog.remove(removed) == len(there)
             for own in there:
                 del self.model.items[own]
 
@@ -225,7 +225,7 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
                 return
             self.recommender.catalog.set_bias(own, [value / 8] * len(own))
             for each in own:
-                self.model.set_boost(each, value / 8)
+                self.model.set_bias(each, value / 8)
 
         @rule(session=st.lists(ids, min_size=1, max_size=9), k=st.integers(1, 80), which=st.integers(0, 3))
         def exact(self, session: list[Any], k: int, which: int) -> None:
@@ -271,27 +271,27 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
             fitting = {own for own, known in model.items.items() if rule_of(own, known)}
             assert len(found) == min(k, len(fitting))
             spans = dict(enumerate(shop.ranges[-1]))
-            linked = {rows[own] for own in session if own in rows}
+            covisited = {rows[own] for own in session if own in rows}
             whole = {
                 leaf
                 for leaf, (start, stop) in spans.items()
                 if stop > start and any(low <= start and stop <= high for low, high in found.ranges)
             }
             # leaves whose rows may all be there one by one, be the leaf taken or not
-            single = linked | {row for extra in shop.extra.values() for row in extra}
+            single = covisited | {row for extra in shop.extra.values() for row in extra}
             origins = [
                 known.origin
                 for own in session
                 if (known := model.items.get(own)) and known.origin is not None
             ]
-            if shop.wide is not None and origins:
-                single |= {*shop.wide.counts.features(np.array(origins[-MAX_LENGTH:]))[0].tolist()}
+            if shop.covisitation is not None and origins:
+                single |= {*shop.covisitation.counts.features(np.array(origins[-MAX_LENGTH:]))[0].tolist()}
             unsure = {leaf for leaf, span in spans.items() if {*range(*span)} <= single}
             for own, known in model.items.items():
-                if rows[own] >= shop.items and rows[own] not in linked and not known.reach & unsure:
+                if rows[own] >= shop.items and rows[own] not in covisited and not known.reach & unsure:
                     if known.reach & whole:
                         assert own in inside
-                    elif shop.wide is None:
+                    elif shop.covisitation is None:
                         assert own not in inside
 
         @rule(own=ids, session=st.lists(ids, min_size=1, max_size=4))

@@ -181,7 +181,7 @@ assert {backend!r} != "numpy" or not sys.modules.get("hiersrec_sdk._kernel"), "t
 
 
 def test_recommendations_without_the_kernel_are_the_same(tmp_path: Path) -> None:
-    shop = make_shop(wide=True)
+    shop = make_shop(covisitation=True)
     folder = str(shop.write(tmp_path / "bundle"))
     code = {
         backend: RECOMMEND.format(folder=folder, session=shop.ids[:3], backend=backend)

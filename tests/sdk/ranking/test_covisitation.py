@@ -187,18 +187,18 @@ def test_a_network_too_large_for_c_is_left_to_numpy() -> None:
 
 
 def test_tables_are_read_back(tmp_path: Path) -> None:
-    shop = make_shop(wide=True)
-    assert shop.wide is not None
+    shop = make_shop(covisitation=True)
+    assert shop.covisitation is not None
     found = CovisitationScorer.from_tables(open_bundle(shop.write(tmp_path / "bundle")).tables)
     assert found is not None
-    for name, table in shop.wide.tables().items():
+    for name, table in shop.covisitation.tables().items():
         np.testing.assert_array_equal(found.tables()[name], table)
     assert CovisitationScorer.from_tables({}) is None
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_is_missing(name: str, tmp_path: Path) -> None:
-    shop = make_shop(wide=True)
+    shop = make_shop(covisitation=True)
     tables = {table: values for table, values in shop.tensors.items() if table != name}
     with pytest.raises(BundleCorruptError, match=f"table '{name}' is missing"):
         open_bundle(forge(tmp_path / "bundle", shop.config, tables, shop.files))
@@ -206,7 +206,7 @@ def test_a_table_is_missing(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [-1, ITEMS])
 def test_a_neighbour_that_is_no_row(value: int, tmp_path: Path) -> None:
-    shop = make_shop(wide=True)
+    shop = make_shop(covisitation=True)
     tables = shop.tensors
     tables["covisitation.rows"] = tables["covisitation.rows"].copy()
     tables["covisitation.rows"][3] = value
