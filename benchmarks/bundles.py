@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.vectors import Case, grow, predicted_ranges
-from hiersrec_sdk import Recommender
+from benchmarks.vectors import Case, grow, predicted_ranges, unit
+from hiersrec_sdk import Item, Recommender
 from hiersrec_sdk.bundle.folder import CATALOG, CONFIG, Bundle, open_bundle, write_bundle
 from hiersrec_sdk.bundle.tables import StringTable
-from hiersrec_sdk.catalog.snapshot import item_id_tables
+from hiersrec_sdk.catalog.ids import item_id_tables
 from hiersrec_sdk.ranking import Codes
 from hiersrec_training.data.dataset import Dataset
 
@@ -41,6 +43,31 @@ def examples(
     return [every[at][-longest:] for at in np.random.default_rng(seed).permutation(len(every))[:count]]
 
 
+def random_sessions(recommender: Recommender, length: int, count: int, seed: int) -> list[NDArray[np.int64]]:
+    """The rows of ``count`` sessions of ``length`` clicks in one leaf category each, drawn by its size."""
+    random, catalog = np.random.default_rng(seed), recommender.catalog
+    every = np.arange(len(catalog))
+    leaf = catalog.categories_of(every)
+    return [random.choice(every[leaf == leaf[row]], length) for row in random.choice(every, count)]
+
+
+def items_to_upsert(recommender: Recommender, count: int, seed: int = 0, known: bool = False) -> list[Item]:
+    """``count`` items, each near a random item of the bundle and in its leaf category.
+
+    They are new; with ``known``, every second one has the id of an item of the bundle, whose row it supersedes.
+    """
+    random, catalog = np.random.default_rng(seed), recommender.catalog
+    rows = random.choice(np.count_nonzero(catalog.clicks), count, replace=False)
+    vectors = catalog.vectors(rows)
+    vectors = unit(vectors + 0.1 * random.standard_normal(vectors.shape, np.float32))
+    strings = recommender.config["item_id_type"] == "string"
+    ids: list[Any] = [f"new-{seed}-{at}" if strings else -1 - seed * 1_000_000 - at for at in range(count)]
+    if known:
+        ids[1::2] = catalog.ids(rows[1::2])
+    leaves = [catalog.category(-1, int(leaf)).id for leaf in catalog.categories_of(rows)]
+    return [Item(item, leaf, vector=vector) for item, leaf, vector in zip(ids, leaves, vectors, strict=True)]
+
+
 def leaf_ranges(tables: Tables) -> NDArray[np.int64]:
     """int64 [categories, 2]: the rows of each leaf category of a bundle."""
     last = max(int(name.rpartition(".")[2]) for name in tables if name.startswith("category_ranges."))
@@ -65,6 +92,18 @@ def trained(bundle: Path, data: Path, rows: int, share: float, count: int, seed:
         predicted_ranges(each.category_logits[-1], grown.leaves, math.ceil(share * rows)) for each in asked
     ]
     return Case("bundle", grown.vectors, bias, np.stack([each.item_query for each in asked]), ranges)
+
+
+@contextmanager
+def grown_bundle(bundle: Path, rows: int, seed: int = 0) -> Iterator[Path]:
+    """A bundle like ``bundle`` with ``rows`` items, beside it for a while; ``bundle`` where it has as many or more."""
+    opened = open_bundle(bundle)
+    if rows <= opened.config["items"]:
+        yield bundle
+        return
+    with TemporaryDirectory(dir=bundle.absolute().parent) as folder:
+        write_grown_bundle(Path(folder) / "grown", opened, rows, seed)
+        yield Path(folder) / "grown"
 
 
 def write_grown_bundle(path: Path, bundle: Bundle, rows: int, seed: int = 0) -> None:

@@ -10,13 +10,10 @@ first, in which every query has a 1.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
-from time import perf_counter
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -48,15 +45,11 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """What a peer is built from: ``vectors`` float32 [n, d], ``bias`` float32 [n] or None, and how many are asked for.
-
-    ``cache`` is a folder that keeps indexes which take long to build; ``report`` takes lines for a person.
-    """
+    """What a peer is built from: ``vectors`` float32 [n, d], ``bias`` float32 [n] or None, how many are asked for."""
 
     vectors: Floats
     bias: Floats | None
     k: int
-    cache: Path | None = None
     report: Callable[[str], object] = lambda line: None
 
     def rows_with_bias(self, width: int = 0) -> Iterator[Floats]:
@@ -143,7 +136,7 @@ def _plain_read(setup: Setup) -> list[Peer]:
     """
     from numba import njit, types
 
-    @njit(types.int64(types.int64[::1], types.Array(types.int64, 2, "C", readonly=True)), nogil=True)  # type: ignore[untyped-decorator]
+    @njit(types.int64(types.int64[::1], types.Array(types.int64, 2, "C", readonly=True)), nogil=True)
     def read(words: Any, ranges: Any) -> Any:
         total = np.int64(0)
         for r in range(len(ranges)):
@@ -243,30 +236,28 @@ def _onnxruntime(setup: Setup) -> list[Peer]:
     input that is bound once. Both were faster than ``Gemm`` with ``transB`` and than ``MatMul(table, query)``.
     """
     import onnxruntime
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import numpy_helper, parser
 
     table = np.ascontiguousarray(setup.vectors.T)
     d, n = table.shape
-    constant = table.nbytes <= _LARGEST_CONSTANT
-    inputs = [helper.make_tensor_value_info("queries", TensorProto.FLOAT, ["batch", d])]
-    constants = [numpy_helper.from_array(np.array([setup.k]), "k")]
-    nodes = [helper.make_node("MatMul", ["queries", "table"], ["products"])]
-    if constant:
-        constants.append(numpy_helper.from_array(table, "table"))
-    else:
-        inputs.append(helper.make_tensor_value_info("table", TensorProto.FLOAT, table.shape))
+    tensors = {"k": np.array([setup.k]), "table": table}
+    nodes, scores = "products = MatMul (queries, table)", "products"
     if setup.bias is not None:
-        constants.append(numpy_helper.from_array(setup.bias, "bias"))
-        nodes.append(helper.make_node("Add", ["products", "bias"], ["scores"]))
-    scores = "products" if setup.bias is None else "scores"
-    nodes.append(helper.make_node("TopK", [scores, "k"], ["best", "rows"]))
-    outputs = [helper.make_tensor_value_info("rows", TensorProto.INT64, ["batch", setup.k])]
-    graph = helper.make_graph(nodes, "ranking", inputs, outputs, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        tensors["bias"] = setup.bias
+        nodes, scores = f"{nodes} scores = Add (products, bias)", "scores"
+    bound = None
+    inputs = f"float[batch, {d}] queries"
+    if table.nbytes > _LARGEST_CONSTANT:
+        inputs += f", float[{d}, {n}] table"
+        bound = onnxruntime.OrtValue.ortvalue_from_numpy(tensors.pop("table"))
+    model = parser.parse_model(
+        f'<ir_version: 10, opset_import: ["" : 20]> ranking ({inputs}) => (int64[batch, {setup.k}] rows) '
+        f"{{ {nodes} best, rows = TopK ({scores}, k) }}"
+    )
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in tensors.items())
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    bound = None if constant else onnxruntime.OrtValue.ortvalue_from_numpy(table)
 
     def exact(queries: Floats, ranges: Sequence[Ranges]) -> Answer:
         binding = session.io_binding()
@@ -311,7 +302,6 @@ def _faiss_flat(setup: Setup) -> list[Peer]:
     """Every row; and the candidates alone, by a bitmap that is made for each query."""
     import faiss
 
-    faiss.omp_set_num_threads(1)
     index = _filled(faiss.IndexFlatIP(setup.width), setup)
     n, row = len(setup.vectors), 4 * setup.width
 
@@ -346,7 +336,6 @@ def _faiss_panorama(setup: Setup) -> list[Peer]:
     """
     import faiss
 
-    faiss.omp_set_num_threads(1)
     index = _filled(faiss.IndexFlatIPPanorama(setup.width, 8, 512), setup)
     table = (4 * setup.width + 4 * index.n_levels) * len(
         setup.vectors
@@ -384,17 +373,14 @@ def _faiss_ivf(setup: Setup) -> list[Peer]:
     """Approximate: the lists of the centroids nearest to the query are ranked."""
     import faiss
 
+    faiss.omp_set_num_threads(1)
     n, width = len(setup.vectors), setup.width
     lists = 1 << max(4, round(math.log2(2 * math.sqrt(n))))  # twice the root of the rows: 2,048 of a million
-
-    def make() -> Any:
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT)
-        index.cp.min_points_per_centroid = 1  # no warning about tiny tables
-        index.cp.max_points_per_centroid = 50
-        index.train(np.concatenate([part[:: max(1, n // (50 * lists))] for part in setup.rows_with_bias()]))
-        return _filled(index, setup)
-
-    index = _cached(setup, f"ivf{lists}", make)
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT)
+    index.cp.min_points_per_centroid = 1  # no warning about tiny tables
+    index.cp.max_points_per_centroid = 50
+    index.train(np.concatenate([part[:: max(1, n // (50 * lists))] for part in setup.rows_with_bias()]))
+    _filled(index, setup)
     reads = _counted(
         faiss.cvar.indexIVF_stats, lambda stats, queries: 4 * width * (stats.ndis + lists * queries)
     )
@@ -405,44 +391,18 @@ def _faiss_ivf(setup: Setup) -> list[Peer]:
 
 
 def _faiss_hnsw(setup: Setup) -> list[Peer]:
-    """Approximate: a walk through a graph of 32 neighbours a row."""
+    """Approximate: a walk through a graph of 32 neighbors a row. Built on every core."""
     import faiss
 
-    width = setup.width
-    index = _cached(
-        setup,
-        "hnsw32",
-        lambda: _filled(faiss.IndexHNSWFlat(width, 32, faiss.METRIC_INNER_PRODUCT), setup),
-    )
-    reads = _counted(faiss.cvar.hnsw_stats, lambda stats, _: 4 * width * stats.ndis + 4 * 64 * stats.nhops)
+    faiss.omp_set_num_threads(os.cpu_count() or 1)
+    index = _filled(faiss.IndexHNSWFlat(setup.width, 32, faiss.METRIC_INNER_PRODUCT), setup)
+    faiss.omp_set_num_threads(1)
+    row = 4 * setup.width
+    reads = _counted(faiss.cvar.hnsw_stats, lambda stats, _: row * stats.ndis + 4 * 64 * stats.nhops)
     return [
         _faiss(f"faiss-hnsw-{v}", index, setup, reads, params=faiss.SearchParametersHNSW(efSearch=v))
         for v in _VISITS
     ]
-
-
-def _cached(setup: Setup, kind: str, make: Callable[[], Any]) -> Any:
-    """The index ``kind`` of the table, from the cache or made on every core; searched on one thread."""
-    import faiss
-
-    sample = next(setup.rows_with_bias())[:: max(1, len(setup.vectors) // 1_000)]
-    digest = hashlib.blake2b(sample.tobytes(), digest_size=8).hexdigest()
-    file = None if setup.cache is None else setup.cache / f"{kind}-{len(setup.vectors)}-{digest}.faiss"
-    try:
-        if file is not None and file.exists():
-            return faiss.read_index(str(file))
-        faiss.omp_set_num_threads(os.cpu_count() or 1)
-        started = perf_counter()
-        index = make()
-        setup.report(f"{kind}: {len(setup.vectors):,} rows built in {perf_counter() - started:.0f} s")
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(".part")
-            faiss.write_index(index, str(part))
-            part.rename(file)
-        return index
-    finally:
-        faiss.omp_set_num_threads(1)
 
 
 def _rows_in(ranges: Ranges) -> NDArray[np.int64]:
@@ -469,9 +429,6 @@ _BUILDERS: Final[dict[str, Callable[[Setup], list[Peer]]]] = {
 }
 PEERS: Final = tuple(name for name in _BUILDERS if name not in (READ, OURS))
 SLOW: Final = ("faiss-hnsw",)  # to build: many minutes for a million rows
-# What a peer holds beside the table that all share, as a multiple of it, once built or while it is.
-HOLDS: Final = {READ: 0.25, OURS: 0.3, "numpy": 0.0, "torch": 0.0, "onnxruntime": 2.0, "implicit": 1.0}
-HOLDS_FAISS: Final = 1.7  # its own copy, and room to grow
 
 
 def build(name: str, setup: Setup) -> list[Peer]:

@@ -150,8 +150,8 @@ def _label(figure: Figure, axes: Axes, points: Iterable[_Point]) -> None:
                 place = other_y + high
         written.append((x, place))
         offset = (7, (place - y) * 72 / figure.dpi)
-        text = {"textcoords": "offset points", "va": "center", "fontsize": 8, "color": point.color}
-        axes.annotate(point.name, (point.x, point.y), xytext=offset, **text)
+        text = axes.annotate(point.name, (point.x, point.y), xytext=offset, textcoords="offset points")
+        text.set(va="center", fontsize=8, color=point.color)
 
 
 def _family(name: str) -> str:

@@ -10,14 +10,13 @@ the ids of every query timed are compared with those of a float32 scan by the C 
     batch        all rows, for 64 queries at once
 
 The plain read is a sum over the int8 codes that a work covers: those of the candidates; of the whole table; for a
-batch, of the whole table once. Peers that do not fit the memory together run in groups, each in a process of its own
-beside ours and the read; what compares them is taken within the group.
+batch, of the whole table once. Above a GiB of vectors every peer races alone with ours and the read, in a process of
+its own that gives its memory back.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -30,15 +29,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.bundles import trained
-from benchmarks.peers import HOLDS, HOLDS_FAISS, OURS, PEERS, READ, SLOW, Answer, Peer, Setup, Work, build
+from benchmarks.peers import OURS, PEERS, READ, SLOW, Answer, Peer, Setup, Work, build
 from benchmarks.tables import table
 from benchmarks.timing import ensure_one_thread, flush_caches, race
-from benchmarks.vectors import Case, clustered, isotropic
+from benchmarks.vectors import Case, isotropic
 from hiersrec_sdk.errors import HierSRecError
 from hiersrec_sdk.ranking import Request, Table, get_backend
 
 ROUNDS: Final = {"candidates": 200, "exact": 60, "batch": 10}
 BATCH: Final = 64
+TOGETHER: Final = 1 << 30  # bytes of vectors, of which all peers can hold their copies at the same time
 TINY: Final = 256  # rows of a table that warms the code of a call up
 WORKS: Final[tuple[Work, ...]] = get_args(Work)
 Ids = NDArray[np.int64]
@@ -201,28 +201,8 @@ def compared(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def groups(names: Sequence[str], table: float, memory: float) -> list[list[str]]:
-    """The peers ``names`` in groups that fit ``memory`` bytes beside the ``table``, of so many bytes, and ours.
-
-    As few as it takes, those that hold least first. One that does not fit even alone is left out.
-    """
-    most = memory - (1 + HOLDS[OURS] + HOLDS[READ]) * table
-    found: list[list[str]] = []
-    room = -1.0
-    for name in sorted(names, key=lambda name: HOLDS.get(name, HOLDS_FAISS)):
-        holds = HOLDS.get(name, HOLDS_FAISS) * table
-        if holds > most:
-            continue
-        if holds > room:
-            found.append([])
-            room = most
-        found[-1].append(name)
-        room -= holds
-    return found
-
-
 def merged(runs: Sequence[Sequence[Row]]) -> list[Row]:
-    """The rows of several groups; of ours and the plain read, which are in every one, those of the first."""
+    """The rows of several races; of ours and the plain read, which are in every one, those of the first."""
     found = {(row.work, row.by): row for rows in reversed(runs) for row in rows}
     return sorted(found.values(), key=lambda row: (WORKS.index(row.work), row.median_us))
 
@@ -281,12 +261,12 @@ def as_text(rows: Sequence[Row]) -> str:
 
 
 def _case(vectors: str, data: Path | None, rows: int, dim: int, share: float, count: int, seed: int) -> Case:
-    if vectors in ("clustered", "isotropic"):
-        return (clustered if vectors == "clustered" else isotropic)(rows, dim, share, count, seed)
+    if vectors in ("falling", "isotropic"):
+        return isotropic(rows, dim, share, count, seed, falling=vectors == "falling")
     bundle = vectors.removeprefix("bundle:")
     if bundle == vectors:
         raise click.BadParameter(
-            f"{vectors!r} is none of bundle:PATH, clustered, isotropic", param_hint="--vectors"
+            f"{vectors!r} is none of bundle:PATH, falling, isotropic", param_hint="--vectors"
         )
     if data is None:
         raise click.UsageError("--vectors bundle:PATH needs --data, the data set whose sessions are to ask")
@@ -312,9 +292,9 @@ def _names(context: click.Context, option: click.Parameter, value: str, *, known
 @click.option("--share", default=0.04, show_default=True, help="Part of the rows that are candidates.")
 @click.option(
     "--vectors",
-    default="clustered",
+    default="falling",
     show_default=True,
-    help="bundle:PATH (its table, grown, asked by real sessions), clustered (like it, made up), isotropic.",
+    help="bundle:PATH (its table, grown, asked by real sessions); falling or isotropic (random).",
 )
 @click.option("--data", type=click.Path(path_type=Path), help="Data set whose test sessions ask a bundle.")
 @click.option("--works", default=",".join(WORKS), show_default=True, callback=partial(_names, known=WORKS))
@@ -325,7 +305,6 @@ def _names(context: click.Context, option: click.Parameter, value: str, *, known
     callback=partial(_names, known=PEERS),
     help=f"Beside ours and the plain read. {', '.join(SLOW)} takes minutes to build.",
 )
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder for faiss's IVF and HNSW, once built.")
 @click.option("--rounds", type=click.IntRange(1), help=f"Rounds of each work.  [default: {ROUNDS}]")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--k", type=click.IntRange(1, TINY // 2), default=20, show_default=True)
@@ -349,13 +328,11 @@ def main(
     data: Path | None,
     works: list[Work],
     peers: list[str],
-    cache: Path | None,
     rounds: int | None,
     seed: int,
     k: int,
     warm: bool,
     checked: int,
-    memory: float | None,
     file: Path | None,
 ) -> None:
     """Ranking on one thread: ours, its peers, and a plain read of the same bytes.
@@ -368,7 +345,7 @@ def main(
     case = _case(vectors, data, rows, dim, share, count, seed)
     scan = FloatScan(case, k)
     asked = [Asked.of(case, work, many, scan) for work, many in timed.items()]
-    whole = Setup(case.vectors, case.bias, k, cache, say)
+    whole = Setup(case.vectors, case.bias, k, say)
     tiny = Setup(case.vectors[:TINY], None if case.bias is None else case.bias[:TINY], k)
 
     def entered(names: Sequence[str], setup: Setup) -> list[Peer]:
@@ -376,17 +353,13 @@ def main(
 
     ours, twins = entered([READ, OURS], whole), entered([READ, OURS], tiny)
 
-    def group(names: Sequence[str]) -> list[Row]:
-        beside = entered(names, whole), entered(names, tiny)
-        return run(case, asked, [*ours, *beside[0]], [*twins, *beside[1]], warm)
+    def beside_ours(names: Sequence[str]) -> list[Row]:
+        return run(case, asked, ours + entered(names, whole), twins + entered(names, tiny), warm)
 
-    most = memory * 1e9 if memory else 0.75 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    several = groups(peers, case.vectors.nbytes, most) or [[]]
-    for name in sorted({*peers} - {name for names in several for name in names}):
-        say(f"{name} is left out: it does not fit the memory")
-    found = merged(
-        [in_a_process(partial(group, names)) if len(several) > 1 else group(names) for names in several]
-    )
+    if case.vectors.nbytes > TOGETHER:
+        found = merged([in_a_process(partial(beside_ours, [name])) for name in peers])
+    else:
+        found = beside_ours(peers)
     about: dict[str, Any] = {"rows": rows, "dim": case.vectors.shape[1], "share": share, "vectors": case.name}
     say(f"{case.name}, {rows:,} rows, d = {about['dim']}, k = {k}")
     for work in ("candidates", "exact") if checked else ():

@@ -1,4 +1,4 @@
-"""What is ranked: tables of vectors, grown or made up, with queries and the candidates of each."""
+"""What is ranked: tables of vectors, grown or random, with queries and the candidates of each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Case:
     """A table with the queries that are asked of it.
 
     Attributes:
-        name: "bundle", "clustered" or "isotropic".
+        name: "bundle", "falling" or "isotropic".
         vectors: float32 [n, d].
         bias: float32 [n], added to the scores, or None.
         queries: float32 [m, d].
@@ -55,51 +55,23 @@ class Grown:
     leaves: NDArray[np.int64]
 
 
-def isotropic(rows: int, dimension: int, share: float, count: int, seed: int) -> Case:
-    """Random directions: the worst case for pruning, where no part of a vector says more than another."""
-    random = np.random.default_rng(seed)
-    vectors = empty((rows, dimension), np.float32)
-    for start in range(0, rows, _CHUNK):  # in parts, so that no second table is in memory
-        part = vectors[start : start + _CHUNK]
-        part[:] = unit(random.standard_normal(part.shape, np.float32))
-    queries = unit(random.standard_normal((count, dimension), np.float32)) * np.float32(_QUERY_LENGTH)
-    ranges = [random_ranges(rows, math.ceil(share * rows), random) for _ in range(count)]
-    return Case("isotropic", vectors, None, queries, ranges)
+def isotropic(rows: int, dimension: int, share: float, count: int, seed: int, falling: bool = False) -> Case:
+    """Random directions: the worst case for pruning, where no part of a vector says more than another.
 
-
-def clustered(rows: int, dimension: int, share: float, count: int, seed: int) -> Case:
-    """Unit vectors in categories, and queries that lie each near a row: like a trained table, without one.
-
-    Number and sizes of the categories and the spectrum resemble Diginetica's; the candidates of a query are the
-    categories whose mean is nearest to it.
+    ``falling``: the variance falls along the axes, as that of a trained table does along its principal axes.
     """
     random = np.random.default_rng(seed)
-    seeds = min(rows, _SEEDS)
-    many = max(1, seeds // 43)
-    weights = np.exp(1.8 * random.standard_normal(many))
-    weights = np.minimum(weights, weights.sum() * max(0.02, 2 / many))
-    sizes = 1 + shares((weights * 1e6).astype(np.int64) + 1, seeds - many)
-    leaves = np.stack([sizes.cumsum() - sizes, sizes.cumsum()], axis=1)
-    category = np.repeat(np.arange(many), sizes)
-    axis = np.arange(1, dimension + 1)  # the principal axes, in falling order, as those of a bundle are
-    variance = axis**-0.12 * np.exp(-axis / (2 * dimension))
-    scale = np.sqrt(variance / variance.sum()).astype(np.float32)
+    axis = np.arange(dimension) / dimension
+    scale = (np.exp(-2 * axis) if falling else np.ones(dimension)).astype(np.float32)
 
-    def draw(many: int, part: float) -> NDArray[np.float32]:
-        return random.standard_normal((many, dimension), np.float32) * scale * np.float32(math.sqrt(part))
+    def draw(count: int) -> NDArray[np.float32]:
+        return unit(random.standard_normal((count, dimension), np.float32) * scale)
 
-    # of the variance 54 % lie between categories, 32 % between styles of 12 rows each, 14 % within a style
-    spread = np.exp(0.3 * random.standard_normal((many, 1))).astype(np.float32)[category]
-    inside = draw(-(-seeds // 12), 0.32)[np.arange(seeds) // 12] + draw(seeds, 0.14)
-    table = unit(draw(many, 0.54)[category] + spread * inside)
-    near = random.integers(0, seeds, count)
-    others = leaves[category[near], 0] + random.integers(0, sizes[category[near]], (3, count))
-    lean = random.uniform(0.2, 0.7, (count, 1)).astype(np.float32)
-    queries = unit(table[near] + lean * unit(table[others].mean(axis=0))) * np.float32(_QUERY_LENGTH)
-    grown = grow(table, leaves, rows, seed)
-    logits = queries @ unit(np.stack([table[start:stop].mean(axis=0) for start, stop in leaves])).T
-    ranges = [predicted_ranges(each, grown.leaves, math.ceil(share * rows)) for each in logits]
-    return Case("clustered", grown.vectors, None, queries, ranges)
+    vectors = empty((rows, dimension), np.float32)
+    for start in range(0, rows, _CHUNK):  # in parts, so that no second table is in memory
+        vectors[start : start + _CHUNK] = draw(min(_CHUNK, rows - start))
+    ranges = [random_ranges(rows, math.ceil(share * rows), random) for _ in range(count)]
+    return Case("falling" if falling else "isotropic", vectors, None, draw(count) * _QUERY_LENGTH, ranges)
 
 
 def predicted_ranges(logits: NDArray[np.float32], leaves: NDArray[np.int64], need: int) -> NDArray[np.int64]:
