@@ -170,7 +170,7 @@ def row_of(
         spread=float((high - low) / median),
         bytes_read=float(np.mean([answer.bytes_read for answer in answers])) / size,
         ranks="candidates" if near else "all",
-        bias=("added" if peer.width is None else "a dimension") if biased else None,
+        bias=("added" if peer.width is None else "a dimension") if biased and peer.name != READ else None,
         queries=len(answers) * size,
     )
     if peer.name == READ:
@@ -315,9 +315,6 @@ def _names(context: click.Context, option: click.Parameter, value: str, *, known
     default=0,
     show_default=True,
     help="Compare our ids of so many queries with those of a float32 scan, after the timing.",
-)
-@click.option(
-    "--memory", type=float, help="GB that all may take.  [default: three quarters of the machine's]"
 )
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Write the rows there too.")
 def main(

@@ -12,8 +12,9 @@ from statistics import fmean
 
 import click
 
-from benchmarks.studies.pages import bars_picture, table, write_page
+from benchmarks.studies.pages import bars_picture, write_page
 from benchmarks.studies.trials import Asked, Bench, Trial, study_options
+from benchmarks.tables import table
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
 

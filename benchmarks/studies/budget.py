@@ -17,9 +17,10 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.one_thread import ensure_one_thread
-from benchmarks.studies.pages import Line, lines_picture, table, write_page
+from benchmarks.studies.pages import Line, lines_picture, write_page
 from benchmarks.studies.scoring import encoder_of, scorer_of
+from benchmarks.tables import table
+from benchmarks.timing import ensure_one_thread
 from hiersrec_export.calibrate import Budgets, K, Layout, Scorer, measure
 from hiersrec_sdk import Recommender
 from hiersrec_training.data.dataset import Dataset

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.studies.budget import accuracy
-from benchmarks.studies.pages import Line, lines_picture, table, write_page
+from benchmarks.studies.pages import Line, lines_picture, write_page
 from benchmarks.studies.scoring import encoder_of, scorer_of
+from benchmarks.tables import table
 from hiersrec_export.calibrate import Budgets, Encoder
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.encoders.session_encoder import Encoded

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.studies.budget import accuracy
-from benchmarks.studies.pages import Line, Panel, panels_picture, table, write_page
+from benchmarks.studies.pages import Line, Panel, panels_picture, write_page
 from benchmarks.studies.scoring import encoder_of, scorer_of
 from benchmarks.studies.trials import Asked, Trained, Trial, study_options
+from benchmarks.tables import table
 from hiersrec_export.calibrate import Budgets, K
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.encoders.features import token_table

@@ -19,9 +19,10 @@ import click
 
 from benchmarks.studies.data_sets import DATA_SETS, DataSet
 from benchmarks.studies.models import MODELS, Settings
-from benchmarks.studies.pages import bars_picture, table, write_page
+from benchmarks.studies.pages import bars_picture, write_page
 from benchmarks.studies.trials import Asked, Bench, Trial, study_options
 from benchmarks.studies.tuning import Tried, train_and_measure, tune_counting, tune_neural
+from benchmarks.tables import table
 from hiersrec_sdk import Recommender
 from hiersrec_training.baselines import KINDS, baseline, evaluate_baseline
 from hiersrec_training.data.dataset import Dataset

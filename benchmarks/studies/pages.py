@@ -27,12 +27,6 @@ class Line:
     dashes: str = "-"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown; the first column is text, the others are figures."""
-    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 @dataclass(frozen=True)
 class Panel:
     """Lines over one pair of axes; ``log``: x is logarithmic; ``zero``: y begins at 0."""

@@ -16,8 +16,9 @@ import click
 import numpy as np
 import polars as pl
 
-from benchmarks.studies.pages import Line, lines_picture, table, write_page
+from benchmarks.studies.pages import Line, lines_picture, write_page
 from benchmarks.studies.trials import Asked, Trial, study_options
+from benchmarks.tables import table
 from hiersrec_training.data.categories import UNKNOWN_INT, UNKNOWN_STRING
 from hiersrec_training.data.dataset import CategoryTree, Dataset
 

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.studies.budget import Row, accuracy
-from benchmarks.studies.pages import bars_picture, table, write_page
+from benchmarks.studies.pages import bars_picture, write_page
 from benchmarks.studies.scoring import encoder_of, scorer_of
 from benchmarks.studies.trials import Asked, Trained, Trial, study_options
+from benchmarks.tables import table
 from hiersrec_export.calibrate import Budgets
 from hiersrec_sdk import Recommender
 from hiersrec_training.data.dataset import CategoryTree, Dataset

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from benchmarks.studies import budget, category_accuracy
 from benchmarks.studies.budget import accuracy
 from benchmarks.studies.category_accuracy import Degraded
-from benchmarks.studies.pages import table
 from benchmarks.studies.scoring import encoder_of, scorer_of
+from benchmarks.tables import table
 from hiersrec_export.calibrate import Budgets
 from hiersrec_sdk import Recommender
 from hiersrec_training.data.dataset import Dataset
@@ -72,4 +72,4 @@ def test_a_study_leaves_a_page(study: ModuleType, tiny_bundle: Path, tiny_data: 
 
 
 def test_a_table_is_markdown() -> None:
-    assert table(["a", "b"], [["x", "1"]]) == "| a | b |\n| --- | --: |\n| x | 1 |"
+    assert table(["a", "b"], [["x", "1"]]) == "| a   |   b |\n| --- | --: |\n| x   |   1 |"

@@ -1,12 +1,11 @@
-"""Contestants take turns."""
+"""Contestants take turns, on one thread."""
 
 from __future__ import annotations
 
 import gc
 from functools import partial
 
-from benchmarks.one_thread import one_thread
-from benchmarks.race import race
+from benchmarks.timing import one_thread, quantiles, race, timed
 
 
 def test_turns() -> None:
@@ -32,3 +31,10 @@ def test_environment() -> None:
     assert env["OMP_NUM_THREADS"] == env["NUMBA_NUM_THREADS"] == "1"
     assert "OPENBLAS_CORETYPE" not in env
     assert one_thread(env) == env
+
+
+def test_quantiles_of_timed_calls() -> None:
+    asked: list[int] = []
+    assert len(timed(asked.append, 3)) == 3
+    assert asked == [0, 1, 2]
+    assert quantiles([1e-6, 2e-6, 3e-6]).split() == ["median", "2", "µs,", "p99", "3", "µs"]
