@@ -31,8 +31,8 @@ from benchmarks.tables import table
 from benchmarks.timing import timed
 from hiersrec_training import run
 from hiersrec_training.config import Config
+from hiersrec_training.covisitation import count_covisits
 from hiersrec_training.data.dataset import CategoryTree, Dataset, Sessions
-from hiersrec_training.links import links_of
 from hiersrec_training.neighbours import co_clicks
 from hiersrec_training.train import _Loop, evaluate_model, new_run
 
@@ -111,7 +111,7 @@ def simulated_log(items: int, sessions: int, seed: int = 0) -> Dataset:
         numbers={},
         tree=CategoryTree([list(range(tops)), list(range(leaves))], parents),
         train=split(slice(first, None)),
-        valid=split(slice(first)),
+        validation=split(slice(first)),
         test=split(slice(0)),
     )
 
@@ -146,10 +146,10 @@ def measure(items: int, sampled: bool, sessions: int, steps: int, limit: float, 
         rows = len(weight.grad.coalesce().values()) if sampled else items
         (checkpoint_seconds,) = timed(lambda _: loop._checkpoint(), 1)
         weights = (run.checkpoints(Path(folder))[-1] / "model.safetensors").stat().st_size
-    valid = loop.valid
-    assert valid is not None
-    (ranking_seconds,) = timed(lambda _: evaluate_model(loop.model, loop.meta, valid), 1)
-    (counts_seconds,) = timed(lambda _: links_of(data.train, items), 1)
+    validation = loop.validation
+    assert validation is not None
+    (ranking_seconds,) = timed(lambda _: evaluate_model(loop.model, loop.meta, validation), 1)
+    (counts_seconds,) = timed(lambda _: count_covisits(data.train, items), 1)
     return Cost(
         items=items,
         clicked=len(np.unique(data.train.items)),
@@ -160,7 +160,7 @@ def measure(items: int, sampled: bool, sessions: int, steps: int, limit: float, 
         graph_seconds=graph_seconds,
         counts_seconds=counts_seconds,
         checkpoint_seconds=checkpoint_seconds,
-        ranked=data.valid.cases / ranking_seconds,
+        ranked=data.validation.example_count / ranking_seconds,
         peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         weights=weights,
         threads=info.threads,

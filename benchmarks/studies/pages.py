@@ -86,7 +86,7 @@ Bars = Sequence[tuple[str, Sequence[float]]]
 def bars_picture(
     groups: Sequence[tuple[str, Bars]], *, x: str, title: str, series: Sequence[str] = ("",)
 ) -> bytes:
-    """PNG of horizontal bars: ``groups`` with a title each, side by side; ``series`` are told apart by colour."""
+    """PNG of horizontal bars: ``groups`` with a title each, side by side; ``series`` are told apart by color."""
     tallest = max(len(bars) for _, bars in groups)
     figure = Figure(
         figsize=(4.8 * len(groups) + 1, 1.5 + (0.14 + 0.2 * len(series)) * tallest),

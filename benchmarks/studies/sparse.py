@@ -1,7 +1,7 @@
 """Sparse metadata: ``python -m benchmarks.studies.sparse SOURCE --work WORK --out docs/results``.
 
 How much metadata it takes: from a share of the items, drawn at random, the text, the category or both are removed. An
-item without a category lies in the unknown category, which is one like the others. Measured on the validation part,
+item without a category lies in the unknown category, which is a category like the others. Measured on the validation split,
 the encoder alone, every item ranked. SOURCE is the folder that holds the data sets; Diginetica's names and prices are
 not used (docs/results/trials.md), so that only its categories are removed. Writes ``sparse.md`` and ``sparse.png``.
 """
@@ -28,7 +28,7 @@ DASHES = {"diginetica": "-", "retailrocket": "--", "wikispeedia": ":"}
 
 
 def without(data: Dataset, kinds: str, share: float, seed: int = 0) -> Dataset:
-    """``data`` where a ``share`` of the items has lost what ``kinds`` names, "text" or "category" or both.
+    """``data`` where a ``share`` of the items has lost what ``kinds`` names: "text", "category" or both.
 
     A larger share takes the same items and more.
     """
@@ -41,7 +41,7 @@ def without(data: Dataset, kinds: str, share: float, seed: int = 0) -> Dataset:
     if "category" in kinds and lost.any():
         tree = with_unknown(data.tree)
         unknown = tree.sizes[-1] - 1
-        extra = [[] if gone else leaves for gone, leaves in zip(lost, data.extra_categories, strict=True)]
+        extra = [[] if loses else leaves for loses, leaves in zip(lost, data.extra_categories, strict=True)]
         category = np.where(lost, unknown, data.category).astype(np.int32)
         data = replace(data, tree=tree, category=category, extra_categories=extra)
     return data
@@ -81,7 +81,7 @@ def main(asked: Asked) -> None:
             for kind in kinds:
                 trial = Trial(
                     f"{kind} removed from {100 * share:g} %" if share else "all metadata",
-                    {"wide": False},
+                    {"covisitation": False},
                     change=partial(without, kinds=kind, share=share) if share else None,
                 )
                 infos = [trained.info for trained in bench.run(trial)]
@@ -95,7 +95,7 @@ def main(asked: Asked) -> None:
             ]
             for place, share in enumerate(SHARES)
         ]
-        about = f"{bench.name}: {len(data.train):,} training sessions, {data.valid.cases:,} validation cases."
+        about = f"{bench.name}: {len(data.train):,} training sessions, {data.validation.example_count:,} validation examples."
         tables.append(f"{about}\n\n{table(head, body)}")
         lines += [
             Line(
@@ -113,7 +113,7 @@ def main(asked: Asked) -> None:
         y="MRR@20 of the encoder, points to all metadata",
         title="Metadata removed at random",
     )
-    text = "The encoder on the validation part, every item ranked. Every row of a table was trained alike."
+    text = "The encoder on the validation split, every item ranked. Every row of a table was trained alike."
     write_page(
         asked.out, "sparse", asked.command("sparse"), "Sparse metadata", text, "\n\n".join(tables), picture
     )

@@ -41,7 +41,7 @@ class Trained:
 
     @property
     def leaf_accuracy(self) -> float:
-        """How often the most probable leaf category was right on the validation part."""
+        """How often the most probable leaf category was right on the validation split."""
         return self.info.metrics[f"category_accuracy_{len(self.info.shape.categories) - 1}"]
 
     def bundle(self, calibrate_with: Path | None = None) -> Path:
@@ -143,9 +143,9 @@ def study_options(study: Callable[..., None]) -> Callable[..., None]:
         epochs: int | None,
         sessions: int | None,
         names: tuple[str, ...],
-        **own: Any,
+        **further: Any,
     ) -> None:
-        study(Asked(source, work, out, seeds, epochs, sessions, names), **own)
+        study(Asked(source, work, out, seeds, epochs, sessions, names), **further)
 
     found: Callable[..., None] = command
     for option in reversed(

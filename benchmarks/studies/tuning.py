@@ -1,4 +1,4 @@
-"""Settings of the baselines, chosen on the validation part as ours are. What was tried is kept in a file, and not tried
+"""Settings of the baselines, chosen on the validation split as ours are. What was tried is kept in a file, and not tried
 again."""
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Tried:
 
 
 def tune_neural(name: str, data: Dataset, epochs: int, tried: Tried, newest: int) -> tuple[Settings, int]:
-    """The best of ``GRID`` by MRR@20 on the validation part, and its best epoch, counted from 1.
+    """The best of ``GRID`` by MRR@20 on the validation split, and its best epoch, counted from 1.
 
     Trained on the ``newest`` so many training sessions.
     """
@@ -64,7 +64,9 @@ def tune_neural(name: str, data: Dataset, epochs: int, tried: Tried, newest: int
     found = []
     for options in GRID:
         settings = replace(Settings(epochs=epochs), **options)
-        train = partial(train_and_measure, name, settings, data.train.newest(newest), data.items, data.valid)
+        train = partial(
+            train_and_measure, name, settings, data.train.newest(newest), data.items, data.validation
+        )
         metrics = tried.once(f"tune {name} on {newest}", asdict(settings), train)
         found += [(epoch["mrr@20"], at, settings) for at, epoch in enumerate(metrics, 1)]
         click.echo(
@@ -94,8 +96,8 @@ def tune_counting(name: str, data: Dataset, draws: int, tried: Tried) -> dict[st
     """The best options of a baseline without gradients, by MRR@20 on 2,000 validation sessions: its defaults, or one
     of ``draws`` random ones."""
     defaults = KINDS[name][1]
-    some = np.sort(np.random.default_rng(0).permutation(len(data.valid))[:SAMPLE])
-    clicks = [data.valid[int(index)] for index in some]
+    some = np.sort(np.random.default_rng(0).permutation(len(data.validation))[:SAMPLE])
+    clicks = [data.validation[int(index)] for index in some]
     offsets = np.concatenate([[0], np.cumsum([len(each) for each in clicks])]).astype(np.int64)
     sample = Sessions(np.concatenate(clicks), offsets)
     random = np.random.default_rng(1)
