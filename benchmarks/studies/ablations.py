@@ -99,12 +99,11 @@ def main(asked: Asked) -> None:
             ]
             for name, row in figures.items()
         ]
-        about = (
-            f"{bench.name}: {len(data.train):,} training sessions, "
-            f"{data.validation.example_count:,} validation examples, "
-            f"{bench.settings.get('epochs', Config().epochs)} epochs, {bench.seeds} seed{'s' * (bench.seeds > 1)}."
+        epochs, seeds = (
+            bench.settings.get("epochs", Config().epochs),
+            f"{bench.seeds} seed{'s' * (bench.seeds > 1)}",
         )
-        tables.append(f"{about}\n\n{table(head, body)}")
+        tables.append(f"{bench.about(data)}, {epochs} epochs, {seeds}.\n\n{table(head, body)}")
         bars = [
             (name, [100 * (row["mrr"] - whole["mrr"])]) for name, row in figures.items() if row is not whole
         ]

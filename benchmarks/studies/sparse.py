@@ -1,9 +1,10 @@
 """Sparse metadata: ``python -m benchmarks.studies.sparse SOURCE --work WORK --out docs/results``.
 
 How much metadata it takes: from a share of the items, drawn at random, the text, the category or both are removed. An
-item without a category lies in the unknown category, which is a category like the others. Measured on the validation split,
-the encoder alone, every item ranked. SOURCE is the folder that holds the data sets; Diginetica's names and prices are
-not used (docs/results/trials.md), so that only its categories are removed. Writes ``sparse.md`` and ``sparse.png``.
+item without a category lies in the unknown category, which is a category like the others. Measured on the validation
+split, the encoder alone, every item ranked. SOURCE is the folder that holds the data sets; Diginetica's names and
+prices are not used (docs/results/trials.md), so that only its categories are removed. Writes ``sparse.md`` and
+``sparse.png``.
 """
 
 from __future__ import annotations
@@ -95,8 +96,7 @@ def main(asked: Asked) -> None:
             ]
             for place, share in enumerate(SHARES)
         ]
-        about = f"{bench.name}: {len(data.train):,} training sessions, {data.validation.example_count:,} validation examples."
-        tables.append(f"{about}\n\n{table(head, body)}")
+        tables.append(f"{bench.about(data)}.\n\n{table(head, body)}")
         lines += [
             Line(
                 f"{bench.name}, {kind}",

@@ -187,8 +187,7 @@ def main(asked: Asked) -> None:
             "kept",
             "rows",
         ]
-        about = f"{bench.name}: {len(data.train):,} training sessions, {data.validation.example_count:,} validation examples."
-        tables.append(f"{about}\n\n{table(head, body)}")
+        tables.append(f"{bench.about(data)}.\n\n{table(head, body)}")
         groups.append((bench.name, bars))
     picture = bars_picture(
         groups,

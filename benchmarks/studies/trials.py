@@ -67,6 +67,10 @@ class Bench:
     settings: Mapping[str, Any]
     seeds: int
 
+    def about(self, data: Dataset) -> str:
+        """What a table says above it."""
+        return f"{self.name}: {len(data.train):,} training sessions, {data.validation.example_count:,} validation examples"
+
     def run(self, trial: Trial, validated_by: Path | None = None) -> list[Trained]:
         """Train ``trial`` once for each seed; with ``validated_by`` as a final run."""
         slug = re.sub(r"[^a-z0-9.]+", "-", trial.name.lower()).strip("-")

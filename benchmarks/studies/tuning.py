@@ -1,5 +1,7 @@
-"""Settings of the baselines, chosen on the validation split as ours are. What was tried is kept in a file, and not tried
-again."""
+"""Settings of the baselines, chosen on the validation split as ours are.
+
+What was tried is kept in a file, and not tried again.
+"""
 
 from __future__ import annotations
 
