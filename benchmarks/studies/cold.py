@@ -201,7 +201,8 @@ def main(asked: Asked) -> None:
         "order. All cold items share one cold-start bias, chosen on the validation split as the largest that costs 3 % "
         "of the hits on other items at most (`cold_start_cost`); `catalog.set_bias` adds to it. That default of 3 %, "
         "and the random order of ties, which elsewhere count against us, were settled with test figures of this study "
-        'in view: where "as exported" lies on the curve is a choice, not a finding; the curve itself was not chosen. One seed.'
+        'in view: where "as exported" lies on the curve is a choice, not a finding; the curve itself was not chosen. '
+        "One seed."
     )
     write_page(asked.out, "cold", asked.command("cold"), "Cold items", text, "\n\n".join(tables), picture)
 

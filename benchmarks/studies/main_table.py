@@ -2,8 +2,8 @@
 
 Ours, exact and from candidates, beside every baseline, on each data set that SOURCE holds. Baselines are tuned on the
 validation split, then trained once on training and validation split; ours is trained so with each seed, with the
-co-visitation scorer that the run of seed 0 fitted on the validation split. Everything is scored on the test split, every
-item ranked. Writes ``main_table.md`` and ``main_table.png``.
+co-visitation scorer that the run of seed 0 fitted on the validation split. Everything is scored on the test split,
+every item ranked. Writes ``main_table.md`` and ``main_table.png``.
 """
 
 from __future__ import annotations

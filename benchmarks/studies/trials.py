@@ -69,7 +69,8 @@ class Bench:
 
     def about(self, data: Dataset) -> str:
         """What a table says above it."""
-        return f"{self.name}: {len(data.train):,} training sessions, {data.validation.example_count:,} validation examples"
+        examples = data.validation.example_count
+        return f"{self.name}: {len(data.train):,} training sessions, {examples:,} validation examples"
 
     def run(self, trial: Trial, validated_by: Path | None = None) -> list[Trained]:
         """Train ``trial`` once for each seed; with ``validated_by`` as a final run."""

@@ -16,11 +16,11 @@ from benchmarks.training_cost import LONGEST, as_text, main, measure, simulated_
 def test_a_simulated_log_is_a_data_set(items: int, sessions: int, tmp_path: Path) -> None:
     data = simulated_log(items, sessions)
     replace(data, extra_categories=[[]] * items).save(tmp_path / "data")  # what saving checks holds
-    assert len(data.train) + len(data.valid) == sessions
-    assert data.valid.cases > 0
+    assert len(data.train) + len(data.validation) == sessions
+    assert data.validation.example_count > 0
     assert 2 <= data.train.lengths.min() <= data.train.lengths.max() <= LONGEST
     assert 0 <= data.train.items.min() <= data.train.items.max() < items
-    assert data.clicks.sum() == len(data.train.items) + len(data.valid.items)
+    assert data.clicks.sum() == len(data.train.items) + len(data.validation.items)
     same = data.category[data.train.items[:-1]] == data.category[data.train.items[1:]]
     assert same.mean() > 0.5
     assert np.array_equal(simulated_log(items, sessions).train.items, data.train.items)
@@ -44,7 +44,8 @@ def test_a_limit_ends_the_steps(tmp_path: Path) -> None:
     assert measure(200, False, 1_000, 100, 0.0, tmp_path).steps <= 1
 
 
-def test_the_command_leaves_a_page(tmp_path: Path) -> None:
+def test_the_command_leaves_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # in the process of the catalog
     arguments = [
         "--sizes",
         "200",
