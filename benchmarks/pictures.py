@@ -20,27 +20,24 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from benchmarks.peers import OURS, READ
+from benchmarks.peers import OURS, PEERS, READ
 
 Rows = Sequence[dict[str, Any]]
-_COLORS: Final = {
-    OURS: "tab:red",
-    f"{OURS}-without-codes": "tab:orange",
-    f"{OURS}-numba": "tab:pink",
-    READ: "black",
-    "onnxruntime": "tab:blue",
-    "numpy": "tab:green",
-    "numpy-slices": "yellowgreen",
-    "torch": "tab:brown",
-    "faiss-flat": "tab:purple",
-    "faiss-flat-selected": "mediumpurple",
-    "faiss-sq8": "plum",
-    "faiss-panorama": "darkviolet",
-    "faiss-rabitq": "goldenrod",
-    "faiss-ivf": "tab:cyan",
-    "faiss-hnsw": "tab:olive",
-    "implicit": "tab:gray",
-}
+_OURS: Final = (OURS, f"{OURS}-without-codes", f"{OURS}-numba")
+_OUR_COLORS: Final = ("crimson", "darkorange", "hotpink")
+_COLORS_OF_PEERS: Final = (
+    "blue",
+    "green",
+    "brown",
+    "gray",
+    "purple",
+    "plum",
+    "indigo",
+    "goldenrod",
+    "teal",
+    "olive",
+)
+_COLORS: Final = dict(zip((*_OURS, *PEERS), (*_OUR_COLORS, *_COLORS_OF_PEERS), strict=True))
 _APPROXIMATE: Final = ("faiss-rabitq", "faiss-ivf", "faiss-hnsw")
 _FOR_SCALE: Final = (
     "onnxruntime",
@@ -99,7 +96,7 @@ def recall_picture(rows: Rows, size: int) -> bytes:
             families.setdefault(_family(row["by"]), []).append(point)
     for family, points in families.items():
         _line(
-            axes, sorted(points), "none" if family == OURS else "-", 1.2
+            axes, sorted(points), "o" if family == OURS else "-", 1.2
         )  # ours: two modes, not settings of one
     points = [point for some in families.values() for point in some]
     low = min((point.x for point in points), default=99.0)
@@ -125,16 +122,8 @@ def _figure(size: tuple[float, float], panels: int) -> tuple[Figure, list[Axes]]
 
 def _line(axes: Axes, points: Sequence[_Point], style: str, width: float) -> None:
     xs, ys = [point.x for point in points], [point.y for point in points]
-    axes.plot(
-        xs,
-        ys,
-        style,
-        color=points[0].color,
-        linewidth=width,
-        marker="o",
-        markersize=2 + width,
-        zorder=2 + width,
-    )
+    (line,) = axes.plot(xs, ys, style, color=points[0].color, linewidth=width, zorder=2 + width)
+    line.set(marker="o", markersize=2 + width)
 
 
 def _label(figure: Figure, axes: Axes, points: Iterable[_Point]) -> None:
@@ -160,7 +149,8 @@ def _family(name: str) -> str:
 
 
 def _color(name: str) -> str:
-    return _COLORS.get(_family(name), "tab:gray")
+    family = max((peer for peer in _COLORS if name.startswith(peer)), key=len, default="")
+    return _COLORS.get(family, "black")
 
 
 def _png(figure: Figure) -> bytes:

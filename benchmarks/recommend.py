@@ -14,9 +14,8 @@ A catalog larger than the bundle's own is its trained table grown (``vectors.py`
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -35,34 +34,18 @@ from hiersrec_sdk.bundle.folder import MODEL
 from hiersrec_sdk.errors import InvalidOptionError
 from hiersrec_sdk.ranking import Backend, Found, Request, Table
 
-HOW: Final = ("0.04", "0.01", "auto", "exact")
-
-Search = tuple[Table, Sequence[Request], int]
-"""What a backend's ``search`` takes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """Medians in microseconds of one kind of call.
-
-    ``changed``: items upserted before; ``candidates``: "0.04" and the like, "auto", or "exact"; means of what was read.
-    """
-
-    rows: int
-    changed: int
-    clicks: int
-    candidates: str
-    whole_us: float
-    gather_us: float
-    encoder_us: float
-    kernel_us: float
-    rest_us: float
-    rows_scored: float
-    bytes_read: float
-    calls: int
+HOW: Final[dict[str, dict[str, Any]]] = {
+    "4 %": {"candidates": 0.04},
+    "1 %": {"candidates": 0.01},
+    "auto": {"candidates": "auto"},
+    "exact": {"mode": "exact"},
+}
+PARTS: Final = ("whole", "gather", "encoder", "kernel", "rest")
+Ask = Callable[[int], Any]
+Encoder = Callable[[NDArray[np.float32]], object]
 
 
-def bare_encoder(model: Path) -> Callable[[NDArray[np.float32]], object]:
+def bare_encoder(model: Path) -> Encoder:
     """The session encoder of a bundle in onnxruntime, for vectors float32 [1, length, d]; all outputs."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -78,7 +61,7 @@ class _Recording:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        self.asked: list[Search] = []
+        self.asked: list[tuple[Table, Sequence[Request], int]] = []
 
     def search(self, table: Table, requests: Sequence[Request], k: int) -> list[Found]:
         self.asked.append(
@@ -87,22 +70,19 @@ class _Recording:
         return self.backend.search(table, requests, k)
 
 
-def recorded(
-    recommender: Recommender, call: Callable[[int], Result], count: int
-) -> tuple[list[Result], Callable[[int], object]]:
+def recorded(recommender: Recommender, call: Ask, count: int) -> tuple[list[Result], Ask]:
     """The results of ``call(0)``, ``call(1)``, …; and a function that asks the backend what one of them asked.
 
     The one place that knows where a recommender holds its backend.
     """
-    searcher = recommender._searcher
+    searcher: Any = recommender._searcher
     backend = searcher._backend
     results, asked = [], []
     try:
         for at in range(count):
-            recording: Any = _Recording(backend)
-            searcher._backend = recording
+            searcher._backend = _Recording(backend)
             results.append(call(at))
-            asked.append(recording.asked)
+            asked.append(searcher._backend.asked)
     finally:
         searcher._backend = backend
     return results, lambda at: [backend.search(*search) for search in asked[at]]
@@ -110,106 +90,69 @@ def recorded(
 
 def measure(
     catalogs: Mapping[int, Recommender],
-    encoder: Callable[[NDArray[np.float32]], object],
+    encoder: Encoder,
     sessions: Sequence[Sequence[Any]],
     how: str,
     k: int,
-) -> list[Parts]:
-    """Time a call for each of ``sessions``, of ids, all of one length, with each of ``catalogs`` by its upserts.
+) -> list[dict[str, Any]]:
+    """Medians in microseconds of calls for ``sessions`` of ids, all of one length; ``catalogs`` are by their upserts.
 
     Raises:
-        HierSRecError: the recommender cannot rank so.
+        InvalidOptionError: the bundle cannot rank so.
     """
     count = len(sessions)
-    options: dict[str, Any] = {"mode": "exact"} if how == "exact" else {"candidates": _share(how)}
-    parts: dict[tuple[str, int], Callable[[int], object]] = {}
+    parts: dict[str, Ask] = {}
     results = {}
-    for changed, recommender in catalogs.items():
+    for upserts, recommender in catalogs.items():
         catalog = recommender.catalog
-
-        def whole(at: int, recommender: Recommender = recommender) -> Result:
-            return recommender.recommend(sessions[at], k, **options)
-
-        def gather(at: int, catalog: Any = catalog) -> object:
-            return catalog.vectors(catalog.rows(sessions[at]))
-
-        results[changed], kernel = recorded(recommender, whole, count)
-        parts |= {("whole", changed): whole, ("gather", changed): gather, ("kernel", changed): kernel}
+        call = partial(_recommend, recommender, sessions, k, **HOW[how])
+        results[upserts], kernel = recorded(recommender, call, count)
+        parts[f"whole {upserts}"], parts[f"kernel {upserts}"] = call, kernel
+        parts[f"gather {upserts}"] = lambda at, catalog=catalog: catalog.vectors(catalog.rows(sessions[at]))
     vectors = [catalogs[0].catalog.vectors(catalogs[0].catalog.rows(session))[None] for session in sessions]
-    parts["encoder", 0] = lambda at: encoder(vectors[at])
+    parts["encoder"] = lambda at: encoder(vectors[at])
     # In a round each asks for another session: the one before has just read what its own one needs.
     turns = {
-        f"{part} {changed}": partial(_shifted, ask, place * count // len(parts), count)
-        for place, ((part, changed), ask) in enumerate(parts.items())
+        name: partial(_shifted, ask, place * count // len(parts), count)
+        for place, (name, ask) in enumerate(parts.items())
     }
     laps = race(turns, count)
     found = []
-    for changed, recommender in catalogs.items():
-        took = {part: laps[f"{part} {changed}"].median_us for part in ("whole", "gather", "kernel")}
-        took["encoder"] = laps["encoder 0"].median_us
+    for upserts, recommender in catalogs.items():
+        took = {part: laps[f"{part} {upserts}"].median_us for part in ("whole", "gather", "kernel")}
+        took["encoder"] = laps["encoder"].median_us
+        took["rest"] = 2 * took["whole"] - sum(took.values())
         found.append(
-            Parts(
-                rows=len(recommender.catalog),
-                changed=changed,
-                clicks=len(sessions[0]),
-                candidates=how,
-                **{f"{part}_us": median for part, median in took.items()},
-                rest_us=2 * took["whole"] - sum(took.values()),
-                rows_scored=float(np.mean([result.rows_scored for result in results[changed]])),
-                bytes_read=float(np.mean([result.bytes_read for result in results[changed]])),
-                calls=count,
-            )
+            {"items": len(recommender.catalog), "upserts": upserts, "how": how, "clicks": len(sessions[0])}
+            | took
+            | {"rows_scored": float(np.mean([result.rows_scored for result in results[upserts]]))}
+            | {"bytes_read": float(np.mean([result.bytes_read for result in results[upserts]]))}
         )
     return found
 
 
-def _shifted(ask: Callable[[int], object], shift: int, count: int, at: int) -> object:
+def _recommend(recommender: Recommender, sessions: Sequence[Any], k: int, at: int, **options: Any) -> Result:
+    return recommender.recommend(sessions[at], k, **options)
+
+
+def _shifted(ask: Ask, shift: int, count: int, at: int) -> object:
     return ask((at + shift) % count)
 
 
-def as_text(parts: Sequence[Parts]) -> str:
-    """The parts for a person, in microseconds."""
-    head = [
-        "items, upserts, candidates",
-        "clicks",
-        "whole",
-        "gather",
-        "encoder",
-        "kernel",
-        "rest",
-        "by encoder",
-    ]
+def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows for a person, in microseconds."""
+    head = ["items, upserts, candidates", "clicks", *PARTS, "by encoder", "rows scored", "bytes read"]
     body = [
         [
-            f"{each.rows:,}, {each.changed:,}, {each.candidates}",
-            f"{each.clicks}",
-            *(f"{getattr(each, f'{part}_us'):,.1f}" for part in head[2:7]),
-            f"{each.whole_us / each.encoder_us:.2f}x",
-            f"{each.rows_scored:,.0f}",
-            f"{each.bytes_read:,.0f}",
+            f"{row['items']:,}, {row['upserts']:,}, {row['how']}",
+            f"{row['clicks']}",
+            *(f"{row[part]:,.1f}" for part in PARTS),
+            f"{row['whole'] / row['encoder']:.2f}x",
+            *(f"{row[name]:,.0f}" for name in ("rows_scored", "bytes_read")),
         ]
-        for each in parts
+        for row in rows
     ]
-    return table([*head, "rows scored", "bytes read"], body)
-
-
-def _share(how: str) -> float | str:
-    return how if how == "auto" else float(how)
-
-
-def of_catalogs(
-    catalogs: Mapping[int, Recommender],
-    encoder: Callable[[NDArray[np.float32]], object],
-    sessions: Sequence[Sequence[Any]],
-    k: int,
-) -> Iterator[Parts]:
-    """Every kind of call; a fifth of the ``sessions`` where all is ranked."""
-    for how in HOW:
-        some = sessions[: max(1, len(sessions) // 5)] if how == "exact" else sessions
-        try:
-            yield from measure(catalogs, encoder, some, how, k)
-        except InvalidOptionError as error:
-            click.echo(f"candidates {how} are left out: {error}", err=True)
+    return table(head, body)
 
 
 def _numbers(context: click.Context, option: click.Parameter, value: str) -> list[int]:
@@ -222,23 +165,13 @@ def _numbers(context: click.Context, option: click.Parameter, value: str) -> lis
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="Data set whose test sessions ask; else sessions are drawn from one category each.",
+    "--data", type=click.Path(path_type=Path), help="Data set whose test sessions ask; else random ones."
 )
 @click.option(
-    "--rows",
-    default="43097,1000000",
-    show_default=True,
-    callback=_numbers,
-    help="Sizes of the catalog. 10,000,000 rows of 128 dimensions take 12 GB of memory and 7 GB of disk.",
+    "--rows", default="43097,1000000", show_default=True, callback=_numbers, help="Sizes of the catalog."
 )
 @click.option(
-    "--changed",
-    default="1,1000",
-    show_default=True,
-    callback=_numbers,
-    help="Upserts before the calls, beside none; every second one is of an item of the bundle.",
+    "--changed", default="1,1000", show_default=True, callback=_numbers, help="Upserts, beside none."
 )
 @click.option(
     "--lengths", default="1,5,20", show_default=True, callback=_numbers, help="Clicks of a session."
@@ -258,32 +191,36 @@ def main(
     seed: int,
     file: Path | None,
 ) -> None:
-    """Where the time of one recommend() of BUNDLE goes, on one thread.
-
-    Needs what scripts/setup installs.
-    """
-    found: list[Parts] = []
+    """Where the time of one recommend() of BUNDLE goes, on one thread. 10,000,000 rows take 12 GB and 7 GB of disk."""
     small = Recommender.load(bundle, verify=False)
     drawn = [
         examples(small, data, calls, seed, length) if data else random_sessions(small, length, calls, seed)
         for length in lengths
     ]
+    found: list[dict[str, Any]] = []
     for size in rows:
         with grown_bundle(bundle, size, seed) as path:
             catalogs = {}
-            for count in sorted({0, *changed}):
+            for upserts in sorted({0, *changed}):
                 started = perf_counter()
-                recommender = catalogs[count] = Recommender.load(path, verify=False)
+                catalogs[upserts] = Recommender.load(path, verify=False)
                 took = 1e3 * (perf_counter() - started)
-                click.echo(f"{size:,} items: loaded in {took:,.0f} ms, {count:,} upserts", err=True)
-                recommender.catalog.upsert(items_to_upsert(recommender, count, seed, known=True))
+                click.echo(f"{size:,} items, {upserts:,} upserts: loaded in {took:,.0f} ms", err=True)
+                catalogs[upserts].catalog.upsert(
+                    items_to_upsert(catalogs[upserts], upserts, seed, known=True)
+                )
             encoder = bare_encoder(path / MODEL)
-            for sessions in drawn:
-                ids = [list(small.catalog.ids(session)) for session in sessions]
-                found += of_catalogs(catalogs, encoder, ids, k) if ids else ()
+            for some in drawn:
+                sessions = [list(small.catalog.ids(session)) for session in some]
+                for how in HOW if sessions else ():
+                    try:
+                        asked = sessions[: max(1, calls // 5)] if how == "exact" else sessions
+                        found += measure(catalogs, encoder, asked, how, k)
+                    except InvalidOptionError as error:
+                        click.echo(f"candidates {how} are left out: {error}", err=True)
     click.echo(as_text(found))
     if file is not None:
-        file.write_text(json.dumps([asdict(parts) for parts in found], indent=2) + "\n")
+        file.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":
