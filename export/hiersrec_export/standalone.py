@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,8 +13,8 @@ from numpy.typing import NDArray
 
 from hiersrec_export.standalone_graph import Tables, standalone_graph
 from hiersrec_sdk import Recommender, Result, __version__
+from hiersrec_sdk.atomic import write_file
 from hiersrec_sdk.bundle.folder import MODEL, read_file
-from hiersrec_sdk.bundle.tables import sync
 from hiersrec_sdk.encoders.session_encoder import load_graph
 from hiersrec_sdk.errors import ExportError
 
@@ -85,25 +84,23 @@ def export_standalone(
     }
     onnx.helper.set_model_props(model, {name: str(value) for name, value in about.items()})
     onnx.checker.check_model(model, full_check=True)
-    part = out.with_name(f"{out.name}.part-{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    sessions = drawn_sessions(recommender, tables)
+    worst = 0.0
+
+    def write(part: Path) -> None:
+        nonlocal model, worst
         part.write_bytes(model.SerializeToString())
         del model
         step("checking parity of the standalone model and the bundle…")
-        sessions = drawn_sessions(recommender, tables)
         worst = check_standalone(part, recommender, sessions, tables.padding)
-        sync(part)
-        size = part.stat().st_size
-        part.rename(out)
-        sync(out.parent)
+
+    try:
+        write_file(out, write)
     except OSError as error:
         raise ExportError(f"{out} was not written: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
     report(
-        f"{out}: {size:,} bytes; it and the bundle agree on {len(sessions)} sessions: worst relative difference "
-        f"{worst:.1e}"
+        f"{out}: {out.stat().st_size:,} bytes; it and the bundle agree on {len(sessions)} sessions: worst relative "
+        f"difference {worst:.1e}"
     )
     return worst
 

@@ -357,7 +357,7 @@ def test_a_full_disk_leaves_no_run_but_what_can_be_resumed(
     original = run_module.save_weights
 
     def full(model: Any, path: Path) -> None:
-        if path.parent.name == "checkpoint-00000014-0000.part":
+        if path.parent.name.startswith("checkpoint-00000014-0000.part-"):
             resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
         original(model, path)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from hiersrec_sdk.bundle.tables import sync
+from hiersrec_sdk.atomic import PART, new_folder, write_file
 from hiersrec_sdk.errors import ConfigError, RunError
 from hiersrec_training.config import Config
 from hiersrec_training.model import HierSRec, Shape
@@ -54,7 +53,7 @@ class RunInfo:
 
     def save(self, folder: Path) -> None:
         about = {"format": "hiersrec-run", "schema_version": SCHEMA_VERSION, **asdict(self)}
-        write_whole(folder / "run.json", lambda path: path.write_text(json.dumps(about, indent=2) + "\n"))
+        write_file(folder / "run.json", json.dumps(about, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> RunInfo:
@@ -110,7 +109,7 @@ def part_of(folder: Path) -> Path:
 def save_weights(model: HierSRec, path: Path) -> None:
     """All weights and buffers, all or nothing."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_whole(path, lambda part: save_file(state, part))
+    write_file(path, lambda part: save_file(state, part))
 
 
 def load_weights(model: HierSRec, path: Path) -> None:
@@ -124,24 +123,33 @@ def load_weights(model: HierSRec, path: Path) -> None:
 def save_checkpoint(folder: Path, model: HierSRec, optimizer: Adam, state: dict[str, Any]) -> None:
     """Write ``checkpoint-<step>-<epochs that are over>/``, all or nothing, then remove the older ones."""
     final = folder / f"checkpoint-{state['step']:08d}-{state['epochs']:04d}"
-    part = folder / f"{final.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    save_weights(model, part / "model.safetensors")
-    save_file(optimizer.state(), part / "optimizer.safetensors")
-    (part / "state.json").write_text(json.dumps(state))
-    part.rename(final)
+    with new_folder(final) as part:
+        save_weights(model, part / "model.safetensors")
+        save_file(optimizer.state(), part / "optimizer.safetensors")
+        (part / "state.json").write_text(json.dumps(state))
     for old in checkpoints(folder)[:-1]:
-        remove(old)
+        _remove_checkpoint(old)
+    _remove_parts(folder)
 
 
-def remove(path: Path) -> None:
-    """Remove a checkpoint or a part; a kill in the middle never leaves half of it under a checkpoint's name."""
-    if path.is_dir():
-        part = path.with_name(f"{path.name.removesuffix('.part')}.part")
-        shutil.rmtree(path.rename(part))
-    else:
-        path.unlink(missing_ok=True)
+def clear(folder: Path) -> None:
+    """Remove what only an unfinished run needs: checkpoints, and whatever a killed process has left half-written."""
+    for checkpoint in checkpoints(folder):
+        _remove_checkpoint(checkpoint)
+    _remove_parts(folder)
+
+
+def _remove_checkpoint(path: Path) -> None:
+    """Rename it first: a kill in the middle must not leave half of it under a checkpoint's name."""
+    shutil.rmtree(path.rename(path.with_name(f"{path.name}{PART}removed")))
+
+
+def _remove_parts(folder: Path) -> None:
+    for path in folder.glob(f"*{PART}*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def load_checkpoint(folder: Path, model: HierSRec, optimizer: Adam) -> dict[str, Any]:
@@ -161,12 +169,4 @@ def load_checkpoint(folder: Path, model: HierSRec, optimizer: Adam) -> dict[str,
 
 def checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints, the oldest first."""
-    return sorted(path for path in folder.glob("checkpoint-*") if path.suffix != ".part")
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file beside ``path`` and rename it, so that ``path`` is never half-written."""
-    part = path.with_name(f"{path.name}.part")
-    write(part)
-    sync(part)
-    part.replace(path)
+    return sorted(path for path in folder.glob("checkpoint-*") if PART not in path.name)

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
+from hiersrec_sdk.atomic import write_file
 from hiersrec_sdk.errors import ConfigError, EmptyLogError, InterruptedRunError, RunError
 from hiersrec_training import cold_start as new_items
 from hiersrec_training import covisitation as wide
@@ -104,8 +105,7 @@ def train(
         info.save(folder)
         _Loop(info, data, sessions, folder, progress, report).run()
         folder.rename(out)
-        for rest in (*run.checkpoints(out), *out.glob("*.part")):
-            run.remove(rest)
+        run.clear(out)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{folder} could not be written: {error}; what it holds can be resumed") from error
     return info
@@ -349,7 +349,7 @@ class _Loop:
         if path.exists():
             lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
             kept = [line for line in lines if self._is_past(json.loads(line))]
-            run.write_whole(path, lambda part: part.write_text("".join(kept)))
+            write_file(path, "".join(kept))
 
     def _is_past(self, line: dict[str, Any]) -> bool:
         return bool(

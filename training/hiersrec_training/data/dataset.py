@@ -194,23 +194,29 @@ class Dataset:
             DataError: the path exists, or it cannot be written.
         """
         self.tree.check()
-        with new_folder(path) as part:
-            frames = {"items": self._item_frame(), "categories": self._category_frame()}
-            frames |= {name: getattr(self, name).to_frame() for name in PARTS}
-            for name, frame in frames.items():
-                frame.write_parquet(part / f"{name}.parquet")
-            strings = {str: "string", int: "int64"}
-            about = {
-                "format": "hiersrec-dataset",
-                "schema_version": SCHEMA_VERSION,
-                "item_id_type": "string" if self.item_ids.dtype == pl.String else "int64",
-                "category_id_type": strings[type(self.tree.ids[-1][0])],
-                "numbers": list(self.numbers),
-                "counts": self.counts,
-                "settings": self.settings,
-                "fingerprint": _fingerprint(part, list(frames)),
-            }
-            (part / "dataset.json").write_text(json.dumps(about, indent=2, default=str) + "\n", "utf-8")
+        try:
+            with new_folder(path) as part:
+                self._write(part)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise DataError(f"{path} could not be written: {error}") from error
+
+    def _write(self, folder: Path) -> None:
+        frames = {"items": self._item_frame(), "categories": self._category_frame()}
+        frames |= {name: getattr(self, name).to_frame() for name in PARTS}
+        for name, frame in frames.items():
+            frame.write_parquet(folder / f"{name}.parquet")
+        strings = {str: "string", int: "int64"}
+        about = {
+            "format": "hiersrec-dataset",
+            "schema_version": SCHEMA_VERSION,
+            "item_id_type": "string" if self.item_ids.dtype == pl.String else "int64",
+            "category_id_type": strings[type(self.tree.ids[-1][0])],
+            "numbers": list(self.numbers),
+            "counts": self.counts,
+            "settings": self.settings,
+            "fingerprint": _fingerprint(folder, list(frames)),
+        }
+        (folder / "dataset.json").write_text(json.dumps(about, indent=2, default=str) + "\n", "utf-8")
 
     def _item_frame(self) -> pl.DataFrame:
         columns: dict[str, Any] = {

@@ -20,7 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hiersrec_sdk.atomic import new_folder
-from hiersrec_sdk.errors import InvalidOptionError
+from hiersrec_sdk.errors import DataError, InvalidOptionError
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -189,10 +189,13 @@ def simulate(out: Path, items: int = 2000, sessions: int = 20000, seed: int = 0,
     readme = _README.format(
         items=items, sessions=sessions, seed=seed, days=days, test_days=max(1, days // 10)
     )
-    with new_folder(out) as part:
-        shop.table.write_csv(part / "simulated-items.csv")
-        events.write_csv(part / "simulated-events.csv")
-        (part / "README.txt").write_text(readme, "utf-8")
+    try:
+        with new_folder(out) as part:
+            shop.table.write_csv(part / "simulated-items.csv")
+            events.write_csv(part / "simulated-events.csv")
+            (part / "README.txt").write_text(readme, "utf-8")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{out} could not be written: {error}") from error
 
 
 def _leaf_paths() -> list[tuple[str, str, str]]:
