@@ -103,6 +103,10 @@ class BackendError(HierSRecError):
     """A ranking backend was asked for and is missing."""
 
 
+class MissingKernelWarning(RuntimeWarning):
+    """The compiled kernel is missing, so that a slower backend ranks."""
+
+
 class MissingExtraError(HierSRecError, ImportError):
     """A package is missing that one of the extras installs.
 

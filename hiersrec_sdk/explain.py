@@ -13,7 +13,6 @@ from hiersrec_sdk.bundle.folder import PARTS
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.encoders.session_encoder import Encoded, load_graph
 from hiersrec_sdk.ranking import row_ranges
-from hiersrec_sdk.ranking.lookup import own_items
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +151,7 @@ def explained(
     scores[linked] += boosts
     boost = float(boosts[linked == row].sum())
     repeats = encoded.repeat_logits
-    own, sums = own_items(session, None if repeats is None else repeats[0])
+    own, sums = catalog.backend.session_items(session, None if repeats is None else repeats[0])
     repeat = float(sums[own == row].sum())
     clicks: tuple[Click, ...] = ()
     if parts is not None:

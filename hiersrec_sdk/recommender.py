@@ -44,7 +44,6 @@ from hiersrec_sdk.explain import Explanation, PartsGraph, explained, softmax
 from hiersrec_sdk.frames import Output, Sessions
 from hiersrec_sdk.options import ManyOptions, Mode, OnUnknown, RecommendOptions
 from hiersrec_sdk.ranking import Backend, Found, Request, Table, get_backend, row_ranges
-from hiersrec_sdk.ranking.lookup import own_items
 from hiersrec_sdk.results import CategoryHit, Hit, Result
 from hiersrec_sdk.session import Session
 from hiersrec_sdk.trace import Trace
@@ -150,7 +149,7 @@ class Recommender:
 
     def __init__(self, bundle: Bundle, encoder: OnnxSessionEncoder, backend: Backend) -> None:
         self.catalog: MutableCatalog = MutableCatalog(
-            Catalog(bundle), bundle.path, bundle.config, encoder.providers, bundle.changes
+            Catalog(bundle, backend), bundle.path, bundle.config, encoder.providers, bundle.changes
         )
         self.config: dict[str, Any] = bundle.config
         self._path = bundle.path
@@ -163,6 +162,7 @@ class Recommender:
         self._encoder = encoder
         self._search = backend.search
         self._choose = backend.choose
+        self._session_items = backend.session_items
         self._max_length: int = self.config["max_length"]
         self._pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process and number of threads
 
@@ -980,14 +980,14 @@ class Recommender:
         """The session's own items and those linked to them, which are scored whatever the candidates are: rows, rising,
         and what is added to their scores."""
         repeats = encoded.repeat_logits
-        own, boosts = own_items(session.rows, None if repeats is None else repeats[index])
-        if catalog.wide is None:
+        own, boosts = self._session_items(session.rows, None if repeats is None else repeats[index])
+        if catalog.score_offsets is None:
             return own, boosts
         changes = catalog.changes
         in_log = session.rows if changes is None else changes.in_log(session.rows)
         if not len(in_log):
             return own, boosts
-        in_bundle, wide_boosts = catalog.wide.boosts(in_log)
+        in_bundle, wide_boosts = catalog.score_offsets(in_log)
         linked = in_bundle if changes is None else changes.successors(in_bundle)
         if linked is in_bundle and in_log is session.rows:  # nothing of it has changed
             wide_boosts[linked.searchsorted(own)] += boosts  # own items are linked too
@@ -1081,13 +1081,13 @@ class Recommender:
         """The same, the rest of the catalogue in parts, one for each thread."""
         first = self._search(table, [request._replace(rest=None)], k)[0]
         # What has been found takes part in every part, so that each begins with its threshold.
-        own = np.union1d(first.rows, _NO_ROWS if request.own is None else request.own)
+        own = np.union1d(first.rows, _NO_ROWS if request.covisited is None else request.covisited)
         boosts = np.zeros(len(own), dtype=np.float32)
-        if request.own is not None:
-            boosts[own.searchsorted(request.own)] = request.boosts
+        if request.covisited is not None:
+            boosts[own.searchsorted(request.covisited)] = request.offsets
         rest = _NO_RANGES if request.rest is None else request.rest
         cuts = np.linspace(0, len(table), threads + 1).astype(np.int64).tolist()
-        alone = request._replace(ranges=_NO_RANGES, rest=None, own=own, boosts=boosts)
+        alone = request._replace(ranges=_NO_RANGES, rest=None, covisited=own, offsets=boosts)
         parts = [alone._replace(rest=rest.clip(start, stop)) for start, stop in pairwise(cuts)]
         found = list(self._pool(threads).map(lambda part: self._search(table, [part], k)[0], parts))
         rows, places = np.unique(np.concatenate([one.rows for one in found]), return_index=True)

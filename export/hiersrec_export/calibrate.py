@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.encoders.session_encoder import Encoded
-from hiersrec_sdk.ranking.covisitation import Wide
+from hiersrec_sdk.ranking import get_backend
+from hiersrec_sdk.ranking.covisitation import CovisitationScorer as Wide
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.examples import Batch, Cases
 
@@ -188,8 +189,9 @@ class _Scored:
             own = [np.unique(clicks).astype(np.int64) for clicks in batch.clicks]
         else:
             own = []
+            score_offsets = get_backend().covisitation(scorer.wide)
             for at, clicks in enumerate(batch.clicks):
-                items, boosts = scorer.wide.boosts(clicks.astype(np.int64))
+                items, boosts = score_offsets(clicks.astype(np.int64))
                 scores[at, items] += boosts
                 own.append(items)
         own_case = np.repeat(np.arange(size), [len(items) for items in own])

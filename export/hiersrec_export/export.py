@@ -27,7 +27,7 @@ from hiersrec_sdk.catalog.snapshot import id_tables, item_id_tables
 from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
 from hiersrec_sdk.errors import ExportError
 from hiersrec_sdk.ranking import Codes
-from hiersrec_sdk.ranking.covisitation import Wide
+from hiersrec_sdk.ranking.covisitation import CovisitationScorer as Wide
 from hiersrec_training.data.dataset import Dataset, Sessions
 from hiersrec_training.data.text_encoders import HASHED
 from hiersrec_training.links import by_rows, links_of
@@ -239,7 +239,7 @@ def catalog_tables(
     if bias is not None:
         tables["bias"] = bias[order]
     if wide is not None:
-        tables |= replace(wide, links=by_rows(wide.links, order)).tables()
+        tables |= replace(wide, counts=by_rows(wide.counts, order)).tables()
     tree = data.tree
     paths = tree.paths()[data.category[order]]  # [rows, L], rising in every column
     for level, size in enumerate(tree.sizes):

@@ -110,7 +110,7 @@ def drawn_sessions(recommender: Recommender, tables: Tables, seed: int = 0) -> l
     come back, clicks on what was clicked together, and ids that no item has."""
     random = np.random.default_rng(seed)
     n = len(tables.ids)
-    links = None if tables.wide is None or tables.successors is not None else tables.wide.links
+    links = None if tables.wide is None or tables.successors is not None else tables.wide.counts
     sessions: list[list[int | str]] = []
     for length in [*range(recommender.config["max_length"] + 3), *([3] * 40)]:
         rows: list[int] = []

@@ -27,7 +27,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hiersrec_export import IR_VERSION, OPSET
 from hiersrec_sdk.catalog.snapshot import UNKNOWN, Catalog
-from hiersrec_sdk.ranking.covisitation import DECAY, POPULARITIES, REACH, Wide
+from hiersrec_sdk.ranking.covisitation import DECAY, POPULARITIES, REACH
+from hiersrec_sdk.ranking.covisitation import CovisitationScorer as Wide
 
 ML_DOMAIN: Final = "ai.onnx.ml"
 ML_OPSET: Final = 2  # the first whose LabelEncoder takes int64 keys
@@ -314,8 +315,8 @@ def _linked(
         in_log = op.And(_real(op, rows, lengths), op.GreaterOrEqual(logged, 0))
         is_linked = op.ReduceMax(op.Cast(in_log, to=TensorProto.INT64), [1], keepdims=0)
         rows, lengths = _newest(op, logged, in_log, max_length)
-    m = len(wide.links.popularity)
-    popularity = op.table("covisitation.popularity", wide.links.popularity)
+    m = len(wide.counts.popularity)
+    popularity = op.table("covisitation.popularity", wide.counts.popularity)
     real = _real(op, rows, lengths)
     ages = op.Sub(
         op.Unsqueeze(op.Sub(lengths, 1), [1]), _positions(op, rows)
@@ -353,7 +354,7 @@ def _linked(
 def _edges(op: Nodes, rows: str, real: str, ages: str, wide: Wide) -> tuple[str, str]:
     """The neighbours of the sessions' newest clicks: keys int64 [edges], session · m + row, and float32 [edges, 5]:
     weighted clicks after and before, and those three of the newest click alone."""
-    links = wide.links
+    links = wide.counts
     session, places = _places(op, op.And(real, op.Less(ages, REACH)))
     row, age = op.GatherND(rows, places), op.GatherND(ages, places)
     offsets = op.table("covisitation.offsets", links.offsets)
@@ -369,7 +370,7 @@ def _edges(op: Nodes, rows: str, real: str, ages: str, wide: Wide) -> tuple[str,
     edge = op.Add(op.Gather(op.Sub(starts, begins), click), op.Range(0, op.Squeeze(total), 1))
     neighbour = op.Cast(op.Gather(op.table("covisitation.rows", links.rows), edge), to=TensorProto.INT64)
     keys = op.Add(op.Gather(op.Mul(session, len(links.popularity)), click), neighbour)
-    clicks = op.Cast(op.Gather(op.table("covisitation.counts", links.clicks), edge), to=TensorProto.FLOAT)
+    clicks = op.Cast(op.Gather(op.table("covisitation.counts", links.counts), edge), to=TensorProto.FLOAT)
     factors = np.zeros((REACH, 5), dtype=np.float32)  # by age
     factors[:, :2] = DECAY ** np.arange(REACH)[:, None]
     factors[0, 2:] = 1

@@ -476,7 +476,7 @@ class _Tables:
         self.array("covisitation.popularity", np.float32, items, wide.POPULARITIES)
         edges = self.offsets("covisitation.offsets", items)
         self.array("covisitation.rows", np.int32, edges)
-        self.array("covisitation.counts", np.uint16, edges, wide.CLICKS_OF)
+        self.array("covisitation.counts", np.uint16, edges, wide.EDGE_COUNTS)
         hidden = len(self.tables["covisitation.hidden_bias"])
         self.array("covisitation.hidden_bias", np.float32, hidden)
         self.array("covisitation.hidden_weight", np.float32, wide.FEATURES, hidden)

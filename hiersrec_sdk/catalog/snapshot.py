@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 from hiersrec_sdk.bundle.folder import Bundle
 from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.errors import BundleCorruptError, InvalidItemIdError, NaNItemIdError
+from hiersrec_sdk.ranking import get_backend
+from hiersrec_sdk.ranking.backend import UNKNOWN as UNKNOWN
+from hiersrec_sdk.ranking.backend import Backend, FindIds
 from hiersrec_sdk.ranking.codes import Codes
-from hiersrec_sdk.ranking.covisitation import Wide
-from hiersrec_sdk.ranking.lookup import NOWHERE, find
+from hiersrec_sdk.ranking.covisitation import CovisitationScorer, ScoreOffsets
 from hiersrec_sdk.ranking.requests import Table
 
 if TYPE_CHECKING:
     from hiersrec_sdk.catalog.delta import Changes
 
-UNKNOWN: Final = NOWHERE
 _INT64 = np.iinfo(np.int64)
 
 
@@ -73,8 +74,9 @@ class Catalog:
 
     changes: Changes | None = None
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend | None = None) -> None:
         config, tables = bundle.config, bundle.tables
+        self.backend: Backend = get_backend() if backend is None else backend
         self.base = self
         levels = range(len(config["levels"]))
         self.item_vectors: NDArray[np.float32] = tables["item_vectors"]
@@ -84,10 +86,13 @@ class Catalog:
         self.ranges: tuple[NDArray[np.int64], ...] = tuple(tables[f"category_ranges.{at}"] for at in levels)
         self.parents: tuple[NDArray[np.int32], ...] = tuple(tables[f"category_parents.{at}"] for at in levels)
         self.codes: Codes | None = Codes.from_tables(tables)
-        self.wide: Wide | None = Wide.from_tables(tables)
+        self.wide: CovisitationScorer | None = CovisitationScorer.from_tables(tables)
+        self.score_offsets: ScoreOffsets | None = (
+            None if self.wide is None else self.backend.covisitation(self.wide)
+        )
         self.item_id_type: str = config["item_id_type"]
         self.category_id_type: str = config["category_id_type"]
-        self._ids = _id_index(tables, config["item_id_type"])
+        self._ids = _id_index(tables, config["item_id_type"], self.backend.find_ids)
         self._category_ids = tuple(_id_table(tables, f"category_ids.{at}") for at in levels)
         self._category_names = tuple(StringTable.from_tables(tables, f"category_names.{at}") for at in levels)
         self._titles = StringTable.from_tables(tables, "titles")
@@ -259,11 +264,12 @@ class _IntIndex(_IntTable):
     """Finds integer ids: ``order`` int64 [n] sorts them."""
 
     order: NDArray[np.int64]
+    find_ids: FindIds
 
     def find(self, ids: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
         wanted, beyond = _as_int64(ids)
         try:
-            rows: NDArray[np.int64] = find(self.ids, self.order, wanted)
+            rows = self.find_ids(self.ids, self.order, wanted)
         except IndexError:  # of a bundle that was not verified
             raise BundleCorruptError(
                 "table 'item_ids.order' names rows that are not there: load with verify=True"
@@ -315,10 +321,12 @@ def _id_table(tables: Mapping[str, NDArray[Any]], name: str) -> _IntTable | Stri
     return strings if strings is not None else _IntTable(tables[name])
 
 
-def _id_index(tables: Mapping[str, NDArray[Any]], id_type: str) -> _IntIndex | _StringIndex:
+def _id_index(
+    tables: Mapping[str, NDArray[Any]], id_type: str, find_ids: FindIds
+) -> _IntIndex | _StringIndex:
     order = tables["item_ids.order"]
     if id_type == "int64":
-        return _IntIndex(tables["item_ids"], order)
+        return _IntIndex(tables["item_ids"], order, find_ids)
     strings = StringTable(tables["item_ids.bytes"], tables["item_ids.offsets"])
     return _StringIndex(strings, order, tables["item_ids.hashes"])
 

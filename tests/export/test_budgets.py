@@ -55,7 +55,7 @@ def ranks_by_the_model(run: Path, data: Dataset) -> NDArray[np.int64]:
             scores = vectors @ query[0].numpy()
             np.add.at(scores, own, repeats[0].numpy())
             scores += bias
-            linked, boosts = wide.boosts(own)
+            linked, boosts = wide.score_offsets(own)
             scores[linked] += boosts
             ranks.append(int((scores >= scores[clicks[length]]).sum()))
     return np.array(ranks)

@@ -140,7 +140,7 @@ def test_the_curve_is_what_the_runtime_does(tiny_bundle: Path, tiny_data: Path) 
     assert catalog.wide is not None
     assert catalog.bias is not None
     wide = replace(
-        catalog.wide, links=by_rows(catalog.wide.links, rows)
+        catalog.wide, counts=by_rows(catalog.wide.counts, rows)
     )  # rows are to items as items to rows
     encoder = OnnxSessionEncoder(tiny_bundle / "model.onnx", dimension=16, categories=data.tree.sizes)
     scorer = Scorer(encoder, vectors, catalog.bias[rows], wide)

@@ -75,7 +75,7 @@ def test_a_rotated_bundle_ranks_as_the_model_does(
         scores = vectors @ query[0].numpy()
         np.add.at(scores, session, repeats[0].numpy())
         scores += bias
-        linked, boosts = wide.boosts(session)
+        linked, boosts = wide.score_offsets(session)
         scores[linked] += boosts
         result = recommender.recommend([ids[item] for item in session], k=data.items, mode="exact")
         np.testing.assert_allclose(result.scores, np.sort(scores)[::-1], atol=1e-4)

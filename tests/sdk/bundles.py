@@ -22,7 +22,13 @@ from hiersrec_sdk.bundle.folder import write_bundle
 from hiersrec_sdk.bundle.tables import StringTable, write_tables
 from hiersrec_sdk.catalog.snapshot import id_tables, item_id_tables
 from hiersrec_sdk.ranking import Codes
-from hiersrec_sdk.ranking.covisitation import CLICKS_OF, FEATURES, POPULARITIES, Links, Wide
+from hiersrec_sdk.ranking.covisitation import (
+    EDGE_COUNTS,
+    FEATURES,
+    POPULARITIES,
+    CovisitationCounts,
+    CovisitationScorer,
+)
 
 DIMENSION = 6
 MAX_LENGTH = 7
@@ -51,7 +57,7 @@ class Shop:
     titles: list[str] | None
     stages: list[int] | None  # of the codes; None: there are none
     top_p: float | None  # of candidates="auto"; None: it was not measured
-    wide: Wide | None  # its network reads nothing but the popularity
+    wide: CovisitationScorer | None  # its network reads nothing but the popularity
 
     @property
     def items(self) -> int:
@@ -195,17 +201,17 @@ def make_shop(
     )
 
 
-def _wide(random: np.random.Generator, items: int) -> Wide:
+def _wide(random: np.random.Generator, items: int) -> CovisitationScorer:
     neighbours = [np.sort(random.permutation(items)[: random.integers(0, 4)]) for _ in range(items)]
     offsets = np.cumsum([0, *map(len, neighbours)])
-    clicks = random.integers(0, 5, (offsets[-1], CLICKS_OF)).astype(np.uint16)
+    clicks = random.integers(0, 5, (offsets[-1], EDGE_COUNTS)).astype(np.uint16)
     popularity = (random.integers(-8, 9, (items, POPULARITIES)) / 8).astype(np.float32)
     hidden = np.zeros((FEATURES, 3), dtype=np.float32)
     hidden[:POPULARITIES] = random.integers(-1, 2, (POPULARITIES, 3))
     rows = np.concatenate(neighbours).astype(np.int32)
     weight = np.array([1, -0.5, 0.25, 0.125], dtype=np.float32)
     shift = np.array([0, 0.5, -0.25], dtype=np.float32)
-    return Wide(Links(popularity, offsets, rows, clicks), hidden, shift, weight)
+    return CovisitationScorer(CovisitationCounts(popularity, offsets, rows, clicks), hidden, shift, weight)
 
 
 def category_ranges(leaf_sizes: list[int] = LEAF_SIZES) -> list[list[tuple[int, int]]]:

@@ -410,7 +410,7 @@ def coded() -> Shop:
 CODE_FAULTS: list[tuple[Callable[[Tables], None], str]] = [
     *(
         (drop(f"codes.{name}"), f"'codes.{name}' is missing")
-        for name in ("scales", "tails", "residuals", "stage_ends", "largest")
+        for name in ("scales", "suffix_norms", "quantization_errors", "stage_ends", "max_norm")
     ),
     (replace("codes", lambda table: table[:-1]), r"'codes': codes is uint8 \[1535\], not uint8 \[1536\]"),
     (
@@ -430,27 +430,30 @@ CODE_FAULTS: list[tuple[Callable[[Tables], None], str]] = [
         r"'codes': scales is float32 \[64\], not",
     ),
     (
-        replace("codes.tails", lambda table: table[:1]),
-        r"'codes': tails is uint16 \[1, 64\], not uint16 \[2, 64\]",
+        replace("codes.suffix_norms", lambda table: table[:1]),
+        r"'codes': suffix_norms is uint16 \[1, 64\], not uint16 \[2, 64\]",
     ),
     (
-        replace("codes.tails", lambda table: table.ravel()),
-        r"'codes': tails is uint16 \[128\], not uint16 \[2, 64\]",
+        replace("codes.suffix_norms", lambda table: table.ravel()),
+        r"'codes': suffix_norms is uint16 \[128\], not uint16 \[2, 64\]",
     ),
     (
-        replace("codes.residuals", lambda table: table[1:]),
-        r"'codes': residuals is float32 \[3\], not float32 \[4\]",
+        replace("codes.quantization_errors", lambda table: table[1:]),
+        r"'codes': quantization_errors is float32 \[3\], not float32 \[4\]",
     ),
-    (put("codes.residuals", 0, np.nan), "'codes': residuals or largest are negative or NaN"),
     (
-        put("codes.residuals", 1, np.inf),
-        "'codes': residuals or largest are negative or NaN, or residuals infinite",
+        put("codes.quantization_errors", 0, np.nan),
+        "'codes': quantization_errors or max_norm are negative or NaN",
     ),
-    (put("codes.residuals", 3, -1), "'codes': residuals or largest are negative"),
-    (put("codes.largest", 0, np.nan), "'codes': residuals or largest are negative or NaN"),
     (
-        replace("codes.largest", lambda table: table[0]),
-        r"'codes': largest is float32 \[\], not float32 \[1\]",
+        put("codes.quantization_errors", 1, np.inf),
+        "'codes': quantization_errors or max_norm are negative or NaN, or quantization_errors infinite",
+    ),
+    (put("codes.quantization_errors", 3, -1), "'codes': quantization_errors or max_norm are negative"),
+    (put("codes.max_norm", 0, np.nan), "'codes': quantization_errors or max_norm are negative or NaN"),
+    (
+        replace("codes.max_norm", lambda table: table[0]),
+        r"'codes': max_norm is float32 \[\], not float32 \[1\]",
     ),
     (
         put("codes.stage_ends", 0, 12),

@@ -110,7 +110,7 @@ class Model:
         if self.shop.wide is not None:
             rows = np.array([each.origin for each in read if each.origin is not None], dtype=np.int64)
             if len(rows):
-                linked, found = self.shop.wide.boosts_in_numpy(rows)
+                linked, found = self.shop.wide.score_offsets(rows)
                 boosts = dict(zip(linked.tolist(), found.tolist(), strict=True))
         scores = {}
         for own, each in self.items.items():
@@ -286,7 +286,7 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
                 if (known := model.items.get(own)) and known.origin is not None
             ]
             if shop.wide is not None and origins:
-                single |= {*shop.wide.links.features(np.array(origins[-MAX_LENGTH:]))[0].tolist()}
+                single |= {*shop.wide.counts.features(np.array(origins[-MAX_LENGTH:]))[0].tolist()}
             unsure = {leaf for leaf, span in spans.items() if {*range(*span)} <= single}
             for own, known in model.items.items():
                 if rows[own] >= shop.items and rows[own] not in linked and not known.reach & unsure:

@@ -214,7 +214,7 @@ def boosts_of(shop: Shop, rows: list[int]) -> dict[int, float]:
     """What the wide part adds to the scores of the rows that are linked to a session."""
     if shop.wide is None:
         return {}
-    links = shop.wide.links
+    links = shop.wide.counts
     linked = set(rows)
     for row in rows[-8:]:
         linked |= set(links.rows[links.offsets[row] : links.offsets[row + 1]].tolist())

@@ -37,7 +37,7 @@ def test_links_are_their_definition(sessions: list[list[int]], width: int) -> No
         ]
         assert links.rows[start:stop].tolist() == best
         wanted = np.stack([after[item, best], after[best, item], directly[item, best]], axis=1)
-        np.testing.assert_array_equal(links.clicks[start:stop], wanted)
+        np.testing.assert_array_equal(links.counts[start:stop], wanted)
     for column, share in enumerate((*RECENT, 1.0)):
         newest = sessions[round((1 - share) * len(sessions)) :]
         counts = [sum(clicks.count(item) for clicks in newest) for item in range(ITEMS)]
@@ -78,6 +78,6 @@ def test_items_without_clicks_are_linked_to_none(
         before, after = slice(*links.offsets[item : item + 2]), slice(*left.offsets[item : item + 2])
         kept = [row not in gone and item not in gone for row in links.rows[before].tolist()]
         assert left.rows[after].tolist() == links.rows[before][kept].tolist()
-        np.testing.assert_array_equal(left.clicks[after], links.clicks[before][kept])
+        np.testing.assert_array_equal(left.counts[after], links.counts[before][kept])
         np.testing.assert_array_equal(left.popularity[item], links.popularity[item] * (item not in gone))
     assert set(left.features(np.array(clicks))[0].tolist()) <= {*clicks, *range(ITEMS)} - (gone - {*clicks})

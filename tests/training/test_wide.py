@@ -116,7 +116,7 @@ def test_what_is_served_is_what_was_fitted(cases: wide.Cases, tiny_data: Path) -
     with torch.no_grad():
         wanted = part.boosts(torch.from_numpy(features)).numpy()
         np.testing.assert_allclose(bias, part.item_bias(torch.from_numpy(links.popularity)).numpy())
-    rows, boosts = served.boosts(session)
+    rows, boosts = served.score_offsets(session)
     np.testing.assert_array_equal(rows, items)
     np.testing.assert_allclose(boosts, wanted, rtol=1e-4, atol=1e-4)
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hiersrec_sdk.ranking.covisitation import POPULARITIES, Links
+from hiersrec_sdk.ranking.covisitation import POPULARITIES
+from hiersrec_sdk.ranking.covisitation import CovisitationCounts as Links
 from hiersrec_training.covisitation import BEST_NEW, LEAST_CASES, Cases, collect, scores_of
 from hiersrec_training.data.dataset import Sessions
 from hiersrec_training.links import without

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from hiersrec_sdk.ranking.covisitation import Links
+from hiersrec_sdk.ranking.covisitation import CovisitationCounts as Links
 from hiersrec_training.batches import Batches
 from hiersrec_training.data.dataset import Sessions
 from hiersrec_training.metrics import ranked_together, ranking_metrics

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.ranking.covisitation import CLICKS_OF, POPULARITIES, Links
+from hiersrec_sdk.ranking.covisitation import EDGE_COUNTS, POPULARITIES
+from hiersrec_sdk.ranking.covisitation import CovisitationCounts as Links
 from hiersrec_training.data.dataset import Sessions
 from hiersrec_training.pairs import best, near_pairs
 
@@ -21,7 +22,7 @@ def links_of(sessions: Sessions, items: int, width: int = WIDTH) -> Links:
     Ties go to the lower item index. Sessions are in order of time; a log needs no dates.
     """
     degrees = np.zeros(items, np.int64)
-    rows, clicks = [np.empty(0, np.int32)], [np.empty((0, CLICKS_OF), np.uint16)]
+    rows, clicks = [np.empty(0, np.int32)], [np.empty((0, EDGE_COUNTS), np.uint16)]
     for pairs in near_pairs(sessions, items, WINDOW):
         kinds = (pairs.distance > 0, pairs.distance < 0, pairs.distance == 1)
         counts = np.stack(
@@ -51,7 +52,7 @@ def by_rows(links: Links, order: NDArray[np.int64]) -> Links:
     starts, counts = links.offsets[order], np.diff(links.offsets)[order]
     offsets = np.concatenate([[0], counts.cumsum()])
     edges = np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1])
-    return Links(links.popularity[order], offsets, row[links.rows[edges]], links.clicks[edges])
+    return Links(links.popularity[order], offsets, row[links.rows[edges]], links.counts[edges])
 
 
 def without(links: Links, items: NDArray[np.bool]) -> Links:
@@ -60,4 +61,4 @@ def without(links: Links, items: NDArray[np.bool]) -> Links:
     kept = ~(items[source] | items[links.rows])
     offsets = np.concatenate([[0], np.bincount(source[kept], minlength=len(items)).cumsum()])
     popularity = np.where(items[:, None], np.float32(0), links.popularity)
-    return Links(popularity, offsets, links.rows[kept], links.clicks[kept])
+    return Links(popularity, offsets, links.rows[kept], links.counts[kept])

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from hiersrec_sdk.encoders.features import bin_edges, number_bins, token_table
 from hiersrec_sdk.errors import ConfigError
-from hiersrec_sdk.ranking.covisitation import FEATURES, POPULARITIES, Links
-from hiersrec_sdk.ranking.covisitation import Wide as ServedWide
+from hiersrec_sdk.ranking.covisitation import FEATURES, POPULARITIES
+from hiersrec_sdk.ranking.covisitation import CovisitationCounts as Links
+from hiersrec_sdk.ranking.covisitation import CovisitationScorer as ServedWide
 from hiersrec_training.batches import Batch
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
