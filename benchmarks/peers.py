@@ -142,7 +142,7 @@ def _plain_read(setup: Setup) -> list[Peer]:
         for r in range(len(ranges)):
             some = words[
                 ranges[r, 0] : ranges[r, 1]
-            ]  # a view, whose index from 0 on needs no check for its sign
+            ]  # a view: an index from 0 on needs no check for its sign
             part = len(some) // 4
             a = b = c = d = np.int64(0)
             for i in range(part):
@@ -156,9 +156,7 @@ def _plain_read(setup: Setup) -> list[Peer]:
         return total
 
     n, d = setup.vectors.shape
-    words = _aligned(
-        np.ones(n * d // 8, np.int64)
-    )  # not zeros: untouched pages of zeros are one and the same page
+    words = _aligned(np.ones(n * d // 8, np.int64))  # untouched pages of zeros would be one and the same page
     whole, nothing = np.array([[0, len(words)]]), np.empty((0, 0), np.int64)
 
     def candidates(queries: Floats, ranges: Ranges) -> Answer:

@@ -1,6 +1,6 @@
 """Latency of ``recommend``: one session of 1, 5 or 20 clicks, k = 20, the exported graph with random weights.
 
-A random catalog, d = 128, of 1,000 leaf categories of uneven size; ``candidates`` is 4 % of it. Each round asks for
+A random catalog, d = 128, of 1,000 leaf categories; ``candidates`` is 4 % of it. Each round asks for
 the next of 200 random sessions.
 """
 
@@ -8,25 +8,22 @@ from __future__ import annotations
 
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.training_cost import simulated_log
 from benchmarks.vectors import isotropic
+from hiersrec_export.export import catalog_tables
 from hiersrec_export.graphs import session_graph
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import write_bundle
-from hiersrec_sdk.catalog.ids import id_tables, item_id_tables
 from hiersrec_sdk.options import Mode
-from hiersrec_sdk.ranking import Codes
 from hiersrec_training.config import Config
 from hiersrec_training.model import HierSRec, Shape
 
-CATEGORIES = [20, 200, 1_000]
 K = 20
 
 
@@ -39,38 +36,23 @@ def recommender(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 def write_random_bundle(path: Path, items: int) -> None:
     """A bundle of random vectors and an untrained model, from a seed."""
-    random = np.random.default_rng(0)
     torch.manual_seed(0)
-    config = Config()
+    config, data = Config(), simulated_log(items, 1_000)
     # The graph holds no item, so the model needs no table of them.
-    model = HierSRec(Shape(items=1, categories=CATEGORIES, text=False, numbers={}), config)
-    vectors = isotropic(items, config.dimension, 0.04, 1, 0).vectors
-    tables: dict[str, NDArray[Any]] = {
-        "item_vectors": vectors,
-        **Codes.of(vectors).tables(),
-        "clicks": random.integers(0, 1_000, items),
-        **item_id_tables(random.permutation(10 * items)[:items].tolist()),
-    }
-    weights = np.concatenate([[0], random.pareto(1.5, CATEGORIES[-1]) + 0.1]).cumsum()
-    edges = np.round(weights / weights[-1] * items).astype(np.int64)
-    for level, size in enumerate(CATEGORIES):
-        of_level = edges[:: CATEGORIES[-1] // size]
-        tables[f"category_ranges.{level}"] = np.stack([of_level[:-1], of_level[1:]], axis=1)
-        parents = np.arange(size) * CATEGORIES[level - 1] // size if level else np.full(size, -1)
-        tables[f"category_parents.{level}"] = parents.astype(np.int32)
-        tables |= id_tables(f"category_ids.{level}", range(size))
+    model = HierSRec(Shape(items=1, categories=data.tree.sizes, text=False, numbers={}), config)
     settings = {
         "item_id_type": "int64",
         "category_id_type": "int64",
         "items": items,
         "dimension": config.dimension,
-        "levels": ["department", "aisle", "shelf"],
-        "categories": CATEGORIES,
+        "levels": ["department", "aisle"],
+        "categories": data.tree.sizes,
         "max_length": config.max_length,
         "candidate_share": 0.04,
         "model": config.as_dict(),
         **{name: {} for name in ("preprocessing", "data", "metrics")},
     }
+    tables = catalog_tables(data, isotropic(items, config.dimension, 0.04, 1, 0).vectors)
     write_bundle(path, settings, tables, {"model.onnx": session_graph(model)})
 
 

@@ -10,10 +10,9 @@ Take the machine for yourself; at five million items it wants 24 GB of memory an
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -42,28 +41,21 @@ LEAST = 100  # items
 LONGEST = 50  # clicks of a simulated session
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one catalog and one softmax cost.
-
-    ``clicked``: items with a click; ``rows``: items that a step changes, here the last one; ``speed``: training
-    sessions a second; ``ranked``: positions a second, ranked in validation; ``peak``, of the whole process, and
-    ``weights``: bytes.
-    """
-
-    items: int
-    clicked: int
-    softmax: str
-    steps: int
-    rows: int
-    speed: float
-    graph_seconds: float
-    counts_seconds: float
-    checkpoint_seconds: float
-    ranked: float
-    peak: int
-    weights: int
-    threads: int
+COLUMNS = {  # of the table, with the format of each
+    "items": ",",
+    "softmax": "",
+    "items clicked": ",",
+    "items a step": ",",  # whose vectors it changes, here the last one
+    "sessions a second": ",.0f",  # of training
+    "graph, s": ".1f",
+    "co-visits, s": ".1f",
+    "checkpoint, s": ".1f",
+    "ranked a second": ",.0f",  # positions of the validation split
+    "peak memory, GB": ".1f",  # of the whole process
+    "weights, MB": ",.0f",
+}
+Cost = dict[str, Any]
+"""What one catalog and one softmax cost: by column, and the ``steps`` and ``threads``."""
 
 
 def simulated_log(items: int, sessions: int, seed: int = 0) -> Dataset:
@@ -80,10 +72,8 @@ def simulated_log(items: int, sessions: int, seed: int = 0) -> Dataset:
     by_rank, popularity = random.permutation(items), np.cumsum(np.arange(1, items + 1) ** -0.9)
 
     def popular() -> NDArray[np.int64]:
-        drawn: NDArray[np.int64] = by_rank[
-            np.searchsorted(popularity, random.random(sessions) * popularity[-1])
-        ]
-        return drawn
+        ranks = np.searchsorted(popularity, random.random(sessions) * popularity[-1])
+        return np.asarray(by_rank[ranks])
 
     clicks = np.empty((sessions, LONGEST), np.int32)
     clicks[:, 0] = popular()
@@ -150,21 +140,21 @@ def measure(items: int, sampled: bool, sessions: int, steps: int, limit: float, 
     assert validation is not None
     (ranking_seconds,) = timed(lambda _: evaluate_model(loop.model, loop.meta, validation), 1)
     (counts_seconds,) = timed(lambda _: count_covisits(data.train, items), 1)
-    return Cost(
-        items=items,
-        clicked=len(np.unique(data.train.items)),
-        softmax=softmax,
-        steps=done,
-        rows=rows,
-        speed=trained / seconds,
-        graph_seconds=graph_seconds,
-        counts_seconds=counts_seconds,
-        checkpoint_seconds=checkpoint_seconds,
-        ranked=data.validation.example_count / ranking_seconds,
-        peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        weights=weights,
-        threads=info.threads,
-    )
+    return {
+        "items": items,
+        "softmax": softmax,
+        "items clicked": len(np.unique(data.train.items)),
+        "items a step": rows,
+        "sessions a second": trained / seconds,
+        "graph, s": graph_seconds,
+        "co-visits, s": counts_seconds,
+        "checkpoint, s": checkpoint_seconds,
+        "ranked a second": data.validation.example_count / ranking_seconds,
+        "peak memory, GB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+        "weights, MB": weights / 1e6,
+        "steps": done,
+        "threads": info.threads,
+    }
 
 
 def in_a_process_of_its_own(items: int, sampled: bool, *rest: Any) -> Cost:
@@ -179,48 +169,19 @@ def in_a_process_of_its_own(items: int, sampled: bool, *rest: Any) -> Cost:
 
 
 def as_text(costs: Sequence[Cost]) -> str:
-    head = [
-        "items",
-        "softmax",
-        "items clicked",
-        "items a step",
-        "sessions a second",
-        "graph, s",
-        "co-visits, s",
-    ]
-    head += ["checkpoint, s", "ranked a second", "peak memory, GB", "weights, MB"]
-    body = [
-        [
-            f"{cost.items:,}",
-            cost.softmax,
-            f"{cost.clicked:,}",
-            f"{cost.rows:,}",
-            f"{cost.speed:,.0f}",
-            f"{cost.graph_seconds:.1f}",
-            f"{cost.counts_seconds:.1f}",
-            f"{cost.checkpoint_seconds:.1f}",
-            f"{cost.ranked:,.0f}",
-            f"{cost.peak / 1e9:.1f}",
-            f"{cost.weights / 1e6:,.0f}",
-        ]
-        for cost in costs
-    ]
-    return table(head, body)
+    return table([*COLUMNS], [[format(cost[name], form) for name, form in COLUMNS.items()] for cost in costs])
 
 
 def as_picture(costs: Sequence[Cost]) -> bytes:
-    def lines(value: Callable[[Cost], float]) -> list[Line]:
-        found = []
+    panels = []
+    for column, says in (("sessions a second", "training sessions a second"), ("peak memory, GB",) * 2):
+        lines = []
         for softmax, color in (("full", "tab:orange"), ("sampled", "tab:blue")):
-            some = [cost for cost in costs if cost.softmax == softmax]
-            if some:
-                xs, ys = [cost.items for cost in some], [value(cost) for cost in some]
-                found.append(Line(f"{softmax} softmax", xs, ys, color))
-        return found
-
-    speed = Panel(lines(lambda cost: cost.speed), "items", "training sessions a second", log=True, zero=True)
-    peak = Panel(lines(lambda cost: cost.peak / 1e9), "items", "peak memory, GB", log=True, zero=True)
-    return panels_picture([speed, peak], "What training costs as the catalog grows (SIMULATED)")
+            some = [cost for cost in costs if cost["softmax"] == softmax]
+            xs, ys = [cost["items"] for cost in some], [cost[column] for cost in some]
+            lines.append(Line(f"{softmax} softmax", xs, ys, color))
+        panels.append(Panel([line for line in lines if line.x], "items", says, log=True, zero=True))
+    return panels_picture(panels, "What training costs as the catalog grows (SIMULATED)")
 
 
 def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> list[int]:
@@ -252,8 +213,8 @@ def main(sizes: list[int], sessions: int, steps: int, limit: float, both_to: int
             costs.append(in_a_process_of_its_own(items, sampled, sessions, steps, limit, out))
     text = (
         f"SIMULATED: {sessions:,} made-up sessions of five clicks in mean over each catalog; items with a category "
-        f"of two levels and no text. On the CPU, threads: {costs[-1].threads}. The default configuration, but for the "
-        f"softmax, which by default is sampled above {Config().sampled_above:,} items. {steps} steps timed, or as many "
+        f"of two levels and no text. On the CPU, threads: {costs[-1]['threads']}. The default configuration, but for "
+        f"the softmax, which by default is sampled above {Config().sampled_above:,} items. {steps} steps timed, or as many "
         f"as begin within {limit:g} s; a sampled step reaches the items of its sessions and of its sample, and their "
         f"up to {Config().neighbours} neighbors. The peak of memory is that of a process that counts the graph, "
         "trains, writes a checkpoint, ranks validation examples among all items, and counts the co-visits; it does not "
