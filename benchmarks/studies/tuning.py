@@ -29,7 +29,7 @@ SPACE: Mapping[str, tuple[float, ...]] = {
     "neighbours": (50, 100, 500, 1000),
     "click_decay": (1.5, 3.0, 10.0, float("inf")),
     "age_decay": (0.25, 0.5, 1.0, float("inf")),
-    "place_decay": (1.0, 3.0, 5.0, 10.0),
+    "position_decay": (1.0, 3.0, 5.0, 10.0),
     "match_decay": (2.0, 5.0, 20.0),
     "rarity": (0.1, 0.3, 1.0),
     "reach": (3, 5, 10),

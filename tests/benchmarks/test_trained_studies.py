@@ -62,7 +62,7 @@ def run(study: ModuleType, work: Path, *options: str) -> str:
 STUDIES: list[tuple[ModuleType, list[str], list[str]]] = [
     (
         ablations,
-        ["--epochs", "1", "--seeds", "2"],
+        ["--epochs", "1"],
         ["item head only", "items are ids only", "no co-click graph"],
     ),
     (sparse, [], ["75 % of the items", "text and category: MRR@20"]),
@@ -100,6 +100,9 @@ def test_seeds_become_a_mean_and_a_deviation() -> None:
 
 def test_a_trial_with_other_settings_is_not_taken_for_this_one(work: Path) -> None:
     bench = benches(work, work, ["diginetica"])[0]
+    trained = replace(bench, seeds=2).run(Trial("a trial"))
+    assert [one.info.config.seed for one in trained] == [0, 1]
+    assert len({one.run for one in trained}) == 2
     bench.run(Trial("a trial"))
     with pytest.raises(click.ClickException, match="other settings: move it away"):
         bench.run(Trial("a trial", {"dropout": 0.7}))
