@@ -215,8 +215,8 @@ def main(sizes: list[int], sessions: int, steps: int, limit: float, both_to: int
         f"SIMULATED: {sessions:,} made-up sessions of five clicks in mean over each catalog; items with a category "
         f"of two levels and no text. On the CPU, threads: {costs[-1]['threads']}. The default configuration, but for "
         f"the softmax, which by default is sampled above {Config().sampled_above:,} items. {steps} steps timed, or as "
-        f"many as begin within {limit:g} s; a sampled step reaches the items of its sessions and of its sample, and their "
-        f"up to {Config().neighbours} neighbors. The peak of memory is that of a process that counts the graph, "
+        f"many as begin within {limit:g} s; a sampled step reaches the items of its sessions and of its sample, and "
+        f"their up to {Config().neighbours} neighbors. The peak of memory is that of a process that counts the graph, "
         "trains, writes a checkpoint, ranks validation examples among all items, and counts the co-visits; it does not "
         "fit the co-visitation network."
     )
