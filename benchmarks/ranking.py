@@ -49,15 +49,11 @@ class Row:
     """One peer at one work.
 
     Attributes:
-        work: "candidates", "exact" or "batch".
-        by: who.
-        median_us: microseconds a query.
-        spread: from the 10th to the 90th percentile of the times, as a part of the median.
+        work, by: what, and who.
+        median_us: microseconds a query; ``spread``: from the 10th to the 90th percentile, as a part of it.
         bytes_read: mean a query; of peers at least.
-        by_read: the median by that of the plain read of the int8 codes of this work; None without one.
-        by_ours: the median by that of our kernel; None without ours.
-        recall: of the ids of a float32 scan of the rows that it ranks, mean; None for the plain read.
-        recall_exact: the same of a float32 scan of all rows.
+        by_read, by_ours: the median by that of the plain read, and by that of our kernel; None without them.
+        recall: of the ids of a float32 scan of the rows that it ranks, mean; ``recall_exact``: of a scan of all rows.
         ranks: "candidates" or "all": which rows it ranks in this work.
         ids_equal: whether the ids are those of the float32 scan, in its order, for every query timed.
         bias: "added" or "a dimension": how it adds the item bias; None where there is none.
@@ -228,12 +224,7 @@ def as_text(rows: Sequence[Row]) -> str:
     for work in WORKS:
         body = [
             [
-                row.by
-                + (
-                    ""
-                    if row.ranks == "candidates" or work != "candidates" or row.by == READ
-                    else ", all rows"
-                ),
+                row.by + ", all rows" * (work == "candidates" and row.ranks == "all"),
                 f"{row.median_us:,.1f} µs" if row.median_us < 10_000 else f"{row.median_us / 1_000:,.1f} ms",
                 f"{100 * row.spread:.0f} %",
                 f"{row.bytes_read / 1e6:,.2f} MB",
@@ -350,13 +341,15 @@ def main(
 
     ours, twins = entered([READ, OURS], whole), entered([READ, OURS], tiny)
 
-    def beside_ours(names: Sequence[str]) -> list[Row]:
-        return run(case, asked, ours + entered(names, whole), twins + entered(names, tiny), warm)
+    def beside(names: Sequence[str], ours: Sequence[Peer]) -> list[Row]:
+        return run(case, asked, [*ours, *entered(names, whole)], twins + entered(names, tiny), warm)
 
     if case.vectors.nbytes > TOGETHER:
-        found = merged([in_a_process(partial(beside_ours, [name])) for name in peers])
+        least = [peer for peer in ours if peer.name in (READ, OURS)]
+        races = [([name], least if place else ours) for place, name in enumerate(peers)]
+        found = merged([in_a_process(partial(beside, *each)) for each in races])
     else:
-        found = beside_ours(peers)
+        found = beside(peers, ours)
     about: dict[str, Any] = {"rows": rows, "dim": case.vectors.shape[1], "share": share, "vectors": case.name}
     say(f"{case.name}, {rows:,} rows, d = {about['dim']}, k = {k}")
     for work in ("candidates", "exact") if checked else ():
