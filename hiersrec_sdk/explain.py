@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.bundle.folder import PARTS
+from hiersrec_sdk.bundle.schema import QUERY_PARTS
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.encoders.session_encoder import Encoded, load_graph
 from hiersrec_sdk.ranking import row_ranges
@@ -198,7 +198,7 @@ class PartsGraph:
     """``query_parts.onnx`` of a bundle. Any number of threads may call it."""
 
     def __init__(self, content: bytes, providers: Sequence[str]) -> None:
-        self._session: Any = load_graph(content, PARTS, providers, 1)
+        self._session: Any = load_graph(content, QUERY_PARTS, providers, 1)
 
     def __call__(self, vectors: NDArray[np.float32]) -> QueryParts:
         """Of one session: ``vectors`` float32 [length, d]."""

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk import frames as columns
-from hiersrec_sdk.bundle.folder import PARTS, Bundle, read_file, write_changed
+from hiersrec_sdk.bundle.folder import Bundle, read_file, write_with_delta
 from hiersrec_sdk.bundle.hub import download
+from hiersrec_sdk.bundle.schema import QUERY_PARTS
 from hiersrec_sdk.bundle.sources import Source, is_in_cache, open_source
 from hiersrec_sdk.catalog import filters
 from hiersrec_sdk.catalog.delta import ChangedCatalog
@@ -149,7 +150,7 @@ class Recommender:
 
     def __init__(self, bundle: Bundle, encoder: OnnxSessionEncoder, backend: Backend) -> None:
         self.catalog: MutableCatalog = MutableCatalog(
-            Catalog(bundle, backend), bundle.path, bundle.config, encoder.providers, bundle.changes
+            Catalog(bundle, backend), bundle.path, bundle.config, encoder.providers, bundle.delta
         )
         self.config: dict[str, Any] = bundle.config
         self._path = bundle.path
@@ -273,7 +274,7 @@ class Recommender:
             )
         snapshot = self.catalog.current
         with self._saving:
-            digest = write_changed(
+            digest = write_with_delta(
                 self._path, path, {**self.config, "sha256": self._digest}, to_tables(snapshot), len(snapshot)
             )
             if Path(path).resolve() == self._path.resolve():
@@ -553,7 +554,7 @@ class Recommender:
         encoded = self._encode(known, options.catalog)
         asked, about = self._ask(known, encoded, 0, options)
         parts = None
-        if PARTS in self.config["files"]:
+        if QUERY_PARTS in self.config["files"]:
             parts = self._parts(options.catalog.vectors(known.rows, inputs=True))
         candidates = row_ranges.add(row_ranges.rising(about.ranges), np.unique(about.own))
         return explained(
@@ -671,7 +672,7 @@ class Recommender:
 
     @cached_property
     def _parts(self) -> PartsGraph:
-        return PartsGraph(read_file(self._path, PARTS, self.config), self.providers)
+        return PartsGraph(read_file(self._path, QUERY_PARTS, self.config), self.providers)
 
     def _options(
         self,

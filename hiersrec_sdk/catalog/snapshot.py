@@ -80,8 +80,8 @@ class Catalog:
         self.base = self
         levels = range(len(config["levels"]))
         self.item_vectors: NDArray[np.float32] = tables["item_vectors"]
-        self.input_vectors: NDArray[np.float32] = tables.get("input_vectors", self.item_vectors)
-        self.bias: NDArray[np.float32] | None = tables.get("bias")
+        self.input_vectors: NDArray[np.float32] = self.item_vectors
+        self.bias: NDArray[np.float32] | None = tables.get("item_bias")
         self.clicks: NDArray[np.int64] = tables["clicks"]
         self.ranges: tuple[NDArray[np.int64], ...] = tuple(tables[f"category_ranges.{at}"] for at in levels)
         self.parents: tuple[NDArray[np.int32], ...] = tuple(tables[f"category_parents.{at}"] for at in levels)

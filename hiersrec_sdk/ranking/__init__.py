@@ -36,6 +36,7 @@ __all__ = [
     "get_backend",
     "instruction_sets",
     "kernel_file",
+    "missing_kernel",
 ]
 
 _BACKENDS: Final = ("c", "numba", "numpy")  # in order of preference
@@ -99,28 +100,30 @@ def _is_available(name: str) -> bool:
     return name != "numba" or find_spec("numba") is not None
 
 
-_warned = False
-
-
-def _warn_of_missing_kernel() -> None:
-    """Say once that a slower backend serves, which file was imported, and what helps."""
-    global _warned
-    if _warned:
-        return
-    _warned = True
+def missing_kernel() -> str:
+    """What was imported without a usable kernel, and the command that helps."""
     package = Path(__file__).resolve().parent.parent
     file = kernel_file()
     cause = (
         "it has no compiled kernel" if file is None else f"its compiled kernel {file} cannot be loaded here"
     )
-    warnings.warn(
+    return (
         f"hiersrec_sdk was imported from {package / '__init__.py'}, and {cause}: NumPy ranks instead, about 10 times "
         "slower, or Numba, about 3 times. Results are the same. In a checkout, run 'pip install -e .'; or run "
         "'pip install .' and start Python in another folder, since the checkout's files hide what was installed. "
-        "Elsewhere, run 'pip install --force-reinstall hiersrec-sdk' to install a wheel with a kernel.",
-        MissingKernelWarning,
-        stacklevel=2,
+        "Elsewhere, run 'pip install --force-reinstall hiersrec-sdk' to install a wheel with a kernel."
     )
+
+
+_warned = False
+
+
+def _warn_of_missing_kernel() -> None:
+    """Say once that a slower backend serves."""
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(missing_kernel(), MissingKernelWarning, stacklevel=3)
 
 
 if kernel_file() is None:

@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from hiersrec_sdk import Item, Recommender, errors
-from hiersrec_sdk.bundle.folder import CATALOG, CHANGES
+from hiersrec_sdk.bundle.schema import CATALOG, DELTA
 from hiersrec_sdk.bundle.tables import read_tables, write_tables
 from hiersrec_sdk.cli.main import main
 from hiersrec_training.data.dataset import Dataset
@@ -215,22 +215,22 @@ def test_a_kill_while_saving_leaves_the_old_or_the_new_bundle(tmp_path: Path) ->
 def test_saving(trained: Recommender, tmp_path: Path) -> None:
     catalog = trained.catalog
     trained.save(tmp_path / "same")
-    assert not (tmp_path / "same" / CHANGES).exists()
+    assert not (tmp_path / "same" / DELTA).exists()
     catalog.upsert([Item("new", ["left", "left.new"], "word1", title="New")])
     catalog.remove(["item-3"])
     trained.save(tmp_path / "bundle")
     linked = (tmp_path / "bundle" / CATALOG).stat()
     assert linked.st_nlink > 1
     found = Recommender.load(tmp_path / "bundle")
-    assert found.config["changed"] == {"items": 48}
+    assert found.config["delta"] == {"items": 48}
     assert found.recommend(["new", "item-7"], 5).items == trained.recommend(["new", "item-7"], 5).items
     assert pickle.loads(pickle.dumps(trained)).catalog.rows(["new"])[0] > 0
     catalog.set_bias(["new"], 1.0)
     with pytest.raises(errors.CatalogChangeError, match=r"save\(\) them first"):
         pickle.dumps(trained)
-    with pytest.raises(errors.BundleError, match="is no bundle"):
+    with pytest.raises(errors.BundleError, match="is not a bundle"):
         trained.save(tmp_path)
-    (tmp_path / "bundle" / CHANGES).write_bytes((tmp_path / "bundle" / CHANGES).read_bytes()[:-1])
+    (tmp_path / "bundle" / DELTA).write_bytes((tmp_path / "bundle" / DELTA).read_bytes()[:-1])
     with pytest.raises(errors.BundleCorruptError, match="truncated"):
         Recommender.load(tmp_path / "bundle")
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["bundle", "same"]
@@ -378,7 +378,7 @@ def test_saving_to_a_link_replaces_what_it_leads_to(tmp_path: Path) -> None:
     recommender.save(tmp_path / "current")
     assert (tmp_path / "current").is_symlink()
     assert len(Recommender.load(tmp_path / "bundle").catalog) == shop.items - 1
-    with pytest.raises(errors.InvalidOptionError, match="path is None"):
+    with pytest.raises(errors.InvalidPathError, match="path must be the folder of a bundle, a str or a Path, got None"):
         recommender.save(None)  # type: ignore[arg-type]
 
 
@@ -410,12 +410,12 @@ def test_changes_that_do_not_fit_are_refused(table: str, change: Any, tmp_path: 
     recommender.catalog.upsert([added, Item(shop.ids[4])])
     recommender.catalog.remove(shop.ids[8:9])
     recommender.save(path)
-    tables = {name: np.array(values) for name, values in read_tables(path / CHANGES).items()}
+    tables = {name: np.array(values) for name, values in read_tables(path / DELTA).items()}
     tables[table] = change(tables[table])
-    write_tables(path / CHANGES, tables)
+    write_tables(path / DELTA, tables)
     config = json.loads((path / "config.json").read_text())
-    content = (path / CHANGES).read_bytes()
-    config["files"][CHANGES] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    content = (path / DELTA).read_bytes()
+    config["files"][DELTA] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     write_config(path, config)
     for verify in (True, False):
         with pytest.raises(errors.BundleCorruptError, match="does not hold changes of this bundle"):

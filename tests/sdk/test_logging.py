@@ -87,7 +87,7 @@ def test_unpacking_is_logged(
     Recommender.load(packed.getvalue())
     warning, unpacked, _ = logged(caplog)
     assert warning[0] == "WARNING"
-    assert "unpacking anew, as the cache is damaged" in warning[2]
+    assert "unpacking again: the cache is damaged" in warning[2]
 
 
 # Fails where the process looks up a name, opens a connection or listens.

@@ -10,11 +10,10 @@ import pytest
 
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.errors import EmptyLogError
-from hiersrec_training import covisitation as wide
+from hiersrec_training import covisitation
 from hiersrec_training.batches import Batches
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.evaluate import _rank, evaluate
-from hiersrec_training.links import links_of
 from hiersrec_training.model import Metadata
 from hiersrec_training.run import load_model
 from hiersrec_training.train import evaluate_model
@@ -34,7 +33,7 @@ def test_exact_mode_has_the_metrics_of_pytorch(
     tiny_run: Path, tiny_bundle: Path, data: Dataset, recommender: Recommender
 ) -> None:
     model, info = load_model(tiny_run)
-    assert model.wide.fitted
+    assert model.covisitation.fitted
     # windows of sessions longer than the model are cut elsewhere, so compare on sessions that fit
     short = data.test.lengths <= info.config.max_length
     kept = [data.test[int(index)] for index in np.flatnonzero(short)]
@@ -43,9 +42,11 @@ def test_exact_mode_has_the_metrics_of_pytorch(
     fitting = Dataset(**{**vars(data), "test": test})
     meta = Metadata.of(data, info.shape, info.config)
     found = evaluate(recommender, fitting, "test", mode="exact")
-    assert found["cases"] == test.cases
-    links = links_of(data.train, data.items)
-    wanted = wide.measure(model.wide, links, wide.collect(model, meta, links, test), slice(None))
+    assert found["examples"] == test.example_count
+    covisits = covisitation.count_covisits(data.train, data.items)
+    wanted = covisitation.measure(
+        model.covisitation, covisits, covisitation.collect(model, meta, covisits, test), slice(None)
+    )
     for name, value in wanted.items():
         assert found[name] == pytest.approx(value, abs=2e-2), name  # features are kept in float16 for fitting
     encoder_alone = Recommender.load(tiny_bundle)
@@ -62,7 +63,7 @@ def test_exact_mode_has_the_metrics_of_pytorch(
 def test_candidates_never_find_more_than_they_cover(data: Dataset, recommender: Recommender) -> None:
     exact = evaluate(recommender, data, "test", mode="exact")
     few = evaluate(recommender, data, "test", candidates=0.2)
-    assert few["cases"] == exact["cases"] == data.test.cases
+    assert few["examples"] == exact["examples"] == data.test.example_count
     assert few["recall@20"] <= few["candidate_coverage"] <= 1
     assert few["rows_scored"] < exact["rows_scored"]
     assert few["category_accuracy_1"] == exact["category_accuracy_1"]
@@ -80,7 +81,7 @@ def test_a_tie_ranks_behind_its_equals(recommender: Recommender, data: Dataset) 
     assert _rank(tied, "not there") == 0
 
 
-def test_an_empty_part_is_an_error(recommender: Recommender, data: Dataset) -> None:
+def test_an_empty_split_is_an_error(recommender: Recommender, data: Dataset) -> None:
     nothing = data.test.__class__(data.test.items[:0], data.test.offsets[:1])
-    with pytest.raises(EmptyLogError, match="test part"):
+    with pytest.raises(EmptyLogError, match="test split"):
         evaluate(recommender, Dataset(**{**vars(data), "test": nothing}), "test")

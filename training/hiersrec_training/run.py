@@ -24,7 +24,7 @@ from hiersrec_training.config import Config
 from hiersrec_training.model import HierSRec, Shape
 from hiersrec_training.optimizer import Adam
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass
@@ -34,7 +34,7 @@ class RunInfo:
     config: Config
     shape: Shape
     data: dict[str, Any]  # path, fingerprint, counts
-    final: bool  # trained on training and validation part together
+    final: bool  # trained on training and validation splits together
     device: str
     precision: str  # of the softmax over items
     threads: int
@@ -43,12 +43,16 @@ class RunInfo:
     best_epoch: int = 0  # counted from 1
     metrics: dict[str, float] = field(
         default_factory=dict
-    )  # of the encoder on the validation part, best epoch
-    wide_metrics: dict[str, float] = field(
+    )  # of the encoder in its best epoch, validation split
+    covisitation_metrics: dict[str, float] = field(
         default_factory=dict
-    )  # with the wide part, on the newer half of it
-    new_items: dict[str, float] = field(default_factory=dict)  # their bias, and what it was measured to do
-    validated_by: str | None = None  # path of the run whose wide part and bias of new items a final run has
+    )  # with the scorer, newer half of that split
+    cold_start: dict[str, float] = field(
+        default_factory=dict
+    )  # the bias of items without clicks, and its metrics
+    validated_by: str | None = (
+        None  # path of the run whose co-visitation scorer and cold-start bias a final run has
+    )
     seconds: float = 0.0
 
     def save(self, folder: Path) -> None:
@@ -57,19 +61,25 @@ class RunInfo:
 
     @classmethod
     def load(cls, folder: Path) -> RunInfo:
-        """Raises :class:`RunError` where ``folder`` is no run, or one of a newer version."""
+        """Read the run ``folder``.
+
+        Raises:
+            RunError: it is not a run, or one of another version.
+        """
         try:
             about = json.loads((folder / "run.json").read_text())
         except FileNotFoundError:
-            raise RunError(f"{folder} is no training run: it has no run.json") from None
+            raise RunError(f"{folder} is not a training run: it has no run.json") from None
         except (OSError, ValueError) as error:
             raise RunError(f"{folder / 'run.json'} cannot be read: {error}") from error
         if not isinstance(about, dict) or about.pop("format", None) != "hiersrec-run":
             raise RunError(f"{folder / 'run.json'} does not describe a HierSRec run")
         version = about.pop("schema_version", None)
-        if not isinstance(version, int) or version > SCHEMA_VERSION:
+        if version != SCHEMA_VERSION:
+            older = type(version) is int and version < SCHEMA_VERSION
+            hint = "make a new run with hiersrec train DATA --out RUN" if older else "upgrade hiersrec-sdk"
             raise RunError(
-                f"{folder} has schema version {version}, this version reads up to {SCHEMA_VERSION}"
+                f"{folder} has schema version {version}, this version reads {SCHEMA_VERSION}: {hint}"
             )
         try:
             about["config"] = Config.from_dict(about["config"])

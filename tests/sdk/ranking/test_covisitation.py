@@ -210,5 +210,5 @@ def test_a_neighbour_that_is_no_row(value: int, tmp_path: Path) -> None:
     tables = shop.tensors
     tables["covisitation.rows"] = tables["covisitation.rows"].copy()
     tables["covisitation.rows"][3] = value
-    with pytest.raises(BundleCorruptError, match=r"'covisitation.rows' holds values outside \[0, 60\)"):
+    with pytest.raises(BundleCorruptError, match=r"'covisitation.rows' has values outside \[0, 60\)"):
         open_bundle(forge(tmp_path / "bundle", shop.config, tables, shop.files))
