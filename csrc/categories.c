@@ -54,7 +54,7 @@ static double sum_of(const float *values, int64_t count)
     return lane[0];
 }
 
-/* What categories hold together. */
+/* Sums over categories. */
 typedef struct {
     int64_t rows, eligible;
     double odds;
@@ -79,7 +79,7 @@ int64_t hiersrec_choose(const float *logits, const int64_t *ranges, const int64_
     double sum = sum_of(odds, categories);
     *total = sum;
 
-    /* As a rule few categories are enough, so those near the top alone enter the heap; more, if they hold too little. */
+    /* Few categories are usually enough, so only those near the top enter the heap; more if they hold too little. */
     heap best = {heap_scores, heap_rows, 0};
     for (float depth = 3; best.count < categories; depth *= 2) {
         float least = depth < 100 ? largest - depth : -INFINITY;
@@ -96,7 +96,7 @@ int64_t hiersrec_choose(const float *logits, const int64_t *ranges, const int64_
             held.odds >= (top_p + 1e-9) * sum)
             break;
     }
-    /* The root of a heap is its worst entry; turned round, by sign, it is the best category. */
+    /* The root of a heap is its worst entry. With all signs turned, it is the best category. */
     for (int64_t i = 0; i < best.count; ++i) {
         heap_scores[i] = -logits[heap_rows[i]];
         heap_rows[i] = -heap_rows[i];

@@ -22,7 +22,7 @@ extern "C" {
  *   rows, eligible   [in]
  *   top_p             [in]  of the softmax of the logits, in float32, summed in float64; 0 asks for none, and from 1 on
  *                    all categories are taken
- *   ordered          [in]  so many categories are put in order, even if fewer are taken
+ *   ordered          [in]  how many categories to put in order, even if fewer are taken
  *   order            [out] [categories] the taken ones, then the others that were ordered, best first; beyond unspecified
  *   chosen           [out] [categories, 2] ranges of those taken, in this order
  *   odds             [out] [categories] exp(logit - the largest)

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <string.h>
 
-/* What is summed of a covisited row; features are made of it at the end. */
+/* Sums for a covisited row, from which its features are made at the end. */
 typedef struct {
     double after, before;
     int32_t row;

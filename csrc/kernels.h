@@ -1,4 +1,4 @@
-/* What each instruction set implements, and how one is chosen. Internal to csrc. */
+/* The functions that each instruction set implements, and how one is chosen. Internal to csrc and its tests. */
 #ifndef HIERSREC_KERNELS_H
 #define HIERSREC_KERNELS_H
 
@@ -37,7 +37,7 @@ typedef struct {
     const uint8_t *codes;  /* [blocks, block_bytes] */
     int64_t block_bytes;
     bool halves;           /* a byte holds 4 bits of two codes */
-    int shift;             /* what stored codes are to be multiplied with, as a power of 2 */
+    int shift;             /* stored codes are to be multiplied by 2 to the power of this */
     int64_t groups;        /* even, where bytes hold halves */
     const query_group *query; /* [groups] */
     int32_t correction;    /* undoes that stored codes are too high by a constant */
@@ -81,7 +81,7 @@ typedef struct {
        lanes. A bound that is NaN is not below. */
     void (*add_and_prune)(const pass *s, bool first, float threshold, block_list *list);
     /* add_and_prune for several queries at once: a first pass by halves over SHARED_GROUPS groups, all rows of `count` blocks
-       from `block` on. What is read and unpacked of a block serves all. NULL where there is no such kernel. */
+       from `block` on. A block is read and unpacked once for all. NULL where there is no such kernel. */
     void (*prune_shared)(const pass *s, uint32_t block, int64_t count, shared_query *queries, int64_t query_count);
 } kernels;
 

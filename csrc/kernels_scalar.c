@@ -22,7 +22,7 @@ static void dot_products(const float *rows, const float *query, int64_t dimensio
     }
 }
 
-/* What is stored for one dimension of row `row` of a block. */
+/* The stored code of one dimension of row `row` of a block. */
 INLINE int stored(const pass *s, const uint8_t *codes, int64_t group, int row, int at)
 {
     if (!s->halves)

@@ -14,13 +14,13 @@
 #include <string.h>
 
 enum {
-    TILE = 64,         /* blocks at a time: their sums stay in the first-level cache */
-    LONG_TILE = 512,   /* so many where nothing is pruned: fewer beginnings, which nothing has been fetched for */
-    FIRST_TILE = 4,    /* so few at first, then twice as many each time: the threshold is still rising fast */
-    SHARED_ROWS = 1024, /* rows at a time that several requests share: their codes stay in the second-level cache */
-    MOST_SURVIVORS = 512,
-    LEAST_PAUSE = 64,  /* blocks that are scanned without pruning after a tile where it saved less than a fifth; */
-    MOST_PAUSE = 4096, /* twice as many each time, up to these */
+    TILE = 64,            /* blocks at a time: their sums stay in the first-level cache */
+    LONG_TILE = 512,      /* blocks at a time where nothing is pruned: fewer starts, for which nothing was prefetched */
+    FIRST_TILE = 4,       /* blocks in the first tile, doubled each time: the threshold is still rising fast */
+    SHARED_ROWS = 1024,   /* rows at a time that several requests share: their codes stay in the second-level cache */
+    MAX_SURVIVORS = 512,  /* and 2 k more, before they are rescored */
+    MIN_PAUSE = 64,       /* blocks that are scanned without pruning after a tile where pruning saved less than a fifth, */
+    MAX_PAUSE = 4096,     /* doubled each time, up to this */
 };
 
 /* ---- one search: a request with its state ---- */
@@ -31,22 +31,22 @@ typedef struct {
     const kernels *isa;
     int64_t k;
     bool coded;
-    query_codes codes;   /* where `coded` */
-    heap best;           /* exact scores, in the request's outputs */
-    heap survivors;      /* rows that passed their bounds, with these; a heap only while they are rescored */
+    query_codes codes;        /* if `coded` */
+    heap best;                /* exact scores, in the request's outputs */
+    heap survivors;           /* rows that passed, with their upper bounds; a heap only while they are rescored */
     int64_t survivor_capacity;
-    heap lower;          /* the k best lower bounds, or scores, of rows that count as seen */
-    float threshold;     /* a row below it is not among the k best */
-    int64_t unpruned;    /* blocks still to be scanned without pruning, */
-    int64_t pause;       /* and how many they were at first */
-    int64_t next;        /* the first range of the rest that has not been scanned to its end */
-    block_list tile;     /* blocks that have been gathered, */
-    int64_t tile_size;   /* at most so many */
-    int32_t *fine_dots;  /* [LONG_TILE, 16] */
-    /* where several searches share a first pass: */
+    heap lower;               /* the k best lower bounds, or scores, of the rows seen */
+    float threshold;          /* a row below it is not among the k best */
+    int64_t unpruned;         /* blocks still to be scanned without pruning, */
+    int64_t pause;            /* and how many these were at first */
+    int64_t next;             /* the first range of the rest that has not been scanned to its end */
+    block_list tile;          /* blocks that have been gathered, */
+    int64_t tile_size;        /* and their limit */
+    int32_t *fine_dots;       /* [LONG_TILE, 16] */
+    /* if several searches share a first pass: */
     bool shares;
-    block_list kept_tile; /* what it has left of a tile for this one; empty between */
-    shared_query *shared; /* room for all, of the first search */
+    block_list kept_tile;     /* the blocks that it leaves of a tile for this search; empty between tiles */
+    shared_query *shared;     /* [searches], in the first search's workspace */
 } search;
 
 /* How many of `rows`, which rise, lie before `row`. */
@@ -171,7 +171,7 @@ static void keep(search *s, float upper, float lower, int64_t row)
     raise_threshold(s, lower);
 }
 
-/* What is left of a tile after the last pass: bounded once more, by all bits of the query's codes. */
+/* Bound the blocks that the last pass left once more, by all bits of the query's codes. */
 static void keep_blocks(search *s, const block_list *list)
 {
     block_list fine = *list;
@@ -260,7 +260,7 @@ static void run_passes(search *s, block_list list, int64_t from, int64_t gathere
     }
     if (pruned && gathered >= TILE / 2) {
         bool paid = 5 * read <= 4 * all; /* else asking costs more than it saves */
-        s->pause = paid ? LEAST_PAUSE : s->pause < MOST_PAUSE ? 2 * s->pause : MOST_PAUSE;
+        s->pause = paid ? MIN_PAUSE : s->pause < MAX_PAUSE ? 2 * s->pause : MAX_PAUSE;
         s->unpruned = paid ? 0 : s->pause;
     } else if (!pruned && s->unpruned) {
         s->unpruned = s->unpruned > gathered ? s->unpruned - gathered : 0;
@@ -466,7 +466,7 @@ static void *take(char *buffer, int64_t *used, int64_t bytes)
 /* Lay out the searches at the beginning of `buffer`; return the bytes that this takes. */
 static int64_t lay_out(const hiersrec_table *table, int64_t count, int64_t k, char *buffer)
 {
-    int64_t used = 0, survivors = MOST_SURVIVORS + 2 * k;
+    int64_t used = 0, survivors = MAX_SURVIVORS + 2 * k;
     int64_t groups = table->codes ? table->stage_ends[table->stage_count - 1] / 4 : 0;
     search *searches = take(buffer, &used, count * (int64_t)sizeof *searches);
     /* what a tile needs is shared: requests take turns */
@@ -477,7 +477,7 @@ static int64_t lay_out(const hiersrec_table *table, int64_t count, int64_t k, ch
     shared_query *shared = take(buffer, &used, count * (int64_t)sizeof *shared);
     int64_t kept_tile = count > 1 ? SHARED_ROWS / LANES : 0;
     for (int64_t i = 0; i < count; ++i) {
-        search s = {.table = table, .k = k, .survivor_capacity = survivors, .tile_size = FIRST_TILE, .pause = LEAST_PAUSE};
+        search s = {.table = table, .k = k, .survivor_capacity = survivors, .tile_size = FIRST_TILE, .pause = MIN_PAUSE};
         s.tile = (block_list){blocks, lanes, dots, 0, true};
         s.fine_dots = fine_dots;
         s.shared = shared;

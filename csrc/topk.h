@@ -1,7 +1,7 @@
 /*
  * Top-k over ranges of rows: the contract of the ranking kernel.
  *
- * What it computes
+ * The result
  *   Every row of a table that lies in one of a request's ranges or of its rest, or that is covisited, and that the filters let
  *   through, is scored against a query. The k best are written best first:
  *
@@ -14,8 +14,7 @@
  *   16 lanes; lane j starts at 0 and adds query[i] * row[i] for i = j, j + 16, j + 32, ... in that order, product and
  *   sum each rounded to float32 (no fused multiply-add). Then lane j += lane j + h for h = 8, 4, 2, 1. Lane 0 is the dot
  *   product. bias[row], if there is one, is added, then the score offset of a covisited row, each rounded to float32.
- *   Sixteen lanes are one AVX-512 register, two of AVX2, four of NEON, so that every
- *   instruction set keeps this order at full speed.
+ *   Sixteen lanes are one AVX-512 register, two of AVX2, four of NEON: every instruction set keeps this order at full speed.
  *
  * Codes make it faster and change nothing
  *   A table may carry an int8 copy of its rows. Then rows are first bounded from above by their codes, and only those

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from hiersrec_sdk.encoders.session_encoder import Encoded
 from hiersrec_sdk.ranking import get_backend
-from hiersrec_sdk.ranking.covisitation import CovisitationScorer
+from hiersrec_sdk.ranking.covisitation import CovisitationScorer, ScoreOffsets
 from hiersrec_training.data.dataset import Dataset, Sessions
 from hiersrec_training.examples import Examples
 from hiersrec_training.metrics import reaches_target
@@ -267,9 +267,10 @@ def measure(
         taken before all others.
     """
     size = max(1, min(_LARGEST_BATCH, _SCORES // len(scorer.vectors)))
+    score_offsets = None if scorer.covisitation is None else get_backend().covisitation(scorer.covisitation)
     for some, vectors in examples.batches(scorer.vectors, max_length, size):
         encoded = scorer.encoder.encode(vectors, some.lengths)
-        scored = _Scored.of(some, encoded, scorer)
+        scored = _Scored.of(some, encoded, scorer, score_offsets)
         logits = encoded.category_logits[-1]
         by_logit = np.argsort(-logits, axis=1, kind="stable")
         plain = _counts(scored, layout, budgets, logits, by_logit, np.ones(len(logits), dtype=np.int64))
@@ -306,7 +307,9 @@ class _Scored:
     item: Ints
 
     @classmethod
-    def of(cls, examples: Examples, encoded: Encoded, scorer: Scorer) -> _Scored:
+    def of(
+        cls, examples: Examples, encoded: Encoded, scorer: Scorer, score_offsets: ScoreOffsets | None
+    ) -> _Scored:
         scores = encoded.item_query @ scorer.vectors.T  # [B, items]
         if scorer.item_bias is not None:
             scores += scorer.item_bias
@@ -317,11 +320,10 @@ class _Scored:
         if encoded.repeat_logits is not None:
             real = np.arange(encoded.repeat_logits.shape[1]) < lengths[:, None]
             np.add.at(scores, (click_example, click), encoded.repeat_logits[real])
-        if scorer.covisitation is None:
+        if score_offsets is None:
             fixed = [np.unique(prefix) for prefix in prefixes]
         else:
             fixed = []
-            score_offsets = get_backend().covisitation(scorer.covisitation)
             for at, prefix in enumerate(prefixes):
                 items, offsets = score_offsets(prefix)
                 scores[at, items] += offsets

@@ -107,7 +107,7 @@ def _readonly(dtype: types.Type, dimensions: int) -> types.Array:
 _FLOATS: Final = _readonly(types.float32, 1)
 _ROWS: Final = _readonly(types.int64, 1)
 _RANGES: Final = _readonly(types.int64, 2)
-_tuple: Any = types.UniTuple  # untyped
+_tuple: Any = types.UniTuple  # which has no types
 _PAIR: Final = _tuple(types.int64, 2)
 _SIGNATURE: Final = _PAIR(
     _readonly(types.float32, 2),  # vectors

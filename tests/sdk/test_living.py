@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from numpy.typing import NDArray
 
 from hiersrec_sdk import Filter, Item, Recommender, Result, errors
+from hiersrec_sdk.ranking import available_backends
 from tests.sdk.bundles import DIMENSION, MAX_LENGTH, PARENTS, SIZES, Shop, make_shop
 
 
@@ -147,7 +148,7 @@ def bundle(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shop.write(tmp_path_factory.mktemp("shop") / "bundle")
 
 
-@pytest.mark.parametrize("backend", ["c", "numpy"])
+@pytest.mark.parametrize("backend", [available_backends()[0], "numpy"])
 def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str) -> None:
     strings = shop.id_type == "string"
     strangers = [f"new-{at}" if strings else -1000 - at for at in range(8)]

@@ -111,5 +111,5 @@ def test_the_graph_and_the_counts_are_bit_for_bit_those_of_all_pairs_at_once(
     np.testing.assert_array_equal(graph.neighbours, wanted.neighbours)
     np.testing.assert_array_equal(graph.counts, wanted.counts)
     again = count_covisits(sessions, 70, 10)
-    for name in ("offsets", "rows", "clicks"):
+    for name in ("offsets", "rows", "counts"):
         np.testing.assert_array_equal(getattr(again, name), getattr(covisits, name))

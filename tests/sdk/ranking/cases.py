@@ -220,7 +220,7 @@ def cases(
 
 
 def assert_same(found: Found, right: Found, what: object) -> None:
-    """The same rows and scores, to the last bit, by looking at the same rows."""
+    """Equal rows and scores, to the last bit, by looking at as many rows."""
     assert found.scores.dtype == np.float32
     assert found.rows.dtype == np.int64
     np.testing.assert_array_equal(found.rows, right.rows, str(what))
@@ -229,13 +229,13 @@ def assert_same(found: Found, right: Found, what: object) -> None:
 
 
 def by_numpy(case: Case) -> list[Found]:
-    """What the definition says."""
+    """The answers of the definition."""
     table = case.table(codes=False)
     return get_backend("numpy").topk_many(table, case.requests, case.k, everything=case.everything)
 
 
 def by_c(case: Case) -> Iterator[tuple[tuple[str, bool], list[Found]]]:
-    """What the C kernel says, on every instruction set, with codes where the table can have them and without."""
+    """The answers of the C kernel, on every instruction set, with codes where the table can have them and without."""
     for codes in (False, True)[: 1 + case.has_codes]:
         table = case.table(codes)
         for isa in each_instruction_set():

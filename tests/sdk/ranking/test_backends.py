@@ -192,8 +192,12 @@ def test_recommendations_without_the_kernel_are_the_same(tmp_path: Path) -> None
     for done in map(python, runs):
         assert done.returncode == 0, done.stderr
         answers.append(json.loads(done.stdout))
-    others = [name for name in NAMES if name != "c"]
-    assert [name for name, _ in answers] == [NAMES[0], "numpy", others[0], "numpy"]
+    assert [name for name, _ in answers[1:]] == [
+        "numpy",
+        next(name for name in NAMES if name != "c"),
+        "numpy",
+    ]
+    assert answers[0][0] == "c" or kernel is None  # hidden from this process alone
     assert all(results == answers[0][1] for _, results in answers)
 
 
