@@ -57,7 +57,7 @@ def items_to_upsert(recommender: Recommender, count: int, seed: int = 0, known: 
     They are new; with ``known``, every second one has the id of an item of the bundle, whose row it supersedes.
     """
     random, catalog = np.random.default_rng(seed), recommender.catalog
-    rows = random.choice(np.count_nonzero(catalog.clicks), count, replace=False)
+    rows = np.resize(random.permutation(len(catalog)), count)
     vectors = catalog.vectors(rows)
     vectors = unit(vectors + 0.1 * random.standard_normal(vectors.shape, np.float32))
     strings = recommender.config["item_id_type"] == "string"
