@@ -30,7 +30,7 @@ from benchmarks.bundles import examples, grown_bundle, items_to_upsert, random_s
 from benchmarks.tables import table
 from benchmarks.timing import ensure_one_thread, race
 from hiersrec_sdk import Recommender, Result
-from hiersrec_sdk.bundle.folder import MODEL
+from hiersrec_sdk.bundle.schema import MODEL
 from hiersrec_sdk.errors import InvalidOptionError
 from hiersrec_sdk.ranking import Backend, Found, Request, Table
 
@@ -104,11 +104,10 @@ def measure(
     parts: dict[str, Ask] = {}
     results = {}
     for upserts, recommender in catalogs.items():
-        catalog = recommender.catalog
         call = partial(_recommend, recommender, sessions, k, **HOW[how])
         results[upserts], kernel = recorded(recommender, call, count)
         parts[f"whole {upserts}"], parts[f"kernel {upserts}"] = call, kernel
-        parts[f"gather {upserts}"] = lambda at, catalog=catalog: catalog.vectors(catalog.rows(sessions[at]))
+        parts[f"gather {upserts}"] = partial(_gather, recommender, sessions)
     vectors = [catalogs[0].catalog.vectors(catalogs[0].catalog.rows(session))[None] for session in sessions]
     parts["encoder"] = lambda at: encoder(vectors[at])
     # In a round each asks for another session: the one before has just read what its own one needs.
@@ -133,6 +132,11 @@ def measure(
 
 def _recommend(recommender: Recommender, sessions: Sequence[Any], k: int, at: int, **options: Any) -> Result:
     return recommender.recommend(sessions[at], k, **options)
+
+
+def _gather(recommender: Recommender, sessions: Sequence[Any], at: int) -> object:
+    catalog = recommender.catalog
+    return catalog.vectors(catalog.rows(sessions[at]))
 
 
 def _shifted(ask: Ask, shift: int, count: int, at: int) -> object:

@@ -8,8 +8,8 @@ from typing import Any
 
 from click.testing import CliRunner
 
+from benchmarks.peers import OURS, READ
 from benchmarks.pictures import main
-from benchmarks.ranking import OURS, READ
 
 
 def row(work: str, by: str, median: float, recall: float | None, rows: int) -> dict[str, Any]:

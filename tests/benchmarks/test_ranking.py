@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from benchmarks import ranking
-from benchmarks.peers import OURS, PEERS, READ, Answer, Peer, Setup, build
+from benchmarks.peers import OURS, PEERS, READ, Answer, Peer, Setup, Work, build
 from benchmarks.ranking import Asked, FloatScan, Row, as_text, compared, merged, recall, row_of, run
 from benchmarks.vectors import Case, isotropic
 
@@ -63,7 +63,7 @@ def ids(*rows: int) -> NDArray[np.int64]:
     return np.array([rows])
 
 
-def asked(truth: Sequence[NDArray[np.int64]], work: ranking.Work = "exact", queries: int = 1) -> Asked:
+def asked(truth: Sequence[NDArray[np.int64]], work: Work = "exact", queries: int = 1) -> Asked:
     nothing = [np.zeros((queries, 2), np.float32)] * len(truth)
     return Asked(work, nothing, [[]] * len(truth), truth, truth)
 
