@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from random import Random
 from time import perf_counter, perf_counter_ns
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -61,8 +62,8 @@ def race(
 ) -> dict[str, Laps[Result]]:
     """Ask each contestant in turn for round 0, 1, …, and time each answer.
 
-    They take turns so that whatever else the machine does falls on all of them alike. Round 0 is asked once
-    before, untimed.
+    They take turns so that whatever else the machine does falls on all of them alike, in another order each round so
+    that nobody always follows the same one. Round 0 is asked once before, untimed.
 
     Args:
         contestants: what answers a round, by name.
@@ -72,11 +73,12 @@ def race(
     laps: dict[str, Laps[Result]] = {name: Laps([], []) for name in contestants}
     for ask in contestants.values():
         ask(0)
+    order = Random(0)
     collects = gc.isenabled()
     gc.disable()  # a collection would fall on one of them
     try:
         for at in range(rounds):
-            for name, ask in contestants.items():
+            for name, ask in order.sample([*contestants.items()], len(contestants)):
                 before(name)
                 started = perf_counter_ns()
                 result = ask(at)
