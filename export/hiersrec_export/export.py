@@ -21,7 +21,7 @@ from hiersrec_export.parity import Parity, check_item_parity, check_parity, chec
 from hiersrec_sdk.bundle.folder import write_bundle
 from hiersrec_sdk.bundle.schema import QUERY_PARTS
 from hiersrec_sdk.bundle.tables import StringTable
-from hiersrec_sdk.catalog.snapshot import id_tables, item_id_tables
+from hiersrec_sdk.catalog.ids import id_tables, item_id_tables
 from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
 from hiersrec_sdk.errors import BundleError, ExportError
 from hiersrec_sdk.ranking import Codes

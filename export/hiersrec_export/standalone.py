@@ -16,7 +16,7 @@ from hiersrec_sdk import Recommender, Result, __version__
 from hiersrec_sdk.atomic import write_file
 from hiersrec_sdk.bundle.folder import read_file
 from hiersrec_sdk.bundle.schema import MODEL
-from hiersrec_sdk.encoders.session_encoder import load_graph
+from hiersrec_sdk.encoders.onnx import load_graph
 from hiersrec_sdk.errors import ExportError
 
 FORMAT: Final = "hiersrec-standalone"

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from hiersrec_export import IR_VERSION, OPSET
-from hiersrec_sdk.catalog.snapshot import UNKNOWN, Catalog
+from hiersrec_sdk.catalog.snapshot import Catalog
+from hiersrec_sdk.ranking.backend import UNKNOWN
 from hiersrec_sdk.ranking.covisitation import DECAY, POPULARITIES, REACH, CovisitationScorer
 
 ML_DOMAIN: Final = "ai.onnx.ml"
@@ -65,30 +66,23 @@ class Tables:
 
     @classmethod
     def of(cls, catalog: Catalog) -> Tables:
-        """The tables of a catalog as it is now: its live rows, numbered anew where it has changed."""
-        leaves: Any = [catalog.category(-1, at).id for at in range(len(catalog.ranges[-1]))]
-        every = np.arange(catalog.stop)
-        changes = catalog.changes
-        if changes is None:
-            ids: Any = catalog.ids(every)
-            return cls(ids, catalog.item_vectors, catalog.bias, catalog.clicks, leaves, catalog.wide)
-        n = changes.base_rows
-        rows = np.sort(
-            np.concatenate([np.setdiff1d(every[:n], changes.gone), n + np.flatnonzero(changes.alive)])
-        )
-        ids = catalog.ids(rows)
+        """The tables of a snapshot: of the rows that are items, numbered anew."""
+        rows, base_rows = catalog.live_rows(), np.arange(len(catalog.base))
         number = np.full(catalog.stop + 1, UNKNOWN)  # the last stands for the row -1
         number[rows] = np.arange(len(rows))
-        origin = np.concatenate([every[:n], changes.origin])
+        changed = catalog.has_changes
+        leaves: Any = catalog.tree.ids[-1].take(np.arange(len(catalog.tree.leaves)))
+        ids: Any = catalog.ids(rows)
+        has_bias = changed or catalog.base.tables.item_bias is not None
         return cls(
-            ids,
-            catalog.vectors(rows),
-            catalog.biases(rows),
-            catalog.clicks_of(rows),
-            leaves,
-            catalog.wide,
-            origin[rows],
-            number[changes.successors(every[:n])],
+            ids=ids,
+            item_vectors=catalog.vectors(rows) if changed else catalog.base.table.vectors,
+            item_bias=catalog.biases(rows) if has_bias else None,
+            clicks=catalog.clicks_of(rows),
+            category_ids=leaves,
+            covisitation=catalog.covisitation,
+            counted=catalog.origins(rows) if changed else None,
+            successors=number[catalog.current_rows(base_rows)] if changed else None,
         )
 
     @property

@@ -193,6 +193,4 @@ def _codes(recommender: Recommender) -> str:
 def _kernel() -> str:
     """The compiled kernel and the instruction set in use, which HIERSREC_ISA can force; or how to get a kernel."""
     sets = instruction_sets()
-    return (
-        f"{kernel_file()}, {sets[0]} (of {', '.join(sets)})" if sets else f"none: {missing_kernel()}"
-    )
+    return f"{kernel_file()}, {sets[0]} (of {', '.join(sets)})" if sets else f"none: {missing_kernel()}"

@@ -61,14 +61,22 @@ class CovisitationCounts:
     rows: NDArray[np.int32]
     counts: NDArray[np.uint16]
 
-    def features(self, session: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def features(
+        self, session: NDArray[np.int64], log: Callable[[NDArray[Any]], NDArray[Any]] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The items covisited with ``session`` int64 [length], oldest first, at least one click.
 
         Offsets and neighbours outside of the tables, as a bundle that was not verified may have them, are passed over.
 
+        Args:
+            session: int64 [length], rows.
+            log: gives log(1 + count); by default the one that C computes too. Training takes ``np.log1p``, which may
+                differ in the last bit, so that a seed gives the same weights whatever serves.
+
         Returns:
             Distinct items, rising, int64 [m]; and their features, float32 [m, FEATURES].
         """
+        log = _log_of if log is None else log
         newest_first = session[::-1]
         neighbours, distances, counts = self._neighbours(newest_first[:REACH])
         items, positions = np.unique(np.concatenate([neighbours, newest_first]), return_inverse=True)
@@ -92,9 +100,9 @@ class CovisitationCounts:
         features[:, at + 2] = np.bincount(of_click[1:], of_click[:-1] == newest, size)  # directly before it
         features[:, at + 3] = length
         features[:, at + 4] = features[newest, at] - 1
-        features[:, POPULARITIES : at + 5] = _log_of(features[:, POPULARITIES : at + 5])
+        features[:, POPULARITIES : at + 5] = log(features[:, POPULARITIES : at + 5])
         since = np.full(size, -1.0, dtype=np.float32)
-        since[of_click[::-1]] = _log_of(np.arange(length)[::-1])
+        since[of_click[::-1]] = log(np.arange(length)[::-1])
         features[:, at + 5] = since
         features[:, at + 6] = np.count_nonzero(features[:, at]) / length
         features[:, at + 7] = features[newest, POPULARITIES - 1]

@@ -150,13 +150,13 @@ def test_the_curve_is_that_of_the_runtime(tiny_bundle: Path, tiny_data: Path) ->
     catalog = recommender.catalog
     ids = data.item_ids.to_list()
     rows = catalog.rows(ids)
-    vectors = np.ascontiguousarray(catalog.item_vectors[rows])
-    assert catalog.wide is not None
-    assert catalog.bias is not None
+    vectors = np.ascontiguousarray(catalog.base.table.vectors[rows])
+    assert catalog.covisitation is not None
+    assert catalog.base.tables.item_bias is not None
     # rows are to items as items to rows
-    scorer = replace(catalog.wide, counts=by_rows(catalog.wide.counts, rows))
+    scorer = replace(catalog.covisitation, counts=by_rows(catalog.covisitation.counts, rows))
     encoder = OnnxSessionEncoder(tiny_bundle / "model.onnx", dimension=16, categories=data.tree.sizes)
-    served = Scorer(encoder, vectors, catalog.bias[rows], scorer)
+    served = Scorer(encoder, vectors, catalog.base.tables.item_bias[rows], scorer)
     shares = (0.45, 0.6, 0.8, 1.0)
     examples = Examples.of(data.validation)
     found = list(measure(served, Layout.of(data), examples, Budgets(shares, [1.0]), 6))

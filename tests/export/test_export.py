@@ -146,15 +146,15 @@ def test_rows_follow_the_tree_and_ids_find_their_vectors(
     vectors = trained_vectors(model, info, data)
     rows = catalog.rows(data.item_ids.to_list())
     assert sorted(rows.tolist()) == list(range(data.items))
-    np.testing.assert_array_equal(catalog.item_vectors[rows], rotate(vectors, principal_axes(vectors)))
-    np.testing.assert_array_equal(catalog.clicks[rows], data.clicks)
+    np.testing.assert_array_equal(catalog.base.table.vectors[rows], rotate(vectors, principal_axes(vectors)))
+    np.testing.assert_array_equal(catalog.clicks_of(rows), data.clicks)
     assert np.array_equal(catalog.categories_of(rows), data.category)
     assert np.array_equal(catalog.categories_of(rows, 0), data.category // 4)
     assert catalog.category(1, 5).id == data.tree.ids[1][5]
     assert catalog.title(int(rows[7])) == "Item 7"
     for leaf in range(8):
         wanted = {int(rows[item]) for item, extra in enumerate(data.extra_categories) if leaf in extra}
-        assert set(catalog.extra_rows(np.array([leaf])).tolist()) == wanted
+        assert set(catalog.base.tables.extra_of(np.array([leaf])).tolist()) == wanted
 
 
 def test_integer_ids_stay_integers(make_dataset: Callable[..., Dataset]) -> None:

@@ -58,7 +58,7 @@ def test_the_test_split_cannot_reach_the_bundle(
 
 
 def relabelled(data: Dataset, seed: int) -> Dataset:
-    """The same shop with other numbers and ids for its items."""
+    """The shop with other numbers and ids for its items."""
     random = np.random.default_rng(seed)
     order = random.permutation(data.items)  # new index to old
     new = np.argsort(order).astype(np.int32)

@@ -138,7 +138,7 @@ def test_it_answers_as_the_recommender(
 
 @given(data=st.data(), k=st.integers(1, 60))
 def test_a_trained_model_answers_as_the_recommender(tiny: Both, data: st.DataObject, k: int) -> None:
-    assert tiny.catalog.wide is not None
+    assert tiny.catalog.covisitation is not None
     tiny.compare(data.draw(sessions_of(tiny.ids, ["stranger", ""], 6)), k, 1e-4)
 
 

@@ -119,14 +119,14 @@ def test_auto_is_the_number_of_cpus(cores: int, tmp_path: Path, monkeypatch: pyt
     shop = make_shop(times=4)
     recommender = Recommender.load(shop.write(tmp_path / "bundle"), threads="auto")
     wanted = min(cores, available_cpus())
-    assert recommender._encoder.threads == wanted
+    assert recommender._pipeline.encoder.threads == wanted
     assert pickle.loads(pickle.dumps(recommender))._threads == "auto"  # of the machine that it comes to
     session = shop.ids[5:9]
     one = recommender.recommend(session, 9, mode="exact")
     assert list(recommender.recommend(session, 9, mode="exact", threads="auto")) == list(one)
     many: Any = recommender.recommend_many([session] * 5, 9, batch_size=2, threads="auto", mode="exact")
     assert [list(found) for found in many] == [list(one)] * 5
-    assert {threads for _, threads in recommender._pools} == ({wanted} if wanted > 1 else set())
+    assert {threads for _, threads in recommender._searcher._pools} == ({wanted} if wanted > 1 else set())
 
 
 def test_an_invalid_number_of_threads(tmp_path: Path) -> None:

@@ -365,7 +365,7 @@ def test_a_full_disk_leaves_no_run_but_what_can_be_resumed(
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "save_weights", full)
         try:
-            with pytest.raises(RunError, match="can be resumed"):
+            with pytest.raises(RunError, match="--resume"):
                 quiet(tiny_data, tmp_path / "run", tiny_config)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -27,7 +27,7 @@ from hiersrec_training.covisitation import (
 from hiersrec_training.data.dataset import Sessions
 from hiersrec_training.model import CovisitationNetwork, HierSRec, Metadata
 
-SHARE = 0.1  # of the clicked items, which stand as cold
+SHARE = 0.1  # of the clicked items, which are treated as cold
 MOST_EXAMPLES = 20_000
 TOGETHER = 512  # examples
 

@@ -130,8 +130,8 @@ def collect(
         meta: of all items.
         covisits: of the training sessions.
         sessions: what to take the examples from.
-        cold: bool [items], items that stand as if they were added today: placed by metadata alone, and without a click
-            in ``covisits``. The best of them are entries of every example.
+        cold: bool [items], items treated as if they were added today: placed by metadata alone, and without a click in
+            ``covisits``. The best of them are entries of every example.
         most: how many examples to score, about.
         progress: whether to show a bar.
     """
@@ -163,7 +163,7 @@ def collect(
             leading = torch.cat([scores.topk(best).indices, best_of_cold], dim=1).cpu().numpy()
             scored = scores.cpu().numpy()
             for at, (prefix, target) in enumerate(examples.take(positions)):
-                covisited, features = covisits.features(prefix.astype(np.int64))
+                covisited, features = covisits.features(prefix.astype(np.int64), np.log1p)
                 reached = np.unique(np.concatenate([leading[at], covisited]))
                 items = np.union1d(reached, [target])
                 feature_row = np.full(len(items), -1)

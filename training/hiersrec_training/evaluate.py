@@ -50,10 +50,10 @@ def evaluate(
     catalog = recommender.catalog
     row_of = catalog.rows(data.item_ids.to_list())
     known = row_of[row_of >= 0]
-    levels = range(len(catalog.ranges))
+    levels = range(len(catalog.tree.ranges))
     category_of = [catalog.categories_of(row_of, level) for level in levels]
     category_ids = [
-        [catalog.category(level, at).id for at in range(len(catalog.ranges[level]))] for level in levels
+        [catalog.category(level, at).id for at in range(len(catalog.tree.ranges[level]))] for level in levels
     ]
     ids = data.item_ids.to_list()
     largest = max(CUTS)

@@ -74,7 +74,7 @@ class Examples:
         return self.take(np.sort(np.random.default_rng(seed).choice(len(self), most, replace=False)))
 
     def newest(self, max_length: int) -> Examples:
-        """The same examples with only the newest ``max_length`` items of each prefix."""
+        """These examples, with only the newest ``max_length`` items of each prefix."""
         return Examples(self.clicks, np.maximum(self.start, self.stop - max_length), self.stop)
 
     def chunks(self, size: int) -> Iterator[Examples]:

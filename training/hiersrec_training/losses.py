@@ -118,7 +118,7 @@ def sampled_cross_entropy(
     """Weighted sum over positions of the cross-entropy of a sampled softmax (Jean et al., arXiv 1412.2007).
 
     The target and every item with a score offset are always in the denominator with their true logits. The sampled
-    items stand for all others: the logarithm of the expected number of draws is subtracted from each logit, so that
+    items represent all others: the logarithm of the expected number of draws is subtracted from each logit, so that
     the sampled denominator is an unbiased estimate of the full one.
 
     Args:
@@ -133,7 +133,7 @@ def sampled_cross_entropy(
     items, positions = len(vectors), len(query)
     every = torch.arange(positions, device=query.device)
     zeros = query.new_zeros(positions)
-    # pairs of a position and an item that stand with their true logits, each once
+    # pairs of a position and an item with their true logits, each once
     keys = torch.cat([offsets.position * items + offsets.item, every * items + target])
     pairs, pair = torch.unique(keys, return_inverse=True)
     position, item = torch.div(pairs, items, rounding_mode="floor"), pairs % items
@@ -142,8 +142,8 @@ def sampled_cross_entropy(
     column = torch.full((items,), -1, device=query.device)
     column[sampled] = torch.arange(len(sampled), device=query.device)
     masked = torch.zeros(positions, len(sampled), dtype=torch.bool, device=query.device)
-    stands = column[item] >= 0
-    masked[position[stands], column[item[stands]]] = True
+    is_sampled = column[item] >= 0
+    masked[position[is_sampled], column[item[is_sampled]]] = True
     others = (query @ vectors[sampled].T - log_expected).masked_fill(masked, -torch.inf)
     # the log-sum-exp of the pairs of each position, by its largest
     largest = torch.full_like(zeros, -torch.inf).scatter_reduce(0, position, true.detach(), "amax")

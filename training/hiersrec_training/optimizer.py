@@ -24,7 +24,7 @@ def schedule(share: float, warmup: float) -> float:
 class Adam:
     """Adam that, in a table with sparse gradients, reads and writes only the rows that have one.
 
-    The moments of the other rows stand still, where plain Adam would let them decay. So a step costs by the rows it
+    The moments of the other rows are left alone, where plain Adam would let them decay. So a step costs by the rows it
     reaches, not by the size of the catalog.
     """
 

@@ -1,4 +1,4 @@
-"""The run folder: what ``train`` writes and ``export`` reads. safetensors and JSON, no pickle.
+"""The run folder: written by ``train``, read by ``export``. safetensors and JSON, no pickle.
 
     run.json            configuration, data set, model shape, metrics of the kept epoch
     model.safetensors   weights of the kept epoch
@@ -29,7 +29,7 @@ SCHEMA_VERSION = 2
 
 @dataclass
 class RunInfo:
-    """``run.json``."""
+    """The content of ``run.json``."""
 
     config: Config
     shape: Shape
@@ -143,7 +143,7 @@ def save_checkpoint(folder: Path, model: HierSRec, optimizer: Adam, state: dict[
 
 
 def clear(folder: Path) -> None:
-    """Remove what only an unfinished run needs: checkpoints, and whatever a killed process has left half-written."""
+    """Remove what only an unfinished run needs: checkpoints, and files that a killed process left half-written."""
     for checkpoint in checkpoints(folder):
         _remove_checkpoint(checkpoint)
     _remove_parts(folder)

@@ -104,7 +104,7 @@ def train(
         folder.rename(out)
         run.clear(out)
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{folder} could not be written: {error}; what it holds can be resumed") from error
+        raise RunError(f"{folder} could not be written: {error}; go on with --resume") from error
     return info
 
 

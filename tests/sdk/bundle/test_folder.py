@@ -192,7 +192,7 @@ def test_without_verification_contents_are_not_read(coded: Shop, tmp_path: Path)
     with pytest.raises(BundleCorruptError, match=r"catalog\.safetensors is altered: its SHA-256"):
         Recommender.load(path)
     recommender = Recommender.load(path, verify=False)
-    assert not recommender.catalog.item_vectors.any()
+    assert not recommender.catalog.base.table.vectors.any()
     assert len(recommender.recommend(coded.ids[:2], 5)) == 5
 
 

@@ -156,8 +156,8 @@ class Dataset:
         numbers: float64 [items] by name, NaN where missing.
         tree: the category tree.
         train, validation, test: the splits, in order of time.
-        vectors: float32 [items, m], of a text encoder or the shop's own, zeros where an item has none; None where no
-            item has one.
+        vectors: float32 [items, m], made by a text encoder or given, zeros where an item has none; None where no item
+            has one.
         settings: of ``prepare``, and its report.
         fingerprint: SHA-256 of the tables, once they are written.
     """

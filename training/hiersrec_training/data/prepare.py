@@ -92,7 +92,7 @@ def prepare(options: PrepareOptions, show: Callable[[str], object] = print) -> D
         )
     categories = categorize(rows, training, code, options, report)
     about = _describe(rows, catalog, options)
-    if encoder is not None:  # its vectors stand for the text, which is not hashed as well
+    if encoder is not None:  # its vectors replace the text, which is not hashed as well
         encoded = encode_texts(encoder, options.text_encoder, about.text)
         about = about._replace(text=pl.Series([None] * len(catalog), dtype=pl.String), vectors=encoded)
     dataset = Dataset(

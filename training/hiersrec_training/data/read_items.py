@@ -80,7 +80,7 @@ def read_items(options: PrepareOptions, report: PrepareReport) -> pl.DataFrame:
 
 
 def read_vectors(path: Path, rows: int) -> pl.Series:
-    """The shop's own vectors in the .npy file ``path``: float32 [m] for each row of the item table, null where NaN.
+    """The given vectors in the .npy file ``path``: float32 [m] for each row of the item table, null where NaN.
 
     Raises:
         DataError: the file is missing, not a .npy file or not floats [rows, m]; or a row is neither finite nor all NaN.

@@ -48,7 +48,7 @@ class Table:
                 )
         with reading(self.path):
             filled = ~pl.all_horizontal(pl.col(self.columns if whole else list(wanted)).is_null())
-            return self.frame.filter(filled).select(list(wanted)).collect()  # a blank line is no row
+            return self.frame.filter(filled).select(list(wanted)).collect()  # blank lines are not rows
 
 
 def open_table(
@@ -104,7 +104,7 @@ def open_table(
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix that tells the kind, without .gz, in lower case."""
+    """The suffix that says the kind of file, without .gz, in lower case."""
     name = path.name.lower().removesuffix(".gz")
     return Path(name).suffix
 
@@ -118,7 +118,7 @@ def existing(path: Path) -> None:
 
 
 def leading_lines(path: Path) -> int:
-    """How many blank and comment lines stand above the first line of data; checks that the file is text.
+    """How many blank and comment lines are above the first line of data; checks that the file is text.
 
     Raises:
         DataError: no file, damaged at its beginning, or binary.

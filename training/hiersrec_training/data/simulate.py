@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 START = 1_704_067_200  # 2024-01-01, Unix seconds
 DAY = 86_400
 LONGEST = 30  # views of a session
-PERIODS = 6  # stretches of the log, in each of which popularity stands still
+PERIODS = 6  # stretches of the log, in each of which popularity is constant
 
 # department → category → subcategory → (price, the nouns an item can be called)
 SHOP: dict[str, dict[str, dict[str, tuple[float, str]]]] = {

@@ -26,7 +26,6 @@ class Known:
     categories; ``place``: rank among those of one score; ``origin``: the bundle's row, or None."""
 
     vector: NDArray[np.float32]
-    inputs: NDArray[np.float32]
     bias: float
     clicks: int
     title: str | None
@@ -48,14 +47,13 @@ class Model:
 
     def __post_init__(self) -> None:
         shop = self.shop
-        inputs = shop.vectors if shop.inputs is None else shop.inputs
         for row, own in enumerate(shop.ids):
             leaves = {shop.leaf_of(row), *(leaf for leaf, rows in shop.extra.items() if row in rows)}
             groups = {group for leaf in leaves for group in self.path(leaf)}
             bias = 0.0 if shop.bias is None else float(shop.bias[row])
             title = (shop.titles[row] or None) if shop.titles is not None else None
             self.items[own] = Known(
-                shop.vectors[row], inputs[row], bias, int(shop.clicks[row]), title, leaves, groups, row, row
+                shop.vectors[row], bias, int(shop.clicks[row]), title, leaves, groups, row, row
             )
         self.rows = shop.items
         self.exported = dict(self.items)
@@ -87,9 +85,9 @@ class Model:
         if known is None:
             assert vector is not None
             everywhere: tuple[set[int], set[Any]] = (set(range(SIZES[2])), set())
-            known = Known(vector, vector, self.new_bias, 0, None, *everywhere, 0, None)
+            known = Known(vector, self.new_bias, 0, None, *everywhere, 0, None)
         elif vector is not None:
-            known = replace(known, vector=vector, inputs=vector)
+            known = replace(known, vector=vector)
         if where is not None:
             known = replace(known, reach=where[0], groups=where[1])
         self.items[own] = replace(known, place=self.rows)
@@ -106,7 +104,7 @@ class Model:
         known = [self.items[own] for own in session if own in self.items]
         read = known[-MAX_LENGTH:]
         ids = [own for own in session if own in self.items][-MAX_LENGTH:]
-        query = 8 * np.sum([each.inputs for each in read], axis=0)
+        query = 8 * np.sum([each.vector for each in read], axis=0)
         boosts: dict[int, float] = {}
         if self.shop.wide is not None:
             rows = np.array([each.origin for each in read if each.origin is not None], dtype=np.int64)
@@ -118,7 +116,7 @@ class Model:
             score = float(query @ each.vector) + each.bias + each.boost
             if self.shop.repeats is not None:
                 score += sum(
-                    float(self.items[clicked].inputs @ self.shop.repeats) for clicked in ids if clicked == own
+                    float(self.items[clicked].vector @ self.shop.repeats) for clicked in ids if clicked == own
                 )
             if each.origin is not None:
                 score += boosts.get(each.origin, 0.0)
@@ -304,7 +302,7 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
             found = self.recommender.explain(session, own)
             scores = model.scores(session)
             assert found.score == scores[own]
-            assert found.place == 1 + sum(score > found.score for score in scores.values())
+            assert found.rank == 1 + sum(score > found.score for score in scores.values())
             assert math.isclose(
                 sum(getattr(found.parts, name) for name in found.parts.__slots__), found.score
             )

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import hiersrec_sdk.catalog.snapshot
+import hiersrec_sdk.catalog.ids
 from hiersrec_sdk.bundle.folder import Bundle, open_bundle
-from hiersrec_sdk.catalog.snapshot import Catalog, Category, item_id_tables
+from hiersrec_sdk.catalog.ids import item_id_tables
+from hiersrec_sdk.catalog.snapshot import Catalog
+from hiersrec_sdk.catalog.tree import Category
 from hiersrec_sdk.errors import InvalidItemIdError, NaNItemIdError
 from tests.sdk.bundles import EXTRA, ITEMS, PARENTS, SIZES, Shop, category_ranges, make_shop
 
@@ -24,7 +26,7 @@ def shop(request: pytest.FixtureRequest) -> Shop:
 
 @pytest.fixture(scope="module")
 def catalog(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Catalog:
-    return Catalog(open_bundle(shop.write(tmp_path_factory.mktemp("catalog") / "bundle")))
+    return Catalog.of(open_bundle(shop.write(tmp_path_factory.mktemp("catalog") / "bundle")))
 
 
 def of_ids(ids: list[Any]) -> Catalog:
@@ -42,7 +44,7 @@ def of_ids(ids: list[Any]) -> Catalog:
         "category_parents.0": np.array([-1], dtype=np.int32),
         "category_ids.0": np.array([1]),
     }
-    return Catalog(Bundle(Path("nowhere"), config, tables))
+    return Catalog.of(Bundle(Path("nowhere"), config, tables))
 
 
 def test_ids_both_ways(shop: Shop, catalog: Catalog) -> None:
@@ -77,7 +79,7 @@ def test_string_ids_against_a_dict(data: st.DataObject) -> None:
 def test_string_ids_whose_hashes_clash(ids: list[str], asked: list[str]) -> None:
     row_of = {own: row for row, own in enumerate(ids)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hiersrec_sdk.catalog.snapshot, "_hash", lambda text: len(text) % 2)
+        patch.setattr(hiersrec_sdk.catalog.ids, "_hash", lambda text: len(text) % 2)
         catalog = of_ids(ids)
         assert catalog.rows(ids).tolist() == list(range(len(ids)))
         assert catalog.rows(asked).tolist() == [row_of.get(own, -1) for own in asked]
@@ -137,7 +139,7 @@ def test_an_array_of_integers_beyond_int64() -> None:
     ],
 )
 def test_no_integer(value: Any, given: str) -> None:
-    with pytest.raises(InvalidItemIdError, match=rf"position 1 is {given}.*; .* are whole numbers \(int64\)"):
+    with pytest.raises(InvalidItemIdError, match=rf"position 1 is {given}.*; .* are integers \(int64\)"):
         of_ids([7]).rows([7, value])
 
 
@@ -151,7 +153,7 @@ def test_an_array_of_no_integers(ids: Any) -> None:
 
 @pytest.mark.parametrize("value", [7, np.int64(7), b"a", None, 7.5, ["a"]])
 def test_no_string(value: Any) -> None:
-    with pytest.raises(InvalidItemIdError, match=r"position 1 is .*; the ids of this catalogue are strings"):
+    with pytest.raises(InvalidItemIdError, match=r"position 1 is .*; the ids of this catalog are strings"):
         of_ids(["a"]).rows(["a", value])
 
 
@@ -163,22 +165,19 @@ def test_nan(own: Any, ids: Any) -> None:
 
 
 def test_tables(shop: Shop, catalog: Catalog) -> None:
-    assert np.array_equal(catalog.item_vectors, shop.vectors)
-    assert shop.inputs is not None
-    assert np.array_equal(catalog.input_vectors, shop.inputs)
-    assert catalog.bias is not None
-    assert [ranges.tolist() for ranges in catalog.ranges] == [
+    assert np.array_equal(catalog.base.table.vectors, shop.vectors)
+    assert catalog.base.tables.item_bias is not None
+    assert [ranges.tolist() for ranges in catalog.tree.ranges] == [
         [list(span) for span in level] for level in category_ranges()
     ]
 
 
 def test_what_a_bundle_may_lack(tmp_path: Path) -> None:
     shop = make_shop(full=False)
-    catalog = Catalog(open_bundle(shop.write(tmp_path / "bundle")))
-    assert catalog.input_vectors is catalog.item_vectors
-    assert catalog.bias is None
+    catalog = Catalog.of(open_bundle(shop.write(tmp_path / "bundle")))
+    assert catalog.base.tables.item_bias is None
     assert catalog.title(1) is None
-    assert catalog.extra_rows(np.arange(SIZES[-1])).tolist() == []
+    assert catalog.base.tables.extra_of(np.arange(SIZES[-1])).tolist() == []
     assert catalog.category(0, 1).id == 1  # ids of categories may be integers
     assert catalog.category(0, 1).name is None
 
@@ -208,10 +207,10 @@ def test_categories_of_rows(catalog: Catalog) -> None:
 
 @given(leaves=st.lists(st.integers(0, SIZES[-1] - 1), unique=True))
 def test_extra_rows(catalog: Catalog, leaves: list[int]) -> None:
-    found = catalog.extra_rows(np.array(leaves, dtype=np.int64)).tolist()
+    found = catalog.base.tables.extra_of(np.array(leaves, dtype=np.int64)).tolist()
     assert found == [row for leaf in leaves for row in EXTRA.get(leaf, [])]
 
 
 def test_popular(shop: Shop, catalog: Catalog) -> None:
     want = sorted(range(ITEMS), key=lambda row: (-shop.clicks[row], row))
-    assert catalog.popular.tolist() == want
+    assert catalog.most_clicked(ITEMS).tolist() == want

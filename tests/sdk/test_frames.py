@@ -158,10 +158,13 @@ def test_a_null_item_names_its_session(
         (pd.DataFrame({"clicks": [["a"]]}), "sessions is a table, DataFrame; give the column"),
         (pl.DataFrame({"clicks": [["a"]]}), "sessions is a table, DataFrame; give the column"),
         (pa.table({"clicks": [["a"]]}), "sessions is a table, Table; give the column"),
-        (pl.Series(["a", "b"]), "session 0: session is 'a', of type str; .* for one session use recommend"),
-        (pa.array([5, 6]), "session 0: session is 5, of type int; .* for one session use recommend"),
-        (np.array(5), r"sessions is array\(5\); it must be a list of sessions"),
-        (np.zeros((2, 2, 2)), "session 0: session is an array of shape"),
+        (
+            pl.Series(["a", "b"]),
+            "session 0: session must be .*'a', of type str.* for one session use recommend",
+        ),
+        (pa.array([5, 6]), "session 0: session must be .*5, of type int.* for one session use recommend"),
+        (np.array(5), r"sessions must be a list of sessions, got array\(5\)"),
+        (np.zeros((2, 2, 2)), "session 0: session must be .*an array of shape"),
     ],
 )
 def test_no_column_of_lists(sessions: Any, message: str, shops: dict[str, tuple[Shop, Recommender]]) -> None:
@@ -183,7 +186,9 @@ def test_no_such_output(shops: dict[str, tuple[Shop, Recommender]], monkeypatch:
     recommender = shops["string"][1]
     for output in ("excel", None, 5):
         call: Any = recommender.recommend_many
-        with pytest.raises(errors.InvalidOptionError, match="it must be one of 'results', 'numpy', 'pandas'"):
+        with pytest.raises(
+            errors.InvalidOptionError, match="output must be one of 'results', 'numpy', 'pandas'"
+        ):
             call([], output=output)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(errors.MissingExtraError, match=r"output='arrow' needs .*'hiersrec-sdk\[arrow\]'"):
