@@ -219,7 +219,11 @@ def _implicit(setup: Setup) -> list[Peer]:
     """implicit's own top-k: a matrix product and a heap for each query."""
     from implicit.cpu.topk import topk
 
-    table = setup.vectors if setup.bias is None else np.concatenate([*setup.rows_with_bias()])
+    table = setup.vectors
+    if setup.bias is not None:
+        table = np.empty((len(table), setup.width), np.float32)
+        for place, part in enumerate(setup.rows_with_bias()):  # no second copy is in memory
+            table[place * _CHUNK : (place + 1) * _CHUNK] = part
 
     def exact(queries: Floats, ranges: Sequence[Ranges]) -> Answer:
         return Answer(topk(table, queries, setup.k, num_threads=1)[0].astype(np.int64), table.nbytes)
@@ -377,7 +381,8 @@ def _faiss_ivf(setup: Setup) -> list[Peer]:
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT)
     index.cp.min_points_per_centroid = 1  # no warning about tiny tables
     index.cp.max_points_per_centroid = 50
-    index.train(np.concatenate([part[:: max(1, n // (50 * lists))] for part in setup.rows_with_bias()]))
+    step = max(1, n // (50 * lists))
+    index.train(np.concatenate([part[::step].copy() for part in setup.rows_with_bias()]))
     _filled(index, setup)
     reads = _counted(
         faiss.cvar.indexIVF_stats, lambda stats, queries: 4 * width * (stats.ndis + lists * queries)
