@@ -54,7 +54,7 @@ def test_geometry_of_a_category(vectors: NDArray[np.float32], leaves: NDArray[np
     assert new.var(axis=0).sum() == pytest.approx(variance, rel=0.1)
     assert np.linalg.norm(np.cov(new.T, bias=True) - covariance) < 0.2 * np.linalg.norm(covariance)
 
-    # a new row lies as far from its source as that one's nearest neighbour does, in the mean of the squares
+    # a new row lies as far from its source as that one's nearest neighbor does, in the mean of the squares
     sources = grown.source[slice(*grown.leaves[leaf])]
     added = ~np.isin(np.arange(*grown.leaves[leaf]), grown.kept)
     apart = np.linalg.norm(new - vectors[sources], axis=1)[added]
