@@ -1,140 +1,174 @@
-"""Pictures of the ranking benchmarks: ``python -m benchmarks.pictures --help``.
+"""Pictures of the ranking: ``python -m benchmarks.pictures RUN.json … --out docs``.
 
-    ranking-size.png     time against catalogue size
+    ranking-size.png     time against catalog size
     ranking-recall.png   time against recall, exact and approximate, at one size
 
-Each size is a run of ``benchmarks.ranking``, whose rows are kept as JSON in a folder: a run that is there already is
-not repeated. Where the tables of all peers would not fit the memory together, the peers run in groups.
+The runs are what ``benchmarks.ranking --json`` wrote, one or several for each size.
 """
 
 from __future__ import annotations
 
+import io
 import json
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
-from benchmarks.draw import recall_picture, size_picture
-from benchmarks.peers import PEERS, SLOW
+from benchmarks.peers import OURS, PEERS, READ
 
-SIZES: Final = (10_000, 31_623, 100_000, 316_228, 1_000_000, 3_162_278, 10_000_000)
-# What a peer holds beside the table that all share, as a multiple of it.
-_HOLDS: Final = {"onnxruntime": 2.0, "faiss-flat": 1.25, "faiss-ivf": 1.1, "faiss-hnsw": 1.6}
-_OURS_HOLD: Final = 0.6  # the codes, and the bytes of the plain read
-
-
-def groups(peers: Sequence[str], table: float, memory: float) -> list[list[str]]:
-    """``peers`` in runs that fit into ``memory`` bytes beside the ``table``, of so many bytes, and ours.
-
-    In as few as it takes, those that hold least first. One that does not fit even alone is left out.
-    """
-    most = memory - (1 + _OURS_HOLD) * table
-    found: list[list[str]] = []
-    room = -1.0
-    for name in sorted(peers, key=lambda name: _HOLDS.get(name, 0.0)):
-        holds = _HOLDS.get(name, 0.0) * table
-        if holds > most:
-            continue
-        if holds > room:
-            found.append([])
-            room = most
-        found[-1].append(name)
-        room -= holds
-    return found
-
-
-def merged(runs: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The rows of several runs; of ours and the plain read, which are in every run, those of the first."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for rows in runs:
-        for row in rows:
-            found.setdefault((row["work"], row["by"]), row)
-    return list(found.values())
-
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the pictures.")
-@click.option(
-    "--runs", "folder", type=click.Path(path_type=Path), required=True, help="Folder for the runs' JSON."
+Rows = Sequence[dict[str, Any]]
+_OURS: Final = (OURS, f"{OURS}-without-codes", f"{OURS}-numba")
+_OUR_COLORS: Final = ("crimson", "darkorange", "hotpink")
+_COLORS_OF_PEERS: Final = (
+    "blue",
+    "green",
+    "brown",
+    "gray",
+    "purple",
+    "plum",
+    "indigo",
+    "goldenrod",
+    "teal",
+    "olive",
 )
-@click.option("--vectors", default="clustered", show_default=True, help="As of benchmarks.ranking.")
-@click.option("--data", type=click.Path(path_type=Path), help="As of benchmarks.ranking.")
-@click.option("--cache", type=click.Path(path_type=Path), help="As of benchmarks.ranking.")
-@click.option("--dim", default=128, show_default=True)
-@click.option("--sizes", default=",".join(map(str, SIZES)), show_default=True, help="Rows of the catalogues.")
-@click.option("--at", default=1_000_000, show_default=True, help=f"Rows for recall, with {', '.join(SLOW)}.")
-@click.option("--peers", default=",".join(PEERS), show_default=True)
-@click.option("--rounds", default=30, show_default=True)
-@click.option("--memory", default=16.0, show_default=True, help="GB that a run may take.")
-def main(
-    out: Path,
-    folder: Path,
-    vectors: str,
-    data: Path | None,
-    cache: Path | None,
-    dim: int,
-    sizes: str,
-    at: int,
-    peers: str,
-    rounds: int,
-    memory: float,
-) -> None:
-    """Draw time against catalogue size and against recall, from runs of benchmarks.ranking."""
-    options = [
-        "--vectors",
-        vectors,
-        "--dim",
-        str(dim),
-        "--rounds",
-        str(rounds),
-        "--works",
-        "exact,candidates",
-    ]
-    options += ["--data", str(data)] if data else []
-    options += ["--cache", str(cache)] if cache else []
-    folder.mkdir(parents=True, exist_ok=True)
-    found = {}
-    for rows in sorted({at, *map(int, sizes.split(","))}):
-        entered = [name for name in peers.split(",") if name not in SLOW or rows == at]
-        runs = groups(entered, 4.0 * rows * dim, memory * 1e9)
-        found[rows] = merged([_run(folder, rows, some, options) for some in runs])
-    out.mkdir(parents=True, exist_ok=True)
-    for name, picture in (
-        (
-            "ranking-size.png",
-            size_picture({rows: own for rows, own in found.items() if str(rows) in sizes.split(",")}),
-        ),
-        ("ranking-recall.png", recall_picture(found[at], at)),
+_COLORS: Final = dict(zip((*_OURS, *PEERS), (*_OUR_COLORS, *_COLORS_OF_PEERS), strict=True))
+_APPROXIMATE: Final = ("faiss-rabitq", "faiss-ivf", "faiss-hnsw")
+_FOR_SCALE: Final = (
+    "onnxruntime",
+    "faiss-flat",
+    "faiss-panorama",
+)  # rank all rows: beside those that rank candidates
+
+
+class _Point(NamedTuple):
+    x: float
+    y: float  # milliseconds
+    name: str
+    color: str
+
+
+def size_picture(rows: Rows) -> bytes:
+    """PNG of time against catalog size. Approximate indexes are left to the other picture."""
+    figure, (left, right) = _figure((14, 7), 2)
+    sizes = sorted({row["rows"] for row in rows})
+    for axes, work, title in (
+        (left, "exact", "every row ranked"),
+        (right, "candidates", "the candidates ranked: the categories that hold 4 % of the rows"),
     ):
-        (out / name).write_bytes(picture)
-        click.echo(out / name)
+        lines: dict[str, list[_Point]] = {}
+        for row in sorted(rows, key=lambda row: int(row["rows"])):
+            name = row["by"]
+            shown = work == "exact" or row["ranks"] == "candidates" or name in _FOR_SCALE
+            if row["work"] == work and shown and _family(name) not in _APPROXIMATE:
+                name += ", all rows" if work == "candidates" and name in _FOR_SCALE else ""
+                point = _Point(row["rows"], row["median_us"] / 1_000, name, _color(row["by"]))
+                lines.setdefault(name, []).append(point)
+        for name, points in lines.items():
+            style = ":" if name == READ or name.endswith("rows") else "-"
+            _line(axes, points, style, 2.5 if name == OURS else 1.3)
+        axes.set_xscale("log")
+        axes.set_xlim(sizes[0] / 1.3, sizes[-1] ** 1.28 / sizes[0] ** 0.28 * 1.3)  # room for the labels
+        axes.set_title(title)
+        axes.set_xlabel("rows of the catalog")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e6:g}M"))
+        _label(figure, axes, [points[-1] for points in lines.values()])
+    left.set_ylabel("milliseconds a query, one thread, median")
+    return _png(figure)
 
 
-def _run(folder: Path, rows: int, peers: Sequence[str], options: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of one run, from ``folder`` where they lie there."""
-    file = folder / f"{rows}-{'-'.join(peers)}.json"
-    if not file.exists():
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.ranking",
-            "--rows",
-            str(rows),
-            "--peers",
-            ",".join(peers),
-        ]
-        command += options
-        click.echo(" ".join(command), err=True)
-        done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, check=True)
-        part = file.with_suffix(".part")
-        part.write_bytes(done.stdout)
-        part.rename(file)
-    found: list[dict[str, Any]] = json.loads(file.read_bytes())
-    return found
+def recall_picture(rows: Rows, size: int) -> bytes:
+    """PNG of time against recall of all rows, for the table of ``size`` rows; of the candidates ours alone."""
+    figure, (axes,) = _figure((9, 6.5), 1)
+    families: dict[str, list[_Point]] = {}
+    for row in rows:
+        near = row["work"] == "candidates"
+        if row["rows"] == size and row["recall_exact"] is not None and row["work"] != "batch":
+            if near and row["by"] != OURS:
+                continue
+            name = row["by"] + (", candidates" if near else "")
+            point = _Point(100 * row["recall_exact"], row["median_us"] / 1_000, name, _color(row["by"]))
+            families.setdefault(_family(row["by"]), []).append(point)
+    for family, points in families.items():
+        _line(
+            axes, sorted(points), "o" if family == OURS else "-", 1.2
+        )  # ours: two modes, not settings of one
+    points = [point for some in families.values() for point in some]
+    low = min((point.x for point in points), default=99.0)
+    axes.set_xlim(low - 0.05 * (100 - low) - 0.1, 100 + 0.35 * (100 - low) + 0.1)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value <= 100 else ""))
+    axes.set_xlabel("found of the 20 best of an exact float32 scan, %")
+    axes.set_ylabel("milliseconds a query, one thread, median")
+    axes.set_title(f"{size:,} rows")
+    _label(figure, axes, points)
+    return _png(figure)
+
+
+def _figure(size: tuple[float, float], panels: int) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=size, dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)  # draws without a screen
+    every = figure.subplots(1, panels, sharey=True, squeeze=False)[0].tolist()
+    for axes in every:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.grid(alpha=0.3)
+    return figure, every
+
+
+def _line(axes: Axes, points: Sequence[_Point], style: str, width: float) -> None:
+    xs, ys = [point.x for point in points], [point.y for point in points]
+    (line,) = axes.plot(xs, ys, style, color=points[0].color, linewidth=width, zorder=2 + width)
+    line.set(marker="o", markersize=2 + width)
+
+
+def _label(figure: Figure, axes: Axes, points: Iterable[_Point]) -> None:
+    """Write the names to the right of their points, each above what it would overlap."""
+    figure.draw_without_rendering()  # now the axes know their limits, and pixels can be told
+    high, wide = 9 * figure.dpi / 72, 130 * figure.dpi / 72
+    written: list[tuple[float, float]] = []
+    for point in sorted(points, key=lambda point: point.y):
+        x, y = axes.transData.transform((point.x, point.y))
+        place = y
+        for other_x, other_y in sorted(written, key=lambda other: other[1]):
+            if abs(other_x - x) < wide and abs(other_y - place) < high:
+                place = other_y + high
+        written.append((x, place))
+        offset = (7, (place - y) * 72 / figure.dpi)
+        text = axes.annotate(point.name, (point.x, point.y), xytext=offset, textcoords="offset points")
+        text.set(va="center", fontsize=8, color=point.color)
+
+
+def _family(name: str) -> str:
+    """What the settings of an approximate index have in common."""
+    return next((family for family in _APPROXIMATE if name.startswith(family)), name)
+
+
+def _color(name: str) -> str:
+    family = max((peer for peer in _COLORS if name.startswith(peer)), key=len, default="")
+    return _COLORS.get(family, "black")
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
+@click.command(help=__doc__)
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the pictures.")
+@click.option("--at", default=1_000_000, show_default=True, help="Rows of the picture of recall.")
+def main(runs: Sequence[Path], out: Path, at: int) -> None:
+    rows = [row for file in runs for row in json.loads(file.read_bytes())]
+    out.mkdir(parents=True, exist_ok=True)
+    for name, picture in (("size", size_picture(rows)), ("recall", recall_picture(rows, at))):
+        (out / f"ranking-{name}.png").write_bytes(picture)
+        click.echo(out / f"ranking-{name}.png")
 
 
 if __name__ == "__main__":

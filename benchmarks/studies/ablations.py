@@ -1,9 +1,9 @@
 """Ablations: ``python -m benchmarks.studies.ablations SOURCE --work WORK --out docs/results``.
 
-The model without one of its parts at a time: hierarchy, hand-off, ids, each kind of metadata, the co-click graph.
-SOURCE is the folder that holds the data sets (``diginetica``, ``retailrocket``, ``wikispeedia``). Measured on the
-validation part: the encoder on all of it, and with the wide part on its newer half. Writes ``ablations.md`` and
-``ablations.png``.
+The model without one of its parts at a time: hierarchy, category conditioning, ids, each kind of metadata, the
+co-click graph. SOURCE is the folder that holds the data sets (``diginetica``, ``retailrocket``, ``wikispeedia``).
+Measured on the validation split: the encoder on all of it, and with the co-visitation scorer on its newer half. Writes
+``ablations.md`` and ``ablations.png``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from statistics import fmean
 
 import click
 
-from benchmarks.studies.pages import bars_picture, table, write_page
+from benchmarks.studies.pages import bars_picture, write_page
 from benchmarks.studies.trials import Asked, Bench, Trial, study_options
+from benchmarks.tables import table
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
 
@@ -25,12 +26,12 @@ def trials_of(data: Dataset) -> list[Trial]:
     trials = [
         Trial(WHOLE),
         Trial("item head only", {"category_weight": 0.0, "category_conditioning": "none"}),
-        Trial("multi-task, nothing handed on", {"category_conditioning": "none"}),
+        Trial("multi-task, no category conditioning", {"category_conditioning": "none"}),
     ]
     if data.tree.depth > 1:
         trials += [
-            Trial("only the top level handed on", {"category_conditioning": "top"}),
-            Trial("only the leaf level handed on", {"category_conditioning": "leaf"}),
+            Trial("conditioned on the top level only", {"category_conditioning": "top"}),
+            Trial("conditioned on the leaf level only", {"category_conditioning": "leaf"}),
         ]
     kinds = ["category"]
     kinds += ["text"] if data.text.null_count() < data.items else []
@@ -59,8 +60,8 @@ def measured(bench: Bench, trials: list[Trial]) -> dict[str, dict[str, float]]:
             "recall": fmean(info.metrics["recall@20"] for info in infos),
             "mrr": fmean(info.metrics["mrr@20"] for info in infos),
             "category": fmean(each.leaf_accuracy for each in trained),
-            "wide_recall": fmean(info.wide_metrics["recall@20"] for info in infos),
-            "wide_mrr": fmean(info.wide_metrics["mrr@20"] for info in infos),
+            "scorer_recall": fmean(info.covisitation_metrics["recall@20"] for info in infos),
+            "scorer_mrr": fmean(info.covisitation_metrics["mrr@20"] for info in infos),
         }
     return figures
 
@@ -80,7 +81,7 @@ def main(asked: Asked) -> None:
             "",
             "",
             "leaf category right",
-            "with the wide part: Recall@20",
+            "with the co-visitation scorer: Recall@20",
             "MRR@20",
         ]
         body = [
@@ -93,16 +94,16 @@ def main(asked: Asked) -> None:
                     for key in ("recall", "mrr")
                 ),
                 f"{100 * row['category']:.2f} %",
-                f"{100 * row['wide_recall']:.2f} %",
-                f"{100 * row['wide_mrr']:.2f} %",
+                f"{100 * row['scorer_recall']:.2f} %",
+                f"{100 * row['scorer_mrr']:.2f} %",
             ]
             for name, row in figures.items()
         ]
-        about = (
-            f"{bench.name}: {len(data.train):,} training sessions, {data.valid.cases:,} validation cases, "
-            f"{bench.settings.get('epochs', Config().epochs)} epochs, {bench.seeds} seed{'s' * (bench.seeds > 1)}."
+        epochs, seeds = (
+            bench.settings.get("epochs", Config().epochs),
+            f"{bench.seeds} seed{'s' * (bench.seeds > 1)}",
         )
-        tables.append(f"{about}\n\n{table(head, body)}")
+        tables.append(f"{bench.about(data)}, {epochs} epochs, {seeds}.\n\n{table(head, body)}")
         bars = [
             (name, [100 * (row["mrr"] - whole["mrr"])]) for name, row in figures.items() if row is not whole
         ]
@@ -111,8 +112,8 @@ def main(asked: Asked) -> None:
         groups, x="points of MRR@20", title="What the encoder loses or gains without a part"
     )
     text = (
-        "The encoder on the validation part, every item ranked, and its difference to the whole model in points; with "
-        "the wide part on the newer half of that part. Every row of a table was trained alike."
+        "The encoder on the validation split, every item ranked, and its difference to the whole model in points; with "
+        "the co-visitation scorer on the newer half of that split. Every row of a table was trained alike."
     )
     write_page(
         asked.out, "ablations", asked.command("ablations"), "Ablations", text, "\n\n".join(tables), picture

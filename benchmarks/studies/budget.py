@@ -1,8 +1,7 @@
 """Candidate budgets: ``python -m benchmarks.studies.budget BUNDLE DATA --out docs/results``.
 
-What a budget of candidates costs and keeps on the test part: a fixed share of the items, from 0.5 % to all, against a
-top_p of the categories; rows scored, and the time of a call on one core. Writes ``budget.md`` and
-``budget.png``.
+What a budget of candidates costs and keeps on the test split: a fixed share of the items, from 0.25 % to all, against a
+top_p of the categories; rows scored, and the time of a call on one core. Writes ``budget.md`` and ``budget.png``.
 """
 
 from __future__ import annotations
@@ -17,13 +16,14 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.one_thread import ensure_one_thread
-from benchmarks.studies.pages import Line, lines_picture, table, write_page
+from benchmarks.studies.pages import Line, lines_picture, write_page
 from benchmarks.studies.scoring import encoder_of, scorer_of
+from benchmarks.tables import table
+from benchmarks.timing import ensure_one_thread
 from hiersrec_export.calibrate import Budgets, K, Layout, Scorer, measure
 from hiersrec_sdk import Recommender
 from hiersrec_training.data.dataset import Dataset
-from hiersrec_training.examples import Cases
+from hiersrec_training.examples import Examples
 
 SHARES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 1.0)
 TOP_PS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
@@ -31,7 +31,7 @@ TOP_PS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
 
 @dataclass(frozen=True)
 class Row:
-    """A budget: ``recall`` and ``mrr`` at 20, ``rows`` scored a case."""
+    """A budget: ``recall`` and ``mrr`` at 20, mean ``rows`` scored."""
 
     name: str
     recall: float
@@ -39,10 +39,12 @@ class Row:
     rows: float
 
 
-def accuracy(scorer: Scorer, data: Dataset, cases: Cases, budgets: Budgets, max_length: int) -> list[Row]:
+def accuracy(
+    scorer: Scorer, data: Dataset, examples: Examples, budgets: Budgets, max_length: int
+) -> list[Row]:
     """One row for each of ``budgets``."""
     hits, reciprocals, rows = (np.zeros(len(budgets)) for _ in range(3))
-    for counts, _ in measure(scorer, Layout.of(data), cases, budgets, max_length):
+    for counts, _ in measure(scorer, Layout.of(data), examples, budgets, max_length):
         hit = (counts.ranks >= 1) & (counts.ranks <= K)
         hits += hit.sum(axis=0)
         reciprocals += (hit / np.maximum(counts.ranks, 1)).sum(axis=0)
@@ -50,7 +52,7 @@ def accuracy(scorer: Scorer, data: Dataset, cases: Cases, budgets: Budgets, max_
     names = [f"share {100 * share:g} %" for share in budgets.shares] + [
         f"top_p {top_p:g}" for top_p in budgets.top_ps
     ]
-    count = max(1, len(cases))
+    count = max(1, len(examples))
     figures = zip(names, hits / count, reciprocals / count, rows / count, strict=True)
     return [Row(name, float(recall), float(mrr), float(scored)) for name, recall, mrr, scored in figures]
 
@@ -74,34 +76,31 @@ def times(calls: Sequence[Callable[[list[Any]], Any]], asked: Sequence[list[Any]
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="Folder for the table and the picture."
 )
-@click.option("--cases", default=100_000, show_default=True, help="Test cases at most, a sample.")
+@click.option("--examples", default=100_000, show_default=True, help="Test examples at most, a sample.")
 @click.option("--timed", default=1_000, show_default=True, help="Sessions that calls are timed with.")
-def main(bundle: Path, data: Path, out: Path, cases: int, timed: int) -> None:
+def main(bundle: Path, data: Path, out: Path, examples: int, timed: int) -> None:
     ensure_one_thread()
     recommender, dataset = Recommender.load(bundle), Dataset.load(data)
-    chosen = Cases.sample(dataset.test, cases)
-    scorer = scorer_of(recommender, dataset, encoder_of(bundle, recommender))
+    chosen = Examples.of(dataset.test).sample(examples)
+    scorer = scorer_of(bundle, recommender, dataset, encoder_of(bundle, recommender))
     budgets = Budgets(SHARES, (*TOP_PS, 1.0))  # the last top_p takes everything
     max_length: int = recommender.config["max_length"]
     models = {
         "the whole model": accuracy(scorer, dataset, chosen, budgets, max_length),
         "the encoder alone": accuracy(
-            replace(scorer, bias=None, wide=None), dataset, chosen, budgets, max_length
+            replace(scorer, item_bias=None, covisitation=None), dataset, chosen, budgets, max_length
         ),
     }
     ids = dataset.item_ids.to_list()
-    some = Cases.sample(dataset.test, timed, seed=1)
-    asked = [
-        [ids[item] for item in some.sessions[int(session)][: int(length)]]
-        for session, length in zip(some.session, some.length, strict=True)
-    ]
-    own = float(recommender.config["calibration"]["top_p"])
+    some = Examples.of(dataset.test).sample(timed, seed=1)
+    asked = [[ids[item] for item in prefix] for prefix, _ in some]
+    calibrated = float(recommender.config["calibration"]["top_p"])
     calls: dict[str, Callable[[list[Any]], Any]] = {
         **{
             f"share {100 * share:g} %": partial(recommender.recommend, k=20, candidates=share)
             for share in SHARES
         },
-        f"top_p {own:g}": partial(recommender.recommend, k=20, candidates="auto"),
+        f"top_p {calibrated:g}": partial(recommender.recommend, k=20, candidates="auto"),
         "top_p 1": partial(recommender.recommend, k=20, mode="exact"),
     }
     took = dict(zip(calls, times(list(calls.values()), asked), strict=True))
@@ -138,13 +137,13 @@ def main(bundle: Path, data: Path, out: Path, cases: int, timed: int) -> None:
                 ("top_p", slice(len(SHARES), None), "-"),
             )
         ],
-        x="rows scored, mean, % of the catalogue",
+        x="rows scored, mean, % of the catalog",
         y="Recall@20 kept of the exact mode, %",
-        title=f"Budgets of candidates, {len(chosen):,} test cases",
+        title=f"Budgets of candidates, {len(chosen):,} test examples",
         log=True,
     )
     text = (
-        f"{len(chosen):,} test cases of {dataset.items:,} items in {dataset.tree.sizes[-1]:,} categories. Times: "
+        f"{len(chosen):,} test examples of {dataset.items:,} items in {dataset.tree.sizes[-1]:,} categories. Times: "
         f"medians of {len(asked):,} calls of `recommend`, one thread, for the bundle's own top_p and the shares."
     )
     command = f"python -m benchmarks.studies.budget BUNDLE DATA --out {out}"

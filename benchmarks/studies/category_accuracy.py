@@ -1,10 +1,11 @@
 """Category accuracy: ``python -m benchmarks.studies.category_accuracy BUNDLE DATA --out docs/results``.
 
 The paper's limitation: candidates are those of the predicted categories, so what if the prediction is worse? The head
-is degraded in a controlled way: in cases drawn at random the logit of the target's category changes place with that of
-the most probable one, or of another, until the most probable category is right in a given share of the cases. A near
-miss leaves the target's category in the second place, a far one anywhere. The item head is left alone. The whole model
-and the encoder alone, without the wide part. Writes ``category_accuracy.md`` and ``category_accuracy.png``.
+is degraded in a controlled way: in examples drawn at random the logit of the target's category changes place with that
+of the most probable one, or of another, until the most probable category is right in a given share of the examples. A
+near miss leaves the target's category in the second place, a far one anywhere. The item head is left alone. The whole
+model and the encoder alone, without the co-visitation scorer. Writes ``category_accuracy.md`` and
+``category_accuracy.png``.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.studies.budget import accuracy
-from benchmarks.studies.pages import Line, lines_picture, table, write_page
+from benchmarks.studies.pages import Line, lines_picture, write_page
 from benchmarks.studies.scoring import encoder_of, scorer_of
+from benchmarks.tables import table
 from hiersrec_export.calibrate import Budgets, Encoder
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.encoders.session_encoder import Encoded
 from hiersrec_training.data.dataset import Dataset
-from hiersrec_training.examples import Batch, Cases
+from hiersrec_training.examples import Examples
 
 ACCURACIES = (1.0, 0.9, 0.8, 0.7, 0.5)
 SHARES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
@@ -42,25 +44,20 @@ class Degraded:
     def __init__(
         self,
         encoder: Encoder,
-        batches: Iterator[Batch],
+        batches: Iterator[tuple[Examples, NDArray[np.float32]]],
         leaf: NDArray[np.int64],
         wanted: float,
         far: bool = False,
         seed: int = 0,
     ) -> None:
-        self._encoder, self._batches, self._leaf, self._wanted, self._far = (
-            encoder,
-            batches,
-            leaf,
-            wanted,
-            far,
-        )
+        self._encoder, self._batches, self._leaf = encoder, batches, leaf
+        self._wanted, self._far = wanted, far
         self._random = np.random.default_rng(seed)
-        self.cases = self.right = 0
+        self.examples = self.right = 0
 
     def encode(self, vectors: NDArray[np.float32], lengths: NDArray[np.int64], /) -> Encoded:
         encoded = self._encoder.encode(vectors, lengths)
-        target = self._leaf[next(self._batches).targets]
+        target = self._leaf[next(self._batches)[0].targets]
         logits = encoded.category_logits[-1].copy()
         every = np.arange(len(logits))
         order = np.argsort(-logits, axis=1, kind="stable")
@@ -72,7 +69,7 @@ class Degraded:
         changed = np.where(right, ~is_first, is_first | self._far)
         a, b = (every[changed], target[changed]), (every[changed], other[changed])
         logits[a], logits[b] = logits[b], logits[a]
-        self.cases += len(logits)
+        self.examples += len(logits)
         self.right += int((logits.argmax(axis=1) == target).sum())
         return replace(encoded, category_logits=(*encoded.category_logits[:-1], logits))
 
@@ -83,12 +80,12 @@ class Degraded:
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="Folder for the table and the picture."
 )
-@click.option("--cases", default=20_000, show_default=True, help="Test cases at most, a sample.")
-def main(bundle: Path, data: Path, out: Path, cases: int) -> None:
+@click.option("--examples", default=20_000, show_default=True, help="Test examples at most, a sample.")
+def main(bundle: Path, data: Path, out: Path, examples: int) -> None:
     recommender, dataset = Recommender.load(bundle), Dataset.load(data)
-    chosen = Cases.sample(dataset.test, cases)
+    chosen = Examples.of(dataset.test).sample(examples)
     encoder = encoder_of(bundle, recommender)
-    whole = scorer_of(recommender, dataset, encoder)
+    whole = scorer_of(bundle, recommender, dataset, encoder)
     max_length: int = recommender.config["max_length"]
     budgets = Budgets(SHARES, (*TOP_PS, 1.0))
     size = max(1, min(256, (1 << 24) // dataset.items))  # as measure() cuts them
@@ -96,7 +93,7 @@ def main(bundle: Path, data: Path, out: Path, cases: int) -> None:
     tables, lines, exact_figures = [], [], []
     for model, scorer, dashes in (
         ("the whole model", whole, "-"),
-        ("the encoder alone", replace(whole, bias=None, wide=None), "--"),
+        ("the encoder alone", replace(whole, item_bias=None, covisitation=None), "--"),
     ):
         plain = accuracy(scorer, dataset, chosen, budgets, max_length)
         exact = plain[-1]
@@ -107,7 +104,7 @@ def main(bundle: Path, data: Path, out: Path, cases: int) -> None:
                 batches = chosen.batches(scorer.vectors, max_length, size)
                 degraded = Degraded(encoder, batches, leaf, wanted, far)
                 rows = accuracy(replace(scorer, encoder=degraded), dataset, chosen, budgets, max_length)
-                found[f"{100 * degraded.right / degraded.cases:.1f} %"] = rows
+                found[f"{100 * degraded.right / degraded.examples:.1f} %"] = rows
             body = [
                 [right, *(f"{100 * row.recall / exact.recall:.1f}" for row in rows[:-1])]
                 for right, rows in found.items()
@@ -129,14 +126,12 @@ def main(bundle: Path, data: Path, out: Path, cases: int) -> None:
                 ]
     picture = lines_picture(
         lines,
-        x="rows scored, mean, % of the catalogue (fixed shares)",
+        x="rows scored, mean, % of the catalog (fixed shares)",
         y="Recall@20 kept of the exact mode, %",
-        title=f"A worse category head (far misses), and wider candidates: {len(chosen):,} test cases",
+        title=f"A worse category head (far misses), and wider candidates: {len(chosen):,} test examples",
         log=True,
     )
-    text = (
-        f"{len(chosen):,} test cases. Exact, {'; '.join(exact_figures)}. Linked items are scored in any case."
-    )
+    text = f"{len(chosen):,} test examples. Exact, {'; '.join(exact_figures)}. Co-visited items are scored in any case."
     command = f"python -m benchmarks.studies.category_accuracy BUNDLE DATA --out {out}"
     write_page(out, "category_accuracy", command, "Category accuracy", text, "\n\n".join(tables), picture)
 

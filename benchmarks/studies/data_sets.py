@@ -79,7 +79,8 @@ NEURAL: Mapping[str, Mapping[str, Any]] = {
 DATA_SETS: Mapping[str, DataSet] = {
     "diginetica": DataSet("train_sessions.txt", _diginetica, 3, reduced=(40_000, 2), neural_settings=NEURAL),
     "retailrocket": DataSet("events_2015-09-10_to_18.csv.gz", _retailrocket, 6),
-    # no dates, so no age; links are few and sure, so less dropout and more epochs: chosen on the validation part
+    # no dates, so no age; few, reliable links between articles, so less dropout and more epochs: chosen on the
+    # validation split
     "wikispeedia": DataSet(
         "paths_finished.tsv",
         _wikispeedia,

@@ -1,9 +1,9 @@
 """The main table: ``python -m benchmarks.studies.main_table SOURCE --work WORK --out docs/results --seeds 3``.
 
 Ours, exact and from candidates, beside every baseline, on each data set that SOURCE holds. Baselines are tuned on the
-validation part, then trained once on training and validation part; ours is trained so with each seed, with the wide
-part that the run of seed 0 found on the validation part. Everything is scored on the test part, every item ranked.
-Writes ``main_table.md`` and ``main_table.png``.
+validation split, then trained once on training and validation split; ours is trained so with each seed, with the
+co-visitation scorer that the run of seed 0 fitted on the validation split. Everything is scored on the test split,
+every item ranked. Writes ``main_table.md`` and ``main_table.png``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import click
 
 from benchmarks.studies.data_sets import DATA_SETS, DataSet
 from benchmarks.studies.models import MODELS, Settings
-from benchmarks.studies.pages import bars_picture, table, write_page
+from benchmarks.studies.pages import bars_picture, write_page
 from benchmarks.studies.trials import Asked, Bench, Trial, study_options
 from benchmarks.studies.tuning import Tried, train_and_measure, tune_counting, tune_neural
+from benchmarks.tables import table
 from hiersrec_sdk import Recommender
 from hiersrec_training.baselines import KINDS, baseline, evaluate_baseline
 from hiersrec_training.data.dataset import Dataset
@@ -55,7 +56,7 @@ def _served(bundle: Path, data: Dataset, options: dict[str, Any]) -> dict[str, A
 def counting(name: str, data: Dataset, draws: int, tried: Tried) -> dict[str, float]:
     """Metrics of a baseline without gradients."""
     options = tune_counting(name, data, draws, tried)
-    both = data.train.then(data.valid)
+    both = data.train.then(data.validation)
     metrics: dict[str, float] = tried.once(
         name, options, lambda: evaluate_baseline(baseline(name, both, data.items, options), data.test)
     )
@@ -63,13 +64,13 @@ def counting(name: str, data: Dataset, draws: int, tried: Tried) -> dict[str, fl
 
 
 def neural(name: str, data: Dataset, about: DataSet, tried: Tried, newest: int) -> dict[str, float]:
-    """Metrics of a neural baseline at the epoch that was best on the validation part, where it is tuned."""
+    """Metrics of a neural baseline at the epoch that was best on the validation split, where it is tuned."""
     at = about.neural_epochs
     if name in about.neural_settings:
         settings = replace(Settings(epochs=at), **about.neural_settings[name])
     else:
         settings, at = tune_neural(name, data, at, tried, newest)
-    both = data.train.then(data.valid)
+    both = data.train.then(data.validation)
     metrics: dict[str, float] = tried.once(
         name,
         {**asdict(settings), "stopped_after": at},
@@ -120,7 +121,7 @@ def main(asked: Asked, draws: int, tuned_on: int, methods: tuple[str, ...]) -> N
                 ]
             )
         head = [
-            f"{bench.name}, {data.test.cases:,} cases",
+            f"{bench.name}, {data.test.example_count:,} examples",
             "Recall@20",
             "MRR@20",
             "NDCG@20",
@@ -130,10 +131,10 @@ def main(asked: Asked, draws: int, tuned_on: int, methods: tuple[str, ...]) -> N
         tables.append(table(head, body))
         bars = [(name, [100 * fmean(row["mrr@20"] for row in found)]) for name, found in rows.items()]
         groups.append((bench.name, bars))
-    picture = bars_picture(groups, x="MRR@20, %", title="MRR@20 on the test part")
+    picture = bars_picture(groups, x="MRR@20, %", title="MRR@20 on the test split")
     text = (
         f"Ours: mean of {seeds} seed{'s' * (seeds > 1)}{' and standard deviation' if seeds > 1 else ''}. Baselines: "
-        f"one training each, tuned on the validation part by MRR@20: the best of their defaults and {draws} random "
+        f"one training each, tuned on the validation split by MRR@20: the best of their defaults and {draws} random "
         f"draws on 2,000 sessions, or of a grid of dropout, learning rate and epochs on the newest {tuned_on:,} "
         "sessions; on Diginetica, where a grid would take hours, the neural ones have what was best on the other two."
     )

@@ -27,12 +27,6 @@ class Line:
     dashes: str = "-"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown; the first column is text, the others are figures."""
-    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 @dataclass(frozen=True)
 class Panel:
     """Lines over one pair of axes; ``log``: x is logarithmic; ``zero``: y begins at 0."""
@@ -92,7 +86,7 @@ Bars = Sequence[tuple[str, Sequence[float]]]
 def bars_picture(
     groups: Sequence[tuple[str, Bars]], *, x: str, title: str, series: Sequence[str] = ("",)
 ) -> bytes:
-    """PNG of horizontal bars: ``groups`` with a title each, side by side; ``series`` are told apart by colour."""
+    """PNG of horizontal bars: ``groups`` with a title each, side by side; ``series`` are told apart by color."""
     tallest = max(len(bars) for _, bars in groups)
     figure = Figure(
         figsize=(4.8 * len(groups) + 1, 1.5 + (0.14 + 0.2 * len(series)) * tallest),

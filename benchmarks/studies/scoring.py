@@ -1,4 +1,4 @@
-"""A bundle as the export's budgets see it: everything by the item index of a data set."""
+"""What scores items in a study: a bundle or a run as the calibration sees it, by the item index of a data set."""
 
 from __future__ import annotations
 
@@ -6,41 +6,64 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from hiersrec_export.calibrate import Encoder, Scorer
+from hiersrec_export.export import trained_vectors
+from hiersrec_export.graphs import SessionGraph
 from hiersrec_sdk import Recommender
-from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
+from hiersrec_sdk.bundle.folder import open_bundle
+from hiersrec_sdk.encoders.session_encoder import Encoded, OnnxSessionEncoder
+from hiersrec_sdk.ranking.covisitation import CovisitationScorer
+from hiersrec_training.covisitation import by_rows
 from hiersrec_training.data.dataset import Dataset
-from hiersrec_training.links import by_rows
+from hiersrec_training.run import load_model
 
 
 def encoder_of(bundle: Path, recommender: Recommender) -> OnnxSessionEncoder:
-    """The session encoder of the bundle, on all processors."""
-    sizes = [len(ranges) for ranges in recommender.catalog.ranges]
+    """The session encoder of the bundle, on two processors."""
+    config = recommender.config
     return OnnxSessionEncoder(
-        bundle / "model.onnx", dimension=recommender.config["dimension"], categories=sizes, threads=2
+        bundle / "model.onnx", dimension=config["dimension"], categories=config["categories"], threads=2
     )
 
 
-def scorer_of(recommender: Recommender, data: Dataset, encoder: Encoder) -> Scorer:
-    """What scores the items of ``data``, of which ``recommender`` serves a bundle.
+def scorer_of(bundle: Path, recommender: Recommender, data: Dataset, encoder: Encoder) -> Scorer:
+    """What scores the items of ``data``, of which ``recommender`` serves the bundle.
 
     Raises:
         ValueError: the bundle is of other items.
     """
-    catalog = recommender.catalog
-    rows = catalog.rows(data.item_ids.to_list())
-    if len(catalog) != data.items or (rows < 0).any():
+    tables = open_bundle(bundle).tables
+    rows = recommender.catalog.rows(data.item_ids.to_list())
+    if len(recommender.catalog) != data.items or (rows < 0).any():
         raise ValueError("the bundle holds other items than the data set")
     # rows[item] is a row, so the table of rows in the order of the items is a table of items
-    wide = (
-        catalog.wide
-        if catalog.wide is None
-        else replace(catalog.wide, counts=by_rows(catalog.wide.counts, rows))
-    )
+    scorer = CovisitationScorer.from_tables(tables)
     return Scorer(
         encoder,
-        np.ascontiguousarray(catalog.item_vectors[rows]),
-        None if catalog.bias is None else catalog.bias[rows],
-        wide,
+        np.ascontiguousarray(tables["item_vectors"][rows]),
+        tables["item_bias"][rows] if "item_bias" in tables else None,
+        None if scorer is None else replace(scorer, counts=by_rows(scorer.counts, rows)),
     )
+
+
+class TorchEncoder:
+    """The session encoder of a run, in PyTorch: what the exported graph computes, without an export."""
+
+    def __init__(self, graph: SessionGraph) -> None:
+        self._graph = graph.eval()
+
+    @torch.no_grad()
+    def encode(self, vectors: NDArray[np.float32], lengths: NDArray[np.int64], /) -> Encoded:
+        leaf, *higher, repeats, query = (
+            output.numpy() for output in self._graph(torch.from_numpy(vectors), torch.from_numpy(lengths))
+        )
+        return Encoded((*higher, leaf), repeats, query)
+
+
+def scorer_of_run(run: Path, data: Dataset) -> Scorer:
+    """The encoder of the run ``run`` alone: without item bias and co-visitation scorer."""
+    model, info = load_model(run)
+    return Scorer(TorchEncoder(SessionGraph(model)), trained_vectors(model, info, data))

@@ -1,9 +1,10 @@
 """Sparse metadata: ``python -m benchmarks.studies.sparse SOURCE --work WORK --out docs/results``.
 
 How much metadata it takes: from a share of the items, drawn at random, the text, the category or both are removed. An
-item without a category lies in the unknown category, which is one like the others. Measured on the validation part,
-the encoder alone, every item ranked. SOURCE is the folder that holds the data sets; Diginetica's names and prices are
-not used (docs/results/trials.md), so that only its categories are removed. Writes ``sparse.md`` and ``sparse.png``.
+item without a category lies in the unknown category, which is a category like the others. Measured on the validation
+split, the encoder alone, every item ranked. SOURCE is the folder that holds the data sets; Diginetica's names and
+prices are not used (docs/results/trials.md), so that only its categories are removed. Writes ``sparse.md`` and
+``sparse.png``.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import click
 import numpy as np
 import polars as pl
 
-from benchmarks.studies.pages import Line, lines_picture, table, write_page
+from benchmarks.studies.pages import Line, lines_picture, write_page
 from benchmarks.studies.trials import Asked, Trial, study_options
+from benchmarks.tables import table
 from hiersrec_training.data.categories import UNKNOWN_INT, UNKNOWN_STRING
 from hiersrec_training.data.dataset import CategoryTree, Dataset
 
@@ -27,7 +29,7 @@ DASHES = {"diginetica": "-", "retailrocket": "--", "wikispeedia": ":"}
 
 
 def without(data: Dataset, kinds: str, share: float, seed: int = 0) -> Dataset:
-    """``data`` where a ``share`` of the items has lost what ``kinds`` names, "text" or "category" or both.
+    """``data`` where a ``share`` of the items has lost what ``kinds`` names: "text", "category" or both.
 
     A larger share takes the same items and more.
     """
@@ -40,7 +42,7 @@ def without(data: Dataset, kinds: str, share: float, seed: int = 0) -> Dataset:
     if "category" in kinds and lost.any():
         tree = with_unknown(data.tree)
         unknown = tree.sizes[-1] - 1
-        extra = [[] if gone else leaves for gone, leaves in zip(lost, data.extra_categories, strict=True)]
+        extra = [[] if loses else leaves for loses, leaves in zip(lost, data.extra_categories, strict=True)]
         category = np.where(lost, unknown, data.category).astype(np.int32)
         data = replace(data, tree=tree, category=category, extra_categories=extra)
     return data
@@ -80,7 +82,7 @@ def main(asked: Asked) -> None:
             for kind in kinds:
                 trial = Trial(
                     f"{kind} removed from {100 * share:g} %" if share else "all metadata",
-                    {"wide": False},
+                    {"covisitation": False},
                     change=partial(without, kinds=kind, share=share) if share else None,
                 )
                 infos = [trained.info for trained in bench.run(trial)]
@@ -94,8 +96,7 @@ def main(asked: Asked) -> None:
             ]
             for place, share in enumerate(SHARES)
         ]
-        about = f"{bench.name}: {len(data.train):,} training sessions, {data.valid.cases:,} validation cases."
-        tables.append(f"{about}\n\n{table(head, body)}")
+        tables.append(f"{bench.about(data)}.\n\n{table(head, body)}")
         lines += [
             Line(
                 f"{bench.name}, {kind}",
@@ -112,7 +113,7 @@ def main(asked: Asked) -> None:
         y="MRR@20 of the encoder, points to all metadata",
         title="Metadata removed at random",
     )
-    text = "The encoder on the validation part, every item ranked. Every row of a table was trained alike."
+    text = "The encoder on the validation split, every item ranked. Every row of a table was trained alike."
     write_page(
         asked.out, "sparse", asked.command("sparse"), "Sparse metadata", text, "\n\n".join(tables), picture
     )

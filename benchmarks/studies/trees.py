@@ -1,7 +1,7 @@
-"""Deeper and learnt hierarchies: ``python -m benchmarks.studies.trees SOURCE --work WORK --out docs/results``.
+"""Deeper and learned hierarchies: ``python -m benchmarks.studies.trees SOURCE --work WORK --out docs/results``.
 
-The shop's own tree, cut at every depth, beside trees that are learnt where a shop has none: k-means of the items'
-co-click vectors. Each is trained as the shop's own and measured on the validation part: the encoder with every item
+The shop's own tree, cut at every depth, beside trees that are learned where a shop has none: k-means of the items'
+co-click vectors. Each is trained as the shop's own and measured on the validation split: the encoder with every item
 ranked, and from candidates of the predicted categories alone. SOURCE is the folder that holds the data sets. Writes
 ``trees.md`` and ``trees.png``.
 """
@@ -20,27 +20,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.studies.budget import Row, accuracy
-from benchmarks.studies.pages import bars_picture, table, write_page
-from benchmarks.studies.scoring import encoder_of, scorer_of
+from benchmarks.studies.pages import bars_picture, write_page
+from benchmarks.studies.scoring import scorer_of_run
 from benchmarks.studies.trials import Asked, Trained, Trial, study_options
+from benchmarks.tables import table
 from hiersrec_export.calibrate import Budgets
-from hiersrec_sdk import Recommender
 from hiersrec_training.data.dataset import CategoryTree, Dataset
-from hiersrec_training.examples import Cases
+from hiersrec_training.examples import Examples
 from hiersrec_training.neighbours import co_clicks
 
 SHARE = 0.04  # of the items, as candidates
 RANK = 32  # of the co-click vectors
 ROUNDS = 20  # of k-means
-CASES = 20_000
+EXAMPLES = 20_000
 
 
 def cut(data: Dataset, depth: int) -> Dataset:
     """``data`` with the upper ``depth`` levels of its tree only."""
     tree, path = data.tree, data.tree.paths()[:, depth - 1]
     extra = [
-        sorted({int(path[leaf]) for leaf in leaves} - {int(path[own])})
-        for leaves, own in zip(data.extra_categories, data.category, strict=True)
+        sorted({int(path[leaf]) for leaf in leaves} - {int(path[main])})
+        for leaves, main in zip(data.extra_categories, data.category, strict=True)
     ]
     return replace(
         data,
@@ -51,11 +51,11 @@ def cut(data: Dataset, depth: int) -> Dataset:
     )
 
 
-def learnt(data: Dataset, sizes: list[int], seed: int = 0) -> Dataset:
+def learned(data: Dataset, sizes: list[int], seed: int = 0) -> Dataset:
     """``data`` with a tree of ``sizes`` categories at each level, the top level first.
 
     The leaves are the clusters of k-means over co-click vectors (the leading singular vectors of the square roots of
-    the co-click counts of the training sessions); each level above clusters the centres of the one below.
+    the co-click counts of the training sessions); each level above clusters the centers of the one below.
     """
     points = co_click_vectors(data, seed)
     levels: list[NDArray[np.int64]] = []  # of each level, the leaf first: the cluster of each point below
@@ -102,30 +102,30 @@ def co_click_vectors(data: Dataset, seed: int = 0) -> Tensor:
 
 
 def k_means(points: Tensor, clusters: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """The cluster int64 [n] of each of ``points`` [n, d], and the centres [at most ``clusters``, d]. None is empty."""
+    """The cluster int64 [n] of each of ``points`` [n, d], and the centers [at most ``clusters``, d]. None is empty."""
     random = torch.Generator().manual_seed(seed)
-    centres = points[torch.randperm(len(points), generator=random)[:clusters]]
+    centers = points[torch.randperm(len(points), generator=random)[:clusters]]
     for _ in range(ROUNDS):
-        cluster = nearest(points, centres)
-        counts = torch.bincount(cluster, minlength=len(centres))
-        sums = torch.zeros_like(centres).index_add(0, cluster, points)
-        centres = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], centres)
-    used, cluster = torch.unique(nearest(points, centres), return_inverse=True)
-    return cluster, centres[used]
+        cluster = nearest(points, centers)
+        counts = torch.bincount(cluster, minlength=len(centers))
+        sums = torch.zeros_like(centers).index_add(0, cluster, points)
+        centers = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], centers)
+    used, cluster = torch.unique(nearest(points, centers), return_inverse=True)
+    return cluster, centers[used]
 
 
-def nearest(points: Tensor, centres: Tensor) -> Tensor:
-    """int64 [n]: the nearest of ``centres`` [k, d] to each of ``points`` [n, d]."""
-    return torch.cat([torch.cdist(some, centres).argmin(1) for some in points.split(8192)])
+def nearest(points: Tensor, centers: Tensor) -> Tensor:
+    """int64 [n]: the nearest of ``centers`` [k, d] to each of ``points`` [n, d]."""
+    return torch.cat([torch.cdist(some, centers).argmin(1) for some in points.split(8192)])
 
 
 def trials_of(data: Dataset) -> list[Trial]:
-    """The shop's own tree at every depth, learnt trees of as many leaves, and none."""
+    """The shop's own tree at every depth, learned trees of as many leaves, and none."""
     depth, leaves = data.tree.depth, data.tree.sizes[-1]
     trials = [
         Trial(
             f"the shop's, {level} of {depth} levels ({data.tree.sizes[level - 1]:,} leaves)",
-            {"wide": False},
+            {"covisitation": False},
             None if level == depth else partial(cut, depth=level),
         )
         for level in range(depth, 0, -1)
@@ -133,18 +133,19 @@ def trials_of(data: Dataset) -> list[Trial]:
     for few in (leaves, max(2, leaves // 4)):
         for sizes in ([few], [max(2, round(few**0.5)), few]):
             name = " over ".join(f"{size:,}" for size in sizes)
-            trials.append(Trial(f"learnt, {name}", {"wide": False}, partial(learnt, sizes=sizes)))
-    trials.append(Trial("none", {"wide": False, "category_conditioning": "none"}, partial(learnt, sizes=[1])))
+            trials.append(Trial(f"learned, {name}", {"covisitation": False}, partial(learned, sizes=sizes)))
+    trials.append(
+        Trial("none", {"covisitation": False, "category_conditioning": "none"}, partial(learned, sizes=[1]))
+    )
     return trials
 
 
 def from_candidates(trained: Trained) -> tuple[Row, Row]:
-    """The encoder alone on the validation part: from the categories that hold 4 % of the items, and exact."""
-    bundle, data = trained.bundle(), Dataset.load(trained.data)
-    recommender = Recommender.load(bundle)
-    scorer = replace(scorer_of(recommender, data, encoder_of(bundle, recommender)), bias=None, wide=None)
-    cases = Cases.sample(data.valid, CASES)
-    found = accuracy(scorer, data, cases, Budgets([SHARE], [1.0]), recommender.config["max_length"])
+    """The encoder alone on the validation split: from the categories that hold 4 % of the items, and exact."""
+    data = Dataset.load(trained.data)
+    examples = Examples.of(data.validation).sample(EXAMPLES)
+    max_length = trained.info.config.max_length
+    found = accuracy(scorer_of_run(trained.run, data), data, examples, Budgets([SHARE], [1.0]), max_length)
     return found[0], found[1]
 
 
@@ -186,8 +187,7 @@ def main(asked: Asked) -> None:
             "kept",
             "rows",
         ]
-        about = f"{bench.name}: {len(data.train):,} training sessions, {data.valid.cases:,} validation cases."
-        tables.append(f"{about}\n\n{table(head, body)}")
+        tables.append(f"{bench.about(data)}.\n\n{table(head, body)}")
         groups.append((bench.name, bars))
     picture = bars_picture(
         groups,
@@ -196,7 +196,7 @@ def main(asked: Asked) -> None:
         title="Trees of categories",
     )
     text = (
-        "The encoder alone on the validation part, with every item ranked, and from the most probable leaf categories "
+        "The encoder alone on the validation split, with every item ranked, and from the most probable leaf categories "
         "until they hold 4 % of the items. Every row of a table was trained alike."
     )
     write_page(

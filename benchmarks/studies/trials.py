@@ -41,7 +41,7 @@ class Trained:
 
     @property
     def leaf_accuracy(self) -> float:
-        """How often the most probable leaf category was right on the validation part."""
+        """How often the most probable leaf category was right on the validation split."""
         return self.info.metrics[f"category_accuracy_{len(self.info.shape.categories) - 1}"]
 
     def bundle(self, calibrate_with: Path | None = None) -> Path:
@@ -66,6 +66,11 @@ class Bench:
     folder: Path
     settings: Mapping[str, Any]
     seeds: int
+
+    def about(self, data: Dataset) -> str:
+        """What a table says above it."""
+        examples = data.validation.example_count
+        return f"{self.name}: {len(data.train):,} training sessions, {examples:,} validation examples"
 
     def run(self, trial: Trial, validated_by: Path | None = None) -> list[Trained]:
         """Train ``trial`` once for each seed; with ``validated_by`` as a final run."""
@@ -143,9 +148,9 @@ def study_options(study: Callable[..., None]) -> Callable[..., None]:
         epochs: int | None,
         sessions: int | None,
         names: tuple[str, ...],
-        **own: Any,
+        **further: Any,
     ) -> None:
-        study(Asked(source, work, out, seeds, epochs, sessions, names), **own)
+        study(Asked(source, work, out, seeds, epochs, sessions, names), **further)
 
     found: Callable[..., None] = command
     for option in reversed(

@@ -1,5 +1,7 @@
-"""Settings of the baselines, chosen on the validation part as ours are. What was tried is kept in a file, and not tried
-again."""
+"""Settings of the baselines, chosen on the validation split as ours are.
+
+What was tried is kept in a file, and not tried again.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ SPACE: Mapping[str, tuple[float, ...]] = {
     "neighbours": (50, 100, 500, 1000),
     "click_decay": (1.5, 3.0, 10.0, float("inf")),
     "age_decay": (0.25, 0.5, 1.0, float("inf")),
-    "place_decay": (1.0, 3.0, 5.0, 10.0),
+    "position_decay": (1.0, 3.0, 5.0, 10.0),
     "match_decay": (2.0, 5.0, 20.0),
     "rarity": (0.1, 0.3, 1.0),
     "reach": (3, 5, 10),
@@ -56,7 +58,7 @@ class Tried:
 
 
 def tune_neural(name: str, data: Dataset, epochs: int, tried: Tried, newest: int) -> tuple[Settings, int]:
-    """The best of ``GRID`` by MRR@20 on the validation part, and its best epoch, counted from 1.
+    """The best of ``GRID`` by MRR@20 on the validation split, and its best epoch, counted from 1.
 
     Trained on the ``newest`` so many training sessions.
     """
@@ -64,7 +66,9 @@ def tune_neural(name: str, data: Dataset, epochs: int, tried: Tried, newest: int
     found = []
     for options in GRID:
         settings = replace(Settings(epochs=epochs), **options)
-        train = partial(train_and_measure, name, settings, data.train.newest(newest), data.items, data.valid)
+        train = partial(
+            train_and_measure, name, settings, data.train.newest(newest), data.items, data.validation
+        )
         metrics = tried.once(f"tune {name} on {newest}", asdict(settings), train)
         found += [(epoch["mrr@20"], at, settings) for at, epoch in enumerate(metrics, 1)]
         click.echo(
@@ -94,8 +98,8 @@ def tune_counting(name: str, data: Dataset, draws: int, tried: Tried) -> dict[st
     """The best options of a baseline without gradients, by MRR@20 on 2,000 validation sessions: its defaults, or one
     of ``draws`` random ones."""
     defaults = KINDS[name][1]
-    some = np.sort(np.random.default_rng(0).permutation(len(data.valid))[:SAMPLE])
-    clicks = [data.valid[int(index)] for index in some]
+    some = np.sort(np.random.default_rng(0).permutation(len(data.validation))[:SAMPLE])
+    clicks = [data.validation[int(index)] for index in some]
     offsets = np.concatenate([[0], np.cumsum([len(each) for each in clicks])]).astype(np.int64)
     sample = Sessions(np.concatenate(clicks), offsets)
     random = np.random.default_rng(1)

@@ -30,7 +30,7 @@ def work(tmp_path: Path, tiny_data: Path, tiny_config: Config, monkeypatch: pyte
     monkeypatch.setitem(DATA_SETS, "diginetica", tiny)
     monkeypatch.setattr(tuning, "GRID", [{"dropout": 0.1}])
     monkeypatch.setattr(sparse, "SHARES", (0.0, 0.75))
-    monkeypatch.setattr(cold, "DROPOUTS", (0.1, 0.3))
+    monkeypatch.setattr(cold, "DROPOUTS", (0.3,))
     for study in (ablations, trees):  # those that differ most, to save time
         every: Callable[[Dataset], list[Trial]] = study.trials_of
         monkeypatch.setattr(
@@ -60,15 +60,19 @@ def run(study: ModuleType, work: Path, *options: str) -> str:
 
 
 STUDIES: list[tuple[ModuleType, list[str], list[str]]] = [
-    (ablations, ["--epochs", "1"], ["item head only", "items are ids only", "no co-click graph"]),
+    (
+        ablations,
+        ["--epochs", "1"],
+        ["item head only", "items are ids only", "no co-click graph"],
+    ),
     (sparse, [], ["75 % of the items", "text and category: MRR@20"]),
-    (trees, [], ["1 of 2 levels (2 leaves)", "learnt, 3 over 8", "none"]),
+    (trees, [], ["1 of 2 levels (2 leaves)", "learned, 3 over 8", "none"]),
     (
         cold,
         [],
         ["id dropout 0.3, cold items never shown", "as exported", "popular, the newest", "words in common"],
     ),
-    (main_table, ["--seeds", "2", "--draws", "1"], ["HierSRec, exact", "±", "vstan", "gru4rec", "core"]),
+    (main_table, ["--draws", "1"], ["HierSRec, exact", "vstan", "gru4rec", "core"]),
 ]
 
 
@@ -88,8 +92,17 @@ def test_a_study_leaves_a_page_and_does_nothing_twice(
     assert run(study, work, *options) == page
 
 
+def test_seeds_become_a_mean_and_a_deviation() -> None:
+    rows = [{"mrr@20": value} for value in (0.1, 0.3)]
+    assert main_table._spread(rows, "mrr@20") == "20.00 % ± 14.14"
+    assert main_table._spread(rows[:1], "mrr@20") == "10.00 %"
+
+
 def test_a_trial_with_other_settings_is_not_taken_for_this_one(work: Path) -> None:
     bench = benches(work, work, ["diginetica"])[0]
+    trained = replace(bench, seeds=2).run(Trial("a trial"))
+    assert [one.info.config.seed for one in trained] == [0, 1]
+    assert len({one.run for one in trained}) == 2
     bench.run(Trial("a trial"))
     with pytest.raises(click.ClickException, match="other settings: move it away"):
         bench.run(Trial("a trial", {"dropout": 0.7}))
@@ -117,7 +130,7 @@ def test_every_data_set_of_the_studies_is_prepared(shared_data: Path, tmp_path: 
     for name in ("retailrocket", "wikispeedia"):
         folder = prepared(name, shared_data, tmp_path)
         assert folder is not None
-        assert Dataset.load(folder).test.cases > 1000
+        assert Dataset.load(folder).test.example_count > 1000
     assert isinstance(DATA_SETS["diginetica"], DataSet)
 
 
@@ -153,11 +166,11 @@ def test_a_tree_is_cut_at_a_depth(make_dataset: Callable[..., Dataset], tmp_path
 
 
 @pytest.mark.parametrize("sizes", [[8], [2, 8], [2, 4, 12], [1]])
-def test_a_tree_is_learnt_from_co_clicks(
+def test_a_tree_is_learned_from_co_clicks(
     sizes: list[int], make_dataset: Callable[..., Dataset], tmp_path: Path
 ) -> None:
     data = make_dataset(sessions=600)  # sessions stay within one of 8 categories
-    found = trees.learnt(data, sizes)
+    found = trees.learned(data, sizes)
     found.save(tmp_path / "data")
     assert found.tree.depth == len(sizes)
     assert all(0 < size <= wanted for size, wanted in zip(found.tree.sizes, sizes, strict=True))
@@ -171,7 +184,7 @@ def test_cold_items_have_no_clicks_and_are_the_targets(make_dataset: Callable[..
     data = make_dataset(sessions=1000)
     held, is_cold = cold.held_out(data), cold.cold_items(data)
     assert is_cold.sum() == 5
-    for part in (held.train, held.valid):
+    for part in (held.train, held.validation):
         assert not is_cold[part.items].any()
         assert part.lengths.min() >= 2
         assert part.offsets[-1] == len(part.items)
@@ -179,10 +192,8 @@ def test_cold_items_have_no_clicks_and_are_the_targets(make_dataset: Callable[..
     old, new = ([part[index] for index in range(len(part))] for part in (data.train, held.train))
     left = [walk[~is_cold[walk]].tolist() for walk in old]
     assert [walk.tolist() for walk in new] == [walk for walk in left if len(walk) >= 2]
-    cases = cold.cases_of(held)
-    for some, wanted in zip(cases, (True, False), strict=True):
+    for some, wanted in zip(cold.examples_of(held), (True, False), strict=True):
         assert len(some)
-        for session, length in zip(some.session, some.length, strict=True):
-            clicks = data.test[int(session)]
-            assert is_cold[clicks[length]] == wanted
-            assert not is_cold[clicks[:length]].any()
+        for prefix, target in some:
+            assert is_cold[target] == wanted
+            assert not is_cold[prefix].any()

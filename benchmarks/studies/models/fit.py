@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,22 +9,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.studies.models.session_model import SessionModel
 from hiersrec_training.batches import Batches
 from hiersrec_training.data.dataset import Sessions
-from hiersrec_training.losses import Bonuses, catalog_cross_entropy
-from hiersrec_training.metrics import ranking_metrics
+from hiersrec_training.losses import ScoreOffsets, catalog_cross_entropy
+from hiersrec_training.metrics import ranking_metrics, target_ranks
+from hiersrec_training.optimizer import schedule
 
-RANKED_TOGETHER = 256  # positions whose scores of the whole catalogue are held at once
+RANKED_TOGETHER = 256  # positions whose scores of the whole catalog are held at once
 WARMUP = 0.05  # share of the steps
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is tuned on the validation part."""
+    """What is tuned on the validation split."""
 
     dimension: int = 128
     dropout: float = 0.25
@@ -50,7 +49,7 @@ def fit(
 ) -> list[dict[str, float]]:
     """Train on ``sessions`` and measure on ``measured`` after each epoch.
 
-    Adam, a linear rise and half a cosine down to 0; ``dtype`` is that of the products of the softmax over items;
+    Adam with our own schedule; ``dtype`` is that of the products of the softmax over items;
     ``until``: stop after so many of the epochs.
     Returns the metrics of :func:`ranking_metrics` after each epoch, every item ranked, ties against the model.
     """
@@ -60,7 +59,7 @@ def fit(
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, fused=True)
     steps = settings.epochs * len(batches)
     whole = torch.zeros(0, dtype=torch.int64)
-    none = Bonuses(whole, whole, torch.zeros(0))
+    none = ScoreOffsets(whole, whole, torch.zeros(0))
     found = []
     step = 0
     for epoch in range(until or settings.epochs):
@@ -70,7 +69,7 @@ def fit(
         )
         for batch in bar:
             for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * _schedule(step / steps)
+                group["lr"] = settings.learning_rate * schedule(step / steps, WARMUP)
             table = model.table()
             query = model.queries(F.embedding(batch.items, table))[batch.there]
             loss = catalog_cross_entropy(query, table, none, batch.target, batch.weight, dtype)
@@ -87,7 +86,7 @@ def fit(
 
 @torch.no_grad()
 def ranks(model: SessionModel, sessions: Sessions, progress: bool = False) -> NDArray[np.int64]:
-    """int64 [cases]: the rank of each next click among all items, short sessions first."""
+    """int64 [examples]: the rank of each next click among all items, short sessions first."""
     model.eval()
     table = model.table()
     batches = Batches(sessions, model.max_length, 256)
@@ -97,12 +96,5 @@ def ranks(model: SessionModel, sessions: Sessions, progress: bool = False) -> ND
         for some, target in zip(
             query.split(RANKED_TOGETHER), batch.target.split(RANKED_TOGETHER), strict=True
         ):
-            scores: Tensor = some @ table.T
-            every.append((scores >= scores.gather(1, target[:, None])).sum(1).numpy())
+            every.append(target_ranks(some @ table.T, target))
     return np.concatenate(every)
-
-
-def _schedule(share: float) -> float:
-    if share < WARMUP:
-        return (share + 1e-3) / (WARMUP + 1e-3)
-    return 0.5 * (1 + math.cos(math.pi * (share - WARMUP) / (1 - WARMUP)))

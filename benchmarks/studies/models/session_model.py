@@ -19,7 +19,7 @@ class SessionModel(nn.Module):
         self.max_length = max_length
 
     def table(self) -> Tensor:
-        """Vectors of the whole catalogue: float32 [items, d]."""
+        """Vectors of the whole catalog: float32 [items, d]."""
         return self.item.weight
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""A table that is grown keeps its rows, its tree and its geometry."""
+"""Which rows are candidates; a table that is grown keeps its rows, its tree and its geometry."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.vectors.case import unit
-from benchmarks.vectors.grow import grow, nearest, shares
+from benchmarks.vectors import grow, isotropic, nearest, predicted_ranges, random_ranges, shares, unit
 
 SIZES = np.array([40, 0, 300, 1, 7, 120])
 DIMENSION = 12
@@ -55,11 +54,11 @@ def test_geometry_of_a_category(vectors: NDArray[np.float32], leaves: NDArray[np
     assert new.var(axis=0).sum() == pytest.approx(variance, rel=0.1)
     assert np.linalg.norm(np.cov(new.T, bias=True) - covariance) < 0.2 * np.linalg.norm(covariance)
 
-    # a new row lies as far from its source as that one's nearest neighbour does, in the mean of the squares
+    # a new row lies as far from its source as that one's nearest neighbor does, in the mean of the squares
     sources = grown.source[slice(*grown.leaves[leaf])]
     added = ~np.isin(np.arange(*grown.leaves[leaf]), grown.kept)
     apart = np.linalg.norm(new - vectors[sources], axis=1)[added]
-    wanted = nearest(old, np.arange(len(old)))[sources[added] - leaves[leaf, 0]]
+    wanted = nearest(old)[sources[added] - leaves[leaf, 0]]
     assert np.square(apart).mean() == pytest.approx(np.square(wanted).mean(), rel=0.2)
 
 
@@ -112,5 +111,42 @@ def test_shares() -> None:
 def test_nearest() -> None:
     members = np.array([[0, 0], [3, 4], [0, 1]], np.float32)
 
-    np.testing.assert_allclose(nearest(members, np.array([0, 1])), [1, np.sqrt(18)], rtol=1e-6)
-    assert nearest(members[:1], np.array([0])).tolist() == [np.inf]
+    np.testing.assert_allclose(nearest(members), [1, np.sqrt(18), 1], rtol=1e-6)
+    assert nearest(members[:1]).tolist() == [np.inf]
+
+
+@pytest.mark.parametrize(
+    ("logits", "need", "expected"),
+    [
+        ([3, 2, 1, 0], 5, [[0, 5]]),
+        ([3, 2, 1, 0], 6, [[0, 5], [5, 12]]),  # the one that crosses is taken
+        ([2, 0, 1, 3], 9, [[12, 20], [0, 5]]),
+        ([0, 9, 0, 0], 1, [[0, 5]]),  # empty categories are left out; equal ones go by their order
+        ([1, 2, 3, 4], 20, [[12, 20], [5, 12], [0, 5]]),
+    ],
+)
+def test_predicted_ranges(logits: list[float], need: int, expected: list[list[int]]) -> None:
+    ranges = np.array([[0, 5], [5, 5], [5, 12], [12, 20]])
+    assert predicted_ranges(np.array(logits, np.float32), ranges, need).tolist() == expected
+
+
+@pytest.mark.parametrize(("rows", "need"), [(1_000, 40), (10, 10), (10, 1), (7, 5)])
+def test_random_ranges(rows: int, need: int) -> None:
+    ranges = random_ranges(rows, need, np.random.default_rng(0))
+
+    assert (ranges[:, 1] - ranges[:, 0]).sum() == need
+    assert (ranges[1:, 0] >= ranges[:-1, 1]).all()
+    assert ranges[0, 0] >= 0
+    assert ranges[-1, 1] <= rows
+
+
+@pytest.mark.parametrize("falling", [False, True])
+def test_random_vectors(falling: bool) -> None:
+    case = isotropic(rows=900, dimension=16, share=0.1, count=7, seed=3, falling=falling)
+
+    assert case.vectors.shape == (900, 16)
+    assert case.queries.shape == (7, 16)
+    np.testing.assert_allclose(np.linalg.norm(case.vectors, axis=1), 1, rtol=1e-5)
+    assert all((ranges[:, 1] - ranges[:, 0]).sum() >= 90 for ranges in case.ranges)
+    first, last = case.vectors[:, :4].var(), case.vectors[:, -4:].var()
+    assert (first > 2 * last) == falling
