@@ -28,7 +28,7 @@ from hiersrec_export import IR_VERSION, OPSET
 from hiersrec_export.graphs import item_graph, session_graph
 from hiersrec_sdk import Item, Recommender
 from hiersrec_sdk.bundle.folder import write_bundle
-from hiersrec_sdk.catalog.snapshot import id_tables, item_id_tables
+from hiersrec_sdk.catalog.ids import id_tables, item_id_tables
 from hiersrec_sdk.ranking import Codes
 from hiersrec_training.config import Config
 from hiersrec_training.model import HierSRec, Shape
@@ -49,7 +49,7 @@ def write(path: Path, rows: int, dimension: int, strings: bool) -> None:
     click.echo("codes and ids…", err=True)
     tables: dict[str, NDArray[Any]] = {
         "item_vectors": vectors,
-        "bias": random.standard_normal(rows, dtype=np.float32) / 10,
+        "item_bias": random.standard_normal(rows, dtype=np.float32) / 10,
         "clicks": random.geometric(0.01, rows),
         **item_id_tables(ids),
         **Codes.of(vectors).tables(),

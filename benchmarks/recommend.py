@@ -33,7 +33,8 @@ from benchmarks.race import race
 from benchmarks.vectors.grown_bundle import write_grown_bundle
 from benchmarks.vectors.sessions import cases
 from hiersrec_sdk import Recommender, Result
-from hiersrec_sdk.bundle.folder import MODEL, open_bundle
+from hiersrec_sdk.bundle.folder import open_bundle
+from hiersrec_sdk.bundle.schema import MODEL
 from hiersrec_sdk.errors import HierSRecError, InvalidOptionError
 from hiersrec_sdk.ranking import Found, Request, Table
 

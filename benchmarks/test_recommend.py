@@ -19,7 +19,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from hiersrec_export.graphs import session_graph
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import write_bundle
-from hiersrec_sdk.catalog.snapshot import id_tables, item_id_tables
+from hiersrec_sdk.catalog.ids import id_tables, item_id_tables
 from hiersrec_sdk.options import Mode
 from hiersrec_sdk.ranking import Codes
 from hiersrec_training.config import Config

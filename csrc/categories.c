@@ -54,7 +54,7 @@ static double sum_of(const float *values, int64_t count)
     return lane[0];
 }
 
-/* What categories hold together. */
+/* Sums over categories. */
 typedef struct {
     int64_t rows, eligible;
     double odds;
@@ -69,7 +69,7 @@ INLINE void add_to(holding *held, int64_t category, const int64_t *ranges, const
 }
 
 int64_t hiersrec_choose(const float *logits, const int64_t *ranges, const int64_t *eligible_in, int64_t categories,
-                        const int64_t *first, int64_t first_count, int64_t rows, int64_t eligible, double mass,
+                        const int64_t *first, int64_t first_count, int64_t rows, int64_t eligible, double top_p,
                         int64_t ordered, int64_t *order, int64_t *chosen, float *odds, double *total,
                         float *heap_scores, int64_t *heap_rows)
 {
@@ -79,7 +79,7 @@ int64_t hiersrec_choose(const float *logits, const int64_t *ranges, const int64_
     double sum = sum_of(odds, categories);
     *total = sum;
 
-    /* As a rule few categories are enough, so those near the top alone enter the heap; more, if they hold too little. */
+    /* Few categories are usually enough, so only those near the top enter the heap; more if they hold too little. */
     heap best = {heap_scores, heap_rows, 0};
     for (float depth = 3; best.count < categories; depth *= 2) {
         float least = depth < 100 ? largest - depth : -INFINITY;
@@ -91,12 +91,12 @@ int64_t hiersrec_choose(const float *logits, const int64_t *ranges, const int64_
         holding held = {0, 0, 0};
         for (int64_t i = 0; i < best.count; ++i)
             add_to(&held, heap_rows[i], ranges, eligible_in, odds);
-        /* of the mass some more, as it is summed in another order below */
-        if (best.count >= ordered + first_count && held.rows >= rows && held.eligible >= eligible && mass < 1 &&
-            held.odds >= (mass + 1e-9) * sum)
+        /* a little more of top_p, as it is summed in another order below */
+        if (best.count >= ordered + first_count && held.rows >= rows && held.eligible >= eligible && top_p < 1 &&
+            held.odds >= (top_p + 1e-9) * sum)
             break;
     }
-    /* The root of a heap is its worst entry; turned round, by sign, it is the best category. */
+    /* The root of a heap is its worst entry. With all signs turned, it is the best category. */
     for (int64_t i = 0; i < best.count; ++i) {
         heap_scores[i] = -logits[heap_rows[i]];
         heap_rows[i] = -heap_rows[i];
@@ -127,8 +127,8 @@ int64_t hiersrec_choose(const float *logits, const int64_t *ranges, const int64_
         chosen[2 * taken + 1] = ranges[2 * category + 1];
         ++taken;
         add_to(&held, category, ranges, eligible_in, odds);
-        enough = listed >= first_count && held.rows >= rows && held.eligible >= eligible && mass < 1 &&
-                 held.odds >= mass * sum;
+        enough = listed >= first_count && held.rows >= rows && held.eligible >= eligible && top_p < 1 &&
+                 held.odds >= top_p * sum;
     }
     return taken;
 }

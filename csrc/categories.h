@@ -1,5 +1,5 @@
 /*
- * Which categories are candidates: the contract. As topk.h: the caller owns all buffers, nothing is allocated or kept.
+ * Which categories are candidates: the contract. The caller owns all buffers, nothing is allocated or kept.
  */
 #ifndef HIERSREC_CATEGORIES_H
 #define HIERSREC_CATEGORIES_H
@@ -12,7 +12,7 @@ extern "C" {
 
 /*
  * Take categories by higher logit, then lower index, after those that come `first`, until they hold `rows` rows, and
- * `eligible` eligible rows, and `mass` of the probability; the category that reaches all of these is taken.
+ * `eligible` eligible rows, and `top_p` of the probability; the category that reaches all of these is taken.
  *
  *   logits           [in]  [categories] none of them NaN
  *   ranges           [in]  [categories, 2] the rows [start, stop) of each
@@ -20,9 +20,9 @@ extern "C" {
  *   categories       [in]  >= 1
  *   first            [in]  [first_count] distinct categories that are taken in any case, before all others, in this order
  *   rows, eligible   [in]
- *   mass             [in]  of the softmax of the logits, in float32, summed in float64; 0 asks for none, and from 1 on
+ *   top_p             [in]  of the softmax of the logits, in float32, summed in float64; 0 asks for none, and from 1 on
  *                    all categories are taken
- *   ordered          [in]  so many categories are put in order, even if fewer are taken
+ *   ordered          [in]  how many categories to put in order, even if fewer are taken
  *   order            [out] [categories] the taken ones, then the others that were ordered, best first; beyond unspecified
  *   chosen           [out] [categories, 2] ranges of those taken, in this order
  *   odds             [out] [categories] exp(logit - the largest)
@@ -32,7 +32,7 @@ extern "C" {
  * Returns how many are taken.
  */
 int64_t hiersrec_choose(const float *logits, const int64_t *ranges, const int64_t *eligible_in, int64_t categories,
-                        const int64_t *first, int64_t first_count, int64_t rows, int64_t eligible, double mass,
+                        const int64_t *first, int64_t first_count, int64_t rows, int64_t eligible, double top_p,
                         int64_t ordered, int64_t *order, int64_t *chosen, float *odds, double *total,
                         float *heap_scores, int64_t *heap_rows);
 

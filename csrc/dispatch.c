@@ -18,7 +18,7 @@ static int probe(const kernels **found)
             found[count++] = &hiersrec_avx512vnni;
         found[count++] = &hiersrec_avx512;
     }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         found[count++] = &hiersrec_avx2;
 #endif
 #ifdef HIERSREC_NEON

@@ -1,4 +1,4 @@
-/* What each instruction set implements, and how one is chosen. Internal to csrc. */
+/* The functions that each instruction set implements, and how one is chosen. Internal to csrc and its tests. */
 #ifndef HIERSREC_KERNELS_H
 #define HIERSREC_KERNELS_H
 
@@ -37,14 +37,14 @@ typedef struct {
     const uint8_t *codes;  /* [blocks, block_bytes] */
     int64_t block_bytes;
     bool halves;           /* a byte holds 4 bits of two codes */
-    int shift;             /* what stored codes are to be multiplied with, as a power of 2 */
+    int shift;             /* stored codes are to be multiplied by 2 to the power of this */
     int64_t groups;        /* even, where bytes hold halves */
     const query_group *query; /* [groups] */
     int32_t correction;    /* undoes that stored codes are too high by a constant */
-    /* upper bound = scale * (step * dot + slack) + tiny + reach * tail + bias */
+    /* upper bound = scale * (step * dot + slack) + tiny + reach * suffix_norm + bias */
     float step, slack, tiny, reach;
     const uint16_t *scales; /* [blocks * 16] bfloat16 */
-    const uint16_t *tails;  /* [blocks * 16] bfloat16, or NULL: no dimension is left */
+    const uint16_t *suffix_norms; /* [blocks * 16] bfloat16, or NULL: no dimension is left */
     const float *bias;      /* [blocks * 16], or NULL */
 } pass;
 
@@ -60,7 +60,7 @@ typedef struct {
 /* One of several queries that go over the same blocks in their first pass. */
 typedef struct {
     const query_group *query;
-    /* upper bound = scale * (step * sum + slack) + tiny + reach * tail + bias, of the sum of stored codes */
+    /* upper bound = scale * (step * sum + slack) + tiny + reach * suffix_norm + bias, of the sum of stored codes */
     float step, slack, reach, threshold;
     int32_t correction;
     block_list kept; /* [out] the blocks that may hold a result, with all dots as after the pass */
@@ -71,18 +71,17 @@ enum { SHARED_GROUPS = 8 };
 typedef struct {
     const char *name;
     /* Dot products of `count` rows, one after the other, in the order of topk.h. */
-    void (*dots_f32)(const float *rows, const float *query, int64_t dimension, int64_t count, float *dots);
-    void (*dots_f16)(const uint16_t *rows, const float *query, int64_t dimension, int64_t count, float *dots);
+    void (*dot_products)(const float *rows, const float *query, int64_t dimension, int64_t count, float *dots);
     /* Add the dot products of the pass's codes to the dots of every block; `first`: they start at 0. */
     void (*add)(const pass *s, bool first, block_list *list);
-    /* The same of several passes, the first of which starts the dots: each block is read at several places at once, which is
-       faster where nothing is pruned between. NULL where there is no such kernel. */
+    /* Several passes in one, the first of which starts the dots. Each block is read at several places at once, which is faster
+       where nothing is pruned between. NULL where there is no such kernel. */
     void (*add_many)(const pass *passes, int64_t count, block_list *list);
-    /* As add; then drop the lanes whose upper bound is below the threshold, and the blocks that are left without
+    /* add, then drop the lanes whose upper bound is below the threshold, and the blocks that are left without
        lanes. A bound that is NaN is not below. */
     void (*add_and_prune)(const pass *s, bool first, float threshold, block_list *list);
-    /* The same for several queries at once, of a first pass by halves over SHARED_GROUPS groups, all rows of `count` blocks
-       from `block` on: what is read and unpacked of a block serves all. NULL where there is no such kernel. */
+    /* add_and_prune for several queries at once: a first pass by halves over SHARED_GROUPS groups, all rows of `count` blocks
+       from `block` on. A block is read and unpacked once for all. NULL where there is no such kernel. */
     void (*prune_shared)(const pass *s, uint32_t block, int64_t count, shared_query *queries, int64_t query_count);
 } kernels;
 

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#define TARGET __attribute__((target("avx2,fma,f16c")))
+#define TARGET __attribute__((target("avx2,fma")))
 
 TARGET INLINE float fold(__m256 low, __m256 high)
 {
@@ -28,7 +28,7 @@ TARGET INLINE void add_rest(__m256 *low, __m256 *high, const float *query, const
     *high = _mm256_loadu_ps(lane + 8);
 }
 
-TARGET static void dots_f32(const float *rows, const float *query, int64_t dimension, int64_t count, float *dots)
+TARGET static void dot_products(const float *rows, const float *query, int64_t dimension, int64_t count, float *dots)
 {
     for (int64_t r = 0; r < count; ++r, rows += dimension) {
         __m256 low = _mm256_setzero_ps(), high = low;
@@ -39,27 +39,6 @@ TARGET static void dots_f32(const float *rows, const float *query, int64_t dimen
         }
         if (i < dimension)
             add_rest(&low, &high, query + i, rows + i, dimension - i);
-        dots[r] = fold(low, high);
-    }
-}
-
-TARGET static void dots_f16(const uint16_t *rows, const float *query, int64_t dimension, int64_t count, float *dots)
-{
-    for (int64_t r = 0; r < count; ++r, rows += dimension) {
-        __m256 low = _mm256_setzero_ps(), high = low;
-        int64_t i = 0;
-        for (; i + LANES <= dimension; i += LANES) {
-            __m256 row_low = _mm256_cvtph_ps(_mm_loadu_si128((const void *)(rows + i)));
-            __m256 row_high = _mm256_cvtph_ps(_mm_loadu_si128((const void *)(rows + i + 8)));
-            low = _mm256_add_ps(low, _mm256_mul_ps(_mm256_loadu_ps(query + i), row_low));
-            high = _mm256_add_ps(high, _mm256_mul_ps(_mm256_loadu_ps(query + i + 8), row_high));
-        }
-        if (i < dimension) {
-            float row[LANES];
-            for (int64_t j = 0; j < dimension - i; ++j)
-                row[j] = _cvtsh_ss(rows[i + j]);
-            add_rest(&low, &high, query + i, row, dimension - i);
-        }
         dots[r] = fold(low, high);
     }
 }
@@ -91,8 +70,8 @@ TARGET INLINE unsigned passing(const pass *s, __m256 threshold, __m256i dots, in
 {
     __m256 upper = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_set1_ps(s->step), _mm256_set1_ps(s->slack));
     upper = _mm256_fmadd_ps(upper, bfloats(s->scales + row), _mm256_set1_ps(s->tiny));
-    if (s->tails)
-        upper = _mm256_fmadd_ps(_mm256_set1_ps(s->reach), bfloats(s->tails + row), upper);
+    if (s->suffix_norms)
+        upper = _mm256_fmadd_ps(_mm256_set1_ps(s->reach), bfloats(s->suffix_norms + row), upper);
     if (s->bias)
         upper = _mm256_add_ps(upper, _mm256_loadu_ps(s->bias + row));
     return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(upper, threshold, _CMP_NLT_UQ));
@@ -152,5 +131,5 @@ TARGET static void add_and_prune(const pass *s, bool first, float threshold, blo
     add_pass(s, first, true, threshold, list);
 }
 
-const kernels hiersrec_avx2 = {"avx2", dots_f32, dots_f16, add, NULL, add_and_prune, NULL};
+const kernels hiersrec_avx2 = {"avx2", dot_products, add, NULL, add_and_prune, NULL};
 #endif

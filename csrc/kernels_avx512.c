@@ -17,7 +17,7 @@ TARGET INLINE float fold(__m512 lanes)
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
-TARGET static void dots_f32(const float *rows, const float *query, int64_t dimension, int64_t count, float *dots)
+TARGET static void dot_products(const float *rows, const float *query, int64_t dimension, int64_t count, float *dots)
 {
     __mmask16 rest = (__mmask16)((1u << dimension % LANES) - 1);
     for (int64_t r = 0; r < count; ++r, rows += dimension) {
@@ -27,25 +27,6 @@ TARGET static void dots_f32(const float *rows, const float *query, int64_t dimen
             lanes = _mm512_add_ps(lanes, _mm512_mul_ps(_mm512_loadu_ps(query + i), _mm512_loadu_ps(rows + i)));
         if (rest) {
             __m512 product = _mm512_mul_ps(_mm512_maskz_loadu_ps(rest, query + i), _mm512_maskz_loadu_ps(rest, rows + i));
-            lanes = _mm512_mask_add_ps(lanes, rest, lanes, product);
-        }
-        dots[r] = fold(lanes);
-    }
-}
-
-TARGET static void dots_f16(const uint16_t *rows, const float *query, int64_t dimension, int64_t count, float *dots)
-{
-    __mmask16 rest = (__mmask16)((1u << dimension % LANES) - 1);
-    for (int64_t r = 0; r < count; ++r, rows += dimension) {
-        __m512 lanes = _mm512_setzero_ps();
-        int64_t i = 0;
-        for (; i + LANES <= dimension; i += LANES) {
-            __m512 row = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(rows + i)));
-            lanes = _mm512_add_ps(lanes, _mm512_mul_ps(_mm512_loadu_ps(query + i), row));
-        }
-        if (rest) {
-            __m512 row = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(rest, rows + i));
-            __m512 product = _mm512_mul_ps(_mm512_maskz_loadu_ps(rest, query + i), row);
             lanes = _mm512_mask_add_ps(lanes, rest, lanes, product);
         }
         dots[r] = fold(lanes);
@@ -70,8 +51,8 @@ TARGET INLINE __mmask16 passing(const pass s, __m512 threshold, uint16_t lanes, 
 {
     __m512 upper = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), _mm512_set1_ps(s.step), _mm512_set1_ps(s.slack));
     upper = _mm512_fmadd_ps(upper, bfloats(s.scales + row), _mm512_set1_ps(s.tiny));
-    if (s.tails)
-        upper = _mm512_fmadd_ps(_mm512_set1_ps(s.reach), bfloats(s.tails + row), upper);
+    if (s.suffix_norms)
+        upper = _mm512_fmadd_ps(_mm512_set1_ps(s.reach), bfloats(s.suffix_norms + row), upper);
     if (s.bias)
         upper = _mm512_add_ps(upper, _mm512_loadu_ps(s.bias + row));
     return _mm512_mask_cmp_ps_mask(lanes, upper, threshold, _CMP_NLT_UQ);
@@ -126,7 +107,7 @@ TARGET_VNNI INLINE void prune_blocks(const pass *s, uint32_t block, const int wi
 {
     const __m512i low_half = _mm512_set1_epi8(15);
     __m512i rows[2][SHARED_GROUPS];
-    __m512 scale[2], tail[2], bias[2];
+    __m512 scale[2], suffix_norm[2], bias[2];
     for (int b = 0; b < width; ++b) {
         const uint8_t *codes = codes_of(s, block + (uint32_t)b);
         int64_t row = (int64_t)(block + (uint32_t)b) * LANES;
@@ -136,7 +117,7 @@ TARGET_VNNI INLINE void prune_blocks(const pass *s, uint32_t block, const int wi
             rows[b][g + 1] = _mm512_and_si512(_mm512_srli_epi16(two, 4), low_half);
         }
         scale[b] = bfloats(s->scales + row);
-        tail[b] = s->tails ? bfloats(s->tails + row) : _mm512_setzero_ps();
+        suffix_norm[b] = s->suffix_norms ? bfloats(s->suffix_norms + row) : _mm512_setzero_ps();
         bias[b] = s->bias ? _mm512_loadu_ps(s->bias + row) : _mm512_setzero_ps();
     }
     const __m512 tiny = _mm512_set1_ps(s->tiny);
@@ -152,7 +133,7 @@ TARGET_VNNI INLINE void prune_blocks(const pass *s, uint32_t block, const int wi
         const __m512 step = _mm512_set1_ps(q->step), slack = _mm512_set1_ps(q->slack), reach = _mm512_set1_ps(q->reach);
         for (int b = 0; b < width; ++b) {
             __m512 upper = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[b]), step, slack);
-            upper = _mm512_fmadd_ps(upper, scale[b], _mm512_fmadd_ps(reach, tail[b], tiny));
+            upper = _mm512_fmadd_ps(upper, scale[b], _mm512_fmadd_ps(reach, suffix_norm[b], tiny));
             upper = _mm512_add_ps(upper, bias[b]);
             left[b] = _mm512_cmp_ps_mask(upper, _mm512_set1_ps(q->threshold), _CMP_NLT_UQ);
         }
@@ -202,6 +183,6 @@ TARGET INLINE __m512i multiply_pair(__m512i sum, __m512i rows, query_pair query)
 #define MULTIPLY(sum, rows, query) multiply_pair(sum, rows, query)
 #include "avx512_pass.inc"
 
-const kernels hiersrec_avx512 = {"avx512", dots_f32, dots_f16, add_bw, NULL, add_and_prune_bw, NULL};
-const kernels hiersrec_avx512vnni = {"avx512vnni", dots_f32, dots_f16, add_vnni, add_many, add_and_prune_vnni, prune_shared};
+const kernels hiersrec_avx512 = {"avx512", dot_products, add_bw, NULL, add_and_prune_bw, NULL};
+const kernels hiersrec_avx512vnni = {"avx512vnni", dot_products, add_vnni, add_many, add_and_prune_vnni, prune_shared};
 #endif

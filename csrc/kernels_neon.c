@@ -29,7 +29,7 @@ INLINE float rest_of(lanes16 l, const float *query, const float *row, int64_t re
     return fold(l);
 }
 
-static void dots_f32(const float *rows, const float *query, int64_t dimension, int64_t count, float *dots)
+static void dot_products(const float *rows, const float *query, int64_t dimension, int64_t count, float *dots)
 {
     for (int64_t r = 0; r < count; ++r, rows += dimension) {
         lanes16 l = {{vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)}};
@@ -38,32 +38,6 @@ static void dots_f32(const float *rows, const float *query, int64_t dimension, i
             for (int p = 0; p < 4; ++p)
                 l.part[p] = vaddq_f32(l.part[p], vmulq_f32(vld1q_f32(query + i + 4 * p), vld1q_f32(rows + i + 4 * p)));
         dots[r] = i < dimension ? rest_of(l, query + i, rows + i, dimension - i) : fold(l);
-    }
-}
-
-INLINE float32x4_t four_halves(const uint16_t *at)
-{
-    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(at)));
-}
-
-static void dots_f16(const uint16_t *rows, const float *query, int64_t dimension, int64_t count, float *dots)
-{
-    for (int64_t r = 0; r < count; ++r, rows += dimension) {
-        lanes16 l = {{vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)}};
-        int64_t i = 0;
-        for (; i + LANES <= dimension; i += LANES)
-            for (int p = 0; p < 4; ++p)
-                l.part[p] = vaddq_f32(l.part[p], vmulq_f32(vld1q_f32(query + i + 4 * p), four_halves(rows + i + 4 * p)));
-        if (i < dimension) {
-            uint16_t halves[LANES] = {0};
-            float row[LANES];
-            memcpy(halves, rows + i, (size_t)(dimension - i) * sizeof *rows);
-            for (int p = 0; p < 4; ++p)
-                vst1q_f32(row + 4 * p, four_halves(halves + 4 * p));
-            dots[r] = rest_of(l, query + i, row, dimension - i);
-        } else {
-            dots[r] = fold(l);
-        }
     }
 }
 
@@ -121,8 +95,8 @@ INLINE void add_pass(const pass *s, bool first, const bool prune, float threshol
             for (int p = 0; p < 4; ++p) {
                 float32x4_t upper = vfmaq_f32(vdupq_n_f32(s->slack), vcvtq_f32_s32(sum[p]), vdupq_n_f32(s->step));
                 upper = vfmaq_f32(vdupq_n_f32(s->tiny), upper, bfloats(s->scales + row + 4 * p));
-                if (s->tails)
-                    upper = vfmaq_f32(upper, vdupq_n_f32(s->reach), bfloats(s->tails + row + 4 * p));
+                if (s->suffix_norms)
+                    upper = vfmaq_f32(upper, vdupq_n_f32(s->reach), bfloats(s->suffix_norms + row + 4 * p));
                 if (s->bias)
                     upper = vaddq_f32(upper, vld1q_f32(s->bias + row + 4 * p));
                 uint32x4_t below = vcltq_f32(upper, vdupq_n_f32(threshold)); /* false for NaN */
@@ -151,5 +125,5 @@ static void add_and_prune(const pass *s, bool first, float threshold, block_list
     add_pass(s, first, true, threshold, list);
 }
 
-const kernels hiersrec_neon = {"neon", dots_f32, dots_f16, add, NULL, add_and_prune, NULL};
+const kernels hiersrec_neon = {"neon", dot_products, add, NULL, add_and_prune, NULL};
 #endif

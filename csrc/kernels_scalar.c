@@ -4,24 +4,6 @@
 #include <stddef.h>
 #include <string.h>
 
-/* IEEE half to single precision, which is exact. */
-INLINE float from_half(uint16_t half)
-{
-    uint32_t sign = (uint32_t)(half & 0x8000) << 16, exponent = half >> 10 & 31, fraction = half & 1023, bits;
-    if (exponent == 31) /* infinity, NaN */
-        bits = sign | 0x7f800000u | fraction << 13;
-    else if (exponent)
-        bits = sign | (exponent + 112) << 23 | fraction << 13;
-    else { /* zero, subnormal: fraction * 2^-24 */
-        float value = (float)fraction * 0x1p-24f;
-        memcpy(&bits, &value, sizeof bits);
-        bits |= sign;
-    }
-    float single;
-    memcpy(&single, &bits, sizeof single);
-    return single;
-}
-
 INLINE float fold(float *lane)
 {
     for (int half = LANES / 2; half; half /= 2)
@@ -30,7 +12,7 @@ INLINE float fold(float *lane)
     return lane[0];
 }
 
-static void dots_f32(const float *rows, const float *query, int64_t dimension, int64_t count, float *dots)
+static void dot_products(const float *rows, const float *query, int64_t dimension, int64_t count, float *dots)
 {
     for (int64_t r = 0; r < count; ++r, rows += dimension) {
         float lane[LANES] = {0};
@@ -40,17 +22,7 @@ static void dots_f32(const float *rows, const float *query, int64_t dimension, i
     }
 }
 
-static void dots_f16(const uint16_t *rows, const float *query, int64_t dimension, int64_t count, float *dots)
-{
-    for (int64_t r = 0; r < count; ++r, rows += dimension) {
-        float lane[LANES] = {0};
-        for (int64_t i = 0; i < dimension; ++i)
-            lane[i % LANES] += query[i] * from_half(rows[i]);
-        dots[r] = fold(lane);
-    }
-}
-
-/* What is stored for one dimension of row `row` of a block. */
+/* The stored code of one dimension of row `row` of a block. */
 INLINE int stored(const pass *s, const uint8_t *codes, int64_t group, int row, int at)
 {
     if (!s->halves)
@@ -84,8 +56,8 @@ static void add_and_prune(const pass *s, bool first, float threshold, block_list
         for (int j = 0; j < LANES; ++j, ++row) {
             float upper = s->step * (float)list->dots[LANES * i + j] + s->slack;
             upper = from_bfloat(s->scales[row]) * upper + s->tiny;
-            if (s->tails)
-                upper += s->reach * from_bfloat(s->tails[row]);
+            if (s->suffix_norms)
+                upper += s->reach * from_bfloat(s->suffix_norms[row]);
             if (s->bias)
                 upper += s->bias[row];
             lanes |= (unsigned)!(upper < threshold) << j;
@@ -99,4 +71,4 @@ static void add_and_prune(const pass *s, bool first, float threshold, block_list
     list->count = kept;
 }
 
-const kernels hiersrec_scalar = {"scalar", dots_f32, dots_f16, add, NULL, add_and_prune, NULL};
+const kernels hiersrec_scalar = {"scalar", dot_products, add, NULL, add_and_prune, NULL};

@@ -1,48 +1,26 @@
 /*
- * The scan: which rows are looked at, in what order, and what is kept. The contract is in topk.h.
- *
- * The bound
- *   Let v be a row, s its scale, c its codes, v = s (c + e); q the query, t its step, a its codes, q = t a + f, all
- *   exact in the reals. In the first p dimensions
- *
- *       q.v = s (q.c + q.e) = s (t a.c + f.c + q.e)        |q.e| <= |q| |e|        |f.c| <= |f| 128 sqrt(p)
- *
- *   and in the others q.v <= |q| |v|. With R = the largest |e| of the table (`residuals`; a larger one where only leading
- *   bits of c are read), lengths of parts of p
- *   dimensions written |.|p, and those of the others |.|r (`tails` for v):
- *
- *       |q.v - s t a.c| <= s (|q|p R + |f|p 128 sqrt(p)) + |q|r |v|r
- *
- *   a.c is an exact integer. What is compared is not q.v but the float32 score, summed in 16 lanes: d / 16 additions,
- *   a product and 4 folds make it differ from q.v by at most (d / 16 + 6) 2^-24 |q| |v|, with |v| <= s 128 sqrt(d). The
- *   bound itself is computed in float32, in fewer than 9 roundings of terms that are at most (1 + |f| / |q|) times that:
- *   up to 2 at the largest dimension. Both go into `slack` as (d / 16 + 32) 2^-24 |q| 128 sqrt(d), times s as all of it. Rounding below the normal floats is absolute, at
- *   most 2^-149 an operation: `tiny` = (d + 64) 2^-149. Adding the bias rounds monotonically: a bound stays a bound.
- *
- *   That holds where neither float32 products nor sums overflow and the query's step is a normal float; other queries
- *   (zeros, NaN, infinities, out of scale) are answered by a plain scan.
+ * The scan: which rows are looked at, in what order, and what is kept. The contract is in topk.h, the bound in query_codes.h.
  *
  * The order of work
- *   An own row or one that passes its bound enters `pending` with its upper bound; the k-th best of the lower bounds seen
- *   is a threshold that no result lies below. Only at the end, or when `pending` is full, are vectors read: by falling
- *   upper bound, until that is below the k-th best score.
+ *   Covisited rows are scored at once. A row that passes its bound enters `survivors` with its upper bound. The k-th best of
+ *   the lower bounds seen is a threshold that no result lies below. Vectors are read only at the end, or when `survivors` is
+ *   full: by falling upper bound, until that is below the k-th best score.
  */
 #include "heap.h"
+#include "query_codes.h"
 
-#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
 
 enum {
-    TILE = 64,         /* blocks at a time: their sums stay in the first-level cache */
-    LONG_TILE = 512,   /* so many where nothing is pruned: fewer beginnings, which nothing has been fetched for */
-    FIRST_TILE = 4,    /* so few at first, then twice as many each time: the threshold is still rising fast */
-    SHARED_ROWS = 1024, /* rows at a time that several requests share: their codes stay in the second-level cache */
-    PENDING = 512,
-    LARGEST_CODE = 127 * 128,
-    LEAST_PAUSE = 64,  /* blocks that are scanned without pruning after a tile where it saved less than a fifth; */
-    MOST_PAUSE = 4096, /* twice as many each time, up to these */
+    TILE = 64,            /* blocks at a time: their sums stay in the first-level cache */
+    LONG_TILE = 512,      /* blocks at a time where nothing is pruned: fewer starts, for which nothing was prefetched */
+    FIRST_TILE = 4,       /* blocks in the first tile, doubled each time: the threshold is still rising fast */
+    SHARED_ROWS = 1024,   /* rows at a time that several requests share: their codes stay in the second-level cache */
+    MAX_SURVIVORS = 512,  /* and 2 k more, before they are rescored */
+    MIN_PAUSE = 64,       /* blocks that are scanned without pruning after a tile where pruning saved less than a fifth, */
+    MAX_PAUSE = 4096,     /* doubled each time, up to this */
 };
 
 /* ---- one search: a request with its state ---- */
@@ -53,26 +31,22 @@ typedef struct {
     const kernels *isa;
     int64_t k;
     bool coded;
-    pass coarse[1 + HIERSREC_MAX_STAGES]; /* by the leading 8 bits of the query's codes; every row */
-    pass fine[1 + HIERSREC_MAX_STAGES];   /* by the trailing bits; rows that the coarse bounds let through */
-    int64_t passes;
-    query_group *coarse_groups, *fine_groups;
-    float step, slack; /* bounds by both: scale * (step * (128 * coarse + fine) +- slack) +- tiny */
-    heap best;           /* exact scores, in the request's outputs */
-    heap pending;        /* upper bounds; a heap only while it is flushed */
-    int64_t pending_capacity;
-    heap lower;          /* the k best lower bounds, or scores, of rows that count as seen */
-    float threshold;     /* a row below it is not among the k best */
-    int64_t unpruned;    /* blocks still to be scanned without pruning, */
-    int64_t pause;       /* and how many they were at first */
-    int64_t next;        /* the first range of the rest that has not been scanned to its end */
-    block_list tile;     /* blocks that have been gathered, */
-    int64_t tile_size;   /* at most so many */
-    int32_t *fine_dots;  /* [LONG_TILE, 16] */
-    /* where several searches share a first pass: */
+    query_codes codes;        /* if `coded` */
+    heap best;                /* exact scores, in the request's outputs */
+    heap survivors;           /* rows that passed, with their upper bounds; a heap only while they are rescored */
+    int64_t survivor_capacity;
+    heap lower;               /* the k best lower bounds, or scores, of the rows seen */
+    float threshold;          /* a row below it is not among the k best */
+    int64_t unpruned;         /* blocks still to be scanned without pruning, */
+    int64_t pause;            /* and how many these were at first */
+    int64_t next;             /* the first range of the rest that has not been scanned to its end */
+    block_list tile;          /* blocks that have been gathered, */
+    int64_t tile_size;        /* and their limit */
+    int32_t *fine_dots;       /* [LONG_TILE, 16] */
+    /* if several searches share a first pass: */
     bool shares;
-    block_list own_tile; /* what it has left for this one; empty between */
-    shared_query *shared; /* room for all, of the first search */
+    block_list kept_tile;     /* the blocks that it leaves of a tile for this search; empty between tiles */
+    shared_query *shared;     /* [searches], in the first search's workspace */
 } search;
 
 /* How many of `rows`, which rise, lie before `row`. */
@@ -109,106 +83,15 @@ INLINE uint16_t allowed_lanes(const hiersrec_request *request, int64_t block)
 
 static int64_t row_bytes(const hiersrec_table *t)
 {
-    return t->dimension * (t->half ? 2 : 4) + (t->bias ? 4 : 0);
+    return t->dimension * 4 + (t->bias ? 4 : 0);
 }
 
-static void dots_of(const search *s, int64_t row, int64_t count, float *dots)
+static void score_rows(const search *s, int64_t row, int64_t count, float *dots)
 {
     const hiersrec_table *t = s->table;
-    if (t->half)
-        s->isa->dots_f16((const uint16_t *)t->vectors + row * t->dimension, s->request->query, t->dimension, count, dots);
-    else
-        s->isa->dots_f32((const float *)t->vectors + row * t->dimension, s->request->query, t->dimension, count, dots);
+    s->isa->dot_products(t->vectors + row * t->dimension, s->request->query, t->dimension, count, dots);
     for (int64_t i = 0; t->bias && i < count; ++i)
         dots[i] += t->bias[row + i];
-}
-
-INLINE float up(double value)
-{
-    return nextafterf((float)value, FLT_MAX);
-}
-
-/* A query's code for one dimension as 128 * coarse + fine, both int8. */
-INLINE void set_code(search *s, int64_t i, int32_t code)
-{
-    int32_t coarse = (code + 64 + 128 * 128) / 128 - 128; /* rounds half up, of negative codes too */
-    int32_t parts[2] = {coarse, code - 128 * coarse};
-    query_group *groups[2] = {&s->coarse_groups[i / 4], &s->fine_groups[i / 4]};
-    for (int part = 0; part < 2; ++part) {
-        groups[part]->codes[i % 4] = (int8_t)parts[part];
-        (i % 2 ? groups[part]->odd : groups[part]->even)[i % 4 / 2] = (int16_t)parts[part];
-    }
-}
-
-/* Fill in the query's codes and the passes; false where codes cannot hold the query. */
-static bool encode(search *s)
-{
-    const hiersrec_table *t = s->table;
-    const float *query = s->request->query;
-    int64_t d = t->dimension, rows = (t->n + LANES - 1) / LANES * LANES;
-    double largest = 0, squares = 0;
-    for (int64_t i = 0; i < d; ++i) {
-        double size = fabs((double)query[i]);
-        largest = size > largest ? size : largest;
-        squares += size * size; /* NaN, where a value is */
-    }
-    double length = sqrt(squares);
-    if (!(largest >= 1e-30 && length * (double)t->largest <= 1e37 && length <= 1e30))
-        return false;
-
-    double step = largest / LARGEST_CODE, steps = LARGEST_CODE / largest;
-    double slack = ((double)d / 16 + 32) * 0x1p-24 * length * 128 * sqrt((double)d);
-    /* squares in the dimensions so far: of the query, and of what its codes, or the coarse ones alone, leave out */
-    double head = 0, left_out = 0, coarse_left_out = 0;
-    s->passes = 0;
-    for (int64_t at = 0, i = 0; at < t->stage_count; ++at) {
-        int64_t begin = at ? t->stage_ends[at - 1] : 0, end = t->stage_ends[at];
-        int32_t coarse_sum = 0, fine_sum = 0;
-        for (; i < end; ++i) {
-            double value = i < d ? query[i] : 0;
-            int32_t code = (int32_t)lrint(value * steps);
-            set_code(s, i, code);
-            int32_t coarse = s->coarse_groups[i / 4].codes[i % 4];
-            coarse_sum += coarse;
-            fine_sum += code - 128 * coarse;
-            head += value * value;
-            left_out += (value - step * code) * (value - step * code);
-            coarse_left_out += (value - step * 128 * coarse) * (value - step * 128 * coarse);
-        }
-        double rest = 0;
-        for (int64_t j = end; j < d; ++j)
-            rest += (double)query[j] * query[j];
-        for (int part = at ? 1 : 0; part < 2; ++part) { /* of the first stage, the leading and the trailing 4 bits */
-            bool halves = at == 0, leading = part == 0;
-            int64_t bytes = halves ? (end - begin) / 2 : end - begin; /* of a row */
-            int32_t excess = !halves ? 128 : leading ? 120 : 8; /* stored codes are too high by that, once shifted */
-            double bound = sqrt(head) * t->residuals[at + part] + slack, codes = 128 * sqrt((double)end);
-            pass *coarse = &s->coarse[s->passes], *fine = &s->fine[s->passes];
-            *coarse = (pass){
-                .codes = t->codes + rows * (begin + (halves && !leading ? bytes : 0)),
-                .block_bytes = LANES * bytes,
-                .halves = halves,
-                .shift = leading ? 4 : 0,
-                .groups = (end - begin) / 4,
-                .query = s->coarse_groups + begin / 4,
-                .correction = -excess * coarse_sum,
-                .step = (float)(128 * step),
-                .slack = up((bound + sqrt(coarse_left_out) * codes) * (1 + 1e-9)), /* for the roundings here, in double */
-                .tiny = (float)(d + 64) * 0x1p-149f,
-                .reach = up(sqrt(rest) * (1 + 1e-9)),
-                .scales = t->scales,
-                .tails = at + 1 < t->stage_count ? t->tails + at * rows : NULL,
-                .bias = t->bias,
-            };
-            *fine = *coarse;
-            fine->query = s->fine_groups + begin / 4;
-            fine->correction = -excess * fine_sum;
-            s->slack = up((bound + sqrt(left_out) * codes) * (1 + 1e-9));
-            ++s->passes;
-        }
-    }
-    s->step = (float)step;
-    return true;
 }
 
 /* ---- keeping what may rank ---- */
@@ -225,47 +108,47 @@ INLINE void raise_threshold(search *s, float score)
         s->threshold = s->lower.scores[0];
 }
 
-/* Drop what is pending that the threshold has overtaken. */
+/* Drop survivors that the threshold has overtaken. */
 static void drop_overtaken(search *s)
 {
-    heap *pending = &s->pending;
+    heap *survivors = &s->survivors;
     int64_t kept = 0;
-    for (int64_t i = 0; i < pending->count; ++i) {
-        pending->scores[kept] = pending->scores[i];
-        pending->rows[kept] = pending->rows[i];
-        kept += !(pending->scores[i] < s->threshold);
+    for (int64_t i = 0; i < survivors->count; ++i) {
+        survivors->scores[kept] = survivors->scores[i];
+        survivors->rows[kept] = survivors->rows[i];
+        kept += !(survivors->scores[i] < s->threshold);
     }
-    pending->count = kept;
+    survivors->count = kept;
 }
 
-/* Score what is pending, best upper bound first, until the k-th best score is above the upper bounds left. */
-static void settle(search *s)
+/* Score the survivors, best upper bound first, until the k-th best score is above the upper bounds left. */
+static void rescore(search *s)
 {
     enum { AHEAD = 8 };
     drop_overtaken(s);
-    if (s->pending.count == 0)
+    if (s->survivors.count == 0)
         return;
-    heap *pending = &s->pending;
+    heap *survivors = &s->survivors;
     const hiersrec_table *t = s->table;
-    int64_t bytes = t->dimension * (t->half ? 2 : 4), kept = pending->count, scored = 0;
-    make_heap(pending);
-    sort_best_first(pending);
+    int64_t bytes = t->dimension * 4, kept = survivors->count, scored = 0;
+    make_heap(survivors);
+    sort_best_first(survivors);
     for (int64_t i = -AHEAD; i < kept; ++i) {
         if (i + AHEAD < kept)
             for (int64_t at = 0; at < bytes; at += 64)
-                prefetch((const char *)t->vectors + pending->rows[i + AHEAD] * bytes + at);
+                prefetch((const char *)t->vectors + survivors->rows[i + AHEAD] * bytes + at);
         if (i < 0)
             continue;
-        if (s->best.count == s->k && pending->scores[i] < s->best.scores[0])
+        if (s->best.count == s->k && survivors->scores[i] < s->best.scores[0])
             break;
         float score;
-        dots_of(s, pending->rows[i], 1, &score);
-        offer(&s->best, s->k, score, pending->rows[i]);
+        score_rows(s, survivors->rows[i], 1, &score);
+        offer(&s->best, s->k, score, survivors->rows[i]);
         ++scored;
     }
     s->request->bytes_read += scored * row_bytes(t);
-    pending->count = 0;
-    /* From now on the scores themselves are the lower bounds: all that is pending has been scored or is below. */
+    survivors->count = 0;
+    /* From now on the scores themselves are the lower bounds: all survivors have been scored or are below. */
     s->lower.count = s->best.count;
     memcpy(s->lower.scores, s->best.scores, (size_t)s->best.count * sizeof *s->best.scores);
     memcpy(s->lower.rows, s->best.rows, (size_t)s->best.count * sizeof *s->best.rows);
@@ -276,35 +159,35 @@ static void settle(search *s)
 static void keep(search *s, float upper, float lower, int64_t row)
 {
     if (upper < s->threshold || listed(s->request->skipped, s->request->skipped_count, row) ||
-        listed(s->request->own, s->request->own_count, row))
+        listed(s->request->covisited, s->request->covisited_count, row))
         return;
-    if (s->pending.count == s->pending_capacity) {
+    if (s->survivors.count == s->survivor_capacity) {
         drop_overtaken(s);
-        if (2 * s->pending.count > s->pending_capacity) /* much is left */
-            settle(s);
+        if (2 * s->survivors.count > s->survivor_capacity) /* much is left */
+            rescore(s);
     }
-    s->pending.scores[s->pending.count] = upper == upper ? upper : INFINITY; /* a NaN, of a bias, has no order */
-    s->pending.rows[s->pending.count++] = row;
+    s->survivors.scores[s->survivors.count] = upper == upper ? upper : INFINITY; /* a NaN, of a bias, has no order */
+    s->survivors.rows[s->survivors.count++] = row;
     raise_threshold(s, lower);
 }
 
-/* What is left of a tile after the last pass: bounded once more, by all bits of the query's codes. */
+/* Bound the blocks that the last pass left once more, by all bits of the query's codes. */
 static void keep_blocks(search *s, const block_list *list)
 {
     block_list fine = *list;
     fine.dots = s->fine_dots;
     fine.fetch = false;
-    for (int64_t at = 0; at < s->passes && list->count; ++at)
-        s->isa->add(&s->fine[at], at == 0, &fine);
-    const float *bias = s->table->bias, tiny = s->coarse[0].tiny;
+    for (int64_t at = 0; at < s->codes.passes && list->count; ++at)
+        s->isa->add(&s->codes.fine[at], at == 0, &fine);
+    const float *bias = s->table->bias, tiny = s->codes.coarse[0].tiny;
     for (int64_t i = 0; i < list->count; ++i) {
         for (unsigned lanes = list->lanes[i], lane = 0; lanes; lanes >>= 1, ++lane) {
             if (!(lanes & 1))
                 continue;
             int64_t row = (int64_t)list->blocks[i] * LANES + lane, at = LANES * i + lane;
-            float dot = s->step * (128 * (float)list->dots[at] + (float)fine.dots[at]);
+            float dot = s->codes.step * (128 * (float)list->dots[at] + (float)fine.dots[at]);
             float scale = from_bfloat(s->table->scales[row]), added = bias ? bias[row] : 0;
-            keep(s, scale * (dot + s->slack) + tiny + added, scale * (dot - s->slack) - tiny + added, row);
+            keep(s, scale * (dot + s->codes.slack) + tiny + added, scale * (dot - s->codes.slack) - tiny + added, row);
         }
     }
 }
@@ -326,12 +209,12 @@ static void scan_vectors(search *s, int64_t start, int64_t stop)
                 ;
         }
         float scores[AT_ONCE];
-        dots_of(s, row, count, scores);
+        score_rows(s, row, count, scores);
         for (int64_t i = 0; i < count; ++i) {
             if (s->best.count == s->k && !(scores[i] >= s->best.scores[0]))
                 continue;
             if (!listed(request->skipped, request->skipped_count, row + i) &&
-                !listed(request->own, request->own_count, row + i))
+                !listed(request->covisited, request->covisited_count, row + i))
                 offer(&s->best, s->k, scores[i], row + i);
         }
         scored += count;
@@ -357,27 +240,27 @@ static void run_passes(search *s, block_list list, int64_t from, int64_t gathere
 {
     const hiersrec_table *t = s->table;
     int64_t all = gathered * LANES * t->stage_ends[t->stage_count - 1];
-    if (!pruned && from == 0 && s->passes > 1 && s->isa->add_many) {
+    if (!pruned && from == 0 && s->codes.passes > 1 && s->isa->add_many) {
         /* all but the first, which is the shortest and comes last here, with the bound of all dimensions */
-        pass closing = s->coarse[0];
-        closing.slack = s->coarse[s->passes - 1].slack;
-        closing.tails = NULL;
-        s->isa->add_many(s->coarse + 1, s->passes - 1, &list);
+        pass closing = s->codes.coarse[0];
+        closing.slack = s->codes.coarse[s->codes.passes - 1].slack;
+        closing.suffix_norms = NULL;
+        s->isa->add_many(s->codes.coarse + 1, s->codes.passes - 1, &list);
         s->isa->add_and_prune(&closing, false, s->threshold, &list);
-        from = s->passes;
+        from = s->codes.passes;
         read = all;
     }
-    for (int64_t at = from; at < s->passes && list.count; ++at) {
-        const pass *p = &s->coarse[at];
+    for (int64_t at = from; at < s->codes.passes && list.count; ++at) {
+        const pass *p = &s->codes.coarse[at];
         read += list.count * p->block_bytes;
-        if (pruned || at + 1 == s->passes)
+        if (pruned || at + 1 == s->codes.passes)
             s->isa->add_and_prune(p, at == 0, s->threshold, &list);
         else
             s->isa->add(p, at == 0, &list);
     }
     if (pruned && gathered >= TILE / 2) {
         bool paid = 5 * read <= 4 * all; /* else asking costs more than it saves */
-        s->pause = paid ? LEAST_PAUSE : s->pause < MOST_PAUSE ? 2 * s->pause : MOST_PAUSE;
+        s->pause = paid ? MIN_PAUSE : s->pause < MAX_PAUSE ? 2 * s->pause : MAX_PAUSE;
         s->unpruned = paid ? 0 : s->pause;
     } else if (!pruned && s->unpruned) {
         s->unpruned = s->unpruned > gathered ? s->unpruned - gathered : 0;
@@ -438,32 +321,32 @@ static void gather(search *s, int64_t start, int64_t stop)
     }
 }
 
-/* Scan what has been gathered: before another request gathers, or what is pending is settled. */
+/* Scan what has been gathered: before another request gathers, or survivors are rescored. */
 static void finish(search *s)
 {
     if (s->tile.count)
         scan_tile(s);
 }
 
-/* Whether an own row ranks. */
+/* Whether a covisited row ranks. */
 INLINE bool ranks(const hiersrec_request *r, int64_t row)
 {
     return allowed(r, row) && !listed(r->skipped, r->skipped_count, row);
 }
 
-/* Own rows among [start, stop) have been counted. */
-static void count_own(search *s, int64_t start, int64_t stop)
+/* Covisited rows among [start, stop) have been counted already. */
+static void uncount_covisited(search *s, int64_t start, int64_t stop)
 {
     hiersrec_request *r = s->request;
-    for (int64_t i = before(r->own, r->own_count, start); i < r->own_count && r->own[i] < stop; ++i)
-        r->rows_scored -= ranks(r, r->own[i]);
+    for (int64_t i = before(r->covisited, r->covisited_count, start); i < r->covisited_count && r->covisited[i] < stop; ++i)
+        r->rows_scored -= ranks(r, r->covisited[i]);
 }
 
 static void scan(search *s, int64_t start, int64_t stop)
 {
     if (start >= stop)
         return;
-    count_own(s, start, stop);
+    uncount_covisited(s, start, stop);
     if (s->coded)
         gather(s, start, stop);
     else
@@ -488,7 +371,7 @@ static bool shares(search *s, int64_t start, int64_t stop)
     const hiersrec_request *r = s->request;
     while (s->next < r->rest_count && r->rest[2 * s->next + 1] <= start)
         ++s->next;
-    return s->coded && prunes(s) && s->isa->prune_shared && s->coarse[0].groups == SHARED_GROUPS &&
+    return s->coded && prunes(s) && s->isa->prune_shared && s->codes.coarse[0].groups == SHARED_GROUPS &&
            s->next < r->rest_count && r->rest[2 * s->next] <= start && r->rest[2 * s->next + 1] >= stop &&
            stop % LANES == 0;
 }
@@ -511,7 +394,7 @@ static void apply_bitmap(const hiersrec_request *r, block_list *list)
 static void scan_shared(search *searches, int64_t count, int64_t start, int64_t stop)
 {
     shared_query *queries = searches[0].shared;
-    const search *one = NULL; /* of those that share: codes, scales and tails are the same for all */
+    const search *one = NULL; /* of those that share: codes, scales and suffix norms are the same for all */
     int64_t sharing = 0, blocks = (stop - start) / LANES;
     for (int64_t i = 0; i < count; ++i) {
         search *s = &searches[i];
@@ -522,7 +405,7 @@ static void scan_shared(search *searches, int64_t count, int64_t start, int64_t 
             continue;
         }
         one = s;
-        const pass *p = &s->coarse[0];
+        const pass *p = &s->codes.coarse[0];
         queries[sharing++] = (shared_query){
             .query = p->query,
             .step = p->step * 16,
@@ -530,18 +413,18 @@ static void scan_shared(search *searches, int64_t count, int64_t start, int64_t 
             .reach = p->reach,
             .threshold = s->threshold,
             .correction = p->correction,
-            .kept = s->own_tile,
+            .kept = s->kept_tile,
         };
     }
     if (one)
-        one->isa->prune_shared(&one->coarse[0], (uint32_t)(start / LANES), blocks, queries, sharing);
+        one->isa->prune_shared(&one->codes.coarse[0], (uint32_t)(start / LANES), blocks, queries, sharing);
     for (int64_t i = 0, at = 0; i < count; ++i) {
         search *s = &searches[i];
         hiersrec_request *r = s->request;
         if (!s->shares)
             continue;
         block_list list = queries[at++].kept;
-        count_own(s, start, stop);
+        uncount_covisited(s, start, stop);
         if (r->bitmap) {
             apply_bitmap(r, &list);
             for (int64_t block = start / LANES; block * LANES < stop; ++block)
@@ -549,21 +432,21 @@ static void scan_shared(search *searches, int64_t count, int64_t start, int64_t 
         } else {
             r->rows_scored += stop - start;
         }
-        run_passes(s, list, 1, blocks, blocks * s->coarse[0].block_bytes, true);
+        run_passes(s, list, 1, blocks, blocks * s->codes.coarse[0].block_bytes, true);
     }
 }
 
-/* The session's own items: few, so they are scored at once. */
-static void scan_own(search *s)
+/* Few, so they are scored at once, by their vectors. */
+static void scan_covisited(search *s)
 {
     hiersrec_request *r = s->request;
-    for (int64_t i = 0; i < r->own_count; ++i) {
-        if (!ranks(r, r->own[i]))
+    for (int64_t i = 0; i < r->covisited_count; ++i) {
+        if (!ranks(r, r->covisited[i]))
             continue;
         float score;
-        dots_of(s, r->own[i], 1, &score);
-        score += r->own_boosts[i];
-        offer(&s->best, s->k, score, r->own[i]);
+        score_rows(s, r->covisited[i], 1, &score);
+        score += r->offsets[i];
+        offer(&s->best, s->k, score, r->covisited[i]);
         raise_threshold(s, score);
         ++r->rows_scored;
         r->bytes_read += row_bytes(s->table);
@@ -583,7 +466,7 @@ static void *take(char *buffer, int64_t *used, int64_t bytes)
 /* Lay out the searches at the beginning of `buffer`; return the bytes that this takes. */
 static int64_t lay_out(const hiersrec_table *table, int64_t count, int64_t k, char *buffer)
 {
-    int64_t used = 0, pending = PENDING + 2 * k;
+    int64_t used = 0, survivors = MAX_SURVIVORS + 2 * k;
     int64_t groups = table->codes ? table->stage_ends[table->stage_count - 1] / 4 : 0;
     search *searches = take(buffer, &used, count * (int64_t)sizeof *searches);
     /* what a tile needs is shared: requests take turns */
@@ -592,19 +475,19 @@ static int64_t lay_out(const hiersrec_table *table, int64_t count, int64_t k, ch
     int32_t *dots = take(buffer, &used, LONG_TILE * LANES * (int64_t)sizeof *dots);
     int32_t *fine_dots = take(buffer, &used, LONG_TILE * LANES * (int64_t)sizeof *fine_dots);
     shared_query *shared = take(buffer, &used, count * (int64_t)sizeof *shared);
-    int64_t own_tile = count > 1 ? SHARED_ROWS / LANES : 0;
+    int64_t kept_tile = count > 1 ? SHARED_ROWS / LANES : 0;
     for (int64_t i = 0; i < count; ++i) {
-        search s = {.table = table, .k = k, .pending_capacity = pending, .tile_size = FIRST_TILE, .pause = LEAST_PAUSE};
+        search s = {.table = table, .k = k, .survivor_capacity = survivors, .tile_size = FIRST_TILE, .pause = MIN_PAUSE};
         s.tile = (block_list){blocks, lanes, dots, 0, true};
         s.fine_dots = fine_dots;
         s.shared = shared;
-        s.own_tile.blocks = take(buffer, &used, own_tile * (int64_t)sizeof *s.own_tile.blocks);
-        s.own_tile.lanes = take(buffer, &used, own_tile * (int64_t)sizeof *s.own_tile.lanes);
-        s.own_tile.dots = take(buffer, &used, own_tile * LANES * (int64_t)sizeof *s.own_tile.dots);
-        s.coarse_groups = take(buffer, &used, groups * (int64_t)sizeof *s.coarse_groups);
-        s.fine_groups = take(buffer, &used, groups * (int64_t)sizeof *s.fine_groups);
-        s.pending.scores = take(buffer, &used, pending * (int64_t)sizeof *s.pending.scores);
-        s.pending.rows = take(buffer, &used, pending * (int64_t)sizeof *s.pending.rows);
+        s.kept_tile.blocks = take(buffer, &used, kept_tile * (int64_t)sizeof *s.kept_tile.blocks);
+        s.kept_tile.lanes = take(buffer, &used, kept_tile * (int64_t)sizeof *s.kept_tile.lanes);
+        s.kept_tile.dots = take(buffer, &used, kept_tile * LANES * (int64_t)sizeof *s.kept_tile.dots);
+        s.codes.coarse_groups = take(buffer, &used, groups * (int64_t)sizeof *s.codes.coarse_groups);
+        s.codes.fine_groups = take(buffer, &used, groups * (int64_t)sizeof *s.codes.fine_groups);
+        s.survivors.scores = take(buffer, &used, survivors * (int64_t)sizeof *s.survivors.scores);
+        s.survivors.rows = take(buffer, &used, survivors * (int64_t)sizeof *s.survivors.rows);
         s.lower.scores = take(buffer, &used, k * (int64_t)sizeof *s.lower.scores);
         s.lower.rows = take(buffer, &used, k * (int64_t)sizeof *s.lower.rows);
         if (buffer)
@@ -629,14 +512,14 @@ void hiersrec_topk(const hiersrec_table *table, hiersrec_request *requests, int6
         s->isa = hiersrec_kernels();
         s->best = (heap){r->scores, r->rows, 0};
         s->threshold = -INFINITY;
-        s->coded = table->codes && encode(s);
+        s->coded = table->codes && hiersrec_encode_query(table, r->query, &s->codes);
         r->rows_scored = r->bytes_read = 0;
-        scan_own(s);
+        scan_covisited(s);
         for (int64_t at = 0; at < r->range_count; ++at)
             scan(s, r->ranges[2 * at], r->ranges[2 * at + 1]);
         finish(s);
         if (r->rest_count && s->coded)
-            settle(s); /* the best threshold that can be had before the rest is read */
+            rescore(s); /* the best threshold that can be had before the rest is read */
         any_rest |= r->rest_count > 0;
     }
     int64_t shared = count > 1 ? SHARED_ROWS : table->n;
@@ -650,34 +533,8 @@ void hiersrec_topk(const hiersrec_table *table, hiersrec_request *requests, int6
     }
     for (int64_t i = 0; i < count; ++i) {
         search *s = &searches[i];
-        settle(s);
+        rescore(s);
         sort_best_first(&s->best);
         s->request->count = s->best.count;
     }
-}
-
-bool hiersrec_dots(const hiersrec_table *table, const float *query, int16_t *query_codes, int64_t *dots, void *workspace)
-{
-    search *s = workspace;
-    hiersrec_request request = {.query = query};
-    lay_out(table, 1, 1, workspace);
-    s->request = &request;
-    s->isa = hiersrec_kernels();
-    if (!encode(s))
-        return false;
-    for (int64_t i = 0; i < table->stage_ends[table->stage_count - 1]; ++i)
-        query_codes[i] = (int16_t)(128 * s->coarse_groups[i / 4].codes[i % 4] + s->fine_groups[i / 4].codes[i % 4]);
-    for (int64_t block = 0; block * LANES < table->n; ++block) {
-        block_list list = s->tile, fine = s->tile;
-        list.blocks[0] = (uint32_t)block;
-        list.count = fine.count = 1;
-        fine.dots = s->fine_dots;
-        for (int64_t at = 0; at < s->passes; ++at) {
-            s->isa->add(&s->coarse[at], at == 0, &list);
-            s->isa->add(&s->fine[at], at == 0, &fine);
-        }
-        for (int64_t i = 0; i < LANES; ++i)
-            dots[block * LANES + i] = 128 * (int64_t)list.dots[i] + fine.dots[i];
-    }
-    return true;
 }

@@ -1,9 +1,9 @@
 /*
  * Top-k over ranges of rows: the contract of the ranking kernel.
  *
- * What it computes
- *   Every row of a table that lies in one of a request's ranges or of its rest, and that the filters let through, is scored against a
- *   query. The k best are written best first:
+ * The result
+ *   Every row of a table that lies in one of a request's ranges or of its rest, or that is covisited, and that the filters let
+ *   through, is scored against a query. The k best are written best first:
  *
  *       higher score first, then lower row.
  *
@@ -13,14 +13,13 @@
  * Scores are reproducible bit by bit
  *   16 lanes; lane j starts at 0 and adds query[i] * row[i] for i = j, j + 16, j + 32, ... in that order, product and
  *   sum each rounded to float32 (no fused multiply-add). Then lane j += lane j + h for h = 8, 4, 2, 1. Lane 0 is the dot
- *   product; bias[row], if there is one, is added, then the boost of an own row, each rounded to float32. A float16 row
- *   is first converted, which is exact. Sixteen lanes are one AVX-512 register, two of AVX2, four of NEON, so that every
- *   instruction set keeps this order at full speed.
+ *   product. bias[row], if there is one, is added, then the score offset of a covisited row, each rounded to float32.
+ *   Sixteen lanes are one AVX-512 register, two of AVX2, four of NEON: every instruction set keeps this order at full speed.
  *
  * Codes make it faster and change nothing
  *   A table may carry an int8 copy of its rows. Then rows are first bounded from above by their codes, and only those
  *   that may still be among the k best are scored. Results are those of a scan of every row, bit by bit: the bound is
- *   proven (see "The bound" in topk.c), whatever the values. Only rows_scored and bytes_read tell the difference.
+ *   proven (see "The bound" in query_codes.h), whatever the values. Only rows_scored and bytes_read tell the difference.
  *
  *   Row r is about scales[r] * code, code in -127..127, stored as code + 128. Blocks of 16 rows are interleaved by groups
  *   of 4 dimensions, so that one instruction advances 16 rows: byte 64 g + 4 j + i of a block is dimension 4 g + i of its
@@ -34,10 +33,10 @@
  *   stage_ends  [stage_count]: rising multiples of 8; the last is the dimension rounded up to a multiple of 8.
  *   codes       [n rounded up to blocks of 16] x stage_ends[last] bytes. Code 0 where row or dimension is padding.
  *   scales      [blocks * 16] as bfloat16: the leading 16 bits of a float32; 0 for padding
- *   tails       [stage_count - 1, blocks * 16] likewise: length of a row's dimensions from stage_ends[s] on, rounded up.
- *   residuals   [1 + stage_count]: the largest length, over all rows, of row / scale - code in the dimensions below
- *               stage_ends[s], rounded up; before that, the same for the first stage if the trailing 4 bits of what is
- *               stored are taken for 8.
+ *   suffix_norms [stage_count - 1, blocks * 16] as bfloat16: length of a row's dimensions from stage_ends[s] on, rounded up
+ *   quantization_errors  [1 + stage_count]: the largest length, over all rows, of row / scale - code in the dimensions
+ *               below stage_ends[s], rounded up; before that, the largest length in the first stage where the trailing 4 bits
+ *               of what is stored are taken for 8
  *   bias        [n]; [blocks * 16] in a table with codes.
  *   ranges      [range_count, 2]: pairs [start, stop) of rows, within the table, disjoint; empty ones are allowed.
  *   bitmap      one bit a row: row r may rank where bitmap[r / 64] >> (r % 64) & 1.
@@ -66,18 +65,17 @@ enum { HIERSREC_BLOCK = 16, HIERSREC_MAX_STAGES = 4, HIERSREC_MAX_DIMENSION = 65
 
 /* A table of rows. [in] throughout. */
 typedef struct {
-    const void *vectors; /* float32, or float16 */
-    bool half;           /* vectors are float16 */
+    const float *vectors;
     int64_t n;
     int64_t dimension;      /* 1 to HIERSREC_MAX_DIMENSION */
     const float *bias;      /* or NULL */
     const uint8_t *codes;   /* or NULL: a plain scan; then what follows is not read */
     const uint16_t *scales;
-    const uint16_t *tails;
-    const float *residuals;
+    const uint16_t *suffix_norms;
+    const float *quantization_errors;
     const int64_t *stage_ends;
     int64_t stage_count; /* 1 to HIERSREC_MAX_STAGES */
-    float largest;       /* length of the longest row, rounded up */
+    float max_norm;      /* length of the longest row, rounded up */
 } hiersrec_table;
 
 /* One query, which rows rank for it, and its results. */
@@ -90,9 +88,9 @@ typedef struct {
     const uint64_t *bitmap;    /* [in] [ceil(n / 64)], or NULL: every row may rank */
     const int64_t *skipped;    /* [in] [skipped_count] rising: rows that do not rank */
     int64_t skipped_count;     /* [in] may be 0 */
-    const int64_t *own;        /* [in] [own_count] rising: rows that rank whether or not a range holds them */
-    const float *own_boosts;   /* [in] [own_count]: added to their scores */
-    int64_t own_count;         /* [in] may be 0 */
+    const int64_t *covisited;  /* [in] [covisited_count] rising: rows that rank whether or not a range holds them */
+    const float *offsets;      /* [in] [covisited_count]: added to their scores */
+    int64_t covisited_count;   /* [in] may be 0 */
     float *scores;             /* [out] [k] best first */
     int64_t *rows;             /* [out] [k] */
     int64_t count;             /* [out] valid results, 0 to k */
@@ -115,18 +113,6 @@ int64_t hiersrec_workspace(const hiersrec_table *table, int64_t requests, int64_
  * requests share the reading of their rest.
  */
 void hiersrec_topk(const hiersrec_table *table, hiersrec_request *requests, int64_t count, int64_t k, void *workspace);
-
-/*
- * For tests: the query's codes and the integer dot products of its codes with those of the rows, which are the same on
- * every instruction set.
- *
- *   query_codes  [out] [dimension rounded up to a multiple of 8]
- *   dots         [out] [blocks * 16]
- *
- * Returns false, writing nothing, for a query that codes cannot hold (zeros, not finite, or far out of scale): it is
- * answered by a plain scan.
- */
-bool hiersrec_dots(const hiersrec_table *table, const float *query, int16_t *query_codes, int64_t *dots, void *workspace);
 
 /* The instruction set in use, and those that this processor has, best first; NULL beyond the last. */
 const char *hiersrec_isa(void);

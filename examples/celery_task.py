@@ -15,26 +15,27 @@ from celery.signals import worker_process_init
 from hiersrec_sdk import Recommender
 
 app = Celery("examples.celery_task")
-# Broker and backend are the shop's: CELERY_BROKER_URL and CELERY_RESULT_BACKEND, or a module of settings.
+# Broker and result backend: CELERY_BROKER_URL and CELERY_RESULT_BACKEND, or a module of settings.
 app.config_from_envvar("CELERY_CONFIG_MODULE", silent=True)
 
 
 @cache
 def recommender() -> Recommender:
-    """Loaded once per worker process, never by those who only send tasks."""
+    """The recommender, loaded once per worker process and never by clients, which only send tasks."""
     return Recommender.load(os.environ["HIERSREC_BUNDLE"])
 
 
 @worker_process_init.connect
 def load(**_: Any) -> None:
-    recommender()  # so that the first task does not wait for it; a missing bundle stops the worker at once
+    recommender()  # the first task need not wait for it, and a missing bundle stops the worker at once
 
 
 @app.task
 def recommend(session: list[int | str], k: int = 20) -> list[dict[str, int | str | float | None]]:
-    """The ``k`` best items, as JSON can carry them.
+    """The ``k`` best items after ``session``, as JSON values.
 
-    An :class:`~hiersrec_sdk.errors.InvalidArgumentError` is not retried, as it would fail again; ``.get()`` raises it.
+    An :class:`~hiersrec_sdk.errors.InvalidArgumentError` is not retried, since it would fail again; ``.get()`` raises
+    it.
     """
     return [
         {"item": hit.item, "score": hit.score, "title": hit.title}

@@ -1,4 +1,4 @@
-"""Recommendations as an HTTP service, with a catalogue that changes while it is served.
+"""Recommendations as an HTTP service, with a catalog that changes while it is served.
 
 HIERSREC_BUNDLE=bundle uvicorn examples.fastapi_service:app
 """
@@ -19,10 +19,10 @@ from pydantic import BaseModel, StrictInt, StrictStr
 from hiersrec_sdk import Filter, HierSRecError, Hit, Recommender
 from hiersrec_sdk.errors import BundleError, InvalidArgumentError
 
-ItemId = StrictInt | StrictStr  # as the catalogue has them: 17 is not "17"
+ItemId = StrictInt | StrictStr  # of the catalog's type: 17 is not "17"
 
 
-class Ask(BaseModel, extra="forbid"):  # a misspelt option is an error, not ignored
+class Ask(BaseModel, extra="forbid"):  # a misspelled option is an error
     session: list[ItemId]
     k: int = 20
     mode: Literal["candidates", "exact", "auto"] = "candidates"
@@ -48,12 +48,12 @@ class Change(BaseModel, extra="forbid"):
 @dataclass
 class Service:
     recommender: Recommender
-    stock: Filter | None = None  # unknown yet: everything counts as in stock
+    stock: Filter | None = None  # None: everything counts as in stock
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-    # Once for the process: loading takes a moment, and any number of requests share what was loaded.
+    # Once per process: loading takes a moment, and all requests share the recommender.
     app.state.service = Service(Recommender.load(os.environ["HIERSREC_BUNDLE"]))
     yield
 
@@ -69,10 +69,12 @@ Served = Annotated[Service, Depends(get_service)]
 
 @app.exception_handler(HierSRecError)
 async def failed(_: Request, error: HierSRecError) -> JSONResponse:
-    # What the caller can mend is 422; a bundle that another process has replaced, or that cannot be written, is 409.
-    status = (
-        422 if isinstance(error, InvalidArgumentError) else 409 if isinstance(error, BundleError) else 500
-    )
+    if isinstance(error, InvalidArgumentError):
+        status = 422  # the caller can correct it
+    elif isinstance(error, BundleError):
+        status = 409  # another process has replaced the bundle, or it cannot be written
+    else:
+        status = 500
     return JSONResponse({"error": type(error).__name__, "detail": str(error)}, status)
 
 
@@ -96,20 +98,20 @@ async def recommend(ask: Ask, service: Served) -> Answer:
 
 @app.put("/stock")
 async def set_stock(items: list[ItemId], service: Served) -> dict[str, int]:
-    # Prepared once, here, and used by every request until the next one replaces it.
+    # A filter is prepared once, and every request uses it until it is replaced.
     service.stock = await asyncio.to_thread(service.recommender.filter, allow=items)
     return {"items": len(service.stock)}
 
 
 @app.post("/items")
 async def upsert(changes: list[Change], service: Served) -> dict[str, int]:
-    # In a thread, as it runs the item encoder. All or none; the next request can recommend them.
+    # In a thread, since it runs the item encoder. All changes apply or none; the next request sees them.
     items = [change.model_dump() for change in changes]
     return {"items": await asyncio.to_thread(service.recommender.catalog.upsert, items)}
 
 
 @app.post("/save")
 async def save(service: Served) -> dict[str, str]:
-    # Until then changes are in this process alone; others see them when they load the bundle again.
+    # Before this, changes exist in this process alone; others see them when they load the bundle again.
     await asyncio.to_thread(service.recommender.save, os.environ["HIERSREC_BUNDLE"])
     return {"saved": os.environ["HIERSREC_BUNDLE"]}

@@ -1,4 +1,4 @@
-"""Recommendations from Flask. Under gunicorn the bundle is loaded once, in the master, and its workers share it.
+"""Recommendations from Flask. Under gunicorn the master process loads the bundle once, and the workers share it.
 
 HIERSREC_BUNDLE=bundle gunicorn -c examples/gunicorn.conf.py
 """
@@ -17,14 +17,14 @@ from hiersrec_sdk.errors import InvalidArgumentError
 
 def create_app(bundle: str | None = None) -> Flask:
     app = Flask(__name__)
-    # Here, not at the first request: gunicorn's preload_app calls this before it forks the workers.
+    # Not at the first request: gunicorn's preload_app calls this before it forks the workers.
     recommender = Recommender.load(bundle or os.environ["HIERSREC_BUNDLE"])
 
     @app.post("/recommend")
     def recommend() -> Response:
         body: Any = request.get_json()
         asked = cast("dict[str, Any]", body if isinstance(body, dict) else {})
-        # Not checked here: the recommender's own errors say what was given and what would be right.
+        # The recommender checks its arguments; its errors name the argument, the limit and the value.
         result = recommender.recommend(
             asked.get("session", body), asked.get("k", 20), exclude_seen=asked.get("exclude_seen", False)
         )
@@ -42,7 +42,7 @@ def create_app(bundle: str | None = None) -> Flask:
 
     @app.after_request
     def name_worker(response: Response) -> Response:
-        response.headers["X-Worker"] = str(os.getpid())  # which of the workers answered, for the logs
+        response.headers["X-Worker"] = str(os.getpid())  # the worker that answered, for the logs
         return response
 
     return app

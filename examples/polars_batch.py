@@ -10,6 +10,7 @@ from polars.exceptions import PolarsError
 from tqdm import tqdm
 
 from hiersrec_sdk import HierSRecError, Recommender
+from hiersrec_sdk.atomic import write_file
 
 
 @click.command(context_settings={"show_default": True})
@@ -25,7 +26,7 @@ from hiersrec_sdk import HierSRecError, Recommender
 @click.option("--time-column", default="time", help="Column that sorts the clicks of a session.")
 @click.option("-k", default=20, type=click.IntRange(1), help="Items per session.")
 @click.option(
-    "--chunk", default=10_000, type=click.IntRange(1), help="Sessions at a time: bounds the memory."
+    "--chunk", default=10_000, type=click.IntRange(1), help="Sessions per batch, which bounds the memory."
 )
 def main(
     clicks: Path,
@@ -37,12 +38,14 @@ def main(
     k: int,
     chunk: int,
 ) -> None:
-    """Recommend items for every session of the click log CLICKS (parquet) into a parquet file with the columns session,
-    rank, item, score and, where the bundle has titles, title."""
+    """Recommend items for every session of the click log CLICKS, a parquet file.
+
+    The output has the columns session, rank, item, score and, if the bundle has titles, title.
+    """
     try:
         sessions = (
             pl.scan_parquet(clicks)
-            .sort(time_column, maintain_order=True)  # which group_by keeps within each session
+            .sort(time_column, maintain_order=True)  # group_by keeps this order within each session
             .group_by(pl.col(session_column).alias("id"), maintain_order=True)
             .agg(pl.col(item_column).alias("items"))
             .collect()
@@ -59,11 +62,7 @@ def main(
                 progress.update(len(part))
     except (HierSRecError, PolarsError) as error:
         raise click.ClickException(str(error)) from error
-    beside = out.with_name(
-        out.name + ".part"
-    )  # a broken run leaves no half a file behind under the final name
-    pl.concat(pieces).write_parquet(beside)
-    beside.replace(out)
+    write_file(out, pl.concat(pieces).write_parquet)  # a failed run leaves no incomplete file behind
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A page to look at what a bundle answers: a session on the left, what it leads to on the right.
+"""A page to try out a bundle: the session on the left, recommendations and explanations on the right.
 
 streamlit run examples/streamlit_page.py -- bundle
 """
@@ -16,54 +16,54 @@ from hiersrec_sdk import Recommender
 ItemId = int | str
 
 
-@st.cache_resource  # once for the server, not once for each visitor and each of their clicks
+@st.cache_resource  # once per server, not once per visitor and click
 def load(bundle: str) -> tuple[Recommender, dict[ItemId, str], dict[str, ItemId]]:
     """The recommender, a label for each item, and each item by its id as text."""
     recommender = Recommender.load(bundle)
     catalog = recommender.catalog
     ids = catalog.ids(np.arange(len(catalog)))
-    labels = {own: catalog.title(row) or str(own) for row, own in enumerate(ids)}
-    return recommender, labels, {str(own): own for own in ids}
+    labels = {item_id: catalog.title(row) or str(item_id) for row, item_id in enumerate(ids)}
+    return recommender, labels, {str(item_id): item_id for item_id in ids}
 
 
 st.set_page_config("Recommendations", layout="wide")
 recommender, labels, by_text = load(sys.argv[1] if len(sys.argv) > 1 else os.environ["HIERSREC_BUNDLE"])
 
-# The session lives in the address (?session=A&session=B), so that a page can be sent to somebody.
+# The session is part of the URL (?session=A&session=B), so that a page can be shared.
 session = [by_text[text] for text in st.query_params.get_all("session") if text in by_text]
 
 
 def set_session(items: list[ItemId]) -> None:
-    st.query_params["session"] = [str(own) for own in items]
+    st.query_params["session"] = [str(item_id) for item_id in items]
 
 
-def clickable(own: ItemId) -> None:
-    set_session([*session, own])
+def add(item_id: ItemId) -> None:
+    set_session([*session, item_id])
 
 
 with st.sidebar:
     st.header("Session")
     wanted = st.text_input("Find an item", placeholder="part of a title or id").casefold()
     matches = [
-        own for own, label in labels.items() if wanted in label.casefold() or wanted == str(own).casefold()
+        item_id
+        for item_id, label in labels.items()
+        if wanted in label.casefold() or wanted == str(item_id).casefold()
     ]
-    matches.sort(key=lambda own: (not labels[own].casefold().startswith(wanted), labels[own]))
+    matches.sort(key=lambda item_id: (not labels[item_id].casefold().startswith(wanted), labels[item_id]))
     chosen = st.selectbox(f"{len(matches):,} found", matches[:200], format_func=labels.__getitem__)
-    st.button("Add to the session", on_click=clickable, args=(chosen,), disabled=not matches, type="primary")
-    for place, own in enumerate(session, start=1):
-        st.write(f"{place}. {labels[own]}")
+    st.button("Add to the session", on_click=add, args=(chosen,), disabled=not matches, type="primary")
+    for position, item_id in enumerate(session, start=1):
+        st.write(f"{position}. {labels[item_id]}")
     back, clear = st.columns(2)
-    back.button(
-        "Take back", on_click=set_session, args=(session[:-1],), disabled=not session, width="stretch"
-    )
-    clear.button("Start anew", on_click=set_session, args=([],), disabled=not session, width="stretch")
+    back.button("Undo", on_click=set_session, args=(session[:-1],), disabled=not session, width="stretch")
+    clear.button("Clear", on_click=set_session, args=([],), disabled=not session, width="stretch")
     k = st.slider("Items", 1, 50, 10)
-    exclude_seen = st.toggle("Not those of the session", value=True)
+    exclude_seen = st.toggle("Hide items of the session", value=True)
 
 result = recommender.recommend(session, k, exclude_seen=exclude_seen)
-st.header("What comes next")
+st.header("Next items")
 if result.mode == "popular":
-    st.info("Nothing was clicked yet: these are the most popular items. Add one to the session.")
+    st.info("The session is empty: these are the most popular items. Add one to the session.")
 else:
     st.subheader("Predicted category, level by level")
     for column, hit in zip(st.columns(len(result.category_path)), result.category_path, strict=True):
@@ -72,9 +72,9 @@ items, why = st.columns([2, 3])
 items.subheader("Recommended items")
 items.dataframe(
     {
-        "item": [labels[own] for own in result.items],
+        "item": [labels[item_id] for item_id in result.items],
         "score": result.scores,
-        "id": [str(own) for own in result.items],
+        "id": [str(item_id) for item_id in result.items],
     },
     hide_index=True,
 )

@@ -12,14 +12,14 @@ __version__ = "0.1.0"  # before the imports: a bundle names the version that wro
 
 from hiersrec_sdk import errors
 from hiersrec_sdk.catalog.filters import Filter
-from hiersrec_sdk.catalog.writer import Item
+from hiersrec_sdk.catalog.item import Item
+from hiersrec_sdk.catalog.writer import MutableCatalog
 from hiersrec_sdk.errors import HierSRecError
-from hiersrec_sdk.explain import Explanation
+from hiersrec_sdk.explain import Explanation, Trace
 from hiersrec_sdk.ranking import available_backends
 from hiersrec_sdk.recommender import Recommender
 from hiersrec_sdk.results import CategoryHit, Hit, Result
 from hiersrec_sdk.session import Session
-from hiersrec_sdk.trace import Trace
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # what is logged is the application's to show
 
@@ -30,6 +30,7 @@ __all__ = [
     "HierSRecError",
     "Hit",
     "Item",
+    "MutableCatalog",
     "Recommender",
     "Result",
     "Session",

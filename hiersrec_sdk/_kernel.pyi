@@ -3,39 +3,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_HIDDEN: int
+
 class Table:
     def __init__(
         self,
-        vectors: NDArray[Any],
+        vectors: NDArray[np.float32],
         bias: NDArray[np.float32] | None,
         codes: NDArray[np.uint8] | None,
         scales: NDArray[np.uint16] | None,
-        tails: NDArray[np.uint16] | None,
-        residuals: NDArray[np.float32] | None,
+        suffix_norms: NDArray[np.uint16] | None,
+        quantization_errors: NDArray[np.float32] | None,
         stage_ends: NDArray[np.int64] | None,
-        largest: float,
+        max_norm: float,
     ) -> None: ...
 
-class Wide:
+class Covisitation:
     def __init__(
         self,
         popularity: NDArray[np.float32],
         offsets: NDArray[np.int64],
         rows: NDArray[np.int32],
-        clicks: NDArray[np.uint16],
+        counts: NDArray[np.uint16],
         hidden_weight: NDArray[np.float32],
         hidden_bias: NDArray[np.float32],
         weight: NDArray[np.float32],
     ) -> None: ...
-    def boosts(self, session: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
+    def score_offsets(self, session: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
 
 def topk(
     table: Table, requests: list[Any], k: int
 ) -> list[tuple[NDArray[np.float32], NDArray[np.int64], int, int]]: ...
-def find(
+def find_ids(
     ids: NDArray[np.int64], order: NDArray[np.int64], wanted: NDArray[np.int64]
 ) -> NDArray[np.int64]: ...
-def own_items(
+def session_items(
     session: NDArray[np.int64], logits: NDArray[np.float32] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
 def choose(
@@ -48,7 +50,9 @@ def choose(
     top_p: float,
     ordered: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[tuple[int, float], ...]]: ...
-def dots(table: Table, query: NDArray[np.float32]) -> tuple[NDArray[np.int16], NDArray[np.int64]] | None: ...
+def integer_dots(
+    table: Table, query: NDArray[np.float32]
+) -> tuple[NDArray[np.int16], NDArray[np.int64]] | None: ...
 def isa() -> str: ...
 def available_isas() -> tuple[str, ...]: ...
 def use_isa(name: str) -> bool: ...

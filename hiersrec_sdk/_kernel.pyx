@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""The binding of ``csrc/topk.h``: types and layout by typed memoryviews, the GIL released, one call.
+"""The binding of ``csrc/``: types and layout by typed memoryviews, the GIL released.
 
 Lengths and bounds are the caller's to check (see ``hiersrec_sdk.ranking.requests``).
 """
@@ -13,18 +13,17 @@ import numpy as np
 
 cdef extern from "topk.h" nogil:
     ctypedef struct hiersrec_table:
-        const void *vectors
-        bint half
+        const float *vectors
         int64_t n
         int64_t dimension
         const float *bias
         const uint8_t *codes
         const uint16_t *scales
-        const uint16_t *tails
-        const float *residuals
+        const uint16_t *suffix_norms
+        const float *quantization_errors
         const int64_t *stage_ends
         int64_t stage_count
-        float largest
+        float max_norm
 
     ctypedef struct hiersrec_request:
         const float *query
@@ -35,9 +34,9 @@ cdef extern from "topk.h" nogil:
         const uint64_t *bitmap
         const int64_t *skipped
         int64_t skipped_count
-        const int64_t *own
-        const float *own_boosts
-        int64_t own_count
+        const int64_t *covisited
+        const float *offsets
+        int64_t covisited_count
         float *scores
         int64_t *rows
         int64_t count
@@ -47,8 +46,6 @@ cdef extern from "topk.h" nogil:
     int64_t hiersrec_workspace(const hiersrec_table *table, int64_t requests, int64_t k)
     void hiersrec_topk(
         const hiersrec_table *table, hiersrec_request *requests, int64_t count, int64_t k, void *workspace)
-    bint hiersrec_dots(
-        const hiersrec_table *table, const float *query, int16_t *query_codes, int64_t *dots, void *workspace)
     const char *hiersrec_isa()
     const char *hiersrec_isa_at(int index)
     bint hiersrec_use_isa(const char *name)
@@ -63,23 +60,34 @@ cdef extern from "categories.h" nogil:
 
 
 cdef extern from "covisitation.h" nogil:
-    ctypedef struct hiersrec_wide:
+    int HIERSREC_MAX_HIDDEN
+
+    ctypedef struct hiersrec_covisitation:
         int64_t n
         const float *popularity
         int64_t edges
         const int64_t *offsets
         const int32_t *rows
-        const uint16_t *clicks
+        const uint16_t *counts
         int64_t hidden
         const float *hidden_weight
         const float *hidden_bias
         const float *weight
 
-    int64_t hiersrec_wide_room(const hiersrec_wide *wide, const int64_t *session, int64_t length)
-    int64_t hiersrec_wide_workspace(int64_t room)
-    int64_t hiersrec_wide_boosts(
-        const hiersrec_wide *wide, const int64_t *session, int64_t length, int64_t room, int64_t *rows, float *boosts,
-        void *workspace)
+    int64_t hiersrec_covisitation_capacity(
+        const hiersrec_covisitation *scorer, const int64_t *session, int64_t length)
+    int64_t hiersrec_covisitation_workspace(int64_t capacity)
+    int64_t hiersrec_covisitation_offsets(
+        const hiersrec_covisitation *scorer, const int64_t *session, int64_t length, int64_t capacity, int64_t *rows,
+        float *offsets, void *workspace)
+
+
+cdef extern from "query_codes.h" nogil:
+    bint hiersrec_integer_dots(
+        const hiersrec_table *table, const float *query, int16_t *codes, int64_t *dots, void *workspace)
+
+
+MAX_HIDDEN = HIERSREC_MAX_HIDDEN
 
 
 cdef class Table:
@@ -90,24 +98,16 @@ cdef class Table:
 
     def __init__(
         self,
-        object vectors not None,
+        const float[:, ::1] vectors not None,
         const float[::1] bias,
         const uint8_t[::1] codes,
         const uint16_t[::1] scales,
-        const uint16_t[:, ::1] tails,
-        const float[::1] residuals,
+        const uint16_t[:, ::1] suffix_norms,
+        const float[::1] quantization_errors,
         const int64_t[::1] stage_ends,
-        float largest,
+        float max_norm,
     ):
-        cdef const float[:, ::1] single
-        cdef const uint16_t[:, ::1] half
-        self.table.half = vectors.dtype.itemsize == 2
-        if self.table.half:
-            half = vectors.view(np.uint16)
-            self.table.vectors = &half[0, 0]
-        else:
-            single = vectors
-            self.table.vectors = &single[0, 0]
+        self.table.vectors = &vectors[0, 0]
         self.table.n = vectors.shape[0]
         self.table.dimension = vectors.shape[1]
         self.table.bias = NULL if bias is None else &bias[0]
@@ -115,12 +115,12 @@ cdef class Table:
         if codes is not None:
             self.table.codes = &codes[0]
             self.table.scales = &scales[0]
-            self.table.tails = NULL if tails.shape[0] == 0 else &tails[0, 0]
-            self.table.residuals = &residuals[0]
+            self.table.suffix_norms = NULL if suffix_norms.shape[0] == 0 else &suffix_norms[0, 0]
+            self.table.quantization_errors = &quantization_errors[0]
             self.table.stage_ends = &stage_ends[0]
             self.table.stage_count = stage_ends.shape[0]
-            self.table.largest = largest
-        self.arrays = (vectors, bias, codes, scales, tails, residuals, stage_ends)
+            self.table.max_norm = max_norm
+        self.arrays = (vectors, bias, codes, scales, suffix_norms, quantization_errors, stage_ends)
 
 
 cdef void *aligned(void *buffer) noexcept nogil:
@@ -130,7 +130,8 @@ cdef void *aligned(void *buffer) noexcept nogil:
 def topk(Table table not None, list requests not None, int64_t k):
     """Answer ``requests``: a list of (scores float32, rows int64, rows_scored, bytes_read).
 
-    A request is a tuple: query, ranges, rest or None, bitmap or None, skipped or None, own or None, boosts or None.
+    A request is a tuple: query, ranges, rest or None, bitmap or None, skipped or None, covisited and their
+    offsets or None.
     """
     cdef int64_t count = len(requests), at
     cdef hiersrec_request *all_requests = <hiersrec_request *>malloc(count * sizeof(hiersrec_request))
@@ -150,7 +151,7 @@ def topk(Table table not None, list requests not None, int64_t k):
         scores = all_scores
         rows = all_rows
         for at in range(count):
-            query, ranges, rest, bitmap, skipped, own, boosts = requests[at]
+            query, ranges, rest, bitmap, skipped, covisited, offsets = requests[at]
             request = &all_requests[at]
             floats = query
             request.query = &floats[0]
@@ -173,15 +174,15 @@ def topk(Table table not None, list requests not None, int64_t k):
                 whole = skipped
                 request.skipped = &whole[0]
                 request.skipped_count = whole.shape[0]
-            request.own = NULL
-            request.own_boosts = NULL
-            request.own_count = 0
-            if own is not None and len(own):
-                whole = own
-                floats = boosts
-                request.own = &whole[0]
-                request.own_boosts = &floats[0]
-                request.own_count = whole.shape[0]
+            request.covisited = NULL
+            request.offsets = NULL
+            request.covisited_count = 0
+            if covisited is not None and len(covisited):
+                whole = covisited
+                floats = offsets
+                request.covisited = &whole[0]
+                request.offsets = &floats[0]
+                request.covisited_count = whole.shape[0]
             request.scores = &scores[at, 0]
             request.rows = &rows[at, 0]
         with nogil:
@@ -199,8 +200,8 @@ def topk(Table table not None, list requests not None, int64_t k):
 
 
 @cython.boundscheck(True)  # of a bundle that was not verified, `order` may name rows that are not there
-def find(const int64_t[::1] ids not None, const int64_t[::1] order not None, const int64_t[::1] wanted not None):
-    """Where each of ``wanted`` int64 [m] stands in ``ids`` [n], which ``order`` [n] sorts: int64 [m], -1 for nowhere."""
+def find_ids(const int64_t[::1] ids not None, const int64_t[::1] order not None, const int64_t[::1] wanted not None):
+    """int64 [m]: the row of each of ``wanted`` in ``ids`` [n], which ``order`` [n] sorts; -1 where it is not there."""
     rows = np.empty(wanted.shape[0], np.int64)
     cdef int64_t[::1] found = rows
     cdef int64_t at, low, half, count
@@ -218,9 +219,9 @@ def find(const int64_t[::1] ids not None, const int64_t[::1] order not None, con
     return rows
 
 
-def own_items(const int64_t[::1] session not None, const float[::1] logits):
+def session_items(const int64_t[::1] session not None, const float[::1] logits):
     """Distinct rows of a session, rising, int64, and the sums of their logits [at least len(session)] or zeros, float32."""
-    cdef int64_t at, place, to, count = 0
+    cdef int64_t at, slot, to, count = 0
     rows = np.empty(session.shape[0], np.int64)
     sums = np.empty(session.shape[0], np.float32)
     cdef int64_t[::1] row_view = rows
@@ -228,25 +229,25 @@ def own_items(const int64_t[::1] session not None, const float[::1] logits):
     cdef float logit
     for at in range(session.shape[0]):
         logit = 0 if logits is None else logits[at]
-        place = count
-        while place > 0 and row_view[place - 1] > session[at]:
-            place -= 1
-        if place > 0 and row_view[place - 1] == session[at]:
-            sum_view[place - 1] += logit
+        slot = count
+        while slot > 0 and row_view[slot - 1] > session[at]:
+            slot -= 1
+        if slot > 0 and row_view[slot - 1] == session[at]:
+            sum_view[slot - 1] += logit
             continue
-        for to in range(count, place, -1):
+        for to in range(count, slot, -1):
             row_view[to] = row_view[to - 1]
             sum_view[to] = sum_view[to - 1]
-        row_view[place] = session[at]
-        sum_view[place] = logit
+        row_view[slot] = session[at]
+        sum_view[slot] = logit
         count += 1
     return rows[:count], sums[:count]
 
 
-cdef class Wide:
-    """The wide part as C knows it; keeps the arrays alive. Shapes are the caller's to check."""
+cdef class Covisitation:
+    """A co-visitation scorer as C knows it; keeps the arrays alive. Shapes are the caller's to check."""
 
-    cdef hiersrec_wide wide
+    cdef hiersrec_covisitation scorer
     cdef object arrays
 
     def __init__(
@@ -254,38 +255,39 @@ cdef class Wide:
         const float[:, ::1] popularity not None,
         const int64_t[::1] offsets not None,
         const int32_t[::1] rows not None,
-        const uint16_t[:, ::1] clicks not None,
+        const uint16_t[:, ::1] counts not None,
         const float[:, ::1] hidden_weight not None,
         const float[::1] hidden_bias not None,
         const float[::1] weight not None,
     ):
-        self.wide.n = popularity.shape[0]
-        self.wide.popularity = &popularity[0, 0]
-        self.wide.edges = rows.shape[0]
-        self.wide.offsets = &offsets[0]
-        self.wide.rows = NULL if rows.shape[0] == 0 else &rows[0]
-        self.wide.clicks = NULL if rows.shape[0] == 0 else &clicks[0, 0]
-        self.wide.hidden = hidden_bias.shape[0]
-        self.wide.hidden_weight = &hidden_weight[0, 0]
-        self.wide.hidden_bias = &hidden_bias[0]
-        self.wide.weight = &weight[0]
-        self.arrays = (popularity, offsets, rows, clicks, hidden_weight, hidden_bias, weight)
+        self.scorer.n = popularity.shape[0]
+        self.scorer.popularity = &popularity[0, 0]
+        self.scorer.edges = rows.shape[0]
+        self.scorer.offsets = &offsets[0]
+        self.scorer.rows = NULL if rows.shape[0] == 0 else &rows[0]
+        self.scorer.counts = NULL if rows.shape[0] == 0 else &counts[0, 0]
+        self.scorer.hidden = hidden_bias.shape[0]
+        self.scorer.hidden_weight = &hidden_weight[0, 0]
+        self.scorer.hidden_bias = &hidden_bias[0]
+        self.scorer.weight = &weight[0]
+        self.arrays = (popularity, offsets, rows, counts, hidden_weight, hidden_bias, weight)
 
-    def boosts(self, const int64_t[::1] session not None):
-        """Rows linked to ``session`` [at least 1], rising, int64, and their boosts, float32."""
+    def score_offsets(self, const int64_t[::1] session not None):
+        """Rows covisited with ``session`` [at least 1], rising, int64, and their score offsets, float32."""
         cdef int64_t length = session.shape[0], count
-        cdef int64_t room = hiersrec_wide_room(&self.wide, &session[0], length)
-        rows = np.empty(room, np.int64)
-        boosts = np.empty(room, np.float32)
+        cdef int64_t capacity = hiersrec_covisitation_capacity(&self.scorer, &session[0], length)
+        rows = np.empty(capacity, np.int64)
+        offsets = np.empty(capacity, np.float32)
         cdef int64_t[::1] row_view = rows
-        cdef float[::1] boost_view = boosts
-        cdef void *workspace = malloc(hiersrec_wide_workspace(room))
+        cdef float[::1] offset_view = offsets
+        cdef void *workspace = malloc(hiersrec_covisitation_workspace(capacity))
         if workspace == NULL:
             raise MemoryError
         with nogil:
-            count = hiersrec_wide_boosts(&self.wide, &session[0], length, room, &row_view[0], &boost_view[0], workspace)
+            count = hiersrec_covisitation_offsets(
+                &self.scorer, &session[0], length, capacity, &row_view[0], &offset_view[0], workspace)
             free(workspace)
-        return rows[:count], boosts[:count]
+        return rows[:count], offsets[:count]
 
 
 def choose(
@@ -318,7 +320,7 @@ def choose(
     return order[0, :taken], chosen[:taken].copy(), tuple(best)  # a result keeps the ranges, not the room for all
 
 
-def dots(Table table not None, const float[::1] query not None):
+def integer_dots(Table table not None, const float[::1] query not None):
     """For tests: (query codes int16, integer dot products int64 [blocks * 16]); None where codes cannot hold the query."""
     cdef int64_t padded = table.table.stage_ends[table.table.stage_count - 1]
     codes = np.empty(padded, np.int16)
@@ -328,7 +330,7 @@ def dots(Table table not None, const float[::1] query not None):
     cdef void *workspace = malloc(hiersrec_workspace(&table.table, 1, 1) + 64)
     if workspace == NULL:
         raise MemoryError
-    cdef bint held = hiersrec_dots(&table.table, &query[0], &code_view[0], &product_view[0], aligned(workspace))
+    cdef bint held = hiersrec_integer_dots(&table.table, &query[0], &code_view[0], &product_view[0], aligned(workspace))
     free(workspace)
     return (codes, products) if held else None
 

@@ -1,4 +1,4 @@
-"""How many CPUs this process may use: by its affinity, and by the quota of its control groups, as containers have."""
+"""Number of CPUs that this process may use: by its affinity, and by the quotas of its control groups (containers)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Threads = int | Literal["auto"]
 
 
 def available_cpus(root: Path = Path("/")) -> int:
-    """CPUs that this process may use, a fraction as a whole one; at least 1.
+    """Number of CPUs that this process may use, rounded up; at least 1.
 
-    Quotas are those of its own control group and all groups above it that are in sight, of cgroup v2 (``cpu.max``) or
-    v1 (``cpu.cfs_quota_us``).
+    The quotas are those of its control group and of all groups above it that it can see, of cgroup v2 (``cpu.max``)
+    or v1 (``cpu.cfs_quota_us``).
 
     Args:
-        root: the folder that has ``proc`` and what is mounted.
+        root: the folder with ``proc`` and the mounted control groups.
     """
     return max(1, math.ceil(min([len(os.sched_getaffinity(0)), *_quotas(root)])))
 
 
 def resolved(threads: Any) -> Any:
-    """``threads`` as a number where it is "auto": the CPUs there were when this process first asked."""
+    """``threads``, with "auto" replaced by the CPUs that were available when this process first asked."""
     return _available_cpus() if isinstance(threads, str) and threads == "auto" else threads
 
 
@@ -36,24 +36,24 @@ def _available_cpus() -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """CPUs that each group allows, of those that limit them."""
-    own: dict[str, str] = {}  # the process's group, by controller; "" is that of v2
+    """CPUs that each limited group allows."""
+    groups: dict[str, str] = {}  # the group of this process by controller; "" for v2
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, group = line.split(":", 2)
-        own |= dict.fromkeys(controllers.split(","), group)
+        groups |= dict.fromkeys(controllers.split(","), group)
     for line in _lines(root / "proc/self/mountinfo"):
         mount, _, filesystem = line.partition(" - ")
-        kind, _, options = filesystem.split(" ", 2)
-        is_v2 = kind == "cgroup2"
-        group = own.get("" if is_v2 else "cpu", "/")
-        if not is_v2 and (kind != "cgroup" or "cpu" not in options.split(",")):
+        name, _, options = filesystem.split(" ", 2)
+        is_v2 = name == "cgroup2"
+        group = groups.get("" if is_v2 else "cpu", "/")
+        if not is_v2 and (name != "cgroup" or "cpu" not in options.split(",")):
             continue
-        top, place = (
+        top, point = (
             re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), field) for field in mount.split(" ")[3:5]
         )
-        # of a group outside what is mounted, as seen from within a container, the top is all there is to see
+        # a group outside of the mount, as in some containers: only the mount's top is visible
         within = Path(group).relative_to(top) if Path(group).is_relative_to(top) else Path()
-        folder = root / place.lstrip("/")
+        folder = root / point.lstrip("/")
         for above in (within, *within.parents):
             quota = _quota(folder / above, is_v2)
             if quota is not None:
@@ -67,14 +67,14 @@ def _quota(folder: Path, is_v2: bool) -> float | None:
         else:
             quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
         cpus = int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):  # "max" among them: no limit
+    except (OSError, ValueError, ZeroDivisionError):  # "max" means no limit
         return None
     return cpus if cpus > 0 else None
 
 
 def _lines(file: Path) -> list[str]:
     try:
-        # paths are bytes, of which the kernel escapes only some: nothing but a newline ends a line
+        # paths are bytes, and the kernel escapes only some: nothing but a newline ends a line
         return [line for line in os.fsdecode(file.read_bytes()).split("\n") if line]
-    except OSError:  # no Linux, or no /proc
+    except OSError:  # not Linux, or no /proc
         return []

@@ -1,43 +1,48 @@
-"""Every error of the SDK, drawn as one tree.
+"""All errors of the SDK, in one tree.
 
 HierSRecError
-├── InvalidArgumentError            what a call was given
-│   ├── InvalidSessionError      a session that is a string, a dict, no sequence
-│   ├── InvalidItemIdError       an id that is not of the catalogue's type
-│   ├── NaNItemIdError        an id that is NaN
-│   ├── UnknownItemError      an id that the catalogue lacks, where on_unknown="error"
-│   ├── InvalidKError                k that is no whole number of at least 1
-│   ├── InvalidOptionError           another argument out of its range
-│   ├── CatalogChangeError          a change of the catalogue that cannot be made
-│   └── InvalidFilterError           a filter that is none, or of another catalogue
-│       └── UnknownCategoryError  a category that the catalogue lacks
-├── BundleError           a bundle on disk
-│   ├── BundleMissingError    no bundle there, or a file of it is missing
-│   ├── BundleCorruptError    truncated, altered or foreign
-│   └── BundleVersionError    written by a newer version
-├── ProviderError         an execution provider that is not there
-├── BackendError          a ranking backend that is not there
-├── MissingExtraError     a package that an extra installs
-├── DataError             logs, tables and datasets
-│   ├── MissingColumnError    a column that a table lacks
-│   ├── EmptyLogError         nothing left to learn from
-│   ├── CategoryCycleError    a category that is its own ancestor
-│   └── LeakError             test data in the training part
-├── ConfigError           a training configuration
-├── RunError              a training run on disk
-│   └── InterruptedRunError   it was asked to stop, and can be resumed
-└── ExportError           an export that did not pass its checks
+├── InvalidArgumentError               an argument of a call cannot be used
+│   ├── InvalidSessionError            a session that is a string, a dict, not a sequence
+│   ├── InvalidItemIdError             an item id of another type than the catalog's
+│   ├── NaNItemIdError                 an item id that is NaN
+│   ├── UnknownItemError               an item id that is not in the catalog, with on_unknown="error"
+│   ├── InvalidFilterError             not a filter, or a filter made for another catalog
+│   │   └── UnknownCategoryError       a category that is not in the catalog
+│   ├── CatalogChangeError             a change that the catalog refuses
+│   └── InvalidOptionError             an option out of its range; one class per option:
+│       ├── InvalidKError, InvalidModeError, InvalidCandidatesError, InvalidOnUnknownError
+│       ├── InvalidIncludeSessionCategoriesError, InvalidExcludeSeenError, InvalidMaxPerCategoryError
+│       ├── InvalidThreadsError, InvalidBatchSizeError, InvalidOutputError, InvalidLevelError
+│       └── InvalidProvidersError, InvalidPathError, InvalidRepoError
+├── BundleError                        a bundle cannot be read or written
+│   ├── BundleMissingError             no bundle at the path, or one of its files is missing
+│   ├── BundleCorruptError             truncated, altered or of another format
+│   └── BundleVersionError             written with another schema version
+├── ProviderError                      an execution provider that is not available
+├── BackendError                       a ranking backend that is not available
+├── MissingExtraError                  a package that one of the extras installs
+├── DataError                          a log, a table or a dataset cannot be used
+│   ├── MissingColumnError             a table without a column that was named
+│   ├── EmptyLogError                  nothing left to learn from
+│   ├── CategoryCycleError             a category that is its own ancestor
+│   └── LeakError                      test data in the training split
+├── ConfigError                        an invalid training configuration
+├── RunError                           a training run cannot be read, resumed or written
+│   └── InterruptedRunError            stopped on request; --resume continues it
+└── ExportError                        an export that failed its checks
+
+A warning beside them is MissingKernelWarning: the compiled kernel is missing.
 """
 
 from __future__ import annotations
 
 
 class HierSRecError(Exception):
-    """Base of every error that the SDK raises on purpose."""
+    """Base class of every error that the SDK raises on purpose."""
 
 
 class InvalidArgumentError(HierSRecError, ValueError):
-    """A call was given something it cannot use."""
+    """An argument of a call cannot be used."""
 
 
 class InvalidSessionError(InvalidArgumentError, TypeError):
@@ -45,38 +50,90 @@ class InvalidSessionError(InvalidArgumentError, TypeError):
 
 
 class InvalidItemIdError(InvalidArgumentError, TypeError):
-    """An item id is not of the catalogue's id type."""
+    """An item id is not of the catalog's id type."""
 
 
 class NaNItemIdError(InvalidArgumentError):
-    """An item id is NaN: usually a missing value of a table."""
+    """An item id is NaN, usually a missing value of a table."""
 
 
 class UnknownItemError(InvalidArgumentError, KeyError):
-    """An item id that the catalogue lacks, where ``on_unknown="error"``."""
+    """An item id is not in the catalog, and ``on_unknown="error"``."""
 
     def __str__(self) -> str:  # KeyError would print the repr of the message
         return str(self.args[0]) if self.args else ""
 
 
-class InvalidKError(InvalidArgumentError):
-    """``k`` is not a whole number of at least 1."""
-
-
-class InvalidOptionError(InvalidArgumentError):
-    """An argument is out of its range."""
-
-
-class CatalogChangeError(InvalidArgumentError):
-    """A change of the catalogue cannot be made; nothing was changed."""
-
-
 class InvalidFilterError(InvalidArgumentError):
-    """A filter is not what it should be, or was made for another catalogue."""
+    """A filter is not a :class:`~hiersrec_sdk.Filter`, or was made for another catalog."""
 
 
 class UnknownCategoryError(InvalidFilterError):
-    """A filter names a category that the catalogue lacks."""
+    """A filter names a category that is not in the catalog."""
+
+
+class CatalogChangeError(InvalidArgumentError):
+    """The catalog refuses a change; nothing was changed."""
+
+
+class InvalidOptionError(InvalidArgumentError):
+    """An option is out of its range, or two options contradict each other."""
+
+
+class InvalidKError(InvalidOptionError):
+    """``k`` is not an integer ≥ 1."""
+
+
+class InvalidModeError(InvalidOptionError):
+    """``mode`` is not "candidates", "exact" or "auto"."""
+
+
+class InvalidCandidatesError(InvalidOptionError):
+    """``candidates`` is not a share in (0, 1] or "auto", or "auto" was not calibrated."""
+
+
+class InvalidOnUnknownError(InvalidOptionError):
+    """``on_unknown`` is not "skip" or "error"."""
+
+
+class InvalidIncludeSessionCategoriesError(InvalidOptionError):
+    """``include_session_categories`` is not a bool."""
+
+
+class InvalidExcludeSeenError(InvalidOptionError):
+    """``exclude_seen`` is not a bool."""
+
+
+class InvalidMaxPerCategoryError(InvalidOptionError):
+    """``max_per_category`` is not an integer ≥ 1 or None."""
+
+
+class InvalidThreadsError(InvalidOptionError):
+    """``threads`` is not an integer ≥ 1 or "auto"."""
+
+
+class InvalidBatchSizeError(InvalidOptionError):
+    """``batch_size`` is not an integer ≥ 1."""
+
+
+class InvalidOutputError(InvalidOptionError):
+    """``output`` is not one of the forms that a batch can be returned in."""
+
+
+class InvalidLevelError(InvalidOptionError):
+    """``level`` is not a level of the category tree."""
+
+
+class InvalidProvidersError(InvalidOptionError):
+    """``providers`` is not a list of execution providers."""
+
+
+class InvalidPathError(InvalidOptionError):
+    """``path`` cannot name a bundle."""
+
+
+class InvalidRepoError(InvalidOptionError):
+    """``repo`` cannot name a repository of the Hugging Face Hub."""
 
 
 class BundleError(HierSRecError):
@@ -92,15 +149,15 @@ class BundleCorruptError(BundleError):
 
 
 class BundleVersionError(BundleError):
-    """The bundle was written by a newer version of the SDK."""
+    """The bundle has a schema version that this version of the SDK does not read."""
 
 
 class ProviderError(HierSRecError):
-    """An onnxruntime execution provider was asked for and is missing."""
+    """The requested onnxruntime execution provider is not available."""
 
 
 class BackendError(HierSRecError):
-    """A ranking backend was asked for and is missing."""
+    """The requested ranking backend is not available."""
 
 
 class MissingExtraError(HierSRecError, ImportError):
@@ -138,7 +195,7 @@ class CategoryCycleError(DataError):
 
 
 class LeakError(DataError):
-    """Data of the test part stands in the training part."""
+    """The training split contains data of the test split."""
 
 
 class ConfigError(HierSRecError):
@@ -150,8 +207,12 @@ class RunError(HierSRecError):
 
 
 class InterruptedRunError(RunError):
-    """The run was asked to stop; its newest checkpoint waits for ``--resume``."""
+    """The run was stopped on request; ``--resume`` continues from its newest checkpoint."""
 
 
 class ExportError(HierSRecError):
-    """The export did not pass its checks; no bundle was written."""
+    """The export failed its checks; no bundle was written."""
+
+
+class MissingKernelWarning(RuntimeWarning):
+    """The compiled kernel is missing, so a slower backend ranks."""

@@ -1,46 +1,49 @@
-"""Why an item has the score that it has after a session: the score's parts, and what they come from."""
+"""Explanations and traces: both watch the pipeline that answers calls, step by step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+import time
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.bundle.folder import PARTS
 from hiersrec_sdk.catalog.snapshot import Catalog
-from hiersrec_sdk.encoders.session_encoder import Encoded, load_graph
+from hiersrec_sdk.encoders.query_parts import QueryParts, QueryPartsGraph
+from hiersrec_sdk.encoders.session_encoder import Encoded
+from hiersrec_sdk.errors import UnknownItemError
+from hiersrec_sdk.pipeline import Candidates, KnownSession, Pipeline
+from hiersrec_sdk.plan import Plan
 from hiersrec_sdk.ranking import row_ranges
-from hiersrec_sdk.ranking.lookup import own_items
+from hiersrec_sdk.results import Result, candidate_ranges
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreParts:
-    """What a score is the sum of.
+    """The parts of a score; they sum to it.
 
     Attributes:
-        session: of the encoder's query, what comes from the state of the session; all of it where the bundle was
-            exported without ``query_parts.onnx``.
-        category_conditioning: what comes from the category prediction that was handed on.
-        own_items: what comes from the weighted sum of the session's own item vectors.
+        session: from the state of the session; the whole query if the bundle has no ``query_parts.onnx``.
+        category_conditioning: from the category prediction, on which the item head is conditioned.
+        session_items: from the weighted sum of the session's own item vectors.
         repeat: the logit of an item that the session holds.
-        links: the wide part's boost of an item that was clicked near the session's items before, or that it holds.
-        bias: of the item, whatever the session.
+        covisitation: the co-visitation scorer's offset of an item that was clicked near the session's items before, or
+            that the session holds.
+        item_bias: of the item, whatever the session.
     """
 
     session: float
     category_conditioning: float
-    own_items: float
+    session_items: float
     repeat: float
-    links: float
-    bias: float
+    covisitation: float
+    item_bias: float
 
 
 @dataclass(frozen=True, slots=True)
 class Click:
-    """One click of the session, and its share of :attr:`ScoreParts.own_items`."""
+    """One click of the session, and its share of :attr:`ScoreParts.session_items`."""
 
     item: int | str
     title: str | None
@@ -52,11 +55,11 @@ class CategoryOfItem:
     """A category that the item lies in.
 
     Attributes:
-        category: the shop's own id.
+        category: its external id.
         level: 0 is the top.
         name: readable name, or None.
         probability: that the next click lies in it, by the category head.
-        place: 1 for the most probable category of its level.
+        rank: 1 for the most probable category of its level.
         of: how many categories the level has.
     """
 
@@ -64,7 +67,7 @@ class CategoryOfItem:
     level: int
     name: str | None
     probability: float
-    place: int
+    rank: int
     of: int
 
 
@@ -73,21 +76,21 @@ class Explanation:
     """Why ``item`` has its score after a session. ``print()`` shows it.
 
     Attributes:
-        item: the shop's own id.
+        item: its external id.
         title: its title, or None.
         score: the sum of ``parts``, up to rounding.
-        place: 1 for the item of the highest score of all items.
-        candidate: whether it is ranked with the bundle's own share of candidates.
-        parts: what the score is the sum of.
-        clicks: the session's newest known items, the one that weighed most first; empty where the bundle was exported
-            without ``query_parts.onnx``.
+        rank: 1 for the item of the highest score of all items.
+        candidate: whether it is ranked with the bundle's own candidate share.
+        parts: the parts of the score.
+        clicks: the session's newest known items, the one that weighed most first; empty if the bundle has no
+            ``query_parts.onnx``.
         categories: the item's category at each level, the top first.
     """
 
     item: int | str
     title: str | None
     score: float
-    place: int
+    rank: int
     candidate: bool
     parts: ScoreParts
     clicks: tuple[Click, ...]
@@ -95,8 +98,8 @@ class Explanation:
 
     def __str__(self) -> str:
         lines = [
-            f"{_named(self.item, self.title)}: score {self.score:.4f}, place {self.place:,}"
-            f"{'' if self.candidate else ', no candidate'}"
+            f"{_named(self.item, self.title)}: score {self.score:.4f}, rank {self.rank:,}"
+            f"{'' if self.candidate else ', not a candidate'}"
         ]
         for name in ScoreParts.__slots__:
             value = getattr(self.parts, name)
@@ -106,86 +109,190 @@ class Explanation:
             lines.append(f"    {click.share:+9.4f}  by the click on {_named(click.item, click.title)}")
         for category in self.categories:
             lines.append(
-                f"  {100 * category.probability:7.2f} %  {_named(category.category, category.name)}, place "
-                f"{category.place:,} of {category.of:,} categories of level {category.level}"
+                f"  {100 * category.probability:7.2f} %  {_named(category.category, category.name)}, rank "
+                f"{category.rank:,} of {category.of:,} categories of level {category.level}"
             )
         return "\n".join(lines)
 
 
-_MEANINGS = {
+_MEANINGS: Final = {
     "session": "the session",
-    "category_conditioning": "the category prediction handed on",
-    "own_items": "likeness to the session's own items",
-    "repeat": "it was clicked in this session",
-    "links": "clicked near these items before",
-    "bias": "how popular it is of late",
+    "category_conditioning": "the predicted category",
+    "session_items": "similarity to the session's own items",
+    "repeat": "clicked in this session",
+    "covisitation": "clicked near these items before",
+    "item_bias": "the item's own bias",
 }
 
 
-def _named(own: int | str, name: str | None) -> str:
-    return str(own) if name is None or name == str(own) else f"{own} ({name})"
+def _named(item_id: int | str, name: str | None) -> str:
+    return str(item_id) if name is None or name == str(item_id) else f"{item_id} ({name})"
 
 
-class QueryParts(NamedTuple):
-    """``session_weights`` float32 [length], ``state`` and ``category_conditioning`` float32 [d]: the query is the sum of the session's
-    vectors times the weights and the two."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace:
+    """The values of every step of one call, in their order. ``print()`` shows it.
 
-    session_weights: NDArray[np.float32]
-    state: NDArray[np.float32]
-    category_conditioning: NDArray[np.float32]
+    Attributes:
+        rows: int64 [length], the catalog rows of the newest known items, which the encoder read.
+        unknown_ids: how many ids of the session the catalog lacks.
+        session_vectors: float32 [length, d], read by the encoder.
+        category_logits: for each level, the top first, float32 [categories].
+        repeat_logits: float32 [length], or None if the model has none.
+        item_query: float32 [d].
+        ranges: int64 [m, 2], rows ``[start, stop)`` of the candidates, the most probable categories first.
+        covisited: int64 [n], rows that rank whatever the candidates are: the session's own and those co-visited.
+        offsets: float32 [n], score offsets of these rows.
+        best: int64 [results], the rows that were recommended, best first.
+        scores: float32 [results].
+        result: the answer.
+        seconds: of each step: "look up", "encode", "choose", "rank".
+    """
+
+    rows: NDArray[np.int64]
+    unknown_ids: int
+    session_vectors: NDArray[np.float32]
+    category_logits: tuple[NDArray[np.float32], ...]
+    repeat_logits: NDArray[np.float32] | None
+    item_query: NDArray[np.float32]
+    ranges: NDArray[np.int64]
+    covisited: NDArray[np.int64]
+    offsets: NDArray[np.float32]
+    best: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    result: Result
+    seconds: dict[str, float]
+
+    def __str__(self) -> str:
+        lines = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "seconds":
+                value = ", ".join(f"{step} {1e6 * took:.0f} µs" for step, took in value.items())
+            lines.append(f"{field.name:<16} {_shown(value)}")
+        return "\n".join(lines)
 
 
-def explained(
-    catalog: Catalog,
-    row: int,
-    session: NDArray[np.int64],
-    encoded: Encoded,
-    linked: NDArray[np.int64],
-    boosts: NDArray[np.float32],
-    candidates: row_ranges.Ranges,
-    parts: QueryParts | None,
-) -> Explanation:
-    """The explanation of the item in ``row`` after ``session`` int64 [length] of rows, the only one of ``encoded``."""
-    query, at_row = encoded.item_query[0], np.array([row])
-    vector, bias = catalog.vectors(at_row)[0], catalog.biases(at_row)[0]
-    scores = catalog.scores(query)
-    scores[linked] += boosts
-    boost = float(boosts[linked == row].sum())
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return "; ".join(map(_shown, value))
+    if isinstance(value, np.ndarray):
+        text = np.array2string(value, precision=4, threshold=12, edgeitems=3, separator=" ").replace("\n", "")
+        return f"{value.dtype} {list(value.shape)} {text}"
+    return str(value)
+
+
+class _Watched:
+    """The steps of one session's answer, as the pipeline tells them."""
+
+    def __init__(self, pipeline: Pipeline, ids: Any, plan: Plan) -> None:
+        self.steps: dict[str, Any] = {}
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+        self.result = pipeline.answer(ids, plan, self._watch)
+        if "encode" not in self.steps:
+            raise UnknownItemError("no item of the session is in the catalog: the answer is popular items")
+
+    def _watch(self, step: str, value: Any) -> None:
+        now = time.perf_counter()
+        self.steps[step], self.seconds[step] = value, now - self._since
+        self._since = now
+
+    @property
+    def session(self) -> KnownSession:
+        session: KnownSession = self.steps["look up"]
+        return session
+
+    @property
+    def encoded(self) -> Encoded:
+        encoded: Encoded = self.steps["encode"]
+        return encoded
+
+    @property
+    def candidates(self) -> Candidates:
+        candidates: Candidates = self.steps["choose"]
+        return candidates
+
+
+def trace(pipeline: Pipeline, ids: Any, plan: Plan) -> Trace:
+    """The trace of one call: see :meth:`Recommender.trace`."""
+    watched = _Watched(pipeline, ids, plan)
+    encoded, candidates = watched.encoded, watched.candidates
     repeats = encoded.repeat_logits
-    own, sums = own_items(session, None if repeats is None else repeats[0])
-    repeat = float(sums[own == row].sum())
-    clicks: tuple[Click, ...] = ()
-    if parts is not None:
-        shares = parts.session_weights * (catalog.vectors(session, inputs=True) @ vector)
-        order = np.argsort(-shares, kind="stable")
-        rows = session[order]
-        each = zip(catalog.ids(rows), rows.tolist(), shares[order].tolist(), strict=True)
-        clicks = tuple(Click(own_id, catalog.title(clicked), share) for own_id, clicked, share in each)
-    path = []
-    for level, logits in enumerate(encoded.category_logits):
-        at = int(catalog.categories_of(at_row, level)[0])
-        if not 0 <= at < len(catalog.ranges[level]):  # a new category: the model knows those above it alone
-            continue
-        category, share = catalog.category(level, at), softmax(logits[0])
-        place = 1 + int(np.count_nonzero(share > share[at]))
-        path.append(CategoryOfItem(category.id, level, category.name, float(share[at]), place, len(share)))
+    first_rows, ranges = plan.catalog.first_rows, candidates.ranked.ranges
+    parts = [first + each for first, each in zip(first_rows, ranges, strict=True) if each is not None]
+    return Trace(
+        rows=watched.session.rows,
+        unknown_ids=watched.session.unknown_ids,
+        session_vectors=plan.catalog.vectors(watched.session.rows),
+        category_logits=tuple(level[0].copy() for level in encoded.category_logits),
+        repeat_logits=None if repeats is None else repeats[0].copy(),
+        item_query=encoded.item_query[0].copy(),
+        ranges=np.concatenate(parts),
+        covisited=candidates.covisited,
+        offsets=candidates.offsets,
+        best=watched.result._rows,
+        scores=watched.result.scores,
+        result=watched.result,
+        seconds=watched.seconds,
+    )
+
+
+def explain(pipeline: Pipeline, query_parts: QueryPartsGraph, ids: Any, row: int, plan: Plan) -> Explanation:
+    """The explanation of the item in ``row`` after a session: see :meth:`Recommender.explain`."""
+    watched, catalog = _Watched(pipeline, ids, plan), plan.catalog
+    session, candidates = watched.session.rows, watched.candidates
+    parts = query_parts(catalog.vectors(session))
+    encoded, at_row = watched.encoded, np.array([row])
+    query, vector = encoded.item_query[0], catalog.vectors(at_row)[0]
+    scores = catalog.scores(query)
+    scores[candidates.covisited] += candidates.offsets
+    offset = float(candidates.offsets[candidates.covisited == row].sum())
+    repeats = encoded.repeat_logits
+    repeat = 0.0 if repeats is None else float(repeats[0][: len(session)][session == row].sum())
+    clicks = _clicks(catalog, session, vector, parts)
+    could_rank = candidate_ranges(catalog.first_rows, candidates.ranked)
     return Explanation(
         item=catalog.ids(at_row)[0],
         title=catalog.title(row),
         score=float(scores[row]),
-        place=1 + int(np.count_nonzero(scores > scores[row])),
-        candidate=bool(row_ranges.contains(candidates, at_row)[0]),
+        rank=1 + int(np.count_nonzero(scores > scores[row])),
+        candidate=bool(row_ranges.contains(could_rank, at_row)[0]),
         parts=ScoreParts(
             session=float(vector @ (query if parts is None else parts.state)),
-            category_conditioning=0.0 if parts is None else float(vector @ parts.category_conditioning),
-            own_items=sum(click.share for click in clicks),
+            category_conditioning=0.0 if parts is None else float(vector @ parts.category),
+            session_items=sum(click.share for click in clicks),
             repeat=repeat,
-            links=boost - repeat,
-            bias=float(bias),
+            covisitation=offset - repeat,
+            item_bias=float(catalog.biases(at_row)[0]),
         ),
         clicks=clicks,
-        categories=tuple(path),
+        categories=_categories(catalog, at_row, encoded),
     )
+
+
+def _clicks(
+    catalog: Catalog, session: NDArray[np.int64], vector: NDArray[np.float32], parts: QueryParts | None
+) -> tuple[Click, ...]:
+    if parts is None:
+        return ()
+    shares = parts.session_weights * (catalog.vectors(session) @ vector)
+    order = np.argsort(-shares, kind="stable")
+    rows = session[order]
+    each = zip(catalog.ids(rows), rows.tolist(), shares[order].tolist(), strict=True)
+    return tuple(Click(item_id, catalog.title(row), share) for item_id, row, share in each)
+
+
+def _categories(catalog: Catalog, at_row: NDArray[np.int64], encoded: Encoded) -> tuple[CategoryOfItem, ...]:
+    path = []
+    for level, logits in enumerate(encoded.category_logits):
+        index = int(catalog.categories_of(at_row, level)[0])
+        if not 0 <= index < len(logits[0]):  # a new category: the model knows those above it alone
+            continue
+        category, share = catalog.category(level, index), softmax(logits[0])
+        rank = 1 + int(np.count_nonzero(share > share[index]))
+        path.append(CategoryOfItem(category.id, level, category.name, float(share[index]), rank, len(share)))
+    return tuple(path)
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -193,16 +300,3 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     exponentials = np.exp(logits.astype(np.float64) - logits.max())
     shares: NDArray[np.float64] = exponentials / exponentials.sum()
     return shares
-
-
-class PartsGraph:
-    """``query_parts.onnx`` of a bundle. Any number of threads may call it."""
-
-    def __init__(self, content: bytes, providers: Sequence[str]) -> None:
-        self._session: Any = load_graph(content, PARTS, providers, 1)
-
-    def __call__(self, vectors: NDArray[np.float32]) -> QueryParts:
-        """Of one session: ``vectors`` float32 [length, d]."""
-        feeds = {"session_vectors": vectors[None], "session_lengths": np.array([len(vectors)])}
-        names = ["session_weights", "state_query", "category_query"]
-        return QueryParts(*(value[0] for value in self._session.run(names, feeds)))

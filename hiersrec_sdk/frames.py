@@ -40,7 +40,7 @@ def sessions_of(sessions: Any) -> Iterable[Any]:
         )
     if isinstance(sessions, np.ndarray):
         if not sessions.ndim:
-            raise InvalidSessionError(f"sessions is {sessions!r}; it must be a list of sessions")
+            raise InvalidSessionError(f"sessions must be a list of sessions, got {sessions!r}")
         return [() if sessions.dtype == object and _is_null(value) else value for value in sessions]
     if _is_one(sessions, "pandas", "Series", "Index"):
         return [() if null else value for null, value in zip(sessions.isna(), sessions.tolist(), strict=True)]
@@ -76,7 +76,7 @@ def maker(output: Any) -> Make:
     """
     if not isinstance(output, str) or output not in get_args(Output):
         raise InvalidOptionError(
-            f"output is {output!r}; it must be one of {', '.join(map(repr, get_args(Output)))}"
+            f"output must be one of {', '.join(map(repr, get_args(Output)))}, got {output!r}"
         )
     if output == "results":
         return lambda results, _: list(results)

@@ -1,36 +1,178 @@
-"""The arguments of a call that are given by name, for type checkers of methods that hand them on."""
+"""The named arguments of a call: their types for type checkers, their defaults and their checks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal, TypedDict
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, get_args
 
-if TYPE_CHECKING:
-    from hiersrec_sdk.catalog.filters import Filter
-    from hiersrec_sdk.cpus import Threads
+import numpy as np
+
+from hiersrec_sdk.catalog.filters import Filter
+from hiersrec_sdk.cpus import Threads, resolved
+from hiersrec_sdk.errors import (
+    InvalidBatchSizeError,
+    InvalidCandidatesError,
+    InvalidExcludeSeenError,
+    InvalidFilterError,
+    InvalidIncludeSessionCategoriesError,
+    InvalidKError,
+    InvalidMaxPerCategoryError,
+    InvalidModeError,
+    InvalidOnUnknownError,
+    InvalidThreadsError,
+)
 
 Mode = Literal["candidates", "exact", "auto"]
 OnUnknown = Literal["skip", "error"]
+Candidates = float | Literal["auto"] | None
+Ids = Iterable[int | str] | None
 
 
 class RecommendOptions(TypedDict, total=False):
-    """Those of :meth:`Recommender.recommend`."""
+    """The named arguments of :meth:`Recommender.recommend`; see :class:`Options` for what each means."""
 
     mode: Mode
-    candidates: float | Literal["auto"] | None
+    candidates: Candidates
     include_session_categories: bool
     filter: Filter | None
-    allow: Iterable[int | str] | None
-    exclude: Iterable[int | str] | None
+    allow: Ids
+    exclude: Ids
     exclude_seen: bool
-    categories: Iterable[int | str] | None
-    exclude_categories: Iterable[int | str] | None
+    categories: Ids
+    exclude_categories: Ids
     max_per_category: int | None
     on_unknown: OnUnknown
     threads: Threads
 
 
 class ManyOptions(RecommendOptions, total=False):
-    """Those of :meth:`Recommender.recommend_many` but for ``output``."""
+    """The named arguments of :meth:`Recommender.recommend_many` but for ``output``."""
 
     batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a call recommends, checked.
+
+    Attributes:
+        k: how many items; above the number of items, all of them.
+        mode: "candidates" ranks the most probable categories; "exact" ranks every item, at a fraction of the cost of
+            scoring each; "auto" is exact where that is cheap, else candidates.
+        candidates: candidate share, the share of the items that are candidates, above 0 and up to 1; "auto": the most
+            probable categories up to the ``top_p`` that the export calibrated, fewer for sure sessions and more for
+            unsure ones; None: the bundle's ``candidate_share``. The category that crosses it is still taken, and more
+            where they hold fewer than ``k`` eligible items. The session's own items always are candidates.
+        include_session_categories: whether the categories of the session's own items come first among them.
+        filter: a filter of :meth:`Recommender.filter`, prepared once.
+        allow, exclude, categories, exclude_categories: as in :meth:`Recommender.filter`, for this call alone. All but a
+            short ``exclude`` take time that grows with the catalog. Restrictions that are given together all apply.
+        exclude_seen: whether the session's own items may not be recommended.
+        max_per_category: most items of one leaf category.
+        on_unknown: an id that the catalog lacks is left out and counted ("skip"), or an error ("error").
+        threads: threads that rank in mode "exact", a number or "auto", as in :meth:`Recommender.load`.
+
+    Raises:
+        InvalidOptionError: a value is of the wrong type or out of its range; the class of each argument is its own.
+    """
+
+    k: int = 20
+    mode: Mode = "candidates"
+    candidates: Candidates = None
+    include_session_categories: bool = False
+    filter: Filter | None = None
+    allow: Ids = None
+    exclude: Ids = None
+    exclude_seen: bool = False
+    categories: Ids = None
+    exclude_categories: Ids = None
+    max_per_category: int | None = None
+    on_unknown: OnUnknown = "skip"
+    threads: Threads = 1
+
+    def __post_init__(self) -> None:
+        if not is_integer(self.k, 1):
+            raise InvalidKError(f"k must be an integer ≥ 1, got {self.k!r}")
+        if not isinstance(self.mode, str) or self.mode not in get_args(Mode):
+            raise InvalidModeError(f"mode must be 'candidates', 'exact' or 'auto', got {self.mode!r}")
+        share = self.candidates
+        is_auto = isinstance(share, str) and share == "auto"
+        is_number = isinstance(share, float | np.floating) or is_integer(share, 1)
+        if share is not None and not is_auto and not (is_number and 0 < float(share) <= 1):
+            raise InvalidCandidatesError(f"candidates must be a number in (0, 1], or 'auto', got {share!r}")
+        if not isinstance(self.include_session_categories, bool | np.bool_):
+            raise InvalidIncludeSessionCategoriesError(
+                f"include_session_categories must be True or False, got {self.include_session_categories!r}"
+            )
+        if not isinstance(self.exclude_seen, bool | np.bool_):
+            raise InvalidExcludeSeenError(f"exclude_seen must be True or False, got {self.exclude_seen!r}")
+        if self.max_per_category is not None and not is_integer(self.max_per_category, 1):
+            raise InvalidMaxPerCategoryError(
+                f"max_per_category must be an integer ≥ 1, or None, got {self.max_per_category!r}"
+            )
+        if not isinstance(self.on_unknown, str) or self.on_unknown not in get_args(OnUnknown):
+            raise InvalidOnUnknownError(f"on_unknown must be 'skip' or 'error', got {self.on_unknown!r}")
+        if not is_integer(resolved(self.threads), 1):
+            raise InvalidThreadsError(f"threads must be an integer ≥ 1, or 'auto', got {self.threads!r}")
+        if self.filter is not None and not isinstance(self.filter, Filter):
+            raise InvalidFilterError(
+                f"filter must come from Recommender.filter(), or be None, got {self.filter!r}"
+            )
+
+    @classmethod
+    def of(cls, k: int, given: Mapping[str, Any]) -> Options:
+        """The options of a call, from its named arguments.
+
+        Raises:
+            TypeError: there is no such argument.
+        """
+        for name in given:
+            if name not in _NAMES:
+                raise TypeError(f"there is no argument {name!r}; there are {', '.join(_NAMES)}")
+        return cls(k, **given)
+
+    @property
+    def restricts(self) -> bool:
+        """Whether some items may not be recommended, whatever the session."""
+        every = self.filter, self.allow, self.exclude, self.categories, self.exclude_categories
+        return any(each is not None for each in every)
+
+
+_NAMES: Final = tuple(field.name for field in fields(Options) if field.name != "k")
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def takes_options(method: _Method) -> _Method:
+    """Show each option in the signature of a method that takes ``**options``, for ``help()`` and notebooks."""
+    if TYPE_CHECKING:
+        return method
+    shown = inspect.signature(method)
+    parameters = [
+        each for each in shown.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    for field in fields(Options):
+        if field.name not in shown.parameters:
+            parameters.append(
+                inspect.Parameter(
+                    field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type
+                )
+            )
+    method.__signature__ = shown.replace(parameters=parameters)
+    return method
+
+
+def checked_batch_size(value: Any) -> int:
+    """``batch_size`` of :meth:`Recommender.recommend_many`, checked."""
+    if not is_integer(value, 1):
+        raise InvalidBatchSizeError(f"batch_size must be an integer ≥ 1, got {value!r}")
+    return int(value)
+
+
+def is_integer(value: Any, least: int | None = None) -> bool:
+    """Whether ``value`` is an integer, of Python or NumPy, of at least ``least``."""
+    # bool is an int and timedelta64 a NumPy integer, but neither counts anything
+    is_one = isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
+    return is_one and (least is None or bool(value >= least))

@@ -1,21 +1,22 @@
-"""What a recommender answers."""
+"""Results: what a recommender answers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, SupportsIndex, overload
+from typing import Any, Final, Literal, NamedTuple, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.catalog.snapshot import Catalog, Category
+from hiersrec_sdk.catalog.snapshot import Catalog
+from hiersrec_sdk.catalog.tree import Category
 from hiersrec_sdk.ranking import row_ranges
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One recommended item: the shop's own id, its score, and its title where the bundle has titles."""
+    """One recommended item: its external id, its score, and its title where the bundle has titles."""
 
     item: int | str
     score: float
@@ -27,11 +28,11 @@ class CategoryHit:
     """One predicted category.
 
     Attributes:
-        category: the shop's own id.
+        category: external id.
         probability: softmax over the categories of its level.
         level: 0 is the top.
         name: readable name, or None.
-        index: its place within the level (see :meth:`hiersrec_sdk.catalog.snapshot.Catalog.category`).
+        index: its position within the level (see :meth:`Catalog.category`).
     """
 
     category: int | str
@@ -41,12 +42,33 @@ class CategoryHit:
     index: int
 
 
+class Ranked(NamedTuple):
+    """Which rows could rank, and by which categories.
+
+    Attributes:
+        ranges: for each segment of the catalog int64 [m, 2], the ranges of its rows in the order in which they were
+            scanned, or None.
+        covisited: int64, rising, rows that ranked whatever the categories were.
+        leaves: index and probability of the most probable leaf categories, best first.
+        path: index and probability of the most probable category of each level, the top first.
+    """
+
+    ranges: tuple[row_ranges.Ranges | None, ...]
+    covisited: row_ranges.Rows
+    leaves: Sequence[tuple[int, float]]
+    path: Sequence[tuple[int, float]]
+
+
+NOTHING_RANKED: Final = Ranked((), np.empty(0, dtype=np.int64), (), ())
+
+
 @dataclass(frozen=True, slots=True)
 class _Excerpt:
-    """What one result asks of its catalogue: that of an unpickled result."""
+    """The parts of a catalog that one result reads: in place of it in an unpickled result."""
 
     titles: dict[int, str | None]  # by row
     categories: dict[tuple[int, int], Category]  # by level and index
+    first_rows: tuple[int, ...]
     stop: int
 
     def title(self, row: int) -> str | None:
@@ -64,7 +86,7 @@ class Result:
     holds all that a result says, and nothing else of the catalogue.
 
     Attributes:
-        items: the shop's own ids, best first: by higher score, ties by lower row of the catalogue.
+        items: external ids, best first: by higher score, ties by lower row of the catalogue.
         scores: float32 [len(items)]; training clicks where ``mode`` is "popular".
         mode: "candidates" or "exact", whichever was used; "popular" where the session held no known item.
         rows_scored: rows of the catalogue that were looked at.
@@ -80,10 +102,7 @@ class Result:
     unknown_ids: int
     _catalog: Catalog | _Excerpt = field(repr=False)
     _rows: NDArray[np.int64] = field(repr=False)
-    _ranges: row_ranges.Ranges = field(repr=False)  # in the order in which they were scanned
-    _own: row_ranges.Rows = field(repr=False)
-    _leaves: Sequence[tuple[int, float]] = field(repr=False)  # index and probability
-    _path: Sequence[tuple[int, float]] = field(repr=False)
+    _ranked: Ranked = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -106,27 +125,31 @@ class Result:
     @property
     def categories(self) -> tuple[CategoryHit, ...]:
         """Up to 5 leaf categories, the most probable first; none where ``mode`` is "popular"."""
-        leaf = len(self._path) - 1
-        return tuple(self._category(leaf, *hit) for hit in self._leaves)
+        leaf = len(self._ranked.path) - 1
+        return tuple(self._category(leaf, *hit) for hit in self._ranked.leaves)
 
     @property
     def category_path(self) -> tuple[CategoryHit, ...]:
         """The most probable category of each level, the top first; empty where ``mode`` is "popular"."""
-        return tuple(self._category(level, *hit) for level, hit in enumerate(self._path))
+        return tuple(self._category(level, *hit) for level, hit in enumerate(self._ranked.path))
 
     @property
     def ranges(self) -> NDArray[np.int64]:
         """int64 [m, 2]: the rows ``[start, stop)`` that could rank but for filters, sorted and disjoint."""
         if self.mode == "exact":
             return np.array([[0, self._catalog.stop]], dtype=np.int64)
-        return row_ranges.add(row_ranges.rising(self._ranges), np.unique(self._own))
+        return candidate_ranges(self._catalog.first_rows, self._ranked)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        leaf = len(self._path) - 1
-        places = {*((leaf, index) for index, _ in self._leaves), *enumerate(index for index, _ in self._path)}
+        leaf = len(self._ranked.path) - 1
+        shown = {
+            *((leaf, index) for index, _ in self._ranked.leaves),
+            *enumerate(index for index, _ in self._ranked.path),
+        }
         catalog = _Excerpt(
             {row: self._catalog.title(row) for row in self._rows.tolist()},
-            {place: self._catalog.category(*place) for place in places},
+            {node: self._catalog.category(*node) for node in shown},
+            self._catalog.first_rows,
             self._catalog.stop,
         )
         return Result, (
@@ -138,12 +161,16 @@ class Result:
             self.unknown_ids,
             catalog,
             self._rows,
-            self._ranges,
-            self._own,
-            self._leaves,
-            self._path,
+            self._ranked,
         )
 
     def _category(self, level: int, index: int, probability: float) -> CategoryHit:
         category = self._catalog.category(level, index)
         return CategoryHit(category.id, probability, level, category.name, index)
+
+
+def candidate_ranges(first_rows: Sequence[int], ranked: Ranked) -> row_ranges.Ranges:
+    """int64 [m, 2], sorted and disjoint: the rows of the catalog that could rank."""
+    parts = [first + each for first, each in zip(first_rows, ranked.ranges, strict=False) if each is not None]
+    every = np.concatenate([np.empty((0, 2), dtype=np.int64), *parts])
+    return row_ranges.add(row_ranges.rising(every), ranked.covisited)

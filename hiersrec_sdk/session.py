@@ -71,7 +71,7 @@ class Session:
 
     def recommend(self, k: int = 20, **options: Unpack[RecommendOptions]) -> Result:
         """What :meth:`Recommender.recommend` answers to all clicks; takes the same arguments."""
-        return self._attached()._recommend_to(self, k, **options)
+        return self._attached()._recommend_to(self, k, options)
 
     def _rows_in(self, catalog: Catalog) -> NDArray[np.int64]:
         """Rows of all clicks in ``catalog``: those that were looked up before, where it is the same snapshot."""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from hypothesis import settings
 
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import CategoryTree, Dataset, Sessions
+from tests.traced_once import TracedOnce
 
 torch.set_num_threads(1)  # the models of the tests are too small for more
+settings.register_profile("tests", deadline=None)  # a busy machine takes longer
+settings.load_profile("tests")
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -98,7 +103,7 @@ def _make_dataset(
             [np.array([-1, -1], np.int32), np.repeat([0, 1], 4).astype(np.int32)],
         ),
         train=parts[0],
-        valid=parts[1],
+        validation=parts[1],
         test=parts[2],
         settings={},
     )
@@ -112,21 +117,89 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def quiet(line: str) -> None:
+    """Takes a line and prints nothing."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once() -> Iterator[Callable[..., bytes]]:
+    """Exports trace each architecture once. Gives the function that traces."""
+    from hiersrec_export import graphs
+
+    trace = graphs._export
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graphs, "_export", TracedOnce(trace))
+        yield trace
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, tiny_config: Config) -> Path:
     """A finished training run on :func:`tiny_data`."""
     from hiersrec_training.train import train
 
     path = tmp_path_factory.mktemp("run") / "run"
-    train(tiny_data, path, tiny_config, device="cpu", progress=False, report=lambda line: None)
+    train(tiny_data, path, tiny_config, device="cpu", progress=False, report=quiet)
     return path
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_run: Path) -> Path:
-    """The bundle of :func:`tiny_run`."""
+def tiny_final_run(
+    tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, tiny_run: Path, tiny_config: Config
+) -> Path:
+    """A finished run on the training and validation splits of :func:`tiny_data`, validated by :func:`tiny_run`."""
+    from hiersrec_training.train import train
+
+    path = tmp_path_factory.mktemp("final") / "final"
+    train(
+        tiny_data,
+        path,
+        tiny_config,
+        final=True,
+        validated_by=tiny_run,
+        device="cpu",
+        progress=False,
+        report=quiet,
+    )
+    return path
+
+
+class Exported(NamedTuple):
+    """A bundle, and the lines and steps that its export reported."""
+
+    bundle: Path
+    lines: list[str]
+    steps: list[str]
+
+
+@pytest.fixture(scope="session")
+def tiny_export(tmp_path_factory: pytest.TempPathFactory, tiny_run: Path) -> Exported:
+    """The export of :func:`tiny_run`."""
     from hiersrec_export.export import export
 
-    path = tmp_path_factory.mktemp("bundle") / "bundle"
-    export(tiny_run, path, report=lambda line: None)
-    return path
+    found = Exported(tmp_path_factory.mktemp("bundle") / "bundle", [], [])
+    export(tiny_run, found.bundle, report=found.lines.append, step=found.steps.append)
+    return found
+
+
+@pytest.fixture(scope="session")
+def tiny_final_export(
+    tmp_path_factory: pytest.TempPathFactory, tiny_run: Path, tiny_final_run: Path
+) -> Exported:
+    """The export of :func:`tiny_final_run`, calibrated with :func:`tiny_run`."""
+    from hiersrec_export.export import export
+
+    found = Exported(tmp_path_factory.mktemp("final-bundle") / "bundle", [], [])
+    export(
+        tiny_final_run,
+        found.bundle,
+        calibrate_with=tiny_run,
+        report=found.lines.append,
+        step=found.steps.append,
+    )
+    return found
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_export: Exported) -> Path:
+    """The bundle of :func:`tiny_run`."""
+    return tiny_export.bundle

@@ -36,7 +36,7 @@ def scorer_of(recommender: Recommender, data: Dataset, encoder: Encoder) -> Scor
     wide = (
         catalog.wide
         if catalog.wide is None
-        else replace(catalog.wide, links=by_rows(catalog.wide.links, rows))
+        else replace(catalog.wide, counts=by_rows(catalog.wide.counts, rows))
     )
     return Scorer(
         encoder,

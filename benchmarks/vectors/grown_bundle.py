@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.vectors.grow import Grown, grow
-from hiersrec_sdk.bundle.folder import CATALOG, CONFIG, Bundle, write_bundle
+from hiersrec_sdk.bundle.folder import Bundle, write_bundle
+from hiersrec_sdk.bundle.schema import CATALOG, CONFIG
 from hiersrec_sdk.bundle.tables import StringTable
-from hiersrec_sdk.catalog.snapshot import item_id_tables
+from hiersrec_sdk.catalog.ids import item_id_tables
 from hiersrec_sdk.ranking import Codes
-from hiersrec_sdk.ranking.covisitation import Links, Wide
+from hiersrec_sdk.ranking.covisitation import CovisitationCounts as Links
+from hiersrec_sdk.ranking.covisitation import CovisitationScorer as Wide
 
 # Made anew, or left out because nobody looks at them here.
 _NOT_COPIED: Final = ("padding.", "codes", "titles.", "item_ids")
@@ -38,10 +40,10 @@ def write_grown_bundle(path: Path, bundle: Bundle, rows: int, seed: int = 0) -> 
         name: np.asarray(table) for name, table in tables.items() if not name.startswith(_NOT_COPIED)
     }
     made["item_vectors"] = grown.vectors
-    made |= {name: tables[name][grown.source] for name in ("input_vectors", "bias") if name in tables}
+    made |= {name: tables[name][grown.source] for name in ("item_bias",) if name in tables}
     wide = Wide.from_tables(tables)
     if wide is not None:
-        made |= replace(wide, links=_grown_links(wide.links, grown)).tables()
+        made |= replace(wide, counts=_grown_links(wide.counts, grown)).tables()
     made["clicks"] = np.zeros(rows, np.int64)
     made["clicks"][grown.kept] = tables["clicks"]
     for level in levels:
@@ -63,7 +65,7 @@ def _grown_links(links: Links, grown: Grown) -> Links:
     offsets = np.concatenate([[0], counts.cumsum()])
     edges = np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1])
     rows = grown.kept[links.rows[edges]].astype(np.int32)
-    return Links(links.popularity[grown.source], offsets, rows, links.clicks[edges])
+    return Links(links.popularity[grown.source], offsets, rows, links.counts[edges])
 
 
 def moved(

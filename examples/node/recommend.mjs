@@ -1,4 +1,4 @@
-// The next items after a session, from a standalone model: what `hiersrec export … --standalone model.onnx` wrote.
+// Recommends the next items after a session with a standalone model, as `hiersrec export … --standalone` writes it.
 
 import { parseArgs } from "node:util";
 import * as ort from "onnxruntime-node";
@@ -7,7 +7,7 @@ const USAGE = `usage: node recommend.mjs [-k COUNT] MODEL.onnx [--] [ITEM]...
 
 Prints the COUNT (20) best items and their scores after a session: ITEM ids, the oldest first.`;
 
-/** The arguments of the command; throws where they are wrong. */
+/** Parses the arguments of the command; throws if they are wrong. */
 function argumentsOf(given) {
   const { values, positionals } = parseArgs({
     args: given,
@@ -17,15 +17,15 @@ function argumentsOf(given) {
   if (values.help) return { help: true };
   const [path, ...ids] = positionals;
   if (path === undefined) throw new Error("name the model");
-  if (!/^[1-9][0-9]{0,8}$/.test(values.k)) throw new Error(`-k is ${values.k}; it must be a whole number of at least 1`);
+  if (!/^[1-9][0-9]{0,8}$/.test(values.k)) throw new Error(`-k must be an integer ≥ 1, got ${values.k}`);
   return { path, ids, k: Number(values.k) };
 }
 
-/** A batch of one session, of the model's own type of ids: int64 is BigInt in JavaScript. */
+/** Makes a batch of one session, with ids of the model's type: int64 is BigInt in JavaScript. */
 function sessionTensor(type, ids) {
   if (type === "string") return new ort.Tensor("string", ids, [1, ids.length]);
   for (const id of ids) {
-    if (!/^-?[0-9]+$/.test(id)) throw new Error(`item id ${id} is no whole number, as this model's are`);
+    if (!/^-?[0-9]+$/.test(id)) throw new Error(`item ids of this model are integers, got ${id}`);
   }
   const fitting = ids.map(BigInt).filter((id) => BigInt.asIntN(64, id) === id); // no item has an id beyond int64
   return new ort.Tensor("int64", BigInt64Array.from(fitting), [1, fitting.length]);
@@ -42,8 +42,8 @@ try {
       session: sessionTensor(type, ids),
       k: new ort.Tensor("int64", [BigInt(k)], [1]),
     });
-    if (known.data[0] === 0n) console.error("no item of the session is known: these are popular ones, with their clicks");
-    items.data.forEach((item, place) => console.log(`${item}\t${scores.data[place]}`));
+    if (known.data[0] === 0n) console.error("no item of the session is in the catalog: these are the most popular items, with their clicks");
+    items.data.forEach((item, rank) => console.log(`${item}\t${scores.data[rank]}`));
   }
 } catch (error) {
   console.error(`Error: ${error.message}\n\n${USAGE}`);

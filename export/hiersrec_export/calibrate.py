@@ -1,8 +1,9 @@
-"""What a budget of candidates costs and keeps: the runtime's rules, for many cases and many budgets at once.
+"""Calibration: the cost and the accuracy of budgets of candidates, and the top_p of ``candidates="auto"``.
 
-Every item is scored once a case. An item is a candidate of the first m categories of the case's order if the best
-place of its categories is below m, so sums along the order give, for every m, the rows that are scored and the
-candidates that rank at or above the target. A budget only decides m.
+It follows the runtime's rules, for many examples and many budgets at once. Every item is scored once an example. An
+item is a candidate of the first m categories of the example's order if the best position of its categories is below m.
+So sums along the order give, for every m, the rows that are scored and the candidates that rank at or above the target.
+A budget only decides m.
 """
 
 from __future__ import annotations
@@ -10,46 +11,168 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from hiersrec_sdk.encoders.session_encoder import Encoded
-from hiersrec_sdk.ranking.covisitation import Wide
-from hiersrec_training.data.dataset import Dataset
-from hiersrec_training.examples import Batch, Cases
+from hiersrec_sdk.ranking import get_backend
+from hiersrec_sdk.ranking.covisitation import CovisitationScorer, ScoreOffsets
+from hiersrec_training.data.dataset import Dataset, Sessions
+from hiersrec_training.examples import Examples
+from hiersrec_training.metrics import reaches_target
 
 K = 20  # recommendations that the budgets are measured for
+KEPT = 0.995  # share of the exact Recall and MRR that the chosen top_p keeps
+SMALLEST_SHARE = 0.0025
+LARGEST_SHARE = 0.08
+SHOWN_TOP_PS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
+MOST_EXAMPLES = 20_000
+LEAST_EXAMPLES = 1_000
+SCORES = 1_000_000_000  # examples times items, at most: some seconds of work
 _SCORES = 1 << 24  # scores held at a time, 64 MiB
 _LARGEST_BATCH = 256
 
 Ints = NDArray[np.int64]
 
 
+def calibrate(
+    scorer: Scorer,
+    data: Dataset,
+    examples: Examples,
+    max_length: int,
+    default: float,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Measure the budgets and choose the top_p.
+
+    Args:
+        scorer: the exported model.
+        data: the data set that the examples are from.
+        examples: to measure on.
+        max_length: newest clicks of a session that count.
+        default: the bundle's candidate share.
+        progress: whether to show a bar.
+
+    Returns:
+        ``examples``; ``kept``, the share of the exact Recall@20 and MRR@20 to keep; ``top_p``, the smallest that keeps
+        it of both; ``exact``, the metrics with every item ranked; ``shares`` and ``top_ps``, those of each budget, the
+        chosen top_p among them; ``session_categories``, ``top_p`` and both curves once more, with the leaf categories
+        of the session's items always taken. ``rows``: mean of an example.
+    """
+    budgets = Budgets(shares_of(data.items, default), all_top_ps())
+    plain, with_session = _Sums(budgets), _Sums(budgets)
+    bar = tqdm(total=len(examples), desc="calibration", unit="example", disable=not progress)
+    for counts, session_counts in measure(scorer, Layout.of(data), examples, budgets, max_length):
+        plain.add(counts)
+        with_session.add(session_counts)
+        bar.update(len(counts.ranks))
+    bar.close()
+    return {
+        "examples": len(examples),
+        "kept": KEPT,
+        "exact": plain.exact(),
+        **plain.curve(),
+        "session_categories": with_session.curve(),
+    }
+
+
+def examples_of(sessions: Sessions, items: int, seed: int = 0) -> Examples:
+    """The examples to measure on: a sample of 20,000, fewer where the catalog is large, at least 1,000."""
+    return Examples.of(sessions).sample(min(MOST_EXAMPLES, max(LEAST_EXAMPLES, SCORES // items)), seed)
+
+
+def shares_of(items: int, default: float) -> list[float]:
+    """Candidate shares to measure, each twice the one before; and ``default``, the bundle's.
+
+    None holds fewer than K items, as such shares are all alike. None is above 8 %, but for ``default``.
+    """
+    shares, share = {default}, SMALLEST_SHARE
+    while share <= max(default, LARGEST_SHARE):
+        if share * items >= K:
+            shares.add(share)
+        share *= 2
+    return sorted(shares)
+
+
+def all_top_ps() -> list[float]:
+    """The values of top_p to try, rising and finer towards 1, where a little more takes many more categories."""
+    rest = 1 / (1 + np.exp(np.linspace(np.log(0.3 / 0.7), 9.5, 401)))  # 1 - top_p
+    return sorted({*(round(1 - float(f"{value:.3g}"), 9) for value in rest), *SHOWN_TOP_PS, 1.0})
+
+
+class _Sums:
+    """Sums over examples, [budgets] each. The last budget is the top_p 1.0, which takes everything."""
+
+    def __init__(self, budgets: Budgets) -> None:
+        self.budgets = budgets
+        self.examples = 0
+        self.hits = np.zeros(len(budgets))
+        self.reciprocals = np.zeros(len(budgets))
+        self.covered = np.zeros(len(budgets))
+        self.rows = np.zeros(len(budgets))
+
+    def add(self, counts: Counts) -> None:
+        hit = (counts.ranks >= 1) & (counts.ranks <= K)
+        self.examples += len(hit)
+        self.hits += hit.sum(axis=0)
+        self.reciprocals += (hit / np.maximum(counts.ranks, 1)).sum(axis=0)
+        self.covered += (counts.ranks >= 1).sum(axis=0)
+        self.rows += counts.rows.sum(axis=0)
+
+    def metrics(self, budget: int) -> dict[str, float]:
+        return {
+            f"recall@{K}": float(self.hits[budget] / self.examples),
+            f"mrr@{K}": float(self.reciprocals[budget] / self.examples),
+            "candidate_coverage": float(self.covered[budget] / self.examples),
+            "rows": float(self.rows[budget] / self.examples),
+        }
+
+    def exact(self) -> dict[str, float]:
+        return {name: value for name, value in self.metrics(-1).items() if name != "candidate_coverage"}
+
+    def curve(self) -> dict[str, Any]:
+        """The chosen ``top_p``, and the metrics of ``shares`` and ``top_ps``."""
+        keeps = (self.hits >= KEPT * self.hits[-1]) & (self.reciprocals >= KEPT * self.reciprocals[-1])
+        first = len(self.budgets.shares)
+        chosen = int(keeps[first:].argmax())  # the last one keeps everything
+        top_ps = enumerate(self.budgets.top_ps)
+        return {
+            "top_p": self.budgets.top_ps[chosen],
+            "shares": [{"share": share, **self.metrics(at)} for at, share in enumerate(self.budgets.shares)],
+            "top_ps": [
+                {"top_p": top_p, **self.metrics(first + at)}
+                for at, top_p in top_ps
+                if top_p in SHOWN_TOP_PS or at == chosen
+            ],
+        }
+
+
 class Encoder(Protocol):
-    """See :class:`hiersrec_sdk.encoders.session_encoder.OnnxSessionEncoder`."""
+    """A session encoder, such as :class:`hiersrec_sdk.encoders.session_encoder.OnnxSessionEncoder`."""
 
     def encode(self, vectors: NDArray[np.float32], lengths: Ints, /) -> Encoded: ...
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """What scores items after a session: all that a bundle holds for it, by item index.
+    """Everything that a bundle scores items with, by item index.
 
-    ``encoder``: the exported graph in onnxruntime; ``vectors`` float32 [items, d], which it reads and queries; ``bias``
-    float32 [items] and ``wide``, or None.
+    ``encoder``: the exported graph in onnxruntime; ``vectors`` float32 [items, d], which it reads and queries;
+    ``item_bias`` float32 [items] and ``covisitation``, or None.
     """
 
     encoder: Encoder
     vectors: NDArray[np.float32]
-    bias: NDArray[np.float32] | None = None
-    wide: Wide | None = None
+    item_bias: NDArray[np.float32] | None = None
+    covisitation: CovisitationScorer | None = None
 
 
 @dataclass(frozen=True)
 class Budgets:
-    """Budgets to measure: shares of the items, and top_ps of the softmax over the leaf categories.
+    """Budgets to measure: candidate shares, and values of top_p over the leaf categories.
 
     A share takes categories, by higher logit, then lower index, until they hold that share of the items; a top_p, until
     their probabilities sum to it. Both take more until there are K items, and the one that crosses is taken.
@@ -62,10 +185,12 @@ class Budgets:
         return len(self.shares) + len(self.top_ps)
 
     def taken(self, probabilities: NDArray[np.float64], sizes: Ints, least: Ints) -> Ints:
-        """int64 [B, budgets]: how many categories each budget takes, the shares first.
+        """How many categories each budget takes, int64 [B, budgets], the shares first.
 
-        ``probabilities`` and ``sizes`` [B, C]: of the categories in the order in which they are taken; ``least`` [B]:
-        the first so many are taken in any case.
+        Args:
+            probabilities: [B, C], of the categories in the order in which they are taken.
+            sizes: [B, C], how many items lie in each.
+            least: [B], how many are taken at least.
         """
         batch, categories = sizes.shape
         items = int(sizes[0].sum())
@@ -73,18 +198,18 @@ class Budgets:
         needs = [max(math.ceil(share * items), k) for share in self.shares]
         held, top_p = sizes.cumsum(axis=1), probabilities.cumsum(axis=1)
         taken = np.empty((batch, len(self)), dtype=np.int64)
-        for case in range(batch):
-            taken[case, : len(needs)] = held[case].searchsorted(needs) + 1
-            by_top_p = top_p[case].searchsorted(self.top_ps) + 1
-            taken[case, len(needs) :] = np.maximum(by_top_p, held[case].searchsorted(k) + 1)
+        for row in range(batch):
+            taken[row, : len(needs)] = held[row].searchsorted(needs) + 1
+            by_top_p = top_p[row].searchsorted(self.top_ps) + 1
+            taken[row, len(needs) :] = np.maximum(by_top_p, held[row].searchsorted(k) + 1)
         taken[:, len(needs) :][:, np.asarray(self.top_ps) >= 1] = categories  # whatever the sum is rounded to
         return np.clip(taken, least[:, None], categories)
 
 
 class Counts(NamedTuple):
-    """Of B cases, int64 [B, budgets] each: the target's ``ranks``, and the ``rows`` that are scored.
+    """The target's ``ranks`` and how many ``rows`` are scored, for B examples: int64 [B, budgets] each.
 
-    A rank counts from 1, every tie before the target; it is 0 where the target is no candidate.
+    Ranks count from 1, with ties before the target; 0 where the target is no candidate.
     """
 
     ranks: Ints
@@ -93,9 +218,10 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """The categories of the items: ``leaves`` int64 [items, W], the leaf that an item lies in, then those that list it.
+    """The leaf categories of the items.
 
-    Padded with the first. ``sizes`` int64 [C]: items that lie in each.
+    ``leaves`` int64 [items, W]: the leaf that an item lies in, then those that list it, padded with the first;
+    ``sizes`` int64 [C]: how many items lie in each leaf.
     """
 
     leaves: Ints
@@ -109,129 +235,148 @@ class Layout:
             leaves[item, 1 : 1 + len(extra)] = extra
         return cls(leaves, np.bincount(data.category, minlength=data.tree.sizes[-1]))
 
-    def best_place(self, place: Ints, cases: Ints, items: Ints) -> Ints:
-        """int64 [n]: of each pair of case and item the first of the item's categories in the case's order.
+    def best_position(self, position: Ints, examples: Ints, items: Ints) -> Ints:
+        """Position of the first of an item's categories in an example's order, for n pairs of them: int64 [n].
 
-        ``place`` int64 [B, C]: of every category in every case's order.
+        ``position`` int64 [B, C]: of every category in every example's order.
         """
-        best: Ints = place[cases, self.leaves[items, 0]]
+        best: Ints = position[examples, self.leaves[items, 0]]
         for further in range(1, self.leaves.shape[1]):
-            np.minimum(best, place[cases, self.leaves[items, further]], out=best)
+            np.minimum(best, position[examples, self.leaves[items, further]], out=best)
         return best
 
 
 def measure(
     scorer: Scorer,
     layout: Layout,
-    cases: Cases,
+    examples: Examples,
     budgets: Budgets,
     max_length: int,
 ) -> Iterator[tuple[Counts, Counts]]:
-    """Batch by batch, what the budgets cost and keep, the short sessions first.
+    """Measure the budgets batch by batch, the short sessions first.
 
     Args:
         scorer: the exported model.
         layout: the items' categories.
-        cases: what to measure on; ``max_length``: the newest clicks of each that count.
+        examples: to measure on.
         budgets: to measure.
+        max_length: newest clicks of a session that count.
 
     Yields:
-        As the runtime does it; and with the leaf categories of the session's own items taken before all others.
+        The counts with the runtime's order of categories; and those with the leaf categories of the session's items
+        taken before all others.
     """
     size = max(1, min(_LARGEST_BATCH, _SCORES // len(scorer.vectors)))
-    for batch in cases.batches(scorer.vectors, max_length, size):
-        encoded = scorer.encoder.encode(batch.vectors, batch.lengths)
-        scored = _Scored.of(batch, encoded, scorer)
+    score_offsets = None if scorer.covisitation is None else get_backend().covisitation(scorer.covisitation)
+    for some, vectors in examples.batches(scorer.vectors, max_length, size):
+        encoded = scorer.encoder.encode(vectors, some.lengths)
+        scored = _Scored.of(some, encoded, scorer, score_offsets)
         logits = encoded.category_logits[-1]
         by_logit = np.argsort(-logits, axis=1, kind="stable")
         plain = _counts(scored, layout, budgets, logits, by_logit, np.ones(len(logits), dtype=np.int64))
-        own = np.zeros(logits.shape, dtype=bool)
-        own[scored.click_case, layout.leaves[scored.click, 0]] = True
-        own_first = np.argsort(~np.take_along_axis(own, by_logit, axis=1), axis=1, kind="stable")
-        order = np.take_along_axis(by_logit, own_first, axis=1)
-        yield plain, _counts(scored, layout, budgets, logits, order, own.sum(axis=1))
+        in_session = np.zeros(logits.shape, dtype=bool)
+        in_session[scored.click_example, layout.leaves[scored.click, 0]] = True
+        session_first = np.argsort(~np.take_along_axis(in_session, by_logit, axis=1), axis=1, kind="stable")
+        order = np.take_along_axis(by_logit, session_first, axis=1)
+        yield plain, _counts(scored, layout, budgets, logits, order, in_session.sum(axis=1))
 
 
 @dataclass(frozen=True)
 class _Scored:
-    """B cases, every item scored.
+    """B examples with every item scored.
 
-    ``targets`` int64 [B]; ``click_case``, ``click`` int64: the pairs of a case and a click of its session.
-    ``own_case``, ``own_item`` int64: the pairs of a case and a distinct item that is always scored, one of its session
-    or linked to it; ``own_above`` int64 [B]: such items that score at or above the target, boosts added;
-    ``target_is_own`` bool [B]. ``case``, ``item`` int64: the pairs of a case and any other item that scores at or above
-    the target, the target among them where it is not one of those.
+    An item of the session, and one co-visited with it, is always a candidate: fixed. The others are so by a category.
+
+    Attributes:
+        targets: int64 [B].
+        click_example, click: int64, the pairs of an example and a click of its session.
+        fixed_example, fixed_item: int64, the pairs of an example and one of its fixed items.
+        fixed_above: int64 [B], fixed items that reach the target's score, score offsets included.
+        target_is_fixed: bool [B].
+        example, item: int64, the pairs of an example and another item that reaches the target's score.
     """
 
     targets: Ints
-    click_case: Ints
+    click_example: Ints
     click: Ints
-    own_case: Ints
-    own_item: Ints
-    own_above: Ints
-    target_is_own: NDArray[np.bool]
-    case: Ints
+    fixed_example: Ints
+    fixed_item: Ints
+    fixed_above: Ints
+    target_is_fixed: NDArray[np.bool]
+    example: Ints
     item: Ints
 
     @classmethod
-    def of(cls, batch: Batch, encoded: Encoded, scorer: Scorer) -> _Scored:
+    def of(
+        cls, examples: Examples, encoded: Encoded, scorer: Scorer, score_offsets: ScoreOffsets | None
+    ) -> _Scored:
         scores = encoded.item_query @ scorer.vectors.T  # [B, items]
-        if scorer.bias is not None:
-            scores += scorer.bias
-        size = len(batch.targets)
-        click_case = np.repeat(np.arange(size), batch.lengths)
-        click = np.concatenate(batch.clicks).astype(np.int64)
+        if scorer.item_bias is not None:
+            scores += scorer.item_bias
+        size, lengths, targets = len(examples), examples.lengths, examples.targets
+        prefixes = [prefix.astype(np.int64) for prefix, _ in examples]
+        click_example = np.repeat(np.arange(size), lengths)
+        click = np.concatenate(prefixes)
         if encoded.repeat_logits is not None:
-            real = np.arange(batch.vectors.shape[1]) < batch.lengths[:, None]
-            np.add.at(scores, (click_case, click), encoded.repeat_logits[real])
-        if scorer.wide is None:
-            own = [np.unique(clicks).astype(np.int64) for clicks in batch.clicks]
+            real = np.arange(encoded.repeat_logits.shape[1]) < lengths[:, None]
+            np.add.at(scores, (click_example, click), encoded.repeat_logits[real])
+        if score_offsets is None:
+            fixed = [np.unique(prefix) for prefix in prefixes]
         else:
-            own = []
-            for at, clicks in enumerate(batch.clicks):
-                items, boosts = scorer.wide.boosts(clicks.astype(np.int64))
-                scores[at, items] += boosts
-                own.append(items)
-        own_case = np.repeat(np.arange(size), [len(items) for items in own])
-        own_item = np.concatenate(own)
-        threshold = scores[np.arange(size), batch.targets]
-        above = scores >= threshold[:, None]
-        own_above = np.bincount(own_case, weights=above[own_case, own_item], minlength=size).astype(np.int64)
-        target_is_own = np.bincount(own_case, own_item == batch.targets[own_case], minlength=size) > 0
-        above[own_case, own_item] = False
-        case, item = np.nonzero(above)
-        return cls(batch.targets, click_case, click, own_case, own_item, own_above, target_is_own, case, item)
+            fixed = []
+            for at, prefix in enumerate(prefixes):
+                items, offsets = score_offsets(prefix)
+                scores[at, items] += offsets
+                fixed.append(items)
+        fixed_example = np.repeat(np.arange(size), [len(items) for items in fixed])
+        fixed_item = np.concatenate(fixed)
+        above = reaches_target(scores, targets)
+        fixed_above = np.bincount(fixed_example, weights=above[fixed_example, fixed_item], minlength=size)
+        target_is_fixed = np.bincount(fixed_example, fixed_item == targets[fixed_example], minlength=size) > 0
+        above[fixed_example, fixed_item] = False
+        return cls(
+            targets,
+            click_example,
+            click,
+            fixed_example,
+            fixed_item,
+            fixed_above.astype(np.int64),
+            target_is_fixed,
+            *np.nonzero(above),
+        )
 
 
 def _counts(
     scored: _Scored, layout: Layout, budgets: Budgets, logits: NDArray[np.float32], order: Ints, least: Ints
 ) -> Counts:
-    """``logits`` and ``order`` [B, C]; ``least`` int64 [B]: categories at the head of the order taken in any case."""
+    """``logits`` and ``order`` [B, C]; ``least`` int64 [B]: how many categories at its head are always taken."""
     size, categories = order.shape
     every = np.arange(size)
-    place = np.empty_like(order)
-    np.put_along_axis(place, order, np.arange(categories)[None], axis=1)
+    position = np.empty_like(order)
+    np.put_along_axis(position, order, np.arange(categories)[None], axis=1)
     odds = np.exp((logits - logits.max(axis=1, keepdims=True)).astype(np.float64))
     probabilities = np.take_along_axis(odds / odds.sum(axis=1, keepdims=True), order, axis=1)
     taken = budgets.taken(probabilities, layout.sizes[order], least)
 
-    def up_to(case: Ints, at: Ints) -> Ints:
-        """int64 [B, C]: how many of the pairs of case and place lie at each place or before it."""
-        pairs = np.bincount(case * categories + at, minlength=size * categories)
+    def up_to(example: Ints, at: Ints) -> Ints:
+        """int64 [B, C]: how many of the pairs of example and position are at each position or before it."""
+        pairs = np.bincount(example * categories + at, minlength=size * categories)
         return pairs.reshape(size, categories).cumsum(axis=1)
 
-    above = up_to(scored.case, layout.best_place(place, scored.case, scored.item))
-    ranks = scored.own_above[:, None] + np.take_along_axis(above, taken - 1, axis=1)
-    target_place = layout.best_place(place, every, scored.targets)
-    ranks[(target_place[:, None] >= taken) & ~scored.target_is_own[:, None]] = 0
+    above = up_to(scored.example, layout.best_position(position, scored.example, scored.item))
+    ranks = scored.fixed_above[:, None] + np.take_along_axis(above, taken - 1, axis=1)
+    target_position = layout.best_position(position, every, scored.targets)
+    ranks[(target_position[:, None] >= taken) & ~scored.target_is_fixed[:, None]] = 0
 
     rows = layout.sizes[order].cumsum(axis=1)
     several = np.flatnonzero((layout.leaves != layout.leaves[:, :1]).any(axis=1))
-    case, item = np.repeat(every, len(several)), np.tile(several, size)
+    example, item = np.repeat(every, len(several)), np.tile(several, size)
     # an item that a category lists is scored from there on, not from the one that it lies in
-    rows += up_to(case, layout.best_place(place, case, item))
-    rows -= up_to(case, place[case, layout.leaves[item, 0]])
-    # the session's own and linked items are always scored
-    rows -= up_to(scored.own_case, layout.best_place(place, scored.own_case, scored.own_item))
-    rows += np.bincount(scored.own_case, minlength=size)[:, None]
+    rows += up_to(example, layout.best_position(position, example, item))
+    rows -= up_to(example, position[example, layout.leaves[item, 0]])
+    # fixed items are always scored
+    rows -= up_to(
+        scored.fixed_example, layout.best_position(position, scored.fixed_example, scored.fixed_item)
+    )
+    rows += np.bincount(scored.fixed_example, minlength=size)[:, None]
     return Counts(ranks, np.take_along_axis(rows, taken - 1, axis=1))

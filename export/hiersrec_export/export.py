@@ -14,29 +14,32 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from hiersrec_export import IR_VERSION, OPSET
-from hiersrec_export.budgets import calibrate, cases_of
-from hiersrec_export.calibrate import Scorer
-from hiersrec_export.graphs import item_graph, parts_graph, session_graph
-from hiersrec_export.model_card import card, summary
-from hiersrec_export.parity import Parity, check_item_parity, check_parity, check_parts
-from hiersrec_export.picture import budget_picture
-from hiersrec_export.rotation import principal_axes, rotate
-from hiersrec_sdk.bundle.folder import PARTS, write_bundle
+from hiersrec_export.calibrate import Scorer, calibrate, examples_of
+from hiersrec_export.graphs import item_graph, principal_axes, query_parts_graph, rotate, session_graph
+from hiersrec_export.model_card import calibration_picture, model_card, summary
+from hiersrec_export.parity import Parity, check_item_parity, check_parity, check_query_parts
+from hiersrec_sdk.bundle.folder import write_bundle
+from hiersrec_sdk.bundle.schema import QUERY_PARTS
 from hiersrec_sdk.bundle.tables import StringTable
-from hiersrec_sdk.catalog.snapshot import id_tables, item_id_tables
+from hiersrec_sdk.catalog.ids import id_tables, item_id_tables
 from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
-from hiersrec_sdk.errors import ExportError
+from hiersrec_sdk.errors import BundleError, ExportError
 from hiersrec_sdk.ranking import Codes
-from hiersrec_sdk.ranking.covisitation import Wide
+from hiersrec_sdk.ranking.covisitation import CovisitationScorer
+from hiersrec_training.covisitation import by_rows, count_covisits
 from hiersrec_training.data.dataset import Dataset, Sessions
 from hiersrec_training.data.text_encoders import HASHED
-from hiersrec_training.links import by_rows, links_of
 from hiersrec_training.model import HierSRec, Metadata
 from hiersrec_training.run import RunInfo, load_model
 
-CANDIDATES = 0.04  # the paper's share of the catalogue
-LEAST_CANDIDATES = 1000  # of a small catalogue more are ranked: fewer would save less than the encoder takes
-_NOT_THE_MODEL = ("seed", "epochs", "patience", "checkpoint_steps")  # a final run has its own
+CANDIDATE_SHARE = 0.04  # the paper's
+LEAST_CANDIDATES = 1000  # a small catalog has a larger share: fewer would save less than the encoder takes
+_NOT_THE_MODEL = (
+    "seed",
+    "epochs",
+    "patience",
+    "checkpoint_steps",
+)  # settings in which a final run may differ
 
 
 def export(
@@ -53,23 +56,25 @@ def export(
     """Write the bundle ``out`` of the finished run ``run_path``, all or nothing.
 
     Args:
-        run_path: what ``train`` wrote.
+        run_path: a folder that ``train`` wrote.
         out: folder to write; it must not exist.
-        data_path: the data set, where it no longer lies at the path that the run noted.
-        calibrate_with: for a final run: the run of the same data set, trained without the validation part, that the
-            budgets are measured with.
+        data_path: the data set, where it is no longer at the path that the run noted.
+        calibrate_with: for a final run: a run of the same data set, trained without the validation split, to measure
+            the candidates with.
         name: name for the model card; the run's by default.
         report: takes lines for a person to read.
-        step: takes what is begun next, as it takes some seconds.
+        step: takes the name of each step as it begins; some take seconds.
         progress: whether to show bars.
 
     Raises:
-        RunError: not a finished run.
+        RunError: ``run_path`` is not a finished run.
         DataError: the data set is missing.
         ExportError: the data set is not the run's, ``calibrate_with`` does not go with the run, or PyTorch and
             onnxruntime differ.
         BundleError: ``out`` exists or cannot be written.
     """
+    if os.path.lexists(out):
+        raise BundleError(f"{out} exists already: choose another folder or remove it")
     model, info = load_model(Path(run_path))
     data_path = Path(data_path or info.data["path"])
     if not data_path.exists():
@@ -86,85 +91,94 @@ def export(
     files = {
         "model.onnx": traced.graph,
         "item_encoder.onnx": item_graph(model, traced.axes),
-        PARTS: parts_graph(model, traced.axes),
+        QUERY_PARTS: query_parts_graph(model, traced.axes),
     }
     report(", ".join(f"{name} {len(content):,} bytes" for name, content in files.items()))
     step("checking parity of PyTorch and onnxruntime…")
     meta = Metadata.of(data, info.shape, info.config)
     item_parity = check_item_parity(model, files["item_encoder.onnx"], meta, traced.axes)
-    real = data.valid if len(data.valid) else data.train
+    real = data.validation if len(data.validation) else data.train
     parity = check_parity(model, traced.graph, traced.vectors, real, traced.axes)
     report(
         f"PyTorch and onnxruntime agree on {parity.sessions:,} sessions, lengths 1 to {model.config.max_length}, "
         f"batches 1 to 64: worst relative difference {max(parity.worst.values()):.1e}; on items {item_parity:.1e}"
     )
-    check_parts(files["model.onnx"], files[PARTS], traced.rotated, real, model.config.max_length)
+    check_query_parts(files["model.onnx"], files[QUERY_PARTS], traced.rotated, real, model.config.max_length)
     config = _config(info, data, parity)
-    if data.valid.cases:
+    if data.validation.example_count:
         if other is not None:
             step(f"tracing the model of {measured}…")
         source = traced if other is None else _Traced.of(*other, data)
-        step("measuring budgets of candidates…")
-        budgets = {
-            "part": "validation",
+        step("calibrating candidates…")
+        calibration = {
+            "split": "validation",
             "trained_on": info.final and other is None,
             "run": measured.resolve().name,
-            **source.budgets(data, config["candidate_share"], progress),
+            **source.calibrate(data, config["candidate_share"], progress),
         }
-        config["calibration"] = budgets
-        report(summary(budgets, data.items))
-        files["calibration.png"] = budget_picture(budgets, data.items)
-    files["README.md"] = card(name or Path(run_path).name, info, config).encode()
+        config["calibration"] = calibration
+        report(summary(calibration, data.items))
+        files["calibration.png"] = calibration_picture(calibration, data.items)
+    files["README.md"] = model_card(name or Path(run_path).name, info, config).encode()
     step(f"writing {out}…")
-    write_bundle(Path(out), config, catalog_tables(data, traced.rotated, traced.bias, traced.wide), files)
+    tables = catalog_tables(data, traced.rotated, traced.item_bias, traced.covisitation)
+    write_bundle(Path(out), config, tables, files)
     return parity
 
 
 @dataclass(frozen=True)
 class _Traced:
-    """A model ready to serve: ``vectors`` float32 [items, d] as trained, ``rotated`` in the principal ``axes`` [d, d]
-    of the bundle; ``graph``: bytes of ``model.onnx``, which stands between the rotated ones; ``wide`` and ``bias``
-    float32 [items]: the wide part by item index, None where it was not fitted."""
+    """A model ready to serve.
+
+    Attributes:
+        model: the model.
+        vectors: float32 [items, d], as trained.
+        axes: float32 [d, d], the principal axes that the bundle's vectors are in.
+        rotated: float32 [items, d], in those axes.
+        graph: bytes of ``model.onnx``, which reads and gives rotated vectors.
+        covisitation: by item index; None where it was not fitted.
+        item_bias: float32 [items]; None where it was not fitted.
+    """
 
     model: HierSRec
     vectors: NDArray[np.float32]
     axes: NDArray[np.float32]
     rotated: NDArray[np.float32]
     graph: bytes
-    wide: Wide | None
-    bias: NDArray[np.float32] | None
+    covisitation: CovisitationScorer | None
+    item_bias: NDArray[np.float32] | None
 
     @classmethod
     def of(cls, model: HierSRec, info: RunInfo, data: Dataset) -> _Traced:
         vectors = trained_vectors(model, info, data)
         axes = principal_axes(vectors)
-        wide, bias = None, None
-        if model.wide.fitted:
-            wide, bias = model.wide.exported(links_of(_trained_on(info, data), data.items))
+        scorer, bias = None, None
+        if model.covisitation.fitted:
+            scorer, bias = model.covisitation.exported(count_covisits(_trained_on(info, data), data.items))
             clicked = _clicked(info, data)
-            if not clicked.all():  # that nobody clicked it yet says nothing of an item that is new
-                new = info.new_items.get("bias", float(np.median(bias[clicked])))
-                bias = np.where(clicked, bias, new).astype(np.float32)
+            if not clicked.all():  # the network knows items that nobody wants, not those that nobody saw
+                cold = info.cold_start.get("bias", float(np.median(bias[clicked])))
+                bias = np.where(clicked, bias, cold).astype(np.float32)
         graph = session_graph(model, axes)
-        return cls(model, vectors, axes, rotate(vectors, axes), graph, wide, bias)
+        return cls(model, vectors, axes, rotate(vectors, axes), graph, scorer, bias)
 
-    def budgets(self, data: Dataset, default: float, progress: bool) -> dict[str, Any]:
-        """The curve on the validation part of ``data``; ``default`` is the bundle's share of candidates."""
+    def calibrate(self, data: Dataset, default: float, progress: bool) -> dict[str, Any]:
+        """Calibrate on the validation split of ``data``; ``default`` is the bundle's candidate share."""
         encoder = OnnxSessionEncoder(
             self.graph,
             dimension=self.model.config.dimension,
             categories=self.model.shape.categories,
             threads=os.cpu_count() or 1,
         )
-        cases = cases_of(data.valid, data.items)
-        items = Scorer(encoder, self.rotated, self.bias, self.wide)
-        return calibrate(items, data, cases, self.model.config.max_length, default, progress)
+        examples = examples_of(data.validation, data.items)
+        scorer = Scorer(encoder, self.rotated, self.item_bias, self.covisitation)
+        return calibrate(scorer, data, examples, self.model.config.max_length, default, progress)
 
 
 def _calibration_run(
     measured: Path, run_path: Path, info: RunInfo, data: Dataset, report: Callable[[str], None]
 ) -> tuple[HierSRec, RunInfo]:
-    """The run ``measured``, which the budgets of the run ``run_path`` are to be measured with.
+    """The run ``measured``, to calibrate the run ``run_path`` with.
 
     Raises:
         RunError: it is not finished.
@@ -172,19 +186,19 @@ def _calibration_run(
     """
     if not info.final:
         raise ExportError(
-            f"{run_path} was trained without its validation part, so that its own budgets are measured: leave out "
+            f"{run_path} was trained without its validation split, so it is calibrated with itself: leave out "
             "--calibrate-with"
         )
-    if not data.valid.cases:
-        raise ExportError(f"the data set of {run_path} has no validation part: leave out --calibrate-with")
+    if not data.validation.example_count:
+        raise ExportError(f"the data set of {run_path} has no validation split: leave out --calibrate-with")
     model, other = load_model(measured)
     if other.data["fingerprint"] != data.fingerprint:
         raise ExportError(
-            f"{measured} was trained on another data set than {run_path}: its budgets are not those"
+            f"{measured} was trained on another data set than {run_path}: it cannot calibrate it"
         )
     if other.final:
         raise ExportError(
-            f"{measured} was trained on its validation part too (--final): --calibrate-with takes a run that was not"
+            f"{measured} was trained on its validation split too (--final): --calibrate-with takes a run that was not"
         )
     settings, others = info.config.as_dict(), other.config.as_dict()
     unlike = [name for name in settings if settings[name] != others[name] and name not in _NOT_THE_MODEL]
@@ -209,20 +223,20 @@ def trained_vectors(model: HierSRec, info: RunInfo, data: Dataset) -> NDArray[np
 
 
 def _clicked(info: RunInfo, data: Dataset) -> NDArray[np.bool]:
-    """bool [items]: which were clicked in training."""
+    """Which items were clicked in training: bool [items]."""
     found: NDArray[np.bool] = np.bincount(_trained_on(info, data).items, minlength=data.items) > 0
     return found
 
 
 def _trained_on(info: RunInfo, data: Dataset) -> Sessions:
-    return data.train.then(data.valid) if info.final else data.train
+    return data.train.then(data.validation) if info.final else data.train
 
 
 def catalog_tables(
     data: Dataset,
     vectors: NDArray[np.float32],
-    bias: NDArray[np.float32] | None = None,
-    wide: Wide | None = None,
+    item_bias: NDArray[np.float32] | None = None,
+    covisitation: CovisitationScorer | None = None,
 ) -> dict[str, NDArray[Any]]:
     """The tables of ``catalog.safetensors``: rows sorted by a depth-first walk of the category tree."""
     order = np.argsort(data.category, kind="stable")  # row to item
@@ -236,10 +250,10 @@ def catalog_tables(
         "clicks": data.clicks[order],
         **item_id_tables(ids),
     }
-    if bias is not None:
-        tables["bias"] = bias[order]
-    if wide is not None:
-        tables |= replace(wide, links=by_rows(wide.links, order)).tables()
+    if item_bias is not None:
+        tables["item_bias"] = item_bias[order]
+    if covisitation is not None:
+        tables |= replace(covisitation, counts=by_rows(covisitation.counts, order)).tables()
     tree = data.tree
     paths = tree.paths()[data.category[order]]  # [rows, L], rising in every column
     for level, size in enumerate(tree.sizes):
@@ -261,7 +275,7 @@ def catalog_tables(
 
 
 def _vectors(info: RunInfo) -> dict[str, Any] | None:
-    """What an item added later needs a vector of: its width, and where those of the catalogue came from."""
+    """Width and origin of the items' given vectors, as an item added later needs one too; None where there are none."""
     if not info.shape.vectors or "vectors" not in info.config.item_inputs.split():
         return None
     encoder = info.data["settings"].get("options", {}).get("text_encoder", HASHED)
@@ -278,8 +292,8 @@ def _config(info: RunInfo, data: Dataset, parity: Parity) -> dict[str, Any]:
         "levels": levels,
         "categories": data.tree.sizes,
         "max_length": info.config.max_length,
-        **({"cold_start_bias": info.new_items["bias"]} if info.new_items else {}),
-        "candidate_share": max(CANDIDATES, min(1.0, LEAST_CANDIDATES / data.items)),
+        **({"cold_start_bias": info.cold_start["bias"]} if info.cold_start else {}),
+        "candidate_share": max(CANDIDATE_SHARE, min(1.0, LEAST_CANDIDATES / data.items)),
         "model": info.config.as_dict() | {"opset": OPSET, "ir_version": IR_VERSION},
         "preprocessing": {
             "text": {"buckets": info.config.text_buckets, "max_tokens": info.config.text_tokens}
@@ -294,9 +308,9 @@ def _config(info: RunInfo, data: Dataset, parity: Parity) -> dict[str, Any]:
         },
         "metrics": {
             "validation": info.metrics,
-            "validation_with_wide": info.wide_metrics,
-            "new_items": info.new_items,
-            "trained_on": "training and validation part" if info.final else "training part",
+            "validation_with_covisitation": info.covisitation_metrics,
+            "cold_start": info.cold_start,
+            "trained_on": "training and validation splits" if info.final else "training split",
             "epochs": info.best_epoch,
             "training_seconds": info.seconds,
             "parity": parity.worst,

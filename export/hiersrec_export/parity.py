@@ -1,4 +1,4 @@
-"""The check that the exported graphs give the answers of PyTorch: run before anything is written."""
+"""The check that the exported graphs answer as PyTorch does. It runs before anything is written."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from hiersrec_export.rotation import rotate
+from hiersrec_export.graphs import SessionGraph, rotate
 from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
 from hiersrec_sdk.errors import ExportError
 from hiersrec_training.data.dataset import Sessions
-from hiersrec_training.model import HierSRec, Metadata, ServingGraph
+from hiersrec_training.model import HierSRec, Metadata
 
 TOLERANCE = 1e-4
 LARGEST_BATCH = 64
@@ -38,7 +38,7 @@ def check_item_parity(
         model: the trained model, in evaluation mode.
         graph: bytes of ``item_encoder.onnx``.
         meta: of all items of the data set.
-        axes: float32 [d, d], which the graph's vectors are rotated to; None: as trained.
+        axes: float32 [d, d], the rotation of the graph's vectors; None: as trained.
 
     Returns:
         The worst relative difference.
@@ -56,7 +56,7 @@ def check_item_parity(
     worst = 0.0
     for sample in samples:
         wanted = F.normalize(model.items.from_metadata(sample), dim=1).numpy()
-        wanted = wanted if axes is None else rotate(wanted, axes)
+        wanted = rotate(wanted, axes)
         (given,) = session.run(["item_vectors"], {name: getattr(sample, name).numpy() for name in names})
         worst = max(worst, _relative(wanted, given))
     if not worst <= TOLERANCE:
@@ -76,26 +76,25 @@ def check_parity(
     axes: NDArray[np.float32] | None = None,
     seed: int = 0,
 ) -> Parity:
-    """Compare PyTorch with the runtime's own encoder on random and on real sessions.
+    """Compare PyTorch with the runtime's encoder on random and on real sessions.
 
-    PyTorch reads vectors as trained, and its query is rotated here; the graph reads the same vectors rotated.
-
-    Every length from 1 to the maximum and every batch size from 1 to 64 is met with random unit vectors, and again
-    with real sessions where there are any, cut or padded to that length.
+    PyTorch reads vectors as trained, and its query is rotated here. The graph reads rotated vectors. Every length from
+    1 to the maximum and every batch size from 1 to 64 is tried with random unit vectors, and again with real sessions
+    where there are any, cut or padded to that length.
 
     Args:
         model: the trained model, in evaluation mode.
         graph: bytes of ``model.onnx``.
         vectors: float32 [items, d] as trained, in the order of the data set's items.
         real: sessions of item indices.
-        axes: float32 [d, d], which the graph's vectors and queries are rotated to; None: as trained.
+        axes: float32 [d, d], the rotation of the graph's vectors and queries; None: as trained.
 
     Raises:
         ExportError: a difference above 1e-4, relative; names the output, the length and the batch.
     """
     config = model.config
     encoder = OnnxSessionEncoder(graph, dimension=config.dimension, categories=model.shape.categories)
-    serving = ServingGraph(model).eval()
+    serving = SessionGraph(model).eval()
     random = np.random.default_rng(seed)
     worst = dict.fromkeys(serving.output_names, 0.0)
     sessions = 0
@@ -106,8 +105,8 @@ def check_parity(
             inputs.append(_real(random, batch, length, vectors, real))
         for x, lengths in inputs:
             *wanted, query = serving(torch.from_numpy(x), torch.from_numpy(lengths))
-            rotated = x if axes is None else rotate(x.reshape(-1, x.shape[2]), axes).reshape(x.shape)
-            wanted.append(query if axes is None else torch.from_numpy(rotate(query.numpy(), axes)))
+            rotated = rotate(x.reshape(-1, x.shape[2]), axes).reshape(x.shape)
+            wanted.append(torch.from_numpy(rotate(query.numpy(), axes)))
             found = encoder.encode(rotated, lengths)
             assert found.repeat_logits is not None
             levels = (found.category_logits[-1], *found.category_logits[:-1])
@@ -124,10 +123,10 @@ def check_parity(
     return Parity(sessions, worst)
 
 
-def check_parts(
+def check_query_parts(
     graph: bytes, parts: bytes, vectors: NDArray[np.float32], real: Sessions, max_length: int, seed: int = 0
 ) -> float:
-    """Compare the query of ``model.onnx`` with the sum of what ``query_parts.onnx`` says it is made of.
+    """Compare the query of ``model.onnx`` with the sum of the outputs of ``query_parts.onnx``.
 
     Args:
         graph, parts: bytes of the two graphs.
@@ -150,11 +149,13 @@ def check_parts(
         x, lengths = _real(random, LARGEST_BATCH, length, vectors, real)
         feeds = {"session_vectors": x, "session_lengths": lengths}
         (query,) = whole.run(["item_query"], feeds)
-        weights, state, handed = split.run(None, feeds)
-        worst = max(worst, _relative(query, np.einsum("bt,btd->bd", weights, x) + state + handed))
+        weights, from_state, from_categories = split.run(None, feeds)
+        total = np.einsum("bt,btd->bd", weights, x) + from_state + from_categories
+        worst = max(worst, _relative(query, total))
     if not worst <= TOLERANCE:
         raise ExportError(
-            f"the parts of the query differ from it by {worst:.1e} (relative). No bundle was written."
+            f"the parts of the query differ from it by {worst:.1e} (relative); at most {TOLERANCE:.0e} is allowed. "
+            "No bundle was written."
         )
     return worst
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,9 +13,10 @@ from numpy.typing import NDArray
 
 from hiersrec_export.standalone_graph import Tables, standalone_graph
 from hiersrec_sdk import Recommender, Result, __version__
-from hiersrec_sdk.bundle.folder import MODEL, read_file
-from hiersrec_sdk.bundle.tables import sync
-from hiersrec_sdk.encoders.session_encoder import load_graph
+from hiersrec_sdk.atomic import write_file
+from hiersrec_sdk.bundle.folder import read_file
+from hiersrec_sdk.bundle.schema import MODEL
+from hiersrec_sdk.encoders.onnx import load_graph
 from hiersrec_sdk.errors import ExportError
 
 FORMAT: Final = "hiersrec-standalone"
@@ -35,24 +35,24 @@ def export_standalone(
     report: Callable[[str], None] = print,
     step: Callable[[str], None] = lambda name: None,
 ) -> float:
-    """Write the bundle in the folder ``bundle``, with the changes of its catalogue, as the one file ``out``.
+    """Write the bundle in the folder ``bundle``, changes of its catalog included, as the one file ``out``.
 
-    What it takes and gives is told in :mod:`hiersrec_export.standalone_graph`. It is written whole or not at all, and
-    only if it gives the answers of ``Recommender.recommend(session, k, mode="exact")``.
+    Its inputs and outputs: see :mod:`hiersrec_export.standalone_graph`. It is written whole or not at all, and only if
+    it answers as ``Recommender.recommend(session, k, mode="exact")`` does.
 
     Args:
         bundle: the folder.
         out: the file to write; it must not exist.
-        largest: bytes that the tables of the catalogue may take.
+        largest: bytes that the tables of the catalog may take.
         report: takes lines for a person to read.
-        step: takes what is begun next, as it takes some seconds.
+        step: takes the name of each step as it begins; some take seconds.
 
     Returns:
         The worst difference of a score, relative to the largest one of its session (or to 1).
 
     Raises:
-        BundleError: as :meth:`Recommender.load`.
-        ExportError: ``out`` exists or cannot be written, the catalogue is empty or larger than one file may be, or the
+        BundleError: the bundle cannot be read.
+        ExportError: ``out`` exists or cannot be written, the catalog is empty or larger than one file may be, or the
             answers differ.
     """
     bundle, out = Path(bundle), Path(out)
@@ -61,11 +61,11 @@ def export_standalone(
     recommender = Recommender.load(bundle)
     catalog = recommender.catalog.current
     if not len(catalog):
-        raise ExportError(f"{bundle} has no items left: a standalone model needs one. {out} was not written.")
+        raise ExportError(f"{bundle} has no items: a standalone model needs one. {out} was not written.")
     tables = Tables.of(catalog)
     if tables.nbytes > largest:
         raise ExportError(
-            f"the catalogue of {bundle} takes {tables.nbytes:,} bytes, and one ONNX file holds at most {largest:,} of "
+            f"the catalog of {bundle} takes {tables.nbytes:,} bytes, and one ONNX file holds at most {largest:,} of "
             f"them: serve the bundle itself, or train with fewer items or a smaller dimension. {out} was not written."
         )
     step("building the standalone model…")
@@ -85,35 +85,35 @@ def export_standalone(
     }
     onnx.helper.set_model_props(model, {name: str(value) for name, value in about.items()})
     onnx.checker.check_model(model, full_check=True)
-    part = out.with_name(f"{out.name}.part-{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    sessions = drawn_sessions(recommender, tables)
+    worst = 0.0
+
+    def write(part: Path) -> None:
+        nonlocal model, worst
         part.write_bytes(model.SerializeToString())
         del model
         step("checking parity of the standalone model and the bundle…")
-        sessions = drawn_sessions(recommender, tables)
         worst = check_standalone(part, recommender, sessions, tables.padding)
-        sync(part)
-        size = part.stat().st_size
-        part.rename(out)
-        sync(out.parent)
+
+    try:
+        write_file(out, write)
     except OSError as error:
         raise ExportError(f"{out} was not written: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
     report(
-        f"{out}: {size:,} bytes; it and the bundle agree on {len(sessions)} sessions: worst relative difference "
-        f"{worst:.1e}"
+        f"{out}: {out.stat().st_size:,} bytes; it and the bundle agree on {len(sessions)} sessions: worst relative "
+        f"difference {worst:.1e}"
     )
     return worst
 
 
 def drawn_sessions(recommender: Recommender, tables: Tables, seed: int = 0) -> list[list[int | str]]:
-    """Sessions of own ids to compare on: of every length up to two beyond the longest that counts, with clicks that
-    come back, clicks on what was clicked together, and ids that no item has."""
+    """Sessions of external ids to compare on, of every length up to two beyond the longest that counts.
+
+    They hold repeated items, co-visited items, and unknown ids.
+    """
     random = np.random.default_rng(seed)
     n = len(tables.ids)
-    links = None if tables.wide is None or tables.successors is not None else tables.wide.links
+    scorer = tables.covisitation if tables.successors is None else None
     sessions: list[list[int | str]] = []
     for length in [*range(recommender.config["max_length"] + 3), *([3] * 40)]:
         rows: list[int] = []
@@ -121,8 +121,9 @@ def drawn_sessions(recommender: Recommender, tables: Tables, seed: int = 0) -> l
             draw, row = random.random(), int(random.integers(n))
             if rows and draw < 0.2:
                 row = rows[int(random.integers(len(rows)))]
-            elif rows and draw < 0.6 and links is not None and rows[-1] >= 0:
-                near = links.rows[links.offsets[rows[-1]] : links.offsets[rows[-1] + 1]]
+            elif rows and draw < 0.6 and scorer is not None and rows[-1] >= 0:
+                first, last = scorer.counts.offsets[rows[-1] : rows[-1] + 2]
+                near = scorer.counts.rows[first:last]
                 row = int(random.choice(near)) if len(near) else row
             elif draw > 0.9:
                 row = -1
@@ -162,7 +163,7 @@ def check_standalone(
 
 
 def padded(sessions: Sequence[Sequence[int | str]], padding: int | str) -> NDArray[Any]:
-    """Own ids [sessions, longest], int64 or objects, as the model takes them."""
+    """External ids [sessions, longest], int64 or objects, as the model takes them."""
     dtype = object if isinstance(padding, str) else np.int64
     array = np.full((len(sessions), max(map(len, sessions))), padding, dtype=dtype)
     for at, session in enumerate(sessions):
@@ -173,8 +174,10 @@ def padded(sessions: Sequence[Sequence[int | str]], padding: int | str) -> NDArr
 def _difference(
     result: Result, session: Sequence[Any], items: list[Any], scores: NDArray[np.float32]
 ) -> float:
-    """The worst relative difference of an answer to ``session``: place by place, and of each item by itself. What only
-    one of the two has must tie with the last one."""
+    """The worst relative difference of an answer to ``session``, rank by rank and item by item.
+
+    An item that only one of the two has must tie with the last one.
+    """
     if len(set(items)) == len(result.items):
         wanted = dict(zip(result.items, result.scores.tolist(), strict=True))
         given, last = dict(zip(items, scores.tolist(), strict=True)), float(result.scores[-1])

@@ -1,16 +1,17 @@
-"""The graph of a standalone model: own ids in, own ids out, the whole catalogue inside.
+"""The graph of a standalone model: external ids in, external ids out, the whole catalog inside.
 
-in   session        int64 or string [batch, length]  own ids, oldest first; ids that no item has are left out, wherever
-                                                     they stand, so that any of them pads
+in   session        int64 or string [batch, length]  external ids, oldest first; unknown ids are left out, wherever they
+                                                     are, so that any of them is padding
 in   k              int64 [1]                        how many items; above the number of items, all of them
-out  items          own ids [batch, k]               best first; popular ones where a session holds no known id
+out  items          external ids [batch, k]          best first; popular ones where a session holds no known id
 out  scores         float32 [batch, k]               clicks where they are the popular ones
 out  known          int64 [batch]                    how many ids of the session are known
-out  categories     own ids [batch, c]               the c <= 5 most probable leaf categories
+out  categories     external ids [batch, c]          the c <= 5 most probable leaf categories
 out  probabilities  float32 [batch, c]               of them; 0 where a session holds no known id
 
-The bundle's ``model.onnx`` stands in it as it is, its names under ``encoder/``. Around it is what a ``Recommender``
-does in mode "exact": ids to rows, the newest known ones, scores of all rows, what the wide part adds, the best k.
+The bundle's ``model.onnx`` is in it unchanged, its names under ``encoder/``. Around it are the steps of a
+``Recommender`` in mode "exact": ids to rows, the newest known ones, scores of all rows, score offsets of co-visited
+items, the best k.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from hiersrec_export import IR_VERSION, OPSET
-from hiersrec_sdk.catalog.snapshot import UNKNOWN, Catalog
-from hiersrec_sdk.ranking.covisitation import DECAY, POPULARITIES, REACH, Wide
+from hiersrec_sdk.catalog.snapshot import Catalog
+from hiersrec_sdk.ranking.backend import UNKNOWN
+from hiersrec_sdk.ranking.covisitation import DECAY, POPULARITIES, REACH, CovisitationScorer
 
 ML_DOMAIN: Final = "ai.onnx.ml"
 ML_OPSET: Final = 2  # the first whose LabelEncoder takes int64 keys
@@ -40,66 +42,47 @@ Operand = str | int | float | list[int] | NDArray[Any]  # a value of the graph b
 
 @dataclass(frozen=True)
 class Tables:
-    """What a standalone model holds of a catalogue of n items, in the order of its rows.
+    """The tables of a standalone model: a catalog of n items, in the order of its rows.
 
     Attributes:
-        ids: own ids of the n items.
-        outputs: float32 [n, d], what queries are compared with.
-        inputs: float32 [n, d], what the encoder reads; the same array where the two are tied.
-        bias: float32 [n], or None.
+        ids: external ids of the items.
+        item_vectors: float32 [n, d], read by the encoder and compared with its queries.
+        item_bias: float32 [n], or None.
         clicks: int64 [n].
-        category_ids: own ids of the leaf categories.
-        wide: over the m rows of the click log, or None.
-        in_log: int64 [n], the row in the click log of each item, or -1; None: it is the item's own.
-        successors: int64 [m], the item of each row in the click log, or -1 where it is gone; None: it is the row's own.
+        category_ids: external ids of the leaf categories.
+        covisitation: over the m rows that were counted, or None.
+        counted: int64 [n], the counted row of each item, or -1; None where it is the item's row.
+        successors: int64 [m], the item of each counted row, or -1 where it was deleted; None where it is the same row.
     """
 
     ids: Ids
-    outputs: NDArray[np.float32]
-    inputs: NDArray[np.float32]
-    bias: NDArray[np.float32] | None
+    item_vectors: NDArray[np.float32]
+    item_bias: NDArray[np.float32] | None
     clicks: NDArray[np.int64]
     category_ids: Ids
-    wide: Wide | None
-    in_log: NDArray[np.int64] | None = None
+    covisitation: CovisitationScorer | None
+    counted: NDArray[np.int64] | None = None
     successors: NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, catalog: Catalog) -> Tables:
-        """Of a catalogue as it is now: with changes, its rows are those that are items still, numbered anew."""
-        leaves: Any = [catalog.category(-1, at).id for at in range(len(catalog.ranges[-1]))]
-        every = np.arange(catalog.stop)
-        changes = catalog.changes
-        if changes is None:
-            ids: Any = catalog.ids(every)
-            return cls(
-                ids,
-                catalog.item_vectors,
-                catalog.input_vectors,
-                catalog.bias,
-                catalog.clicks,
-                leaves,
-                catalog.wide,
-            )
-        n = changes.base_rows
-        rows = np.sort(
-            np.concatenate([np.setdiff1d(every[:n], changes.gone), n + np.flatnonzero(changes.alive)])
-        )
-        outputs, ids = catalog.vectors(rows), catalog.ids(rows)
-        tied = catalog.input_vectors is catalog.item_vectors
+        """The tables of a snapshot: of the rows that are items, numbered anew."""
+        rows, base_rows = catalog.live_rows(), np.arange(len(catalog.base))
         number = np.full(catalog.stop + 1, UNKNOWN)  # the last stands for the row -1
         number[rows] = np.arange(len(rows))
-        origin = np.concatenate([every[:n], changes.origin])
+        changed = catalog.has_changes
+        leaves: Any = catalog.tree.ids[-1].take(np.arange(len(catalog.tree.leaves)))
+        ids: Any = catalog.ids(rows)
+        has_bias = changed or catalog.base.tables.item_bias is not None
         return cls(
-            ids,
-            outputs,
-            outputs if tied else catalog.vectors(rows, inputs=True),
-            catalog.biases(rows),
-            catalog.clicks_of(rows),
-            leaves,
-            catalog.wide,
-            origin[rows],
-            number[changes.successors(every[:n])],
+            ids=ids,
+            item_vectors=catalog.vectors(rows) if changed else catalog.base.table.vectors,
+            item_bias=catalog.biases(rows) if has_bias else None,
+            clicks=catalog.clicks_of(rows),
+            category_ids=leaves,
+            covisitation=catalog.covisitation,
+            counted=catalog.origins(rows) if changed else None,
+            successors=number[catalog.current_rows(base_rows)] if changed else None,
         )
 
     @property
@@ -117,27 +100,19 @@ class Tables:
     @property
     def nbytes(self) -> int:
         """About how many bytes a file of them takes."""
-        arrays = [
-            self.outputs,
-            self.bias,
-            self.clicks,
-            self.clicks,
-            self.clicks,
-            self.in_log,
-            self.successors,
-        ]
-        if self.inputs is not self.outputs:
-            arrays.append(self.inputs)
-        if self.wide is not None:
-            arrays += self.wide.tables().values()
-        texts = sum(len(own.encode()) + 4 if isinstance(own, str) else 10 for own in self.ids)
+        arrays = [self.item_vectors, self.item_bias, *[self.clicks] * 3, self.counted, self.successors]
+        if self.covisitation is not None:
+            arrays += self.covisitation.tables().values()
+        texts = sum(len(id_.encode()) + 4 if isinstance(id_, str) else 10 for id_ in self.ids)
         return sum(array.nbytes for array in arrays if array is not None) + 2 * texts
 
 
 class Nodes:
-    """Nodes of a graph, a call for each: ``op.Add(x, 1)`` returns the name of the output, which may be given as
-    ``name``; or a list of names where several ``outputs`` are asked for. Numbers and lists are constants: int64, or
-    float32 where they are floats."""
+    """Nodes of a graph. ``op.Add(x, 1)`` makes one and returns the name of its output.
+
+    The name may be given as ``name``. With several ``outputs`` it returns a list of names. Numbers and lists are
+    constants: int64, or float32 where they are floats.
+    """
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -170,9 +145,9 @@ class Nodes:
         return self._constants[key]
 
     def table(self, name: str, values: NDArray[Any] | Ids) -> str:
-        """The name of an initializer."""
+        """Add an initializer, and return its name."""
         if not isinstance(values, np.ndarray) and isinstance(values[0], str):
-            texts: list[Any] = [str(own).encode() for own in values]
+            texts: list[Any] = [str(value).encode() for value in values]
             tensor = helper.make_tensor(name, TensorProto.STRING, [len(texts)], texts)
         else:
             tensor = numpy_helper.from_array(np.asarray(values, order="C"), name)
@@ -181,13 +156,13 @@ class Nodes:
 
 
 def standalone_graph(encoder: onnx.ModelProto, tables: Tables, max_length: int) -> onnx.ModelProto:
-    """The model; ``encoder`` is the bundle's ``model.onnx``, of which the newest ``max_length`` items count."""
+    """The standalone model around ``encoder``, the bundle's ``model.onnx``; the newest ``max_length`` items count."""
     if next(one.version for one in encoder.opset_import if not one.domain) < OPSET:
         encoder = onnx.version_converter.convert_version(encoder, OPSET)
     encoder = onnx.compose.add_prefix(encoder, _ENCODER)
     inner = encoder.graph
     op, n = Nodes(), len(tables.ids)
-    own = TensorProto.STRING if tables.strings else TensorProto.INT64
+    of_item = TensorProto.STRING if tables.strings else TensorProto.INT64
     of_category = TensorProto.STRING if isinstance(tables.category_ids[0], str) else TensorProto.INT64
 
     keys = {"keys_strings" if tables.strings else "keys_int64s": list(tables.ids)}
@@ -199,27 +174,25 @@ def standalone_graph(encoder: onnx.ModelProto, tables: Tables, max_length: int) 
     rows, lengths = _newest(op, found, is_known, max_length)
     some_known = op.Unsqueeze(op.Greater(count, 0), [1])
 
-    outputs = op.table("item_vectors", tables.outputs)
-    tied = tables.inputs is tables.outputs
-    inputs = outputs if tied else op.table("input_vectors", tables.inputs)
-    op.Gather(inputs, rows, name=f"{_ENCODER}session_vectors")
+    vectors = op.table("item_vectors", tables.item_vectors)
+    op.Gather(vectors, rows, name=f"{_ENCODER}session_vectors")
     op.Identity(lengths, name=f"{_ENCODER}session_lengths")
     before = len(op.nodes)
 
-    # The table stands on the left: as the right factor onnxruntime would keep a packed copy of it in memory. A Gemm
+    # The table is on the left: as the right factor onnxruntime would keep a packed copy of it in memory. A Gemm
     # that also adds the bias would be several times slower for one session.
-    scores = op.Transpose(op.Gemm(outputs, f"{_ENCODER}item_query", transB=1), perm=[1, 0])
-    if tables.bias is not None:
-        scores = op.Add(scores, op.table("bias", tables.bias))
+    scores = op.Transpose(op.Gemm(vectors, f"{_ENCODER}item_query", transB=1), perm=[1, 0])
+    if tables.item_bias is not None:
+        scores = op.Add(scores, op.table("item_bias", tables.item_bias))
     repeats = any(one.name == f"{_ENCODER}repeat_logits" for one in inner.output)
-    scores = _boosted(op, scores, rows, lengths, repeats, tables, max_length)
+    scores = _with_offsets(op, scores, rows, lengths, repeats, tables, max_length)
 
     most = op.Min("k", n)
-    best, places = op.TopK(scores, most, outputs=2)
+    best, best_rows = op.TopK(scores, most, outputs=2)
     popular = np.argsort(-tables.clicks, kind="stable")
     popular_rows = op.Slice(op.table("popular", popular), [0], most)
     clicks = op.Slice(op.table("popular.clicks", tables.clicks[popular].astype(np.float32)), [0], most)
-    op.Gather(op.table("item_ids", tables.ids), op.Where(some_known, places, popular_rows), name="items")
+    op.Gather(op.table("item_ids", tables.ids), op.Where(some_known, best_rows, popular_rows), name="items")
     op.Where(some_known, best, clicks, name="scores")
 
     leaves = len(tables.category_ids)
@@ -232,9 +205,9 @@ def standalone_graph(encoder: onnx.ModelProto, tables: Tables, max_length: int) 
     graph = helper.make_graph(
         [*op.nodes[:before], *inner.node, *op.nodes[before:]],
         "recommender",
-        [value("session", own, ["batch", "length"]), value("k", TensorProto.INT64, [1])],
+        [value("session", of_item, ["batch", "length"]), value("k", TensorProto.INT64, [1])],
         [
-            value("items", own, ["batch", "best"]),
+            value("items", of_item, ["batch", "best"]),
             value("scores", TensorProto.FLOAT, ["batch", "best"]),
             value("known", TensorProto.INT64, ["batch"]),
             value("categories", of_category, ["batch", min(CATEGORIES_SHOWN, leaves)]),
@@ -251,112 +224,115 @@ def standalone_graph(encoder: onnx.ModelProto, tables: Tables, max_length: int) 
 
 
 def _newest(op: Nodes, rows: str, kept: str, most: int) -> tuple[str, str]:
-    """Of ``rows`` int64 [batch, length] the newest ``most`` that are ``kept``, moved to the front, padded with row 0;
-    and how many they are, int64 [batch]. Where there are none, row 0 stands for one."""
+    """The newest ``most`` of ``rows`` int64 [batch, length] that are ``kept``, moved to the front, padded with row 0.
+
+    And how many they are, int64 [batch]. Where there are none, row 0 stands for one.
+    """
     kept_whole = op.Cast(kept, to=TensorProto.INT64)
     counts = op.ReduceSum(kept_whole, [1], keepdims=1)
     lengths = op.Min(counts, most)
     slots = op.Sub(op.CumSum(kept_whole, 1), op.Add(op.Sub(counts, lengths), 1))
-    session, places = _places(op, op.And(kept, op.GreaterOrEqual(slots, 0)))
+    session, at = _positions_of(op, op.And(kept, op.GreaterOrEqual(slots, 0)))
     lengths = op.Max(op.Squeeze(lengths, [1]), 1)
     shape = op.Concat(op.Shape(rows, start=0, end=1), op.ReduceMax(lengths, keepdims=1), axis=0)
-    targets = op.Concat(op.Unsqueeze(session, [1]), op.Unsqueeze(op.GatherND(slots, places), [1]), axis=1)
-    return op.ScatterND(op.Expand(0, shape), targets, op.GatherND(rows, places)), lengths
+    targets = op.Concat(op.Unsqueeze(session, [1]), op.Unsqueeze(op.GatherND(slots, at), [1]), axis=1)
+    return op.ScatterND(op.Expand(0, shape), targets, op.GatherND(rows, at)), lengths
 
 
-def _places(op: Nodes, mask: str) -> tuple[str, str]:
-    """Of each place that is true: its session int64 [m], and its session and position int64 [m, 2]."""
+def _positions_of(op: Nodes, mask: str) -> tuple[str, str]:
+    """The session of each true value int64 [m]; and its session and position int64 [m, 2]."""
     found = op.NonZero(mask)
     return op.Gather(found, 0), op.Transpose(found, perm=[1, 0])
 
 
 def _positions(op: Nodes, rows: str) -> str:
-    """int64 [length] of ``rows`` [batch, length]."""
+    """Positions int64 [length] in ``rows`` [batch, length]."""
     return str(op.Range(0, op.Squeeze(op.Shape(rows, start=1, end=2)), 1))
 
 
 def _real(op: Nodes, rows: str, lengths: str) -> str:
-    """bool [batch, length]: which of ``rows`` are no padding."""
+    """Which of ``rows`` are not padding: bool [batch, length]."""
     return str(op.Less(_positions(op, rows), op.Unsqueeze(lengths, [1])))
 
 
-def _boosted(
+def _with_offsets(
     op: Nodes, scores: str, rows: str, lengths: str, repeats: bool, tables: Tables, max_length: int
 ) -> str:
-    """``scores`` float32 [batch, n] with what is added to those of the sessions' own and linked items."""
-    keys, boosts = [], []
+    """``scores`` float32 [batch, n] plus the score offsets of the sessions' items and of co-visited items."""
+    keys, offsets = [], []
     if repeats:
-        session, places = _places(op, _real(op, rows, lengths))
-        keys.append(op.Add(op.Mul(session, len(tables.ids)), op.GatherND(rows, places)))
-        boosts.append(op.GatherND(f"{_ENCODER}repeat_logits", places))
-    if tables.wide is not None:
-        linked = _linked(op, rows, lengths, tables.wide, tables, max_length)
-        keys.append(linked[0])
-        boosts.append(linked[1])
+        session, at = _positions_of(op, _real(op, rows, lengths))
+        keys.append(op.Add(op.Mul(session, len(tables.ids)), op.GatherND(rows, at)))
+        offsets.append(op.GatherND(f"{_ENCODER}repeat_logits", at))
+    if tables.covisitation is not None:
+        covisited = _covisited(op, rows, lengths, tables.covisitation, tables, max_length)
+        keys.append(covisited[0])
+        offsets.append(covisited[1])
     if not keys:
         return scores
     # Not ScatterND, which in onnxruntime adds in several threads at once.
     flat = op.ScatterElements(
-        op.Reshape(scores, [-1]), op.Concat(*keys, axis=0), op.Concat(*boosts, axis=0), reduction="add"
+        op.Reshape(scores, [-1]), op.Concat(*keys, axis=0), op.Concat(*offsets, axis=0), reduction="add"
     )
     return str(op.Reshape(flat, op.Shape(scores)))
 
 
-def _linked(
-    op: Nodes, rows: str, lengths: str, wide: Wide, tables: Tables, max_length: int
+def _covisited(
+    op: Nodes, rows: str, lengths: str, scorer: CovisitationScorer, tables: Tables, max_length: int
 ) -> tuple[str, str]:
-    """What ``Wide.boosts`` gives, for all sessions at once: int64 [linked], session · n + row, and boosts float32.
+    """The co-visited items of all sessions: int64 [covisited], session · n + row; and their score offsets float32.
 
-    It counts in rows of the click log, which are those of the items but where the catalogue has changed.
+    The scorer's rows are the counted ones. They differ from those of the items where the catalog has changed.
     """
-    if tables.in_log is not None:
-        logged = op.Gather(op.table("covisitation.in_log", tables.in_log), rows)
-        in_log = op.And(_real(op, rows, lengths), op.GreaterOrEqual(logged, 0))
-        is_linked = op.ReduceMax(op.Cast(in_log, to=TensorProto.INT64), [1], keepdims=0)
-        rows, lengths = _newest(op, logged, in_log, max_length)
-    m = len(wide.links.popularity)
-    popularity = op.table("covisitation.popularity", wide.links.popularity)
+    if tables.counted is not None:
+        counted = op.Gather(op.table("covisitation.counted", tables.counted), rows)
+        is_counted = op.And(_real(op, rows, lengths), op.GreaterOrEqual(counted, 0))
+        has_counted = op.ReduceMax(op.Cast(is_counted, to=TensorProto.INT64), [1], keepdims=0)
+        rows, lengths = _newest(op, counted, is_counted, max_length)
+    m = len(scorer.counts.popularity)
+    popularity = op.table("covisitation.popularity", scorer.counts.popularity)
     real = _real(op, rows, lengths)
-    ages = op.Sub(
-        op.Unsqueeze(op.Sub(lengths, 1), [1]), _positions(op, rows)
-    )  # [batch, length]; 0: the newest
-    edge_keys, edge_counts = _edges(op, rows, real, ages, wide)
-    click_keys, own, of_session = _clicks(op, rows, lengths, real, ages, m, popularity)
+    # [batch, length]; 0: the newest
+    ages = op.Sub(op.Unsqueeze(op.Sub(lengths, 1), [1]), _positions(op, rows))
+    edge_keys, edge_counts = _edges(op, rows, real, ages, scorer)
+    click_keys, of_click, of_session = _clicks(op, rows, lengths, real, ages, m, popularity)
 
-    keys, _, place, _ = op.Unique(op.Concat(edge_keys, click_keys, axis=0), sorted=1, outputs=4)
+    keys, _, key_of, _ = op.Unique(op.Concat(edge_keys, click_keys, axis=0), sorted=1, outputs=4)
     edges = op.Shape(edge_keys)
     session = op.Div(keys, m)
     row = op.Sub(keys, op.Mul(session, m))
-    counts = _summed(op, [0, 0, 0, 0, 0], keys, op.Slice(place, [0], edges), edge_counts)
-    own = _summed(op, [0, 0, 0, -1], keys, op.Slice(place, edges, op.Shape(place)), own)
-    of_item = op.Concat(op.Gather(popularity, row), op.Log(op.Add(counts, 1.0)), own, axis=1)
+    counts = _summed(op, [0, 0, 0, 0, 0], keys, op.Slice(key_of, [0], edges), edge_counts)
+    of_click = _summed(op, [0, 0, 0, -1], keys, op.Slice(key_of, edges, op.Shape(key_of)), of_click)
+    of_item = op.Concat(op.Gather(popularity, row), op.Log(op.Add(counts, 1.0)), of_click, axis=1)
 
-    # The features stand in another order than in Links.features: those of a whole session apart.
-    weight = op.table("covisitation.item_weight", wide.hidden_weight[[*range(13), 15]])
-    shared = op.table("covisitation.session_weight", wide.hidden_weight[[13, 14, 16, 17]])
-    of_session = op.Gemm(of_session, shared, op.table("covisitation.hidden_bias", wide.hidden_bias))
+    # The features are in another order than in CovisitationCounts.features: those of a whole session apart.
+    weight = op.table("covisitation.item_weight", scorer.hidden_weight[[*range(13), 15]])
+    shared = op.table("covisitation.session_weight", scorer.hidden_weight[[13, 14, 16, 17]])
+    of_session = op.Gemm(of_session, shared, op.table("covisitation.hidden_bias", scorer.hidden_bias))
     hidden = op.Relu(op.Add(op.MatMul(of_item, weight), op.Gather(of_session, session)))
-    boosts = op.Gemm(
+    offsets = op.Gemm(
         hidden,
-        op.table("covisitation.weight", wide.weight[:-1, None]),
-        op.table("covisitation.bias", wide.weight[-1:]),
+        op.table("covisitation.weight", scorer.weight[:-1, None]),
+        op.table("covisitation.bias", scorer.weight[-1:]),
     )
-    boosts = op.Squeeze(boosts, [1])
+    offsets = op.Squeeze(offsets, [1])
     if tables.successors is None:
-        return keys, boosts
+        return keys, offsets
     row = op.Gather(op.table("covisitation.successors", tables.successors), row)
-    kept = op.And(op.GreaterOrEqual(row, 0), op.Greater(op.Gather(is_linked, session), 0))
+    kept = op.And(op.GreaterOrEqual(row, 0), op.Greater(op.Gather(has_counted, session), 0))
     keys = op.Add(op.Mul(session, len(tables.ids)), row)
-    return op.Compress(keys, kept), op.Compress(boosts, kept)
+    return op.Compress(keys, kept), op.Compress(offsets, kept)
 
 
-def _edges(op: Nodes, rows: str, real: str, ages: str, wide: Wide) -> tuple[str, str]:
-    """The neighbours of the sessions' newest clicks: keys int64 [edges], session · m + row, and float32 [edges, 5]:
-    weighted clicks after and before, and those three of the newest click alone."""
-    links = wide.links
-    session, places = _places(op, op.And(real, op.Less(ages, REACH)))
-    row, age = op.GatherND(rows, places), op.GatherND(ages, places)
-    offsets = op.table("covisitation.offsets", links.offsets)
+def _edges(op: Nodes, rows: str, real: str, ages: str, scorer: CovisitationScorer) -> tuple[str, str]:
+    """The neighbours of the sessions' newest clicks: keys int64 [edges], session · m + row; and float32 [edges, 5].
+
+    Those are weighted clicks after and before, and the three counts of the newest click alone.
+    """
+    covisits = scorer.counts
+    session, at = _positions_of(op, op.And(real, op.Less(ages, REACH)))
+    row, age = op.GatherND(rows, at), op.GatherND(ages, at)
+    offsets = op.table("covisitation.offsets", covisits.offsets)
     starts = op.Gather(offsets, row)
     counts = op.Sub(op.Gather(offsets, op.Add(row, 1)), starts)
     begins = op.Sub(op.CumSum(counts, 0), counts)
@@ -367,9 +343,9 @@ def _edges(op: Nodes, rows: str, real: str, ages: str, wide: Wide) -> tuple[str,
     )
     click = op.Sub(op.Slice(op.CumSum(marks, 0), [0], total), 1)
     edge = op.Add(op.Gather(op.Sub(starts, begins), click), op.Range(0, op.Squeeze(total), 1))
-    neighbour = op.Cast(op.Gather(op.table("covisitation.rows", links.rows), edge), to=TensorProto.INT64)
-    keys = op.Add(op.Gather(op.Mul(session, len(links.popularity)), click), neighbour)
-    clicks = op.Cast(op.Gather(op.table("covisitation.counts", links.clicks), edge), to=TensorProto.FLOAT)
+    neighbour = op.Cast(op.Gather(op.table("covisitation.rows", covisits.rows), edge), to=TensorProto.INT64)
+    keys = op.Add(op.Gather(op.Mul(session, len(covisits.popularity)), click), neighbour)
+    clicks = op.Cast(op.Gather(op.table("covisitation.counts", covisits.counts), edge), to=TensorProto.FLOAT)
     factors = np.zeros((REACH, 5), dtype=np.float32)  # by age
     factors[:, :2] = DECAY ** np.arange(REACH)[:, None]
     factors[0, 2:] = 1
@@ -380,15 +356,15 @@ def _edges(op: Nodes, rows: str, real: str, ages: str, wide: Wide) -> tuple[str,
 def _clicks(
     op: Nodes, rows: str, lengths: str, real: str, ages: str, m: int, popularity: str
 ) -> tuple[str, str, str]:
-    """The sessions' own rows, each once.
+    """The rows of the sessions, each once.
 
     Returns:
-        Keys int64 [own], session · m + row; float32 [own, 4]: log(1 + clicks), those directly after and before the
+        Keys int64 [rows], session · m + row; float32 [rows, 4]: log(1 + clicks), those directly after and before the
         newest item, and 1 + log(1 + age of the newest); float32 [batch, 4], features of the session.
     """
     newest = op.GatherElements(rows, op.Unsqueeze(op.Sub(lengths, 1), [1]), axis=1)
     is_newest = op.Cast(op.And(op.Equal(rows, newest), real), to=TensorProto.FLOAT)
-    after = op.Pad(is_newest, [0, 1, 0, -1])  # shifted by a place
+    after = op.Pad(is_newest, [0, 1, 0, -1])  # shifted by one
     before = op.Pad(is_newest, [0, -1, 0, 1])
     whole = op.Cast(real, to=TensorProto.FLOAT)
     counted = op.Concat(*(op.Unsqueeze(one, [2]) for one in (whole, after, before)), axis=2)
@@ -397,11 +373,11 @@ def _clicks(
     counts = op.MatMul(same, counted)
     later = op.ReduceSum(op.Trilu(same, 1, upper=1), [2], keepdims=0)
     is_last = op.And(real, op.Equal(later, 0.0))
-    session, places = _places(op, is_last)
-    keys = op.Add(op.Mul(session, m), op.GatherND(rows, places))
-    since = op.Log(op.Add(op.Cast(op.GatherND(ages, places), to=TensorProto.FLOAT), 1.0))
-    own = op.Concat(
-        op.Log(op.Add(op.GatherND(counts, places), 1.0)), op.Unsqueeze(op.Add(since, 1.0), [1]), axis=1
+    session, at = _positions_of(op, is_last)
+    keys = op.Add(op.Mul(session, m), op.GatherND(rows, at))
+    since = op.Log(op.Add(op.Cast(op.GatherND(ages, at), to=TensorProto.FLOAT), 1.0))
+    of_click = op.Concat(
+        op.Log(op.Add(op.GatherND(counts, at), 1.0)), op.Unsqueeze(op.Add(since, 1.0), [1]), axis=1
     )
     length = op.Unsqueeze(op.Cast(lengths, to=TensorProto.FLOAT), [1])
     distinct = op.ReduceSum(op.Cast(is_last, to=TensorProto.FLOAT), [1], keepdims=1)
@@ -412,12 +388,12 @@ def _clicks(
         op.Gather(op.Gather(popularity, op.Squeeze(newest, [1])), [POPULARITIES - 1], axis=1),
         axis=1,
     )
-    return keys, own, of_session
+    return keys, of_click, of_session
 
 
-def _summed(op: Nodes, initial: list[float], keys: str, places: str, values: str) -> str:
-    """float32 [keys, width]: ``initial`` plus the ``values`` [m, width] at each of the ``places`` int64 [m]."""
+def _summed(op: Nodes, initial: list[float], keys: str, index: str, values: str) -> str:
+    """float32 [keys, width]: ``initial`` plus the ``values`` [m, width] at each ``index`` int64 [m]."""
     start = np.array(initial, dtype=np.float32)
     table = op.Expand(start, op.Concat(op.Shape(keys), [len(initial)], axis=0))
-    index = op.Expand(op.Unsqueeze(places, [1]), op.Shape(values))
-    return str(op.ScatterElements(table, index, values, axis=0, reduction="add"))
+    rows = op.Expand(op.Unsqueeze(index, [1]), op.Shape(values))
+    return str(op.ScatterElements(table, rows, values, axis=0, reduction="add"))

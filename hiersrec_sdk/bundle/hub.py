@@ -1,4 +1,4 @@
-"""Bundles on the Hugging Face hub: the files of one are fetched into the hub's own cache."""
+"""Fetches bundles from the Hugging Face Hub, into the Hub's own cache."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from hiersrec_sdk.bundle.folder import CONFIG, parse_config
-from hiersrec_sdk.errors import BundleError, BundleMissingError, InvalidOptionError, MissingExtraError
+from hiersrec_sdk.bundle.schema import CONFIG, parse_config
+from hiersrec_sdk.errors import BundleError, BundleMissingError, InvalidRepoError, MissingExtraError
 
 _MISSING: Final = (
     "RepositoryNotFoundError",
@@ -32,14 +32,14 @@ def download(
     token: str | bool | None = None,
     local_files_only: bool = False,
 ) -> Path:
-    """The folder that holds the bundle of the repository ``repo``, in which every file is a symbolic link.
+    """Fetch the bundle of the repository ``repo``; return its folder, in which every file is a symbolic link.
 
     Raises:
         MissingExtraError: huggingface_hub is not installed.
-        BundleMissingError: there is no such repository, revision or bundle; or not in the cache, and the hub cannot be
-            reached, or is not asked.
-        BundleError: the hub does not answer as it should, or its cache cannot be written.
-        InvalidOptionError: ``repo`` is no name of a repository.
+        BundleMissingError: there is no such repository, revision or bundle; or it is not in the cache, and the Hub
+            cannot be reached or must not be asked.
+        BundleError: the Hub gives an unexpected answer, or its cache cannot be written.
+        InvalidRepoError: ``repo`` cannot be the name of a repository.
     """
     try:
         hub = import_module("huggingface_hub")
@@ -50,9 +50,9 @@ def download(
     fetch = partial(_fetch, hub, repo, options)
     config = fetch(revision, [CONFIG]) / CONFIG
     if not config.is_file():
-        raise BundleMissingError(f"{repo} on the hub is no bundle: it has no {CONFIG}")
+        raise BundleMissingError(f"{repo} on the Hub is not a bundle: it has no {CONFIG}")
     files = parse_config(config.read_bytes(), f"{repo}: {CONFIG}")["files"]
-    commit = config.parent.name  # what the revision means may change meanwhile
+    commit = config.parent.name  # the revision may move meanwhile
     folder = fetch(commit, [CONFIG, *map(glob.escape, files)])
     _log.info("fetched %s to %s in %.0f ms", repo, folder, 1000 * (time.perf_counter() - started))
     return folder
@@ -62,14 +62,12 @@ def _fetch(
     hub: Any, repo: str, options: dict[str, Any], revision: str | None, patterns: Sequence[str]
 ) -> Path:
     errors = import_module("huggingface_hub.errors")
-    at = f"{repo} on the hub" if revision is None else f"{repo} on the hub, at {revision},"
+    at = f"{repo} on the Hub" if revision is None else f"{repo} on the Hub, at {revision},"
     try:
         return Path(hub.snapshot_download(repo, revision=revision, allow_patterns=list(patterns), **options))
     except errors.HFValidationError as error:
-        raise InvalidOptionError(
-            f"repo is {repo!r}; it must be a name such as 'org/name': {error}"
-        ) from error
+        raise InvalidRepoError(f"repo must be a name such as 'org/name', got {repo!r}: {error}") from error
     except tuple(getattr(errors, name) for name in _MISSING) as error:
         raise BundleMissingError(f"{at} cannot be found: {error}") from error
-    except Exception as error:  # those of its HTTP client are no OSError
+    except Exception as error:  # errors of its HTTP client are not OSErrors
         raise BundleError(f"{at} cannot be read: {error}") from error

@@ -1,8 +1,8 @@
-"""Where a bundle may be: a folder, a zip file, the bytes of one, a URL.
+"""Opens bundles from wherever they are: a folder, a zip file, the bytes of one, a URL.
 
-Tables are mapped into memory, so what is no local folder is unpacked once, into a cache folder that is named by the
-SHA-256 that ``config.json`` holds of its own content, and with it of every file. Of what is unpacked nothing is trusted
-but that file, once it has been checked: only files that it names are read, up to the sizes that it says.
+Tables are mapped into memory, so a bundle that is not a local folder is unpacked once, into a cache. Its folder there
+is named by the SHA-256 that ``config.json`` holds of its own content, which covers every other file. ``config.json``
+is checked first; then only the files that it lists are read, up to the sizes that it says.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import logging
 import lzma
 import os
 import re
-import secrets
 import shutil
 import tempfile
 import time
@@ -25,39 +24,45 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, Final
 
-from hiersrec_sdk.bundle.folder import CONFIG, Bundle, check_file, open_bundle, parse_config
-from hiersrec_sdk.bundle.tables import sync
+from hiersrec_sdk.atomic import PART, new_folder
+from hiersrec_sdk.bundle.folder import Bundle, check_file, open_bundle
+from hiersrec_sdk.bundle.schema import CONFIG, parse_config
 from hiersrec_sdk.errors import (
     BundleCorruptError,
     BundleError,
     BundleMissingError,
     HierSRecError,
-    InvalidOptionError,
+    InvalidPathError,
     MissingExtraError,
 )
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview
 _Open = Callable[
     [str], IO[bytes]
-]  # a file of the bundle, by its name; FileNotFoundError or KeyError: there is none
+]  # opens a file of the bundle by its name; FileNotFoundError or KeyError: none
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::.+)?://")
-_LARGEST_CONFIG: Final = 16 << 20  # bytes; those of real bundles have some thousands
+_LARGEST_CONFIG: Final = 16 << 20  # bytes; real ones have a few thousand
 _BLOCK: Final = 1 << 20
 _BUNDLES: Final = "bundles"  # folder of the cache
-# What reading a damaged zip raises, beside OSError.
+# Errors that reading a damaged zip file raises, beside OSError.
 _UNZIP_ERRORS: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 
 _log = logging.getLogger(__name__)
 
 
 def open_source(source: Source, verify: bool = True) -> Bundle:
-    """Open the bundle ``source``: as :func:`~hiersrec_sdk.bundle.folder.open_bundle`, out of the cache if it is no folder.
+    """Open the bundle ``source`` and check it, see :func:`~hiersrec_sdk.bundle.folder.open_bundle`.
+
+    Args:
+        source: a folder, a zip file, the bytes of a zip file, or a URL of fsspec; all but a folder are unpacked to
+            the cache.
+        verify: check the SHA-256 of every file.
 
     Raises:
         MissingExtraError: a URL needs fsspec.
-        BundleError: as ``open_bundle``; or the bundle cannot be read from there, or not be unpacked.
-        InvalidOptionError: ``source`` is nothing that a bundle may be in.
+        BundleError: those of ``open_bundle``; or the bundle cannot be read or unpacked.
+        InvalidPathError: ``source`` is none of these.
     """
     if isinstance(source, bytes | bytearray | memoryview):
         return _open_zip(io.BytesIO(source), "the zip file given as bytes", verify)
@@ -66,8 +71,8 @@ def open_source(source: Source, verify: bool = True) -> Bundle:
     try:
         path = Path(source)
     except TypeError:
-        raise InvalidOptionError(
-            f"path is {source!r}; it must be a bundle: its folder, a zip file, a URL, or the bytes of a zip file"
+        raise InvalidPathError(
+            f"path must be a bundle: its folder, a zip file, a URL or the bytes of a zip file, got {source!r}"
         ) from None
     try:
         if path.is_file() and zipfile.is_zipfile(path):
@@ -81,25 +86,27 @@ def open_source(source: Source, verify: bool = True) -> Bundle:
 
 
 def cache_folder() -> Path:
-    """Where bundles are unpacked: ``$HIERSREC_CACHE``, else ``$XDG_CACHE_HOME/hiersrec``, else ``~/.cache/hiersrec``.
+    """The folder that bundles are unpacked to.
+
+    ``$HIERSREC_CACHE``, else ``$XDG_CACHE_HOME/hiersrec``, else ``~/.cache/hiersrec``.
 
     Raises:
-        BundleError: none of them is known, as there is no home folder.
+        BundleError: neither variable is set, and there is no home folder.
     """
-    own, shared = os.environ.get("HIERSREC_CACHE"), Path(os.environ.get("XDG_CACHE_HOME", ""))
+    ours, shared = os.environ.get("HIERSREC_CACHE"), Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
-        if own:
-            return Path(own).expanduser().absolute()
+        if ours:
+            return Path(ours).expanduser().absolute()
         return (shared if shared.is_absolute() else Path.home() / ".cache") / "hiersrec"
     except RuntimeError as error:
-        raise BundleError(f"no folder to unpack to: {error}; HIERSREC_CACHE names one") from error
+        raise BundleError(f"there is no folder to unpack to: {error}; set HIERSREC_CACHE") from error
 
 
 def is_in_cache(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` lies where bundles are unpacked: what is saved there gives way to the next one of its name."""
+    """Whether ``path`` lies in the cache of unpacked bundles, where a saved bundle would be overwritten."""
     try:
         return Path(path).resolve().is_relative_to((cache_folder() / _BUNDLES).resolve())
-    except (BundleError, TypeError):  # there is no cache, or this is no path
+    except (BundleError, TypeError):  # there is no cache, or this is not a path
         return False
 
 
@@ -118,7 +125,7 @@ def _open_url(url: str, verify: bool) -> Bundle:
         return _open_cached(lambda name: files.open(f"{root.rstrip('/')}/{name}", "rb"), url, verify)
     except HierSRecError:
         raise
-    except Exception as error:  # what the libraries of object stores raise has no common base
+    except Exception as error:  # the libraries of object stores have no common base class of errors
         raise BundleError(f"{url} cannot be read: {error}") from error
 
 
@@ -128,7 +135,7 @@ def _protocols(files: Any) -> tuple[str, ...]:
 
 @contextmanager
 def _seekable(file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """``file``, or where it can be read but once, a copy."""
+    """``file``, or a copy where it cannot be sought."""
     if file.seekable():
         yield file
         return
@@ -137,31 +144,34 @@ def _seekable(file: IO[bytes]) -> Iterator[IO[bytes]]:
         yield copy
 
 
-def _open_zip(file: IO[bytes], called: str, verify: bool) -> Bundle:
-    """The bundle in a zip file: its files at the top of it, or all in one folder."""
+def _open_zip(file: IO[bytes], label: str, verify: bool) -> Bundle:
+    """Open the bundle in a zip file, which has its files at the top or all in one folder."""
     try:
         archive = zipfile.ZipFile(file)
     except OSError as error:
-        raise BundleError(f"{called} cannot be read: {error}") from error
+        raise BundleError(f"{label} cannot be read: {error}") from error
     except _UNZIP_ERRORS as error:
-        raise BundleCorruptError(f"{called} is truncated or no zip file: {error}") from error
+        raise BundleCorruptError(f"{label} is truncated or not a zip file: {error}") from error
     with archive:
-        places = {name for name in archive.namelist() if re.fullmatch(rf"([^/]+/)?{re.escape(CONFIG)}", name)}
-        if CONFIG not in places and len(places) != 1:
+        configs = {
+            name for name in archive.namelist() if re.fullmatch(rf"([^/]+/)?{re.escape(CONFIG)}", name)
+        }
+        if CONFIG not in configs and len(configs) != 1:
             found = (
-                f"{len(places)} folders of it have one" if places else "neither it nor a folder in it has one"
+                f"{len(configs)} of its folders have one"
+                if configs
+                else "neither it nor a folder in it has one"
             )
-            raise BundleMissingError(f"{called} holds no bundle: a {CONFIG} belongs at its top; {found}")
-        place = CONFIG if CONFIG in places else places.pop()
-        folder = place.removesuffix(CONFIG)
-        return _open_cached(lambda name: archive.open(folder + name), called, verify)
+            raise BundleMissingError(f"{label} is not a bundle: it must have one {CONFIG}; {found}")
+        folder = "" if CONFIG in configs else configs.pop().removesuffix(CONFIG)
+        return _open_cached(lambda name: archive.open(folder + name), label, verify)
 
 
-def _open_cached(open_file: _Open, called: str, verify: bool) -> Bundle:
-    content = b"".join(_blocks(open_file, CONFIG, _LARGEST_CONFIG, called))
+def _open_cached(open_file: _Open, label: str, verify: bool) -> Bundle:
+    content = b"".join(_blocks(open_file, CONFIG, _LARGEST_CONFIG, label))
     if len(content) > _LARGEST_CONFIG:
-        raise BundleCorruptError(f"{called}: {CONFIG} is larger than {_LARGEST_CONFIG:,} bytes")
-    config = parse_config(content, f"{called}: {CONFIG}")
+        raise BundleCorruptError(f"{label}: {CONFIG} is larger than {_LARGEST_CONFIG:,} bytes")
+    config = parse_config(content, f"{label}: {CONFIG}")
     entry = cache_folder() / _BUNDLES / config["sha256"]
     bundle = _entry(entry, verify, logging.DEBUG)
     if bundle is not None:
@@ -171,65 +181,58 @@ def _open_cached(open_file: _Open, called: str, verify: bool) -> Bundle:
             bundle = _entry(entry, verify, logging.WARNING)  # by now another process may have unpacked it
             if bundle is not None:
                 return bundle
-            _unpack(open_file, config["files"], content, entry, called)
+            _unpack(open_file, config["files"], content, entry, label)
     except BundleError:
         raise
     except OSError as error:
         raise BundleError(
-            f"{called} cannot be unpacked to {entry}: {error}; HIERSREC_CACHE names another folder"
+            f"{label} cannot be unpacked to {entry}: {error}; set HIERSREC_CACHE to another folder"
         ) from error
     return open_bundle(entry, verify)
 
 
 def _entry(entry: Path, verify: bool, level: int) -> Bundle | None:
-    """The bundle in the cache; None where it is not there, or is damaged, which is logged at ``level``."""
+    """The bundle at ``entry`` in the cache; None if there is none, or it is damaged, which is logged at ``level``."""
     if not entry.is_dir():
         return None
     try:
         bundle = open_bundle(entry, verify)
-    except (BundleCorruptError, BundleMissingError) as error:
-        _log.log(level, "unpacking anew, as the cache is damaged: %s", error)
+    except (BundleCorruptError, FileNotFoundError) as error:  # it may be replaced at this moment
+        _log.log(level, "unpacking again: the cache is damaged: %s", error)
         return None
     return bundle if bundle.config["sha256"] == entry.name else None  # another was saved there
 
 
 @contextmanager
 def _alone(entry: Path) -> Iterator[None]:
-    """Let one process or thread at a time make ``entry``, and clear away what killed ones have left of it."""
+    """Lock ``entry`` against other processes and threads, and remove what killed ones have left of it."""
     entry.parent.mkdir(parents=True, exist_ok=True)
     with entry.with_name(f"{entry.name}.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for part in entry.parent.glob(f"{entry.name}.part-*"):
+        for part in entry.parent.glob(f"{entry.name}{PART}*"):
             shutil.rmtree(part, ignore_errors=True)
         yield
 
 
-def _unpack(open_file: _Open, files: dict[str, Any], config: bytes, entry: Path, called: str) -> None:
+def _unpack(open_file: _Open, files: dict[str, Any], config: bytes, entry: Path, label: str) -> None:
     """Write ``entry``, all or nothing, in place of a damaged one."""
     started = time.perf_counter()
-    part = entry.with_name(f"{entry.name}.part-{os.getpid()}-{secrets.token_hex(4)}")
-    damaged = part.with_name(f"{part.name}-damaged")
-    try:
-        part.mkdir()
+    fresh, damaged = (entry.with_name(f"{entry.name}{PART}{state}") for state in ("fresh", "damaged"))
+    with new_folder(fresh) as part:
         for name, about in files.items():
             with (part / name).open("xb") as file:
-                file.writelines(_blocks(open_file, name, about["bytes"], called))
-            check_file(part / name, about, True, f"{called}: {name}")
+                file.writelines(_blocks(open_file, name, about["bytes"], label))
+            check_file(part / name, about, True, f"{label}: {name}")
         (part / CONFIG).write_bytes(config)
-        for written in (*part.iterdir(), part):
-            sync(written)
-        if os.path.lexists(entry):
-            entry.rename(damaged)
-        part.rename(entry)
-        sync(entry.parent)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(damaged, ignore_errors=True)
-    _log.info("unpacked %s to %s in %.0f ms", called, entry, 1000 * (time.perf_counter() - started))
+    if os.path.lexists(entry):  # not exchanged in one step, which some network file systems cannot do
+        entry.rename(damaged)
+    fresh.rename(entry)
+    shutil.rmtree(damaged, ignore_errors=True)
+    _log.info("unpacked %s to %s in %.0f ms", label, entry, 1000 * (time.perf_counter() - started))
 
 
-def _blocks(open_file: _Open, name: str, most: int, called: str) -> Iterator[bytes]:
-    """A file of the bundle, up to the first byte beyond ``most``: then it is too large, whatever follows."""
+def _blocks(open_file: _Open, name: str, most: int, label: str) -> Iterator[bytes]:
+    """The blocks of a file of the bundle, up to the first byte beyond ``most``, which shows that it is too large."""
     left = most + 1
     try:
         with open_file(name) as file:
@@ -237,9 +240,9 @@ def _blocks(open_file: _Open, name: str, most: int, called: str) -> Iterator[byt
                 left -= len(block)
                 yield block
     except (FileNotFoundError, KeyError):
-        why = "it is no bundle" if name == CONFIG else f"{CONFIG} lists it"
-        raise BundleMissingError(f"{called}: {name} is missing: {why}") from None
+        why = "this is not a bundle" if name == CONFIG else f"{CONFIG} lists it"
+        raise BundleMissingError(f"{label}: {name} is missing: {why}") from None
     except OSError as error:
-        raise BundleError(f"{called}: {name} cannot be read: {error}") from error
+        raise BundleError(f"{label}: {name} cannot be read: {error}") from error
     except _UNZIP_ERRORS as error:
-        raise BundleCorruptError(f"{called}: {name} cannot be read: {error}") from error
+        raise BundleCorruptError(f"{label}: {name} cannot be read: {error}") from error

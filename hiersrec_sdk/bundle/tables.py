@@ -1,15 +1,13 @@
 """Named tables in one safetensors file, read through a memory map.
 
-Any reader of safetensors opens these files. What is ours is the layout: every table starts at a multiple of
-64 bytes, the largest first. The format allows no gaps, so the bytes up to the next multiple are an entry of
-their own, ``padding.<i>``.
+Any reader of safetensors opens these files. In addition every table starts at a multiple of 64 bytes, the largest
+first. The format allows no gaps, so the bytes up to the next multiple are an entry of their own, ``padding.<i>``.
 """
 
 from __future__ import annotations
 
 import json
 import mmap
-import os
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,14 +43,16 @@ def write_tables(path: Path, tables: Mapping[str, NDArray[Any]]) -> None:
     """Write ``tables`` to the file ``path``.
 
     Raises:
-        BundleError: a name that is reserved, or a dtype that the format lacks.
+        BundleError: a name that is reserved, or a dtype that the format does not have.
         OSError: the file cannot be written.
     """
     blocks: dict[str, NDArray[Any]] = {}
     for name in sorted(tables, key=lambda name: (-tables[name].nbytes, name)):
         dtype = tables[name].dtype.newbyteorder("<")
         if dtype not in _CODES:
-            raise BundleError(f"table {name!r} has dtype {tables[name].dtype}, which safetensors lacks")
+            raise BundleError(
+                f"table {name!r} has dtype {tables[name].dtype}, which safetensors does not have"
+            )
         if name.startswith(_PADDING) or name == "__metadata__":
             raise BundleError(f"table name {name!r} is reserved")
         blocks[name] = np.asarray(tables[name], dtype=dtype, order="C")
@@ -74,11 +74,11 @@ def write_tables(path: Path, tables: Mapping[str, NDArray[Any]]) -> None:
 
 
 def read_tables(path: Path) -> dict[str, NDArray[Any]]:
-    """The tables of the file ``path`` as read-only views of one memory map, by name.
+    """Read the tables of the file ``path``, by name, as read-only views of one memory map.
 
     Raises:
         BundleMissingError: there is no such file.
-        BundleCorruptError: it is truncated, no safetensors file, or holds a dtype that NumPy lacks.
+        BundleCorruptError: it is truncated, not a safetensors file, or has a dtype that NumPy does not have.
     """
     try:
         # The library checks the header: size, JSON, shapes against offsets, no gap or overlap, end of file.
@@ -91,7 +91,7 @@ def read_tables(path: Path) -> dict[str, NDArray[Any]]:
     except FileNotFoundError:
         raise BundleMissingError(f"{path} is missing") from None
     except SafetensorError as error:
-        raise BundleCorruptError(f"{path} is truncated or no safetensors file: {error}") from error
+        raise BundleCorruptError(f"{path} is truncated or not a safetensors file: {error}") from error
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error}") from error
     header.pop("__metadata__", None)
@@ -100,7 +100,9 @@ def read_tables(path: Path) -> dict[str, NDArray[Any]]:
         if name.startswith(_PADDING):
             continue
         if about["dtype"] not in _DTYPES:
-            raise BundleCorruptError(f"{path}: table {name!r} has dtype {about['dtype']}, which NumPy lacks")
+            raise BundleCorruptError(
+                f"{path}: table {name!r} has dtype {about['dtype']}, which NumPy does not have"
+            )
         begin, end = about["data_offsets"]
         dtype = _DTYPES[about["dtype"]]
         flat = np.frombuffer(data, dtype, count=(end - begin) // dtype.itemsize, offset=8 + size + begin)
@@ -110,7 +112,7 @@ def read_tables(path: Path) -> dict[str, NDArray[Any]]:
 
 @dataclass(frozen=True)
 class StringTable:
-    """Strings end to end: ``data`` uint8 [total], UTF-8; ``offsets`` int64 [strings + 1]."""
+    """Strings laid end to end: ``data`` uint8 [total], UTF-8; ``offsets`` int64 [strings + 1]."""
 
     data: NDArray[np.uint8]
     offsets: NDArray[np.int64]
@@ -145,17 +147,8 @@ class StringTable:
         return [str(part, "utf-8") for part in self.raw(indices)]
 
     def raw(self, indices: Sequence[int] | NDArray[np.int64]) -> list[memoryview]:
-        """Their UTF-8 bytes, uncopied."""
+        """The UTF-8 bytes of the strings at ``indices``, not copied."""
         index = np.asarray(indices, dtype=np.int64)
         begins, ends = self.offsets[index].tolist(), self.offsets[index + 1].tolist()
         data = self.data.data
         return [data[begin:end] for begin, end in zip(begins, ends, strict=True)]
-
-
-def sync(path: Path) -> None:
-    """Wait until the file or folder ``path`` has reached the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

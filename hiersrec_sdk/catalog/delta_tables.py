@@ -1,7 +1,7 @@
-"""Changes of a catalogue as tables, beside the bundle's own: ``delta.safetensors``.
+"""The changes of a catalog as tables, beside the bundle's own: ``delta.safetensors``.
 
-Only the rows that are items are kept, in their order. Where a row belongs is said once for all that belong there: the
-``where`` tables; a place is (where, level, index), of a new category (where, -1, its number).
+Only live delta rows are kept, in their order. Each distinct placement is said once, in the ``placement`` tables; a
+category is (placement, level, index), or (placement, -1, number) for a new one.
 """
 
 from __future__ import annotations
@@ -13,76 +13,79 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle.tables import StringTable
-from hiersrec_sdk.catalog.delta import NEW, ChangedCatalog, Changes, Log, Where
-from hiersrec_sdk.catalog.snapshot import UNKNOWN, Catalog, id_tables
+from hiersrec_sdk.catalog.delta import DeltaColumns, DeltaSegment, Rows
+from hiersrec_sdk.catalog.ids import id_tables
+from hiersrec_sdk.catalog.placement import NEW, CategoryKey, Placement
+from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.errors import BundleCorruptError, InvalidArgumentError
+from hiersrec_sdk.ranking.backend import UNKNOWN
 
 Tables = dict[str, NDArray[Any]]
 
 
 def to_tables(catalog: Catalog) -> Tables:
     """The changes of a snapshot; no tables where there are none."""
-    if catalog.changes is None:
+    base, delta = catalog.base, catalog.delta
+    if not catalog.has_changes:
         return {}
-    changes = catalog.changes.compacted()
-    log = changes.log
-    number = {own: at for at, (own, _) in enumerate(log.categories)}
-    kinds = list(log.kinds)
-    kinds += [where for _, where in log.categories if where not in set(kinds)]
-    place = {where: at for at, where in enumerate(kinds)}
-    places = [
-        (at, level, number[index] if level == NEW else int(index))
-        for at, where in enumerate(kinds)
-        for level, index in sorted(where.places, key=str)
+    delta = delta.compacted()
+    columns = delta.columns
+    created = {category_id: number for number, (category_id, _) in enumerate(columns.categories)}
+    placements = list(dict.fromkeys([*columns.placements, *(each for _, each in columns.categories)]))
+    number = {placement: at for at, placement in enumerate(placements)}
+    categories = [
+        (at, level, created[index] if level == NEW else int(index))
+        for at, placement in enumerate(placements)
+        for level, index in sorted(placement.categories, key=str)
     ]
     tables: Tables = {
-        "vectors": changes.vectors,
-        "bias": log.bias.view(),
-        "boost": changes.boost,
-        "clicks": changes.clicks,
-        "origin": changes.origin,
-        "gone": changes.gone,
-        "kind": log.kind.view(),
-        "where": _table([(each.start, each.stop, each.shelf) for each in kinds], 3),
-        "places": _table(places, 3),
-        "paths": _table([(at, index) for at, each in enumerate(kinds) for index in each.path], 2),
-        "extra": _table([(at, leaf) for at, each in enumerate(kinds) for leaf in each.extra], 2),
-        "kind_of_category": np.array([place[where] for _, where in log.categories], dtype=np.int64),
-        **_ids("ids", log.ids),
-        **_ids("categories", [own for own, _ in log.categories]),
-        **StringTable.from_strings(title or "" for title in log.titles).tables("titles"),
+        "vectors": delta.vectors,
+        "model_bias": columns.model_bias.view(),
+        "user_bias": delta.user_bias,
+        "clicks": delta.clicks,
+        "origin": delta.origin,
+        "deleted": base.deleted,
+        "placement_id": columns.placement_id.view(),
+        "placement": _table([(each.start, each.stop, each.leaf) for each in placements], 3),
+        "placement.categories": _table(categories, 3),
+        "placement.paths": _table(
+            [(at, index) for at, each in enumerate(placements) for index in each.path], 2
+        ),
+        "placement.extra": _table(
+            [(at, leaf) for at, each in enumerate(placements) for leaf in each.extra], 2
+        ),
+        "category_placement": np.array([number[each] for _, each in columns.categories], dtype=np.int64),
+        **_ids("item_ids", columns.ids),
+        **_ids("category_ids", [category_id for category_id, _ in columns.categories]),
+        **StringTable.from_strings(title or "" for title in columns.titles).tables("titles"),
     }
-    if changes.inputs is not changes.vectors:
-        tables["inputs"] = changes.inputs
-    if changes.base_boost is not None:
-        tables["base_boost"] = changes.base_boost
+    if base.user_bias is not None:
+        tables["base_user_bias"] = base.user_bias
     return tables
 
 
-def from_tables(tables: Mapping[str, NDArray[Any]], base: Catalog, log: Log) -> Catalog:
-    """The snapshot that :func:`to_tables` was given; fills the empty ``log``. All of it is checked.
+def from_tables(tables: Mapping[str, NDArray[Any]], catalog: Catalog) -> Catalog:
+    """The snapshot that :func:`to_tables` was given, all of it checked; ``catalog`` as it was exported.
 
     Raises:
         BundleCorruptError: the tables do not fit each other, or the bundle.
     """
     try:
-        return _read(tables, base, log)
+        return _read(tables, catalog)
     except (KeyError, ValueError, IndexError, TypeError, InvalidArgumentError) as error:
         raise BundleCorruptError(
             f"delta.safetensors does not hold changes of this bundle: {error}"
         ) from error
 
 
-def _read(tables: Mapping[str, NDArray[Any]], base: Catalog, log: Log) -> Catalog:
-    n, d, leaves = len(base.item_vectors), base.item_vectors.shape[1], len(base.ranges[-1])
+def _read(tables: Mapping[str, NDArray[Any]], catalog: Catalog) -> Catalog:
+    base, tree = catalog.base, catalog.tree
+    n, d = len(base), catalog.dimension
 
     def column(name: str, dtype: type[np.generic], *shape: int) -> NDArray[Any]:
         table = tables[name]
-        if (
-            table.dtype != dtype
-            or table.ndim != len(shape)
-            or any(have != want for have, want in zip(table.shape, shape, strict=True) if want >= 0)
-        ):
+        fits = table.dtype == dtype and table.ndim == len(shape)
+        if not fits or any(have != want for have, want in zip(table.shape, shape, strict=True) if want >= 0):
             raise ValueError(f"table {name!r} is {table.dtype} {list(table.shape)}")
         if dtype is np.float32 and not np.isfinite(table).all():
             raise ValueError(f"table {name!r} holds values that are not finite")
@@ -95,66 +98,75 @@ def _read(tables: Mapping[str, NDArray[Any]], base: Catalog, log: Log) -> Catalo
 
     vectors = column("vectors", np.float32, -1, d)
     m = len(vectors)
-    inputs = vectors if log.inputs is log.vectors else column("inputs", np.float32, m, d)
-    bias, boost = column("bias", np.float32, m), column("boost", np.float32, m)
-    base_boost = column("base_boost", np.float32, n) if "base_boost" in tables else None
-    clicks = within("clicks", column("clicks", np.int64, m), 0, 1 << 62)
-    gone = within("gone", column("gone", np.int64, -1), 0, n)
+    deleted = within("deleted", column("deleted", np.int64, -1), 0, n)
     origin = within("origin", column("origin", np.int64, m), UNKNOWN, n)
-    if (np.diff(gone) <= 0).any() or not np.isin(origin[origin != UNKNOWN], gone).all():
-        raise ValueError("an added item has a row of the bundle too")
-    where = column("where", np.int64, -1, 3)
-    kind = within("kind", column("kind", np.int64, m), 0, len(where))
-    ids, categories = _read_ids(tables, "ids"), _read_ids(tables, "categories")
-    titles = _strings(tables, "titles")
-    of_category = within(
-        "kind_of_category", column("kind_of_category", np.int64, len(categories)), 0, len(where)
+    if (np.diff(deleted) <= 0).any() or not np.isin(origin[origin != UNKNOWN], deleted).all():
+        raise ValueError("an item of the delta segment has a live row of the bundle too")
+    ids, category_ids, titles = (
+        _read_ids(tables, "item_ids"),
+        _read_ids(tables, "category_ids"),
+        _strings(tables, "titles"),
     )
-    if not m == len(ids) == len(titles) == len(set(ids)) or len(categories) != len(set(categories)):
+    if not m == len(ids) == len(titles) == len(set(ids)) or len(category_ids) != len(set(category_ids)):
         raise ValueError("ids that are not distinct, or not one for each row")
-    known = base.rows(ids) if ids else np.empty(0, np.int64)  # an id of another type raises
-    if not np.isin(known[known != UNKNOWN], gone).all():
-        raise ValueError("an added item is an item of the bundle too")
-    places: dict[int, set[tuple[int, int | str]]] = {}
-    for at, level, index in column("places", np.int64, -1, 3).tolist():
-        if not (0 <= at < len(where) and NEW <= level < len(base.ranges)):
-            raise ValueError("a place that is none")
-        if not 0 <= index < (len(categories) if level == NEW else len(base.ranges[level])):
-            raise ValueError("a place that is none")
-        places.setdefault(at, set()).add((level, categories[index] if level == NEW else index))
-    paths, extra = (_lists(name, column(name, np.int64, -1, 2), len(where)) for name in ("paths", "extra"))
-    kinds = [
-        Where(
-            tuple(paths.get(at, ())),
-            frozenset(places.get(at, ())),
-            start,
-            stop,
-            shelf,
-            tuple(extra.get(at, ())),
+    known = base.tables.index.find(ids) if ids else np.empty(0, np.int64)  # an id of another type raises
+    if not np.isin(known[known != UNKNOWN], deleted).all():
+        raise ValueError("an item of the delta segment is a live item of the bundle too")
+    spans = column("placement", np.int64, -1, 3)
+    placement_id = within("placement_id", column("placement_id", np.int64, m), 0, len(spans))
+    of_category = column("category_placement", np.int64, len(category_ids))
+    within("category_placement", of_category, 0, len(spans))
+    keys: dict[int, set[CategoryKey]] = {}
+    for at, level, index in column("placement.categories", np.int64, -1, 3).tolist():
+        if not (0 <= at < len(spans) and NEW <= level < tree.depth):
+            raise ValueError("a category that does not exist")
+        if not 0 <= index < (len(category_ids) if level == NEW else len(tree.ranges[level])):
+            raise ValueError("a category that does not exist")
+        keys.setdefault(at, set()).add((level, category_ids[index] if level == NEW else index))
+    paths = _lists("placement.paths", column("placement.paths", np.int64, -1, 2), len(spans))
+    extra = _lists("placement.extra", column("placement.extra", np.int64, -1, 2), len(spans))
+    placements = [
+        Placement(
+            path=tuple(paths.get(at, ())),
+            categories=frozenset(keys.get(at, ())),
+            start=start,
+            stop=stop,
+            leaf=leaf,
+            extra=tuple(extra.get(at, ())),
         )
-        for at, (start, stop, shelf) in enumerate(where.tolist())
+        for at, (start, stop, leaf) in enumerate(spans.tolist())
     ]
-    for each in kinds:
-        levels = [len(ranges) for ranges in base.ranges[: len(each.path)]]
-        if any(not 0 <= start <= stop <= leaves for start, stop in each.leaves()) or each.shelf < 0:
-            raise ValueError("leaf categories that the bundle lacks")
-        if len(levels) < len(each.path) or any(
-            not 0 <= at < size for at, size in zip(each.path, levels, strict=True)
-        ):
-            raise ValueError("a path that the tree lacks")
-    log.categories += [(own, kinds[at]) for own, at in zip(categories, of_category.tolist(), strict=True)]
-    log.extend(
-        ids,
-        [title or None for title in titles],
-        [kinds[at] for at in kind.tolist()],
-        vectors,
-        inputs,
-        bias,
-        boost,
-        clicks,
-        origin,
+    for placement in placements:
+        _check(placement, [len(ranges) for ranges in tree.ranges])
+    columns = DeltaColumns(d)
+    columns.categories += [
+        (own, placements[at]) for own, at in zip(category_ids, of_category.tolist(), strict=True)
+    ]
+    columns.append(
+        Rows(
+            ids=ids,
+            titles=[title or None for title in titles],
+            placements=[placements[at] for at in placement_id.tolist()],
+            vectors=vectors,
+            model_bias=column("model_bias", np.float32, m),
+            user_bias=column("user_bias", np.float32, m),
+            clicks=within("clicks", column("clicks", np.int64, m), 0, 1 << 62),
+            origin=origin,
+        )
     )
-    return ChangedCatalog.of(base, Changes.none(log, n).later(gone, base_boost))
+    user_bias = column("base_user_bias", np.float32, n) if "base_user_bias" in tables else None
+    delta = DeltaSegment.of(columns, n, tree.depth)
+    return Catalog(base.without(deleted).with_user_bias(user_bias), delta, catalog.item_id_type)
+
+
+def _check(placement: Placement, sizes: Sequence[int]) -> None:
+    leaves, path = sizes[-1], placement.path
+    if not 0 <= placement.start <= placement.stop <= leaves or placement.leaf < 0:
+        raise ValueError("leaf categories that the bundle lacks")
+    if any(not 0 <= leaf < leaves for leaf in placement.extra):
+        raise ValueError("leaf categories that the bundle lacks")
+    if len(path) > len(sizes) or any(not 0 <= at < size for at, size in zip(path, sizes, strict=False)):
+        raise ValueError("a path that the tree lacks")
 
 
 def _table(rows: Sequence[tuple[int, ...]], width: int) -> NDArray[np.int64]:
@@ -165,7 +177,7 @@ def _lists(name: str, pairs: NDArray[np.int64], count: int) -> dict[int, list[in
     found: dict[int, list[int]] = {}
     for at, value in pairs.tolist():
         if not 0 <= at < count:
-            raise ValueError(f"table {name!r} is of a place that is none")
+            raise ValueError(f"table {name!r} names a placement that does not exist")
         found.setdefault(at, []).append(value)
     return found
 

@@ -9,91 +9,95 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.catalog.delta import NEW, Changes, Log, Place
-from hiersrec_sdk.catalog.snapshot import UNKNOWN, Catalog
+from hiersrec_sdk.catalog.delta import DeltaColumns, DeltaSegment
+from hiersrec_sdk.catalog.placement import NEW, CategoryKey
+from hiersrec_sdk.catalog.segment import Bitmap
+from hiersrec_sdk.catalog.snapshot import Catalog
+from hiersrec_sdk.catalog.tree import CategoryTree
 from hiersrec_sdk.errors import InvalidArgumentError, InvalidFilterError, UnknownCategoryError
 from hiersrec_sdk.ranking import row_ranges
+from hiersrec_sdk.ranking.backend import UNKNOWN
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    """Delta rows that a filter has judged by now; what a delta row is never changes."""
+
+    def __init__(self) -> None:
+        self.state: tuple[DeltaColumns | None, NDArray[np.bool]] = (None, np.empty(0, dtype=bool))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Filter:
-    """Items that may be recommended: made by :meth:`Recommender.filter`. Any number of threads may use it.
+    """The items that may be recommended: made by :meth:`Recommender.filter`. Any number of threads may use it.
+
+    It knows categories and ids, not rows: items that are added or moved later are judged by it too.
 
     Attributes:
         items: how many of the bundle's items may be recommended.
+        tree: the category tree of the catalog that it was made for.
+        bitmap: a bit for each of the bundle's rows.
+        eligible: int64 [leaf categories], the bundle's rows of each that may be recommended.
     """
 
     items: int
-    _catalog: Catalog = field(repr=False)
-    _bitmap: NDArray[np.uint64] = field(repr=False)  # one bit a row
-    _eligible: NDArray[np.int64] = field(repr=False)  # rows of each leaf category that may be recommended
+    tree: CategoryTree = field(repr=False)
+    bitmap: Bitmap = field(repr=False)
+    eligible: NDArray[np.int64] = field(repr=False)
     _rule: _Rule = field(repr=False)
-    _judged: list[tuple[Log | None, NDArray[np.bool]]] = field(
-        repr=False
-    )  # rows added since, of a log, judged by now
+    _judged: _Judged = field(repr=False, default_factory=_Judged)
 
     def __len__(self) -> int:
         return self.items
 
     def allows(self, rows: NDArray[np.int64]) -> NDArray[np.bool]:
-        """bool [len(rows)]: whether each row of the bundle's catalogue may be recommended."""
-        return row_ranges.in_bitmap(self._bitmap, rows)
+        """bool [len(rows)]: whether each of the bundle's rows may be recommended."""
+        return row_ranges.in_bitmap(self.bitmap, rows)
 
-    def _allows_in(self, catalog: Catalog, rows: NDArray[np.int64]) -> NDArray[np.bool]:
-        """The same of rows of a snapshot, added ones too."""
-        changes = catalog.changes
-        if changes is None:
-            return self.allows(rows)
-        beyond = rows >= changes.base_rows
-        found = self.allows(np.where(beyond, 0, rows))
-        found[beyond] = self._added(changes)[rows[beyond] - changes.base_rows]
-        return found
-
-    def _added(self, changes: Changes) -> NDArray[np.bool]:
-        """bool [added rows of the snapshot]: whether each may be recommended. What an added row is never changes."""
-        log, judged = self._judged[0]
-        if log is not changes.log:  # it was made anew
+    def allows_delta(self, delta: DeltaSegment) -> NDArray[np.bool]:
+        """bool [delta rows]: whether each may be recommended."""
+        columns, judged = self._judged.state
+        if columns is not delta.columns:  # which were compacted
             judged = np.empty(0, dtype=bool)
-        if len(judged) < len(changes):
-            judged = np.concatenate([judged, self._rule.allows(changes, len(judged))])
-            self._judged[0] = changes.log, judged
-        return judged[: len(changes)]
+        if len(judged) < len(delta):
+            judged = np.concatenate([judged, self._rule.allows(delta, len(judged))])
+            self._judged.state = delta.columns, judged
+        return judged[: len(delta)]
 
 
 @dataclass(frozen=True)
 class _Rule:
-    """What a filter says, for rows that are added later. Categories are places (:mod:`hiersrec_sdk.catalog.delta`)."""
+    """What a filter says, by ids and categories: for rows that are added later."""
 
     base: _Rule | None
     allow: frozenset[Any] | None
     exclude: frozenset[Any]
-    categories: frozenset[Place] | None
-    exclude_categories: frozenset[Place]
+    categories: frozenset[CategoryKey] | None
+    exclude_categories: frozenset[CategoryKey]
 
-    def allows(self, changes: Changes, first: int) -> NDArray[np.bool]:
-        """bool: whether each added row from ``first`` on may be recommended."""
-        log, count = changes.log, len(changes)
-        found = np.ones(count, dtype=bool) if self.base is None else self.base.allows(changes, 0)
+    def allows(self, delta: DeltaSegment, first: int) -> NDArray[np.bool]:
+        """bool: whether each delta row from ``first`` on may be recommended."""
+        columns, count = delta.columns, len(delta)
+        found = np.ones(count, dtype=bool) if self.base is None else self.base.allows(delta, 0)
         if self.allow is not None:
-            found &= self._marked(self.allow, changes)
+            found &= self._marked(self.allow, delta)
         if self.exclude:
-            found &= ~self._marked(self.exclude, changes)
+            found &= ~self._marked(self.exclude, delta)
         if self.categories is not None or self.exclude_categories:
-            kinds = [
-                (self.categories is None or bool(self.categories & where.places))
-                and not self.exclude_categories & where.places
-                for where in log.kinds
+            each = [
+                (self.categories is None or bool(self.categories & placement.categories))
+                and not self.exclude_categories & placement.categories
+                for placement in columns.placements
             ]
-            found &= np.array(kinds, dtype=bool)[log.kind.view()[:count]] if count else found
+            found &= np.array(each, dtype=bool)[columns.placement_id.view()[:count]] if count else found
         return found[first:]
 
     @staticmethod
-    def _marked(ids: frozenset[Any], changes: Changes) -> NDArray[np.bool]:
-        """bool [added rows]: whether the item of each is among ``ids``; by whichever are fewer."""
-        count, log = len(changes), changes.log
+    def _marked(ids: frozenset[Any], delta: DeltaSegment) -> NDArray[np.bool]:
+        """bool [delta rows]: whether the item of each is among ``ids``; by whichever are fewer."""
+        columns, count = delta.columns, len(delta)
         if len(ids) > count:
-            return np.array([own in ids for own in log.ids[:count]], dtype=bool)
-        rows = [row for own in ids for row in log.by_id.of(own) if row < count]
+            return np.array([item_id in ids for item_id in columns.ids[:count]], dtype=bool)
+        rows = [row for item_id in ids for row in columns.by_id.of(item_id) if row < count]
         found = np.zeros(count, dtype=bool)
         found[rows] = True
         return found
@@ -109,31 +113,27 @@ def prepare(
     exclude_categories: Iterable[Any] | None = None,
 ) -> Filter:
     """The filter of all of these together; None does not restrict. See :meth:`Recommender.filter`."""
-    n = len(catalog.item_vectors)
-    mask = np.zeros(n, dtype=bool)
-    if base is None:
-        mask[:] = True
-    elif base._catalog is not catalog.base:
-        raise InvalidFilterError("filter was made by another recommender: rows differ, make it with this one")
-    else:
-        mask[:] = np.unpackbits(base._bitmap.view(np.uint8), count=n, bitorder="little")
+    tree, index, n = catalog.tree, catalog.base.tables.index, len(catalog.base)
+    mask = np.ones(n, dtype=bool)
+    if base is not None:
+        check_same_catalog(base, catalog)
+        mask[:] = np.unpackbits(base.bitmap.view(np.uint8), count=n, bitorder="little")
     allow, exclude = _as_list("allow", allow), _as_list("exclude", exclude)
     if allow is not None:
-        mask &= _marked(n, rows_of(catalog.base, "allow", allow))
+        mask &= _marked(n, _rows_of(index.find, "allow", allow))
     if exclude is not None:
-        mask[rows_of(catalog.base, "exclude", exclude)] = False
-    only = None if categories is None else _places(catalog, "categories", categories)
+        mask[_rows_of(index.find, "exclude", exclude)] = False
+    only = None if categories is None else _category_keys(catalog, "categories", categories)
     never = (
         frozenset()
         if exclude_categories is None
-        else _places(catalog, "exclude_categories", exclude_categories)
+        else _category_keys(catalog, "exclude_categories", exclude_categories)
     )
     if only is not None:
         mask &= _in_categories(catalog, only)
     if never:
         mask &= ~_in_categories(catalog, never)
     held = np.concatenate([[0], mask.cumsum()])
-    leaves = catalog.ranges[-1]
     rule = _Rule(
         None if base is None else base._rule,
         None if allow is None else frozenset(allow),
@@ -141,40 +141,45 @@ def prepare(
         only,
         never,
     )
-    eligible = held[leaves[:, 1]] - held[leaves[:, 0]]
-    unjudged: list[tuple[Log | None, NDArray[np.bool]]] = [(None, np.empty(0, dtype=bool))]
-    return Filter(int(held[-1]), catalog.base, row_ranges.as_bitmap(mask), eligible, rule, unjudged)
+    eligible = held[tree.leaves[:, 1]] - held[tree.leaves[:, 0]]
+    return Filter(int(held[-1]), tree, row_ranges.as_bitmap(mask), eligible, rule)
 
 
-def _as_list(name: str, ids: Iterable[Any] | None) -> list[Any] | None:
-    if ids is None:
-        return None
-    if not _is_list(ids):
-        raise InvalidFilterError(
-            f"{name} is {ids!r}, of type {type(ids).__name__}; it must be a list of item ids"
-        )
-    found: list[Any] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
-    return found
+def check_same_catalog(chosen: Filter, catalog: Catalog) -> None:
+    """Raise :class:`InvalidFilterError` where the filter was made for another recommender's catalog."""
+    if chosen.tree is not catalog.tree:
+        raise InvalidFilterError("filter was made by another recommender: rows differ, make it with this one")
 
 
 def rows_of(catalog: Catalog, name: str, ids: Iterable[Any]) -> NDArray[np.int64]:
-    """Rows of the items ``ids`` of the argument ``name``, without those that the catalogue lacks."""
-    if not _is_list(ids):
-        raise InvalidFilterError(
-            f"{name} is {ids!r}, of type {type(ids).__name__}; it must be a list of item ids"
-        )
+    """Rows of the items ``ids`` of the argument ``name``, without those that the catalog lacks."""
+    return _rows_of(catalog.rows, name, ids)
+
+
+def _rows_of(find: Any, name: str, ids: Any) -> NDArray[np.int64]:
+    _check_list(name, ids, "item ids")
     try:
-        rows = catalog.rows(ids if isinstance(ids, np.ndarray) else list(ids))
+        rows: NDArray[np.int64] = find(ids if isinstance(ids, np.ndarray) else list(ids))
     except InvalidArgumentError as error:
         raise type(error)(f"{name}: {error}") from error
     known: NDArray[np.int64] = rows[rows != UNKNOWN]
     return known
 
 
-def _is_list(ids: Any) -> bool:
-    if isinstance(ids, np.ndarray):
-        return ids.ndim == 1
-    return isinstance(ids, Iterable) and not isinstance(ids, str | bytes | Mapping)
+def _as_list(name: str, ids: Iterable[Any] | None) -> list[Any] | None:
+    if ids is None:
+        return None
+    _check_list(name, ids, "item ids")
+    found: list[Any] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+    return found
+
+
+def _check_list(name: str, ids: Any, of_what: str) -> None:
+    is_list = ids.ndim == 1 if isinstance(ids, np.ndarray) else isinstance(ids, Iterable)
+    if not is_list or isinstance(ids, str | bytes | Mapping):
+        raise InvalidFilterError(
+            f"{name} must be a list of {of_what}, got {ids!r}, of type {type(ids).__name__}"
+        )
 
 
 def _marked(n: int, rows: NDArray[np.int64]) -> NDArray[np.bool]:
@@ -183,38 +188,32 @@ def _marked(n: int, rows: NDArray[np.int64]) -> NDArray[np.bool]:
     return mask
 
 
-def _places(catalog: Catalog, name: str, ids: Iterable[Any]) -> frozenset[Place]:
-    if not _is_list(ids):
-        raise InvalidFilterError(
-            f"{name} is {ids!r}, of type {type(ids).__name__}; it must be a list of category ids"
-        )
-    new = {} if catalog.changes is None else catalog.changes.new_categories
-    found: set[Place] = set()
-    for own in ids:
-        own = own.item() if isinstance(own, np.generic) else own
-        places: list[Place] = [*catalog.find_category(own)]
-        if isinstance(own, int | str) and own in new:
-            places.append((NEW, own))
-        if not places:
+def _category_keys(catalog: Catalog, name: str, ids: Iterable[Any]) -> frozenset[CategoryKey]:
+    _check_list(name, ids, "category ids")
+    created = catalog.delta.categories
+    found: set[CategoryKey] = set()
+    for category_id in ids:
+        category_id = category_id.item() if isinstance(category_id, np.generic) else category_id
+        keys: list[CategoryKey] = [*catalog.tree.find(category_id)]
+        if isinstance(category_id, int | str) and category_id in created:
+            keys.append((NEW, category_id))
+        if not keys:
             raise UnknownCategoryError(
-                f"{name}: there is no category {own!r} of type {type(own).__name__}; category ids of this catalogue "
-                f"are {'whole numbers' if catalog.category_id_type == 'int64' else 'strings'}, such as "
+                f"{name}: there is no category {category_id!r} of type {type(category_id).__name__}; category ids of "
+                f"this catalog are {'integers' if catalog.category_id_type == 'int64' else 'strings'}, such as "
                 f"{catalog.category(-1, 0).id!r}"
             )
-        found.update(places)
+        found.update(keys)
     return frozenset(found)
 
 
-def _in_categories(catalog: Catalog, places: frozenset[Place]) -> NDArray[np.bool]:
+def _in_categories(catalog: Catalog, keys: frozenset[CategoryKey]) -> NDArray[np.bool]:
     """bool [n]: whether each of the bundle's rows lies in one of the categories, or is listed in one."""
-    mask = np.zeros(len(catalog.item_vectors), dtype=bool)
-    for level, index in places:
+    tree, mask = catalog.tree, np.zeros(len(catalog.base), dtype=bool)
+    for level, index in keys:
         if level == NEW or isinstance(index, str):
             continue
-        start, stop = catalog.ranges[level][index]
+        start, stop = tree.ranges[level][index]
         mask[start:stop] = True
-        below = np.array([index])
-        for parents in catalog.parents[level + 1 :]:
-            below = np.flatnonzero(np.isin(parents, below))
-        mask[catalog.extra_rows(below)] = True
+        mask[catalog.base.tables.extra_of(np.arange(*tree.leaves_below((level, index))))] = True
     return mask

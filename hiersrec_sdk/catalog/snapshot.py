@@ -1,362 +1,287 @@
-"""The catalogue: the shop's own ids against rows, and the category tree over the rows.
-
-Rows are sorted by leaf category in a depth-first walk of the tree, so every category of any level is one range
-of rows. Ids are found by binary search in tables of the bundle: no dictionary of all ids is built.
-"""
+"""A snapshot of the catalog: items, their ids and categories, as one call sees them."""
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.bundle.folder import Bundle
-from hiersrec_sdk.bundle.tables import StringTable
-from hiersrec_sdk.errors import BundleCorruptError, InvalidItemIdError, NaNItemIdError
-from hiersrec_sdk.ranking.codes import Codes
-from hiersrec_sdk.ranking.covisitation import Wide
-from hiersrec_sdk.ranking.lookup import NOWHERE, find
-from hiersrec_sdk.ranking.requests import Table
-
-if TYPE_CHECKING:
-    from hiersrec_sdk.catalog.delta import Changes
-
-UNKNOWN: Final = NOWHERE
-_INT64 = np.iinfo(np.int64)
-
-
-@dataclass(frozen=True)
-class Category:
-    """A category of the tree.
-
-    Attributes:
-        id: the shop's own id.
-        level: 0 is the top.
-        index: its place within the level, in a depth-first walk.
-        parent: index of its parent in the level above; -1 at the top.
-        name: readable name, or None.
-        start, stop: its rows are ``[start, stop)``.
-    """
-
-    id: int | str
-    level: int
-    index: int
-    parent: int
-    name: str | None
-    start: int
-    stop: int
+from hiersrec_sdk.bundle import Bundle
+from hiersrec_sdk.catalog.delta import DeltaColumns, DeltaSegment
+from hiersrec_sdk.catalog.segment import BaseSegment, Segment
+from hiersrec_sdk.catalog.tree import Category, CategoryTree
+from hiersrec_sdk.ranking import Codes, CovisitationScorer
+from hiersrec_sdk.ranking.backend import UNKNOWN, FindIds
+from hiersrec_sdk.ranking.covisitation import ScoreOffsets
+from hiersrec_sdk.ranking.numpy_backend import find_ids as find_ids_in_numpy
+from hiersrec_sdk.ranking.row_ranges import Rows
 
 
 class Catalog:
-    """The catalogue of an opened bundle. It never changes, so that any number of threads may use it: changes make
-    another one (:class:`hiersrec_sdk.catalog.delta.ChangedCatalog`).
+    """Items in the rows of a tuple of segments. It never changes, so that any number of threads may use it.
+
+    Rows of the bundle come first, those added since after them; of these some are no items any more.
 
     Attributes:
-        item_vectors: float32 [n, d], what queries are compared with.
-        input_vectors: float32 [n, d], what the session encoder reads; the same table where the two are tied.
-        bias: float32 [n] or None, added to the scores.
-        codes: the int8 copy of ``item_vectors``, or None.
-        wide: what the click log itself says of the rows, or None.
-        clicks: int64 [n], clicks of each row in training and validation part.
-        ranges: for each level int64 [categories, 2], the rows ``[start, stop)`` of each category.
-        parents: for each level int32 [categories], the index of the parent in the level above.
-        item_id_type, category_id_type: "int64" or "string".
-        changes: what has changed since, or None.
-        base: the catalogue without changes.
+        segments: of the bundle, and of what was added since where there is any.
+        tree: the category tree, over the rows of the bundle.
+        item_id_type: "int64" or "string".
     """
 
-    changes: Changes | None = None
+    def __init__(self, base: BaseSegment, delta: DeltaSegment, item_id_type: str) -> None:
+        self.base, self.delta = base, delta
+        self.segments: tuple[Segment, ...] = (base, delta) if len(delta) else (base,)
+        self.tree: CategoryTree = base.tables.tree
+        self.item_id_type = item_id_type
 
-    def __init__(self, bundle: Bundle) -> None:
+    @classmethod
+    def of(cls, bundle: Bundle, find_ids: FindIds = find_ids_in_numpy) -> Catalog:
+        """The catalog of an opened bundle, as it was exported.
+
+        Args:
+            bundle: the bundle.
+            find_ids: looks up integer ids; of a ranking backend.
+        """
         config, tables = bundle.config, bundle.tables
-        self.base = self
-        levels = range(len(config["levels"]))
-        self.item_vectors: NDArray[np.float32] = tables["item_vectors"]
-        self.input_vectors: NDArray[np.float32] = tables.get("input_vectors", self.item_vectors)
-        self.bias: NDArray[np.float32] | None = tables.get("bias")
-        self.clicks: NDArray[np.int64] = tables["clicks"]
-        self.ranges: tuple[NDArray[np.int64], ...] = tuple(tables[f"category_ranges.{at}"] for at in levels)
-        self.parents: tuple[NDArray[np.int32], ...] = tuple(tables[f"category_parents.{at}"] for at in levels)
-        self.codes: Codes | None = Codes.from_tables(tables)
-        self.wide: Wide | None = Wide.from_tables(tables)
-        self.item_id_type: str = config["item_id_type"]
-        self.category_id_type: str = config["category_id_type"]
-        self._ids = _id_index(tables, config["item_id_type"])
-        self._category_ids = tuple(_id_table(tables, f"category_ids.{at}") for at in levels)
-        self._category_names = tuple(StringTable.from_tables(tables, f"category_names.{at}") for at in levels)
-        self._titles = StringTable.from_tables(tables, "titles")
-        self._extra_offsets: NDArray[np.int64] | None = tables.get("extra_offsets")
-        self._extra_rows: NDArray[np.int64] | None = tables.get("extra_rows")
+        tree = CategoryTree.from_tables(tables, len(config["levels"]), config["category_id_type"])
+        base = BaseSegment.open(tables, tree, config["item_id_type"], find_ids)
+        delta = DeltaSegment.of(DeltaColumns(base.table.vectors.shape[1]), len(base), tree.depth)
+        return cls(base, delta, config["item_id_type"])
 
     def __len__(self) -> int:
-        return len(self.item_vectors)
+        return sum(segment.items for segment in self.segments)
 
-    def rows(self, ids: Sequence[int | str] | NDArray[Any]) -> NDArray[np.int64]:
-        """int64 [len(ids)]: the row of each id, -1 where the catalogue lacks it.
+    @property
+    def stop(self) -> int:
+        """Where the rows end; some of them may be no items any more."""
+        last = self.segments[-1]
+        return last.first_row + len(last)
 
-        Raises:
-            InvalidItemIdError: an id that is not of the catalogue's type.
-            NaNItemIdError: an id that is NaN.
-        """
-        return self._ids.find(ids)
+    @property
+    def has_changes(self) -> bool:
+        """Whether anything differs from the bundle as it was exported."""
+        base, delta = self.base, self.delta
+        return bool(len(delta) or delta.category_count or len(base.deleted)) or base.user_bias is not None
 
-    def ids(self, rows: NDArray[np.int64]) -> Sequence[int | str]:
-        """The shop's own ids of ``rows``."""
-        return self._ids.take(rows)
+    @property
+    def first_rows(self) -> tuple[int, ...]:
+        """Where the rows of each segment begin."""
+        return tuple(segment.first_row for segment in self.segments)
+
+    @property
+    def dimension(self) -> int:
+        """Width d of the item vectors."""
+        return int(self.base.table.vectors.shape[1])
+
+    @property
+    def codes(self) -> Codes | None:
+        """The int8 codes of the bundle's rows, or None."""
+        return self.base.table.codes
+
+    @property
+    def covisitation(self) -> CovisitationScorer | None:
+        """The co-visitation scorer, which knows the bundle's rows; or None."""
+        return self.base.tables.covisitation
+
+    @property
+    def category_id_type(self) -> str:
+        """The type of category ids: "int64" or "string"."""
+        return self.tree.id_type
 
     @property
     def has_titles(self) -> bool:
         """Whether the bundle has titles; items that were added since may have some even if not."""
-        return self._titles is not None
+        return self.base.tables.titles is not None
+
+    def rows(self, ids: Sequence[int | str] | NDArray[Any]) -> NDArray[np.int64]:
+        """int64 [len(ids)]: the row of each external id, -1 where the catalog lacks it.
+
+        Raises:
+            InvalidItemIdError: an id that is not of the catalog's type.
+            NaNItemIdError: an id that is NaN.
+        """
+        rows = self.base.find(ids)
+        for segment in self.segments[1:]:
+            found = segment.find(ids)
+            if found is not None:
+                known = found != UNKNOWN
+                rows[known] = segment.first_row + found[known]
+        return rows
+
+    def ids(self, rows: NDArray[np.int64]) -> Sequence[int | str]:
+        """External ids of ``rows``."""
+        only = self._segment_of_all(rows)
+        if only is not None:
+            return only.ids(rows)
+        found: list[Any] = [None] * len(rows)
+        for segment, positions, inside in self._by_segment(rows):
+            for position, item_id in zip(positions.tolist(), segment.ids(inside), strict=True):
+                found[position] = item_id
+        return found
 
     def title(self, row: int) -> str | None:
-        """Readable title of ``row``; None where there is none."""
-        return (self._titles[row] or None) if self._titles is not None else None
+        """Readable title of ``row``, or None."""
+        segment = self._segment_of(row)
+        return segment.title(row - segment.first_row)
 
     def category(self, level: int, index: int) -> Category:
         """The category ``index`` of ``level``; negative levels count from the leaves, as in a list."""
-        level = range(len(self.ranges))[level]
-        index = range(len(self.ranges[level]))[index]
-        names = self._category_names[level]
-        start, stop = self.ranges[level][index].tolist()
-        return Category(
-            id=self._category_ids[level].take(np.array([index]))[0],
-            level=level,
-            index=index,
-            parent=int(self.parents[level][index]),
-            name=names[index] if names is not None else None,
-            start=start,
-            stop=stop,
-        )
-
-    def find_category(self, own: Any) -> list[tuple[int, int]]:
-        """(level, index) of every category with the shop's own id ``own``; a shallow branch repeats its id below."""
-        is_id = type(own) is int or isinstance(own, str | np.integer)
-        return self._category_places.get(own, []) if is_id else []
-
-    @cached_property
-    def _category_places(self) -> dict[Any, list[tuple[int, int]]]:
-        places: dict[Any, list[tuple[int, int]]] = {}
-        for level, ids in enumerate(self._category_ids):
-            for index, own in enumerate(ids.take(np.arange(len(self.ranges[level])))):
-                places.setdefault(own, []).append((level, index))
-        return places
+        return self.tree.category(level, index)
 
     def categories_of(self, rows: NDArray[np.int64], level: int = -1) -> NDArray[np.int64]:
-        """int64 [len(rows)]: index, within ``level``, of the category that each row lies in."""
-        return np.searchsorted(self.ranges[level][:, 1], rows, side="right")
+        """int64 [len(rows)]: index, within ``level``, of the category that each row lies in.
 
-    @property
-    def has_extra_rows(self) -> bool:
-        """Whether an item is listed in a category beside the one that its row lies in."""
-        return self._extra_rows is not None and len(self._extra_rows) > 0
+        An item of a new category, or of none, has at the leaf level a number beyond those of the tree; at the levels
+        above it has the category that it lies in, or -1.
+        """
+        return self._gathered(
+            rows, np.dtype(np.int64), lambda segment, inside: segment.categories_of(inside, level)
+        )
 
-    def extra_rows(self, leaves: NDArray[np.int64]) -> NDArray[np.int64]:
-        """int64 [m]: rows that are listed in one of ``leaves`` and lie in another; one may stand twice."""
-        if self._extra_offsets is None or self._extra_rows is None:
-            return np.empty(0, np.int64)
-        starts, counts = self._extra_offsets[leaves], np.diff(self._extra_offsets)[leaves]
-        # Positions start, start + 1, ... of every leaf, end to end.
-        shifts = np.repeat(starts - np.cumsum(counts) + counts, counts)
-        return self._extra_rows[shifts + np.arange(len(shifts))]
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32 [len(rows), d]: item vectors."""
+        return self._gathered(
+            rows, np.dtype(np.float32), lambda segment, inside: segment.table.vectors[inside]
+        )
 
-    def listed_in(self, row: int) -> list[int]:
-        """Leaf categories that list ``row`` beside the one that it lies in."""
-        if self._extra_offsets is None or self._extra_rows is None:
-            return []
-        places = np.flatnonzero(self._extra_rows == row)
-        found: list[int] = (self._extra_offsets.searchsorted(places, side="right") - 1).tolist()
-        return found
-
-    @cached_property
-    def table(self) -> Table:
-        """What a backend ranks."""
-        return Table(self.item_vectors, self.bias, self.codes)
-
-    @cached_property
-    def plain_table(self) -> Table:
-        """The same without biases."""
-        return Table(self.item_vectors, None, self.codes)
-
-    @cached_property
-    def options(self) -> dict[Any, Any]:
-        """Where a recommender keeps the options of its calls, which depend on the number of items."""
-        return {}
-
-    @property
-    def stop(self) -> int:
-        """Where the rows end; of a changed catalogue some of them are gone."""
-        return len(self.item_vectors)
-
-    def vectors(self, rows: NDArray[np.int64], inputs: bool = False) -> NDArray[np.float32]:
-        """float32 [len(rows), d]: output vectors, or input vectors."""
-        found: NDArray[np.float32] = (self.input_vectors if inputs else self.item_vectors)[rows]
-        return found
+    def vectors_into(self, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+        """Write the item vectors of ``rows`` to ``out`` float32 [len(rows), d]."""
+        if (
+            len(self.segments) == 1 or max(rows.tolist()) < self.delta.first_row
+        ):  # a list is faster where it is short
+            self.base.table.vectors.take(rows, axis=0, out=out, mode="clip")
+        else:
+            out[:] = self.vectors(rows)
 
     def biases(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """float32 [len(rows)]."""
-        return np.zeros(len(rows), dtype=np.float32) if self.bias is None else self.bias[rows]
-
-    def scores(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
-        """float32 [stop]: of every row, before boosts; -inf where a row is gone."""
-        found: NDArray[np.float32] = self.item_vectors @ query
-        return found if self.bias is None else found + self.bias
+        """float32 [len(rows)]: item biases, the model's plus the user's."""
+        return self._gathered(rows, np.dtype(np.float32), _biases)
 
     def clicks_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """int64 [len(rows)]: clicks in training and validation part."""
-        return self.clicks[rows]
+        """int64 [len(rows)]: clicks in the training and validation splits."""
+        return self._gathered(rows, np.dtype(np.int64), lambda segment, inside: segment.clicks[inside])
+
+    def scores(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32 [stop]: the score of every row, before score offsets; -inf where a row is no item any more."""
+        return np.concatenate([segment.scores(query) for segment in self.segments], dtype=np.float32)
+
+    def live_rows(self) -> NDArray[np.int64]:
+        """int64, rising: the rows that are items."""
+        base = np.ones(len(self.base), dtype=bool)
+        base[self.base.deleted] = False
+        return np.concatenate([np.flatnonzero(base), len(self.base) + np.flatnonzero(self.delta.live_mask)])
 
     def most_clicked(self, count: int) -> NDArray[np.int64]:
-        """int64: the most clicked rows, about ``count`` of them; all of them where ``count`` is the number of rows."""
-        return self.popular[:count]
+        """int64: about ``count`` most clicked rows, best first, ties by lower row; all rows from ``stop`` on."""
+        found, clicks, floor = [], [], -1
+        for segment in self.segments:
+            rows, least = segment.most_clicked(count)
+            rows = rows[segment.clicks[rows] > floor]  # others come after rows that were not looked at
+            found.append(segment.first_row + rows)
+            clicks.append(segment.clicks[rows])
+            floor = max(floor, least)
+        rows = np.concatenate(found)
+        best: NDArray[np.int64] = rows[np.lexsort((rows, -np.concatenate(clicks)))]
+        return best
 
-    @cached_property
-    def popular(self) -> NDArray[np.int64]:
-        """int64 [n]: all rows, most clicked first; ties by lower row."""
-        return np.argsort(-self.clicks, kind="stable")
+    def base_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows of the bundle that the items of ``rows`` have or had, in order; without items that have none."""
+        if len(self.segments) == 1 or int(rows.max(initial=0)) < self.delta.first_row:
+            return rows
+        found = self.origins(rows)
+        known: NDArray[np.int64] = found[found != UNKNOWN]
+        return known
 
+    def origins(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 [len(rows)]: the row of the bundle that the item of each row has or had, -1 where it has none."""
+        added = rows >= self.delta.first_row
+        found = rows.copy()
+        found[added] = self.delta.origin[rows[added] - self.delta.first_row]
+        return found
 
-def id_tables(name: str, ids: Sequence[int | str]) -> dict[str, NDArray[Any]]:
-    """The tables of a bundle that hold ``ids``, all integers or all strings, under ``name``."""
-    if len(ids) and isinstance(ids[0], str):
-        return StringTable.from_strings([str(own) for own in ids]).tables(name)
-    return {name: np.asarray(ids, dtype=np.int64)}
+    def current_rows(self, base_rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64: the rows that the items of ``base_rows`` have now, -1 where an item was removed."""
+        deleted = self.base.is_deleted(base_rows)
+        if deleted is None:
+            return base_rows
+        found = base_rows.copy()
+        rows = self.delta.successors(base_rows[deleted])
+        found[deleted] = UNKNOWN if rows is None else np.where(rows < 0, UNKNOWN, self.delta.first_row + rows)
+        return found
 
+    def with_covisited(
+        self,
+        rows: Rows,
+        offsets: NDArray[np.float32],
+        session: NDArray[np.int64],
+        covisitation: ScoreOffsets | None,
+    ) -> tuple[Rows, NDArray[np.float32]]:
+        """The rows that rank whatever the candidates are, rising, and what is added to their scores.
 
-def item_id_tables(ids: Sequence[int | str]) -> dict[str, NDArray[Any]]:
-    """The tables of a bundle that hold the items' own ids, in the order of the rows, and find them again."""
-    tables = id_tables("item_ids", ids)
-    if "item_ids" in tables:
-        return tables | {"item_ids.order": np.argsort(tables["item_ids"], kind="stable")}
-    hashes = np.array([_hash(str(own).encode()) for own in ids], dtype=np.uint64)
-    order = np.argsort(hashes, kind="stable")
-    return tables | {"item_ids.order": order, "item_ids.hashes": hashes[order]}
+        Args:
+            rows, offsets: the session's distinct rows, rising, and what is added to their scores for repeats.
+            session: int64, the session's rows, oldest first.
+            covisitation: the scorer, which knows rows of the bundle; None: there is none.
+        """
+        known = self.base_rows(session)
+        if covisitation is None or not len(known):
+            return rows, offsets
+        base_rows, found_offsets = covisitation(known)
+        found = self.current_rows(base_rows)
+        if found is base_rows and known is session:  # then the session's rows are among those found
+            found_offsets[found.searchsorted(rows)] += offsets
+            return found, found_offsets
+        missing = rows[~np.isin(rows, found)]
+        every = np.concatenate([found, missing])
+        order = every.argsort(kind="stable")
+        every = every[order]
+        sums = np.concatenate([found_offsets, np.zeros(len(missing), dtype=np.float32)])[order]
+        sums[every.searchsorted(rows)] += offsets
+        first = int(every.searchsorted(UNKNOWN, side="right"))
+        return every[first:], sums[first:]
 
+    def _segment_of(self, row: int) -> Segment:
+        for segment in reversed(self.segments):
+            if row >= segment.first_row:
+                return segment
+        raise IndexError(f"row {row} must not be negative")
 
-def _hash(text: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+    def _segment_of_all(self, rows: NDArray[np.int64]) -> Segment | None:
+        """The segment that holds all ``rows``; None where it takes several."""
+        if len(self.segments) == 1 or not len(rows) or int(rows.max()) < self.segments[1].first_row:
+            return self.segments[0]
+        return None
 
+    def _by_segment(
+        self, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[Segment, NDArray[np.int64], NDArray[np.int64]]]:
+        """Each segment with the positions of its rows among ``rows``, and these rows as it counts them."""
+        for segment in self.segments:
+            inside = (rows >= segment.first_row) & (rows < segment.first_row + len(segment))
+            positions = np.flatnonzero(inside)
+            yield segment, positions, rows[positions] - segment.first_row
 
-@dataclass(frozen=True)
-class _IntTable:
-    """Ids int64 [n]."""
-
-    ids: NDArray[np.int64]
-
-    def take(self, indices: NDArray[np.int64]) -> list[int]:
-        ids: list[int] = self.ids[indices].tolist()
-        return ids
-
-
-@dataclass(frozen=True)
-class _IntIndex(_IntTable):
-    """Finds integer ids: ``order`` int64 [n] sorts them."""
-
-    order: NDArray[np.int64]
-
-    def find(self, ids: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
-        wanted, beyond = _as_int64(ids)
-        try:
-            rows: NDArray[np.int64] = find(self.ids, self.order, wanted)
-        except IndexError:  # of a bundle that was not verified
-            raise BundleCorruptError(
-                "table 'item_ids.order' names rows that are not there: load with verify=True"
-            ) from None
-        if beyond is not None:
-            rows[beyond] = UNKNOWN
-        return rows
-
-
-@dataclass(frozen=True)
-class _StringIndex:
-    """Finds string ids by hash: ``hashes`` uint64 [n], sorted; ``order`` int64 [n], the row of each."""
-
-    strings: StringTable
-    order: NDArray[np.int64]
-    hashes: NDArray[np.uint64]
-
-    def take(self, indices: NDArray[np.int64]) -> list[str]:
-        return self.strings.take(indices)
-
-    def find(self, ids: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
-        texts = _as_utf8(ids)
-        wanted = np.array([_hash(text) for text in texts], dtype=np.uint64)
-        firsts = self.hashes.searchsorted(wanted)
-        rows = self.order.take(firsts, mode="clip")
-        if len(rows) and not 0 <= rows.min() <= rows.max() < len(
-            self.order
-        ):  # of a bundle that was not verified
-            raise BundleCorruptError(
-                "table 'item_ids.order' names rows that are not there: load with verify=True"
-            )
-        for index, (text, have) in enumerate(zip(texts, self.strings.raw(rows), strict=True)):
-            if text != have:
-                rows[index] = self._walk(text, wanted[index], int(firsts[index]))
-        return rows
-
-    def _walk(self, text: bytes, wanted: np.uint64, place: int) -> int:
-        """The row of ``text`` among those of the same hash, from ``place`` on."""
-        while place < len(self.hashes) and self.hashes[place] == wanted:
-            row = int(self.order[place])
-            if self.strings.raw([row])[0] == text:
-                return row
-            place += 1
-        return UNKNOWN
-
-
-def _id_table(tables: Mapping[str, NDArray[Any]], name: str) -> _IntTable | StringTable:
-    strings = StringTable.from_tables(tables, name)
-    return strings if strings is not None else _IntTable(tables[name])
-
-
-def _id_index(tables: Mapping[str, NDArray[Any]], id_type: str) -> _IntIndex | _StringIndex:
-    order = tables["item_ids.order"]
-    if id_type == "int64":
-        return _IntIndex(tables["item_ids"], order)
-    strings = StringTable(tables["item_ids.bytes"], tables["item_ids.offsets"])
-    return _StringIndex(strings, order, tables["item_ids.hashes"])
+    def _gathered(
+        self,
+        rows: NDArray[np.int64],
+        dtype: np.dtype[Any],
+        take: Callable[[Segment, NDArray[np.int64]], NDArray[Any]],
+    ) -> NDArray[Any]:
+        only = self._segment_of_all(rows)
+        if only is not None:
+            return take(only, rows)
+        found: NDArray[Any] | None = None
+        for segment, positions, inside in self._by_segment(rows):
+            taken = take(segment, inside)
+            if found is None:
+                found = np.empty((len(rows), *taken.shape[1:]), dtype=dtype)
+            found[positions] = taken
+        assert found is not None
+        return found
 
 
-def _as_int64(ids: Sequence[Any] | NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool] | None]:
-    """The ids as int64; and which of them lie beyond it, so that the catalogue lacks them, or None."""
-    if isinstance(ids, np.ndarray) and ids.dtype.kind == "i":
-        return np.ascontiguousarray(ids, dtype=np.int64), None
-    values = ids.tolist() if isinstance(ids, np.ndarray) else ids
-    if set(map(type, values)) - {int}:
-        for place, value in enumerate(values):
-            # bool is an int and timedelta64 a NumPy integer, but neither is an id.
-            if not isinstance(value, int | np.integer) or isinstance(value, bool | np.timedelta64):
-                raise _wrong_id(value, place, "whole numbers (int64)")
-        values = [int(value) for value in values]
-    try:
-        return np.array(values, dtype=np.int64), None
-    except OverflowError:
-        beyond = [not _INT64.min <= value <= _INT64.max for value in values]
-        fitting = [0 if out else value for value, out in zip(values, beyond, strict=True)]
-        return np.array(fitting, dtype=np.int64), np.array(beyond)
-
-
-def _as_utf8(ids: Sequence[Any] | NDArray[Any]) -> list[bytes]:
-    values = ids.tolist() if isinstance(ids, np.ndarray) else ids
-    for place, value in enumerate(values):
-        if not isinstance(value, str):
-            raise _wrong_id(value, place, "strings")
-    # A lone surrogate, which no UTF-8 id holds, becomes bytes that match none.
-    return [value.encode("utf-8", "surrogatepass") for value in values]
-
-
-def _wrong_id(value: Any, place: int, right: str) -> InvalidItemIdError | NaNItemIdError:
-    if isinstance(value, float | np.floating) and math.isnan(value):
-        return NaNItemIdError(
-            f"item id at position {place} is NaN, a missing value: drop it from the session"
-        )
-    given = "None" if value is None else f"{value!r}, of type {type(value).__name__}"
-    return InvalidItemIdError(
-        f"item id at position {place} is {given}; the ids of this catalogue are {right}"
-    )
+def _biases(segment: Segment, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    bias = segment.table.bias
+    return np.zeros(len(rows), dtype=np.float32) if bias is None else bias[rows]

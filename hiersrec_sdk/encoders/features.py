@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from hiersrec_sdk.errors import CatalogChangeError
 
 _WORD = re.compile(r"\w+")
 
@@ -44,3 +47,20 @@ def number_bins(values: ArrayLike, edges: Sequence[float]) -> NDArray[np.int64]:
     number = np.asarray(values, dtype=np.float64)
     bins = np.searchsorted(np.asarray(edges, dtype=np.float64), number, side="right") + 1
     return np.where(np.isfinite(number), bins, 0).astype(np.int64)
+
+
+def checked_vector(item_id: int | str, name: str, value: Any, width: int) -> NDArray[np.float32]:
+    """The vector ``name`` of an item: float32 [width].
+
+    Raises:
+        CatalogChangeError: not as many finite numbers.
+    """
+    try:
+        vector = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise CatalogChangeError(f"item {item_id!r}: its {name} must be a list of numbers") from None
+    if vector.shape != (width,) or not np.isfinite(vector).all():
+        raise CatalogChangeError(
+            f"item {item_id!r}: its {name} must be {width} finite numbers, got shape {list(vector.shape)}"
+        )
+    return vector

@@ -13,30 +13,36 @@ import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.errors import BundleCorruptError, InvalidOptionError, MissingExtraError, ProviderError
-
-# Name here: name in onnxruntime, extra that installs it.
-_PROVIDERS: Final = {"cpu": ("CPUExecutionProvider", "cpu"), "cuda": ("CUDAExecutionProvider", "gpu")}
+from hiersrec_sdk.encoders.onnx import Values, check_values, load_graph
 
 _MOST_BUFFERS: Final = 256  # lengths that a thread keeps buffers for
 
-# What a graph has to have: type and shape by name, None for a length that differs from call to call.
-_Values = Mapping[str, tuple[str, list[int | None]]]
+
+class Vectors(Protocol):
+    """Item vectors by row; a snapshot of the catalog."""
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32 [len(rows), d]."""
+        ...
+
+    def vectors_into(self, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+        """Write them to ``out`` float32 [len(rows), d]."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What the graph says of a batch of sessions.
+    """The graph's outputs for a batch of sessions.
 
     Attributes:
         category_logits: for each level, the top first, float32 [batch, categories].
@@ -63,7 +69,8 @@ class OnnxSessionEncoder:
         MissingExtraError: onnxruntime is not installed.
         ProviderError: a provider is unknown, not in this onnxruntime, or did not start.
         BundleCorruptError: the file is no ONNX graph, or lacks an input or output of the table above.
-        InvalidOptionError: ``threads`` is no whole number of at least 1, or ``providers`` no list of names.
+        InvalidThreadsError: ``threads`` is not an integer ≥ 1.
+        InvalidProvidersError: ``providers`` is not a list of names.
     """
 
     def __init__(
@@ -84,35 +91,35 @@ class OnnxSessionEncoder:
         self.threads: int = threads
         self._levels = len(categories)
         levels = [*(f"category_logits_{level}" for level in range(self._levels - 1)), "category_logits"]
-        inputs: _Values = {
+        inputs: Values = {
             "session_vectors": ("tensor(float)", [None, None, dimension]),
             "session_lengths": ("tensor(int64)", [None]),
         }
-        outputs: _Values = {
+        outputs: Values = {
             **{
                 level: ("tensor(float)", [None, size]) for level, size in zip(levels, categories, strict=True)
             },
             "item_query": ("tensor(float)", [None, dimension]),
         }
-        repeats: _Values = {"repeat_logits": ("tensor(float)", [None, None])}
-        _check(f"{name}: input", self._session.get_inputs(), inputs)
+        repeats: Values = {"repeat_logits": ("tensor(float)", [None, None])}
+        check_values(f"{name}: input", self._session.get_inputs(), inputs)
         if any(value.name in repeats for value in self._session.get_outputs()):
             outputs = {**outputs, **repeats}
-        _check(f"{name}: output", self._session.get_outputs(), outputs)
+        check_values(f"{name}: output", self._session.get_outputs(), outputs)
         self._outputs = list(outputs)
         self._local = threading.local()
         self._lock = threading.Lock()
         if threads > 1:  # with one there are no threads but the caller's
             os.register_at_fork(after_in_child=partial(_forget_after_fork, weakref.ref(self)))
 
-    def encode_one(self, table: NDArray[np.float32], rows: NDArray[np.int64]) -> Encoded:
-        """Encode one session: ``rows`` int64 [length], at least one, of ``table`` float32 [n, d].
+    def encode_one(self, catalog: Vectors, rows: NDArray[np.int64]) -> Encoded:
+        """Encode one session: ``rows`` int64 [length], at least one, of ``catalog``.
 
         The vectors are gathered into buffers that the runtime reads, and it writes into others: the answer holds until
         the next call in the same thread.
         """
         if self.providers != ("cpu",):  # buffers of this process are not the device's
-            return self.encode(table[rows][None], np.array([len(rows)]))
+            return self.encode(catalog.vectors(rows)[None], np.array([len(rows)]))
         buffers: dict[int, _Buffers] | None = getattr(self._local, "buffers", None)
         if buffers is None:
             buffers = self._local.buffers = {}
@@ -120,10 +127,11 @@ class OnnxSessionEncoder:
         if bound is None:
             if len(buffers) == _MOST_BUFFERS:
                 buffers.clear()
-            encoded = self.encode(table[rows][None], np.array([len(rows)]))
-            buffers[len(rows)] = _Buffers(self._running, table.shape[1], len(rows), encoded, self._outputs)
+            vectors = catalog.vectors(rows)
+            encoded = self.encode(vectors[None], np.array([len(rows)]))
+            buffers[len(rows)] = _Buffers(self._running, vectors.shape[1], len(rows), encoded, self._outputs)
             return encoded
-        table.take(rows, axis=0, out=bound.vectors, mode="clip")
+        catalog.vectors_into(rows, bound.vectors)
         self._running.run_with_iobinding(bound.binding)
         return bound.encoded
 
@@ -175,75 +183,3 @@ class _Buffers:
             self.binding.bind_ortvalue_output(name, value)
         levels = len(like.category_logits)
         self.encoded = Encoded(tuple(outputs[:levels]), repeats[0] if repeats else None, outputs[levels])
-
-
-def load_graph(
-    model: bytes | str | os.PathLike[str], name: str, providers: Sequence[str], threads: int
-) -> Any:
-    """An ``onnxruntime.InferenceSession`` that runs on ``providers``."""
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise InvalidOptionError(
-            f"threads is {threads!r}; it must be a whole number of at least 1, or 'auto'"
-        )
-    if isinstance(providers, str) or not providers:
-        raise InvalidOptionError(f"providers is {providers!r}; it must be a list of names such as ('cpu',)")
-    for provider in providers:
-        if provider not in _PROVIDERS:
-            raise ProviderError(
-                f"provider {provider!r} is unknown; there are {', '.join(map(repr, _PROVIDERS))}"
-            )
-    try:
-        onnxruntime = import_module("onnxruntime")
-    except ImportError as error:
-        raise MissingExtraError(_PROVIDERS[providers[0]][1], "running a model", "onnxruntime") from error
-    _require(providers, onnxruntime.get_available_providers(), "is not in the onnxruntime installed here")
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3  # errors
-    options.add_session_config_entry(
-        "session.intra_op.allow_spinning", "0"
-    )  # idle threads leave the cores free
-    source = model if isinstance(model, bytes) else os.fspath(model)
-    try:
-        session = onnxruntime.InferenceSession(source, options, [_PROVIDERS[own][0] for own in providers])
-    except Exception as error:  # onnxruntime's errors have no common base of their own
-        raise BundleCorruptError(f"{name} cannot be loaded: {error}") from error
-    # onnxruntime goes on without a provider that does not start, e.g. for want of a driver.
-    _require(providers, session.get_providers(), "did not start: its driver or libraries are missing")
-    session.disable_fallback()  # nor may a later call move to another one unseen
-    return session
-
-
-def _require(providers: Sequence[str], present: Sequence[str], otherwise: str) -> None:
-    for provider in providers:
-        name, extra = _PROVIDERS[provider]
-        if name not in present:
-            raise ProviderError(
-                f"provider {provider!r} ({name}) {otherwise}: pip uninstall onnxruntime onnxruntime-gpu, then "
-                f"pip install 'hiersrec-sdk[{extra}]'; or ask for another provider. There are {', '.join(present)}"
-            )
-
-
-def _check(what: str, values: Sequence[Any], wanted: _Values) -> None:
-    """Raise :class:`BundleCorruptError` where the graph's ``values`` are not those ``wanted``."""
-    present = {value.name: value for value in values}
-    for name, (dtype, shape) in wanted.items():
-        if name not in present:
-            raise BundleCorruptError(
-                f"{what} {name!r} is missing; the graph has {', '.join(present) or 'none'}"
-            )
-        value = present[name]
-        # A length that the graph leaves open has a name or None; it is taken on trust.
-        fits = len(value.shape) == len(shape) and all(
-            have == want if isinstance(have, int) else True
-            for have, want in zip(value.shape, shape, strict=True)
-        )
-        if value.type != dtype or not fits:
-            raise BundleCorruptError(
-                f"{what} {name!r} is {value.type} {value.shape}; it should be {dtype} "
-                f"{['any' if want is None else want for want in shape]}"
-            )

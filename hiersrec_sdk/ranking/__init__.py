@@ -1,4 +1,4 @@
-"""Top-k over ranges of rows: one signature, three backends that agree bit for bit.
+"""Top-k over ranges of rows, and all else that has native code: one interface, three backends with equal results.
 
 >>> import numpy as np
 >>> from hiersrec_sdk.ranking import Table, get_backend
@@ -10,94 +10,43 @@ array([1, 3, 2])
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
 from importlib import import_module
 from importlib.util import find_spec
-from typing import SupportsIndex
+from pathlib import Path
+from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hiersrec_sdk.errors import BackendError
-from hiersrec_sdk.ranking.candidates import Choose, choose
+from hiersrec_sdk.errors import BackendError, MissingKernelWarning
+from hiersrec_sdk.ranking.backend import Backend
+from hiersrec_sdk.ranking.candidates import Choice
 from hiersrec_sdk.ranking.codes import Codes
-from hiersrec_sdk.ranking.requests import Found, Request, Search, Table, checked_k
-from hiersrec_sdk.ranking.row_ranges import complement
+from hiersrec_sdk.ranking.covisitation import CovisitationCounts, CovisitationScorer
+from hiersrec_sdk.ranking.requests import Found, Request, Table
 
-__all__ = ["Backend", "Codes", "Found", "Request", "Table", "available_backends", "get_backend"]
+__all__ = [
+    "Backend",
+    "Choice",
+    "Codes",
+    "CovisitationCounts",
+    "CovisitationScorer",
+    "Found",
+    "Request",
+    "Table",
+    "available_backends",
+    "get_backend",
+    "instruction_sets",
+    "kernel_file",
+    "missing_kernel",
+]
 
-_BACKENDS = ("c", "numba", "numpy")  # in order of preference
-
-
-class Backend:
-    """Ranks the rows of a table. Any number of threads may call at once.
-
-    Attributes:
-        name: "c", "numba" or "numpy".
-        search: answers requests that have been checked; see :data:`hiersrec_sdk.ranking.requests.Search`.
-        choose: which categories are candidates; see :func:`hiersrec_sdk.ranking.candidates.choose`.
-    """
-
-    def __init__(self, name: str, search: Search, choose: Choose = choose) -> None:
-        self.name = name
-        self.search = search
-        self.choose = choose
-
-    def __repr__(self) -> str:
-        return f"<ranking backend {self.name!r}>"
-
-    def topk(
-        self,
-        table: Table,
-        query: NDArray[np.float32],
-        ranges: NDArray[np.int64],
-        k: SupportsIndex,
-        *,
-        everything: bool = False,
-        bitmap: NDArray[np.uint64] | None = None,
-        skipped: NDArray[np.int64] | None = None,
-        own: NDArray[np.int64] | None = None,
-        boosts: NDArray[np.float32] | None = None,
-    ) -> Found:
-        """The best ``k`` rows for one query, by higher score, then lower row.
-
-        The score of a row is ``query · row``, float32 in a fixed order of summation, plus ``bias[row]``, plus the boost
-        of an own row. A row whose score is NaN never ranks; infinities are ordinary. Codes in the table change what
-        is read, never what is found.
-
-        Args:
-            table: the rows.
-            query: float32 [d].
-            ranges: int64 [m, 2], the ``[start, stop)`` of rows to rank: within the table, disjoint, in any order.
-            k: whole number of at least 0.
-            everything: after the ranges, rank all other rows too.
-            bitmap, skipped, own, boosts: see :class:`Request`.
-
-        Raises:
-            TypeError: an argument is no array, of the wrong dtype, or no whole number.
-            ValueError: a wrong shape or layout, ranges that leave the table or overlap, a negative ``k``.
-        """
-        request = Request(query, ranges, None, bitmap, skipped, own, boosts)
-        return self.topk_many(table, [request], k, everything=everything)[0]
-
-    def topk_many(
-        self, table: Table, requests: Sequence[Request], k: SupportsIndex, *, everything: bool = False
-    ) -> list[Found]:
-        """As :meth:`topk`, of several requests at once: what lies outside of their ranges is read once for all."""
-        count = min(checked_k(k), len(table))
-        checked = [request.checked(table) for request in requests]
-        if everything:
-            checked = [request._replace(rest=complement(request.ranges, len(table))) for request in checked]
-        if count == 0:
-            none = Found(np.empty(0, np.float32), np.empty(0, np.int64), 0, 0)
-            return [none for _ in checked]
-        return self.search(table, checked, count)
+_BACKENDS: Final = ("c", "numba", "numpy")  # in order of preference
+_KERNEL: Final = "hiersrec_sdk._kernel"
 
 
 def available_backends() -> tuple[str, ...]:
     """The backends that can be used here, best first: of ``"c"``, ``"numba"``, ``"numpy"``.
 
-    ``"c"`` needs the compiled extension, ``"numba"`` the package numba, which this does not import.
+    ``"c"`` needs the compiled kernel, ``"numba"`` the package numba, which this does not import.
     """
     return tuple(name for name in _BACKENDS if _is_available(name))
 
@@ -105,29 +54,79 @@ def available_backends() -> tuple[str, ...]:
 def get_backend(name: str | None = None) -> Backend:
     """The backend ``name``, or the best that is available.
 
-    ``"numba"`` compiles when it is first asked for, which takes seconds.
+    ``"numba"`` compiles when it is first asked for, which takes seconds. If ``name`` is None and the compiled kernel
+    is missing, a :class:`~hiersrec_sdk.errors.MissingKernelWarning` is issued, once.
 
     Raises:
         BackendError: there is no such backend, or not here.
     """
-    available = available_backends()
     if name is None:
-        name = available[0]
-    if name not in available:
+        name = available_backends()[0]
+        if name != "c":
+            _warn_of_missing_kernel()
+    elif name not in _BACKENDS or not _is_available(name):
         raise BackendError(
-            f"ranking backend {name!r} is not available here; available: {', '.join(available)}"
+            f"ranking backend {name!r} is not available here; available: {', '.join(available_backends())}"
         )
     try:
-        kernel = import_module(f"{__name__}.{name}_backend")
+        backend: Backend = import_module(f"{__name__}.{name}_backend").BACKEND
     except ImportError as error:
         raise BackendError(f"ranking backend {name!r} cannot be loaded: {error}") from error
-    return Backend(name, kernel.search, getattr(kernel, "choose", choose))
+    return backend
+
+
+def kernel_file() -> Path | None:
+    """The file of the compiled kernel; None if there is none. Does not load it."""
+    spec = find_spec(_KERNEL)
+    return None if spec is None or spec.origin is None else Path(spec.origin)
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """The instruction sets that the compiled kernel has for this processor, the one in use first; none without it."""
+    if not _is_available("c"):
+        return ()
+    get_backend("c")  # which reads HIERSREC_ISA
+    kernel = import_module(_KERNEL)
+    used: str = kernel.isa()
+    return (used, *(name for name in kernel.available_isas() if name != used))
 
 
 def _is_available(name: str) -> bool:
     if name == "c":
         try:
-            import_module("hiersrec_sdk._kernel")
+            import_module(_KERNEL)
         except ImportError:
             return False
     return name != "numba" or find_spec("numba") is not None
+
+
+def missing_kernel() -> str:
+    """A message: which file was imported without a usable kernel, how much slower that is, and what helps."""
+    package = Path(__file__).resolve().parent.parent
+    file = kernel_file()
+    cause = (
+        "it has no compiled kernel" if file is None else f"its compiled kernel {file} cannot be loaded here"
+    )
+    # measured with 43,097 items: times of a call with the kernel, in mode "candidates" and in mode "exact"
+    name, slower, slower_exact = ("Numba", 4, 20) if _is_available("numba") else ("NumPy", 10, 60)
+    return (
+        f"hiersrec_sdk was imported from {package / '__init__.py'}, and {cause}: {name} ranks instead. Results are "
+        f"equal, but a call takes about {slower} times as long, {slower_exact} times in mode 'exact'. In a checkout, "
+        "run 'pip install -e .'; or run 'pip install .' and start Python in another folder, since the checkout's files "
+        "hide what was installed. Elsewhere, run 'pip install --force-reinstall hiersrec-sdk', which installs a wheel."
+    )
+
+
+_warned = False
+
+
+def _warn_of_missing_kernel() -> None:
+    """Say once that a slower backend ranks."""
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(missing_kernel(), MissingKernelWarning, stacklevel=3)
+
+
+if kernel_file() is None:
+    _warn_of_missing_kernel()

@@ -1,42 +1,82 @@
-"""The ranking kernel in C (``csrc/``), through its Cython binding."""
+"""The native operations in C (``csrc/``), through their Cython binding."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Final
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hiersrec_sdk import _kernel
 from hiersrec_sdk.errors import BackendError
+from hiersrec_sdk.ranking.backend import Backend
+from hiersrec_sdk.ranking.candidates import Choice
+from hiersrec_sdk.ranking.codes import BLOCK
+from hiersrec_sdk.ranking.covisitation import CovisitationScorer, ScoreOffsets
 from hiersrec_sdk.ranking.requests import Found, Request, Table
-
-choose = _kernel.choose
 
 _ISA = os.environ.get("HIERSREC_ISA")  # an instruction set to use instead of the best that the processor has
 if _ISA and not _kernel.use_isa(_ISA):
     raise BackendError(f"HIERSREC_ISA is {_ISA!r}; this processor has {', '.join(_kernel.available_isas())}")
 
+_prepared: Final[WeakKeyDictionary[Table, _kernel.Table]] = WeakKeyDictionary()
+
 
 def search(table: Table, requests: Sequence[Request], k: int) -> list[Found]:
     """The best ``k`` of each request. Runs without the GIL."""
-    return [Found(*found) for found in _kernel.topk(native(table), list(requests), k)]
+    return [Found(*found) for found in _kernel.topk(prepare(table), list(requests), k)]
 
 
-def native(table: Table) -> _kernel.Table:
+def prepare(table: Table) -> _kernel.Table:
     """The table as the kernel knows it, made once. Two threads that make it at once make the same."""
-    if table.native is None:
-        codes = table.codes
-        arrays = (
-            (
-                codes.codes,
-                codes.scales,
-                codes.tails,
-                codes.residuals,
-                codes.stage_ends,
-                float(codes.largest[0]),
-            )
-            if codes is not None
-            else (None, None, None, None, None, 0.0)
-        )
-        object.__setattr__(table, "native", _kernel.Table(table.vectors, table.bias, *arrays))
-    made: _kernel.Table = table.native
-    return made
+    prepared = _prepared.get(table)
+    if prepared is None:
+        prepared = _prepared[table] = _prepare(table)
+    return prepared
+
+
+def _prepare(table: Table) -> _kernel.Table:
+    codes, bias = table.codes, table.bias
+    if codes is None:
+        return _kernel.Table(table.vectors, bias, None, None, None, None, None, 0.0)
+    if bias is not None and len(bias) % BLOCK:
+        bias = np.concatenate(
+            [bias, np.zeros(-len(bias) % BLOCK, np.float32)]
+        )  # the kernel reads whole blocks
+    return _kernel.Table(
+        table.vectors,
+        bias,
+        codes.codes,
+        codes.scales,
+        codes.suffix_norms,
+        codes.quantization_errors,
+        codes.stage_ends,
+        float(codes.max_norm[0]),
+    )
+
+
+def choose(
+    logits: NDArray[np.float32],
+    ranges: NDArray[np.int64],
+    eligible: NDArray[np.int64] | None,
+    first: NDArray[np.int64] | None,
+    rows: int,
+    least: int,
+    top_p: float,
+    ordered: int,
+) -> Choice:
+    """Which categories are candidates; see :func:`hiersrec_sdk.ranking.candidates.choose`."""
+    return Choice(*_kernel.choose(logits, ranges, eligible, first, rows, least, top_p, ordered))
+
+
+def covisitation(scorer: CovisitationScorer) -> ScoreOffsets:
+    """The scorer in C, which has room for ``MAX_HIDDEN`` hidden units; a wider one stays in NumPy."""
+    if len(scorer.hidden_bias) > _kernel.MAX_HIDDEN:
+        return scorer.score_offsets
+    return _kernel.Covisitation(*scorer.tables().values()).score_offsets
+
+
+BACKEND: Final = Backend("c", search, choose, _kernel.find_ids, _kernel.session_items, covisitation)

@@ -1,12 +1,14 @@
-"""Which categories are candidates, in NumPy: the definition that ``csrc/categories.c`` is held to."""
+"""Which categories are candidates, in NumPy: the definition that ``csrc/categories.c`` gives the same bits as."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+_LANES: Final = 16
 
 
 class Choice(NamedTuple):
@@ -34,9 +36,9 @@ Choose: TypeAlias = Callable[
         float,
         int,
     ],
-    tuple[NDArray[np.int64], NDArray[np.int64], tuple[tuple[int, float], ...]],
+    Choice,
 ]
-"""See :func:`choose`, whose arguments and values it has."""
+"""See :func:`choose`."""
 
 
 def choose(
@@ -56,16 +58,16 @@ def choose(
         ranges: int64 [categories, 2], the rows of each.
         eligible: int64 [categories], eligible rows of each; None: all of them.
         first: at least one distinct category: they are taken in any case, before all others, in this order; or None.
-        rows: they are enough once they hold so many rows,
-        least: so many eligible ones,
-        top_p: and so much of the softmax of the logits; 0 asks for none, from 1 on all are taken.
-        ordered: so many are named with their probabilities, even if fewer are taken.
+        rows: how many rows the categories must hold to be enough.
+        least: how many eligible rows they must hold.
+        top_p: how much of the softmax of the logits they must hold; 0 asks for none, from 1 on all are taken.
+        ordered: how many categories to name with their probabilities, even if fewer are taken.
     """
     order = (-logits).argsort(kind="stable")
     if first is not None:
         order = np.concatenate([first, order[~np.isin(order, first)]])
-    odds = np.exp(logits - logits.max())
-    total = float(odds.sum(dtype=np.float64))
+    odds = _exponential(logits - logits.max())
+    total = _sum_of(odds)
     sizes = ranges[:, 1] - ranges[:, 0]
     enough = sizes[order].cumsum() >= rows
     enough &= (sizes if eligible is None else eligible)[order].cumsum() >= least
@@ -75,3 +77,27 @@ def choose(
     taken = int(enough.argmax()) + 1 if enough.any() else len(order)
     best = tuple((at, float(odds[at]) / total) for at in order[:ordered].tolist())
     return Choice(order[:taken], ranges[order[:taken]], best)
+
+
+def _exponential(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """exp(x) for x ≤ 0, float32, by the polynomial of ``csrc/categories.c``: a library's exp has other bits."""
+    x = np.where(x > -87, x, np.float32(-87))  # below, 0 for all that a sum can tell
+    whole = (x * np.float32(1.44269504) - np.float32(0.5)).astype(np.int32)
+    power = ((whole + 127) << 23).view(np.float32)  # 2 to the power of `whole`
+    rounded = whole.astype(np.float32)
+    r = x - rounded * np.float32(0.693359375) + rounded * np.float32(2.12194440e-4)
+    p = np.full_like(r, 1.9875691500e-4)
+    for coefficient in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
+        p = p * r + np.float32(coefficient)
+    found: NDArray[np.float32] = (p * r * r + r + np.float32(1)) * power
+    return found
+
+
+def _sum_of(values: NDArray[np.float32]) -> float:
+    """Their sum in float64, in the order of ``csrc/categories.c``: 16 lanes, what is left over in the first."""
+    whole = len(values) // _LANES * _LANES
+    lanes = np.zeros((whole // _LANES + 1, _LANES))
+    lanes[1:] = values[:whole].reshape(-1, _LANES)
+    lanes = np.add.accumulate(lanes)[-1]
+    lanes[0] = np.add.accumulate(np.append(lanes[:1], values[whole:]))[-1]
+    return float(np.add.accumulate(lanes)[-1])

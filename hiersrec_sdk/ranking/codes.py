@@ -1,6 +1,6 @@
 """The int8 copy of a table's rows that the kernel bounds scores with: symmetric, one scale a row, in stages.
 
-``csrc/topk.h`` is the layout's contract, ``csrc/topk.c`` derives the bound.
+``csrc/topk.h`` specifies the layout, ``csrc/query_codes.h`` derives the bound.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ZERO = 128  # how a code of 0 is stored
 _MIDDLE = 8  # what the trailing 4 bits are taken for before they are read
 _STAGES = (32, 64, 96)  # measured on trained vectors, see docs/ranking.md
 _CHUNK = 16_384  # rows at a time: the work is done in float64, whose copy of a whole catalogue would be large
-_NAMES = ("codes", "scales", "tails", "residuals", "stage_ends", "largest")
+_NAMES = ("codes", "scales", "suffix_norms", "quantization_errors", "stage_ends", "max_norm")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,23 +33,23 @@ class Codes:
     Attributes:
         codes: uint8 [N * stage_ends[-1]], the codes + 128, interleaved (see ``csrc/topk.h``).
         scales: bfloat16 [N], what one step of a row's codes is worth; 0 for padding.
-        tails: bfloat16 [S - 1, N], length of each row's dimensions from ``stage_ends[s]`` on, rounded up.
-        residuals: float32 [1 + S], largest length of ``row / scale - code`` below ``stage_ends[s]``, rounded up; before
-            that, the same by the leading 4 bits of the first stage alone.
+        suffix_norms: bfloat16 [S - 1, N], length of each row's dimensions from ``stage_ends[s]`` on, rounded up.
+        quantization_errors: float32 [1 + S], largest length of ``row / scale - code`` below ``stage_ends[s]``, rounded
+            up; before that, its largest length where only the leading 4 bits of the first stage are read.
         stage_ends: int64 [S], rising multiples of 8, the last is d rounded up to one.
-        largest: float32 [1], length of the longest row, rounded up.
+        max_norm: float32 [1], length of the longest row, rounded up.
     """
 
     codes: NDArray[np.uint8]
     scales: NDArray[np.uint16]
-    tails: NDArray[np.uint16]
-    residuals: NDArray[np.float32]
+    suffix_norms: NDArray[np.uint16]
+    quantization_errors: NDArray[np.float32]
     stage_ends: NDArray[np.int64]
-    largest: NDArray[np.float32]
+    max_norm: NDArray[np.float32]
 
     @classmethod
-    def of(cls, vectors: NDArray[Any], stages: Sequence[int] | None = None) -> Codes:
-        """The codes of ``vectors`` float32 or float16 [n, d], n and d at least 1.
+    def of(cls, vectors: NDArray[np.float32], stages: Sequence[int] | None = None) -> Codes:
+        """The codes of ``vectors`` float32 [n, d], n and d at least 1.
 
         Args:
             vectors: the rows. Pruning pays where the first dimensions carry most of the scores, as after a rotation
@@ -58,10 +58,10 @@ class Codes:
                 dimensions.
 
         Raises:
-            ValueError: a value is NaN or infinite, the vectors are not [n, d], or the stages are none.
+            ValueError: a value is NaN or infinite, the vectors are not [n, d], or the stages cannot be used.
         """
         if vectors.ndim != 2 or 0 in vectors.shape:
-            raise ValueError(f"vectors: {list(vectors.shape)}; they must be [n, d], both at least 1")
+            raise ValueError(f"vectors must be [n, d], both at least 1, got {list(vectors.shape)}")
         n, d = vectors.shape
         padded_n, padded_d = n + -n % BLOCK, d + -d % MULTIPLE
         ends = [*(end for end in _STAGES if end < padded_d)] if stages is None else list(stages)
@@ -69,14 +69,13 @@ class Codes:
         rising = all(low < high for low, high in zip([0, *ends], ends, strict=False))
         if not rising or any(end % MULTIPLE for end in ends) or len(ends) > MAX_STAGES:
             raise ValueError(
-                f"stages: {stages}; they must be at most {MAX_STAGES - 1} rising multiples of {MULTIPLE} "
-                f"below {padded_d}"
+                f"stages must be at most {MAX_STAGES - 1} rising multiples of {MULTIPLE} below {padded_d}, got {stages}"
             )
         codes = np.empty(padded_n * padded_d, np.uint8)
         scales = np.zeros(padded_n, np.uint16)
-        tails = np.zeros((len(ends) - 1, padded_n), np.uint16)
-        residuals = np.zeros(1 + len(ends))
-        largest = 0.0
+        suffix_norms = np.zeros((len(ends) - 1, padded_n), np.uint16)
+        quantization_errors = np.zeros(1 + len(ends))
+        max_square = 0.0
         for start in range(0, n, _CHUNK):
             rows = np.zeros((min(_CHUNK, padded_n - start), padded_d))
             rows[: n - start, :d] = vectors[start : start + _CHUNK]
@@ -91,12 +90,14 @@ class Codes:
             stored = (code + _ZERO).astype(np.uint8)
             leading = (stored[:, : ends[0]] & 0xF0) + (_MIDDLE - float(_ZERO))
             left_out = np.where(scale > 0, exact[:, : ends[0]] - leading, 0)[:, :d]  # padding is exact
-            residuals[0] = max(residuals[0], np.square(left_out).sum(axis=1).max())
+            quantization_errors[0] = max(quantization_errors[0], np.square(left_out).sum(axis=1).max())
             errors, squares = np.square(exact - code), np.square(rows)
             for at, (begin, end) in enumerate(zip([0, *ends], ends, strict=False)):
-                residuals[at + 1] = max(residuals[at + 1], errors[:, :end].sum(axis=1).max())
-                if at < len(tails):
-                    tails[at, start:stop] = _up_to_bfloat(np.sqrt(squares[:, end:].sum(axis=1)))
+                quantization_errors[at + 1] = max(
+                    quantization_errors[at + 1], errors[:, :end].sum(axis=1).max()
+                )
+                if at < len(suffix_norms):
+                    suffix_norms[at, start:stop] = _up_to_bfloat(np.sqrt(squares[:, end:].sum(axis=1)))
                 groups = (
                     stored[:, begin:end]
                     .reshape(-1, BLOCK, (end - begin) // GROUP, GROUP)
@@ -110,14 +111,14 @@ class Codes:
                 for part, halves in enumerate(((low >> 4) | (high & 0xF0), (low & 0x0F) | (high << 4))):
                     first = part * padded_n * end // 2 + start * end // 2
                     codes[first : first + halves.size] = halves.ravel()
-            largest = max(largest, float(squares.sum(axis=1).max()))
+            max_square = max(max_square, float(squares.sum(axis=1).max()))
         return cls(
             codes,
             scales,
-            tails,
-            _up(np.sqrt(residuals)),
+            suffix_norms,
+            _up(np.sqrt(quantization_errors)),
             np.array(ends, np.int64),
-            _up(np.sqrt(np.array([largest]))),
+            _up(np.sqrt(np.array([max_square]))),
         )
 
     @property
@@ -126,17 +127,17 @@ class Codes:
         return sum(int(getattr(self, name).nbytes) for name in _NAMES)
 
     def tables(self) -> dict[str, NDArray[Any]]:
-        """The tables of a bundle that keep it; the inverse of :meth:`from_tables`."""
+        """The tables of a bundle; the inverse of :meth:`from_tables`."""
         return dict(zip(self.names({"codes": None}), (getattr(self, name) for name in _NAMES), strict=True))
 
     @staticmethod
     def names(tables: Mapping[str, Any]) -> list[str]:
-        """The names that a bundle's tables need for their codes, none where they have none."""
+        """Names of the tables that codes need in a bundle; empty if it has no codes."""
         return [name if name == "codes" else f"codes.{name}" for name in _NAMES] if "codes" in tables else []
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, NDArray[Any]]) -> Codes | None:
-        """The codes in a bundle's tables, or None where it has none."""
+        """The codes in a bundle's tables, or None if it has none."""
         return cls(*(tables[name] for name in cls.names(tables))) if "codes" in tables else None
 
     def check(self, n: int, d: int) -> None:
@@ -147,9 +148,9 @@ class Codes:
             "stage_ends": (np.int64, (stages,)),
             "codes": (np.uint8, (padded_n * padded_d,)),
             "scales": (np.uint16, (padded_n,)),
-            "tails": (np.uint16, (stages - 1, padded_n)),
-            "residuals": (np.float32, (1 + stages,)),
-            "largest": (np.float32, (1,)),
+            "suffix_norms": (np.uint16, (stages - 1, padded_n)),
+            "quantization_errors": (np.float32, (1 + stages,)),
+            "max_norm": (np.float32, (1,)),
         }
         for name, (dtype, shape) in wanted.items():
             table = getattr(self, name)
@@ -168,8 +169,11 @@ class Codes:
             raise ValueError(
                 f"stage_ends are {ends}, not 1 to {MAX_STAGES} rising multiples of {MULTIPLE} up to {padded_d}"
             )
-        if not (self.residuals >= 0).all() or np.isinf(self.residuals).any() or not (self.largest >= 0).all():
-            raise ValueError("residuals or largest are negative or NaN, or residuals infinite")
+        errors = self.quantization_errors
+        if not (errors >= 0).all() or np.isinf(errors).any() or not (self.max_norm >= 0).all():
+            raise ValueError(
+                "quantization_errors or max_norm are negative or NaN, or quantization_errors infinite"
+            )
 
 
 def from_bfloat(leading: NDArray[np.uint16]) -> NDArray[np.float32]:
@@ -185,5 +189,5 @@ def _up(values: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def _up_to_bfloat(values: NDArray[np.float64]) -> NDArray[np.uint16]:
-    """The same in bfloat16."""
+    """:func:`_up` in bfloat16."""
     return ((_up(values).view(np.uint32) + np.uint32(0xFFFF)) >> 16).astype(np.uint16)

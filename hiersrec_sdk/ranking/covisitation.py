@@ -1,34 +1,28 @@
-"""The wide part of the model (Wide & Deep, Cheng et al., arXiv 1606.07792): what the click log itself says of an item
-after a session, added to what the encoder says.
+"""The co-visitation scorer: what the click log says of an item after a session, added to what the encoder says.
 
-An item that was clicked near one of the session's newest items before, or that the session holds, is linked. Of each
-linked item there are ``FEATURES``: how popular it is, how often it was clicked after and before the session's newest
-items, how it stands in the session. A small network turns them into a boost of the item's score.
+It is the wide part of a wide and deep model (Cheng et al., arXiv 1606.07792). An item is covisited with a session if it
+was clicked near one of the session's newest items before, or if the session holds it. Each covisited item has
+``FEATURES`` features: how popular it is, how often it was clicked after and before the newest items, and where
+it stands in the session. A small network turns them into a score offset.
+
+This module is the definition, in NumPy. ``csrc/covisitation.c`` gives the same bits: both use only operations that
+IEEE 754 rounds correctly, in the order that ``csrc/covisitation.h`` lays down.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-try:
-    from hiersrec_sdk import _kernel
-except ImportError:
-    _compiled: Any = None
-else:
-    _compiled = _kernel
-
-_MOST_HIDDEN: Final = 64  # as csrc/wide.h says
-REACH: Final = 8  # newest clicks whose neighbours are linked
+REACH: Final = 8  # newest clicks whose neighbours are covisited
 DECAY: Final = 0.8  # what a click weighs, to the power of its distance to the newest
 POPULARITIES: Final = 5  # counts of an item's clicks, in newest parts of the log and in all of it
-CLICKS_OF: Final = 3  # of a neighbour: clicks after the item, before it, directly after it
-FEATURES: Final = POPULARITIES + 2 + CLICKS_OF + 8
+EDGE_COUNTS: Final = 3  # of a neighbour: clicks after the item, before it, directly after it
+FEATURES: Final = POPULARITIES + 2 + EDGE_COUNTS + 8
 TABLES: Final = (
     "covisitation.popularity",
     "covisitation.offsets",
@@ -39,107 +33,166 @@ TABLES: Final = (
     "covisitation.weight",
 )
 
+ScoreOffsets: TypeAlias = Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.float32]]]
+"""See :meth:`CovisitationScorer.score_offsets`."""
+
+_WEIGHTS: Final = np.cumprod(
+    [1.0] + [float(np.float32(DECAY))] * (REACH - 1)
+)  # float64, by repeated multiplication
+# Features in the order in which they enter the network's sums: those of the session, then those of each item.
+_OF_SESSION: Final = (13, 14, 16, 17)
+_OF_ITEM: Final = (*range(13), 15)
+
 
 @dataclass(frozen=True, eq=False)
-class Links:
-    """What is known of each item beside its vector; arrays may be memory-mapped.
+class CovisitationCounts:
+    """Counts of the click log, for each item; arrays may be memory-mapped.
 
     Attributes:
         popularity: float32 [n, 5], log(1 + clicks) in newest parts of the log, then in all of it.
         offsets: int64 [n + 1]; the neighbours of item i are ``rows[offsets[i]:offsets[i + 1]]``, each once.
         rows: int32 [edges].
-        clicks: uint16 [edges, 3]: of the neighbour, within some clicks after the item, before it, and directly after.
+        counts: uint16 [edges, 3]: clicks of the neighbour within some clicks after the item, before it, and directly
+            after it.
     """
 
     popularity: NDArray[np.float32]
     offsets: NDArray[np.int64]
     rows: NDArray[np.int32]
-    clicks: NDArray[np.uint16]
+    counts: NDArray[np.uint16]
 
-    def features(self, session: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The items linked to ``session`` int64 [length], oldest first, at least one click.
+    def features(
+        self, session: NDArray[np.int64], log: Callable[[NDArray[Any]], NDArray[Any]] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The items covisited with ``session`` int64 [length], oldest first, at least one click.
+
+        Offsets and neighbours outside of the tables, as a bundle that was not verified may have them, are passed over.
+
+        Args:
+            session: int64 [length], rows.
+            log: gives log(1 + count); by default the one that C computes too. Training takes ``np.log1p``, which may
+                differ in the last bit, so that a seed gives the same weights whatever serves.
 
         Returns:
             Distinct items, rising, int64 [m]; and their features, float32 [m, FEATURES].
         """
+        log = _log_of if log is None else log
         newest_first = session[::-1]
-        near = newest_first[:REACH]
-        starts, stops = self.offsets[near], self.offsets[near + 1]
-        counts = stops - starts
-        edges = np.repeat(stops - counts.cumsum(), counts) + np.arange(counts.sum())
-        linked = np.concatenate([self.rows[edges], newest_first])
-        items, place = np.unique(linked, return_inverse=True)
+        neighbours, distances, counts = self._neighbours(newest_first[:REACH])
+        items, positions = np.unique(np.concatenate([neighbours, newest_first]), return_inverse=True)
         size, length = len(items), len(session)
-        of_edge, of_click = place[: len(edges)], place[len(edges) :]
-        clicks = self.clicks[edges].astype(np.float32)
-        weight = np.repeat(np.float32(DECAY) ** np.arange(len(near)), counts)
+        of_edge, of_click = positions[: len(neighbours)], positions[len(neighbours) :]
+        weights = _WEIGHTS[distances]
         features = np.zeros((size, FEATURES), dtype=np.float32)
         features[:, :POPULARITIES] = self.popularity[items]
         at = POPULARITIES
-        features[:, at] = np.bincount(of_edge, weight * clicks[:, 0], size)
-        features[:, at + 1] = np.bincount(of_edge, weight * clicks[:, 1], size)
+        features[:, at] = np.bincount(of_edge, weights * counts[:, 0], size)
+        features[:, at + 1] = np.bincount(of_edge, weights * counts[:, 1], size)
         at += 2
-        features[of_edge[: counts[0]], at : at + CLICKS_OF] = clicks[: counts[0]]  # of the newest click
-        at += CLICKS_OF
+        of_newest = int(distances.searchsorted(1))  # edges of the newest click
+        features[of_edge[:of_newest], at : at + EDGE_COUNTS] = counts[:of_newest]
+        at += EDGE_COUNTS
         newest = of_click[0]
         features[:, at] = np.bincount(of_click, minlength=size)
         features[:, at + 1] = np.bincount(
             of_click[:-1], of_click[1:] == newest, size
-        )  # directly before and after
-        features[:, at + 2] = np.bincount(of_click[1:], of_click[:-1] == newest, size)  # the newest item
+        )  # directly after the newest item
+        features[:, at + 2] = np.bincount(of_click[1:], of_click[:-1] == newest, size)  # directly before it
         features[:, at + 3] = length
         features[:, at + 4] = features[newest, at] - 1
-        features[:, POPULARITIES : at + 5] = np.log1p(features[:, POPULARITIES : at + 5])
+        features[:, POPULARITIES : at + 5] = log(features[:, POPULARITIES : at + 5])
         since = np.full(size, -1.0, dtype=np.float32)
-        since[of_click[::-1]] = np.log1p(np.arange(length)[::-1])
+        since[of_click[::-1]] = log(np.arange(length)[::-1])
         features[:, at + 5] = since
         features[:, at + 6] = np.count_nonzero(features[:, at]) / length
         features[:, at + 7] = features[newest, POPULARITIES - 1]
         return items, features
 
+    def _neighbours(
+        self, near: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.uint16]]:
+        """The neighbours of the rows ``near``, one after the other: rows, positions in ``near``, and counts."""
+        starts, stops = self.offsets[near], self.offsets[near + 1]
+        fits = (starts >= 0) & (stops >= starts) & (stops <= len(self.rows))
+        sizes = np.where(fits, stops - starts, 0)
+        distances = np.repeat(np.arange(len(near)), sizes)
+        edges = np.arange(len(distances)) + np.repeat(starts - sizes.cumsum() + sizes, sizes)
+        rows = self.rows[edges]
+        fits = (rows >= 0) & (rows < len(self.popularity))
+        if not fits.all():
+            edges, rows, distances = edges[fits], rows[fits], distances[fits]
+        return rows, distances, self.counts[edges]
+
 
 @dataclass(frozen=True, eq=False)
-class Wide:
-    """The links, and the network: ``boost = weight · relu(hidden_weight · features + hidden_bias)``.
+class CovisitationScorer:
+    """The counts, and the network: ``offset = weight · relu(hidden_weight · features + hidden_bias)``.
 
-    ``hidden_weight`` float32 [FEATURES, h]; ``hidden_bias`` [h]; ``weight`` [h + 1], of which the last is the bias.
+    Attributes:
+        counts: of the click log.
+        hidden_weight: float32 [FEATURES, h].
+        hidden_bias: float32 [h].
+        weight: float32 [h + 1], of which the last is the bias.
     """
 
-    links: Links
+    counts: CovisitationCounts
     hidden_weight: NDArray[np.float32]
     hidden_bias: NDArray[np.float32]
     weight: NDArray[np.float32]
 
     @classmethod
-    def from_tables(cls, tables: Mapping[str, NDArray[Any]]) -> Wide | None:
-        """From the tables of a bundle; None where it has no wide part."""
+    def from_tables(cls, tables: Mapping[str, NDArray[Any]]) -> CovisitationScorer | None:
+        """The scorer in a bundle's tables; None if it has none."""
         if TABLES[0] not in tables:
             return None
-        popularity, offsets, rows, clicks, *network = (tables[name] for name in TABLES)
-        return cls(Links(popularity, offsets, rows, clicks), *network)
+        popularity, offsets, rows, counts, *network = (tables[name] for name in TABLES)
+        return cls(CovisitationCounts(popularity, offsets, rows, counts), *network)
 
     def tables(self) -> dict[str, NDArray[Any]]:
-        """The inverse of :meth:`from_tables`."""
-        links = self.links
+        """The tables of a bundle; the inverse of :meth:`from_tables`."""
+        counts = self.counts
         network = self.hidden_weight, self.hidden_bias, self.weight
         return dict(
-            zip(TABLES, (links.popularity, links.offsets, links.rows, links.clicks, *network), strict=True)
+            zip(
+                TABLES, (counts.popularity, counts.offsets, counts.rows, counts.counts, *network), strict=True
+            )
         )
 
-    def boosts(self, session: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The rows linked to ``session`` int64 [length >= 1]: distinct, rising, int64 [m]; their boosts float32 [m]."""
-        return self.boosts_in_numpy(session) if self._native is None else self._native.boosts(session)
+    def score_offsets(self, session: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Which items' scores change after ``session`` int64 [length], oldest first, at least one click.
 
-    @cached_property
-    def _native(self) -> Any:
-        """The same in C, where the extension is there and has room for the network."""
-        if _compiled is None or len(self.hidden_bias) > _MOST_HIDDEN:
-            return None
-        return _compiled.Wide(*self.tables().values())
+        Returns:
+            The covisited rows, distinct, rising, int64 [m]; and their score offsets, float32 [m].
+        """
+        rows, features = self.counts.features(session)
+        shared = self.hidden_bias.copy()
+        for feature in _OF_SESSION:
+            shared += features[0, feature] * self.hidden_weight[feature]
+        hidden = np.repeat(shared[None], len(rows), axis=0)
+        for feature in _OF_ITEM:
+            hidden += features[:, feature, None] * self.hidden_weight[feature]
+        terms = np.empty((len(self.weight), len(rows)), np.float32)
+        terms[0] = self.weight[-1]
+        np.multiply(np.where(hidden > 0, hidden, np.float32(0)).T, self.weight[:-1, None], out=terms[1:])
+        offsets: NDArray[np.float32] = np.add.accumulate(terms, axis=0)[
+            -1
+        ]  # one after the other, unlike np.sum
+        return rows, offsets
 
-    def boosts_in_numpy(self, session: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """What :meth:`boosts` is defined by; sums may differ in their last bits."""
-        rows, features = self.links.features(session)
-        hidden: NDArray[np.float32] = features @ self.hidden_weight + self.hidden_bias
-        boosts: NDArray[np.float32] = np.maximum(hidden, 0) @ self.weight[:-1] + self.weight[-1]
-        return rows, boosts
+
+def _log_of(counts: NDArray[Any]) -> NDArray[np.float32]:
+    """log(1 + counts), float32, by the series of ``csrc/covisitation.c``: a library's log1p has other bits.
+
+    1 + count = 2^e m, m in [sqrt(1/2), sqrt(2)), and log m = 2 (s + s^3 / 3 + s^5 / 5 ...), s = (m - 1) / (m + 1).
+    """
+    m, exponent = np.frexp(1.0 + counts.astype(np.float64))  # m in [1/2, 1)
+    low = m < 1.4142135623730951 / 2
+    m, exponent = np.where(low, 2 * m, m), exponent - low
+    s = (m - 1) / (m + 1)
+    z = s * s
+    series = np.full_like(z, 1 / 15)
+    for odd in (13, 11, 9, 7, 5, 3, 1):
+        series *= z
+        series += 1 / odd
+    found: NDArray[np.float32] = (exponent * 0.6931471805599453 + 2 * s * series).astype(np.float32)
+    return found

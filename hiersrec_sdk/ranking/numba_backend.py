@@ -1,12 +1,13 @@
-"""The ranking kernel in Numba: the plain scan of csrc/topk.c, where there is no compiled extension.
+"""The search in Numba, for where there is no compiled kernel: the plain scan of csrc/topk.c. All else is NumPy's.
 
-It has no use for codes. Compiled when it is imported, which takes seconds, for exactly the types that come in: no call
-compiles anew. Never cached on disk, because Numba's cache is pickle.
+It has no use for codes. It is compiled when this module is imported, which takes seconds, for exactly the types that
+come in, so that no call compiles anew. It is never cached on disk, because Numba's cache is pickle.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numba
@@ -14,6 +15,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from hiersrec_sdk.ranking import numpy_backend
 from hiersrec_sdk.ranking.requests import Found, Request, Table
 
 LANES: Final = 16
@@ -22,8 +24,6 @@ _NO_FLOATS: Final = np.empty(0, np.float32)
 _NO_ROWS: Final = np.empty(0, np.int64)
 _NO_WORDS: Final = np.empty(0, np.uint64)
 _NO_RANGES: Final = np.empty((0, 2), np.int64)
-# Numba has no float16 on processors: rows come as bits, and this says what each pattern means.
-_HALVES: Final = np.arange(65_536, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
 @numba.njit(nogil=True, inline="always")
@@ -37,7 +37,7 @@ def _fold(lane: Any) -> Any:
 
 
 @numba.njit(nogil=True)
-def _dot_single(query: Any, row: Any, lane: Any, _halves: Any) -> Any:
+def _dot(query: Any, row: Any, lane: Any) -> Any:
     """In the order of csrc/topk.h; Numba does not reorder floats, nor fuse them."""
     lane[:] = 0
     whole = len(query) // LANES * LANES
@@ -46,14 +46,6 @@ def _dot_single(query: Any, row: Any, lane: Any, _halves: Any) -> Any:
             lane[j] += query[i + j] * row[i + j]
     for i in range(whole, len(query)):
         lane[i - whole] += query[i] * row[i]
-    return _fold(lane)
-
-
-@numba.njit(nogil=True)
-def _dot_half(query: Any, row: Any, lane: Any, halves: Any) -> Any:
-    lane[:] = 0
-    for i in range(len(query)):
-        lane[i % LANES] += query[i] * halves[row[i]]
     return _fold(lane)
 
 
@@ -108,85 +100,76 @@ def _holds(rows: Any, row: Any) -> Any:
     return at < len(rows) and rows[at] == row
 
 
-def _compiled(element: types.Type, dot: Any) -> Any:
-    """The scan for vectors of ``element``, scored by ``dot``."""
+def _readonly(dtype: types.Type, dimensions: int) -> types.Array:
+    return types.Array(dtype, dimensions, "C", readonly=True)
 
-    def readonly(dtype: types.Type, dimensions: int) -> types.Array:
-        return types.Array(dtype, dimensions, "C", readonly=True)
 
-    floats, rows_type, ranges_type = (
-        readonly(types.float32, 1),
-        readonly(types.int64, 1),
-        readonly(types.int64, 2),
-    )
-    counts: Any = types.Tuple
-    scan = counts([types.int64, types.int64])(
-        readonly(element, 2),
-        floats,  # query
-        ranges_type,
-        ranges_type,
-        readonly(types.uint64, 1),  # bitmap; empty: every row may rank
-        rows_type,  # skipped
-        rows_type,  # own
-        floats,  # boosts
-        floats,  # bias; empty: none
-        floats,  # what float16 bits mean
-        types.float32[::1],
-        types.int64[::1],
-    )
+_FLOATS: Final = _readonly(types.float32, 1)
+_ROWS: Final = _readonly(types.int64, 1)
+_RANGES: Final = _readonly(types.int64, 2)
+_tuple: Any = types.UniTuple  # which has no types
+_PAIR: Final = _tuple(types.int64, 2)
+_SIGNATURE: Final = _PAIR(
+    _readonly(types.float32, 2),  # vectors
+    _FLOATS,  # query
+    _RANGES,
+    _RANGES,  # rest
+    _readonly(types.uint64, 1),  # bitmap; empty: every row may rank
+    _ROWS,  # skipped
+    _ROWS,  # covisited
+    _FLOATS,  # offsets
+    _FLOATS,  # bias; empty: none
+    types.float32[::1],  # scores
+    types.int64[::1],  # rows
+)
 
-    @numba.njit(scan, nogil=True)
-    def topk(
-        vectors: Any,
-        query: Any,
-        ranges: Any,
-        rest: Any,
-        bitmap: Any,
-        skipped: Any,
-        own: Any,
-        boosts: Any,
-        bias: Any,
-        halves: Any,
-        scores: Any,
-        rows: Any,
-    ) -> Any:
-        lane = np.empty(LANES, np.float32)
-        count = 0
-        scored = 0
-        for part in range(3):
-            for at in range(len(own) if part == 0 else len(ranges) if part == 1 else len(rest)):
+
+@numba.njit(_SIGNATURE, nogil=True)
+def _topk(
+    vectors: Any,
+    query: Any,
+    ranges: Any,
+    rest: Any,
+    bitmap: Any,
+    skipped: Any,
+    covisited: Any,
+    offsets: Any,
+    bias: Any,
+    scores: Any,
+    rows: Any,
+) -> Any:
+    """Fill ``scores`` and ``rows`` with the best, best first; how many there are, and how many rows were scored."""
+    lane = np.empty(LANES, np.float32)
+    count = 0
+    scored = 0
+    for part in range(3):
+        for at in range(len(covisited) if part == 0 else len(ranges) if part == 1 else len(rest)):
+            if part == 0:
+                start, stop = covisited[at], covisited[at] + 1
+            elif part == 1:
+                start, stop = ranges[at, 0], ranges[at, 1]
+            else:
+                start, stop = rest[at, 0], rest[at, 1]
+            for row in range(start, stop):
+                if len(bitmap) and (bitmap[row >> 6] >> np.uint64(row & 63)) & np.uint64(1) == 0:
+                    continue
+                if part == 0 and _holds(skipped, row):
+                    continue
+                if part == 0 or not _holds(covisited, row) or _holds(skipped, row):
+                    scored += 1  # covisited rows have been counted
+                score = _dot(query, vectors[row], lane)
+                if len(bias):
+                    score += bias[row]
                 if part == 0:
-                    start, stop = own[at], own[at] + 1
-                elif part == 1:
-                    start, stop = ranges[at, 0], ranges[at, 1]
-                else:
-                    start, stop = rest[at, 0], rest[at, 1]
-                for row in range(start, stop):
-                    if len(bitmap) and (bitmap[row >> 6] >> np.uint64(row & 63)) & np.uint64(1) == 0:
-                        continue
-                    if part == 0 and _holds(skipped, row):
-                        continue
-                    if part == 0 or not _holds(own, row) or _holds(skipped, row):
-                        scored += 1  # own rows have been counted
-                    score = dot(query, vectors[row], lane, halves)
-                    if len(bias):
-                        score += bias[row]
-                    if part == 0:
-                        score += boosts[at]
-                    elif _holds(own, row) or _holds(skipped, row):
-                        continue
-                    count = _offer(scores, rows, count, score, row)
-        for last in range(count - 1, 0, -1):  # the worst goes to the end, again and again
-            score, row = scores[last], rows[last]
-            scores[last], rows[last] = scores[0], rows[0]
-            _sink(scores, rows, last, score, row)
-        return count, scored
-
-    return topk
-
-
-_SINGLE: Final = _compiled(types.float32, _dot_single)
-_HALF: Final = _compiled(types.uint16, _dot_half)
+                    score += offsets[at]
+                elif _holds(covisited, row) or _holds(skipped, row):
+                    continue
+                count = _offer(scores, rows, count, score, row)
+    for last in range(count - 1, 0, -1):  # the worst goes to the end, again and again
+        score, row = scores[last], rows[last]
+        scores[last], rows[last] = scores[0], rows[0]
+        _sink(scores, rows, last, score, row)
+    return count, scored
 
 
 def search(table: Table, requests: Sequence[Request], k: int) -> list[Found]:
@@ -195,26 +178,27 @@ def search(table: Table, requests: Sequence[Request], k: int) -> list[Found]:
 
 
 def _search(table: Table, request: Request, k: int) -> Found:
-    half = table.vectors.dtype == np.float16
     scores = np.empty(k, np.float32)
     rows = np.empty(k, np.int64)
 
     def given(array: NDArray[Any] | None, otherwise: NDArray[Any]) -> NDArray[Any]:
-        return otherwise if array is None else array
+        return otherwise if array is None else np.asarray(array)
 
-    count, scored = (_HALF if half else _SINGLE)(
-        table.vectors.view(np.uint16) if half else table.vectors,
+    count, scored = _topk(
+        np.asarray(table.vectors),
         request.query,
         request.ranges,
         given(request.rest, _NO_RANGES),
         given(request.bitmap, _NO_WORDS),
         given(request.skipped, _NO_ROWS),
-        given(request.own, _NO_ROWS),
-        given(request.boosts, _NO_FLOATS),
+        given(request.covisited, _NO_ROWS),
+        given(request.offsets, _NO_FLOATS),
         given(table.bias, _NO_FLOATS),
-        _HALVES,
         scores,
         rows,
     )
-    read = scored * (table.vectors[0].nbytes + (0 if table.bias is None else 4))
+    read = scored * (4 * table.vectors.shape[1] + (0 if table.bias is None else 4))
     return Found(scores[:count], rows[:count], scored, read)
+
+
+BACKEND: Final = replace(numpy_backend.BACKEND, name="numba", search=search)

@@ -3,7 +3,7 @@
  * same results of hiersrec_topk to the last bit, with codes and without. For processors that the Python tests do not run
  * on; scripts/check-neon builds it.
  */
-#include "topk.h"
+#include "query_codes.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -55,13 +55,6 @@ static void *allocate(int64_t bytes)
 
 /* ---- tables with codes: what hiersrec_sdk/ranking/codes.py makes ---- */
 
-static double from_half(uint16_t half)
-{
-    int exponent = half >> 10 & 31, fraction = half & 1023;
-    double size = exponent ? ldexp(1024 + fraction, exponent - 25) : ldexp(fraction, -24);
-    return half & 0x8000 ? -size : size;
-}
-
 static float up(double value)
 {
     return value > 0 ? nextafterf((float)value, INFINITY) : 0;
@@ -75,20 +68,12 @@ static uint16_t up_to_bfloat(double value)
     return (uint16_t)((bits + 0xffff) >> 16);
 }
 
-static double from_bfloat(uint16_t leading)
-{
-    uint32_t bits = (uint32_t)leading << 16;
-    float single;
-    memcpy(&single, &bits, sizeof single);
-    return single;
-}
-
 static double value_of(const hiersrec_table *t, int64_t row, int64_t i)
 {
     int64_t at = row * t->dimension + i;
     if (row >= t->n || i >= t->dimension)
         return 0;
-    return t->half ? from_half(((const uint16_t *)t->vectors)[at]) : ((const float *)t->vectors)[at];
+    return t->vectors[at];
 }
 
 static double larger(double a, double b)
@@ -101,8 +86,8 @@ static void encode(hiersrec_table *t)
 {
     int64_t rows = (t->n + B - 1) / B * B, padded = t->stage_ends[t->stage_count - 1], first = t->stage_ends[0];
     uint8_t *codes = allocate(rows * padded);
-    uint16_t *scales = allocate(rows * 2), *tails = allocate((t->stage_count - 1) * rows * 2);
-    float *residuals = allocate((1 + t->stage_count) * 4);
+    uint16_t *scales = allocate(rows * 2), *suffix_norms = allocate((t->stage_count - 1) * rows * 2);
+    float *quantization_errors = allocate((1 + t->stage_count) * 4);
     double left_out[1 + HIERSREC_MAX_STAGES] = {0}, longest = 0;
     memset(codes, 0, (size_t)(rows * padded));
     for (int64_t row = 0; row < rows; ++row) {
@@ -135,28 +120,28 @@ static void encode(hiersrec_table *t)
                 codes[rows * first / 2 + byte] |= (uint8_t)((stored & 15) << shift);
             }
             left_out[1 + at] = larger(left_out[1 + at], errors);
-            double tail = 0;
+            double suffix_norm = 0;
             for (int64_t rest = end; rest < padded; ++rest)
-                tail += value_of(t, row, rest) * value_of(t, row, rest);
+                suffix_norm += value_of(t, row, rest) * value_of(t, row, rest);
             if (at + 1 < t->stage_count)
-                tails[at * rows + row] = up_to_bfloat(sqrt(tail));
+                suffix_norms[at * rows + row] = up_to_bfloat(sqrt(suffix_norm));
         }
         left_out[0] = larger(left_out[0], leading_errors);
     }
     for (int64_t at = 0; at <= t->stage_count; ++at)
-        residuals[at] = up(sqrt(left_out[at]));
+        quantization_errors[at] = up(sqrt(left_out[at]));
     t->codes = codes;
     t->scales = scales;
-    t->tails = tails;
-    t->residuals = residuals;
-    t->largest = up(sqrt(longest));
+    t->suffix_norms = suffix_norms;
+    t->quantization_errors = quantization_errors;
+    t->max_norm = up(sqrt(longest));
 }
 
 static hiersrec_table random_table(void)
 {
     enum { WHOLE, NORMAL, CLUSTERED, WIDE, KINDS };
     int kind = (int)between(0, KINDS - 1);
-    hiersrec_table t = {.n = between(0, 3) ? between(1, 700) : between(1000, 3000), .half = between(0, 2) == 0};
+    hiersrec_table t = {.n = between(0, 3) ? between(1, 700) : between(1000, 3000)};
     t.dimension = between(0, 3) ? between(1, 140) : between(200, 300);
     int64_t count = t.n * t.dimension, rows = (t.n + B - 1) / B * B, *ends = allocate(HIERSREC_MAX_STAGES * 8);
     float *vectors = allocate(count * 4), *bias = allocate(rows * 4);
@@ -169,16 +154,7 @@ static hiersrec_table random_table(void)
             vectors[row * t.dimension + i] = (float)value;
         }
     }
-    if (t.half) { /* others: signs and fractions at random, exponents near that of 1, or of all finite values */
-        int64_t least = kind == WIDE ? 0 : 12, most = kind == WIDE ? 30 : 16;
-        uint16_t *halves = allocate(count * 2);
-        for (int64_t i = 0; i < count; ++i)
-            halves[i] = (uint16_t)((random_bits() & 0x83ff) | (uint64_t)between(least, most) << 10);
-        free(vectors);
-        t.vectors = halves;
-    } else {
-        t.vectors = vectors;
-    }
+    t.vectors = vectors;
     for (int64_t row = 0; row < rows; ++row)
         bias[row] = between(0, 200) ? (float)normal() : between(0, 1) ? NAN : INFINITY;
     t.bias = between(0, 1) ? bias : NULL;
@@ -199,8 +175,8 @@ static void release(hiersrec_table *t)
     free((void *)t->bias);
     free((void *)t->codes);
     free((void *)t->scales);
-    free((void *)t->tails);
-    free((void *)t->residuals);
+    free((void *)t->suffix_norms);
+    free((void *)t->quantization_errors);
     free((void *)t->stage_ends);
 }
 
@@ -208,8 +184,8 @@ static void release(hiersrec_table *t)
 
 typedef struct {
     float query[300];
-    int64_t ranges[2][2], rest[3][2], skipped[3], own[3];
-    float boosts[3];
+    int64_t ranges[2][2], rest[3][2], skipped[3], covisited[3];
+    float offsets[3];
     uint64_t bitmap[64];
 } asked;
 
@@ -262,11 +238,11 @@ static hiersrec_request random_request(const hiersrec_table *t, asked *a)
     }
     r.skipped = a->skipped;
     r.skipped_count = random_rows(a->skipped, between(0, 3), t->n);
-    r.own = a->own;
-    r.own_count = random_rows(a->own, between(0, 3), t->n);
-    r.own_boosts = a->boosts;
+    r.covisited = a->covisited;
+    r.covisited_count = random_rows(a->covisited, between(0, 3), t->n);
+    r.offsets = a->offsets;
     for (int i = 0; i < 3; ++i)
-        a->boosts[i] = (float)normal();
+        a->offsets[i] = (float)normal();
     return r;
 }
 
@@ -310,9 +286,9 @@ static float score_of(const hiersrec_table *t, const hiersrec_request *r, int64_
             lane[j] = lane[j] + lane[j + h];
     if (t->bias)
         lane[0] = lane[0] + t->bias[row];
-    for (int64_t i = 0; i < r->own_count; ++i)
-        if (r->own[i] == row)
-            lane[0] = lane[0] + r->own_boosts[i];
+    for (int64_t i = 0; i < r->covisited_count; ++i)
+        if (r->covisited[i] == row)
+            lane[0] = lane[0] + r->offsets[i];
     return lane[0];
 }
 
@@ -334,8 +310,8 @@ static void report(bool holds, const char *isa, const char *what, const hiersrec
 {
     ++compared;
     if (!holds && ++failures <= 20)
-        printf("%s: %s differ: seed %llu, n %lld, dimension %lld, float%d\n", isa, what, (unsigned long long)seed,
-               (long long)t->n, (long long)t->dimension, t->half ? 16 : 32);
+        printf("%s: %s differ: seed %llu, n %lld, dimension %lld\n", isa, what, (unsigned long long)seed,
+               (long long)t->n, (long long)t->dimension);
 }
 
 static void compare(uint64_t seed)
@@ -357,11 +333,11 @@ static void compare(uint64_t seed)
     answer(&plain, requests, right, count, k);
     for (int64_t i = 0; i < count; ++i)
         report(sound(&t, &right[i]), "scalar", "scores and their definition", &t, seed);
-    bool held = hiersrec_dots(&t, requests[0].query, codes[0], dots[0], workspace);
+    bool held = hiersrec_integer_dots(&t, requests[0].query, codes[0], dots[0], workspace);
     const char *isa;
     for (int at = 0; (isa = hiersrec_isa_at(at)); ++at) {
         hiersrec_use_isa(isa);
-        bool now = hiersrec_dots(&t, requests[0].query, codes[1], dots[1], workspace);
+        bool now = hiersrec_integer_dots(&t, requests[0].query, codes[1], dots[1], workspace);
         report(now == held && (!held || (memcmp(codes[0], codes[1], (size_t)padded * 2) == 0 &&
                                          memcmp(dots[0], dots[1], (size_t)rows * 8) == 0)), isa, "dots", &t, seed);
         for (int coded = 0; coded < 2; ++coded) {

@@ -37,8 +37,7 @@ def _as_own_data(folder: Path) -> None:
     events = pl.read_csv(folder / "shop/simulated-events.csv").rename(
         {"session": "visitor", "item": "product_id", "time": "ts", "event": "type"}
     )
-    with gzip.open(folder / "events.csv.gz", "wb") as file:
-        events.write_csv(file)
+    (folder / "events.csv.gz").write_bytes(gzip.compress(events.write_csv().encode()))
     items = pl.read_csv(folder / "shop/simulated-items.csv").rename({"item": "id", "name": "title"})
     items.write_csv(folder / "products.csv")
     for name in ("data", "run", "bundle"):

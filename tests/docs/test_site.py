@@ -20,7 +20,7 @@ pytest.importorskip("sphinx")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built as ``scripts/docs`` builds it."""
     folder = tmp_path_factory.mktemp("site")
-    command = "-m sphinx -W --keep-going -q -b html -d".split()
+    command = ["-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d"]
     made = [sys.executable, *command, str(folder / "doctrees"), str(ROOT / "docs"), str(folder / "html")]
     done = subprocess.run(made, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

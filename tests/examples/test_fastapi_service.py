@@ -50,7 +50,7 @@ def test_only_what_is_in_stock(client: TestClient) -> None:
     [
         ({"session": SESSION, "k": 0}, "InvalidKError"),
         ({"session": [3]}, "InvalidItemIdError"),
-        ({"session": SESSION, "max_per_category": 0}, "InvalidOptionError"),
+        ({"session": SESSION, "max_per_category": 0}, "InvalidMaxPerCategoryError"),
         ({"session": "item-3"}, "list_type"),
         ({"session": [True]}, "int_type"),
         ({"session": SESSION, "exlude_seen": True}, "extra_forbidden"),
@@ -62,7 +62,7 @@ def test_says_what_is_wrong(client: TestClient, asked: dict[str, object], says: 
     assert says in answer.text
 
 
-def test_the_catalogue_changes_and_is_saved(client: TestClient, bundle: Path) -> None:
+def test_the_catalog_changes_and_is_saved(client: TestClient, bundle: Path) -> None:
     new = {"id": "item-new", "category": ["left", "left.1"], "text": "word1 group1", "title": "New"}
     assert client.post("/items", json=[new]).json() == {"items": 1}
     everything = {"session": SESSION, "k": 100, "mode": "exact"}

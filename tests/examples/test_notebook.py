@@ -23,7 +23,7 @@ def test_runs(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     printed = "".join(output.get("text", "") for output in outputs)
-    assert "brand-new is in place" in printed
+    assert "brand-new has rank" in printed
     assert printed.endswith("True\nFalse\n")
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
 

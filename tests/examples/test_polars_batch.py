@@ -21,9 +21,9 @@ def test_every_session_is_answered(tiny_bundle: Path, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     sessions = {f"visit {at}": random.integers(0, 48, random.integers(1, 9)).tolist() for at in range(40)}
     clicks = [
-        (own, f"item-{item}", 100.0 * at + place)
-        for at, (own, items) in enumerate(sessions.items())
-        for place, item in enumerate(items)
+        (session, f"item-{item}", 100.0 * at + position)
+        for at, (session, items) in enumerate(sessions.items())
+        for position, item in enumerate(items)
     ]
     log = pl.DataFrame(clicks, schema=["visit", "item", "at"], orient="row").sample(
         fraction=1, shuffle=True, seed=1
@@ -52,8 +52,8 @@ def test_every_session_is_answered(tiny_bundle: Path, tmp_path: Path) -> None:
         found.group_by("session").agg(pl.all().sort_by("rank")).select("session", "item").iter_rows()
     )
     assert answers == {
-        own: list(recommender.recommend([f"item-{item}" for item in items], 7).items)
-        for own, items in sessions.items()
+        session: list(recommender.recommend([f"item-{item}" for item in items], 7).items)
+        for session, items in sessions.items()
     }
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clicks.parquet", "out.parquet"]
 

@@ -14,23 +14,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from hiersrec_export import IR_VERSION, OPSET
-from hiersrec_export import export as to_bundle
+from hiersrec_export import export as export_module
 from hiersrec_export.export import catalog_tables, export, trained_vectors
-from hiersrec_export.graphs import item_graph, session_graph
+from hiersrec_export.graphs import ItemGraph, item_graph, principal_axes, rotate, session_graph
 from hiersrec_export.parity import check_item_parity, check_parity
-from hiersrec_export.rotation import principal_axes, rotate
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_sdk.errors import BundleError, DataError, ExportError, RunError
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
-from hiersrec_training.model import HierSRec, ItemGraph, Metadata
+from hiersrec_training.model import HierSRec, Metadata
 from hiersrec_training.run import RunInfo, load_model
 from hiersrec_training.train import train
-
-
-def quiet(line: str) -> None:
-    pass
+from tests.conftest import Exported, quiet
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +34,14 @@ def loaded(tiny_run: Path, tiny_data: Path) -> tuple[HierSRec, RunInfo, Dataset]
     return *load_model(tiny_run), Dataset.load(tiny_data)
 
 
-def test_the_graph_has_the_contract_s_names_and_dynamic_axes(
-    loaded: tuple[HierSRec, RunInfo, Dataset],
-) -> None:
-    proto = onnx.load_from_string(session_graph(loaded[0]))
+@pytest.fixture(scope="module")
+def graphs(loaded: tuple[HierSRec, RunInfo, Dataset]) -> tuple[bytes, bytes]:
+    """Session graph and item graph, not rotated."""
+    return session_graph(loaded[0]), item_graph(loaded[0])
+
+
+def test_the_graph_has_the_contract_s_names_and_dynamic_axes(graphs: tuple[bytes, bytes]) -> None:
+    proto = onnx.load_from_string(graphs[0])
     shapes = {
         value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in (*proto.graph.input, *proto.graph.output)
@@ -60,18 +60,20 @@ def test_the_graph_has_the_contract_s_names_and_dynamic_axes(
     )
 
 
-def test_graphs_name_no_file_of_the_machine_that_made_them(loaded: tuple[HierSRec, RunInfo, Dataset]) -> None:
+def test_graphs_name_no_file_of_the_machine_that_made_them(graphs: tuple[bytes, bytes]) -> None:
     root = str(Path(__file__).resolve().parents[2]).encode()
-    for graph in (session_graph(loaded[0]), item_graph(loaded[0])):
+    for graph in graphs:
         assert root not in graph
         assert b".py" not in graph
 
 
-def test_parity_holds_and_a_wrong_graph_is_caught(loaded: tuple[HierSRec, RunInfo, Dataset]) -> None:
+def test_parity_holds_and_a_wrong_graph_is_caught(
+    loaded: tuple[HierSRec, RunInfo, Dataset], graphs: tuple[bytes, bytes]
+) -> None:
     model, info, data = loaded
     vectors = trained_vectors(model, info, data)
-    graph = session_graph(model)
-    parity = check_parity(model, graph, vectors, data.valid)
+    graph = graphs[0]
+    parity = check_parity(model, graph, vectors, data.validation)
     assert parity.sessions == 2 * sum(range(1, 65))
     assert set(parity.worst) == {"category_logits", "category_logits_0", "repeat_logits", "item_query"}
     for name in ("item_gate", "repeat_head", "category_head.0", "category_head.1", "qkv"):
@@ -80,13 +82,15 @@ def test_parity_holds_and_a_wrong_graph_is_caught(loaded: tuple[HierSRec, RunInf
         changed = onnx.numpy_helper.to_array(weights) * np.float32(1.01) + np.float32(1e-3)
         weights.CopyFrom(onnx.numpy_helper.from_array(changed, weights.name))
         with pytest.raises(ExportError, match="differ"):
-            check_parity(model, proto.SerializeToString(), vectors, data.valid)
+            check_parity(model, proto.SerializeToString(), vectors, data.validation)
 
 
-def test_a_wrong_item_encoder_is_caught(loaded: tuple[HierSRec, RunInfo, Dataset]) -> None:
+def test_a_wrong_item_encoder_is_caught(
+    loaded: tuple[HierSRec, RunInfo, Dataset], graphs: tuple[bytes, bytes]
+) -> None:
     model, info, data = loaded
     meta = Metadata.of(data, info.shape, info.config)
-    graph = item_graph(model)
+    graph = graphs[1]
     assert check_item_parity(model, graph, meta) < 1e-5
     proto = onnx.load_from_string(graph)
     weights = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
@@ -128,7 +132,7 @@ def test_a_failed_parity_check_leaves_no_bundle(
             model.session.item_head.bias.sub_(0.01)
         return graph
 
-    monkeypatch.setattr(to_bundle, "session_graph", wrong)
+    monkeypatch.setattr(export_module, "session_graph", wrong)
     with pytest.raises(ExportError, match="item_query"):
         export(tiny_run, tmp_path / "bundle", report=quiet)
     assert not list(tmp_path.iterdir())
@@ -142,15 +146,15 @@ def test_rows_follow_the_tree_and_ids_find_their_vectors(
     vectors = trained_vectors(model, info, data)
     rows = catalog.rows(data.item_ids.to_list())
     assert sorted(rows.tolist()) == list(range(data.items))
-    np.testing.assert_array_equal(catalog.item_vectors[rows], rotate(vectors, principal_axes(vectors)))
-    np.testing.assert_array_equal(catalog.clicks[rows], data.clicks)
+    np.testing.assert_array_equal(catalog.base.table.vectors[rows], rotate(vectors, principal_axes(vectors)))
+    np.testing.assert_array_equal(catalog.clicks_of(rows), data.clicks)
     assert np.array_equal(catalog.categories_of(rows), data.category)
     assert np.array_equal(catalog.categories_of(rows, 0), data.category // 4)
     assert catalog.category(1, 5).id == data.tree.ids[1][5]
     assert catalog.title(int(rows[7])) == "Item 7"
     for leaf in range(8):
         wanted = {int(rows[item]) for item, extra in enumerate(data.extra_categories) if leaf in extra}
-        assert set(catalog.extra_rows(np.array([leaf])).tolist()) == wanted
+        assert set(catalog.base.tables.extra_of(np.array([leaf])).tolist()) == wanted
 
 
 def test_integer_ids_stay_integers(make_dataset: Callable[..., Dataset]) -> None:
@@ -167,7 +171,7 @@ def test_the_item_encoder_gives_the_vectors_of_unseen_items(
     meta = Metadata.of(data, info.shape, info.config)
     axes = principal_axes(trained_vectors(model, info, data))
     encoder = onnxruntime.InferenceSession(tiny_bundle / "item_encoder.onnx")
-    names = ItemGraph(model.items).input_names
+    names = ItemGraph(model).input_names
     inputs = {name: getattr(meta, name).numpy() for name in names}
     (found,) = encoder.run(["item_vectors"], inputs)
     with torch.no_grad():
@@ -183,7 +187,7 @@ def test_an_item_that_nobody_clicked_is_placed_by_its_metadata(
     data = make_dataset()
     unclicked = int(data.test.items[0])
     parts: dict[str, Any] = {}
-    for name in ("train", "valid"):
+    for name in ("train", "validation"):
         sessions = [
             [i for i in getattr(data, name)[s] if i != unclicked] for s in range(len(getattr(data, name)))
         ]
@@ -200,10 +204,13 @@ def test_an_item_that_nobody_clicked_is_placed_by_its_metadata(
     np.testing.assert_array_equal(trained_vectors(model, info, kept)[unclicked], cold)
 
 
-def test_each_step_is_said_before_it_begins(tiny_run: Path, tmp_path: Path) -> None:
-    said: list[str] = []
-    export(tiny_run, tmp_path / "bundle", report=quiet, step=said.append)
-    assert [line.split()[0] for line in said] == ["tracing", "checking", "measuring", "writing"]
+def test_each_step_is_named_before_it_begins(tiny_export: Exported) -> None:
+    assert [line.split()[0] for line in tiny_export.steps] == [
+        "tracing",
+        "checking",
+        "calibrating",
+        "writing",
+    ]
 
 
 def test_the_model_card_and_the_config_say_what_was_trained(tiny_bundle: Path, tiny_config: Config) -> None:
@@ -218,7 +225,7 @@ def test_the_model_card_and_the_config_say_what_was_trained(tiny_bundle: Path, t
     assert not any(path.suffix in (".pkl", ".pt") for path in tiny_bundle.iterdir())
 
 
-def test_what_is_wrong_is_said(
+def test_errors_say_what_is_wrong(
     tiny_run: Path, tiny_bundle: Path, tmp_path: Path, make_dataset: Callable[..., Dataset]
 ) -> None:
     def attempt(message: str, error: type[Exception], run: Path, out: Path, **options: Any) -> None:
@@ -226,8 +233,8 @@ def test_what_is_wrong_is_said(
             export(run, out, report=quiet, **options)
 
     attempt("exists already", BundleError, tiny_run, tiny_bundle)
-    attempt("is no training run", RunError, tmp_path, tmp_path / "bundle")
-    attempt("is no dataset", DataError, tiny_run, tmp_path / "bundle", data_path=tmp_path)
+    attempt("is not a training run", RunError, tmp_path, tmp_path / "bundle")
+    attempt("is not a dataset", DataError, tiny_run, tmp_path / "bundle", data_path=tmp_path)
     make_dataset(seed=3).save(tmp_path / "other")
     attempt("not the data set", ExportError, tiny_run, tmp_path / "bundle", data_path=tmp_path / "other")
     assert not (tmp_path / "bundle").exists()

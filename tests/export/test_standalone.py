@@ -54,7 +54,7 @@ class Both:
         """Every answer to ``sessions``, padded at their ends; ``tolerance`` 0: they are the same to the last bit."""
         found = self.run(padded(sessions, self.padding), k)
         for at, session in enumerate(sessions):
-            real = [own for own in session if own != self.padding]
+            real = [item_id for item_id in session if item_id != self.padding]
             result = self.recommender.recommend(real, k, mode="exact")
             assert found["known"][at] == len(real) - result.unknown_ids
             scores, items = found["scores"][at], found["items"][at].tolist()
@@ -66,8 +66,8 @@ class Both:
             sure = np.append(True, apart)[: len(items)] & np.append(apart, True)[: len(items)]
             if not tolerance:
                 sure[:] = True
-            assert [own for own, is_sure in zip(items, sure, strict=True) if is_sure] == [
-                own for own, is_sure in zip(result.items, sure, strict=True) if is_sure
+            assert [item_id for item_id, is_sure in zip(items, sure, strict=True) if is_sure] == [
+                item_id for item_id, is_sure in zip(result.items, sure, strict=True) if is_sure
             ]
             shown = result.categories
             chances = [hit.probability for hit in shown] or [0] * found["probabilities"].shape[1]
@@ -77,7 +77,7 @@ class Both:
 
 
 def with_all_features(shop: Shop) -> Shop:
-    """Whose wide part reads every feature."""
+    """A shop whose co-visitation scorer reads every feature."""
     assert shop.wide is not None
     random = np.random.default_rng(5)
     weight, shift, out = (
@@ -93,7 +93,6 @@ SHOPS = {
     "full": make_shop(seed=2),
     "full strings": make_shop("string", seed=3, wide=True),
     "no bias": replace(make_shop("string", seed=4, wide=True), bias=None),
-    "tied": replace(make_shop(seed=5, wide=True), inputs=None),
     "features": with_all_features(make_shop(seed=6, wide=True)),
 }
 LONGEST = {"features": REACH + 4}  # of which the older ones link to nothing
@@ -139,7 +138,7 @@ def test_it_answers_as_the_recommender(
 
 @given(data=st.data(), k=st.integers(1, 60))
 def test_a_trained_model_answers_as_the_recommender(tiny: Both, data: st.DataObject, k: int) -> None:
-    assert tiny.catalog.wide is not None
+    assert tiny.catalog.covisitation is not None
     tiny.compare(data.draw(sessions_of(tiny.ids, ["stranger", ""], 6)), k, 1e-4)
 
 
@@ -163,18 +162,18 @@ def test_padding_is_an_id_that_no_item_has(shops: dict[str, Both]) -> None:
 
 @given(data=st.data())
 @example(data=None)
-def test_a_changed_catalogue_answers_as_the_recommender(
+def test_a_changed_catalog_answers_as_the_recommender(
     changed: dict[str, Both], data: st.DataObject | None
 ) -> None:
     for name, both in changed.items():
-        gone = SHOPS[name].ids[7]
+        deleted = SHOPS[name].ids[7]
         new = "new" if both.about["item_id_type"] == "string" else 4
         moved = SHOPS[name].ids[20]
         if data is None:
-            sessions = [[new], [gone], [moved, gone], [gone, new], [new, moved, SHOPS[name].ids[30]]]
+            sessions = [[new], [deleted], [moved, deleted], [deleted, new], [new, moved, SHOPS[name].ids[30]]]
         else:
             sessions = data.draw(
-                sessions_of([new, moved, gone, *SHOPS[name].ids], [both.padding], MAX_LENGTH)
+                sessions_of([new, moved, deleted, *SHOPS[name].ids], [both.padding], MAX_LENGTH)
             )
         both.compare(sessions, 12, 1e-4)
 
@@ -189,7 +188,9 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Both]:
         catalog, vector = recommender.catalog, np.linspace(-1, 1, 6, dtype=np.float32)
         new: list[Any] = ["new", "newer"] if shop.id_type == "string" else [4, 5]
         leaf = shop.category_ids[-1]
-        catalog.upsert([Item(own, leaf[5], vector=vector) for own in (*new, shop.ids[3], shop.ids[40])])
+        catalog.upsert(
+            [Item(item_id, leaf[5], vector=vector) for item_id in (*new, shop.ids[3], shop.ids[40])]
+        )
         catalog.move(shop.ids[20], leaf[2])
         catalog.remove([new[1], *shop.ids[7:12]])
         catalog.set_bias([shop.ids[2], new[0]], 1.5)
@@ -246,14 +247,14 @@ def test_a_wrong_model_is_not_written(
 
         return build
 
-    for name in ("item_vectors", "covisitation.item_weight", "covisitation.session_weight", "bias"):
+    for name in ("item_vectors", "covisitation.item_weight", "covisitation.session_weight", "item_bias"):
         monkeypatch.setattr(standalone, "standalone_graph", wrong(name))
         with pytest.raises(ExportError, match="differ by"):
             export_standalone(tiny_bundle, tmp_path / "model.onnx", report=quiet)
         assert not list(tmp_path.iterdir())
 
 
-def test_what_is_wrong_is_said(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_errors_say_what_is_wrong(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="holds at most 10,000 of them: serve the bundle"):
         export_standalone(tiny_bundle, tmp_path / "model.onnx", largest=10_000, report=quiet)
     with pytest.raises(BundleMissingError):

@@ -1,4 +1,4 @@
-"""examples/node answers as the recommender does, installed from the package registry into a temporary folder."""
+"""The example in Node.js answers as the recommender does. It is installed from the registry into a temporary folder."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from hiersrec_sdk import Recommender
 from tests.sdk.bundles import Shop, make_shop
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/node"
-# What npm says where there is no way to a registry, or none that has the packages.
+# Errors of npm where there is no way to a registry, or none that has the packages.
 UNREACHABLE = (
     r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|E40[134]|E5\d\d"
 )
-SHOPS = {"int64": make_shop(seed=3, wide=True), "string": make_shop("string", wide=True)}
+SHOPS = {
+    "int64": make_shop(seed=3, wide=True),
+    "string": make_shop("string", wide=True),
+}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,7 @@ def test_nothing_is_installed_but_what_the_cpu_needs(installed: Path) -> None:
 
 
 @pytest.mark.parametrize("shop", SHOPS.values(), ids=SHOPS)
-def test_it_prints_what_the_recommender_answers(installed: Path, tmp_path: Path, shop: Shop) -> None:
+def test_it_prints_the_answers_of_the_recommender(installed: Path, tmp_path: Path, shop: Shop) -> None:
     bundle = shop.write(tmp_path / "bundle")
     export_standalone(bundle, tmp_path / "model.onnx", report=lambda line: None)
     recommender = Recommender.load(bundle)
@@ -87,12 +90,12 @@ def test_a_trained_model_answers_as_the_recommender(
     )
 
 
-def test_what_is_wrong_is_said(installed: Path, tmp_path: Path) -> None:
+def test_errors_say_what_is_wrong(installed: Path, tmp_path: Path) -> None:
     make_shop().write(tmp_path / "bundle")
     export_standalone(tmp_path / "bundle", tmp_path / "model.onnx", report=lambda line: None)
     for arguments, message in (
-        ([tmp_path / "model.onnx", "shoe"], "item id shoe is no whole number"),
-        (["-k", "0", tmp_path / "model.onnx"], "-k is 0"),
+        ([tmp_path / "model.onnx", "shoe"], "item ids of this model are integers, got shoe"),
+        (["-k", "0", tmp_path / "model.onnx"], "-k must be an integer ≥ 1, got 0"),
         ([tmp_path / "nothing.onnx"], "nothing.onnx"),
         ([], "name the model"),
     ):

@@ -20,9 +20,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hiersrec_sdk.bundle.folder import write_bundle
 from hiersrec_sdk.bundle.tables import StringTable, write_tables
-from hiersrec_sdk.catalog.snapshot import id_tables, item_id_tables
+from hiersrec_sdk.catalog.ids import id_tables, item_id_tables
 from hiersrec_sdk.ranking import Codes
-from hiersrec_sdk.ranking.covisitation import CLICKS_OF, FEATURES, POPULARITIES, Links, Wide
+from hiersrec_sdk.ranking.covisitation import (
+    EDGE_COUNTS,
+    FEATURES,
+    POPULARITIES,
+    CovisitationCounts,
+    CovisitationScorer,
+)
 
 DIMENSION = 6
 MAX_LENGTH = 7
@@ -36,11 +42,10 @@ EXTRA = {1: [0, 59], 3: [17, 40], 5: [4, 40, 2], 8: [55]}
 
 @dataclass(frozen=True)
 class Shop:
-    """What the bundle is made of: the numbers that a re-implementation starts from."""
+    """The content of the bundle: the numbers that a re-implementation starts from."""
 
     ids: list[Any]
     vectors: NDArray[np.float32]  # [items, dimension]
-    inputs: NDArray[np.float32] | None  # the same, where input and output vectors differ
     bias: NDArray[np.float32] | None
     clicks: NDArray[np.int64]
     weights: list[NDArray[np.float32]]  # for each level [dimension, categories]
@@ -49,9 +54,9 @@ class Shop:
     extra: dict[int, list[int]]
     category_ids: list[list[Any]]
     titles: list[str] | None
-    stages: list[int] | None  # of the codes; None: there are none
-    top_p: float | None  # of candidates="auto"; None: it was not measured
-    wide: Wide | None  # its network reads nothing but the popularity
+    stages: list[int] | None  # of the codes; None: no codes
+    top_p: float | None  # of candidates="auto"; None: not calibrated
+    wide: CovisitationScorer | None  # its network reads nothing but the popularity
 
     @property
     def items(self) -> int:
@@ -65,12 +70,12 @@ class Shop:
     def leaf_of(self, row: int) -> int:
         return next(leaf for leaf, (start, stop) in enumerate(self.ranges[-1]) if start <= row < stop)
 
-    def rows_of_category(self, own: Any) -> set[int]:
-        """Rows that lie in a category with the id ``own``, of whatever level, or are listed in one below it."""
+    def rows_of_category(self, category_id: Any) -> set[int]:
+        """Rows in a category with this id, of any level, or listed in a category below it."""
         rows: set[int] = set()
         for level, ids in enumerate(self.category_ids):
             for index, other in enumerate(ids):
-                if other == own:
+                if other == category_id:
                     below = {index}
                     for parents in PARENTS[level + 1 :]:
                         below = {child for child, parent in enumerate(parents) if parent in below}
@@ -80,7 +85,7 @@ class Shop:
 
     @property
     def stranger(self) -> Any:
-        """An item id that the catalogue lacks."""
+        """An item id that is not in the catalog."""
         return "stranger" if self.id_type == "string" else 3
 
     @property
@@ -114,10 +119,8 @@ class Shop:
     def tensors(self) -> dict[str, NDArray[Any]]:
         tables: dict[str, NDArray[Any]] = {"item_vectors": self.vectors, "clicks": self.clicks}
         tables |= item_id_tables(self.ids)
-        if self.inputs is not None:
-            tables["input_vectors"] = self.inputs
         if self.bias is not None:
-            tables["bias"] = self.bias
+            tables["item_bias"] = self.bias
         if self.stages is not None:
             tables |= Codes.of(self.vectors, self.stages).tables()
         if self.wide is not None:
@@ -132,7 +135,7 @@ class Shop:
             tables[f"category_ranges.{level}"] = np.array(ranges, dtype=np.int64)
             tables[f"category_parents.{level}"] = np.array(PARENTS[level], dtype=np.int32)
             tables |= id_tables(f"category_ids.{level}", self.category_ids[level])
-        names = [f"shelf of {own}" for own in self.category_ids[-1]]
+        names = [f"shelf of {category_id}" for category_id in self.category_ids[-1]]
         return tables | StringTable.from_strings(names).tables("category_names.2")
 
     @property
@@ -157,19 +160,19 @@ def make_shop(
     """A shop.
 
     Args:
-        id_type: of the items.
-        seed: for all that is random.
-        full: with everything that is optional, but for codes.
-        times: how many items it has for each one of ``LEAF_SIZES``.
-        dimension: of the vectors.
-        stages: where the stages of the codes but the last end; None: without codes.
-        wide: with a wide part.
+        id_type: type of the item ids.
+        seed: seed of everything random.
+        full: with everything optional but codes and the co-visitation scorer.
+        times: number of items for each one of ``LEAF_SIZES``.
+        dimension: length of the vectors.
+        stages: ends of the codes' stages but the last; None: without codes.
+        wide: with a co-visitation scorer.
     """
     random = np.random.default_rng(seed)
     items = times * ITEMS
-    ids: list[Any] = [-5, 0, 2**62, *(int(own) for own in 1_000 + 7 * random.permutation(items - 3))]
+    ids: list[Any] = [-5, 0, 2**62, *(int(item_id) for item_id in 1_000 + 7 * random.permutation(items - 3))]
     if id_type == "string":
-        ids = ["", "größe-3", "0", *(f"shoe-{own}" for own in ids[3:])]
+        ids = ["", "größe-3", "0", *(f"shoe-{item_id}" for item_id in ids[3:])]
 
     def numbers(*shape: int) -> NDArray[np.float32]:
         return (random.integers(-8, 9, shape) / 8).astype(np.float32)
@@ -177,7 +180,6 @@ def make_shop(
     return Shop(
         ids=ids,
         vectors=numbers(items, dimension),
-        inputs=numbers(items, dimension) if full else None,
         bias=numbers(items) if full else None,
         clicks=random.integers(0, 9, items),
         weights=[numbers(dimension, size) for size in SIZES],
@@ -195,17 +197,17 @@ def make_shop(
     )
 
 
-def _wide(random: np.random.Generator, items: int) -> Wide:
+def _wide(random: np.random.Generator, items: int) -> CovisitationScorer:
     neighbours = [np.sort(random.permutation(items)[: random.integers(0, 4)]) for _ in range(items)]
     offsets = np.cumsum([0, *map(len, neighbours)])
-    clicks = random.integers(0, 5, (offsets[-1], CLICKS_OF)).astype(np.uint16)
+    clicks = random.integers(0, 5, (offsets[-1], EDGE_COUNTS)).astype(np.uint16)
     popularity = (random.integers(-8, 9, (items, POPULARITIES)) / 8).astype(np.float32)
     hidden = np.zeros((FEATURES, 3), dtype=np.float32)
     hidden[:POPULARITIES] = random.integers(-1, 2, (POPULARITIES, 3))
     rows = np.concatenate(neighbours).astype(np.int32)
     weight = np.array([1, -0.5, 0.25, 0.125], dtype=np.float32)
     shift = np.array([0, 0.5, -0.25], dtype=np.float32)
-    return Wide(Links(popularity, offsets, rows, clicks), hidden, shift, weight)
+    return CovisitationScorer(CovisitationCounts(popularity, offsets, rows, clicks), hidden, shift, weight)
 
 
 def category_ranges(leaf_sizes: list[int] = LEAF_SIZES) -> list[list[tuple[int, int]]]:
@@ -214,7 +216,8 @@ def category_ranges(leaf_sizes: list[int] = LEAF_SIZES) -> list[list[tuple[int, 
     levels = [[(stop - size, stop) for stop, size in zip(stops, leaf_sizes, strict=True)]]
     for parents, size in ((PARENTS[2], SIZES[1]), (PARENTS[1], SIZES[0])):
         below = [
-            [span for span, own in zip(levels[0], parents, strict=True) if own == at] for at in range(size)
+            [span for span, parent in zip(levels[0], parents, strict=True) if parent == at]
+            for at in range(size)
         ]
         levels.insert(0, [(spans[0][0], spans[-1][1]) for spans in below])
     return levels
@@ -254,8 +257,8 @@ def graph(weights: list[NDArray[np.float32]], repeats: NDArray[np.float32] | Non
     outputs.append(value("item_query", TensorProto.FLOAT, ["batch", dimension]))
     if repeats is not None:
         constants["w_repeat"] = repeats[:, None]
-        nodes.append(node("MatMul", ["masked", "w_repeat"], ["wide_repeats"]))
-        nodes.append(node("Squeeze", ["wide_repeats", "last"], ["repeat_logits"]))
+        nodes.append(node("MatMul", ["masked", "w_repeat"], ["repeat_columns"]))
+        nodes.append(node("Squeeze", ["repeat_columns", "last"], ["repeat_logits"]))
         outputs.append(value("repeat_logits", TensorProto.FLOAT, ["batch", "length"]))
     inputs = [
         value("session_vectors", TensorProto.FLOAT, ["batch", "length", dimension]),

@@ -1,4 +1,4 @@
-"""CPUs of a container, by made-up control groups; and threads="auto"."""
+"""CPUs of a container with made-up control groups, and threads="auto"."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hiersrec_sdk import Recommender, cpus, errors
 from hiersrec_sdk.cpus import available_cpus
 from tests.sdk.bundles import make_shop
 
-V2 = "30 23 0:26 {top} {place} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
-V1 = "33 25 0:29 {top} {place} rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct"
+V2 = "30 23 0:26 {top} {point} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
+V1 = "33 25 0:29 {top} {point} rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct"
 OTHER = [
     "25 30 0:22 / /proc rw - proc proc rw",
     "34 25 0:30 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory",
@@ -40,10 +40,10 @@ def tree(root: Path, groups: list[str], mounts: list[str], files: dict[str, str]
 
 
 def v2(
-    root: Path, quotas: dict[str, str], group: str = "/pod/app", top: str = "/", place: str = "/sys/fs/cgroup"
+    root: Path, quotas: dict[str, str], group: str = "/pod/app", top: str = "/", point: str = "/sys/fs/cgroup"
 ) -> int:
-    files = {f"{place[1:]}/{folder}cpu.max": quota + "\n" for folder, quota in quotas.items()}
-    return tree(root, [f"0::{group}"], [V2.format(top=top, place=place.replace(" ", "\\040"))], files)
+    files = {f"{point[1:]}/{folder}cpu.max": quota + "\n" for folder, quota in quotas.items()}
+    return tree(root, [f"0::{group}"], [V2.format(top=top, point=point.replace(" ", "\\040"))], files)
 
 
 @pytest.mark.parametrize(
@@ -68,10 +68,10 @@ def test_cgroup_v2(quotas: dict[str, str], wanted: int, tmp_path: Path) -> None:
 
 
 def test_a_container_of_cgroup_v2(tmp_path: Path) -> None:
-    assert v2(tmp_path / "own name space", {"": "200000 100000"}, group="/") == 2
+    assert v2(tmp_path / "cgroup namespace", {"": "200000 100000"}, group="/") == 2
     assert v2(tmp_path / "of the host", {"": "200000 100000"}, group="/docker/abc", top="/docker/abc") == 2
     assert v2(tmp_path / "outside", {"": "200000 100000"}, group="/../../elsewhere") == 2
-    assert v2(tmp_path / "elsewhere", {"pod/app/": "200000 100000"}, place="/mnt/my groups") == 2
+    assert v2(tmp_path / "elsewhere", {"pod/app/": "200000 100000"}, point="/mnt/my groups") == 2
     assert v2(tmp_path / "alike", {"": "200000 100000"}, group="/docker/abcdef", top="/docker/abc") == 2
 
 
@@ -86,18 +86,18 @@ def test_a_container_of_cgroup_v2(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("top", ["/", "/docker/abc"])
 def test_cgroup_v1(quotas: dict[str, tuple[int, int]], wanted: int, top: str, tmp_path: Path) -> None:
-    place = "sys/fs/cgroup/cpu,cpuacct"
+    point = "sys/fs/cgroup/cpu,cpuacct"
     if top != "/":
         quotas = {folder.removeprefix("docker/abc/"): each for folder, each in quotas.items()}
-        wanted = 16 if "docker/" in quotas else wanted  # which is out of sight
+        wanted = 16 if "docker/" in quotas else wanted  # which it cannot see
     files: dict[str, str] = {}
     for folder, (quota, period) in quotas.items():
         files |= {
-            f"{place}/{folder}cpu.cfs_quota_us": f"{quota}\n",
-            f"{place}/{folder}cpu.cfs_period_us": f"{period}\n",
+            f"{point}/{folder}cpu.cfs_quota_us": f"{quota}\n",
+            f"{point}/{folder}cpu.cfs_period_us": f"{period}\n",
         }
     groups = ["5:memory:/docker/abc", "4:cpu,cpuacct:/docker/abc", "3:cpuset:/", "0::/docker/abc"]
-    assert tree(tmp_path, groups, [V1.format(top=top, place=f"/{place}")], files) == wanted
+    assert tree(tmp_path, groups, [V1.format(top=top, point=f"/{point}")], files) == wanted
 
 
 def test_names_of_mounts_are_bytes(tmp_path: Path) -> None:
@@ -114,31 +114,28 @@ def test_no_control_groups(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cores", [1, 3])
-def test_auto_is_so_many_threads(cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_the_number_of_cpus(cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
     shop = make_shop(times=4)
     recommender = Recommender.load(shop.write(tmp_path / "bundle"), threads="auto")
     wanted = min(cores, available_cpus())
-    assert recommender._encoder.threads == wanted
+    assert recommender._pipeline.encoder.threads == wanted
     assert pickle.loads(pickle.dumps(recommender))._threads == "auto"  # of the machine that it comes to
     session = shop.ids[5:9]
     one = recommender.recommend(session, 9, mode="exact")
     assert list(recommender.recommend(session, 9, mode="exact", threads="auto")) == list(one)
     many: Any = recommender.recommend_many([session] * 5, 9, batch_size=2, threads="auto", mode="exact")
     assert [list(found) for found in many] == [list(one)] * 5
-    assert {threads for _, threads in recommender._pools} == ({wanted} if wanted > 1 else set())
+    assert {threads for _, threads in recommender._searcher._pools} == ({wanted} if wanted > 1 else set())
 
 
-def test_no_number_of_threads(tmp_path: Path) -> None:
+def test_an_invalid_number_of_threads(tmp_path: Path) -> None:
     recommender: Any = Recommender.load(make_shop().write(tmp_path / "bundle"))
     wrong: list[Any] = [0, -1, "all", None, 1.5, True]
+    message = "threads must be an integer ≥ 1, or 'auto', got"
     for threads in wrong:
         for call in (recommender.recommend, recommender.recommend_many):
-            with pytest.raises(
-                errors.InvalidOptionError, match="it must be a whole number of at least 1, or 'auto'"
-            ):
+            with pytest.raises(errors.InvalidThreadsError, match=message):
                 call([], threads=threads)
-        with pytest.raises(
-            errors.InvalidOptionError, match="it must be a whole number of at least 1, or 'auto'"
-        ):
+        with pytest.raises(errors.InvalidThreadsError, match=message):
             Recommender.load(tmp_path / "bundle", threads=threads)

@@ -30,7 +30,10 @@ def recommender(request: pytest.FixtureRequest, bundle: Path) -> Recommender:
 
 def sessions(recommender: Recommender) -> list[list[Any]]:
     ids = recommender.catalog.ids
-    return [list(ids(recommender.catalog.popular[at : at + 1 + at % 5])) for at in range(40)]
+    return [
+        list(ids(recommender.catalog.most_clicked(len(recommender.catalog))[at : at + 1 + at % 5]))
+        for at in range(40)
+    ]
 
 
 def alone(recommender: Recommender) -> Answers:

@@ -50,7 +50,7 @@ def test_the_parts_add_up_to_the_score_that_is_served(
     assert sum(astuple(found.parts)) == found.score
     served = recommender.recommend(clicks, k=shop.items, mode="exact")
     assert served.scores[served.items.index(found.item)] == found.score
-    assert found.place == 1 + int((served.scores > found.score).sum())
+    assert found.rank == 1 + int((served.scores > found.score).sum())
     assert found.candidate == any(
         start <= row < stop for start, stop in recommender.recommend(clicks, k=1).ranges
     )
@@ -69,7 +69,7 @@ def test_a_trained_model_is_split_further(trained: Recommender, session: list[in
     clicks = [f"item-{at}" for at in session]
     found = trained.explain(clicks, f"item-{row}")
     assert sum(astuple(found.parts)) == pytest.approx(found.score, rel=1e-4, abs=1e-3)
-    assert sum(click.share for click in found.clicks) == pytest.approx(found.parts.own_items)
+    assert sum(click.share for click in found.clicks) == pytest.approx(found.parts.session_items)
     newest = clicks[-trained.config["max_length"] :]
     assert sorted(click.item for click in found.clicks) == sorted(newest)
     shares = [click.share for click in found.clicks]
@@ -80,7 +80,7 @@ def test_a_trained_model_is_split_further(trained: Recommender, session: list[in
     assert served.scores[served.items.index(found.item)] == pytest.approx(found.score, rel=1e-4, abs=1e-3)
     text = str(found)
     assert text.startswith(f"item-{row} (Item {row}): score ")
-    assert f"place {found.place}" in text
+    assert f"rank {found.rank}" in text
     assert "by the click on" in text
 
 
@@ -91,7 +91,7 @@ def test_the_next_category_at_any_level(
 ) -> None:
     clicks = [shop.ids[at] for at in session]
     hits = recommender.categories(clicks, k, level=level)
-    inputs = shop.vectors if shop.inputs is None else shop.inputs
+    inputs = shop.vectors
     logits = inputs[session[-7:]].sum(0) @ shop.weights[level]
     shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     order = np.argsort(-logits, kind="stable")[:k]
@@ -131,9 +131,9 @@ def test_a_trace_is_what_was_served(shop: Shop, recommender: Recommender, option
 
 def test_what_cannot_be_explained(shop: Shop, recommender: Recommender) -> None:
     known = shop.ids[5]
-    with pytest.raises(errors.UnknownItemError, match="is not in the catalogue"):
+    with pytest.raises(errors.UnknownItemError, match="is not in the catalog"):
         recommender.explain([known], shop.stranger)
-    with pytest.raises(errors.UnknownItemError, match="nothing to explain"):
+    with pytest.raises(errors.UnknownItemError, match="no item of the session is in the catalog"):
         recommender.explain([shop.stranger], known)
     with pytest.raises(errors.UnknownItemError, match="position 1"):
         recommender.explain([known, shop.stranger], known, on_unknown="error")
@@ -141,7 +141,7 @@ def test_what_cannot_be_explained(shop: Shop, recommender: Recommender) -> None:
         recommender.similar_items(shop.stranger)
     with pytest.raises(errors.UnknownItemError, match="popular"):
         recommender.trace([shop.stranger])
-    with pytest.raises(errors.InvalidOptionError, match="levels 0 to 2"):
+    with pytest.raises(errors.InvalidLevelError, match="level must be an integer from 0 to 2, or -1, got "):
         recommender.categories([known], level=3)
     with pytest.raises(errors.InvalidKError):
         recommender.categories([known], 0)

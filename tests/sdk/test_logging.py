@@ -63,9 +63,7 @@ def test_compaction_is_logged(bundle: Path, caplog: pytest.LogCaptureFixture) ->
         catalog.upsert(items)
     records = logged(caplog)
     assert records
-    assert all(
-        message.startswith("compacted the changes of the catalogue: 40 of ") for _, _, message in records
-    )
+    assert all(message.startswith("compacted the delta segment: 40 of ") for _, _, message in records)
 
 
 def test_unpacking_is_logged(
@@ -87,7 +85,7 @@ def test_unpacking_is_logged(
     Recommender.load(packed.getvalue())
     warning, unpacked, _ = logged(caplog)
     assert warning[0] == "WARNING"
-    assert "unpacking anew, as the cache is damaged" in warning[2]
+    assert "unpacking again: the cache is damaged" in warning[2]
 
 
 # Fails where the process looks up a name, opens a connection or listens.

@@ -55,7 +55,7 @@ def test_scores_are_those_of_the_definitions(sessions: list[list[int]], prefix: 
     decays=st.fixed_dictionaries(
         {
             name: st.sampled_from([0.5, 2.0, 7.0])
-            for name in ("click_decay", "age_decay", "place_decay", "match_decay")
+            for name in ("click_decay", "age_decay", "position_decay", "match_decay")
         }
     ),
     rarity=st.sampled_from([0.1, 2.0]),
@@ -79,7 +79,7 @@ def test_vstan_is_its_definition(
             apart = abs(place[item] - place[shared[0]])
             holders = sum(item in other for other in sessions)
             worth = 1 + rarity * math.log(len(sessions) / holders)
-            scores[item] += likeness * math.exp(-apart / decays["place_decay"]) * worth
+            scores[item] += likeness * math.exp(-apart / decays["position_decay"]) * worth
     method = baseline("vstan", data, 7, decays | {"rarity": rarity})
     np.testing.assert_allclose(method.scores(np.array(prefix, dtype=np.int32)), scores, atol=1e-5)
 
@@ -115,7 +115,7 @@ def test_options_are_checked() -> None:
     with pytest.raises(InvalidOptionError, match="neighbours must be above 0"):
         baseline("sknn", data, 2, {"neighbours": 0})
     assert parse_options(["reach=3", "age_decay = 0.5"]) == {"reach": 3, "age_decay": 0.5}
-    with pytest.raises(InvalidOptionError, match="--set takes name=number, not 'reach'"):
+    with pytest.raises(InvalidOptionError, match="--set takes name=number, got 'reach'"):
         parse_options(["reach"])
 
 
@@ -138,7 +138,7 @@ def test_ties_count_against_the_baseline() -> None:
 
     data = as_sessions([[0, 1], [3, 0, 3]])
     metrics = evaluate_baseline(Flat(data, 4), data)
-    assert metrics["cases"] == 3
+    assert metrics["examples"] == 3
     # ranks 3, 3 and 4
     assert metrics["mrr@5"] == pytest.approx((1 / 3 + 1 / 3 + 1 / 4) / 3)
     assert metrics["recall@1"] == 0

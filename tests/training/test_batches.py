@@ -26,9 +26,9 @@ def test_every_click_but_the_first_is_a_target_once(
     data = as_sessions(sessions)
     batches = Batches(data, max_length, size, np.arange(1, len(data) + 1, dtype=np.float32))
     wanted = Counter(
-        (clicks[place - 1], clicks[place], float(number))
+        (clicks[position - 1], clicks[position], float(number))
         for number, clicks in enumerate(sessions, 1)
-        for place in range(1, len(clicks))
+        for position in range(1, len(clicks))
     )
     for epoch in (list(batches.in_order()), list(batches.shuffled(seed, 3))):
         assert len(epoch) == len(batches)
@@ -54,12 +54,12 @@ def test_an_epoch_goes_on_where_it_was_left() -> None:
     assert any(not torch.equal(a.items, b.items) for a, b in zip(whole, other, strict=True))
 
 
-def test_own_pairs_are_the_clicks_up_to_each_position() -> None:
+def test_session_items_are_the_clicks_up_to_each_position() -> None:
     batch = next(Batches(as_sessions([[5, 6, 5, 7], [1, 2]]), 10, 4).in_order())
-    found = sorted(zip(*(values.tolist() for values in batch.own()), strict=True))
+    found = sorted(zip(*(values.tolist() for values in batch.session_items()), strict=True))
     # the short session comes first: position 0 is click 1 of it
     assert found == [(0, 1, 0), (1, 5, 0), (2, 5, 1), (2, 6, 0), (3, 5, 0), (3, 5, 2), (3, 6, 1)]
-    assert torch.equal(batch.own()[0], batch.own()[0].sort()[0])
+    assert torch.equal(batch.session_items()[0], batch.session_items()[0].sort()[0])
 
 
 def test_weights_fall_with_age() -> None:

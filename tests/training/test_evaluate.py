@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from hiersrec_sdk import Recommender
+from hiersrec_sdk.bundle.folder import open_bundle, write_bundle
 from hiersrec_sdk.errors import EmptyLogError
-from hiersrec_training import covisitation as wide
+from hiersrec_training import covisitation
 from hiersrec_training.batches import Batches
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.evaluate import _rank, evaluate
-from hiersrec_training.links import links_of
 from hiersrec_training.model import Metadata
 from hiersrec_training.run import load_model
 from hiersrec_training.train import evaluate_model
@@ -30,11 +30,27 @@ def recommender(tiny_bundle: Path) -> Recommender:
     return Recommender.load(tiny_bundle)
 
 
+@pytest.fixture
+def encoder_alone(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """The bundle without item biases and co-visitation scorer."""
+    bundle = open_bundle(tiny_bundle)
+    tables = {
+        name: table
+        for name, table in bundle.tables.items()
+        if name != "item_bias" and not name.startswith("covisitation.")
+    }
+    config = {name: value for name, value in bundle.config.items() if name not in ("files", "sha256")}
+    files = {name: (tiny_bundle / name).read_bytes() for name in bundle.config["files"]}
+    del files["catalog.safetensors"]
+    write_bundle(tmp_path / "bundle", config, tables, files)
+    return tmp_path / "bundle"
+
+
 def test_exact_mode_has_the_metrics_of_pytorch(
-    tiny_run: Path, tiny_bundle: Path, data: Dataset, recommender: Recommender
+    tiny_run: Path, encoder_alone: Path, data: Dataset, recommender: Recommender
 ) -> None:
     model, info = load_model(tiny_run)
-    assert model.wide.fitted
+    assert model.covisitation.fitted
     # windows of sessions longer than the model are cut elsewhere, so compare on sessions that fit
     short = data.test.lengths <= info.config.max_length
     kept = [data.test[int(index)] for index in np.flatnonzero(short)]
@@ -43,15 +59,14 @@ def test_exact_mode_has_the_metrics_of_pytorch(
     fitting = Dataset(**{**vars(data), "test": test})
     meta = Metadata.of(data, info.shape, info.config)
     found = evaluate(recommender, fitting, "test", mode="exact")
-    assert found["cases"] == test.cases
-    links = links_of(data.train, data.items)
-    wanted = wide.measure(model.wide, links, wide.collect(model, meta, links, test), slice(None))
+    assert found["examples"] == test.example_count
+    covisits = covisitation.count_covisits(data.train, data.items)
+    wanted = covisitation.measure(
+        model.covisitation, covisits, covisitation.collect(model, meta, covisits, test), slice(None)
+    )
     for name, value in wanted.items():
         assert found[name] == pytest.approx(value, abs=2e-2), name  # features are kept in float16 for fitting
-    encoder_alone = Recommender.load(tiny_bundle)
-    encoder_alone.catalog.current.wide = None
-    encoder_alone.catalog.current.bias = None
-    bare = evaluate(encoder_alone, fitting, "test", mode="exact")
+    bare = evaluate(Recommender.load(encoder_alone), fitting, "test", mode="exact")
     for name, value in evaluate_model(model, meta, Batches(test, 6, 16)).items():
         assert bare[name] == pytest.approx(value, abs=1e-9), name
     assert bare["mrr@20"] != found["mrr@20"]
@@ -62,7 +77,7 @@ def test_exact_mode_has_the_metrics_of_pytorch(
 def test_candidates_never_find_more_than_they_cover(data: Dataset, recommender: Recommender) -> None:
     exact = evaluate(recommender, data, "test", mode="exact")
     few = evaluate(recommender, data, "test", candidates=0.2)
-    assert few["cases"] == exact["cases"] == data.test.cases
+    assert few["examples"] == exact["examples"] == data.test.example_count
     assert few["recall@20"] <= few["candidate_coverage"] <= 1
     assert few["rows_scored"] < exact["rows_scored"]
     assert few["category_accuracy_1"] == exact["category_accuracy_1"]
@@ -80,7 +95,7 @@ def test_a_tie_ranks_behind_its_equals(recommender: Recommender, data: Dataset) 
     assert _rank(tied, "not there") == 0
 
 
-def test_an_empty_part_is_an_error(recommender: Recommender, data: Dataset) -> None:
+def test_an_empty_split_is_an_error(recommender: Recommender, data: Dataset) -> None:
     nothing = data.test.__class__(data.test.items[:0], data.test.offsets[:1])
-    with pytest.raises(EmptyLogError, match="test part"):
+    with pytest.raises(EmptyLogError, match="test split"):
         evaluate(recommender, Dataset(**{**vars(data), "test": nothing}), "test")

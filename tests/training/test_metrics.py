@@ -8,20 +8,20 @@ import pytest
 from hiersrec_training.metrics import ranking_metrics
 
 
-def test_ranx_agrees_on_ten_thousand_cases() -> None:
+def test_ranx_agrees_on_ten_thousand_examples() -> None:
     ranx = pytest.importorskip("ranx", reason="ranx is not installed; it comes with the extra bench")
     random = np.random.default_rng(0)
-    cases, items, listed = 10_000, 300, 40
-    targets = random.integers(0, items, cases)
-    lists = [random.permutation(items)[:listed] for _ in range(cases)]
+    examples, items, listed = 10_000, 300, 40
+    targets = random.integers(0, items, examples)
+    lists = [random.permutation(items)[:listed] for _ in range(examples)]
     ranks = np.array(
         [(np.flatnonzero(row == target) + 1).sum() for row, target in zip(lists, targets, strict=True)]
     )
-    qrels = ranx.Qrels({f"c{case}": {f"i{target}": 1} for case, target in enumerate(targets)})
+    qrels = ranx.Qrels({f"c{example}": {f"i{target}": 1} for example, target in enumerate(targets)})
     run = ranx.Run(
         {
-            f"c{case}": {f"i{item}": float(listed - place) for place, item in enumerate(row)}
-            for case, row in enumerate(lists)
+            f"c{example}": {f"i{item}": float(listed - position) for position, item in enumerate(row)}
+            for example, row in enumerate(lists)
         }
     )
     ours = ranking_metrics(ranks)

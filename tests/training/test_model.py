@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hiersrec_export.graphs import ItemGraph, SessionGraph
 from hiersrec_training import model as model_module
 from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset, Sessions
-from hiersrec_training.model import HierSRec, ItemGraph, Metadata, ServingGraph, Shape
+from hiersrec_training.model import HierSRec, Metadata, Shape
 from hiersrec_training.neighbours import co_clicks
 
 
@@ -33,7 +34,7 @@ def model(data: Dataset, tiny_config: Config) -> HierSRec:
     )
     for parameter in model.parameters():  # so that nothing is zero by initialisation
         torch.nn.init.normal_(parameter, std=0.3)
-    torch.nn.init.constant_(model.wide.scale, 0.75)
+    torch.nn.init.constant_(model.covisitation.scale, 0.75)
     return model
 
 
@@ -42,7 +43,7 @@ def meta(data: Dataset, model: HierSRec) -> Metadata:
     return Metadata.of(data, model.shape, model.config)
 
 
-def test_what_comes_later_never_changes_an_earlier_state(model: HierSRec) -> None:
+def test_later_clicks_never_changes_an_earlier_state(model: HierSRec) -> None:
     x = torch.randn(2, 6, 16)
     changed = x.clone()
     changed[:, 4:] = torch.randn(2, 2, 16)
@@ -84,8 +85,10 @@ def test_a_batch_is_left_out_of_the_graph_and_put_back(
     before = model.items.co_clicks.clone()
     batches = Batches(data.train, 20, 40)  # whole sessions
     first, *others = batches.in_order()
-    rest = [int(session) for session in np.argsort(batches.length, kind="stable")[40:]]
-    kept = [data.train[int(np.searchsorted(data.train.offsets, batches.start[window]))] for window in rest]
+    rest = [int(session) for session in np.argsort(batches.windows.length, kind="stable")[40:]]
+    kept = [
+        data.train[int(np.searchsorted(data.train.offsets, batches.windows.start[window]))] for window in rest
+    ]
     offsets = np.concatenate([[0], np.cumsum([len(clicks) for clicks in kept])]).astype(np.int64)
     without = co_clicks(
         Sessions(np.concatenate(kept), offsets), data.items, data.items, tiny_config.neighbour_window
@@ -107,7 +110,7 @@ def test_a_batch_is_left_out_of_the_graph_and_put_back(
     assert others
 
 
-def test_every_part_of_an_item_matters_and_missing_parts_are_allowed(
+def test_every_input_of_an_item_matters_and_missing_ones_are_allowed(
     make_dataset: Callable[..., Dataset], tiny_config: Config
 ) -> None:
     data = make_dataset()
@@ -145,7 +148,7 @@ def test_an_item_is_made_of_the_chosen_inputs_alone(
         ("numbers", replace(meta, number_bins=torch.zeros_like(meta.number_bins))),
     ):
         assert torch.equal(model.items.all_vectors(changed), vectors) == (name not in inputs.split())
-    graph = ItemGraph(model.items)
+    graph = ItemGraph(model)
     given = {"tokens": meta.tokens, "number_bins": meta.number_bins, "category_path": meta.category_path}
     cold = graph(*(given[name] for name in graph.input_names))
     torch.testing.assert_close(cold, F.normalize(model.items.from_metadata(meta), dim=1))
@@ -177,7 +180,8 @@ def test_given_vectors_are_added_where_there_are_some(
     data, config = with_vectors(make_dataset()), replace(tiny_config, item_inputs=inputs)
     shape = Shape.of(data, config)
     assert shape.vectors == 5
-    items = HierSRec(shape, config).items
+    model = HierSRec(shape, config)
+    items = model.items
     meta = Metadata.of(data, shape, config)
     with torch.no_grad():
         items.co_clicks.zero_()  # items alone, without neighbours
@@ -191,7 +195,7 @@ def test_given_vectors_are_added_where_there_are_some(
     )
     some = torch.tensor([5, 4, 5])
     torch.testing.assert_close(items.some_vectors(some, meta), table[some])
-    graph = ItemGraph(items)
+    graph = ItemGraph(model)
     assert ("vectors" in graph.input_names) == ("vectors" in inputs)
     cold = graph(*(getattr(meta, name) for name in graph.input_names))
     torch.testing.assert_close(cold, F.normalize(items.from_metadata(meta), dim=1))
@@ -211,9 +215,7 @@ def test_the_scale_of_given_vectors_does_not_matter(
     torch.testing.assert_close(*tables, rtol=1e-4, atol=1e-5)
 
 
-def test_vectors_that_say_nothing_are_allowed(
-    make_dataset: Callable[..., Dataset], tiny_config: Config
-) -> None:
+def test_vectors_of_zeros_are_allowed(make_dataset: Callable[..., Dataset], tiny_config: Config) -> None:
     data = make_dataset()
     data = replace(data, vectors=np.zeros((data.items, 3), np.float32))
     shape = Shape.of(data, tiny_config)
@@ -229,7 +231,7 @@ def test_a_shape_noted_before_there_were_vectors_has_none() -> None:
     ("category_conditioning", "reading"),
     [("all", [1, 2, 3]), ("top", [1, 2, 2]), ("leaf", [1, 1, 2]), ("none", [1, 1, 1])],
 )
-def test_the_item_head_reads_the_levels_that_are_handed_on(
+def test_the_item_head_reads_the_levels_that_condition_it(
     category_conditioning: str, reading: list[int], data: Dataset, tiny_config: Config
 ) -> None:
     config = replace(tiny_config, category_conditioning=category_conditioning)
@@ -240,7 +242,7 @@ def test_the_item_head_reads_the_levels_that_are_handed_on(
     assert [logits.shape[1] for logits in answer.category_logits] == data.tree.sizes
 
 
-def test_the_serving_graph_is_the_training_path_at_the_newest_click(
+def test_the_session_graph_is_the_training_path_at_the_newest_click(
     model: HierSRec, meta: Metadata, data: Dataset
 ) -> None:
     table = model.items.all_vectors(meta)
@@ -251,7 +253,7 @@ def test_the_serving_graph_is_the_training_path_at_the_newest_click(
     rows = torch.arange(len(lengths))
     wanted = model.session.answer(states[rows, lengths - 1], sums[rows, lengths - 1])
     garbage = x + ~batch.there[..., None] * torch.randn(1)  # padding must not matter
-    graph = ServingGraph(model)
+    graph = SessionGraph(model)
     outputs = dict(zip(graph.output_names, graph(garbage, lengths), strict=True))
     torch.testing.assert_close(outputs["category_logits_0"], wanted.category_logits[0])
     torch.testing.assert_close(outputs["category_logits"], wanted.category_logits[1])
@@ -264,18 +266,18 @@ def test_the_serving_graph_is_the_training_path_at_the_newest_click(
 
 
 def test_scores_are_cosines_over_the_temperature(model: HierSRec, meta: Metadata) -> None:
-    query = ServingGraph(model)(torch.randn(4, 3, 16), torch.tensor([3, 2, 1, 3]))[-1]
+    query = SessionGraph(model)(torch.randn(4, 3, 16), torch.tensor([3, 2, 1, 3]))[-1]
     torch.testing.assert_close(query.norm(dim=1), torch.full((4,), 0.75 / model.config.temperature))
 
 
 def test_the_item_graph_places_an_item_by_its_metadata(model: HierSRec, meta: Metadata) -> None:
-    graph = ItemGraph(model.items)
+    graph = ItemGraph(model)
     assert graph.input_names == ["category_path", "tokens", "number_bins"]
     wanted = F.normalize(model.items.from_metadata(meta), dim=1)
     torch.testing.assert_close(graph(meta.category_path, meta.tokens, meta.number_bins), wanted)
 
 
-def test_the_category_prediction_is_handed_on(model: HierSRec) -> None:
+def test_the_category_prediction_conditions_what_follows(model: HierSRec) -> None:
     states, sums = torch.randn(5, 16), torch.randn(5, 16)
     before = model.session.answer(states, sums)
     with torch.no_grad():
@@ -292,4 +294,4 @@ def test_a_model_without_metadata_or_graph_still_works(make_dataset: Callable[..
     none = torch.zeros(5, 0, dtype=torch.int64)
     meta = Metadata(torch.zeros(5, 1, dtype=torch.int64), none, none, torch.zeros(5, 0))
     torch.testing.assert_close(model.items.all_vectors(meta), model.items.some_vectors(torch.arange(5), meta))
-    assert ItemGraph(model.items).input_names == ["category_path"]
+    assert ItemGraph(model).input_names == ["category_path"]

@@ -44,13 +44,13 @@ def test_training_learns_and_leaves_a_whole_run(tiny_run: Path, tiny_data: Path,
     model, info = load_model(tiny_run)
     assert info.config == tiny_config
     data = Dataset.load(tiny_data)
-    popular = evaluate_baseline(baseline("popular", data.train, data.items), data.valid)
+    popular = evaluate_baseline(baseline("popular", data.train, data.items), data.validation)
     assert info.metrics["mrr@20"] > 2 * popular["mrr@20"]
     assert info.metrics["category_accuracy_1"] > 0.6  # by chance: 0.125
     assert not model.training
-    validations = [line for line in lines(tiny_run) if "valid" in line]
+    validations = [line for line in lines(tiny_run) if "validation" in line]
     assert [line["epoch"] for line in validations] == [1, 2]
-    assert max(line["valid"]["mrr@20"] for line in validations) == info.metrics["mrr@20"]
+    assert max(line["validation"]["mrr@20"] for line in validations) == info.metrics["mrr@20"]
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(
@@ -95,7 +95,7 @@ def test_a_killed_and_resumed_run_gives_the_same_weights(
     whole, resumed = (load_file(path / "model.safetensors") for path in (tiny_run, tmp_path / "run"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert info.metrics == RunInfo.load(tiny_run).metrics
-    steps = [(line["step"], "valid" in line) for line in lines(tmp_path / "run")]
+    steps = [(line["step"], "validation" in line) for line in lines(tmp_path / "run")]
     assert steps == sorted(set(steps))
 
 
@@ -174,13 +174,13 @@ def test_a_break_between_two_epochs_changes_nothing(
     assert (info.best_epoch, info.metrics, info.final) == (whole.best_epoch, whole.metrics, final)
     weights, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "run"))
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)
-    noted = [line["epoch"] for line in lines(tmp_path / "run") if "valid" in line]
+    noted = [line["epoch"] for line in lines(tmp_path / "run") if "validation" in line]
     assert noted == ([] if final else [1, 2])
 
 
 def batches_of(data_path: Path, config: Config, final: bool) -> Batches:
     data = Dataset.load(data_path)
-    sessions = data.train.then(data.valid) if final else data.train
+    sessions = data.train.then(data.validation) if final else data.train
     return Batches(sessions, config.max_length, config.batch_sessions)
 
 
@@ -209,7 +209,7 @@ def test_resume_holds_in_bfloat16_with_two_threads(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_final_trains_on_both_parts_without_validation(
+def test_final_trains_on_both_splits_without_validation(
     tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
     info = quiet(tiny_data, tmp_path / "run", tiny_config, final=True)
@@ -217,10 +217,10 @@ def test_final_trains_on_both_parts_without_validation(
     assert info.final
     assert info.best_epoch == tiny_config.epochs
     assert info.metrics == {}
-    sessions = data.train.then(data.valid)
+    sessions = data.train.then(data.validation)
     windows = sum(-(-(length - 1) // tiny_config.max_length) for length in sessions.lengths.tolist())
     loop = train_module._Loop(info, data, sessions, tmp_path, False, lambda line: None)
-    assert len(loop.batches.start) == windows
+    assert len(loop.batches.windows) == windows
     assert loop.steps == tiny_config.epochs * len(loop.batches)
 
 
@@ -235,7 +235,7 @@ def test_training_stops_early_and_keeps_the_best_epoch(
     info = quiet(tiny_data, tmp_path / "run", config)
     assert info.best_epoch == 2
     assert info.metrics["mrr@20"] == 0.5
-    assert [line["epoch"] for line in lines(tmp_path / "run") if "valid" in line] == [1, 2, 3, 4]
+    assert [line["epoch"] for line in lines(tmp_path / "run") if "validation" in line] == [1, 2, 3, 4]
 
 
 def test_sampled_softmax_learns_too(tiny_data: Path, tiny_config: Config, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_sampled_softmax_learns_too(tiny_data: Path, tiny_config: Config, tmp_pa
     info = train(tiny_data, tmp_path / "run", config, device="cpu", progress=False, report=reports.append)
     assert "sampled" in reports[0]
     data = Dataset.load(tiny_data)
-    popular = evaluate_baseline(baseline("popular", data.train, data.items), data.valid)
+    popular = evaluate_baseline(baseline("popular", data.train, data.items), data.validation)
     assert info.metrics["mrr@20"] > 2 * popular["mrr@20"]
 
 
@@ -305,29 +305,29 @@ def test_the_sampled_loss_of_a_step_tends_to_the_full_one(
         torch.testing.assert_close(full["category_loss_1"], sampled["category_loss_1"])
 
 
-def test_what_is_wrong_is_said(
+def test_errors_say_what_is_wrong(
     tiny_run: Path, tiny_data: Path, tiny_config: Config, tmp_path: Path, make_dataset: Callable[..., Dataset]
 ) -> None:
     with pytest.raises(RunError, match="exists already"):
         quiet(tiny_data, tiny_run, tiny_config)
     with pytest.raises(RunError, match="no interrupted run"):
         quiet(tiny_data, tmp_path / "run", tiny_config, resume=True)
-    with pytest.raises(DataError, match="is no dataset"):
+    with pytest.raises(DataError, match="is not a dataset"):
         quiet(tmp_path, tmp_path / "run", tiny_config)
     if not torch.cuda.is_available():
         with pytest.raises(RunError, match="no GPU"):
             train(tiny_data, tmp_path / "run", tiny_config, device="cuda")
-    with pytest.raises(RunError, match="is no training run"):
+    with pytest.raises(RunError, match="is not a training run"):
         load_model(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_data_set_without_validation_part_needs_final(
+def test_a_data_set_without_validation_split_needs_final(
     tiny_config: Config, tmp_path: Path, make_dataset: Callable[..., Dataset]
 ) -> None:
     data = make_dataset()
-    empty = data.valid.__class__(data.valid.items[:0], data.valid.offsets[:1])
-    replace(data, valid=empty).save(tmp_path / "data")
+    empty = data.validation.__class__(data.validation.items[:0], data.validation.offsets[:1])
+    replace(data, validation=empty).save(tmp_path / "data")
     with pytest.raises(EmptyLogError, match="--final"):
         quiet(tmp_path / "data", tmp_path / "run", tiny_config)
     assert quiet(tmp_path / "data", tmp_path / "run", tiny_config, final=True).best_epoch == 2
@@ -357,7 +357,7 @@ def test_a_full_disk_leaves_no_run_but_what_can_be_resumed(
     original = run_module.save_weights
 
     def full(model: Any, path: Path) -> None:
-        if path.parent.name == "checkpoint-00000014-0000.part":
+        if path.parent.name.startswith("checkpoint-00000014-0000.part-"):
             resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
         original(model, path)
 
@@ -365,7 +365,7 @@ def test_a_full_disk_leaves_no_run_but_what_can_be_resumed(
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "save_weights", full)
         try:
-            with pytest.raises(RunError, match="can be resumed"):
+            with pytest.raises(RunError, match="--resume"):
                 quiet(tiny_data, tmp_path / "run", tiny_config)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -382,9 +382,14 @@ def test_a_full_disk_leaves_no_run_but_what_can_be_resumed(
         ("model.safetensors", None, r"model\.safetensors does not hold"),
         ("run.json", b"{", r"run\.json cannot be read"),
         ("run.json", b"[]", "does not describe"),
-        ("run.json", b'{"format": "hiersrec-run", "schema_version": 99}', "schema version 99"),
+        ("run.json", b'{"format": "hiersrec-run", "schema_version": 99}', "schema version 99.*upgrade"),
+        (
+            "run.json",
+            b'{"format": "hiersrec-run", "schema_version": 1}',
+            "schema version 1.*hiersrec train DATA",
+        ),
         ("run.json", b'{"format": "hiersrec-run"}', "schema version None"),
-        ("run.json", b'{"format": "hiersrec-run", "schema_version": 1}', "not as this version writes it"),
+        ("run.json", b'{"format": "hiersrec-run", "schema_version": 2}', "not as this version writes it"),
     ],
 )
 def test_a_damaged_run_is_named(

@@ -15,11 +15,12 @@ from tqdm import tqdm
 
 from hiersrec_sdk.errors import InvalidOptionError
 from hiersrec_training.data.dataset import Sessions
-from hiersrec_training.metrics import ranking_metrics
+from hiersrec_training.examples import Examples
+from hiersrec_training.metrics import ranking_metrics, target_ranks
 
 
 class Baseline(ABC):
-    """Learns from sessions of item indices; scores every item after a session."""
+    """A method that learns from sessions of item indices and scores every item after a session."""
 
     def __init__(self, sessions: Sessions, items: int) -> None:
         clicks = np.bincount(sessions.items, minlength=items)
@@ -31,7 +32,7 @@ class Baseline(ABC):
 
 
 class Popular(Baseline):
-    """The items clicked most in training."""
+    """Popularity: the items clicked most in training."""
 
     def scores(self, session: NDArray[np.int32]) -> NDArray[np.float64]:
         return self.popularity
@@ -52,8 +53,8 @@ class Rules(Baseline):
             source, target = sessions.items[:-distance][inside], sessions.items[distance:][inside]
             keys.append(source.astype(np.int64) * items + target)
             weights.append(fresh[distance:][inside] / distance)
-        pairs, place = np.unique(np.concatenate(keys), return_inverse=True)
-        self.weights = np.bincount(place, np.concatenate(weights), len(pairs))
+        pairs, pair = np.unique(np.concatenate(keys), return_inverse=True)
+        self.weights = np.bincount(pair, np.concatenate(weights), len(pairs))
         self.following = pairs % items
         self.offsets = np.searchsorted(pairs // items, np.arange(items + 1))
 
@@ -77,15 +78,16 @@ class SessionKNN(Baseline):
 
     The likeness is the cosine of the item sets (Jannach and Ludewig, RecSys 2017). Where the decays are finite it is
     that of STAN (Garg et al., SIGIR 2019) and VSTAN (Ludewig et al., UMUAI 2021), with repeated clicks of an item
-    counted once, at its newest place.
+    counted once, at its newest position.
 
     Args:
-        click_decay: an own item n clicks before the newest weighs ``exp(-n / click_decay)`` in the likeness.
+        click_decay: an item n clicks before the newest one weighs ``exp(-n / click_decay)`` in the likeness.
         age_decay: a neighbour weighs ``exp(-age / age_decay)``; its age is the share of the training sessions that
             came later (logs need no time).
-        place_decay: an item weighs ``exp(-n / place_decay)`` where it stands n clicks from the newest own item in the
-            neighbour.
-        match_decay: a neighbour whose newest own item is n clicks old weighs ``exp(-n / match_decay)`` when it votes.
+        position_decay: an item weighs ``exp(-n / position_decay)`` where it is n clicks from the newest shared item
+            in the neighbour.
+        match_decay: a neighbour votes with weight ``exp(-n / match_decay)`` where its newest shared item is n clicks
+            before the newest one of the session.
         rarity: an item's votes count ``1 + rarity · log(sessions / sessions that hold it)``.
     """
 
@@ -97,54 +99,59 @@ class SessionKNN(Baseline):
         neighbours: int = 100,
         click_decay: float = math.inf,
         age_decay: float = math.inf,
-        place_decay: float = math.inf,
+        position_decay: float = math.inf,
         match_decay: float = math.inf,
         rarity: float = 0.0,
     ) -> None:
         super().__init__(sessions, items)
         self.recent, self.neighbours = recent, neighbours
-        self.click_decay, self.place_decay, self.match_decay = click_decay, place_decay, match_decay
+        self.click_decay, self.position_decay, self.match_decay = click_decay, position_decay, match_decay
         session = np.repeat(np.arange(len(sessions), dtype=np.int64), sessions.lengths)
-        place = np.arange(len(session)) - sessions.offsets[:-1][session]
-        # each item once a session, at its newest place: the first of the keys turned round
+        position = np.arange(len(session)) - sessions.offsets[:-1][session]
+        # each item once a session, at its newest position: the first of the reversed keys
         keys, newest = np.unique((session * items + sessions.items)[::-1], return_index=True)
-        self.members, self.places = keys % items, place[::-1][newest]
+        self.members, self.positions = keys % items, position[::-1][newest]
         self.ends = np.searchsorted(keys // items, np.arange(len(sessions) + 1))
         order = np.argsort(self.members, kind="stable")  # sessions of each item, oldest first
-        self.holders, self.held_places = (keys // items)[order], self.places[order]
+        self.holders, self.held_positions = (keys // items)[order], self.positions[order]
         self.starts = np.searchsorted(self.members[order], np.arange(items + 1))
         self.fresh = np.exp(-_ages(len(sessions)) / age_decay)
         self.worth = 1 + rarity * np.log(len(sessions) / np.maximum(1, np.diff(self.starts)))
 
     def scores(self, session: NDArray[np.int32]) -> NDArray[np.float64]:
-        own, back = np.unique(
+        items, back = np.unique(
             session[::-1], return_index=True
-        )  # clicks between the newest one and each own item
+        )  # back: clicks between the newest and each item
         oldest_first = np.argsort(-back)
-        own, back = own[oldest_first], back[oldest_first]
-        begins, counts = self.starts[own], self.starts[own + 1] - self.starts[own]
+        items, back = items[oldest_first], back[oldest_first]
+        begins, counts = self.starts[items], self.starts[items + 1] - self.starts[items]
         entry = _flat(begins, counts)
         found, which = np.unique(self.holders[entry], return_inverse=True)
         ago = np.repeat(back, counts)
         shared = np.bincount(which, np.exp(-ago / self.click_decay), len(found))
-        # of repeated indices the last assignment stays: that of the newest own item
-        match, match_place = np.empty(len(found)), np.empty(len(found))
-        match[which], match_place[which] = ago, self.held_places[entry]
+        # of repeated indices the last assignment stays: that of the newest shared item
+        match, match_position = np.empty(len(found)), np.empty(len(found))
+        match[which], match_position[which] = ago, self.held_positions[entry]
         newest = slice(max(0, len(found) - self.recent), None)
-        found, shared, match, match_place = found[newest], shared[newest], match[newest], match_place[newest]
+        found, shared, match, match_position = (
+            found[newest],
+            shared[newest],
+            match[newest],
+            match_position[newest],
+        )
         sizes = self.ends[found + 1] - self.ends[found]
-        likeness = shared / np.sqrt(len(own) * sizes) * self.fresh[found]
+        likeness = shared / np.sqrt(len(items) * sizes) * self.fresh[found]
         best = np.lexsort((-found, -likeness))[: self.neighbours]
         vote = likeness[best] * np.exp(-match[best] / self.match_decay)
         member = _flat(self.ends[found[best]], sizes[best])
-        apart = np.abs(self.places[member] - np.repeat(match_place[best], sizes[best]))
-        votes = np.repeat(vote, sizes[best]) * np.exp(-apart / self.place_decay)
+        apart = np.abs(self.positions[member] - np.repeat(match_position[best], sizes[best]))
+        votes = np.repeat(vote, sizes[best]) * np.exp(-apart / self.position_decay)
         held = np.bincount(self.members[member], votes, len(self.popularity))
         return self.popularity + held * self.worth
 
 
 def _ages(sessions: int) -> NDArray[np.float64]:
-    """Of sessions in order of time: the share of them that came later."""
+    """The age of each session, in order of time: the share of the sessions that came later."""
     return np.arange(sessions)[::-1] / max(1, sessions)
 
 
@@ -153,8 +160,8 @@ def _flat(begins: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.in
     return np.repeat(begins - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
 
 
-STAN = {"recent": 5000, "neighbours": 1000, "click_decay": 1.5, "age_decay": 0.5, "place_decay": 3.0}
-VSTAN = {"recent": 5000, "neighbours": 100, "click_decay": 3.0, "age_decay": 1.0, "place_decay": 5.0}
+STAN = {"recent": 5000, "neighbours": 1000, "click_decay": 1.5, "age_decay": 0.5, "position_decay": 3.0}
+VSTAN = {"recent": 5000, "neighbours": 100, "click_decay": 3.0, "age_decay": 1.0, "position_decay": 5.0}
 KINDS: Mapping[str, tuple[type[Baseline], dict[str, float]]] = {
     "popular": (Popular, {}),
     "markov": (Markov, {"age_decay": math.inf}),
@@ -163,10 +170,10 @@ KINDS: Mapping[str, tuple[type[Baseline], dict[str, float]]] = {
     "stan": (SessionKNN, STAN),
     "vstan": (SessionKNN, VSTAN | {"match_decay": 5.0, "rarity": 0.3}),
 }
-"""Of each baseline: the class, and its options with their defaults. Those of STAN and VSTAN are the best of 45 random
+"""The class of each baseline, and its options with their defaults. Those of STAN and VSTAN are the best of 45 random
 draws each on validation sessions of Diginetica."""
 COMPARED = ("popular", "markov", "rules", "sknn", "vstan")
-"""What ``hiersrec compare`` sets a bundle beside: those whose defaults are of use without tuning."""
+"""The baselines of ``hiersrec compare``: those whose defaults are of use without tuning."""
 
 
 def parse_options(assignments: Iterable[str]) -> dict[str, float]:
@@ -177,7 +184,7 @@ def parse_options(assignments: Iterable[str]) -> dict[str, float]:
         try:
             options[name.strip()] = float(number)
         except ValueError:
-            raise InvalidOptionError(f"--set takes name=number, not {assignment!r}") from None
+            raise InvalidOptionError(f"--set takes name=number, got {assignment!r}") from None
     return options
 
 
@@ -197,7 +204,7 @@ def baseline(
                 f"{name} has no option {option!r}; known: {', '.join(defaults) or 'none'}"
             )
         if not value > 0:
-            raise InvalidOptionError(f"{option} must be above 0, not {value}")
+            raise InvalidOptionError(f"{option} must be above 0, got {value}")
     chosen = {
         option: type(default)((options or {}).get(option, default)) for option, default in defaults.items()
     }
@@ -207,12 +214,10 @@ def baseline(
 
 def evaluate_baseline(method: Baseline, sessions: Sessions, progress: bool = False) -> dict[str, float]:
     """Metrics over every prefix of every session; every item ranked, ties counted against the baseline."""
-    ranks = np.zeros(sessions.cases, dtype=np.int64)
-    case = 0
-    for index in tqdm(range(len(sessions)), "sessions", unit="session", disable=not progress):
-        clicks = sessions[index]
-        for length in range(1, len(clicks)):
-            scores = method.scores(clicks[:length])
-            ranks[case] = np.count_nonzero(scores >= scores[clicks[length]])
-            case += 1
-    return {"cases": case, **ranking_metrics(ranks)}
+    examples = Examples.of(sessions)
+    ranks = np.zeros(len(examples), dtype=np.int64)
+    for at, (prefix, target) in enumerate(
+        tqdm(examples, "examples", len(examples), unit="example", disable=not progress)
+    ):
+        ranks[at] = target_ranks(method.scores(prefix)[None], [target])[0]
+    return {"examples": len(examples), **ranking_metrics(ranks)}

@@ -14,7 +14,31 @@ from typing import Any
 from hiersrec_sdk.errors import ConfigError
 
 ITEM_INPUTS = ("id", "category", "text", "numbers", "vectors")
-CATEGORY_CONDITIONING = ("all", "top", "leaf", "none")
+_LEAST = {
+    "dimension": 1,
+    "layers": 1,
+    "heads": 1,
+    "max_length": 2,
+    "text_buckets": 1,
+    "text_tokens": 1,
+    "number_bins": 1,
+    "neighbours": 0,
+    "neighbour_window": 1,
+    "category_weight": 0,
+    "age_decay": 0,
+    "sampled_above": 0,
+    "samples": 1,
+    "seed": 0,
+    "epochs": 1,
+    "patience": 1,
+    "batch_sessions": 1,
+    "checkpoint_steps": 1,
+}
+_CHOICES = {
+    "category_conditioning": ("all", "top", "leaf", "none"),
+    "precision": ("auto", "bfloat16", "float32"),
+}
+_KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 
 
 @dataclass(frozen=True)
@@ -32,20 +56,18 @@ class Config:
     text_tokens: int = 24  # words of a text that count
     number_bins: int = 16  # quantile bins of a numeric column
     item_inputs: str = (
-        "id category text numbers vectors"  # what an item's vector is the sum of, where the data have it
+        "id category text numbers vectors"  # inputs of an item's vector, where the data have them
     )
-    id_dropout: float = 0.0  # of the items a step that metadata alone place, as they will new ones
-    category_conditioning: str = (
-        "all"  # levels of the category prediction that the item head reads: all, top, leaf or none
-    )
-    neighbours: int = 24  # of an item in the co-click graph; 0 leaves the graph out
-    neighbour_window: int = 5  # clicks between two co-clicked items, at most
-    wide: bool = True  # fit the wide part beside the encoder, on the validation part
-    cold_start_cost: float = 0.03  # of the hits on other items, what showing new ones may cost
+    id_dropout: float = 0.0  # share of a step's items that metadata alone place, as they will cold items
+    category_conditioning: str = "all"  # levels whose prediction the item head reads: all, top, leaf or none
+    neighbours: int = 24  # neighbours of an item in the co-click graph; 0 leaves the graph out
+    neighbour_window: int = 5  # most clicks between two co-clicked items
+    covisitation: bool = True  # fit the co-visitation scorer beside the encoder, on the validation split
+    cold_start_cost: float = 0.03  # share of the hits on other items that showing cold items may cost
     # loss
     category_weight: float = 0.2  # of each category level's cross-entropy beside the item's
     age_decay: float = 1.0  # the oldest session weighs exp(-age_decay) of the newest
-    sampled_above: int = 200_000  # catalogues with more items train with sampled softmax
+    sampled_above: int = 200_000  # catalogs with more items train with sampled softmax
     samples: int = 8192  # sampled items a step, where the softmax is sampled
     # training
     seed: int = 0
@@ -55,68 +77,48 @@ class Config:
     learning_rate: float = 2e-3  # peak of Adam's learning rate
     warmup: float = 0.05  # share of the steps over which it rises
     precision: str = (
-        "auto"  # of the softmax over items: bfloat16, float32, or auto (bfloat16 where the CPU has it)
+        "auto"  # of the softmax over items: bfloat16, float32 or auto (bfloat16 where the CPU has it)
     )
     checkpoint_steps: int = 500  # steps between checkpoints
 
     def __post_init__(self) -> None:
         for name, value in self.as_dict().items():
             if isinstance(value, float) and not math.isfinite(value):
-                raise ConfigError(f"{name} must be finite, not {value}")
+                raise ConfigError(f"{name} must be finite, got {value}")
+        for name, least in _LEAST.items():
+            if (value := getattr(self, name)) < least:
+                kind = "an integer" if isinstance(value, int) else "a number"
+                raise ConfigError(f"{name} must be {kind} ≥ {least}, got {value}")
         if self.seed >= 2**32:
-            raise ConfigError(f"seed must be below 2^32, not {self.seed}")
-        if self.max_length < 2:
-            raise ConfigError(f"max_length must be at least 2, not {self.max_length}")
-        for name in ("dimension", "layers", "heads", "text_buckets", "epochs", "batch_sessions"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in (
-            "samples",
-            "text_tokens",
-            "number_bins",
-            "neighbour_window",
-            "patience",
-            "checkpoint_steps",
-        ):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("neighbours", "sampled_above", "seed"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must not be negative, it is {getattr(self, name)}")
-        for name in ("category_weight", "age_decay"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must not be negative, it is {getattr(self, name)}")
+            raise ConfigError(f"seed must be an integer < 2^32, got {self.seed}")
         for name in ("dropout", "id_dropout", "cold_start_cost", "warmup"):
             if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}")
+                raise ConfigError(f"{name} must be a number in [0, 1), got {getattr(self, name)}")
         for name in ("temperature", "learning_rate"):
             if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
+                raise ConfigError(f"{name} must be a number > 0, got {getattr(self, name)}")
         if self.dimension % self.heads:
-            raise ConfigError(f"dimension {self.dimension} must be a multiple of heads {self.heads}")
+            raise ConfigError(f"dimension must be a multiple of heads, got {self.dimension} and {self.heads}")
         inputs = self.item_inputs.split()
         if not inputs or len(set(inputs)) < len(inputs) or not set(inputs) <= set(ITEM_INPUTS):
             raise ConfigError(
-                f"item_inputs must be some of {', '.join(ITEM_INPUTS)}, not {self.item_inputs!r}"
+                f"item_inputs must be some of {', '.join(ITEM_INPUTS)}, each once, got {self.item_inputs!r}"
             )
-        if self.category_conditioning not in CATEGORY_CONDITIONING:
-            raise ConfigError(
-                f"category_conditioning must be one of {', '.join(CATEGORY_CONDITIONING)}, not {self.category_conditioning!r}"
-            )
-        if self.precision not in ("auto", "bfloat16", "float32"):
-            raise ConfigError(f"precision must be auto, bfloat16 or float32, not {self.precision!r}")
+        for name, known in _CHOICES.items():
+            if (value := getattr(self, name)) not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
     def is_sampled(self, items: int) -> bool:
-        """Whether the softmax over a catalogue of ``items`` is sampled."""
+        """Whether the softmax over a catalog of ``items`` is sampled."""
         return items > self.sampled_above
 
     def as_dict(self) -> dict[str, Any]:
-        """Every setting by name."""
+        """All settings by name."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> Config:
-        """From settings by name, types checked.
+        """The configuration with these settings, their types checked.
 
         Raises:
             ConfigError: an unknown name (with the nearest known one), or a value of the wrong type or range.
@@ -132,27 +134,27 @@ class Config:
             if wanted is float and type(value) is int:
                 value = float(value)
             if type(value) is not wanted:
-                raise ConfigError(f"{name} must be {wanted.__name__}, not {value!r}")
+                raise ConfigError(f"{name} must be {_KINDS[wanted]}, got {value!r}")
             checked[name] = value
         return cls(**checked)
 
 
 def load_config(file: Path | None = None, assignments: Iterable[str] = ()) -> Config:
-    """The defaults, over them the TOML ``file``, over that ``name=value`` strings.
+    """The defaults, overridden by the TOML ``file``, overridden by ``name=value`` strings.
 
     Raises:
-        ConfigError: the file is missing or no TOML, or a setting is unknown or not valid.
+        ConfigError: the file is missing or is not TOML, or a setting is unknown or not valid.
     """
     settings: dict[str, Any] = {}
     if file is not None:
         try:
             settings = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:  # not UTF-8, or no TOML
+        except (OSError, ValueError) as error:  # not UTF-8, or not TOML
             raise ConfigError(f"{file}: {error}") from error
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
-            raise ConfigError(f"--set takes name=value, not {assignment!r}")
+            raise ConfigError(f"--set takes name=value, got {assignment!r}")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:

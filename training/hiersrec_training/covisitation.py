@@ -1,7 +1,7 @@
-"""Fitting the wide part of the model: on sessions that neither the encoder nor the links have seen.
+"""The co-visitation scorer: counting what was clicked near what, and fitting the network that reads the counts.
 
-The encoder knows its training sessions better than it will ever know new ones, and the links hold them. So what
-they are worth beside each other shows only on later sessions: those of the validation part.
+It is fitted on the validation split. The encoder knows its training sessions better than it will ever know new ones,
+and the counts hold those sessions, so only later ones show what encoder and counts are worth beside each other.
 """
 
 from __future__ import annotations
@@ -17,36 +17,97 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from hiersrec_sdk.ranking.covisitation import Links
+from hiersrec_sdk.ranking.covisitation import EDGE_COUNTS, POPULARITIES, CovisitationCounts
 from hiersrec_training.batches import Batches
 from hiersrec_training.data.dataset import Sessions
-from hiersrec_training.metrics import ranked_together, ranking_metrics
-from hiersrec_training.model import HierSRec, Metadata, Wide
+from hiersrec_training.metrics import ranked_together, ranking_metrics, target_ranks_of_entries
+from hiersrec_training.model import CovisitationNetwork, HierSRec, Metadata
+from hiersrec_training.neighbours import most_frequent, near_pairs
 
-BEST = 100  # items of the encoder that stand in a case beside the linked ones
-BEST_NEW = 20  # and of the new ones, where there are some
-MOST_CASES = 80_000
-LEAST_CASES = 50  # fewer say nothing
+# counts
+WINDOW = 5  # most clicks between two co-visited items
+WIDTH = 128  # most co-visited items of an item
+RECENT = (0.01, 0.03, 0.1, 0.3)  # newest shares of the sessions, whose clicks are counted apart
+MOST_CLICKS = np.iinfo(np.uint16).max
+
+# fitting
+BEST = 100  # items that the encoder scores highest, entries of every example beside the co-visited ones
+BEST_COLD = 20  # and of the cold items, where there are some
+MOST_EXAMPLES = 80_000
+LEAST_EXAMPLES = 50  # fewer say nothing
 EPOCHS = 10
-BATCH = 512  # cases a step
+BATCH = 512  # examples a step
 LEARNING_RATE = 2e-2
 
 
-@dataclass(frozen=True)
-class Cases:
-    """Prefixes of sessions with the click that came next, in order of time, and the items that may answer each.
+def count_covisits(sessions: Sessions, items: int, width: int = WIDTH) -> CovisitationCounts:
+    """The co-visitation counts of all items, by item index.
 
-    The entries of case c are ``offsets[c]`` to ``offsets[c + 1]``: the encoder's best items, the linked ones and the
-    target, each once.
+    An item keeps the ``width`` items clicked most often near it. Ties go to the lower item index. Sessions are in
+    order of time; their log needs no dates.
+    """
+    degrees = np.zeros(items, np.int64)
+    rows, clicks = [np.empty(0, np.int32)], [np.empty((0, EDGE_COUNTS), np.uint16)]
+    for pairs in near_pairs(sessions, items, WINDOW):
+        kinds = (pairs.distance > 0, pairs.distance < 0, pairs.distance == 1)
+        counts = np.stack(
+            [np.bincount(pairs.pair[kind], minlength=len(pairs.source)) for kind in kinds], axis=1
+        )
+        kept, _ = most_frequent(pairs, counts[:, 0] + counts[:, 1], width)
+        np.add.at(degrees, pairs.source[kept], 1)
+        rows.append(pairs.target[kept].astype(np.int32))
+        clicks.append(np.minimum(counts[kept], MOST_CLICKS).astype(np.uint16))
+    offsets = np.concatenate([[0], degrees.cumsum()])
+    return CovisitationCounts(
+        _popularity(sessions, items), offsets, np.concatenate(rows), np.concatenate(clicks)
+    )
+
+
+def _popularity(sessions: Sessions, items: int) -> NDArray[np.float32]:
+    """float32 [items, POPULARITIES]: log(1 + clicks) in the newest shares of the sessions, then in all of them."""
+    popularity = np.empty((items, POPULARITIES), dtype=np.float32)
+    for column, share in enumerate((*RECENT, 1.0)):
+        newest = sessions.items[sessions.offsets[round((1 - share) * len(sessions))] :]
+        popularity[:, column] = np.log1p(np.bincount(newest, minlength=items))
+    return popularity
+
+
+def by_rows(covisits: CovisitationCounts, order: NDArray[np.int64]) -> CovisitationCounts:
+    """The counts by catalog row, where row r holds item ``order[r]``, int64 [n]."""
+    row = np.empty(len(order), dtype=np.int32)
+    row[order] = np.arange(len(order), dtype=np.int32)
+    starts, counts = covisits.offsets[order], np.diff(covisits.offsets)[order]
+    offsets = np.concatenate([[0], counts.cumsum()])
+    edges = np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1])
+    return CovisitationCounts(
+        covisits.popularity[order], offsets, row[covisits.rows[edges]], covisits.counts[edges]
+    )
+
+
+def without(covisits: CovisitationCounts, items: NDArray[np.bool]) -> CovisitationCounts:
+    """The counts as if nobody had clicked ``items`` bool [n]."""
+    source = np.repeat(np.arange(len(items)), np.diff(covisits.offsets))
+    kept = ~(items[source] | items[covisits.rows])
+    offsets = np.concatenate([[0], np.bincount(source[kept], minlength=len(items)).cumsum()])
+    popularity = np.where(items[:, None], np.float32(0), covisits.popularity)
+    return CovisitationCounts(popularity, offsets, covisits.rows[kept], covisits.counts[kept])
+
+
+@dataclass(frozen=True)
+class ScoredExamples:
+    """Examples in order of time, each with the items that may come next: its entries.
+
+    The entries of example e are ``offsets[e]`` to ``offsets[e + 1]``: the encoder's best items, the co-visited ones
+    and the target, each once.
     """
 
-    offsets: NDArray[np.int64]  # [cases + 1]
-    target: NDArray[np.int64]  # [cases], the target's entry
-    reachable: NDArray[np.bool]  # [cases], whether the target is one of the best or linked
+    offsets: NDArray[np.int64]  # [examples + 1]
+    target: NDArray[np.int64]  # [examples], the target's entry
+    reachable: NDArray[np.bool]  # [examples], whether the target is one of the best or co-visited
     item: NDArray[np.int32]  # [entries]
     score: NDArray[np.float32]  # [entries], by the encoder
-    linked: NDArray[np.int32]  # [entries], the row of its features; -1 where it is not linked
-    features: NDArray[np.float16]  # [linked entries, FEATURES]
+    covisited: NDArray[np.int32]  # [entries], the row of its features; -1 where it is not co-visited
+    features: NDArray[np.float16]  # [co-visited entries, FEATURES]
 
     def __len__(self) -> int:
         return len(self.target)
@@ -56,191 +117,204 @@ class Cases:
 def collect(
     model: HierSRec,
     meta: Metadata,
-    links: Links,
+    covisits: CovisitationCounts,
     sessions: Sessions,
-    new: NDArray[np.bool] | None = None,
-    most: int = MOST_CASES,
+    cold: NDArray[np.bool] | None = None,
+    most: int = MOST_EXAMPLES,
     progress: bool = False,
-) -> Cases:
-    """The cases of ``sessions``: all of them, or those of every n-th session where there are more than ``most``.
+) -> ScoredExamples:
+    """Score the examples of ``sessions``: all, or those of every n-th session where there are more than ``most``.
 
-    The items ``new`` bool [items], of which the ``links`` know no click, stand as if they were added to the catalogue
-    today: metadata place them. The best of them are entries of every case.
+    Args:
+        model: the trained encoder.
+        meta: of all items.
+        covisits: of the training sessions.
+        sessions: what to take the examples from.
+        cold: bool [items], items treated as if they were added today: placed by metadata alone, and without a click in
+            ``covisits``. The best of them are entries of every example.
+        most: how many examples to score, about.
+        progress: whether to show a bar.
     """
-    step = -(-sessions.cases // most)
+    step = -(-sessions.example_count // most)
     chosen = [sessions[index] for index in range(0, len(sessions), step)]
     offsets = np.concatenate([[0], np.cumsum([len(clicks) for clicks in chosen])]).astype(np.int64)
     batches = Batches(Sessions(np.concatenate(chosen), offsets), model.config.max_length, 64)
     model.eval()
     device = meta.category_path.device
     table = model.items.all_vectors(meta)
-    rows = torch.from_numpy(np.flatnonzero(False if new is None else new)).to(device)
-    if new is not None:
+    rows = torch.from_numpy(np.flatnonzero(False if cold is None else cold)).to(device)
+    if cold is not None:
         table[rows] = F.normalize(model.items.from_metadata(meta.rows(rows)), dim=1)
-    best, best_new = min(BEST, len(table)), min(BEST_NEW, len(rows))
-    found: list[_Case] = []
-    for batch, windows in tqdm(
-        batches.with_windows(), "cases", len(batches), disable=not progress, leave=False
+    best, best_cold = min(BEST, len(table)), min(BEST_COLD, len(rows))
+    found: list[_Scored] = []
+    for batch, examples in tqdm(
+        batches.with_examples(), "examples", len(batches), disable=not progress, leave=False
     ):
         batch = batch.to(device)
         states, sums = model.session.read(F.embedding(batch.items, table))
         answer = model.session.answer(states[batch.there], sums[batch.there])
-        bonuses = model.bonuses(batch, answer)
-        prefixes = [
-            (window, row, length)
-            for row, (window, longest) in enumerate(
-                zip(windows.tolist(), batch.there.sum(1).tolist(), strict=True)
+        repeats = model.repeat_offsets(batch, answer)
+        for positions, some in repeats.chunks(len(examples), ranked_together(len(table))):
+            scores = answer.query[positions] @ table.T
+            repeats.add_to(scores, positions, some)
+            best_of_cold = (
+                rows[scores[:, rows].topk(best_cold).indices] if best_cold else rows.expand(len(scores), 0)
             )
-            for length in range(1, longest + 1)
-        ]
-        clicks, targets = batch.items.cpu().numpy(), batch.target.cpu().numpy()
-        for places, some in bonuses.chunks(len(targets), ranked_together(len(table))):
-            scores = answer.query[places] @ table.T
-            bonuses.add_to(scores, places, some)
-            of_new = rows[scores[:, rows].topk(best_new).indices] if best_new else rows.expand(len(scores), 0)
-            leading = torch.cat([scores.topk(best).indices, of_new], dim=1).cpu().numpy()
+            leading = torch.cat([scores.topk(best).indices, best_of_cold], dim=1).cpu().numpy()
             scored = scores.cpu().numpy()
-            for place, (window, row, length) in enumerate(prefixes[places]):
-                linked, features = links.features(clicks[row, :length])
-                target = targets[places.start + place]
-                reached = np.unique(np.concatenate([leading[place], linked]))
+            for at, (prefix, target) in enumerate(examples.take(positions)):
+                covisited, features = covisits.features(prefix.astype(np.int64), np.log1p)
+                reached = np.unique(np.concatenate([leading[at], covisited]))
                 items = np.union1d(reached, [target])
-                at = np.full(len(items), -1)
-                at[items.searchsorted(linked)] = np.arange(len(linked))
+                feature_row = np.full(len(items), -1)
+                feature_row[items.searchsorted(covisited)] = np.arange(len(covisited))
                 found.append(
-                    _Case(
-                        int(batches.start[window]) + length,
+                    _Scored(
+                        int(examples.stop[positions.start + at]),
                         int(items.searchsorted(target)),
                         len(items) == len(reached),
                         items.astype(np.int32),
-                        scored[place, items],
-                        at,
+                        scored[at, items],
+                        feature_row,
                         features.astype(np.float16),
                     )
                 )
-    found.sort(key=lambda case: case.time)
-    starts = np.concatenate([[0], np.cumsum([len(case.items) for case in found])]).astype(np.int64)
-    before = np.concatenate([[0], np.cumsum([len(case.features) for case in found])])
+    found.sort(key=lambda one: one.time)
+    starts = np.concatenate([[0], np.cumsum([len(one.items) for one in found])]).astype(np.int64)
+    before = np.concatenate([[0], np.cumsum([len(one.features) for one in found])])
     numbered = zip(found, before[:-1], strict=True)
-    features_of = [np.where(case.linked >= 0, case.linked + first, -1) for case, first in numbered]
-    return Cases(
+    features_of = [np.where(one.covisited >= 0, one.covisited + first, -1) for one, first in numbered]
+    return ScoredExamples(
         offsets=starts,
-        target=starts[:-1] + np.array([case.target for case in found], dtype=np.int64),
-        reachable=np.array([case.reachable for case in found]),
-        item=np.concatenate([case.items for case in found]),
-        score=np.concatenate([case.scores for case in found]),
-        linked=np.concatenate(features_of).astype(np.int32),
-        features=np.concatenate([case.features for case in found]),
+        target=starts[:-1] + np.array([one.target for one in found], dtype=np.int64),
+        reachable=np.array([one.reachable for one in found]),
+        item=np.concatenate([one.items for one in found]),
+        score=np.concatenate([one.scores for one in found]),
+        covisited=np.concatenate(features_of).astype(np.int32),
+        features=np.concatenate([one.features for one in found]),
     )
 
 
-class _Case(NamedTuple):
-    """One of :class:`Cases`, its ``target`` and ``linked`` counted from its own first."""
+class _Scored(NamedTuple):
+    """One of :class:`ScoredExamples`, its ``target`` and ``covisited`` counted from its first entry."""
 
-    time: int  # place of the target in the log
+    time: int  # position of the target in the log
     target: int
     reachable: bool
     items: NDArray[np.int32]
     scores: NDArray[np.float32]
-    linked: NDArray[np.int64]
+    covisited: NDArray[np.int64]
     features: NDArray[np.float16]
 
 
-def fit(wide: Wide, links: Links, cases: Cases, part: slice, seed: int = 0) -> None:
-    """Fit ``wide`` on the ``part`` of the cases, by the cross-entropy of the target among the entries of its case.
+def fit(
+    network: CovisitationNetwork,
+    covisits: CovisitationCounts,
+    examples: ScoredExamples,
+    part: slice,
+    seed: int = 0,
+) -> None:
+    """Fit ``network`` on a ``part`` of the examples, by the cross-entropy of the target among its example's entries.
 
-    Cases whose target had to be added to the entries are left out: among so few items it is always the worst.
+    Examples whose target had to be added to the entries are left out: among so few items it is always the worst.
     """
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
-    wide.reset()
-    popularity = torch.from_numpy(links.popularity)
-    wide.standardise(
-        popularity, torch.from_numpy(cases.features[:: max(1, len(cases.features) // 500_000)]).float()
-    )
-    chosen = np.flatnonzero(cases.reachable[part]) + part.indices(len(cases))[0]
+    network.reset()
+    popularity = torch.from_numpy(covisits.popularity)
+    some_features = examples.features[:: max(1, len(examples.features) // 500_000)]
+    network.standardise(popularity, torch.from_numpy(some_features).float())
+    chosen = np.flatnonzero(examples.reachable[part]) + part.indices(len(examples))[0]
     size = min(BATCH, len(chosen))
     steps = EPOCHS * (len(chosen) // size)
-    optimizer = torch.optim.AdamW(wide.parameters(), weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-3)
     step = 0
     for _ in range(EPOCHS):
         order = random.permutation(chosen)
         for begin in range(0, len(order) - size + 1, size):
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * (1 - step / steps)
-            scores, case, target, _ = scores_of(wide, popularity, cases, order[begin : begin + size])
-            largest = torch.full((size,), -torch.inf).scatter_reduce(0, case, scores.detach(), "amax")
-            sums = torch.zeros(size).index_add(0, case, (scores - largest[case]).exp())
+            scores, example, target, _ = scores_of(network, popularity, examples, order[begin : begin + size])
+            largest = torch.full((size,), -torch.inf).scatter_reduce(0, example, scores.detach(), "amax")
+            sums = torch.zeros(size).index_add(0, example, (scores - largest[example]).exp())
             loss = (sums.log() + largest - scores[target]).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             step += 1
-    wide.fitted.fill_(True)
+    network.fitted.fill_(True)
 
 
 def scores_of(
-    wide: Wide, popularity: Tensor, cases: Cases, chosen: NDArray[np.int64]
+    network: CovisitationNetwork, popularity: Tensor, examples: ScoredExamples, chosen: NDArray[np.int64]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of the ``chosen`` cases the scores of all entries [n], the place of each one's case, the targets' places, and the
-    entries' items [n]."""
-    starts, counts = cases.offsets[chosen], np.diff(cases.offsets)[chosen]
+    """Score all entries of the ``chosen`` examples.
+
+    Returns:
+        Scores [entries]; the example of each entry, counted from the first chosen one, [entries]; the target's entry
+        of each example [chosen]; and the items [entries].
+    """
+    starts, counts = examples.offsets[chosen], np.diff(examples.offsets)[chosen]
     ends = counts.cumsum()
     entries = np.repeat(starts - ends + counts, counts) + np.arange(ends[-1])
-    linked = cases.linked[entries]
-    there = np.flatnonzero(linked >= 0)
-    item = torch.from_numpy(cases.item[entries]).long()
-    few = len(item) < len(popularity)  # among so many items most are in none of the cases
-    bias = wide.item_bias(popularity[item]) if few else wide.item_bias(popularity)[item]
-    scores = wide.scale * torch.from_numpy(cases.score[entries]) + bias
-    boosts = wide.boosts(torch.from_numpy(cases.features[linked[there]]).float())
-    scores = scores.index_add(0, torch.from_numpy(there), boosts)
-    target = cases.target[chosen] - starts + ends - counts
-    case = torch.from_numpy(np.repeat(np.arange(len(chosen)), counts))
-    return scores, case, torch.from_numpy(target), item
+    covisited = examples.covisited[entries]
+    there = np.flatnonzero(covisited >= 0)
+    item = torch.from_numpy(examples.item[entries]).long()
+    few = len(item) < len(popularity)  # of a large catalog most items are in none of the examples
+    bias = network.item_bias(popularity[item]) if few else network.item_bias(popularity)[item]
+    scores = network.scale * torch.from_numpy(examples.score[entries]) + bias
+    offsets = network.score_offsets(torch.from_numpy(examples.features[covisited[there]]).float())
+    scores = scores.index_add(0, torch.from_numpy(there), offsets)
+    target = examples.target[chosen] - starts + ends - counts
+    example = torch.from_numpy(np.repeat(np.arange(len(chosen)), counts))
+    return scores, example, torch.from_numpy(target), item
 
 
 @torch.no_grad()
-def measure(wide: Wide | None, links: Links, cases: Cases, part: slice) -> dict[str, float]:
-    """Metrics of the ``part`` of the cases, of the encoder alone where ``wide`` is None; ties against the model."""
-    popularity = torch.from_numpy(links.popularity)
-    chosen = np.arange(len(cases))[part]
+def measure(
+    network: CovisitationNetwork | None, covisits: CovisitationCounts, examples: ScoredExamples, part: slice
+) -> dict[str, float]:
+    """Ranking metrics of a ``part`` of the examples; of the encoder alone where ``network`` is None."""
+    popularity = torch.from_numpy(covisits.popularity)
+    chosen = np.arange(len(examples))[part]
     ranks = []
     for begin in range(0, len(chosen), BATCH):
         some = chosen[begin : begin + BATCH]
-        scores, case, target, _ = scores_of(Wide() if wide is None else wide, popularity, cases, some)
-        above = (scores >= scores[target][case]).float()
-        ranks.append(torch.zeros(len(some)).index_add(0, case, above).long().numpy())
+        scores, example, target, _ = scores_of(network or CovisitationNetwork(), popularity, examples, some)
+        ranks.append(target_ranks_of_entries(scores.numpy(), example.numpy(), target.numpy()))
     return ranking_metrics(np.concatenate(ranks))
 
 
 def fit_on(
     model: HierSRec,
     meta: Metadata,
-    links: Links,
+    covisits: CovisitationCounts,
     sessions: Sessions,
     report: Callable[[str], None],
     progress: bool = False,
 ) -> dict[str, float]:
-    """Fit the wide part of ``model`` on ``sessions``, which neither it nor the ``links`` have seen.
+    """Fit the co-visitation scorer of ``model`` on ``sessions``, which neither encoder nor ``covisits`` have seen.
 
-    Fitted on the older half and measured on the newer one first; what is kept is fitted on all.
+    It is fitted on the older half and measured on the newer one first. The one that is kept is fitted on all.
 
     Returns:
-        Metrics of the newer half, with the wide part; none, and the model as it was, where there are few cases.
+        Metrics of the newer half, with the scorer. Empty, with the model as it was, where there are few examples.
     """
-    cases = collect(model, meta, links, sessions, progress=progress)
-    if len(cases) < LEAST_CASES:
-        report(f"the wide part is left out: {len(cases)} validation cases are too few to fit it")
+    examples = collect(model, meta, covisits, sessions, progress=progress)
+    if len(examples) < LEAST_EXAMPLES:
+        report(
+            f"no co-visitation scorer: {len(examples)} validation examples are too few to fit it, it takes "
+            f"{LEAST_EXAMPLES}"
+        )
         return {}
-    older, newer = slice(0, len(cases) // 2), slice(len(cases) // 2, None)
-    before = measure(None, links, cases, newer)
-    fit(model.wide, links, cases, older, model.config.seed)
-    metrics = measure(model.wide, links, cases, newer)
+    older, newer = slice(0, len(examples) // 2), slice(len(examples) // 2, None)
+    before = measure(None, covisits, examples, newer)
+    fit(model.covisitation, covisits, examples, older, model.config.seed)
+    metrics = measure(model.covisitation, covisits, examples, newer)
     report(
-        f"wide part, fitted on the older half of {len(cases):,} validation cases; the newer half: Recall@20 "
-        f"{before['recall@20']:.4f} to {metrics['recall@20']:.4f}, MRR@20 {before['mrr@20']:.4f} to "
+        f"co-visitation scorer, fitted on the older half of {len(examples):,} validation examples; the newer half: "
+        f"Recall@20 {before['recall@20']:.4f} to {metrics['recall@20']:.4f}, MRR@20 {before['mrr@20']:.4f} to "
         f"{metrics['mrr@20']:.4f}"
     )
-    fit(model.wide, links, cases, slice(None), model.config.seed)
+    fit(model.covisitation, covisits, examples, slice(None), model.config.seed)
     return metrics

@@ -1,4 +1,9 @@
-"""Cases to measure on: a prefix of a session, and the click that came next."""
+"""Examples: a prefix of a session, and the item that came next.
+
+Training, fitting, calibration and evaluation all take their examples from here. Those of :meth:`Examples.of` have the
+whole session before the target as their prefix. Training cuts long sessions into :class:`Windows` first, so that one
+pass over a window makes all of its examples.
+"""
 
 from __future__ import annotations
 
@@ -12,55 +17,135 @@ from numpy.typing import NDArray
 from hiersrec_training.data.dataset import Sessions
 
 
-class Batch(NamedTuple):
-    """B cases of like length.
+class Example(NamedTuple):
+    """A prefix int32 [length], oldest item first, and the item that came next."""
 
-    ``clicks``: of each case its newest items, oldest first; ``vectors`` float32 [B, length, d] of them, padded with 0;
-    ``lengths`` int64 [B]; ``targets`` int64 [B]: the items that came next.
-    """
-
-    clicks: list[NDArray[np.int32]]
-    vectors: NDArray[np.float32]
-    lengths: NDArray[np.int64]
-    targets: NDArray[np.int64]
+    prefix: NDArray[np.int32]
+    target: int
 
 
 @dataclass(frozen=True)
-class Cases:
-    """Prefixes of ``sessions``: ``session`` int64 [n], the index of each; ``length`` int64 [n], the clicks of each."""
+class Examples:
+    """n examples of one log of clicks.
 
-    sessions: Sessions
+    Attributes:
+        clicks: int32, items of all sessions, end to end.
+        start: int64 [n], where the prefix of each example begins in ``clicks``.
+        stop: int64 [n], where it ends: the position of the target.
+    """
+
+    clicks: NDArray[np.int32]
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, sessions: Sessions) -> Examples:
+        """Every example of ``sessions``: of each session the shortest prefix first."""
+        return Windows.of(sessions).examples()
+
+    def __len__(self) -> int:
+        return len(self.stop)
+
+    def __getitem__(self, index: int) -> Example:
+        stop = self.stop[index]
+        return Example(self.clicks[self.start[index] : stop], int(self.clicks[stop]))
+
+    def __iter__(self) -> Iterator[Example]:
+        return map(self.__getitem__, range(len(self)))
+
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        """int64 [n]: the item that came next in each."""
+        return self.clicks[self.stop].astype(np.int64)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """int64 [n]: the length of each prefix."""
+        return self.stop - self.start
+
+    def take(self, index: NDArray[np.int64] | slice) -> Examples:
+        """The examples at ``index``, in its order."""
+        return Examples(self.clicks, self.start[index], self.stop[index])
+
+    def sample(self, most: int, seed: int = 0) -> Examples:
+        """At most ``most`` of them, in their order; each as likely as any other."""
+        if len(self) <= most:
+            return self
+        return self.take(np.sort(np.random.default_rng(seed).choice(len(self), most, replace=False)))
+
+    def newest(self, max_length: int) -> Examples:
+        """These examples, with only the newest ``max_length`` items of each prefix."""
+        return Examples(self.clicks, np.maximum(self.start, self.stop - max_length), self.stop)
+
+    def chunks(self, size: int) -> Iterator[Examples]:
+        """All of them in order, ``size`` at a time."""
+        return (self.take(slice(first, first + size)) for first in range(0, len(self), size))
+
+    def batches(
+        self, vectors: NDArray[np.float32], max_length: int, size: int
+    ) -> Iterator[tuple[Examples, NDArray[np.float32]]]:
+        """Batches of ``size`` examples of like length, the short ones first, with the vectors of their prefixes.
+
+        Args:
+            vectors: float32 [items, d].
+            max_length: how many of the newest items of a prefix count.
+            size: of a batch.
+
+        Yields:
+            The examples of a batch, cut to ``max_length``; and float32 [size, length, d], padded with 0.
+        """
+        cut = self.newest(max_length)
+        ordered = cut.take(np.argsort(cut.lengths, kind="stable"))
+        for some in ordered.chunks(size):
+            lengths = some.lengths
+            padded = np.zeros((len(some), lengths.max(), vectors.shape[1]), dtype=np.float32)
+            there = np.arange(padded.shape[1]) < lengths[:, None]
+            padded[there] = vectors[np.concatenate([prefix for prefix, _ in some])]
+            yield some, padded
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Stretches of sessions, each with all the examples that begin where it begins.
+
+    A window of ``length`` items is the prefixes of 1 to ``length`` of them; the last one's target is the item after
+    the window.
+
+    Attributes:
+        clicks: int32, items of all sessions, end to end.
+        session: int64 [windows], the session of each.
+        start: int64 [windows], where each begins in ``clicks``.
+        length: int64 [windows].
+    """
+
+    clicks: NDArray[np.int32]
     session: NDArray[np.int64]
+    start: NDArray[np.int64]
     length: NDArray[np.int64]
 
     @classmethod
-    def sample(cls, sessions: Sessions, most: int, seed: int = 0) -> Cases:
-        """At most ``most`` of all cases of ``sessions``, every case as likely as any other."""
-        per_session = np.maximum(sessions.lengths - 1, 0)
-        session = np.repeat(np.arange(len(sessions)), per_session)
-        length = 1 + np.arange(len(session)) - np.repeat(np.cumsum(per_session) - per_session, per_session)
-        if len(session) > most:
-            chosen = np.sort(np.random.default_rng(seed).choice(len(session), most, replace=False))
-            session, length = session[chosen], length[chosen]
-        return cls(sessions, session, length)
+    def of(cls, sessions: Sessions, max_length: int | None = None) -> Windows:
+        """The windows of ``sessions``, so that every item but a session's first is a target once.
+
+        Without ``max_length`` a session is one window. Otherwise a session of more than ``max_length + 1`` items is
+        cut; the last target of a window is the first item of the next.
+        """
+        targets = np.maximum(0, sessions.lengths - 1)
+        most = max_length or max(1, int(targets.max(initial=1)))
+        windows = -(-targets // most)
+        session = np.repeat(np.arange(len(sessions)), windows)
+        number = np.arange(len(session)) - np.repeat(np.cumsum(windows) - windows, windows)
+        start = sessions.offsets[session] + number * most
+        length = np.minimum(most, sessions.offsets[session + 1] - start - 1)
+        return cls(sessions.items, session, start, length)
 
     def __len__(self) -> int:
-        return len(self.session)
+        return len(self.start)
 
-    def batches(self, vectors: NDArray[np.float32], max_length: int, size: int) -> Iterator[Batch]:
-        """All cases, ``size`` at a time, the short ones first; ``vectors`` float32 [items, d] of the items.
-
-        Of a case the newest ``max_length`` clicks count.
-        """
-        order = np.argsort(np.minimum(self.length, max_length), kind="stable")
-        for start in range(0, len(order), size):
-            some = order[start : start + size]
-            clicks, targets = [], np.empty(len(some), dtype=np.int64)
-            for at, case in enumerate(some):
-                session, length = self.sessions[int(self.session[case])], int(self.length[case])
-                clicks.append(session[max(0, length - max_length) : length])
-                targets[at] = session[length]
-            lengths = np.array([len(items) for items in clicks], dtype=np.int64)
-            padded = np.zeros((len(some), lengths.max(), vectors.shape[1]), dtype=np.float32)
-            padded[np.arange(padded.shape[1]) < lengths[:, None]] = vectors[np.concatenate(clicks)]
-            yield Batch(clicks, padded, lengths, targets)
+    def examples(self, some: NDArray[np.int64] | slice = slice(None)) -> Examples:
+        """The examples of the windows ``some``: of each window the shortest prefix first."""
+        start, length = self.start[some], self.length[some]
+        total = int(length.sum())
+        position = 1 + np.arange(total) - np.repeat(np.cumsum(length) - length, length)
+        begins = np.repeat(start, length)
+        return Examples(self.clicks, begins, begins + position)

@@ -1,4 +1,4 @@
-"""Cross-entropy over the catalogue: the whole of it in one pass, or a corrected sample."""
+"""Cross-entropy over the catalog: the whole of it in one pass, or a corrected sample."""
 
 from __future__ import annotations
 
@@ -12,33 +12,28 @@ from torch import Tensor
 CHUNK = 512  # positions at a time
 
 
-class Bonuses(NamedTuple):
-    """What is added to single logits: ``value`` float32 [bonuses] to that of ``item`` (int64) at ``position`` (int64,
-    sorted). A logit may have several."""
+class ScoreOffsets(NamedTuple):
+    """Additions to single logits: ``value`` float32 [offsets] to that of ``item`` int64 at ``position`` int64.
+
+    Sorted by position. A logit may have several.
+    """
 
     position: Tensor
     item: Tensor
     value: Tensor
 
-    @classmethod
-    def joined(cls, *parts: tuple[Tensor, Tensor, Tensor]) -> Bonuses:
-        """All of ``parts``, each (position, item, value) in any order."""
-        position, item, value = (torch.cat(columns) for columns in zip(*parts, strict=True))
-        order = torch.argsort(position, stable=True)
-        return cls(position[order], item[order], value[order])
-
     def chunks(self, positions: int, size: int) -> Iterator[tuple[slice, slice]]:
-        """Slices of ``size`` of all ``positions``, each with the slice of the bonuses that fall on it."""
+        """Slices of ``size`` of all ``positions``, each with the slice of the offsets that fall on it."""
         starts = torch.arange(0, positions + size, size, device=self.position.device)
         edges = torch.searchsorted(self.position, starts).tolist()
         for chunk, (first, last) in enumerate(pairwise(edges)):
             yield slice(chunk * size, min((chunk + 1) * size, positions)), slice(first, last)
 
     def add_to(self, logits: Tensor, rows: slice, some: slice) -> Tensor:
-        """Add the bonuses ``some`` to ``logits`` [rows, items] in place; returns their places in the flat logits."""
-        place: Tensor = (self.position[some] - rows.start) * logits.shape[1] + self.item[some]
-        logits.view(-1).index_add_(0, place, self.value[some].to(logits.dtype))
-        return place
+        """Add the offsets ``some`` to ``logits`` [rows, items] in place; returns their indices in the flat logits."""
+        index: Tensor = (self.position[some] - rows.start) * logits.shape[1] + self.item[some]
+        logits.view(-1).index_add_(0, index, self.value[some].to(logits.dtype))
+        return index
 
 
 class _CatalogCrossEntropy(torch.autograd.Function):
@@ -59,16 +54,16 @@ class _CatalogCrossEntropy(torch.autograd.Function):
         item: Tensor,
         dtype: torch.dtype,
     ) -> Tensor:
-        bonuses = Bonuses(position, item, value)
+        offsets = ScoreOffsets(position, item, value)
         table, query_low = vectors.to(dtype), query.to(dtype)
         weighted = (query * weight[:, None]).to(dtype)
         grad_query = torch.empty_like(query)
         grad_vectors = torch.zeros_like(vectors)
         grad_value = torch.empty_like(value)
         loss = query.new_zeros(())
-        for rows, some in bonuses.chunks(len(query), CHUNK):
+        for rows, some in offsets.chunks(len(query), CHUNK):
             logits = query_low[rows] @ table.T
-            place = bonuses.add_to(logits, rows, some)
+            added = offsets.add_to(logits, rows, some)
             slope = torch.softmax(logits, dim=1)
             index = target[rows, None]
             at_target = slope.gather(1, index)
@@ -76,7 +71,7 @@ class _CatalogCrossEntropy(torch.autograd.Function):
             slope.scatter_(1, index, at_target - 1)
             grad_query[rows] = slope @ table
             grad_vectors += slope.T @ weighted[rows]
-            grad_value[some] = slope.view(-1)[place].to(value.dtype)
+            grad_value[some] = slope.view(-1)[added].to(value.dtype)
         grad_query *= weight[:, None]
         grad_value *= weight[position]
         ctx.save_for_backward(grad_query, grad_vectors, grad_value)
@@ -90,7 +85,7 @@ class _CatalogCrossEntropy(torch.autograd.Function):
 def catalog_cross_entropy(
     query: Tensor,
     vectors: Tensor,
-    bonuses: Bonuses,
+    offsets: ScoreOffsets,
     target: Tensor,
     weight: Tensor,
     dtype: torch.dtype = torch.float32,
@@ -99,14 +94,14 @@ def catalog_cross_entropy(
 
     Args:
         query: float32 [positions, d].
-        vectors: float32 [items, d]; logits are ``query @ vectors.T`` plus the bonuses.
-        bonuses: added to single logits.
+        vectors: float32 [items, d]; logits are ``query @ vectors.T`` plus the offsets.
+        offsets: added to single logits.
         target: int64 [positions], the item that came next.
         weight: float32 [positions].
         dtype: of the matrix products; sums over chunks stay in float32.
     """
     loss: Tensor = _CatalogCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        query, vectors, bonuses.value, target, weight, bonuses.position, bonuses.item, dtype
+        query, vectors, offsets.value, target, weight, offsets.position, offsets.item, dtype
     )
     return loss
 
@@ -114,7 +109,7 @@ def catalog_cross_entropy(
 def sampled_cross_entropy(
     query: Tensor,
     vectors: Tensor,
-    bonuses: Bonuses,
+    offsets: ScoreOffsets,
     target: Tensor,
     weight: Tensor,
     sampled: Tensor,
@@ -122,14 +117,14 @@ def sampled_cross_entropy(
 ) -> Tensor:
     """Weighted sum over positions of the cross-entropy of a sampled softmax (Jean et al., arXiv 1412.2007).
 
-    The target and every item with a bonus always stand in the denominator with their true logits. The sampled items
-    stand for all others: the logarithm of the expected number of draws is taken from each logit, so that the sampled
-    denominator is an unbiased estimate of the full one.
+    The target and every item with a score offset are always in the denominator with their true logits. The sampled
+    items represent all others: the logarithm of the expected number of draws is subtracted from each logit, so that
+    the sampled denominator is an unbiased estimate of the full one.
 
     Args:
         query: float32 [positions, d].
-        vectors: float32 [items, d], of those items that the others name: any part of the catalogue.
-        bonuses: added to single logits.
+        vectors: float32 [items, d], of those items that the others name: any part of the catalog.
+        offsets: added to single logits.
         target: int64 [positions].
         weight: float32 [positions].
         sampled: int64 [samples], distinct items.
@@ -138,20 +133,20 @@ def sampled_cross_entropy(
     items, positions = len(vectors), len(query)
     every = torch.arange(positions, device=query.device)
     zeros = query.new_zeros(positions)
-    # pairs of a position and an item that stand with their true logits, each once
-    keys = torch.cat([bonuses.position * items + bonuses.item, every * items + target])
-    pairs, place = torch.unique(keys, return_inverse=True)
+    # pairs of a position and an item with their true logits, each once
+    keys = torch.cat([offsets.position * items + offsets.item, every * items + target])
+    pairs, pair = torch.unique(keys, return_inverse=True)
     position, item = torch.div(pairs, items, rounding_mode="floor"), pairs % items
-    added = query.new_zeros(len(pairs)).index_add(0, place, torch.cat([bonuses.value, zeros]))
+    added = query.new_zeros(len(pairs)).index_add(0, pair, torch.cat([offsets.value, zeros]))
     true = (query[position] * vectors[item]).sum(1) + added
     column = torch.full((items,), -1, device=query.device)
     column[sampled] = torch.arange(len(sampled), device=query.device)
     masked = torch.zeros(positions, len(sampled), dtype=torch.bool, device=query.device)
-    stands = column[item] >= 0
-    masked[position[stands], column[item[stands]]] = True
+    is_sampled = column[item] >= 0
+    masked[position[is_sampled], column[item[is_sampled]]] = True
     others = (query @ vectors[sampled].T - log_expected).masked_fill(masked, -torch.inf)
     # the log-sum-exp of the pairs of each position, by its largest
     largest = torch.full_like(zeros, -torch.inf).scatter_reduce(0, position, true.detach(), "amax")
     pairs_sum = zeros.index_add(0, position, (true - largest[position]).exp()).log() + largest
     denominator = torch.logaddexp(others.logsumexp(1), pairs_sum)
-    return (weight * (denominator - true[place[len(bonuses.item) :]])).sum()
+    return (weight * (denominator - true[pair[len(offsets.item) :]])).sum()

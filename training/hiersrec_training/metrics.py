@@ -1,6 +1,8 @@
-"""Metrics of next-item recommendation, from the rank of the target. A rank of 0 means: not among the results."""
+"""Ranks of targets, and the metrics made of them."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,23 +11,54 @@ CUTS = (1, 5, 10, 20)
 SCORES_TOGETHER = 1 << 27  # half a GB of float32
 
 
+def reaches_target(scores: Any, targets: Any) -> Any:
+    """Which items score as high as the target, the target among them: bool [n, items].
+
+    How many they are is the target's rank, counted from 1: ties count against the model.
+
+    Args:
+        scores: [n, items], an array or a tensor.
+        targets: int64 [n], the target's column in each row.
+    """
+    return scores >= scores[np.arange(len(targets)), targets][:, None]
+
+
+def target_ranks(scores: Any, targets: Any) -> NDArray[np.int64]:
+    """Rank of the target in each row, int64 [n]. Arguments as in :func:`reaches_target`."""
+    ranks: NDArray[np.int64] = np.asarray(reaches_target(scores, targets).sum(1))
+    return ranks
+
+
+def target_ranks_of_entries(scores: Any, example: Any, targets: Any) -> NDArray[np.int64]:
+    """Rank of the target among the entries of its example, int64 [n]. Ties count against the model.
+
+    Args:
+        scores: [entries], an array or a tensor.
+        example: int64 [entries], the example of each entry, from 0 to n - 1.
+        targets: int64 [n], the target's entry of each example.
+    """
+    reaches = scores >= scores[targets][example]
+    return np.bincount(example[reaches], minlength=len(targets))
+
+
 def ranking_metrics(ranks: NDArray[np.integer], cuts: tuple[int, ...] = CUTS) -> dict[str, float]:
     """Recall, MRR and NDCG at each cut, as fractions.
 
     Args:
-        ranks: [cases], 1 for the best; 0 where the target was not found. With one target a case, Recall@k is the
-            share of ranks up to k, and NDCG@k the mean of ``1 / log2(rank + 1)`` over them.
+        ranks: [examples], 1 for the best; 0 where the target was not found. With one target an example, Recall@k is
+            the share of ranks up to k, and NDCG@k the mean of ``1 / log2(rank + 1)`` over them.
+        cuts: the values of k.
     """
     found: dict[str, float] = {}
-    cases = max(1, len(ranks))
+    examples = max(1, len(ranks))
     for cut in cuts:
         hit = ranks[(ranks >= 1) & (ranks <= cut)].astype(np.float64)
-        found[f"recall@{cut}"] = len(hit) / cases
-        found[f"mrr@{cut}"] = float((1 / hit).sum()) / cases
-        found[f"ndcg@{cut}"] = float((1 / np.log2(hit + 1)).sum()) / cases
+        found[f"recall@{cut}"] = len(hit) / examples
+        found[f"mrr@{cut}"] = float((1 / hit).sum()) / examples
+        found[f"ndcg@{cut}"] = float((1 / np.log2(hit + 1)).sum()) / examples
     return found
 
 
 def ranked_together(items: int) -> int:
-    """Of how many positions the scores of all ``items`` are held at once."""
+    """How many examples to rank at once, so that the scores of all ``items`` fit into memory."""
     return max(1, min(256, SCORES_TOGETHER // max(1, items)))

@@ -1,9 +1,10 @@
-"""HierSRec (arXiv 2309.06533) in one file: item encoder, session encoder, category heads, hand-off, item head.
+"""HierSRec (arXiv 2309.06533) in one file: item encoder, session encoder, category heads, item head.
 
-What the paper leaves open follows what worked on click logs: cosine scores over a temperature (NISER, arXiv 1909.04276;
-CORE, arXiv 2204.11067), a query that is mostly the weighted sum of the session's own item vectors (CORE), attention by
-distance instead of position, item vectors smoothed once over the co-click graph, and a learnt logit for repeats. A wide
-part adds what the click log itself says of an item after a session.
+The category prediction conditions what follows: each level the next one, and all of them the item head. The rest, which
+the paper leaves open, is what worked on click logs: cosine scores over a temperature (NISER, arXiv 1909.04276; CORE,
+arXiv 2204.11067), a query that is mostly the weighted sum of the vectors of the session's items (CORE), attention by
+distance instead of position, item vectors smoothed once over the co-click graph, and a learnt logit for repeats. A
+co-visitation scorer adds what the click log itself says of an item after a session.
 """
 
 from __future__ import annotations
@@ -21,21 +22,20 @@ from torch import Tensor, nn
 
 from hiersrec_sdk.encoders.features import bin_edges, number_bins, token_table
 from hiersrec_sdk.errors import ConfigError
-from hiersrec_sdk.ranking.covisitation import FEATURES, POPULARITIES, Links
-from hiersrec_sdk.ranking.covisitation import Wide as ServedWide
+from hiersrec_sdk.ranking.covisitation import FEATURES, POPULARITIES, CovisitationCounts, CovisitationScorer
 from hiersrec_training.batches import Batch
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
-from hiersrec_training.losses import Bonuses
+from hiersrec_training.losses import ScoreOffsets
 from hiersrec_training.neighbours import DECAY, CoClicks
 
 ITEMS_TOGETHER = 1 << 16  # items whose vectors are made at once, where no gradient is wanted
-LEAST = 1e-3  # co-clicks below this are what rounding has left of none
+LEAST = 1e-3  # co-clicks below this are rounding errors of none
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What the data decides about the model: with the configuration, all that is needed to build it."""
+    """The sizes that the data decide. With the configuration, all that is needed to build the model."""
 
     items: int
     categories: list[int]  # of each level, the top level first
@@ -58,9 +58,9 @@ class Shape:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is known of items beside their ids, for n items, L levels, W words at most, N numeric columns.
+    """Metadata of n items, with L category levels, at most W words, N numeric columns and given vectors of width m.
 
-    int64 each but for the given vectors, float32 of width m, which may be 0; a row of zeros where an item has none.
+    All int64 but the vectors, which are float32. Their width may be 0; an item without one has a row of zeros.
     """
 
     category_path: Tensor  # [n, L]
@@ -82,7 +82,7 @@ class Metadata:
         )
 
     def rows(self, items: Tensor | slice) -> Metadata:
-        """Of ``items`` alone, in their order."""
+        """The metadata of ``items``, in their order."""
         return Metadata(*(tensor[items] for tensor in vars(self).values()))
 
     def to(self, device: torch.device) -> Metadata:
@@ -99,9 +99,9 @@ def _length(vectors: NDArray[np.float32]) -> float:
 class ItemEncoder(nn.Module):
     """``x_i = e_i + Σ_l C_l[c_l(i)] + M(m_i)``, then smoothed over the co-click graph, then of length 1.
 
-    The paper's ``W [e ; ΣC ; M]`` with its three blocks absorbed by the three tables. Given vectors are metadata too:
-    divided by their mean length, whatever their scale, and mapped linearly. The configuration's ``item_inputs`` may
-    leave some of them out.
+    This is the paper's ``W [e ; ΣC ; M]``, with the three blocks of W absorbed by the three tables. Given vectors are
+    metadata too: divided by their mean length and mapped linearly. ``item_inputs`` of the configuration may leave some
+    of the inputs out.
     """
 
     neighbours: Tensor  # int32 [items, K]
@@ -138,30 +138,30 @@ class ItemEncoder(nn.Module):
         self.register_buffer("neighbours", torch.zeros(shape.items, config.neighbours, dtype=torch.int32))
         self.register_buffer("co_clicks", torch.zeros(shape.items, config.neighbours))
         self.window = config.neighbour_window
-        self._turned: ReverseEdges | None = None
+        self._reverse_edges: ReverseEdges | None = None
 
     def connect(self, graph: CoClicks) -> None:
-        """Take over the co-click graph: buffers, saved with the weights."""
+        """Take over the co-click graph into buffers, which are saved with the weights."""
         self.neighbours.copy_(torch.from_numpy(graph.neighbours))
         self.co_clicks.copy_(torch.from_numpy(graph.counts))
-        self._turned = None
+        self._reverse_edges = None
 
     @contextmanager
     def without(self, batch: Batch) -> Iterator[None]:
-        """The graph as it were without the sessions of ``batch``: they are to be predicted, not looked up.
+        """Leave the sessions of ``batch`` out of the graph: they are to be predicted, not looked up.
 
-        Else an item would be nearer to the one that came next in training than it ever is in serving.
+        Otherwise an item would be nearer to the one that came next in training than it ever is in serving.
         """
         width = self.neighbours.shape[1]
         counts = self.co_clicks.view(-1)
-        places = [torch.zeros(0, dtype=torch.int64, device=counts.device)]
+        edges = [torch.zeros(0, dtype=torch.int64, device=counts.device)]
         weights = [torch.zeros(0, device=counts.device)]
         for distance, first, second in batch.co_clicks(self.window):
             for item, other in ((first, second), (second, first)):
                 row, column = (self.neighbours[item] == other[:, None]).nonzero(as_tuple=True)
-                places.append(item[row] * width + column)
+                edges.append(item[row] * width + column)
                 weights.append(torch.full_like(row, DECAY ** (distance - 1), dtype=torch.float32))
-        touched = torch.cat(places)
+        touched = torch.cat(edges)
         kept = counts[touched]
         counts.index_add_(0, touched, torch.cat(weights), alpha=-1)
         try:
@@ -170,7 +170,7 @@ class ItemEncoder(nn.Module):
             counts[touched] = kept
 
     def from_metadata(self, meta: Metadata) -> Tensor:
-        """Category and metadata part of items: [n, d]. An item without words or a vector has none to add."""
+        """Sum of the vectors of category and metadata: [n, d]. An item without words or a vector has none to add."""
         x = self.from_bins(meta.category_path, meta.number_bins)
         x = x if self.token is None else x + self.token(meta.tokens)  # the mean over the words
         return x if self.vector is None else x + self.vector(meta.vectors) / self.vector_length
@@ -178,7 +178,7 @@ class ItemEncoder(nn.Module):
     def from_bins(self, path: Tensor, bins: Tensor) -> Tensor:
         """Sum of the vectors of the categories along each path, int64 [n, L], and of the numbers' bins, [n, N]: [n, d].
 
-        A missing number has a bin of its own.
+        Missing numbers have their own bin.
         """
         x = self.smoothing.new_zeros(path.shape[0], self.dimension)
         for tables, columns in ((self.category, path.T), (self.number, bins.T)):
@@ -187,7 +187,7 @@ class ItemEncoder(nn.Module):
         return x
 
     def all_vectors(self, meta: Metadata, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Unit vectors of the whole catalogue: [items, d]. Neighbours are summed in ``dtype``.
+        """Unit vectors of the whole catalog: [items, d]. Neighbours are summed in ``dtype``.
 
         Without gradients no more than two such tables exist at once, and no item loses its id.
         """
@@ -196,13 +196,13 @@ class ItemEncoder(nn.Module):
         known = self.from_metadata(meta)
         x = known if self.item is None else known + self.item.weight
         if self.neighbours.shape[1]:
-            if self._turned is None:
-                self._turned = ReverseEdges.of(self.neighbours)
+            if self._reverse_edges is None:
+                self._reverse_edges = ReverseEdges.of(self.neighbours)
             near: Tensor = _Smooth.apply(  # type: ignore[no-untyped-call]
-                x, self.neighbours, _shares(self.co_clicks), self._turned, dtype
+                x, self.neighbours, _shares(self.co_clicks), self._reverse_edges, dtype
             )
             x = x + self.smoothing.exp() * near
-        return F.normalize(self._as_if_new(x, known) if self._drops_ids else x, dim=1)
+        return F.normalize(self._some_without_ids(x, known) if self._drops_ids else x, dim=1)
 
     def _all_vectors_in_slices(self, meta: Metadata, dtype: torch.dtype) -> Tensor:
         items, device = len(meta.category_path), meta.category_path.device
@@ -224,37 +224,41 @@ class ItemEncoder(nn.Module):
     def some_vectors(self, items: Tensor, meta: Metadata) -> Tensor:
         """Unit vectors of ``items`` int64 [n] alone: [n, d], the rows of :meth:`all_vectors`."""
         around = self.neighbours[items].long()  # [n, K]
-        every, place = torch.unique(torch.cat([items, around.flatten()]), return_inverse=True)
+        every, at = torch.unique(torch.cat([items, around.flatten()]), return_inverse=True)
         known = self.from_metadata(meta.rows(every))
         base = known if self.item is None else known + self.item(every)
-        own = place[: len(items)]
-        x = F.embedding(own, base)
+        at_items = at[: len(items)]
+        x = F.embedding(at_items, base)
         if around.shape[1]:
-            bags, shares = place[len(items) :].view_as(around), _shares(self.co_clicks[items])
+            bags, shares = at[len(items) :].view_as(around), _shares(self.co_clicks[items])
             x = x + self.smoothing.exp() * F.embedding_bag(bags, base, per_sample_weights=shares, mode="sum")
         if self._drops_ids:
-            x = self._as_if_new(x, F.embedding(own, known))
+            x = self._some_without_ids(x, F.embedding(at_items, known))
         return F.normalize(x, dim=1)
 
     @property
     def _drops_ids(self) -> bool:
         return self.training and self.id_dropout > 0
 
-    def _as_if_new(self, x: Tensor, known: Tensor) -> Tensor:
-        """``x`` [n, d] with some rows in the place that metadata alone give them, ``known`` [n, d] (dropout of whole
-        inputs, as DropoutNet, Volkovs et al., NeurIPS 2017)."""
+    def _some_without_ids(self, x: Tensor, known: Tensor) -> Tensor:
+        """``x`` [n, d] with some rows replaced by ``known`` [n, d], where metadata alone place the items.
+
+        Dropout of whole inputs, as in DropoutNet (Volkovs et al., NeurIPS 2017).
+        """
         return torch.where(torch.rand(len(x), 1, device=x.device) < self.id_dropout, known, x)
 
 
 def _shares(co_clicks: Tensor) -> Tensor:
-    """Weights of neighbours from their co-clicks [n, K]: the root, to dampen the frequent, summing to 1."""
+    """Weights of neighbours from their co-clicks [n, K]: the roots, to dampen the frequent ones, scaled to sum to 1."""
     roots = torch.where(co_clicks < LEAST, 0.0, co_clicks).sqrt()
     return roots / roots.sum(1, keepdim=True).clamp_min(1e-12)
 
 
 class ReverseEdges(NamedTuple):
-    """The graph with its edges turned round, as bags end to end: item i is a neighbour of
-    ``rows[offsets[i]:offsets[i + 1]]``, by the edges ``order[offsets[i]:offsets[i + 1]]``."""
+    """The graph with its edges reversed, as bags end to end.
+
+    Item i is a neighbour of ``rows[offsets[i]:offsets[i + 1]]``, by the edges ``order[offsets[i]:offsets[i + 1]]``.
+    """
 
     rows: Tensor
     offsets: Tensor
@@ -274,16 +278,21 @@ class _Smooth(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, neighbours: Tensor, weights: Tensor, turned: ReverseEdges, dtype: torch.dtype
+        ctx: Any,
+        x: Tensor,
+        neighbours: Tensor,
+        weights: Tensor,
+        reverse_edges: ReverseEdges,
+        dtype: torch.dtype,
     ) -> Tensor:
         weights = weights.to(dtype)
-        ctx.turned, ctx.weights = turned, weights
+        ctx.reverse_edges, ctx.weights = reverse_edges, weights
         near: Tensor = F.embedding_bag(neighbours, x.to(dtype), per_sample_weights=weights, mode="sum")
         return near.float()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, offsets, order = ctx.turned
+        rows, offsets, order = ctx.reverse_edges
         weights = ctx.weights.flatten()[order]
         back = F.embedding_bag(rows, grad.to(weights.dtype), offsets, per_sample_weights=weights, mode="sum")
         return back.float(), None, None, None, None
@@ -329,7 +338,7 @@ class Block(nn.Module):
 
 
 class Answer(NamedTuple):
-    """What the heads say about P session states; the last axis of ``repeats`` is the distance to the newest item."""
+    """Outputs of the heads for P session states; the last axis of ``repeats`` is the distance to the newest item."""
 
     category_logits: list[Tensor]  # of each level [P, C_l], the top level first
     query: Tensor  # [P, d], the score of an item is query · vector
@@ -347,19 +356,19 @@ class SessionEncoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
         self.norm = nn.LayerNorm(d)
-        # the weighted sum of the session's own vectors
+        # the weighted sum of the vectors of the session's items
         self.weigh = nn.Linear(d, 1)
         self.weigh_distance = nn.Parameter(torch.zeros(config.max_length))
-        # category heads: level l reads the state and what the levels above handed on
+        # category heads: level l reads the state and the predictions of the levels above
         levels = len(shape.categories)
-        handed = {"all": range(levels), "top": [0], "leaf": [levels - 1], "none": []}[
+        read_by_item_head = {"all": range(levels), "top": [0], "leaf": [levels - 1], "none": []}[
             config.category_conditioning
         ]
         known = d
         self.category_head, self.category_conditioning = nn.ModuleList(), nn.ModuleDict()
         for level, size in enumerate(shape.categories):
             self.category_head.append(nn.Linear(known, size))
-            if level in handed:
+            if level in read_by_item_head:
                 self.category_conditioning[str(level)] = nn.Linear(size, d, bias=False)
                 known += d
         # item head
@@ -376,10 +385,10 @@ class SessionEncoder(nn.Module):
         return states, weights @ vectors
 
     def attend(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """States after each click [B, T, d], and what each click up to it weighs in the sum [B, T, T]."""
+        """States after each click [B, T, d], and the weight of each click up to it in the sum [B, T, T]."""
         length, d = vectors.shape[1:]
-        place = torch.arange(length, device=vectors.device)
-        distance = place[:, None] - place[None, :]  # [T, T], from the state to the click
+        position = torch.arange(length, device=vectors.device)
+        distance = position[:, None] - position[None, :]  # [T, T], from the state to the click
         causal = distance >= 0
         distance = distance.clamp(0, self.max_length - 1)
         x = vectors * d**0.5
@@ -391,14 +400,14 @@ class SessionEncoder(nn.Module):
 
     def answer(self, states: Tensor, sums: Tensor) -> Answer:
         """The heads, for states and weighted sums [P, d]."""
-        category_logits, known = self.hand_on(states)
+        category_logits, known = self.condition(states)
         query = sums + torch.sigmoid(self.item_gate(known)) * self.item_head(known)
         return Answer(
             category_logits, F.normalize(query, dim=-1) / self.temperature, self.repeat_head(states)
         )
 
-    def hand_on(self, states: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Category logits of each level, and the states [P, d] with what the levels hand on: [P, d · (1 + levels)]."""
+    def condition(self, states: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Category logits of each level; and the states with the levels' predictions, [P, d · (1 + levels)]."""
         known = states
         category_logits = []
         for level, head in enumerate(self.category_head):
@@ -409,10 +418,14 @@ class SessionEncoder(nn.Module):
         return category_logits, known
 
 
-class Wide(nn.Module):
-    """What the click log itself says, beside the encoder (Wide & Deep, arXiv 1606.07792): a bias for each item by its
-    popularity, a boost for each item that is linked to the session (:mod:`hiersrec_sdk.ranking.covisitation`), and what the encoder's
-    scores are worth beside them. As it is made it says nothing. Fitted after the encoder (``wide.py``)."""
+class CovisitationNetwork(nn.Module):
+    """The co-visitation scorer: additions to the encoder's scores from the counts of the click log.
+
+    It holds a network for the bias of every item by its popularity, one for the score offset of each item co-visited
+    with the session (:mod:`hiersrec_sdk.ranking.covisitation`), and a scale of the encoder's scores beside them, as in
+    Wide & Deep (arXiv 1606.07792). Initialised to zero output. Fitted after the encoder, see
+    :mod:`hiersrec_training.covisitation`.
+    """
 
     mean: Tensor  # float32 [FEATURES]
     deviation: Tensor  # float32 [FEATURES]
@@ -422,7 +435,7 @@ class Wide(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(()))
         self.bias_in, self.bias_out = nn.Linear(POPULARITIES, 16), nn.Linear(16, 1)
-        self.boost_in, self.boost_out = nn.Linear(FEATURES, 24), nn.Linear(24, 1)
+        self.offset_in, self.offset_out = nn.Linear(FEATURES, 24), nn.Linear(24, 1)
         self.register_buffer("mean", torch.zeros(FEATURES))
         self.register_buffer("deviation", torch.ones(FEATURES))
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
@@ -430,47 +443,51 @@ class Wide(nn.Module):
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Say nothing again, and be ready to be fitted."""
+        """Initialise to zero output, ready to be fitted."""
         self.scale.fill_(1.0)
-        for first in (self.bias_in, self.boost_in):
+        for first in (self.bias_in, self.offset_in):
             first.reset_parameters()
-        for last in (self.bias_out, self.boost_out):
+        for last in (self.bias_out, self.offset_out):
             last.weight.zero_()
             last.bias.zero_()
         self.fitted.fill_(False)
 
     def standardise(self, popularity: Tensor, features: Tensor) -> None:
-        """Take over mean and deviation of the ``features`` [m, FEATURES] of linked items, and of the ``popularity`` of
-        all items [n, POPULARITIES]."""
+        """Take over mean and deviation of the inputs.
+
+        Args:
+            popularity: [n, POPULARITIES] of all items.
+            features: [m, FEATURES] of co-visited items.
+        """
         self.mean.copy_(features.mean(0))
         self.deviation.copy_(features.std(0).clamp_min(1e-3))
         self.mean[:POPULARITIES] = popularity.mean(0)
         self.deviation[:POPULARITIES] = popularity.std(0).clamp_min(1e-3)
 
     def item_bias(self, popularity: Tensor) -> Tensor:
-        """From [n, POPULARITIES] to [n]."""
+        """Biases [n] of items, from their popularity [n, POPULARITIES]."""
         inputs = (popularity - self.mean[:POPULARITIES]) / self.deviation[:POPULARITIES]
         bias: Tensor = self.bias_out(F.gelu(self.bias_in(inputs)))[:, 0]
         return bias
 
-    def boosts(self, features: Tensor) -> Tensor:
-        """From [m, FEATURES] to [m]."""
+    def score_offsets(self, features: Tensor) -> Tensor:
+        """Score offsets [m] of co-visited items, from their features [m, FEATURES]."""
         inputs = (features - self.mean) / self.deviation
-        boosts: Tensor = self.boost_out(self.boost_in(inputs).relu())[:, 0]
-        return boosts
+        offsets: Tensor = self.offset_out(self.offset_in(inputs).relu())[:, 0]
+        return offsets
 
     @torch.no_grad()
-    def exported(self, links: Links) -> tuple[ServedWide, NDArray[np.float32]]:
-        """What serving reads: the boosts' network with ``links``, and the bias float32 [n] of their items."""
-        weight = self.boost_in.weight / self.deviation  # [h, FEATURES]
-        shift = self.boost_in.bias - weight @ self.mean
-        network = (weight.T, shift, torch.cat([self.boost_out.weight[0], self.boost_out.bias]))
-        served = ServedWide(links, *(each.cpu().contiguous().numpy() for each in network))
-        return served, self.item_bias(torch.from_numpy(links.popularity)).numpy()
+    def exported(self, covisits: CovisitationCounts) -> tuple[CovisitationScorer, NDArray[np.float32]]:
+        """The scorer as it is served, over ``covisits``; and the bias float32 [n] of the items."""
+        weight = self.offset_in.weight / self.deviation  # [h, FEATURES]
+        shift = self.offset_in.bias - weight @ self.mean
+        network = (weight.T, shift, torch.cat([self.offset_out.weight[0], self.offset_out.bias]))
+        scorer = CovisitationScorer(covisits, *(each.cpu().contiguous().numpy() for each in network))
+        return scorer, self.item_bias(torch.from_numpy(covisits.popularity)).numpy()
 
 
 class HierSRec(nn.Module):
-    """The whole model: an item encoder and a session encoder that meet in the item vectors, and the wide part."""
+    """The whole model: item encoder and session encoder, which meet in the item vectors, and co-visitation scorer."""
 
     def __init__(self, shape: Shape, config: Config) -> None:
         super().__init__()
@@ -478,93 +495,9 @@ class HierSRec(nn.Module):
         self.config = config
         self.items = ItemEncoder(shape, config)
         self.session = SessionEncoder(shape, config)
-        self.wide = Wide()
+        self.covisitation = CovisitationNetwork()
 
-    def bonuses(self, batch: Batch, answer: Answer) -> Bonuses:
-        """What repeats add to the logits of the sessions' own items at the P positions of ``batch``."""
-        position, item, distance = batch.own()
-        return Bonuses(position, item, answer.repeats[position, distance])
-
-
-class ServingGraph(nn.Module):
-    """The session encoder as it is exported: newest state only, one output a name."""
-
-    def __init__(self, model: HierSRec) -> None:
-        super().__init__()
-        self.session = model.session
-        self.scale = model.wide.scale
-        levels = len(model.session.category_head)
-        higher = [f"category_logits_{level}" for level in range(levels - 1)]
-        self.output_names = ["category_logits", *higher, "repeat_logits", "item_query"]
-
-    def forward(self, session_vectors: Tensor, session_lengths: Tensor) -> tuple[Tensor, ...]:
-        """From [B, T, d] and int64 [B]: leaf logits, the other levels' from the top on, repeat logits [B, T] and
-        query [B, d]."""
-        states, sums = self.session.read(session_vectors)
-        last = (session_lengths - 1).clamp_min(0)  # [B]
-        newest = last[:, None, None].expand(-1, 1, states.shape[2])
-        answer = self.session.answer(states.gather(1, newest)[:, 0], sums.gather(1, newest)[:, 0])
-        distance = last[:, None] - torch.arange(session_vectors.shape[1], device=last.device)  # [B, T]
-        repeats = answer.repeats.gather(1, distance.clamp(0, self.session.max_length - 1))
-        repeats = repeats * (distance >= 0) * self.scale
-        return (answer.category_logits[-1], *answer.category_logits[:-1], repeats, answer.query * self.scale)
-
-
-class QueryParts(nn.Module):
-    """What the query of :class:`ServingGraph` is the sum of, for explanations: the session's own vectors, each times a
-    weight; what comes from the state; and what comes from the category prediction that was handed on."""
-
-    def __init__(self, model: HierSRec) -> None:
-        super().__init__()
-        self.session = model.session
-        self.scale = model.wide.scale
-        self.output_names = ["session_weights", "state_query", "category_query"]
-
-    def forward(self, session_vectors: Tensor, session_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """From [B, T, d] and int64 [B]: weights [B, T], 0 at padding, and two queries [B, d]."""
-        session, d = self.session, session_vectors.shape[2]
-        states, weights = session.attend(session_vectors)
-        newest = (session_lengths - 1).clamp_min(0)[:, None, None]
-        state = states.gather(1, newest.expand(-1, 1, d))[:, 0]
-        weights = weights.gather(1, newest.expand(-1, 1, weights.shape[2]))[:, 0]
-        _, known = session.hand_on(state)
-        gate = torch.sigmoid(session.item_gate(known))
-        head = session.item_head
-        from_state = gate * F.linear(state, head.weight[:, :d], head.bias)
-        handed = torch.zeros_like(from_state)
-        if known.shape[1] > d:
-            handed = gate * F.linear(known[:, d:], head.weight[:, d:])
-        query = (weights[:, None] @ session_vectors)[:, 0] + from_state + handed
-        length = query.norm(dim=1, keepdim=True).clamp_min(1e-12)
-        scale = self.scale / (length * session.temperature)  # [B, 1]
-        return weights * scale, from_state * scale, handed * scale
-
-
-class ItemGraph(nn.Module):
-    """The item encoder as it is exported: the unit vector of an item that training never saw, from metadata alone.
-
-    Inputs are int64: ``category_path`` [n, L]; ``tokens`` [n, W] where the model reads text; ``number_bins`` [n, N]
-    where it reads numbers; and float32 ``vectors`` [n, m] where it reads given vectors. Words are gathered and averaged
-    here, where n is small, since ONNX has no embedding bag.
-    """
-
-    def __init__(self, items: ItemEncoder) -> None:
-        super().__init__()
-        self.items = items
-        self.input_names = ["category_path"]
-        self.input_names += ["tokens"] if items.token is not None else []
-        self.input_names += ["number_bins"] if len(items.number) else []
-        self.input_names += ["vectors"] if items.vector is not None else []
-
-    def forward(self, category_path: Tensor, *rest: Tensor) -> Tensor:
-        inputs = dict(zip(self.input_names, (category_path, *rest), strict=True))
-        none = category_path.new_zeros(category_path.shape[0], 0)
-        encoder = self.items
-        x = encoder.from_bins(category_path, inputs.get("number_bins", none))
-        if encoder.token is not None:
-            tokens = inputs["tokens"]
-            words = encoder.token.weight[tokens] * (tokens > 0)[..., None]  # [n, W, d]
-            x = x + words.sum(1) / (tokens > 0).sum(1, keepdim=True).clamp_min(1)
-        if encoder.vector is not None:
-            x = x + encoder.vector(inputs["vectors"]) / encoder.vector_length
-        return F.normalize(x, dim=1)
+    def repeat_offsets(self, batch: Batch, answer: Answer) -> ScoreOffsets:
+        """The repeat logits of the sessions' items, at the P positions of ``batch``."""
+        position, item, distance = batch.session_items()
+        return ScoreOffsets(position, item, answer.repeats[position, distance])

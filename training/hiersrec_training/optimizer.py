@@ -1,7 +1,8 @@
-"""Adam for a model whose item table may have sparse gradients."""
+"""Adam for a model whose item table may have sparse gradients, and the schedule of its learning rate."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -10,11 +11,21 @@ from torch import Tensor
 from hiersrec_training.model import HierSRec
 
 
-class Adam:
-    """Adam; of a table with sparse gradients a step reads and writes only the rows that have one.
+def schedule(share: float, warmup: float) -> float:
+    """Learning rate after a ``share`` of all steps, as a share of its peak.
 
-    There the moments of the other rows stand still, which plain Adam would let decay: a step costs by the rows that
-    it reaches, not by the catalogue.
+    It rises in a line over the first ``warmup`` of the steps, then falls along half a cosine to 0.
+    """
+    if share < warmup:
+        return (share + 1e-3) / (warmup + 1e-3)
+    return 0.5 * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup)))
+
+
+class Adam:
+    """Adam that, in a table with sparse gradients, reads and writes only the rows that have one.
+
+    The moments of the other rows are left alone, where plain Adam would let them decay. So a step costs by the rows it
+    reaches, not by the size of the catalog.
     """
 
     def __init__(self, model: HierSRec) -> None:
@@ -50,7 +61,7 @@ class Adam:
         }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what :meth:`state` gave of an optimizer of the same model.
+        """Take over the :meth:`state` of an optimizer of the same model.
 
         Raises:
             ValueError: it is of another model.
@@ -63,7 +74,7 @@ class Adam:
                 raise ValueError(f"there is no parameter for {key!r}")
             parameter = self._parameters[int(index)]
             for optimizer in self._optimizers:
-                if any(parameter is own for own in optimizer.param_groups[0]["params"]):
+                if any(parameter is one for one in optimizer.param_groups[0]["params"]):
                     # SparseAdam counts its steps in an int, the fused one in a tensor beside the parameter
                     counts = name == "step" and not value.is_floating_point()
                     optimizer.state[parameter][name] = value.item() if counts else value.to(parameter.device)

@@ -1,4 +1,4 @@
-"""The run folder: what ``train`` writes and ``export`` reads. safetensors and JSON, no pickle.
+"""The run folder: written by ``train``, read by ``export``. safetensors and JSON, no pickle.
 
     run.json            configuration, data set, model shape, metrics of the kept epoch
     model.safetensors   weights of the kept epoch
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,23 +18,23 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from hiersrec_sdk.bundle.tables import sync
+from hiersrec_sdk.atomic import PART, new_folder, write_file
 from hiersrec_sdk.errors import ConfigError, RunError
 from hiersrec_training.config import Config
 from hiersrec_training.model import HierSRec, Shape
 from hiersrec_training.optimizer import Adam
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass
 class RunInfo:
-    """``run.json``."""
+    """The content of ``run.json``."""
 
     config: Config
     shape: Shape
     data: dict[str, Any]  # path, fingerprint, counts
-    final: bool  # trained on training and validation part together
+    final: bool  # trained on training and validation splits together
     device: str
     precision: str  # of the softmax over items
     threads: int
@@ -44,33 +43,43 @@ class RunInfo:
     best_epoch: int = 0  # counted from 1
     metrics: dict[str, float] = field(
         default_factory=dict
-    )  # of the encoder on the validation part, best epoch
-    wide_metrics: dict[str, float] = field(
+    )  # of the encoder in its best epoch, validation split
+    covisitation_metrics: dict[str, float] = field(
         default_factory=dict
-    )  # with the wide part, on the newer half of it
-    new_items: dict[str, float] = field(default_factory=dict)  # their bias, and what it was measured to do
-    validated_by: str | None = None  # path of the run whose wide part and bias of new items a final run has
+    )  # with the scorer, newer half of that split
+    cold_start: dict[str, float] = field(
+        default_factory=dict
+    )  # the bias of items without clicks, and its metrics
+    validated_by: str | None = (
+        None  # path of the run whose co-visitation scorer and cold-start bias a final run has
+    )
     seconds: float = 0.0
 
     def save(self, folder: Path) -> None:
         about = {"format": "hiersrec-run", "schema_version": SCHEMA_VERSION, **asdict(self)}
-        write_whole(folder / "run.json", lambda path: path.write_text(json.dumps(about, indent=2) + "\n"))
+        write_file(folder / "run.json", json.dumps(about, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> RunInfo:
-        """Raises :class:`RunError` where ``folder`` is no run, or one of a newer version."""
+        """Read the run ``folder``.
+
+        Raises:
+            RunError: it is not a run, or one of another version.
+        """
         try:
             about = json.loads((folder / "run.json").read_text())
         except FileNotFoundError:
-            raise RunError(f"{folder} is no training run: it has no run.json") from None
+            raise RunError(f"{folder} is not a training run: it has no run.json") from None
         except (OSError, ValueError) as error:
             raise RunError(f"{folder / 'run.json'} cannot be read: {error}") from error
         if not isinstance(about, dict) or about.pop("format", None) != "hiersrec-run":
             raise RunError(f"{folder / 'run.json'} does not describe a HierSRec run")
         version = about.pop("schema_version", None)
-        if not isinstance(version, int) or version > SCHEMA_VERSION:
+        if version != SCHEMA_VERSION:
+            older = type(version) is int and version < SCHEMA_VERSION
+            hint = "make a new run with hiersrec train DATA --out RUN" if older else "upgrade hiersrec-sdk"
             raise RunError(
-                f"{folder} has schema version {version}, this version reads up to {SCHEMA_VERSION}"
+                f"{folder} has schema version {version}, this version reads {SCHEMA_VERSION}: {hint}"
             )
         try:
             about["config"] = Config.from_dict(about["config"])
@@ -110,7 +119,7 @@ def part_of(folder: Path) -> Path:
 def save_weights(model: HierSRec, path: Path) -> None:
     """All weights and buffers, all or nothing."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_whole(path, lambda part: save_file(state, part))
+    write_file(path, lambda part: save_file(state, part))
 
 
 def load_weights(model: HierSRec, path: Path) -> None:
@@ -124,24 +133,33 @@ def load_weights(model: HierSRec, path: Path) -> None:
 def save_checkpoint(folder: Path, model: HierSRec, optimizer: Adam, state: dict[str, Any]) -> None:
     """Write ``checkpoint-<step>-<epochs that are over>/``, all or nothing, then remove the older ones."""
     final = folder / f"checkpoint-{state['step']:08d}-{state['epochs']:04d}"
-    part = folder / f"{final.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    save_weights(model, part / "model.safetensors")
-    save_file(optimizer.state(), part / "optimizer.safetensors")
-    (part / "state.json").write_text(json.dumps(state))
-    part.rename(final)
+    with new_folder(final) as part:
+        save_weights(model, part / "model.safetensors")
+        save_file(optimizer.state(), part / "optimizer.safetensors")
+        (part / "state.json").write_text(json.dumps(state))
     for old in checkpoints(folder)[:-1]:
-        remove(old)
+        _remove_checkpoint(old)
+    _remove_parts(folder)
 
 
-def remove(path: Path) -> None:
-    """Remove a checkpoint or a part; a kill in the middle never leaves half of it under a checkpoint's name."""
-    if path.is_dir():
-        part = path.with_name(f"{path.name.removesuffix('.part')}.part")
-        shutil.rmtree(path.rename(part))
-    else:
-        path.unlink(missing_ok=True)
+def clear(folder: Path) -> None:
+    """Remove what only an unfinished run needs: checkpoints, and files that a killed process left half-written."""
+    for checkpoint in checkpoints(folder):
+        _remove_checkpoint(checkpoint)
+    _remove_parts(folder)
+
+
+def _remove_checkpoint(path: Path) -> None:
+    """Rename it first: a kill in the middle must not leave half of it under a checkpoint's name."""
+    shutil.rmtree(path.rename(path.with_name(f"{path.name}{PART}removed")))
+
+
+def _remove_parts(folder: Path) -> None:
+    for path in folder.glob(f"*{PART}*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def load_checkpoint(folder: Path, model: HierSRec, optimizer: Adam) -> dict[str, Any]:
@@ -161,12 +179,4 @@ def load_checkpoint(folder: Path, model: HierSRec, optimizer: Adam) -> dict[str,
 
 def checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints, the oldest first."""
-    return sorted(path for path in folder.glob("checkpoint-*") if path.suffix != ".part")
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file beside ``path`` and rename it, so that ``path`` is never half-written."""
-    part = path.with_name(f"{path.name}.part")
-    write(part)
-    sync(part)
-    part.replace(path)
+    return sorted(path for path in folder.glob("checkpoint-*") if PART not in path.name)

@@ -1,4 +1,4 @@
-"""The training loop: one plain function over steps, with checkpoints, early stop and resume."""
+"""The training loop, with checkpoints, early stop and resume."""
 
 from __future__ import annotations
 
@@ -19,19 +19,17 @@ from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
+from hiersrec_sdk.atomic import write_file
 from hiersrec_sdk.errors import ConfigError, EmptyLogError, InterruptedRunError, RunError
-from hiersrec_training import cold_start as new_items
-from hiersrec_training import covisitation as wide
-from hiersrec_training import run
+from hiersrec_training import cold_start, covisitation, run
 from hiersrec_training.batches import Batch, Batches, age_weights
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset, Sessions
-from hiersrec_training.links import links_of
 from hiersrec_training.losses import catalog_cross_entropy, sampled_cross_entropy
-from hiersrec_training.metrics import ranked_together, ranking_metrics
+from hiersrec_training.metrics import ranked_together, ranking_metrics, target_ranks
 from hiersrec_training.model import HierSRec, Metadata, Shape
 from hiersrec_training.neighbours import co_clicks
-from hiersrec_training.optimizer import Adam
+from hiersrec_training.optimizer import Adam, schedule
 from hiersrec_training.run import RunInfo
 
 LOG_STEPS = 50  # steps whose mean losses make a line of metrics.jsonl
@@ -52,15 +50,15 @@ def train(
     """Train on a dataset folder and write the run folder ``out``.
 
     Args:
-        data_path: what ``prepare`` wrote.
+        data_path: a folder that ``prepare`` wrote.
         out: folder to write; it must not exist. Until the end it is called ``<out>.part``.
         config: settings; with ``resume`` those of the interrupted run hold instead.
-        final: train on training and validation part together for ``config.epochs``, without validation.
-        validated_by: for a final run: a finished run of the same data that was validated; its wide part and its bias of
-            new items are taken over, which can't be fitted without a validation part.
+        final: train on training and validation splits together for ``config.epochs``, without validation.
+        validated_by: for a final run: a finished run of the same data that was validated. Its co-visitation scorer and
+            cold-start bias are taken over, which cannot be fitted without a validation split.
         device: "auto", "cpu" or "cuda".
         resume: go on from the newest checkpoint of ``<out>.part``. On a CPU the weights come out as without the break;
-            on a GPU up to the order in which it sums.
+            on a GPU they may differ by the order of its sums.
         progress: show a progress bar.
         report: takes lines for a person to read.
 
@@ -90,29 +88,28 @@ def train(
         }
         validated = None if validated_by is None else str(Path(validated_by).resolve())
         info = replace(new_run(data, config, device), data=about, final=final, validated_by=validated)
-    sessions = data.train.then(data.valid) if final else data.train
-    if not sessions.cases:
-        raise EmptyLogError(f"{data_path}: the training part has no session of two clicks")
+    sessions = data.train.then(data.validation) if final else data.train
+    if not sessions.example_count:
+        raise EmptyLogError(f"{data_path}: the training split has no session of two clicks")
     if final and info.validated_by is None:
-        report("note: without a run that was validated (--validated-by) the model has no wide part")
-    if not final and not data.valid.cases:
+        report("note: without a validated run (--validated-by) the model has no co-visitation scorer")
+    if not final and not data.validation.example_count:
         raise EmptyLogError(
-            f"{data_path}: the validation part is empty; train with --final, or prepare it anew"
+            f"{data_path}: the validation split is empty; train with --final, or prepare it anew"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         info.save(folder)
         _Loop(info, data, sessions, folder, progress, report).run()
         folder.rename(out)
-        for rest in (*run.checkpoints(out), *out.glob("*.part")):
-            run.remove(rest)
+        run.clear(out)
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{folder} could not be written: {error}; what it holds can be resumed") from error
+        raise RunError(f"{folder} could not be written: {error}; go on with --resume") from error
     return info
 
 
 def new_run(data: Dataset, config: Config, device: str) -> RunInfo:
-    """``run.json`` of a run that is about to begin; it does not name its data yet."""
+    """The ``run.json`` of a run that is about to begin. It does not name its data yet."""
     device = _device(device)
     return RunInfo(
         config=config,
@@ -127,7 +124,7 @@ def new_run(data: Dataset, config: Config, device: str) -> RunInfo:
 
 
 class _Loop:
-    """What the steps of one run share."""
+    """The state that the steps of one run share."""
 
     def __init__(
         self,
@@ -151,22 +148,26 @@ class _Loop:
             )
         if info.validated_by is not None:
             validated, its_info = run.load_model(Path(info.validated_by))
-            self.model.wide.load_state_dict(validated.wide.state_dict())
-            info.new_items = its_info.new_items
+            self.model.covisitation.load_state_dict(validated.covisitation.state_dict())
+            info.cold_start = its_info.cold_start
         self.model.to(self.device)
         self.meta = Metadata.of(data, info.shape, config).to(self.device)
         weights = age_weights(len(sessions), config.age_decay)
         self.batches = Batches(sessions, config.max_length, config.batch_sessions, weights)
         self.sessions, self.data = sessions, data
-        self.valid = None if info.final else Batches(data.valid, config.max_length, config.batch_sessions)
+        self.validation = (
+            None if info.final else Batches(data.validation, config.max_length, config.batch_sessions)
+        )
         self.steps = len(self.batches) * config.epochs
         self.optimizer = Adam(self.model)
         self.sampled = config.is_sampled(data.items)
         counts = np.bincount(sessions.items, minlength=data.items)
-        # where metadata learn to place items by themselves, they must not learn that nobody wants those without clicks
+        # metadata that learn to place items by themselves must not learn that nobody wants items without clicks
         negative = (counts > 0) if config.id_dropout else np.ones(data.items, dtype=bool)
         self.negatives = torch.from_numpy(np.flatnonzero(negative)).to(self.device)
-        self.place = torch.from_numpy(np.cumsum(negative) - 1).to(self.device)  # of an item among them
+        self.negative_of = torch.from_numpy(np.cumsum(negative) - 1).to(
+            self.device
+        )  # position of an item among them
         chances = np.where(negative, counts + 1.0, 0.0)
         self.chances = torch.from_numpy(chances**0.75 / (chances**0.75).sum()).to(self.device)
         self.cumulated = self.chances.cumsum(0)
@@ -199,26 +200,26 @@ class _Loop:
                 self._validate(epoch)
                 self.state |= {"epochs": epoch + 1, "seconds": time.perf_counter() - started}
                 self._checkpoint()
-        if self.valid is not None and self.config.wide:
-            self._fit_wide()
+        if self.validation is not None and self.config.covisitation:
+            self._fit_covisitation()
         self.info.finished = True
         self.info.best_epoch = self.state["best_epoch"]
         self.info.metrics = self.state.get("metrics", {})
         self.info.seconds = round(self.state["seconds"], 1)
         self.info.save(self.folder)
 
-    def _fit_wide(self) -> None:
-        """Fit the wide part beside the kept weights, on the validation part, and keep it with them."""
+    def _fit_covisitation(self) -> None:
+        """Fit the co-visitation scorer beside the kept weights, on the validation split, and save it with them."""
         weights = self.folder / "model.safetensors"
         run.load_weights(self.model, weights)
         started = time.perf_counter()
-        links = links_of(self.sessions, self.data.items)
+        covisits = covisitation.count_covisits(self.sessions, self.data.items)
         model = self.model.cpu()
         meta = self.meta.to(torch.device("cpu"))
-        some = (model, meta, links, self.data.valid, self.report, self.progress)
-        self.info.wide_metrics = wide.fit_on(*some)
-        if self.info.wide_metrics:
-            self.info.new_items = new_items.choose_bias(*some)
+        some = (model, meta, covisits, self.data.validation, self.report, self.progress)
+        self.info.covisitation_metrics = covisitation.fit_on(*some)
+        if self.info.covisitation_metrics:
+            self.info.cold_start = cold_start.choose_bias(*some)
         run.save_weights(model, weights)
         self.state["seconds"] += time.perf_counter() - started
 
@@ -266,18 +267,18 @@ class _Loop:
         with self.model.items.without(batch):
             losses = self._sampled_losses(batch) if self.sampled else self._full_losses(batch)
         losses["loss"].backward()
-        self.optimizer.step(self.config.learning_rate * _schedule(step / self.steps, self.config.warmup))
+        self.optimizer.step(self.config.learning_rate * schedule(step / self.steps, self.config.warmup))
         return losses
 
     def _full_losses(self, batch: Batch) -> dict[str, Tensor]:
         table = self.model.items.all_vectors(self.meta, self.dtype)
         states, sums = self.model.session.read(F.embedding(batch.items, table))
         answer = self.model.session.answer(states[batch.there], sums[batch.there])
-        bonuses, target = self.model.bonuses(batch, answer), batch.target
+        repeats, target = self.model.repeat_offsets(batch, answer), batch.target
         if len(self.negatives) < len(table):
-            table, target = table[self.negatives], self.place[target]
-            bonuses = bonuses._replace(item=self.place[bonuses.item])
-        item_loss = catalog_cross_entropy(answer.query, table, bonuses, target, batch.weight, self.dtype)
+            table, target = table[self.negatives], self.negative_of[target]
+            repeats = repeats._replace(item=self.negative_of[repeats.item])
+        item_loss = catalog_cross_entropy(answer.query, table, repeats, target, batch.weight, self.dtype)
         return self._joint(item_loss, answer.category_logits, batch)
 
     def _sampled_losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -288,16 +289,16 @@ class _Loop:
         sampled, times = torch.unique(drawn, return_counts=True)
         expected = torch.log(self.config.samples * self.chances[sampled] / times).float()
         parts = [batch.items.flatten(), batch.target, sampled]
-        needed, place = torch.unique(torch.cat(parts), return_inverse=True)
-        clicked, target, sampled = place.split([len(part) for part in parts])
+        needed, at = torch.unique(torch.cat(parts), return_inverse=True)
+        clicked, target, sampled = at.split([len(part) for part in parts])
         vectors = self.model.items.some_vectors(needed, self.meta)
         states, sums = self.model.session.read(F.embedding(clicked.view_as(batch.items), vectors))
         answer = self.model.session.answer(states[batch.there], sums[batch.there])
-        bonuses = self.model.bonuses(batch, answer)  # on clicks
+        repeats = self.model.repeat_offsets(batch, answer)
         item_loss = sampled_cross_entropy(
             answer.query,
             vectors,
-            bonuses._replace(item=torch.searchsorted(needed, bonuses.item)),
+            repeats._replace(item=torch.searchsorted(needed, repeats.item)),
             target,
             batch.weight,
             sampled,
@@ -317,12 +318,12 @@ class _Loop:
         return {"loss": total, **losses}
 
     def _validate(self, epoch: int) -> None:
-        """Keep the weights if they are the best so far; without a validation part the newest are."""
-        if self.valid is None:
+        """Keep the weights if they are the best so far; without a validation split the newest are."""
+        if self.validation is None:
             self._keep(epoch, {})
             return
-        metrics = evaluate_model(self.model, self.meta, self.valid, self.progress)
-        self._log({"step": self.state["step"], "epoch": epoch + 1, "valid": metrics})
+        metrics = evaluate_model(self.model, self.meta, self.validation, self.progress)
+        self._log({"step": self.state["step"], "epoch": epoch + 1, "validation": metrics})
         self.report(
             f"epoch {epoch + 1}: validation Recall@20 {metrics['recall@20']:.4f}, MRR@20 {metrics['mrr@20']:.4f}"
         )
@@ -349,11 +350,13 @@ class _Loop:
         if path.exists():
             lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
             kept = [line for line in lines if self._is_past(json.loads(line))]
-            run.write_whole(path, lambda part: part.write_text("".join(kept)))
+            write_file(path, "".join(kept))
 
     def _is_past(self, line: dict[str, Any]) -> bool:
         return bool(
-            line["epoch"] <= self.state["epochs"] if "valid" in line else line["step"] <= self.state["step"]
+            line["epoch"] <= self.state["epochs"]
+            if "validation" in line
+            else line["step"] <= self.state["step"]
         )
 
 
@@ -361,7 +364,7 @@ class _Loop:
 def evaluate_model(
     model: HierSRec, meta: Metadata, batches: Batches, progress: bool = False
 ) -> dict[str, float]:
-    """Ranking metrics of every position, every item ranked; ties count against the model."""
+    """Ranking metrics of every example, with every item ranked; ties count against the model."""
     model.eval()
     device = meta.category_path.device
     table = model.items.all_vectors(meta)
@@ -371,11 +374,11 @@ def evaluate_model(
         batch = batch.to(device)
         states, sums = model.session.read(F.embedding(batch.items, table))
         answer = model.session.answer(states[batch.there], sums[batch.there])
-        bonuses = model.bonuses(batch, answer)
-        for rows, some in bonuses.chunks(len(batch.target), ranked_together(len(table))):
+        repeats = model.repeat_offsets(batch, answer)
+        for rows, some in repeats.chunks(len(batch.target), ranked_together(len(table))):
             scores = answer.query[rows] @ table.T
-            bonuses.add_to(scores, rows, some)
-            ranks.append((scores >= scores.gather(1, batch.target[rows, None])).sum(1).cpu().numpy())
+            repeats.add_to(scores, rows, some)
+            ranks.append(target_ranks(scores, batch.target[rows]))
         path = meta.category_path[batch.target]
         for level, logits in enumerate(answer.category_logits):
             right[level] += int((logits.argmax(1) == path[:, level]).sum())
@@ -384,16 +387,9 @@ def evaluate_model(
     return ranking_metrics(every) | accuracy
 
 
-def _schedule(share: float, warmup: float) -> float:
-    """Learning rate as a share of its peak: a linear rise, then half a cosine down to 0."""
-    if share < warmup:
-        return (share + 1e-3) / (warmup + 1e-3)
-    return 0.5 * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup)))
-
-
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """A list that SIGINT and SIGTERM append to, so that a step is never cut in the middle. A second one is obeyed."""
+    """A list that SIGINT and SIGTERM append to, so that no step is cut in the middle. A second signal is obeyed."""
     caught: list[int] = []
 
     def catch(number: int, frame: Any) -> None:
@@ -426,13 +422,11 @@ def _to_resume(folder: Path, data: Dataset, data_path: Path) -> RunInfo:
 def _check_validated(folder: Path, data: Dataset, final: bool) -> None:
     info = run.finished_run(folder)
     if not final:
-        raise RunError(
-            f"only a final run takes over what another one, {folder}, found on the validation part"
-        )
+        raise RunError(f"only a final run (--final) takes over what {folder} found on the validation split")
     if info.final:
-        raise RunError(f"{folder} was trained on its validation part too (--final): it validates nothing")
+        raise RunError(f"{folder} was trained on its validation split too (--final): it was not validated")
     if info.data["fingerprint"] != data.fingerprint:
-        raise RunError(f"{folder} was trained on another data set: what it found does not hold for this one")
+        raise RunError(f"{folder} was trained on another data set: its findings do not hold for this one")
 
 
 def _device(name: str) -> str:
@@ -441,12 +435,12 @@ def _device(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise RunError("device cuda was asked for, but this PyTorch finds no GPU; use --device cpu")
     if name not in ("cpu", "cuda"):
-        raise ConfigError(f"device must be auto, cpu or cuda, not {name!r}")
+        raise ConfigError(f"device must be auto, cpu or cuda, got {name!r}")
     return name
 
 
 def _precision(config: Config, device: str) -> str:
-    """bfloat16 where the processor multiplies it natively: elsewhere it is emulated, and slower than float32."""
+    """The setting, or bfloat16 where the processor multiplies it natively; emulated, it is slower than float32."""
     if config.precision != "auto":
         return config.precision
     if device == "cuda":

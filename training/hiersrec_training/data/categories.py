@@ -1,7 +1,7 @@
-"""From what a shop says of its categories to a :class:`CategoryTree` of equal depth.
+"""The category of every item, from the item table or the log; and the :class:`CategoryTree` of equal depth.
 
 A category is known by its path, a tuple of ids from the top; ``()`` is the unknown category. Paths that end early are
-padded with their last id, so that an item on an inner node sits on a leaf of its own below that node.
+padded with their last id, so that the items of an inner node get a leaf below it.
 """
 
 from __future__ import annotations
@@ -10,40 +10,173 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import CategoryCycleError, DataError
 from hiersrec_training.data.dataset import CategoryTree
+from hiersrec_training.data.options import PrepareOptions
+from hiersrec_training.data.read_items import CATEGORY, read_parents
+from hiersrec_training.data.read_table import unify_ids
+from hiersrec_training.data.report import PrepareReport
 
-Id = int | str
-Path = tuple[Id, ...]
+CategoryId = int | str
+CategoryPath = tuple[CategoryId, ...]
 
 UNKNOWN_INT = -1
 UNKNOWN_STRING = "unknown"
 
 
-def level_path(levels: Iterable[Id | None]) -> Path:
-    """The path of a row with one column a level; it ends at the first null."""
+@dataclass(frozen=True)
+class ItemCategories:
+    """The categories of all items.
+
+    ``category`` int32 [items]: leaf index of each item; ``extra``: the other leaves that list it; ``levels``: the name
+    of each level, the top one first.
+    """
+
+    tree: CategoryTree
+    category: NDArray[np.int32]
+    extra: list[list[int]]
+    levels: list[str]
+
+
+def categorize(
+    rows: pl.DataFrame | None,
+    training: pl.DataFrame,
+    code: pl.DataFrame,
+    options: PrepareOptions,
+    report: PrepareReport,
+) -> ItemCategories:
+    """Give every item its category. Items without one go to the unknown category and are counted.
+
+    Args:
+        rows: the item table, if there is one.
+        training: clicks of the training split.
+        code: ``item`` and ``code`` (item index) of the catalog.
+
+    Raises:
+        CategoryCycleError: the category tree has a cycle.
+        DataError: the category tree is not a tree, or cannot be read.
+    """
+    placements = _placements(rows, training, code, options)
+    keys = placements.columns[1:]
+    placements, path_of, unknown = _path_reader(placements, keys, options)
+    distinct = placements.select(keys).unique(maintain_order=True).with_row_index("key")
+    paths = [path_of(row[1:]) for row in distinct.rows()]
+    paths = [() if path[:1] == (unknown,) else path for path in paths]
+    placements = placements.join(distinct, on=keys, nulls_equal=True, maintain_order="left")
+    found = np.array([path != () for path in paths], dtype=bool)[placements["key"].to_numpy()]
+    placed = placements.filter(pl.Series(found, dtype=pl.Boolean))
+    without = code.height - placed["code"].n_unique()
+
+    separator = options.category_path_separator
+    built = build_categories(
+        [path for path in paths if path] + ([()] if without else []),
+        unknown,
+        (lambda category: str(category).rsplit(separator, 1)[-1]) if separator else None,
+    )
+    leaf = np.array([built.leaf.get(path, -1) for path in paths], dtype=np.int32)
+    leaves = placed.select("code", leaf=pl.Series(leaf[placed["key"].to_numpy()]))
+    leaves = leaves.unique(maintain_order=True).group_by("code", maintain_order=True).agg("leaf")
+    listed = code.join(leaves, on="code", how="left", maintain_order="left")["leaf"]
+    category = listed.list.first().fill_null(built.leaf.get((), -1)).to_numpy().astype(np.int32)
+    extra = listed.list.slice(1).fill_null([]).to_list()
+
+    if rows is not None:
+        absent = code.height - code.join(rows, on="item", how="semi").height
+        _count(absent, f"items that {_name(options.items)} lacks", report)
+    if without:
+        named = placements.filter(pl.any_horizontal(pl.col(keys).is_not_null()))["code"].n_unique()
+        lost = named - placed["code"].n_unique()
+        _count(lost, f"items whose category {_name(options.category_tree)} lacks", report)
+        _count(without, "items in the unknown category, these and those without any", report)
+    return ItemCategories(built.tree, category, extra, _level_names(built, options))
+
+
+def _placements(
+    rows: pl.DataFrame | None, training: pl.DataFrame, code: pl.DataFrame, options: PrepareOptions
+) -> pl.DataFrame:
+    """A row for each time a source places an item: ``code`` and ``category:0``, …"""
+    if options.log_category_column is not None:
+        # an item that moved is where it was last
+        latest = (
+            training.filter(pl.col("category").is_not_null()).reverse().unique("item", maintain_order=True)
+        )
+        source = latest.select("item", pl.col("category").alias(f"{CATEGORY}0"))
+    elif rows is not None and options.category_columns:
+        source = rows.select(
+            "item", *(f"{CATEGORY}{level}" for level in range(len(options.category_columns)))
+        )
+    else:
+        source = code.select("item", pl.lit(None, pl.String).alias(f"{CATEGORY}0"))
+    return source.join(code, on="item", maintain_order="left").select("code", pl.exclude("code", "item"))
+
+
+def _path_reader(
+    placements: pl.DataFrame, keys: list[str], options: PrepareOptions
+) -> tuple[pl.DataFrame, Callable[[tuple[Any, ...]], CategoryPath], CategoryId]:
+    """``placements`` with category ids of one type; a function from a row of them to its path; the unknown id."""
+    separator = options.category_path_separator
+    if separator is not None:
+        placements = placements.with_columns(pl.col(keys[0]).cast(pl.String))
+        return placements, lambda row: prefix_path(row[0] or "", separator), UNKNOWN_STRING
+    columns = [placements[key] for key in keys]
+    if options.category_tree is None:
+        columns = unify_ids(columns, "category")
+        return placements.with_columns(columns), level_path, _unknown(columns)
+    edges = read_parents(options)
+    columns = unify_ids([*columns, edges["child"], edges["parent"]], "category")
+    pairs = [pair for pair in zip(columns[-2], columns[-1], strict=True) if pair[0] is not None]
+    parents = ParentTable(pairs, str(options.category_tree))
+    return placements.with_columns(columns[:-2]), lambda row: parents.path(row[0]), _unknown(columns)
+
+
+def _unknown(columns: list[pl.Series]) -> CategoryId:
+    return UNKNOWN_INT if columns[0].dtype == pl.Int64 else UNKNOWN_STRING
+
+
+def _level_names(built: BuiltTree, options: PrepareOptions) -> list[str]:
+    columns = list(options.category_columns) or [options.log_category_column or "category"]
+    if options.category_path_separator or options.category_tree:
+        return [f"level_{level + 1}" for level in range(built.tree.depth)]
+    return columns[built.dropped :][: built.tree.depth]
+
+
+def _count(items: int, what: str, report: PrepareReport) -> None:
+    if items:
+        report.line("unknown", items, what)
+
+
+def _name(path: Path | None) -> str:
+    return path.name if path is not None else "the table"
+
+
+def level_path(levels: Iterable[CategoryId | None]) -> CategoryPath:
+    """The path in a row with one column a level. It ends at the first null."""
     return tuple(level for level in takewhile(lambda level: level is not None, levels) if level is not None)
 
 
-def prefix_path(path: str, separator: str) -> Path:
-    """The path of "a.b.c" is ("a", "a.b", "a.b.c"): an id that holds its ancestors is unique."""
+def prefix_path(path: str, separator: str) -> CategoryPath:
+    """The path ("a", "a.b", "a.b.c") of "a.b.c": an id that holds its ancestors is unique."""
     parts = [part.strip() for part in path.split(separator) if part.strip()]
     return tuple(separator.join(parts[: depth + 1]) for depth in range(len(parts)))
 
 
 class ParentTable:
-    """A tree given as child and parent.
+    """A tree, given as pairs of child and parent.
 
     Raises:
         CategoryCycleError: a category is its own ancestor; the message names the cycle.
         DataError: a category has two parents.
     """
 
-    def __init__(self, rows: Iterable[tuple[Id, Id | None]], where: str) -> None:
-        self._parents: dict[Id, Id | None] = {}
+    def __init__(self, rows: Iterable[tuple[CategoryId, CategoryId | None]], where: str) -> None:
+        self._parents: dict[CategoryId, CategoryId | None] = {}
         for child, parent in rows:
             if child in self._parents and self._parents[child] != parent:
                 raise DataError(
@@ -52,23 +185,23 @@ class ParentTable:
             self._parents[child] = parent
         for parent in list(self._parents.values()):
             if parent is not None:
-                self._parents.setdefault(parent, None)  # a parent without a row of its own is at the top
+                self._parents.setdefault(parent, None)  # a parent without a row is at the top
         self._refuse_cycles(where)
 
-    def path(self, category: Id) -> Path:
-        """From the top down to ``category``; () where the table lacks it."""
+    def path(self, category: CategoryId) -> CategoryPath:
+        """The path from the top down to ``category``; () where the table lacks it."""
         up = []
-        node: Id | None = category if category in self._parents else None
+        node: CategoryId | None = category if category in self._parents else None
         while node is not None:
             up.append(node)
             node = self._parents[node]
         return tuple(reversed(up))
 
     def _refuse_cycles(self, where: str) -> None:
-        safe: set[Id] = set()
+        safe: set[CategoryId] = set()
         for start in self._parents:
-            trail: dict[Id, None] = {}  # an ordered set
-            node: Id | None = start
+            trail: dict[CategoryId, None] = {}  # an ordered set
+            node: CategoryId | None = start
             while node is not None and node not in safe:
                 if node in trail:
                     nodes = list(trail)
@@ -82,21 +215,21 @@ class ParentTable:
 
 
 @dataclass(frozen=True)
-class Categories:
+class BuiltTree:
     """``tree``; ``leaf``: leaf index of every path it was built from; ``dropped``: levels that held one category."""
 
     tree: CategoryTree
-    leaf: dict[Path, int]
+    leaf: dict[CategoryPath, int]
     dropped: int
 
 
 def build_categories(
-    paths: Iterable[Path], unknown: Id, name: Callable[[Id], str] | None = None
-) -> Categories:
+    paths: Iterable[CategoryPath], unknown: CategoryId, name: Callable[[CategoryId], str] | None = None
+) -> BuiltTree:
     """The tree of exactly these paths, each level in depth-first order, the unknown category last.
 
-    A top level that all paths share tells nothing and is dropped. Where an id stands under two parents (levels such as
-    Men/Shirts and Women/Shirts), every id becomes its whole path, joined by "/".
+    A top level that all paths share says nothing and is dropped. Where an id has two parents (Men/Shirts and
+    Women/Shirts), every id becomes its whole path, joined by "/".
 
     Args:
         unknown: the id of the unknown category at every level.
@@ -109,7 +242,7 @@ def build_categories(
         dropped += 1
     depth = max((len(path) - dropped for path in known), default=1)
 
-    def pad(path: Path) -> Path:
+    def pad(path: CategoryPath) -> CategoryPath:
         kept = path[dropped:] or (unknown,)
         return kept + kept[-1:] * (depth - len(kept))
 
@@ -121,22 +254,22 @@ def build_categories(
         index = {path: i for i, path in enumerate(above)}
         parents.append(np.array([index[path[:-1]] for path in level], dtype=np.int32))
 
-    ids: list[list[Id]] = [[path[-1] for path in level] for level in levels]
-    names = [[name(own) for own in level] for level in ids] if name else None
+    ids: list[list[CategoryId]] = [[path[-1] for path in level] for level in levels]
+    names = [[name(category) for category in level] for level in ids] if name else None
     if any(_repeated(level) for level in ids):
-        names = [[str(own) for own in level] for level in ids]
+        names = [[str(category) for category in level] for level in ids]
         ids = [[_joined(path, unknown) for path in level] for level in levels]
     row = {path: i for i, path in enumerate(leaves)}
     leaf = {path: row[whole] for path, whole in padded.items()}
-    return Categories(CategoryTree(ids, parents, names), leaf, dropped)
+    return BuiltTree(CategoryTree(ids, parents, names), leaf, dropped)
 
 
-def _joined(path: Path, unknown: Id) -> str:
+def _joined(path: CategoryPath, unknown: CategoryId) -> str:
     """The path as one id, without its padding."""
     while len(path) > 1 and path[-1] == path[-2]:
         path = path[:-1]
     return UNKNOWN_STRING if path == (unknown,) else "/".join(map(str, path))
 
 
-def _repeated(ids: Sequence[Id]) -> bool:
+def _repeated(ids: Sequence[CategoryId]) -> bool:
     return any(count > 1 for count in Counter(ids).values())

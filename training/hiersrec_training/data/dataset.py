@@ -1,14 +1,14 @@
-"""The dataset folder: what ``prepare`` writes and ``train`` and ``evaluate`` read.
+"""The dataset folder: written by ``prepare``, read by ``train`` and ``evaluate``.
 
     dataset.json        schema version, id types, levels, settings, counts, fingerprint of the tables
     items.parquet       one row an item: id, category, extra_categories, clicks, title, text, number:<name>…, vector
     categories.parquet  one row a category: level, index, parent, id, name
     train.parquet       one row a session, in order of time: items (indices into items.parquet), time
-    valid.parquet       the end of the training part
-    test.parquet        what came after
+    validation.parquet  the sessions after them
+    test.parquet        the sessions after those
 
 A category tree is padded to one depth L (an item on an inner node gets a leaf that repeats the node), so that every
-level splits the catalogue into whole parts. The index of a category within its level follows a depth-first walk, so
+level divides the whole catalog. The index of a category within its level follows a depth-first walk, so
 that a category of any level covers one contiguous range of leaf indices.
 """
 
@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from hiersrec_sdk.atomic import new_folder
 from hiersrec_sdk.errors import DataError
 
-SCHEMA_VERSION = 1
-PARTS = ("train", "valid", "test")
+SCHEMA_VERSION = 2
+SPLITS = ("train", "validation", "test")
 NUMBER_PREFIX = "number:"
 VECTOR = "vector"
 _ABOUT_KEYS = ("schema_version", "category_id_type", "numbers", "counts", "settings", "fingerprint")
@@ -58,8 +58,8 @@ class Sessions:
         return np.diff(self.offsets)
 
     @property
-    def cases(self) -> int:
-        """Prefixes that have a next click: the cases of training and evaluation."""
+    def example_count(self) -> int:
+        """How many prefixes have a next item: the examples of training and evaluation."""
         return int(np.maximum(self.lengths - 1, 0).sum())
 
     def part(self, start: int, stop: int) -> Sessions:
@@ -69,7 +69,7 @@ class Sessions:
         return Sessions(self.items[offsets[0] : offsets[-1]], offsets - offsets[0], time)
 
     def newest(self, count: int) -> Sessions:
-        """The last ``count`` of them, or all."""
+        """The last ``count`` sessions, or all."""
         return self.part(max(0, len(self) - count), len(self))
 
     def then(self, later: Sessions) -> Sessions:
@@ -85,7 +85,7 @@ class Sessions:
 
     @classmethod
     def from_frame(cls, frame: pl.DataFrame) -> Sessions:
-        """From a frame with a list column ``items`` and a column ``time``."""
+        """The sessions of a frame with a list column ``items`` and a column ``time``."""
         lengths = frame["items"].list.len().to_numpy()
         items = frame["items"].explode(empty_as_null=False).cast(pl.Int32).to_numpy()
         time = None if frame["time"].null_count() else frame["time"].to_numpy().astype(np.int64)
@@ -105,7 +105,7 @@ class Sessions:
 class CategoryTree:
     """A tree of equal depth. Lists run over the levels, the top level first.
 
-    ``ids[l]``: the shop's own ids (ints or strings) of the categories of level l; ``parents[l]`` int32: index in
+    ``ids[l]``: external ids (ints or strings) of the categories of level l; ``parents[l]`` int32: index in
     level l - 1 (-1 at the top); ``names[l]``: readable names, or None.
     """
 
@@ -146,11 +146,20 @@ class CategoryTree:
 class Dataset:
     """A prepared data set. Item index = row of every item array.
 
-    ``item_ids``: int64 or string series [items]; ``category`` int32 [items]: leaf index; ``extra_categories``: for
-    each item the other leaf indices it is listed in; ``clicks`` int64 [items]: clicks in training and validation part;
-    ``title`` and ``text``: string series with nulls (title to show, text to learn from); ``numbers``: float64 [items]
-    by name, NaN where missing; ``vectors`` float32 [items, m], of a text encoder or the shop's own, zeros where an item
-    has none; None where no item has.
+    Attributes:
+        item_ids: external ids, int64 or string [items].
+        category: int32 [items], leaf index.
+        extra_categories: for each item the other leaf indices it is listed in.
+        clicks: int64 [items], clicks in the training and validation splits.
+        title: string [items] with nulls, to show to people.
+        text: string [items] with nulls, to learn from.
+        numbers: float64 [items] by name, NaN where missing.
+        tree: the category tree.
+        train, validation, test: the splits, in order of time.
+        vectors: float32 [items, m], made by a text encoder or given, zeros where an item has none; None where no item
+            has one.
+        settings: of ``prepare``, and its report.
+        fingerprint: SHA-256 of the tables, once they are written.
     """
 
     item_ids: pl.Series
@@ -162,7 +171,7 @@ class Dataset:
     numbers: dict[str, NDArray[np.float64]]
     tree: CategoryTree
     train: Sessions
-    valid: Sessions
+    validation: Sessions
     test: Sessions
     vectors: NDArray[np.float32] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
@@ -175,42 +184,48 @@ class Dataset:
 
     @property
     def counts(self) -> dict[str, Any]:
-        """The figures a person compares with the literature."""
+        """Sizes of catalog and splits, to compare with the literature."""
         return {
             "items": self.items,
             "categories": self.tree.sizes,
             "train_sessions": len(self.train),
-            "valid_sessions": len(self.valid),
+            "validation_sessions": len(self.validation),
             "test_sessions": len(self.test),
-            "train_cases": self.train.cases,
-            "valid_cases": self.valid.cases,
-            "test_cases": self.test.cases,
+            "train_examples": self.train.example_count,
+            "validation_examples": self.validation.example_count,
+            "test_examples": self.test.example_count,
         }
 
     def save(self, path: Path) -> None:
-        """Write the folder ``path``, all or nothing: a folder beside it, renamed at the end.
+        """Write the folder ``path``, all or nothing.
 
         Raises:
             DataError: the path exists, or it cannot be written.
         """
         self.tree.check()
-        with new_folder(path) as part:
-            frames = {"items": self._item_frame(), "categories": self._category_frame()}
-            frames |= {name: getattr(self, name).to_frame() for name in PARTS}
-            for name, frame in frames.items():
-                frame.write_parquet(part / f"{name}.parquet")
-            strings = {str: "string", int: "int64"}
-            about = {
-                "format": "hiersrec-dataset",
-                "schema_version": SCHEMA_VERSION,
-                "item_id_type": "string" if self.item_ids.dtype == pl.String else "int64",
-                "category_id_type": strings[type(self.tree.ids[-1][0])],
-                "numbers": list(self.numbers),
-                "counts": self.counts,
-                "settings": self.settings,
-                "fingerprint": _fingerprint(part, list(frames)),
-            }
-            (part / "dataset.json").write_text(json.dumps(about, indent=2, default=str) + "\n", "utf-8")
+        try:
+            with new_folder(path) as part:
+                self._write(part)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise DataError(f"{path} could not be written: {error}") from error
+
+    def _write(self, folder: Path) -> None:
+        frames = {"items": self._item_frame(), "categories": self._category_frame()}
+        frames |= {name: getattr(self, name).to_frame() for name in SPLITS}
+        for name, frame in frames.items():
+            frame.write_parquet(folder / f"{name}.parquet")
+        strings = {str: "string", int: "int64"}
+        about = {
+            "format": "hiersrec-dataset",
+            "schema_version": SCHEMA_VERSION,
+            "item_id_type": "string" if self.item_ids.dtype == pl.String else "int64",
+            "category_id_type": strings[type(self.tree.ids[-1][0])],
+            "numbers": list(self.numbers),
+            "counts": self.counts,
+            "settings": self.settings,
+            "fingerprint": _fingerprint(folder, list(frames)),
+        }
+        (folder / "dataset.json").write_text(json.dumps(about, indent=2, default=str) + "\n", "utf-8")
 
     def _item_frame(self) -> pl.DataFrame:
         columns: dict[str, Any] = {
@@ -231,10 +246,10 @@ class Dataset:
         rows = []
         for level, ids in enumerate(self.tree.ids):
             names = self.tree.names[level] if self.tree.names else [None] * len(ids)
-            for index, (own, parent, name) in enumerate(
+            for index, (category_id, parent, name) in enumerate(
                 zip(ids, self.tree.parents[level], names, strict=True)
             ):
-                rows.append((level, index, int(parent), str(own), name))
+                rows.append((level, index, int(parent), str(category_id), name))
         schema = {
             "level": pl.Int32,
             "index": pl.Int32,
@@ -249,11 +264,11 @@ class Dataset:
         """Read the folder ``path``.
 
         Raises:
-            DataError: not a dataset, a newer schema, a missing or altered file.
+            DataError: not a dataset, one of another schema version, or a missing or altered file.
         """
         path = Path(path)
         about = read_about(path)
-        names = ["items", "categories", *PARTS]
+        names = ["items", "categories", *SPLITS]
         missing = [name for name in names if not (path / f"{name}.parquet").is_file()]
         if missing:
             raise DataError(f"{path} lacks {', '.join(name + '.parquet' for name in missing)}")
@@ -273,7 +288,7 @@ class Dataset:
             },
             tree=_read_tree(pl.read_parquet(path / "categories.parquet"), about["category_id_type"]),
             train=Sessions.from_frame(pl.read_parquet(path / "train.parquet")),
-            valid=Sessions.from_frame(pl.read_parquet(path / "valid.parquet")),
+            validation=Sessions.from_frame(pl.read_parquet(path / "validation.parquet")),
             test=Sessions.from_frame(pl.read_parquet(path / "test.parquet")),
             vectors=items[VECTOR].to_numpy(writable=True) if VECTOR in items.columns else None,
             settings=about["settings"],
@@ -282,16 +297,16 @@ class Dataset:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """``dataset.json`` of the folder ``path``, its format and schema version checked.
+    """The ``dataset.json`` of the folder ``path``, its format and schema version checked.
 
     Raises:
-        DataError: there is no dataset, or one of a newer version.
+        DataError: there is no dataset, or one of another version.
     """
     try:
         about = json.loads((path / "dataset.json").read_text("utf-8"))
     except FileNotFoundError:
         raise DataError(
-            f"{path} is no dataset: it has no dataset.json (hiersrec prepare writes one)"
+            f"{path} is not a dataset: it has no dataset.json (hiersrec prepare writes one)"
         ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path / 'dataset.json'} cannot be read: {error}") from error
@@ -300,11 +315,11 @@ def read_about(path: Path) -> dict[str, Any]:
     missing = [key for key in _ABOUT_KEYS if key not in about]
     if missing:
         raise DataError(f"{path / 'dataset.json'} lacks {', '.join(missing)}")
-    if about["schema_version"] > SCHEMA_VERSION:
-        raise DataError(
-            f"{path} has schema version {about['schema_version']}, this version reads up to {SCHEMA_VERSION}: "
-            "upgrade hiersrec-sdk"
-        )
+    version = about["schema_version"]
+    if version != SCHEMA_VERSION:
+        older = type(version) is int and version < SCHEMA_VERSION
+        hint = "make a new dataset with hiersrec prepare LOGS --out DATA" if older else "upgrade hiersrec-sdk"
+        raise DataError(f"{path} has schema version {version}, this version reads {SCHEMA_VERSION}: {hint}")
     return about
 
 
@@ -314,8 +329,8 @@ def _read_tree(frame: pl.DataFrame, id_type: str) -> CategoryTree:
     names = []
     for level in range(frame["level"].n_unique()):
         rows = frame.filter(pl.col("level") == level).sort("index")
-        own = rows["id"].to_list()
-        ids.append([int(i) for i in own] if id_type == "int64" else own)
+        level_ids = rows["id"].to_list()
+        ids.append([int(text) for text in level_ids] if id_type == "int64" else level_ids)
         parents.append(rows["parent"].to_numpy().astype(np.int32))
         names.append(rows["name"].to_list())
     named = all(name is not None for level in names for name in level)

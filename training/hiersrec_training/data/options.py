@@ -1,4 +1,4 @@
-"""What ``prepare`` can be told: one field for each option of the command line."""
+"""Options of ``prepare``: one field for each option of the command line."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ TIME_UNITS = ("auto", "s", "ms", "us", "ns")
 class PrepareOptions:
     """The comment above each field is its help text."""
 
-    # Click logs of the training part: csv, tsv, parquet (one event a row) or txt (one session a line); csv.gz too.
+    # Click logs of the training split: csv, tsv, parquet (one event a row) or txt (one session a line); csv.gz too.
     logs: Sequence[Path]
-    # A log of what came after, as the test part; the default takes it from the end of the logs, or leaves it empty.
+    # A later log, as the test split; the default takes it from the end of the logs, or leaves it empty.
     test_log: Path | None = None
     # events (one click a row), sessions (one session a line), or auto: sessions for .txt, else events.
     log_format: str = "auto"
-    # What separates the fields of a log; default: comma for csv, tab for tsv, white space in session files.
+    # Separator of the fields of a log; default: comma for csv, tab for tsv, white space in session files.
     separator: str | None = None
 
     # Event log: column of the session; default: "session" where there is one, else sessions are cut by user.
@@ -48,7 +48,7 @@ class PrepareOptions:
 
     # The item table: csv, tsv or parquet, one row an item (several for several categories); # begins a comment line.
     items: Path | None = None
-    # What separates the fields of the item table; default: comma for csv, tab for tsv.
+    # Separator of the fields of the item table; default: comma for csv, tab for tsv.
     item_separator: str | None = None
     # Names of the item table's columns, for a table without a header.
     item_columns: Sequence[str] = ()
@@ -56,7 +56,7 @@ class PrepareOptions:
     item_id_column: str = "item"
     # Item table: column of the category; several are the levels of a tree, the top one first.
     category_columns: Sequence[str] = ()
-    # What separates the levels where one category column holds a whole path, e.g. "." for a.b.c.
+    # Separator of the levels where one category column holds a whole path, e.g. "." for a.b.c.
     category_path_separator: str | None = None
     # A table of category and parent category (empty at the top) for the ids of the category column.
     category_tree: Path | None = None
@@ -66,7 +66,7 @@ class PrepareOptions:
     tree_parent_column: str | None = None
     # Item table: columns of words to learn from (title, brand, description), joined by a space.
     text_columns: Sequence[str] = ()
-    # What makes a vector of an item's text: hashed (learnt by the model), model2vec:FOLDER or MODULE:CALLABLE.
+    # Encoder of an item's text: hashed (learnt by the model), model2vec:FOLDER or MODULE:CALLABLE.
     text_encoder: str = HASHED
     # A .npy file of vectors, float [rows, m] for the item table's rows; a row of NaN where there is none.
     item_vectors: Path | None = None
@@ -76,19 +76,19 @@ class PrepareOptions:
     number_columns: Sequence[str] = ()
     # Titles and texts are URL-encoded words joined by "_": decode them.
     url_decode: bool = False
-    # Keep every item of the item table in the catalogue (default: only those clicked in the training part).
+    # Keep every item of the item table in the catalog (default: only those clicked in the training split).
     all_items: bool = False
 
-    # Fewest clicks an item must have, counted in the training part only; rarer items are dropped.
+    # Fewest clicks an item must have, counted in the training split only; rarer items are dropped.
     min_item_support: int = 1
     # Fewest clicks a session must have, in every part; repeated with the item support until neither drops anything.
     min_session_length: int = 2
-    # The test part is the sessions that end in the last so many days of the logs.
+    # The test split is the sessions that end in the last so many days of the logs.
     test_days: float | None = None
-    # The test part is this last fraction of the sessions.
+    # The test split is this last fraction of the sessions.
     test_fraction: float | None = None
-    # The validation part is this last fraction of the training part's sessions.
-    valid_fraction: float = 0.1
+    # The validation split is this last fraction of the training split's sessions.
+    validation_fraction: float = 0.1
     # Shuffle the sessions by this seed before they are split: for logs without times or order.
     shuffle_seed: int | None = None
 
@@ -104,18 +104,31 @@ class PrepareOptions:
             need(len(given) < 2, f"{' and '.join(given)} do not go together: give one of them")
 
         need(len(self.logs) > 0, "no log was given")
-        need(self.log_format in LOG_FORMATS, f"--format {self.log_format!r}: one of {', '.join(LOG_FORMATS)}")
-        need(self.time_unit in TIME_UNITS, f"--time-unit {self.time_unit!r}: one of {', '.join(TIME_UNITS)}")
-        need(self.session_gap > 0, f"--session-gap {self.session_gap}: minutes, above 0")
-        need(self.min_item_support >= 1, f"--min-item-support {self.min_item_support}: 1 or more")
         need(
-            self.min_session_length >= 2, f"--min-session-length {self.min_session_length}: 2 or more clicks"
+            self.log_format in LOG_FORMATS,
+            f"--format must be one of {', '.join(LOG_FORMATS)}, got {self.log_format!r}",
         )
-        need(0 <= self.valid_fraction < 1, f"--valid-fraction {self.valid_fraction}: from 0 to below 1")
+        need(
+            self.time_unit in TIME_UNITS,
+            f"--time-unit must be one of {', '.join(TIME_UNITS)}, got {self.time_unit!r}",
+        )
+        need(self.session_gap > 0, f"--session-gap must be minutes > 0, got {self.session_gap}")
+        need(
+            self.min_item_support >= 1,
+            f"--min-item-support must be an integer ≥ 1, got {self.min_item_support}",
+        )
+        need(
+            self.min_session_length >= 2,
+            f"--min-session-length must be an integer ≥ 2, got {self.min_session_length}",
+        )
+        need(
+            0 <= self.validation_fraction < 1,
+            f"--validation-fraction must be in [0, 1), got {self.validation_fraction}",
+        )
         if self.test_fraction is not None:
-            need(0 < self.test_fraction < 1, f"--test-fraction {self.test_fraction}: between 0 and 1")
+            need(0 < self.test_fraction < 1, f"--test-fraction must be in (0, 1), got {self.test_fraction}")
         if self.test_days is not None:
-            need(self.test_days > 0, f"--test-days {self.test_days}: above 0")
+            need(self.test_days > 0, f"--test-days must be a number > 0, got {self.test_days}")
         at_most_one("--test-log", "--test-days", "--test-fraction")
         at_most_one("--session-column", "--user-column")
         at_most_one("--category-column", "--log-category-column")
@@ -152,7 +165,7 @@ class PrepareOptions:
         return value not in (None, (), [], False)
 
     def as_settings(self) -> dict[str, Any]:
-        """For the dataset's settings: paths as file names, sequences as lists."""
+        """The options for the dataset's settings: paths as file names, sequences as lists."""
 
         def plain(value: Any) -> Any:
             if isinstance(value, Path):

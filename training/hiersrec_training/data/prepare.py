@@ -12,17 +12,16 @@ import numpy as np
 import polars as pl
 
 from hiersrec_sdk.errors import DataError, EmptyLogError, InvalidOptionError, LeakError
-from hiersrec_training.data.categorize import categorize
+from hiersrec_training.data.categories import categorize
 from hiersrec_training.data.dataset import Dataset, Sessions
-from hiersrec_training.data.ids import unify_ids
 from hiersrec_training.data.options import PrepareOptions
 from hiersrec_training.data.read_items import Descriptions, describe_items, read_items
 from hiersrec_training.data.read_log import Log, read_log
-from hiersrec_training.data.read_table import existing, reading
+from hiersrec_training.data.read_table import existing, reading, unify_ids
 from hiersrec_training.data.report import PrepareReport
 from hiersrec_training.data.split import (
     check_copies,
-    check_parts,
+    check_logs,
     drop_rare,
     drop_short,
     require_clicks,
@@ -34,35 +33,36 @@ from hiersrec_training.data.text_encoders import encode_texts, load_text_encoder
 __all__ = ["PrepareOptions", "prepare"]
 
 
-def prepare(options: PrepareOptions, report: Callable[[str], object] = print) -> Dataset:
+def prepare(options: PrepareOptions, show: Callable[[str], object] = print) -> Dataset:
     """Read, filter and split a shop's logs.
 
-    Sessions stand in order of their last click. The test part is split off first; then the training part's filters
-    run until they agree; then the catalogue is the items clicked in what is left (training and validation part), and
-    test clicks on other items are dropped.
+    Sessions are in order of their last click. The test split is split off first. Then the filters of the training split
+    run until they agree. The items still clicked in it, the validation split included, are the catalog; test clicks on
+    other items are dropped.
 
     Args:
-        report: called with each line of what was read, kept and dropped.
+        options: of the command line.
+        show: takes each line of the report, for a person to read.
 
     Raises:
         InvalidOptionError: an option out of its range.
         MissingColumnError: a column that a table lacks.
-        EmptyLogError: nothing is left, with what each filter removed.
+        EmptyLogError: nothing is left, with the counts that each filter removed.
         CategoryCycleError: the category tree has a cycle.
-        LeakError: test data in the training part.
+        LeakError: test data in the training split.
         DataError: a file that is missing, damaged or of another kind.
         MissingExtraError: the text encoder's package is not installed.
     """
     options.check()
     encoder = load_text_encoder(options.text_encoder)
-    journal = PrepareReport(report)
+    report = PrepareReport(show)
     files = _describe_files(options)
 
-    log = read_log(options.logs, options, journal)
-    test_log = None if options.test_log is None else read_log([options.test_log], options, journal)
+    log = read_log(options.logs, options, report)
+    test_log = None if options.test_log is None else read_log([options.test_log], options, report)
     if test_log is not None:
-        check_parts(log, test_log)
-    rows = None if options.items is None else read_items(options, journal)
+        check_logs(log, test_log)
+    rows = None if options.items is None else read_items(options, report)
     log, test_log, rows = _with_one_id_type(log, test_log, rows)
     if rows is not None and log.clicks["item"].is_in(rows["item"].implode()).not_().all():
         raise DataError(
@@ -70,28 +70,29 @@ def prepare(options: PrepareOptions, report: Callable[[str], object] = print) ->
             f"such as {rows['item'][0]!r}; name the right columns with --item-column and --item-id-column"
         )
 
-    training, test = _split(log, test_log, options, journal)
+    training, test = _split(log, test_log, options, report)
     clicked = training["item"].unique()
     catalog = clicked
     if options.all_items and rows is not None:
         catalog = pl.concat([clicked, rows["item"]]).unique()
     catalog = catalog.sort()
     known = test.filter(pl.col("item").is_in(catalog.implode()))
-    journal.drop(test.height - known.height, "on items that the training part lacks, test part")
-    test = drop_short(known, options.min_session_length, "test part", journal)
+    report.drop(test.height - known.height, "on items that the training split lacks, test split")
+    test = drop_short(known, options.min_session_length, "test split", report)
     if options.test_log or options.test_days or options.test_fraction:
-        require_clicks(test, "test", journal)
+        require_clicks(test, "test", report)
 
     code = pl.DataFrame({"item": catalog}).with_row_index("code")  # code = item index
     sessions = _sessions(training, code)
-    cut = len(sessions) - round(options.valid_fraction * len(sessions))
+    cut = len(sessions) - round(options.validation_fraction * len(sessions))
     if cut == 0:
         raise EmptyLogError(
-            f"--valid-fraction {options.valid_fraction} leaves none of the {len(sessions)} sessions to train on"
+            f"--validation-fraction {options.validation_fraction} leaves none of the {len(sessions)} sessions for "
+            "training"
         )
-    categories = categorize(rows, training, code, options, journal)
+    categories = categorize(rows, training, code, options, report)
     about = _describe(rows, catalog, options)
-    if encoder is not None:  # its vectors stand for the text, which is not hashed as well
+    if encoder is not None:  # its vectors replace the text, which is not hashed as well
         encoded = encode_texts(encoder, options.text_encoder, about.text)
         about = about._replace(text=pl.Series([None] * len(catalog), dtype=pl.String), vectors=encoded)
     dataset = Dataset(
@@ -105,22 +106,22 @@ def prepare(options: PrepareOptions, report: Callable[[str], object] = print) ->
         vectors=about.vectors,
         tree=categories.tree,
         train=sessions.part(0, cut),
-        valid=sessions.part(cut, len(sessions)),
+        validation=sessions.part(cut, len(sessions)),
         test=_sessions(test, code),
         settings={
             "options": options.as_settings(),
             "files": files,
             "levels": categories.levels,
-            "clicks_read": journal.read,
-            "clicks_dropped": journal.dropped,
+            "clicks_read": report.read,
+            "clicks_dropped": report.dropped,
         },
     )
-    _report_counts(dataset, journal)
+    _report_counts(dataset, report)
     return dataset
 
 
 def _describe_files(options: PrepareOptions) -> dict[str, list[dict[str, Any]]]:
-    """Name and SHA-256 of every file that is read; the same data may not be given twice."""
+    """Name and SHA-256 of every file that is read. No file may be given twice."""
     paths: dict[str, list[Path | None]] = {
         "logs": list(options.logs),
         "test_log": [options.test_log],
@@ -147,7 +148,7 @@ def _describe_files(options: PrepareOptions) -> dict[str, list[dict[str, Any]]]:
 def _with_one_id_type(
     log: Log, test_log: Log | None, rows: pl.DataFrame | None
 ) -> tuple[Log, Log | None, pl.DataFrame | None]:
-    """Item ids as int64 where all tables have whole numbers, else as strings."""
+    """Item ids as int64 where all tables have integers, else as strings."""
     frames = [log.clicks, None if test_log is None else test_log.clicks, rows]
     ids = iter(unify_ids([frame["item"] for frame in frames if frame is not None], "item"))
     first, second, third = [None if frame is None else frame.with_columns(item=next(ids)) for frame in frames]
@@ -159,12 +160,12 @@ def _with_one_id_type(
 
 
 def _split(
-    log: Log, test_log: Log | None, options: PrepareOptions, journal: PrepareReport
+    log: Log, test_log: Log | None, options: PrepareOptions, report: PrepareReport
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The clicks of the training part (filtered) and of the test part (short sessions dropped)."""
+    """The clicks of the training split (filtered) and of the test split (short sessions dropped)."""
     shortest = options.min_session_length
-    clicks = drop_short(log.clicks, shortest, "all parts" if test_log is None else "training part", journal)
-    require_clicks(clicks, "training", journal)
+    clicks = drop_short(log.clicks, shortest, "all splits" if test_log is None else "training split", report)
+    require_clicks(clicks, "training", report)
     if options.shuffle_seed is not None:
         if log.has_time:
             raise InvalidOptionError(
@@ -174,11 +175,11 @@ def _split(
     if test_log is None:
         training, test = split_off_test(log, clicks, options)
     else:
-        training, test = clicks, drop_short(test_log.clicks, shortest, "test part", journal)
-    require_clicks(training, "training", journal)
+        training, test = clicks, drop_short(test_log.clicks, shortest, "test split", report)
+    require_clicks(training, "training", report)
     check_copies(training, test)
-    training = drop_rare(training, options, journal)
-    require_clicks(training, "training", journal)
+    training = drop_rare(training, options, report)
+    require_clicks(training, "training", report)
     return training, test
 
 
@@ -200,18 +201,18 @@ def _describe(rows: pl.DataFrame | None, catalog: pl.Series, options: PrepareOpt
     return describe_items(rows, catalog, tuple(options.number_columns))
 
 
-def _report_counts(dataset: Dataset, journal: PrepareReport) -> None:
-    journal.line("items", dataset.items, "in the catalogue")
+def _report_counts(dataset: Dataset, report: PrepareReport) -> None:
+    report.line("items", dataset.items, "in the catalog")
     for level, size in zip(dataset.settings["levels"], dataset.tree.sizes, strict=True):
-        journal.line("categories", size, f"in {level}")
+        report.line("categories", size, f"in {level}")
     if dataset.vectors is not None:
         known = int(dataset.vectors.any(axis=1).sum())
-        journal.line("vectors", known, f"items with a vector of {dataset.vectors.shape[1]} numbers")
-    train, valid, test = dataset.train, dataset.valid, dataset.test
-    journal.line(
+        report.line("vectors", known, f"items with a vector of {dataset.vectors.shape[1]} numbers")
+    train, validation, test = dataset.train, dataset.validation, dataset.test
+    report.line(
         "training",
-        train.cases + valid.cases,
-        f"training cases of {len(train) + len(valid):,} sessions, of them",
+        train.example_count + validation.example_count,
+        f"training examples of {len(train) + len(validation):,} sessions, of them",
     )
-    journal.line("", valid.cases, f"validation cases of the last {len(valid):,} sessions")
-    journal.line("test", test.cases, f"test cases of {len(test):,} sessions")
+    report.line("", validation.example_count, f"validation examples of the last {len(validation):,} sessions")
+    report.line("test", test.example_count, f"test examples of {len(test):,} sessions")

@@ -1,7 +1,8 @@
-"""The item table: ids, categories, titles, texts, numbers and vectors, and the table of a category tree beside it."""
+"""The item table: ids, categories, titles, texts and numbers. Beside it, a file of vectors and a category tree."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -11,8 +12,7 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import DataError
 from hiersrec_training.data.options import PrepareOptions
-from hiersrec_training.data.read_table import open_table
-from hiersrec_training.data.read_vectors import read_vectors
+from hiersrec_training.data.read_table import existing, open_table, reading
 from hiersrec_training.data.report import PrepareReport
 
 CATEGORY = "category:"
@@ -20,7 +20,7 @@ NUMBER = "number:"
 
 
 class Descriptions(NamedTuple):
-    """What is known of items, row-aligned: as the fields of :class:`~hiersrec_training.data.dataset.Dataset`."""
+    """Descriptions of items, row by row: fields of :class:`~hiersrec_training.data.dataset.Dataset`."""
 
     title: pl.Series
     text: pl.Series
@@ -28,7 +28,7 @@ class Descriptions(NamedTuple):
     vectors: NDArray[np.float32] | None
 
 
-def read_items(options: PrepareOptions, journal: PrepareReport) -> pl.DataFrame:
+def read_items(options: PrepareOptions, report: PrepareReport) -> pl.DataFrame:
     """The rows of the item table: ``item`` and ``category:0``, … as read, ``title`` and ``text`` as strings (null
     where empty), ``number:<name>`` float64 (null where missing), ``vector`` float32 [m] where a file of them is given
     (null where missing). An item may have several rows.
@@ -46,7 +46,7 @@ def read_items(options: PrepareOptions, journal: PrepareReport) -> pl.DataFrame:
     if options.title_column is not None:
         wanted.setdefault(options.title_column, "--title-column")
     rows = table.read(wanted, whole=options.item_vectors is not None)  # else rows and vectors could shift
-    journal.line("read", rows.height, f"rows of {options.items.name}")
+    report.line("read", rows.height, f"rows of {options.items.name}")
 
     columns = [pl.col(options.item_id_column).alias("item")]
     columns += [
@@ -66,17 +66,51 @@ def read_items(options: PrepareOptions, journal: PrepareReport) -> pl.DataFrame:
     for name in options.number_columns:
         lost = items[NUMBER + name].null_count() - int(_blank(rows[name]).sum())
         if lost:
-            journal.line("unreadable", lost, f"values of {name}, taken as missing")
+            report.line("unreadable", lost, f"values of {name}, taken as missing")
     if options.item_vectors is not None:
         items = items.with_columns(read_vectors(options.item_vectors, items.height))
 
     nameless = _blank(items["item"])
     if nameless.any():
-        journal.line("dropped", int(nameless.sum()), f"rows of {options.items.name}: no item id")
+        report.line("dropped", int(nameless.sum()), f"rows of {options.items.name}: no item id")
         items = items.filter(~nameless)
     if items.is_empty():
         raise DataError(f"{options.items} has no items")
     return items
+
+
+def read_vectors(path: Path, rows: int) -> pl.Series:
+    """The given vectors in the .npy file ``path``: float32 [m] for each row of the item table, null where NaN.
+
+    Raises:
+        DataError: the file is missing, not a .npy file or not floats [rows, m]; or a row is neither finite nor all NaN.
+    """
+    existing(path)
+    try:
+        with reading(path):
+            array = np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise DataError(f"{path} is not a .npy file of numbers: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} is not a .npy file: it holds several arrays; save one")
+    if array.ndim != 2 or not array.shape[1] or not np.issubdtype(array.dtype, np.floating):
+        raise DataError(f"{path} must hold floats [rows, width], got {array.dtype} {list(array.shape)}")
+    if len(array) != rows:
+        raise DataError(
+            f"{path} must have one vector for each row of the item table, {rows:,}, in its order; got {len(array):,}"
+        )
+    with np.errstate(over="ignore"):  # it would not be finite then
+        vectors = array.astype(np.float32, copy=False)
+    known = np.isfinite(vectors).all(axis=1)
+    broken = ~known & ~np.isnan(vectors).all(axis=1)
+    if broken.any():
+        raise DataError(
+            f"{path}: row {int(broken.argmax())} (counted from 0) holds values that are not finite; the row of an item "
+            "without a vector must be all NaN"
+        )
+    vectors[~known] = 0
+    frame = pl.DataFrame({"vector": vectors, "known": known})
+    return frame.select(pl.when("known").then("vector").alias("vector"))["vector"]
 
 
 def read_parents(options: PrepareOptions) -> pl.DataFrame:
@@ -98,7 +132,7 @@ def read_parents(options: PrepareOptions) -> pl.DataFrame:
 
 
 def describe_items(rows: pl.DataFrame, items: pl.Series, numbers: tuple[str, ...]) -> Descriptions:
-    """Of ``items``, in their order; of several rows of an item, the first that has the value counts."""
+    """Descriptions of ``items``, in their order. Of several rows of an item, the first that has the value counts."""
     about = ["title", "text", *(NUMBER + name for name in numbers)]
     about += ["vector"] if "vector" in rows.columns else []
     if rows["item"].is_duplicated().any():
@@ -110,7 +144,7 @@ def describe_items(rows: pl.DataFrame, items: pl.Series, numbers: tuple[str, ...
 
 
 def _filled_vectors(items: pl.DataFrame) -> NDArray[np.float32] | None:
-    """float32 [items, m], zeros where there is none."""
+    """The vectors float32 [items, m], zeros where there is none."""
     if "vector" not in items.columns:
         return None
     known = items["vector"].drop_nulls().to_numpy()
@@ -127,7 +161,7 @@ def _words(column: str, url_decode: bool) -> pl.Expr:
 
 
 def _filled(text: pl.Expr) -> pl.Expr:
-    """Null instead of an empty string."""
+    """The text with null instead of an empty string."""
     text = text.str.strip_chars()
     return pl.when(text != "").then(text)
 

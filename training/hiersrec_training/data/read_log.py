@@ -18,11 +18,11 @@ _MICROSECONDS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 
 @dataclass(frozen=True)
 class Log:
-    """A log that was read.
+    """The clicks of a log.
 
     ``clicks``: ``session`` (from 0, in order of the sessions' last clicks, or of the log where there is no time),
     ``item`` (as read), ``time`` (microseconds, int64, or null), ``category`` (as read; null where not asked for);
-    in order of session and time. ``session_ids``: the log's own session ids, as strings, where it has some.
+    in order of session and time. ``session_ids``: the sessions' external ids, as strings, where it has some.
     """
 
     clicks: pl.DataFrame
@@ -33,13 +33,13 @@ class Log:
         return self.clicks["time"].null_count() < self.clicks.height
 
 
-def read_log(paths: Sequence[Path], options: PrepareOptions, journal: PrepareReport) -> Log:
+def read_log(paths: Sequence[Path], options: PrepareOptions, report: PrepareReport) -> Log:
     """Read one log of one or several files.
 
     Raises:
         MissingColumnError: an event log lacks a column.
         EmptyLogError: no click is left.
-        DataError: a file is missing, damaged, or not what its name says.
+        DataError: a file is missing, damaged, or not of the format that its name says.
     """
     formats = {_format_of(path, options) for path in paths}
     if len(formats) > 1:
@@ -47,9 +47,9 @@ def read_log(paths: Sequence[Path], options: PrepareOptions, journal: PrepareRep
             "event logs and session files cannot be read together: give --format, or one kind"
         )
     read = _read_sessions if formats == {"sessions"} else _read_events
-    log = read(paths, options, journal)
+    log = read(paths, options, report)
     if log.clicks.is_empty():
-        raise EmptyLogError(f"no click is left of {_names(paths)}: {journal.history()}")
+        raise EmptyLogError(f"no click is left of {_names(paths)}: {report.history()}")
     return log
 
 
@@ -63,7 +63,7 @@ def _names(paths: Sequence[Path]) -> str:
     return ", ".join(path.name for path in paths)
 
 
-def _read_sessions(paths: Sequence[Path], options: PrepareOptions, journal: PrepareReport) -> Log:
+def _read_sessions(paths: Sequence[Path], options: PrepareOptions, report: PrepareReport) -> Log:
     lines = []
     for path in paths:
         leading_lines(path)  # checks that it is text
@@ -82,13 +82,13 @@ def _read_sessions(paths: Sequence[Path], options: PrepareOptions, journal: Prep
         .with_columns(time=pl.lit(None, pl.Int64), category=pl.lit(None, pl.String))
         .collect()
     )
-    journal.read_clicks(clicks.height, _names(paths))
+    report.read_clicks(clicks.height, _names(paths))
     blank = (clicks["item"] == "").fill_null(True)
-    journal.drop(int(blank.sum()), "no item id")
+    report.drop(int(blank.sum()), "no item id")
     return Log(_number_sessions(clicks.filter(~blank)))
 
 
-def _read_events(paths: Sequence[Path], options: PrepareOptions, journal: PrepareReport) -> Log:
+def _read_events(paths: Sequence[Path], options: PrepareOptions, report: PrepareReport) -> Log:
     tables = [open_table(path, options.separator, empty=EmptyLogError) for path in paths]
     key, cut = _session_key(tables[0], options)
     roles = {"session": (key, "--user-column" if cut else "--session-column")}
@@ -107,16 +107,16 @@ def _read_events(paths: Sequence[Path], options: PrepareOptions, journal: Prepar
     frames = [table.read(wanted) for table in tables]
     together = pl.concat(frames, how="vertical_relaxed")
     events = together.select(pl.col(column).alias(role) for role, (column, _) in roles.items())
-    journal.read_clicks(events.height, _names(paths))
+    report.read_clicks(events.height, _names(paths))
 
-    events = _drop_missing(events, "item", "no item id", journal)
-    events = _drop_missing(events, "session", f"no {'user' if cut else 'session'} id", journal)
+    events = _drop_missing(events, "item", "no item id", report)
+    events = _drop_missing(events, "session", f"no {'user' if cut else 'session'} id", report)
     if "time" in events.columns:
-        events = _drop_missing(events, "time", "no time", journal)
+        events = _drop_missing(events, "time", "no time", report)
         time, unreadable = _parse_time(events["time"], options.time_unit, _names(paths))
         events = events.with_columns(time)
         if unreadable:
-            events = _drop_missing(events, "time", f"unreadable time, such as {unreadable!r}", journal)
+            events = _drop_missing(events, "time", f"unreadable time, such as {unreadable!r}", report)
     else:
         events = events.with_columns(time=pl.lit(None, pl.Int64))
     if "category" not in events.columns:
@@ -124,13 +124,13 @@ def _read_events(paths: Sequence[Path], options: PrepareOptions, journal: Prepar
     if cut:  # before events are chosen: a purchase keeps a visit together as much as a view does
         events = _cut_at_gaps(events, options.session_gap)
         sessions = events["session"].n_unique()
-        journal.line("cut", sessions, f"sessions by {key} at gaps of {options.session_gap:g} minutes")
-    events = _keep_events(events, options, journal)
+        report.line("cut", sessions, f"sessions by {key} at gaps of {options.session_gap:g} minutes")
+    events = _keep_events(events, options, report)
     clicks = _number_sessions(events.select("session", "item", "time", "category"))
     if cut:
         return Log(clicks.drop("key"))
-    own = clicks.unique("session", keep="first", maintain_order=True)["key"].cast(pl.String)
-    return Log(clicks.drop("key"), own)
+    session_ids = clicks.unique("session", keep="first", maintain_order=True)["key"].cast(pl.String)
+    return Log(clicks.drop("key"), session_ids)
 
 
 def _session_key(table: Table, options: PrepareOptions) -> tuple[str, bool]:
@@ -148,30 +148,30 @@ def _session_key(table: Table, options: PrepareOptions) -> tuple[str, bool]:
     )
 
 
-def _drop_missing(events: pl.DataFrame, column: str, why: str, journal: PrepareReport) -> pl.DataFrame:
+def _drop_missing(events: pl.DataFrame, column: str, why: str, report: PrepareReport) -> pl.DataFrame:
     values = events[column]
     missing = values.is_null()
     if values.dtype == pl.String:
         missing |= (values == "").fill_null(False)
     elif values.dtype.is_float():
         missing |= values.is_nan().fill_null(False)
-    journal.drop(int(missing.sum()), why)
+    report.drop(int(missing.sum()), why)
     return events.filter(~missing) if missing.any() else events
 
 
-def _keep_events(events: pl.DataFrame, options: PrepareOptions, journal: PrepareReport) -> pl.DataFrame:
+def _keep_events(events: pl.DataFrame, options: PrepareOptions, report: PrepareReport) -> pl.DataFrame:
     if not options.events:
         return events
     kinds = events["event"].cast(pl.String)
     keep = kinds.is_in(list(options.events)).fill_null(False)
     others = kinds.filter(~keep).value_counts(sort=True).head(5).rows()
     examples = ", ".join(f"{kind} {count:,}" for kind, count in others)
-    journal.drop(int((~keep).sum()), f"not of event type {', '.join(options.events)}, but {examples}")
+    report.drop(int((~keep).sum()), f"not of event type {', '.join(options.events)}, but {examples}")
     return events.filter(keep)
 
 
 def _cut_at_gaps(events: pl.DataFrame, minutes: float) -> pl.DataFrame:
-    """``session`` as a number for each user and stretch without a gap above ``minutes``."""
+    """Replace ``session`` by a number for each user and stretch without a gap above ``minutes``."""
     events = events.sort("session", "time", maintain_order=True)
     new = (pl.col("session") != pl.col("session").shift()) | (pl.col("time").diff() > minutes * 60e6)
     return events.with_columns(session=new.fill_null(True).cum_sum())
@@ -208,13 +208,13 @@ def _parse_time(values: pl.Series, unit: str, where: str) -> tuple[pl.Series, st
     unreadable = values.filter(time.is_null()).cast(pl.String)
     if len(unreadable) and len(unreadable) == len(values):
         raise DataError(
-            f"{where}: {unreadable[0]!r} is no time; Unix times and ISO dates such as 2016-05-09 12:30:00 are read"
+            f"{where}: times must be Unix times or ISO dates such as 2016-05-09 12:30:00, got {unreadable[0]!r}"
         )
     return time.alias("time"), unreadable[0] if len(unreadable) else None
 
 
 def _guess_unit(number: pl.Series) -> str:
-    """Unix times of the last fifty years have 9 or 10 digits in seconds, and three more with each finer unit."""
+    """The unit of Unix times. Those of the last fifty years have 9 or 10 digits in seconds, 3 more a finer unit."""
     largest = number.filter(number.is_finite()).abs().to_numpy().max(initial=0.0)
     return next((unit for unit, limit in (("s", 1e11), ("ms", 1e14), ("us", 1e17)) if largest < limit), "ns")
 

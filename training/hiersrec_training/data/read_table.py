@@ -1,5 +1,8 @@
-"""Tables on disk: csv and tsv, plain or gzipped, and parquet; scanned with Polars, so that only the columns asked
-for are kept."""
+"""Tables on disk: csv and tsv, plain or gzipped, and parquet. And the ids in them.
+
+Polars scans them, so that only the columns asked for are kept. Ids stay those of the shop: integers where every table
+has integers, else strings.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,18 @@ _GZIP = b"\x1f\x8b"
 
 @dataclass(frozen=True)
 class Table:
-    """A table that was opened: its columns are known, nothing else is read."""
+    """An open table: its columns are known, nothing else was read."""
 
     path: Path
     columns: list[str]
     frame: pl.LazyFrame
 
     def read(self, wanted: Mapping[str, str], *, whole: bool = False) -> pl.DataFrame:
-        """The columns ``wanted``, a mapping of column to the option that names it. Csv columns come as strings.
+        """Read some columns. Those of a csv are strings.
 
-        Rows that are empty in all of them are left out; ``whole``: only those that are empty in every column.
+        Args:
+            wanted: the columns, each with the command-line option that names it.
+            whole: leave out only the rows that are empty in every column of the table, not in those ``wanted``.
 
         Raises:
             MissingColumnError: the table lacks one; the message lists those it has.
@@ -43,7 +48,7 @@ class Table:
                 )
         with reading(self.path):
             filled = ~pl.all_horizontal(pl.col(self.columns if whole else list(wanted)).is_null())
-            return self.frame.filter(filled).select(list(wanted)).collect()  # a blank line is no row
+            return self.frame.filter(filled).select(list(wanted)).collect()  # blank lines are not rows
 
 
 def open_table(
@@ -60,7 +65,7 @@ def open_table(
         separator: of csv fields; by default the one of the file's suffix.
         names: of the columns, where the file has no header.
         comments: lines that begin with # are skipped, and blank ones above the header.
-        empty: the error to raise for a file that holds nothing.
+        empty: the error to raise for an empty file.
 
     Raises:
         DataError: no such file, of an unknown kind, or damaged.
@@ -77,7 +82,7 @@ def open_table(
         )
     separator = separator or SEPARATORS[suffix]
     if len(separator.encode()) != 1:
-        raise InvalidOptionError(f"the separator of a table is one character of ASCII, not {separator!r}")
+        raise InvalidOptionError(f"the separator of a table must be one ASCII character, got {separator!r}")
     above = leading_lines(path)
     with reading(path, empty):
         frame = pl.scan_csv(
@@ -99,21 +104,21 @@ def open_table(
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix that tells the kind, without .gz, in lower case."""
+    """The suffix that says the kind of file, without .gz, in lower case."""
     name = path.name.lower().removesuffix(".gz")
     return Path(name).suffix
 
 
 def existing(path: Path) -> None:
-    """Raise :class:`DataError` where ``path`` is no file."""
+    """Raise :class:`DataError` where ``path`` is not a file."""
     if not path.exists():
         raise DataError(f"there is no file {path}")
     if not path.is_file():
-        raise DataError(f"{path} is no file")
+        raise DataError(f"{path} is not a file")
 
 
 def leading_lines(path: Path) -> int:
-    """How many blank and comment lines stand above the first line of data; checks that the file is text.
+    """How many blank and comment lines are above the first line of data; checks that the file is text.
 
     Raises:
         DataError: no file, damaged at its beginning, or binary.
@@ -125,7 +130,7 @@ def leading_lines(path: Path) -> int:
         count = 0
         with gzip.open(raw) if packed else raw as lines:
             if b"\0" in lines.read(65_536):
-                raise DataError(f"{path} is no text in UTF-8: it holds zero bytes")
+                raise DataError(f"{path} is not UTF-8 text: it holds zero bytes")
             lines.seek(0)
             for line in lines:
                 if line.strip() and not line.startswith(b"#"):
@@ -136,7 +141,7 @@ def leading_lines(path: Path) -> int:
 
 @contextmanager
 def reading(path: Path, empty: type[DataError] = DataError) -> Iterator[None]:
-    """Turn what Polars and the system raise into a :class:`DataError` that names the file and the cause."""
+    """Turn errors of Polars and the system into a :class:`DataError` that names the file and the cause."""
     try:
         yield
     except pl.exceptions.NoDataError:
@@ -144,3 +149,47 @@ def reading(path: Path, empty: type[DataError] = DataError) -> Iterator[None]:
     except (pl.exceptions.PolarsError, OSError, EOFError, zlib.error) as error:
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path} cannot be read: {cause}") from error
+
+
+def unify_ids(columns: Sequence[pl.Series], what: str) -> list[pl.Series]:
+    """The columns with one id type: int64 where all values of all of them are integers, else string.
+
+    Text counts as an integer only where the integer is written back as the same text: "007" stays "007".
+    Nulls stay null; an empty string is null. Columns of nulls only are strings.
+
+    Raises:
+        DataError: a column of a type that cannot be an id, such as fractions.
+    """
+    columns = [_plain(column, what) for column in columns]
+    if all(column.null_count() == len(column) for column in columns):
+        return [column.cast(pl.String) for column in columns]
+    whole = [_as_int(column) for column in columns]
+    if all(column is not None for column in whole):
+        return [column for column in whole if column is not None]
+    return [column.cast(pl.String) for column in columns]
+
+
+def _plain(column: pl.Series, what: str) -> pl.Series:
+    """The column as Int64, UInt64 or String."""
+    if column.dtype == pl.Null or column.dtype in (pl.Categorical, pl.Enum):
+        column = column.cast(pl.String)
+    if column.dtype == pl.String:
+        return column.set(column == "", None)
+    if column.dtype == pl.UInt64:
+        return column
+    if column.dtype.is_integer():
+        return column.cast(pl.Int64)
+    if column.dtype.is_float():
+        # a table with gaps often has integers as floats
+        column = column.fill_nan(None)
+        if bool((column == column.round()).all()) and bool((column.abs() < 2**53).all()):
+            return column.cast(pl.Int64)
+    raise DataError(
+        f"{what} ids of column {column.name!r} are {column.dtype}: ids must be integers or strings"
+    )
+
+
+def _as_int(column: pl.Series) -> pl.Series | None:
+    number = column.cast(pl.Int64, strict=False)
+    same = (number.cast(pl.String) == column.cast(pl.String)).fill_null(False) | column.is_null()
+    return number if bool(same.all()) else None

@@ -1,4 +1,4 @@
-"""What ``prepare`` read, kept and set aside: printed as it goes, and kept for the dataset's settings."""
+"""The report of ``prepare``: how much it read, kept and dropped. Printed as it goes, and kept in the settings."""
 
 from __future__ import annotations
 
@@ -8,27 +8,30 @@ from dataclasses import dataclass, field
 
 @dataclass
 class PrepareReport:
-    """Every click that was read is in ``read``; every one that is not in a part of the dataset is in ``dropped``."""
+    """Counts of the clicks that were read, and of those that are in no split of the dataset, by reason.
 
-    report: Callable[[str], object]
+    ``show`` takes each line for a person to read.
+    """
+
+    show: Callable[[str], object]
     read: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
 
     def line(self, label: str, count: int, what: str) -> None:
         """Print one aligned line."""
-        self.report(f"{label:<11}{count:>13,} {what}")
+        self.show(f"{label:<11}{count:>13,} {what}")
 
     def read_clicks(self, count: int, where: str) -> None:
         self.read += count
         self.line("read", count, f"clicks of {where}")
 
     def drop(self, count: int, why: str) -> None:
-        """Note ``count`` clicks that were set aside; none is not worth a line."""
+        """Note ``count`` clicks that were dropped. Zero makes no line."""
         if count:
             self.dropped[why] = self.dropped.get(why, 0) + count
             self.line("dropped", count, f"clicks: {why}")
 
     def history(self) -> str:
-        """What became of the clicks, for the error where nothing is left."""
+        """A summary of the counts, for the error where nothing is left."""
         reasons = [f"{count:,} dropped ({why})" for why, count in self.dropped.items()]
         return ", ".join([f"{self.read:,} clicks read", *reasons])

@@ -1,13 +1,13 @@
 """A simulated shop: readable items in a three-level category tree, and sessions of shoppers with an intent.
 
-For demos and tests where no real clicks may be shipped. What a session clicks next depends on
+For demos and tests where no real clicks may be shipped. The next click of a session depends on
 
 - its intent: a subcategory, now and then left for a sister or for one that goes with it;
 - its style, which no column names: it shows in the colours, materials and prices of the items, and stays through the
   session while the subcategory changes;
 - the item before: items have neighbours that are bought with them;
 - popularity: a power law that drifts, with items that come in later;
-- its own past: shoppers go back to what they saw.
+- its past: shoppers go back to items they saw.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hiersrec_sdk.atomic import new_folder
-from hiersrec_sdk.errors import InvalidOptionError
+from hiersrec_sdk.errors import DataError, InvalidOptionError
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 START = 1_704_067_200  # 2024-01-01, Unix seconds
 DAY = 86_400
 LONGEST = 30  # views of a session
-PERIODS = 6  # stretches of the log, in each of which popularity stands still
+PERIODS = 6  # stretches of the log, in each of which popularity is constant
 
 # department → category → subcategory → (price, the nouns an item can be called)
 SHOP: dict[str, dict[str, dict[str, tuple[float, str]]]] = {
@@ -126,12 +126,12 @@ MATERIALS = {
 }
 STYLES = 8  # latent
 
-# What leads to the next view; what is left is a choice by intent.
+# Chances of the ways to the next view; the remaining one is a choice by intent.
 GO_BACK = 0.08  # to an item seen before
 FOLLOW = 0.15  # to a neighbour of the item before
 SWITCH = 0.15  # chance that the intent changes before a choice by intent
 NEIGHBOURS = np.array([0.40, 0.25, 0.15, 0.12, 0.08])  # how often each neighbour of an item is the one
-OWN_LEAF = 3  # of the neighbours; the others are of the subcategory that goes with it
+SAME_LEAF = 3  # of the neighbours; the others are of the subcategory that goes with it
 
 _README = """SIMULATED: a made-up shop and made-up sessions, for demos and tests; no real person clicked here.
 
@@ -167,10 +167,10 @@ class _Shop:
 def simulate(out: Path, items: int = 2000, sessions: int = 20000, seed: int = 0, days: int = 30) -> None:
     """Write a simulated shop to the new folder ``out``: an item table, an event log and a README.txt.
 
-    The same arguments give the same files.
+    Equal arguments give equal files.
 
     Args:
-        items: of the catalogue; at least one for each of the shop's subcategories.
+        items: of the catalog; at least one for each of the shop's subcategories.
         sessions: over all days; some have one view only.
         seed: of every random choice.
         days: that the log covers, from 1 January 2024.
@@ -182,17 +182,20 @@ def simulate(out: Path, items: int = 2000, sessions: int = 20000, seed: int = 0,
     least = {"items": len(_leaf_paths()), "sessions": 1, "seed": 0, "days": 1}
     for name, value in (("items", items), ("sessions", sessions), ("seed", seed), ("days", days)):
         if value < least[name]:
-            raise InvalidOptionError(f"{name} is {value}: at least {least[name]}")
+            raise InvalidOptionError(f"{name} must be an integer ≥ {least[name]}, got {value}")
     rng = np.random.default_rng(seed)
     shop = _open_shop(rng, items)
     events = _visit(rng, shop, sessions, days)
     readme = _README.format(
         items=items, sessions=sessions, seed=seed, days=days, test_days=max(1, days // 10)
     )
-    with new_folder(out) as part:
-        shop.table.write_csv(part / "simulated-items.csv")
-        events.write_csv(part / "simulated-events.csv")
-        (part / "README.txt").write_text(readme, "utf-8")
+    try:
+        with new_folder(out) as part:
+            shop.table.write_csv(part / "simulated-items.csv")
+            events.write_csv(part / "simulated-events.csv")
+            (part / "README.txt").write_text(readme, "utf-8")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{out} could not be written: {error}") from error
 
 
 def _leaf_paths() -> list[tuple[str, str, str]]:
@@ -207,8 +210,8 @@ def _leaf_paths() -> list[tuple[str, str, str]]:
 def _open_shop(rng: np.random.Generator, items: int) -> _Shop:
     paths = _leaf_paths()
     leaves = len(paths)
-    shelves = rng.choice(leaves, items - leaves, p=rng.dirichlet(np.full(leaves, 4.0)))
-    leaf = rng.permutation(np.concatenate([np.arange(leaves), shelves]))
+    chosen = rng.choice(leaves, items - leaves, p=rng.dirichlet(np.full(leaves, 4.0)))
+    leaf = rng.permutation(np.concatenate([np.arange(leaves), chosen]))
     looks = rng.dirichlet(np.full(STYLES, 0.25), items)
     family = np.array([paths.index(next(p for p in paths if p[:2] == path[:2])) for path in paths])
     same = family[:, None] == family[None, :]
@@ -252,7 +255,7 @@ def _item_ids(items: int) -> list[str]:
 
 
 def _popularity(rng: np.random.Generator, leaf: Ints) -> Floats:
-    """A power law over the items, each with a trend of its own; some come in later."""
+    """A power law over the items, each with its own trend; some come in later."""
     items = len(leaf)
     share = (1.0 + rng.permutation(items)) ** -0.6
     trend = rng.normal(0, 0.8, items)[:, None] * np.linspace(-0.5, 0.5, PERIODS)
@@ -263,15 +266,18 @@ def _popularity(rng: np.random.Generator, leaf: Ints) -> Floats:
 
 def _neighbours(rng: np.random.Generator, leaf: Ints, looks: Floats, goes_with: Ints) -> Ints:
     """Items of like looks: some of the same subcategory, some of the one that goes with it."""
-    shelf = [np.flatnonzero(leaf == at) for at in range(leaf.max() + 1)]
+    members = [np.flatnonzero(leaf == at) for at in range(leaf.max() + 1)]
     found = np.empty((len(leaf), len(NEIGHBOURS)), np.int64)
-    for at, own in enumerate(shelf):
-        for columns, other in ((slice(0, OWN_LEAF), own), (slice(OWN_LEAF, None), shelf[goes_with[at]])):
-            liking = looks[own] @ looks[other].T + rng.gumbel(0, 0.15, (len(own), len(other)))
-            liking[own[:, None] == other[None, :]] = -np.inf  # itself only where nothing else is there
+    for at, items in enumerate(members):
+        for columns, other in (
+            (slice(0, SAME_LEAF), items),
+            (slice(SAME_LEAF, None), members[goes_with[at]]),
+        ):
+            liking = looks[items] @ looks[other].T + rng.gumbel(0, 0.15, (len(items), len(other)))
+            liking[items[:, None] == other[None, :]] = -np.inf  # itself only where nothing else is there
             wanted = len(NEIGHBOURS[columns])
             best = np.argsort(-liking, axis=1)[:, :wanted]
-            found[own, columns] = other[best[:, np.arange(wanted) % best.shape[1]]]
+            found[items, columns] = other[best[:, np.arange(wanted) % best.shape[1]]]
     return found
 
 
@@ -320,21 +326,21 @@ class _Chooser:
         total = np.cumsum(weight, axis=2)  # [STYLES, PERIODS, items by leaf]
         before = np.concatenate([np.zeros((*total.shape[:2], 1)), total[..., ends[:-1]]], axis=2)[..., leaf]
         within = (total - before) / (total[..., ends][..., leaf] - before)
-        # every shelf of every style and period becomes the stretch (n, n + 1] of one rising array
+        # every leaf of every style and period becomes the stretch (n, n + 1] of one rising array
         self._leaves = len(ends)
-        shelf = np.arange(total.shape[0] * total.shape[1] * self._leaves).reshape(*total.shape[:2], -1)
-        self._rising = (shelf[..., leaf] + np.minimum(within, 1.0)).ravel()
+        stretch = np.arange(total.shape[0] * total.shape[1] * self._leaves).reshape(*total.shape[:2], -1)
+        self._rising = (stretch[..., leaf] + np.minimum(within, 1.0)).ravel()
 
     def __call__(self, rng: np.random.Generator, leaf: Ints, style: Ints, period: Ints) -> Ints:
         """One item id [n] for each subcategory, style and period [n]."""
-        shelf = (style * PERIODS + period) * self._leaves + leaf
-        place = np.searchsorted(self._rising, shelf + rng.uniform(0, 1 - 1e-9, len(shelf)), side="right")
-        chosen: Ints = self._order[place % len(self._order)]
+        stretch = (style * PERIODS + period) * self._leaves + leaf
+        at = np.searchsorted(self._rising, stretch + rng.uniform(0, 1 - 1e-9, len(stretch)), side="right")
+        chosen: Ints = self._order[at % len(self._order)]
         return chosen
 
 
 def _log(rng: np.random.Generator, seen: Ints, lengths: Ints, start: Floats) -> pl.DataFrame:
-    """Views with the time between them, and what is put in the cart and bought, in order of time."""
+    """Views with the time between them, and the items put in the cart and bought, in order of time."""
     time = start[:, None] + np.cumsum(np.minimum(8 + rng.exponential(50, seen.shape), 1200), axis=1)
     viewed = np.arange(seen.shape[1]) < lengths[:, None]
     carted = viewed & (rng.random(seen.shape) < 0.07)

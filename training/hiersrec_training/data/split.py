@@ -1,4 +1,4 @@
-"""Filters, the split by time, and the checks that no part knows another."""
+"""Filters, the split by time, and the checks that no split leaks into another."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ _MICROSECONDS_A_DAY = 86_400e6
 LONG_SESSION = 5  # clicks; shorter sessions recur by chance
 
 
-def drop_short(clicks: pl.DataFrame, shortest: int, part: str, journal: PrepareReport) -> pl.DataFrame:
-    """Without the sessions of fewer than ``shortest`` clicks."""
+def drop_short(clicks: pl.DataFrame, shortest: int, split: str, report: PrepareReport) -> pl.DataFrame:
+    """Drop the sessions of fewer than ``shortest`` clicks."""
     kept = clicks.filter(pl.len().over("session") >= shortest)
-    journal.drop(clicks.height - kept.height, f"in sessions of fewer than {shortest} clicks, {part}")
+    report.drop(clicks.height - kept.height, f"in sessions of fewer than {shortest} clicks, {split}")
     return kept
 
 
-def drop_rare(clicks: pl.DataFrame, options: PrepareOptions, journal: PrepareReport) -> pl.DataFrame:
-    """Item support and session length in turn until neither drops anything, so that both hold in what is left."""
+def drop_rare(clicks: pl.DataFrame, options: PrepareOptions, report: PrepareReport) -> pl.DataFrame:
+    """Filter by item support and session length in turn, until both hold for all clicks that are left."""
     while True:
         kept = clicks.filter(pl.len().over("item") >= options.min_item_support)
-        journal.drop(
+        report.drop(
             clicks.height - kept.height,
-            f"on items of fewer than {options.min_item_support} clicks in the training part",
+            f"on items of fewer than {options.min_item_support} clicks in the training split",
         )
         if kept.height == clicks.height:
             return kept
-        clicks = drop_short(kept, options.min_session_length, "training part", journal)
+        clicks = drop_short(kept, options.min_session_length, "training split", report)
 
 
 def shuffle_sessions(clicks: pl.DataFrame, seed: int) -> pl.DataFrame:
@@ -41,17 +41,17 @@ def shuffle_sessions(clicks: pl.DataFrame, seed: int) -> pl.DataFrame:
     order = pl.DataFrame(
         {
             "session": sessions,
-            "place": np.random.default_rng(seed).permutation(len(sessions)).astype(np.uint32),
+            "position": np.random.default_rng(seed).permutation(len(sessions)).astype(np.uint32),
         }
     )
-    shuffled = clicks.join(order, on="session", maintain_order="left").sort("place", maintain_order=True)
-    return shuffled.drop("session").rename({"place": "session"})
+    shuffled = clicks.join(order, on="session", maintain_order="left").sort("position", maintain_order=True)
+    return shuffled.drop("session").rename({"position": "session"})
 
 
 def split_off_test(
     log: Log, clicks: pl.DataFrame, options: PrepareOptions
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Training and test part of one log: the test part is whole sessions at its end."""
+    """Training and test splits of one log. The test split is whole sessions at its end."""
     if options.test_days is not None:
         if not log.has_time:
             raise InvalidOptionError("--test-days needs a log with times; use --test-fraction")
@@ -67,7 +67,7 @@ def split_off_test(
     return clicks.filter(~is_test), clicks.filter(is_test)
 
 
-def check_parts(training: Log, test: Log) -> None:
+def check_logs(training: Log, test: Log) -> None:
     """Raise :class:`LeakError` where a given test log shares sessions with the training log, or begins before its
     end."""
     if training.session_ids is not None and test.session_ids is not None:
@@ -89,26 +89,25 @@ def check_parts(training: Log, test: Log) -> None:
 
 
 def check_copies(training: pl.DataFrame, test: pl.DataFrame) -> None:
-    """Raise :class:`LeakError` where more than half of the long test sessions stand in the training part, click by
-    click."""
+    """Raise :class:`LeakError` where more than half of the long test sessions are in the training split too."""
     known, asked = _session_digests(training, test)
     copies = int(np.isin(asked, known).sum())
     if copies * 2 > len(asked):
         raise LeakError(
-            f"{copies:,} of the {len(asked):,} test sessions of {LONG_SESSION} clicks or more stand word for word in "
-            "the training part"
+            f"{copies:,} of the {len(asked):,} test sessions of {LONG_SESSION} clicks or more are in the training "
+            "split too, click by click"
         )
 
 
-def _session_digests(*parts: pl.DataFrame) -> list[NDArray[np.uint64]]:
-    """A 64-bit polynomial hash of every long session of each part, equal for equal lists of items."""
-    items = pl.concat([part.select("item") for part in parts])["item"].unique()
+def _session_digests(*splits: pl.DataFrame) -> list[NDArray[np.uint64]]:
+    """A 64-bit polynomial hash of every long session of each split, equal for equal lists of items."""
+    items = pl.concat([split.select("item") for split in splits])["item"].unique()
     codes = pl.DataFrame(
         {"item": items, "code": np.random.default_rng(0).integers(0, 2**64, len(items), dtype=np.uint64)}
     )
     digests = []
-    for part in parts:
-        long = part.filter(pl.len().over("session") >= LONG_SESSION).join(
+    for split in splits:
+        long = split.filter(pl.len().over("session") >= LONG_SESSION).join(
             codes, on="item", maintain_order="left"
         )
         if long.is_empty():
@@ -116,16 +115,16 @@ def _session_digests(*parts: pl.DataFrame) -> list[NDArray[np.uint64]]:
             continue
         lengths = long["session"].rle().struct.field("len").to_numpy().astype(np.int64)
         starts = np.cumsum(lengths) - lengths
-        place = np.arange(long.height) - np.repeat(starts, lengths)
+        position = np.arange(long.height) - np.repeat(starts, lengths)
         weights = np.cumprod(np.full(int(lengths.max()), 0x9E3779B97F4A7C15, np.uint64))
-        digests.append(np.add.reduceat(long["code"].to_numpy() * weights[place], starts))
+        digests.append(np.add.reduceat(long["code"].to_numpy() * weights[position], starts))
     return digests
 
 
-def require_clicks(clicks: pl.DataFrame, part: str, journal: PrepareReport) -> None:
-    """Raise :class:`EmptyLogError` where ``clicks`` is empty, with what the filters removed."""
+def require_clicks(clicks: pl.DataFrame, split: str, report: PrepareReport) -> None:
+    """Raise :class:`EmptyLogError` where ``clicks`` is empty, with the counts that the filters removed."""
     if clicks.is_empty():
-        raise EmptyLogError(f"nothing is left for the {part} part: {journal.history()}")
+        raise EmptyLogError(f"nothing is left for the {split} split: {report.history()}")
 
 
 def _date(microseconds: object) -> str:

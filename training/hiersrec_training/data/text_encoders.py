@@ -2,9 +2,9 @@
 
     hashed             the default, no encoder: the model learns a vector for each hash bucket of words
     model2vec:FOLDER   static embeddings, the mean over a text's tokens; from a local folder, nothing is downloaded
-    MODULE:CALLABLE    a shop's own: called without arguments, it returns a :class:`TextEncoder`
+    MODULE:CALLABLE    your own: called without arguments, it returns a :class:`TextEncoder`
 
-The vectors become columns of the catalogue, so that serving needs no text encoder.
+The vectors become columns of the catalog, so that serving needs no text encoder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MODEL2VEC = "model2vec:"
 
 
 class TextEncoder(Protocol):
-    """What turns texts into vectors."""
+    """An object that turns texts into vectors."""
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """float32 [texts, m], finite; a row of zeros where a text says nothing."""
@@ -60,11 +60,12 @@ class Model2Vec:
 
 
 def load_text_encoder(name: str) -> TextEncoder | None:
-    """The encoder of that name, see above; None for ``hashed``.
+    """The encoder called ``name``; None for ``hashed``.
 
     Raises:
-        InvalidOptionError: no such name, module or callable, or what it returns cannot encode.
-        MissingExtraError, DataError: as :class:`Model2Vec`.
+        InvalidOptionError: no such name, module or callable, or it does not return a :class:`TextEncoder`.
+        MissingExtraError: model2vec is not installed.
+        DataError: there is no such folder, or it holds no such model.
     """
     if name == HASHED:
         return None
@@ -73,13 +74,13 @@ def load_text_encoder(name: str) -> TextEncoder | None:
     module, _, attribute = name.partition(":")
     if not module or not attribute:
         raise InvalidOptionError(
-            f"--text-encoder {name!r}: one of {HASHED}, {_MODEL2VEC}FOLDER, MODULE:CALLABLE"
+            f"--text-encoder must be {HASHED}, {_MODEL2VEC}FOLDER or MODULE:CALLABLE, got {name!r}"
         )
     try:
         make = getattr(importlib.import_module(module), attribute, None)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # a module that the shop's own needs
+            raise  # a module that this one imports
         raise InvalidOptionError(
             f"--text-encoder {name}: there is no module {error.name!r}; install it, or add its folder to PYTHONPATH"
         ) from None
@@ -94,10 +95,15 @@ def load_text_encoder(name: str) -> TextEncoder | None:
 
 
 def encode_texts(encoder: TextEncoder, name: str, texts: pl.Series) -> NDArray[np.float32]:
-    """float32 [texts, m], zeros where a text is null; ``name`` of the encoder for the messages.
+    """Vectors float32 [texts, m], zeros where a text is null.
+
+    Args:
+        encoder: makes them.
+        name: of the encoder, for messages.
+        texts: strings with nulls.
 
     Raises:
-        DataError: there is no text at all, or the encoder returns something else than one finite vector a text.
+        DataError: there is no text at all, or the encoder does not return one finite vector a text.
     """
     there = texts.is_not_null().to_numpy()
     if not there.any():
@@ -110,8 +116,8 @@ def encode_texts(encoder: TextEncoder, name: str, texts: pl.Series) -> NDArray[n
         raise DataError(f"--text-encoder {name} failed: {error}") from error
     if found.ndim != 2 or len(found) != len(known) or not found.shape[1]:
         raise DataError(
-            f"--text-encoder {name} returned shape {list(found.shape)} for {len(known)} texts; it must be "
-            f"[{len(known)}, width]"
+            f"--text-encoder {name} must return shape [{len(known)}, width] for {len(known)} texts, got "
+            f"{list(found.shape)}"
         )
     if not np.isfinite(found).all():
         raise DataError(f"--text-encoder {name} returned values that are not finite")
@@ -121,7 +127,7 @@ def encode_texts(encoder: TextEncoder, name: str, texts: pl.Series) -> NDArray[n
 
 
 def without_folders(name: str) -> str:
-    """The name as it is noted in a data set: of a path, its last part."""
+    """The name as it is noted in a data set: a folder by its own name, without the path to it."""
     if not name.startswith(_MODEL2VEC):
         return name
     return _MODEL2VEC + Path(name.removeprefix(_MODEL2VEC)).resolve().name

@@ -1,0 +1,100 @@
+"""Parts of several commands: errors as one line, imports of extras, options that commands share."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import click
+
+from hiersrec_sdk.errors import HierSRecError, InvalidItemIdError, InvalidOptionError, MissingExtraError
+from hiersrec_sdk.options import Mode
+
+PATH: Final = click.Path(path_type=Path)
+
+
+class Group(click.Group):
+    """A group of commands that prints an error of the SDK as one line on stderr, without a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run a command; exit with 1 after an error."""
+        try:
+            return super().invoke(context)
+        except (HierSRecError, OSError) as error:
+            click.echo(f"Error: {error}", err=True)
+            context.exit(1)
+
+
+class CandidateShare(click.ParamType[Any]):
+    """A share of the catalog, or "auto"."""
+
+    name = "share"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """``value`` as a float, or "auto" as it is."""
+        return value if value == "auto" else click.FLOAT.convert(value, parameter, context)
+
+
+mode_option = click.option(
+    "--mode",
+    type=click.Choice(get_args(Mode)),
+    default="candidates",
+    show_default=True,
+    help="candidates: rank the items of the predicted categories; exact: rank every item; auto: exact where that is "
+    "cheap.",
+)
+candidates_option = click.option(
+    "--candidates",
+    type=CandidateShare(),
+    metavar="SHARE|auto",
+    help="Share of the catalog to rank, or auto: the most probable categories, as calibrated.  [default: the bundle's]",
+)
+split_option = click.option(
+    "--split",
+    type=click.Choice(["validation", "test"]),
+    default="test",
+    show_default=True,
+    help="Sessions to evaluate on.",
+)
+
+
+def import_extra(module: str, command: str, extra: str = "train") -> Any:
+    """Import a module of the packages that ``extra`` makes usable, when a command needs it.
+
+    Raises:
+        MissingExtraError: a package that the extra installs is missing.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(extra, f"hiersrec {command}", error.name or "") from error
+
+
+def check_candidates(mode: str, candidates: Any) -> None:
+    """Raise :class:`InvalidOptionError` where ``--candidates`` is given and would have no effect."""
+    if candidates is not None and mode == "exact":
+        raise InvalidOptionError("--candidates cannot be combined with --mode exact, which ranks every item")
+
+
+def parse_ids(texts: Sequence[str], id_type: str) -> list[Any]:
+    """Item ids from the command line, of the catalog's type.
+
+    Raises:
+        InvalidItemIdError: the catalog has integer ids, and one of ``texts`` is not an integer.
+    """
+    if id_type == "string":
+        return list(texts)
+    ids = []
+    for text in texts:
+        try:
+            ids.append(int(text))
+        except ValueError:
+            raise InvalidItemIdError(f"item ids of this catalog are integers, got {text!r}") from None
+    return ids
+
+
+def labelled(identifier: int | str, name: str | None) -> str:
+    """An id with its title or name, where it has another one."""
+    return str(identifier) if name is None or name == str(identifier) else f"{identifier}  {name}"

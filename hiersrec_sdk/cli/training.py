@@ -1,0 +1,169 @@
+"""Commands that make a model: ``train`` a run on a dataset folder, ``export`` it as a bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import click
+
+from hiersrec_sdk.bundle.schema import CONFIG
+from hiersrec_sdk.cli.common import PATH, import_extra
+from hiersrec_sdk.errors import InvalidOptionError
+
+
+def _show_config(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    """Print the default settings as TOML, and exit."""
+    if not wanted:
+        return
+    config = import_extra("hiersrec_training.config", "train").Config()
+    for name, value in config.as_dict().items():
+        click.echo(f"{name} = {json.dumps(value)}")
+    context.exit()
+
+
+@click.command()
+@click.argument("data", type=PATH)
+@click.option("--out", required=True, type=PATH, help="Run folder to write; called OUT.part until the end.")
+@click.option("--config", "config_file", type=PATH, help="TOML file of settings; see --show-config.")
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="One setting; repeatable.")
+@click.option("--seed", type=int, help="Short for --set seed=N.")
+@click.option(
+    "--final", is_flag=True, help="Train on the training and validation splits, without validation."
+)
+@click.option(
+    "--validated-by",
+    type=PATH,
+    metavar="RUN",
+    help="With --final: take over what RUN found on the validation split: its best epoch, its co-visitation scorer, "
+    "its bias of items without clicks.",
+)
+@click.option("--resume", is_flag=True, help="Continue the interrupted run OUT.part, with its settings.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Device to train on.",
+)
+@click.option("--progress/--no-progress", default=None, help="Show progress bars.  [default: on a terminal]")
+@click.option(
+    "--show-config",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_config,
+    help="Print all settings as TOML, and exit.",
+)
+def train(
+    data: Path,
+    out: Path,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    seed: int | None,
+    final: bool,
+    validated_by: Path | None,
+    resume: bool,
+    device: str,
+    progress: bool | None,
+) -> None:
+    """Train a model on the dataset folder DATA and write a run folder.
+
+    Each epoch ends with a validation; training stops early on MRR@20 and keeps the weights of the best epoch. Ctrl-C
+    writes a checkpoint first; --resume continues from it to the same weights as an uninterrupted run.
+    """
+    # threads that wait for each other by spinning make training several times slower beside any other process
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    module = import_extra("hiersrec_training.train", "train")
+    if resume and (
+        config_file or assignments or seed is not None or final or validated_by or device != "auto"
+    ):
+        raise InvalidOptionError("--resume keeps the settings of the interrupted run: leave the others out")
+    settings = [*assignments, *([f"seed={seed}"] if seed is not None else [])]
+    if validated_by is not None:
+        best = import_extra("hiersrec_training.run", "train").finished_run(validated_by).best_epoch
+        settings.append(f"epochs={best}")
+    config = import_extra("hiersrec_training.config", "train").load_config(config_file, settings)
+    info = module.train(
+        data,
+        out,
+        config,
+        final=final,
+        validated_by=validated_by,
+        device=device,
+        resume=resume,
+        progress=sys.stderr.isatty() if progress is None else progress,
+        report=click.echo,
+    )
+    if info.metrics:
+        click.echo(
+            f"best epoch {info.best_epoch}: encoder's validation Recall@20 {info.metrics['recall@20']:.4f}, "
+            f"MRR@20 {info.metrics['mrr@20']:.4f}"
+        )
+    click.echo(f"trained in {info.seconds:,.0f} s; written to {out}")
+
+
+@click.command()
+@click.argument("run", type=PATH, metavar="RUN|BUNDLE")
+@click.option("--out", type=PATH, help="Bundle folder to write from a RUN; it must not exist.")
+@click.option(
+    "--standalone",
+    type=PATH,
+    metavar="FILE.onnx",
+    help="Also write the whole bundle as one ONNX file, from item ids to item ids. It must not exist.",
+)
+@click.option("--data", type=PATH, help="The run's dataset folder, if it was moved.")
+@click.option(
+    "--calibrate-with",
+    type=PATH,
+    metavar="RUN",
+    help="For a --final RUN: calibrate the candidates with this run, trained without the validation split.",
+)
+@click.option("--name", help="Name in the model card.  [default: the run's]")
+def export(
+    run: Path,
+    out: Path | None,
+    standalone: Path | None,
+    data: Path | None,
+    calibrate_with: Path | None,
+    name: str | None,
+) -> None:
+    """Turn the training RUN into a bundle: ONNX graphs and the catalog, checked against PyTorch.
+
+    Candidates are calibrated on the validation split, for candidates="auto" and the model card. A --final run was
+    trained on that split: --calibrate-with names a run on the same data that was not.
+
+    --standalone writes one ONNX file that answers sessions by itself, in C#, Java, Rust, JavaScript or Triton. It
+    returns what mode "exact" returns, and that is checked. It is made from the bundle alone, so RUN may also be a
+    BUNDLE, then without --out.
+    """
+    step = partial(click.echo, err=True)
+    for path in (out, standalone):
+        if path is not None and os.path.lexists(path):
+            raise InvalidOptionError(f"{path} exists already; choose another path or remove it")
+    is_bundle = (run / CONFIG).is_file()  # a run has a run.json
+    if is_bundle and (standalone is None or out or data or calibrate_with or name):
+        raise InvalidOptionError(
+            f"{run} is a bundle: it is exported with --standalone FILE.onnx, and no other option"
+        )
+    if not is_bundle and out is None:
+        raise InvalidOptionError("name the bundle to write: --out BUNDLE")
+    if out is not None:
+        import_extra("hiersrec_export.export", "export").export(
+            run,
+            out,
+            data_path=data,
+            calibrate_with=calibrate_with,
+            name=name,
+            report=click.echo,
+            step=step,
+            progress=sys.stderr.isatty(),
+        )
+        click.echo(f"written to {out}")
+    if standalone is not None:
+        module = import_extra("hiersrec_export.standalone", "export")
+        module.export_standalone(out or run, standalone, report=click.echo, step=step)
+        click.echo(f"written to {standalone}")

@@ -1,0 +1,97 @@
+"""The item encoder: the bundle's ONNX graph that turns an item's metadata into its vector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiersrec_sdk.bundle import ITEM_ENCODER, Bundle, read_file
+from hiersrec_sdk.encoders.features import checked_vector, number_bins, token_table
+from hiersrec_sdk.encoders.onnx import load_graph
+from hiersrec_sdk.errors import CatalogChangeError
+
+if TYPE_CHECKING:
+    from hiersrec_sdk.catalog.item import Item
+
+_ENCODED_TOGETHER: Final = 1024
+
+
+class ItemEncoder:
+    """``item_encoder.onnx`` of a bundle: metadata to vectors. Loaded by the first item that needs it."""
+
+    def __init__(self, bundle: Bundle, providers: Sequence[str]) -> None:
+        self._folder, self._config, self._providers = bundle.path, bundle.config, providers
+        preprocessing: Mapping[str, Any] = bundle.config["preprocessing"]
+        self._text: Mapping[str, Any] = preprocessing.get("text") or {}
+        self._edges: Mapping[str, Sequence[float]] = preprocessing.get("numbers") or {}
+        self._given: Mapping[str, Any] = preprocessing.get("vectors") or {}
+
+    @cached_property
+    def _session(self) -> Any:
+        if ITEM_ENCODER not in self._config["files"]:
+            raise CatalogChangeError(
+                f"the bundle has no {ITEM_ENCODER}: an item needs a vector, Item(id, vector=...)"
+            )
+        content = read_file(self._folder, ITEM_ENCODER, self._config)
+        return load_graph(content, ITEM_ENCODER, self._providers, 1)
+
+    def encode(self, items: Sequence[Item], paths: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """float32 [items, d]: the vector of each item; the mean direction if its ``paths`` int64 [p, levels] are several.
+
+        Raises:
+            CatalogChangeError: the bundle has no item encoder, or an item's metadata do not fit it; names the item.
+        """
+        inputs = [value.name for value in self._session.get_inputs()]
+        flat = [(at, path) for at, several in enumerate(paths) for path in several]
+        found = []
+        for start in range(0, len(flat), _ENCODED_TOGETHER):
+            some = flat[start : start + _ENCODED_TOGETHER]
+            chosen = [items[at] for at, _ in some]
+            values = {name: self._column(name, chosen) for name in inputs if name != "category_path"}
+            feeds = {"category_path": np.stack([path for _, path in some]).astype(np.int64), **values}
+            found.append(self._session.run(["item_vectors"], feeds)[0])
+        every = np.concatenate(found)
+        sums = np.zeros((len(items), every.shape[1]), dtype=np.float32)
+        np.add.at(sums, [at for at, _ in flat], every)
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        several = np.array([len(each) > 1 for each in paths])[:, None]
+        return np.where(several, sums / np.maximum(lengths, 1e-12), sums).astype(np.float32)
+
+    def _column(self, name: str, items: Sequence[Item]) -> NDArray[Any]:
+        if name == "tokens":
+            return token_table([item.text for item in items], self._text["buckets"], self._text["max_tokens"])
+        if name == "number_bins":
+            for item in items:
+                unknown = set(item.numbers) - set(self._edges)
+                if unknown:
+                    raise CatalogChangeError(
+                        f"item {item.id!r}: the model knows no number {sorted(unknown)[0]!r}; it was trained with "
+                        f"{', '.join(self._edges)}"
+                    )
+            columns = [
+                number_bins([_number(item, column) for item in items], edges)
+                for column, edges in self._edges.items()
+            ]
+            return np.stack(columns, axis=1)
+        width = self._given["width"]
+        rows = [
+            np.zeros(width, dtype=np.float32)
+            if item.metadata_vector is None
+            else checked_vector(item.id, "metadata_vector", item.metadata_vector, width)
+            for item in items
+        ]
+        return np.stack(rows)
+
+
+def _number(item: Item, column: str) -> float:
+    value = item.numbers.get(column)
+    try:
+        return float("nan") if value is None else float(value)
+    except (TypeError, ValueError):
+        raise CatalogChangeError(
+            f"item {item.id!r}: number {column!r} must be a number, got {value!r}"
+        ) from None

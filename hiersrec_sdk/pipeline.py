@@ -1,0 +1,232 @@
+"""How sessions are answered, from top to bottom: ids → rows → encoding → candidates → ranking → results.
+
+Each step's value is a frozen object. A call can be watched: :mod:`hiersrec_sdk.explain` sees every step's value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiersrec_sdk.catalog.snapshot import Catalog
+from hiersrec_sdk.encoders.session_encoder import Encoded, OnnxSessionEncoder
+from hiersrec_sdk.errors import InvalidSessionError, UnknownItemError
+from hiersrec_sdk.plan import Plan
+from hiersrec_sdk.ranking import Backend, Found
+from hiersrec_sdk.ranking.backend import UNKNOWN
+from hiersrec_sdk.ranking.covisitation import ScoreOffsets
+from hiersrec_sdk.ranking.row_ranges import Rows
+from hiersrec_sdk.results import NOTHING_RANKED, Ranked, Result
+from hiersrec_sdk.search import Requests, Searcher, requests_of, within_limit
+
+_CATEGORIES_SHOWN: Final = 5
+
+Watch = Callable[[str, Any], None]
+"""Told the name and the value of every step of one session's answer."""
+
+
+class KnownSession(NamedTuple):
+    """A session as the catalog knows it.
+
+    Attributes:
+        rows: int64 [at most max_length], the newest known items, which the encoder reads.
+        seen: int64, all known items.
+        unknown_ids: how many ids the catalog lacks.
+    """
+
+    rows: NDArray[np.int64]
+    seen: NDArray[np.int64]
+    unknown_ids: int
+
+
+class Candidates(NamedTuple):
+    """What may rank for a session.
+
+    Attributes:
+        requests: what is asked of each segment.
+        covisited: int64, rising, rows that rank whatever the categories are: the session's own and those co-visited.
+        offsets: float32, score offsets of these rows.
+        ranked: what the result says of it.
+    """
+
+    requests: Requests
+    covisited: Rows
+    offsets: NDArray[np.float32]
+    ranked: Ranked
+
+
+@dataclass(frozen=True, eq=False)
+class Pipeline:
+    """Answers sessions. Any number of threads may use it.
+
+    Attributes:
+        encoder: the session encoder.
+        backend: chooses categories, and finds the session's distinct rows.
+        searcher: finds the best rows.
+        covisitation: the backend's co-visitation scorer, or None where the bundle has none.
+        max_length: the newest known clicks of a session that count.
+    """
+
+    encoder: OnnxSessionEncoder
+    backend: Backend
+    searcher: Searcher
+    covisitation: ScoreOffsets | None
+    max_length: int
+
+    def answer(self, ids: Any, plan: Plan, watch: Watch | None = None) -> Result:
+        """The answer to one session of external ids."""
+        session = self.look_up(ids, plan)
+        if watch is not None:
+            watch("look up", session)
+        return self.answer_known(session, plan, watch)
+
+    def answer_known(self, session: KnownSession, plan: Plan, watch: Watch | None = None) -> Result:
+        """The answer to one session whose rows are known."""
+        if not len(session.rows):
+            return self.popular(session, plan)
+        return self.answer_batch([session], plan, watch)[0]
+
+    def answer_batch(
+        self, sessions: Sequence[KnownSession], plan: Plan, watch: Watch | None = None
+    ) -> list[Result]:
+        """The answers to sessions that each hold a known item; a watch is told of the first one."""
+        encoded = self.encode(sessions, plan.catalog)
+        if watch is not None:
+            watch("encode", encoded)
+        asked = [self.candidates(session, encoded, at, plan) for at, session in enumerate(sessions)]
+        if watch is not None:
+            watch("choose", asked[0])
+        found = self.searcher.best(plan, [one.requests for one in asked])
+        results = [
+            self.result(*each, plan)
+            for each in zip(sessions, [one.ranked for one in asked], found, strict=True)
+        ]
+        if watch is not None:
+            watch("rank", results[0])
+        return results
+
+    def look_up(self, ids: Any, plan: Plan) -> KnownSession:
+        """ids → rows."""
+        ids = as_ids(ids)
+        return self.known(ids, plan.catalog.rows(ids), plan)
+
+    def known(self, ids: Any, rows: NDArray[np.int64], plan: Plan) -> KnownSession:
+        """The session of ``ids`` whose rows have been looked up, -1 for those that the catalog lacks."""
+        seen, unknown = rows, 0
+        if UNKNOWN in rows.tolist():  # a list is faster to search, where it is short
+            seen = rows[rows != UNKNOWN]
+            unknown = len(rows) - len(seen)
+            if plan.on_unknown == "error":
+                position = int(np.argmax(rows == UNKNOWN))
+                raise UnknownItemError(
+                    f"item id {ids[position]!r} at position {position} is not in the catalog; "
+                    "on_unknown='skip' leaves such ids out"
+                )
+        return KnownSession(seen[-self.max_length :], seen, unknown)
+
+    def encode(self, sessions: Sequence[KnownSession], catalog: Catalog) -> Encoded:
+        """rows → encoding. Of one session it holds until the next call in the same thread."""
+        if len(sessions) == 1:
+            return self.encoder.encode_one(catalog, sessions[0].rows)
+        lengths = np.array([len(session.rows) for session in sessions], dtype=np.int64)
+        known = catalog.vectors(np.concatenate([session.rows for session in sessions]))
+        vectors = np.zeros((len(sessions), lengths.max(), known.shape[1]), dtype=np.float32)
+        vectors[np.arange(vectors.shape[1]) < lengths[:, None]] = known
+        return self.encoder.encode(vectors, lengths)
+
+    def candidates(self, session: KnownSession, encoded: Encoded, at: int, plan: Plan) -> Candidates:
+        """encoding → candidates, of the session that stands ``at`` a position of the batch."""
+        catalog, leaves = plan.catalog, plan.catalog.tree.leaves
+        repeats = encoded.repeat_logits
+        rows, sums = self.backend.session_items(session.rows, None if repeats is None else repeats[at])
+        covisited, offsets = catalog.with_covisited(rows, sums, session.rows, self.covisitation)
+        skipped = plan.excluded
+        if plan.exclude_seen:
+            skipped = np.unique(session.seen) if skipped is None else np.union1d(skipped, session.seen)
+        first = None
+        if plan.session_categories:  # the newest item's first
+            newest_first = catalog.categories_of(session.rows)[::-1].tolist()
+            known = [leaf for leaf in dict.fromkeys(newest_first) if leaf < len(leaves)]
+            first = np.array(known, dtype=np.int64) if known else None
+        least = plan.k if skipped is None else plan.k + len(skipped)
+        logits, choose = encoded.category_logits[-1][at], self.backend.choose
+        choice = choose(
+            logits, leaves, plan.eligible, first, plan.row_budget, least, plan.top_p, _CATEGORIES_SHOWN
+        )
+        shown = choice.best
+        if first is not None:  # which are not the most probable ones
+            shown = choose(logits, leaves, None, None, 0, 0, 0.0, _CATEGORIES_SHOWN).best
+        requests = requests_of(plan, encoded.item_query[at], choice, skipped, covisited, offsets)
+        higher = [_most_probable(level[at]) for level in encoded.category_logits[:-1]]
+        ranked = Ranked(
+            tuple(None if request is None else request.ranges for request in requests),
+            covisited,
+            shown,
+            (*higher, shown[0]),
+        )
+        return Candidates(requests, covisited, offsets, ranked)
+
+    def result(self, session: KnownSession, ranked: Ranked, found: Found, plan: Plan) -> Result:
+        """ranking → result."""
+        return Result(
+            tuple(plan.catalog.ids(found.rows)),
+            found.scores,
+            "exact" if plan.exact else "candidates",
+            found.rows_scored,
+            found.bytes_read,
+            session.unknown_ids,
+            plan.catalog,
+            found.rows,
+            ranked,
+        )
+
+    def popular(self, session: KnownSession, plan: Plan) -> Result:
+        """The answer to a session without a known item: the most clicked ones."""
+        catalog, count = plan.catalog, plan.k
+        while True:  # as a rule the first rows are enough
+            rows = catalog.most_clicked(count)
+            rows = rows[plan.allows(rows)]
+            if plan.max_per_category is not None:
+                rows = rows[within_limit(catalog, rows, plan.max_per_category)]
+            if len(rows) >= plan.k or count >= catalog.stop:
+                break
+            count *= 8
+        rows = rows[: plan.k]
+        clicks = catalog.clicks_of(rows).astype(np.float32)
+        ids = tuple(catalog.ids(rows))
+        return Result(ids, clicks, "popular", 0, 0, session.unknown_ids, catalog, rows, NOTHING_RANKED)
+
+
+def as_ids(session: Any) -> Sequence[Any] | NDArray[Any]:
+    """The ids of a session, as a list, tuple or array.
+
+    Raises:
+        InvalidSessionError: a string, a mapping, a set, or not iterable.
+    """
+    if isinstance(session, list | tuple):
+        return session
+    if isinstance(session, np.ndarray) and session.ndim == 1:
+        return session
+    no_ids = isinstance(session, str | bytes | bytearray | Mapping | Set | np.ndarray)
+    if no_ids or not isinstance(session, Iterable):
+        raise InvalidSessionError(
+            f"session must be a list, tuple or 1-d array of item ids, oldest first, got {described(session)}"
+        )
+    return list(session)
+
+
+def described(value: Any) -> str:
+    """A value of the wrong type, for a message."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    return "None" if value is None else f"{value!r}, of type {type(value).__name__}"
+
+
+def _most_probable(logits: NDArray[np.float32]) -> tuple[int, float]:
+    """Index of the most probable category, the first of those that tie, and its probability."""
+    index = int(logits.argmax())
+    return index, float(1 / np.exp(logits - logits[index]).sum())

@@ -1,0 +1,200 @@
+"""The plan of a call: its options against one snapshot of the catalog, worked out once for all calls that are alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiersrec_sdk.catalog import filters
+from hiersrec_sdk.catalog.filters import Filter
+from hiersrec_sdk.catalog.segment import BaseSegment, Bitmap
+from hiersrec_sdk.catalog.snapshot import Catalog
+from hiersrec_sdk.cpus import resolved
+from hiersrec_sdk.errors import InvalidCandidatesError
+from hiersrec_sdk.options import OnUnknown, Options
+from hiersrec_sdk.ranking import Backend, Request, row_ranges
+
+# mode="auto" ranks everything where that reads at most so many bytes more than candidates: what one core reads in about
+# the time that the session encoder takes.
+_AUTO_BYTES: Final = 4 << 20
+_EXCLUDED_SINGLY: Final = 1_024  # rows; more are a bitmap
+_KEPT: Final = 1_000  # plans
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What a call asks of a snapshot, whatever the session.
+
+    Attributes:
+        catalog: the snapshot that the call sees.
+        k: most items of an answer.
+        exact: whether every item ranks.
+        row_budget: rows that the candidates have to hold,
+        top_p: and the probability.
+        on_unknown: what to do about an id that the catalog lacks.
+        session_categories: whether the categories of the session's own items always are candidates.
+        exclude_seen: whether the session's own items may not be recommended.
+        excluded: int64, rising, rows that may not be recommended; or None. Beside the bitmaps.
+        bitmaps: for each segment, the rows that may rank; None: all.
+        eligible: int64 [leaf categories], how many rows of the bundle in each can be recommended; None: all.
+        max_per_category: most items of a leaf category, or None.
+        threads: threads of the ranking of one session.
+    """
+
+    catalog: Catalog
+    k: int
+    exact: bool
+    row_budget: int
+    top_p: float
+    on_unknown: OnUnknown
+    session_categories: bool
+    exclude_seen: bool
+    excluded: NDArray[np.int64] | None
+    bitmaps: tuple[Bitmap | None, ...]
+    eligible: NDArray[np.int64] | None
+    max_per_category: int | None
+    threads: int
+
+    def on_one_thread(self) -> Plan:
+        """The plan with one thread a session."""
+        return self if self.threads == 1 else replace(self, threads=1)
+
+    def allows(self, rows: NDArray[np.int64]) -> NDArray[np.bool]:
+        """bool [len(rows)]: whether each row may be recommended, whatever the session."""
+        found = np.ones(len(rows), dtype=bool)
+        for segment, bitmap in zip(self.catalog.segments, self.bitmaps, strict=True):
+            if bitmap is not None:
+                inside = (rows >= segment.first_row) & (rows < segment.first_row + len(segment))
+                found[inside] = row_ranges.in_bitmap(bitmap, rows[inside] - segment.first_row)
+        return found if self.excluded is None else found & ~np.isin(rows, self.excluded)
+
+
+class Planner:
+    """Makes plans, and keeps those without filters for the newest snapshot."""
+
+    def __init__(self, config: Mapping[str, Any], backend: Backend) -> None:
+        self._config = config
+        self._backend = backend
+        self._kept: tuple[Catalog | None, dict[Any, Plan]] = None, {}
+
+    def forget(self) -> None:
+        """Drop what is kept."""
+        self._kept = None, {}
+
+    def plan(self, catalog: Catalog, k: int, given: Mapping[str, Any]) -> Plan:
+        """The plan of a call with ``k`` and the named arguments ``given``.
+
+        Raises:
+            InvalidArgumentError: an argument is not valid.
+            TypeError: there is no such argument.
+        """
+        if self._kept[0] is not catalog:
+            self._kept = catalog, {}
+        plans = self._kept[1]
+        # 1 equals True, which is another argument
+        key = (k, type(k), *given.items(), *map(type, given.values()))
+        try:
+            kept = plans.get(key)
+        except TypeError:  # an argument that has no hash: a list of ids, or a wrong one
+            kept = None
+        if kept is not None:
+            return kept
+        options = Options.of(k, given)
+        plan = self._made(catalog, options)
+        if not options.restricts and len(plans) < _KEPT:
+            plans[key] = plan
+        return plan
+
+    def _made(self, catalog: Catalog, options: Options) -> Plan:
+        share, top_p = self._budget(options)
+        chosen, excluded = _restrictions(catalog, options)
+        n = max(1, len(catalog))
+        k = min(int(options.k), n)
+        rows = max(math.ceil(share * n), k)
+        exact = options.mode == "exact"
+        if options.mode == "auto":
+            allowed = 1.0 if chosen is None else len(chosen) / n
+            exact = allowed * self._exact_bytes(catalog) <= _AUTO_BYTES + rows * self._row_bytes(catalog.base)
+        eligible, limit = catalog.base.eligible(chosen), options.max_per_category
+        if limit is not None:
+            leaves = catalog.tree.leaves
+            eligible = np.minimum(leaves[:, 1] - leaves[:, 0] if eligible is None else eligible, int(limit))
+        return Plan(
+            catalog=catalog,
+            k=k,
+            exact=exact,
+            row_budget=rows,
+            top_p=top_p,
+            on_unknown=options.on_unknown,
+            session_categories=bool(options.include_session_categories),
+            exclude_seen=bool(options.exclude_seen),
+            excluded=excluded,
+            bitmaps=tuple(segment.mask(chosen) for segment in catalog.segments),
+            eligible=eligible,
+            max_per_category=None if limit is None else int(limit),
+            threads=int(resolved(options.threads)),
+        )
+
+    def _budget(self, options: Options) -> tuple[float, float]:
+        """The candidate share, and the ``top_p``, that candidates have to hold."""
+        if isinstance(options.candidates, str):
+            calibration = self._config.get("calibration")
+            if calibration is None:
+                raise InvalidCandidatesError(
+                    "candidates is 'auto', but this bundle was exported without validation sessions, so its top_p was "
+                    "not calibrated; give a share such as 0.04"
+                )
+            chosen = calibration["session_categories"] if options.include_session_categories else calibration
+            return 0.0, float(chosen["top_p"])
+        return float(
+            self._config["candidate_share"] if options.candidates is None else options.candidates
+        ), 0.0
+
+    def _row_bytes(self, base: BaseSegment) -> int:
+        """Bytes that ranking one row reads, without pruning."""
+        codes = base.table.codes if self._backend.name == "c" else None  # the others have no use for them
+        row = base.table.vectors.strides[0] if codes is None else codes.nbytes // len(base)
+        return row + (0 if base.tables.item_bias is None else 4)
+
+    def _exact_bytes(self, catalog: Catalog) -> float:
+        """Mean bytes that mode "exact" reads, measured once, on 16 items as queries."""
+        if self._measured_bytes is None:
+            base, leaves = catalog.base, catalog.tree.leaves
+            n, read = len(base), 0
+            rows = np.unique(np.linspace(0, n - 1, 16).astype(np.int64))
+            for row, leaf in zip(rows, catalog.tree.leaf_of(rows), strict=True):
+                first = leaves[leaf : leaf + 1]
+                request = Request(base.table.vectors[row], first, row_ranges.complement(first, n))
+                read += self._backend.search(base.table, [request], min(20, n))[0].bytes_read
+            self._measured_bytes = read / len(rows)
+        return self._measured_bytes
+
+    _measured_bytes: float | None = None
+
+
+def _restrictions(catalog: Catalog, options: Options) -> tuple[Filter | None, NDArray[np.int64] | None]:
+    """One filter for all that restricts a call, and a few rows that are excluded beside it."""
+    exclude: Any = options.exclude
+    if isinstance(exclude, Iterator):
+        exclude = list(exclude)  # it may be read twice
+    excluded = None if exclude is None else np.unique(filters.rows_of(catalog, "exclude", exclude))
+    many = excluded is not None and len(excluded) > _EXCLUDED_SINGLY
+    given = options.allow, options.categories, options.exclude_categories
+    if not many and all(each is None for each in given):
+        if options.filter is not None:
+            filters.check_same_catalog(options.filter, catalog)
+        return options.filter, excluded
+    chosen = filters.prepare(
+        catalog,
+        options.filter,
+        allow=options.allow,
+        exclude=exclude if many else None,
+        categories=options.categories,
+        exclude_categories=options.exclude_categories,
+    )
+    return chosen, None if many else excluded

@@ -1,0 +1,177 @@
+"""Search: what a session asks of each segment of the catalog, and the best rows of all of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiersrec_sdk.catalog.snapshot import Catalog
+from hiersrec_sdk.plan import Plan
+from hiersrec_sdk.ranking import Backend, Found, Request, Table, row_ranges
+from hiersrec_sdk.ranking.candidates import Choice
+from hiersrec_sdk.ranking.row_ranges import Rows
+
+Requests = Sequence[Request | None]
+"""What a session asks of each segment; None: there is nothing to rank in it."""
+
+_NO_RANGES: Final = np.empty((0, 2), dtype=np.int64)
+_NO_ROWS: Final = np.empty(0, dtype=np.int64)
+_NO_OFFSETS: Final = np.empty(0, dtype=np.float32)
+
+
+def requests_of(
+    plan: Plan,
+    query: NDArray[np.float32],
+    choice: Choice,
+    skipped: NDArray[np.int64] | None,
+    covisited: Rows,
+    offsets: NDArray[np.float32],
+) -> list[Request | None]:
+    """What to ask of each segment.
+
+    Args:
+        plan: which rows may rank, and whether all do.
+        query: float32 [d].
+        choice: the leaf categories that are candidates.
+        skipped: int64, rising, rows that do not rank; or None.
+        covisited: int64, rising, rows that rank whatever the candidates are.
+        offsets: float32, added to their scores.
+    """
+    segments = plan.catalog.segments
+    requests: list[Request | None] = []
+    for at, (segment, bitmap) in enumerate(zip(segments, plan.bitmaps, strict=True)):
+        skip, always, added = skipped, covisited, offsets
+        if len(segments) > 1:
+            first, stop = segment.first_row, segment.first_row + len(segment)
+            skip = None if skipped is None else _inside(skipped, first, stop)
+            begin, end = covisited.searchsorted((first, stop)).tolist()
+            always, added = covisited[begin:end] - first, offsets[begin:end]
+        ranges = segment.candidate_ranges(choice)
+        if at and not plan.exact and not len(ranges) and not len(always):
+            requests.append(None)
+            continue
+        rest = row_ranges.complement(ranges, len(segment)) if plan.exact else None
+        requests.append(Request(query, ranges, rest, bitmap, skip, always, added))
+    return requests
+
+
+def _inside(rows: NDArray[np.int64], first: int, stop: int) -> NDArray[np.int64]:
+    """The ``rows``, rising, in ``[first, stop)``, counted from ``first``."""
+    begin, end = rows.searchsorted((first, stop)).tolist()
+    inside: NDArray[np.int64] = rows[begin:end] - first
+    return inside
+
+
+class Searcher:
+    """Finds the best rows. Any number of threads may use it."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process and number of threads
+
+    def best(self, plan: Plan, asked: Sequence[Requests]) -> list[Found]:
+        """The best ``plan.k`` rows of the catalog for each session."""
+        if plan.max_per_category is None:
+            return self._best(plan.catalog, asked, plan.k, plan.threads)
+        return [self._limited(plan, requests, plan.max_per_category) for requests in asked]
+
+    def nearest(self, plan: Plan, row: int) -> Found:
+        """The ``plan.k`` rows nearest to another ``row``, by their vectors alone, without item biases."""
+        catalog, at_row = plan.catalog, np.array([row])
+        leaf = catalog.categories_of(at_row)
+        leaf = leaf[leaf < len(catalog.tree.leaves)]  # an item may lie in none
+        first = Choice(leaf, catalog.tree.leaves[leaf], ())
+        requests = requests_of(plan, catalog.vectors(at_row)[0], first, at_row, _NO_ROWS, _NO_OFFSETS)
+        return self._best(catalog, [requests], plan.k, 1, plain=True)[0]
+
+    def pool(self, threads: int) -> ThreadPoolExecutor:
+        """A pool of ``threads`` threads of this process."""
+        key = os.getpid(), threads  # a forked child has the pools, but not their threads
+        pool = self._pools.get(key)
+        return self._pools.setdefault(key, ThreadPoolExecutor(threads)) if pool is None else pool
+
+    def _best(
+        self, catalog: Catalog, asked: Sequence[Requests], k: int, threads: int, plain: bool = False
+    ) -> list[Found]:
+        best: list[Found] = []
+        for at, segment in enumerate(catalog.segments):
+            table = segment.plain_table if plain else segment.table
+            requests = [one for each in asked if (one := each[at]) is not None]
+            if threads > 1 and requests and requests[0].rest is not None:
+                found = [self._in_parts(table, one, k, threads) for one in requests]
+            else:
+                found = self._backend.search(table, requests, k) if requests else []
+            if not at:
+                best = found
+                continue
+            further = iter(found)
+            best = [
+                one if each[at] is None else _merged(one, next(further), segment.first_row, k)
+                for one, each in zip(best, asked, strict=True)
+            ]
+        return best
+
+    def _limited(self, plan: Plan, requests: Requests, limit: int) -> Found:
+        """The best rows of which at most ``limit`` lie in one leaf category.
+
+        They are among the best of a longer list, as long as enough are left of it.
+        """
+        catalog, k = plan.catalog, plan.k
+        n, wanted = catalog.stop, min(4 * k, catalog.stop)
+        scored = read = 0
+        while True:
+            found = self._best(catalog, [requests], wanted, 1)[0]
+            scored, read = max(scored, found.rows_scored), read + found.bytes_read
+            kept = np.flatnonzero(within_limit(catalog, found.rows, limit))[:k]
+            if len(kept) == k or len(found.rows) < wanted or wanted == n:
+                return Found(found.scores[kept], found.rows[kept], scored, read)
+            wanted = min(8 * wanted, n)
+
+    def _in_parts(self, table: Table, request: Request, k: int, threads: int) -> Found:
+        """The best rows of a request, the rest of the table in parts, one for each thread."""
+        first = self._backend.search(table, [request._replace(rest=None)], k)[0]
+        # what has been found takes part in every part, so that each begins with its threshold
+        covisited = _NO_ROWS if request.covisited is None else request.covisited
+        always = np.union1d(first.rows, covisited)
+        offsets = np.zeros(len(always), dtype=np.float32)
+        if request.offsets is not None:
+            offsets[always.searchsorted(covisited)] = request.offsets
+        rest = _NO_RANGES if request.rest is None else request.rest
+        cuts = np.linspace(0, len(table), threads + 1).astype(np.int64).tolist()
+        alone = request._replace(ranges=_NO_RANGES, rest=None, covisited=always, offsets=offsets)
+        parts = [alone._replace(rest=rest.clip(start, stop)) for start, stop in pairwise(cuts)]
+        found = list(self.pool(threads).map(lambda part: self._backend.search(table, [part], k)[0], parts))
+        rows, positions = np.unique(np.concatenate([one.rows for one in found]), return_index=True)
+        scores = np.concatenate([one.scores for one in found])[positions]
+        best = np.lexsort((rows, -scores))[:k]
+        again = self._backend.search(table, [alone], k)[0].rows_scored  # what every part has looked at
+        scored = first.rows_scored + sum(one.rows_scored - again for one in found)
+        read = first.bytes_read + sum(one.bytes_read for one in found)
+        return Found(scores[best], rows[best], scored, read)
+
+
+def within_limit(catalog: Catalog, rows: NDArray[np.int64], limit: int) -> NDArray[np.bool]:
+    """bool [len(rows)]: whether fewer than ``limit`` rows before it lie in the same leaf category."""
+    leaves = catalog.categories_of(rows)
+    order = leaves.argsort(kind="stable")
+    starts = leaves[order].searchsorted(leaves[order])
+    kept = np.empty(len(rows), dtype=bool)
+    kept[order] = np.arange(len(rows)) - starts < limit
+    return kept
+
+
+def _merged(best: Found, further: Found, first_row: int, k: int) -> Found:
+    """The best ``k`` of both, by (score, row); the rows of ``further`` are counted from ``first_row`` on."""
+    scored, read = best.rows_scored + further.rows_scored, best.bytes_read + further.bytes_read
+    if not len(further.rows) or (len(best.rows) == k and further.scores[0] <= best.scores[-1]):
+        return Found(best.scores, best.rows, scored, read)
+    scores = np.concatenate([best.scores, further.scores])
+    rows = np.concatenate([best.rows, first_row + further.rows])
+    order = np.lexsort((rows, -scores))[:k]
+    return Found(scores[order], rows[order], scored, read)

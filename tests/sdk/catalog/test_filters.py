@@ -1,0 +1,209 @@
+"""Filters: which rows they let through, against sets; and what they refuse."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hiersrec_sdk import Filter, Recommender
+from hiersrec_sdk.bundle.folder import open_bundle
+from hiersrec_sdk.catalog.filters import prepare
+from hiersrec_sdk.catalog.snapshot import Catalog
+from hiersrec_sdk.errors import (
+    InvalidArgumentError,
+    InvalidFilterError,
+    InvalidItemIdError,
+    NaNItemIdError,
+    UnknownCategoryError,
+)
+from tests.sdk.bundles import ITEMS, Shop, make_shop
+
+SHOPS = {"strings": make_shop("string"), "integers": make_shop("int64", seed=1, full=False)}
+# A category that has no category below it may be its own one, with its own id.
+SHOPS["strings"].category_ids[2][4] = SHOPS["strings"].category_ids[1][1]
+SHOPS["strings"].category_ids[2][7] = SHOPS["strings"].category_ids[0][0]
+NAMES = ("allow", "exclude", "categories", "exclude_categories")
+
+
+@pytest.fixture(scope="module")
+def catalogs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Catalog]:
+    folder = tmp_path_factory.mktemp("filters")
+    return {name: Catalog.of(open_bundle(shop.write(folder / name))) for name, shop in SHOPS.items()}
+
+
+def restricted(shop: Shop, arguments: dict[str, Any]) -> set[int]:
+    """The rows that ``arguments`` let through."""
+    rows = set(range(ITEMS))
+    for name, ids in arguments.items():
+        if name in ("allow", "exclude"):
+            named = {row for row, own in enumerate(shop.ids) if own in set(ids)}
+        else:
+            named = set().union(*(shop.rows_of_category(own) for own in ids))
+        rows = rows & named if name in ("allow", "categories") else rows - named
+    return rows
+
+
+@st.composite
+def arguments_of(draw: st.DrawFn, shop: Shop) -> dict[str, Any]:
+    items = st.lists(st.sampled_from(shop.ids) | st.just(shop.stranger), max_size=50)
+    categories = st.lists(st.sampled_from([own for level in shop.category_ids for own in level]), max_size=5)
+    drawn = {
+        name: draw(st.none() | (items if name in ("allow", "exclude") else categories)) for name in NAMES
+    }
+    return {name: ids for name, ids in drawn.items() if ids is not None}
+
+
+def rows_of(found: Filter) -> set[int]:
+    return set(np.flatnonzero(found.allows(np.arange(ITEMS))).tolist())
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), name=st.sampled_from(sorted(SHOPS)))
+def test_a_filter_is_a_set_of_rows(data: st.DataObject, name: str, catalogs: dict[str, Catalog]) -> None:
+    shop, catalog = SHOPS[name], catalogs[name]
+    first, second = data.draw(arguments_of(shop)), data.draw(arguments_of(shop))
+    right = restricted(shop, first)
+    found = prepare(catalog, **first)
+    assert rows_of(found) == right
+    assert len(found) == found.items == len(right)
+    assert found.eligible.tolist() == [len(right & {*range(*span)}) for span in shop.ranges[-1]]
+    assert found.bitmap.shape == (1,)
+    both = prepare(catalog, found, **second)
+    assert rows_of(both) == right & restricted(shop, second)
+    assert rows_of(found) == right  # is left as it was
+
+
+@pytest.mark.parametrize("name", sorted(SHOPS))
+def test_every_category_by_its_own_id(name: str, catalogs: dict[str, Catalog]) -> None:
+    shop, catalog = SHOPS[name], catalogs[name]
+    for ids in shop.category_ids:
+        for own in ids:
+            rows = shop.rows_of_category(own)
+            assert rows_of(prepare(catalog, categories=[own])) == rows
+            assert rows_of(prepare(catalog, exclude_categories=[own])) == set(range(ITEMS)) - rows
+
+
+def test_items_that_are_listed_in_a_category_are_of_it(catalogs: dict[str, Catalog]) -> None:
+    # Leaf 1 has no row of its own: all its items have their rows in other categories.
+    assert rows_of(prepare(catalogs["strings"], categories=["2/1"])) == {0, 59}
+    assert rows_of(prepare(catalogs["strings"], categories=["2/3"])) == {17, 40}
+    assert rows_of(prepare(catalogs["strings"], categories=["1/2"])) == {*range(25, 58), 4, 40, 2}
+    assert len(prepare(catalogs["strings"], categories=["2/1"], exclude_categories=["2/8"])) == 1
+
+
+def test_one_id_at_several_levels(catalogs: dict[str, Catalog]) -> None:
+    catalog = catalogs["strings"]
+    assert catalog.tree.find("1/1") == [(1, 1), (2, 4)]
+    assert catalog.tree.find(np.str_("0/0")) == [(0, 0), (2, 7)]
+    assert catalog.tree.find("2/4") == []
+    assert catalogs["integers"].tree.find(np.int32(101)) == [(1, 1)]
+    for wrong in (True, 101.0, None, "101", [101], np.bool(True)):
+        assert catalogs["integers"].tree.find(wrong) == []
+
+
+def test_a_catalog_that_does_not_end_with_a_word(tmp_path: Path) -> None:
+    shop = make_shop(times=3)  # 180 rows: of the third word of 64 bits, 52 count
+    catalog = Catalog.of(open_bundle(shop.write(tmp_path / "bundle")))
+    found = prepare(catalog, exclude=[shop.ids[0], shop.ids[179]])
+    again = prepare(catalog, found)
+    for one in (found, again):
+        assert len(one) == 178
+        assert one.allows(np.array([0, 1, 63, 64, 127, 128, 178, 179])).tolist() == [
+            False,
+            *[True] * 6,
+            False,
+        ]
+        assert [int(word).bit_count() for word in one.bitmap] == [63, 64, 51]
+
+
+def test_threads_make_and_use_filters(catalogs: dict[str, Catalog]) -> None:
+    catalog, shop = catalogs["strings"], SHOPS["strings"]
+    catalog.__dict__.pop("_category_places", None)  # computed when it is first asked for
+    everything = [own for ids in shop.category_ids for own in ids] * 10
+    base = prepare(catalog, exclude=shop.ids[:3])
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda own: rows_of(prepare(catalog, base, categories=[own])), everything))
+    assert found == [shop.rows_of_category(own) - {0, 1, 2} for own in everything]
+
+
+def test_a_filter_says_what_it_is_and_cannot_be_changed(catalogs: dict[str, Catalog]) -> None:
+    found: Any = prepare(catalogs["strings"], allow=["0"])
+    assert repr(found) == "Filter(items=1)"
+    with pytest.raises(FrozenInstanceError):
+        found.items = 5
+
+
+FAULTS: list[tuple[dict[str, Any], type[InvalidArgumentError], str]] = [
+    *(
+        ({name: wrong}, InvalidFilterError, f"^{name} must be a list of (item|category) ids, got ")
+        for name in NAMES
+        for wrong in ("0", b"0", {"0": 1}, 5, 1.5, math.nan)
+    ),
+    (
+        {"allow": [5]},
+        InvalidItemIdError,
+        "^allow: item id at position 0 is 5, of type int; the ids of this catalog are",
+    ),
+    (
+        {"exclude": ["0", None]},
+        InvalidItemIdError,
+        "^exclude: item id at position 1 is None; the ids of this catalog",
+    ),
+    ({"exclude": [math.nan]}, NaNItemIdError, "^exclude: item id at position 0 is NaN, a missing value"),
+    (
+        {"categories": ["hats"]},
+        UnknownCategoryError,
+        "^categories: there is no category 'hats' of type str; .*'2/0'$",
+    ),
+    (
+        {"exclude_categories": [0]},
+        UnknownCategoryError,
+        "^exclude_categories: there is no category 0 of type int",
+    ),
+    (
+        {"categories": [["0/0"]]},
+        UnknownCategoryError,
+        "^categories: there is no category \\['0/0'\\] of type list",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), FAULTS)
+def test_no_filter(
+    arguments: dict[str, Any], error: type[InvalidArgumentError], message: str, catalogs: dict[str, Catalog]
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        prepare(catalogs["strings"], **arguments)
+    assert type(caught.value) is error
+
+
+def test_ids_of_another_type(catalogs: dict[str, Catalog]) -> None:
+    with pytest.raises(InvalidItemIdError, match=r"allow: item id at position 0 is '0', .*are integers"):
+        prepare(catalogs["integers"], allow=["0"])
+    with pytest.raises(
+        UnknownCategoryError, match=r"no category '101' of type str; .* integers, such as 200"
+    ):
+        prepare(catalogs["integers"], categories=["101"])
+
+
+def test_a_filter_of_another_catalog(catalogs: dict[str, Catalog]) -> None:
+    with pytest.raises(InvalidFilterError, match="filter was made by another recommender: rows differ"):
+        prepare(catalogs["strings"], prepare(catalogs["integers"]))
+
+
+def test_seen_are_all_items_of_a_session_longer_than_the_model_reads(tmp_path: Path) -> None:
+    shop = make_shop()
+    recommender = Recommender.load(shop.write(tmp_path / "bundle"))
+    session = shop.ids[: 2 * recommender.config["max_length"]]
+    for mode in ("candidates", "exact"):
+        result = recommender.recommend(session, len(shop.ids), mode=mode, exclude_seen=True)
+        assert not set(session) & set(result.items)
+        assert len(result) == len(shop.ids) - len(session)

@@ -1,0 +1,72 @@
+"""hiersrec train and export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from hiersrec_training.config import Config, load_config
+from tests.sdk.cli.run import SMALL, failed, passed
+
+
+def test_epochs_come_from_an_earlier_run(shop: Path, tmp_path: Path) -> None:
+    best = json.loads((shop / "run/run.json").read_text())["best_epoch"]
+    more = [*SMALL, "--set", "epochs=3"]
+    passed(
+        "train", shop / "data", "--out", tmp_path / "run", "--final", "--validated-by", shop / "run", *more
+    )
+    about = json.loads((tmp_path / "run/run.json").read_text())
+    assert about["config"]["epochs"] == about["best_epoch"] == best
+    assert about["final"]
+
+
+def test_vectors_of_a_shop_go_the_whole_way(shop: Path, tmp_path: Path) -> None:
+    items = pl.read_csv(shop / "shop/simulated-items.csv", comment_prefix="#")
+    np.save(tmp_path / "vectors.npy", np.random.default_rng(0).standard_normal((items.height, 6)))
+    printed = passed(
+        "prepare",
+        shop / "shop/simulated-events.csv",
+        "--items",
+        shop / "shop/simulated-items.csv",
+        "--event-column",
+        "event",
+        "--event",
+        "view",
+        "--category-column",
+        "category",
+        "--item-vectors",
+        tmp_path / "vectors.npy",
+        "--test-days",
+        "3",
+        "--out",
+        tmp_path / "data",
+    )
+    assert "items with a vector of 6 numbers" in printed
+    passed("train", tmp_path / "data", "--out", tmp_path / "run", *SMALL)
+    passed("export", tmp_path / "run", "--out", tmp_path / "bundle")
+    about = json.loads((tmp_path / "bundle/config.json").read_text())
+    assert about["preprocessing"]["vectors"] == {"width": 6, "from": "file"}
+    item = items["item"][0]
+    assert json.loads(passed("recommend", tmp_path / "bundle", str(item), "--json"))["items"]
+
+
+def test_show_config_is_a_config_file(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(passed("train", "--show-config"))
+    assert load_config(tmp_path / "config.toml") == Config()
+
+
+def test_integer_ids_are_read_as_integers(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text("".join(f"{n % 7 - 3} {(n + 1) % 7 - 3} {(n + 2) % 7 - 3}\n" for n in range(60)))
+    passed("prepare", log, "--test-fraction", "0.1", "--out", tmp_path / "data")
+    passed("train", tmp_path / "data", "--out", tmp_path / "run", *SMALL)
+    passed("export", tmp_path / "run", "--out", tmp_path / "bundle")
+    answer = json.loads(passed("recommend", tmp_path / "bundle", "3", "--json"))
+    assert all(isinstance(item, int) for item in answer["items"])
+    assert all(-3 <= item <= 3 for item in answer["items"])
+    assert "skipped" not in passed("recommend", tmp_path / "bundle", "-2", "3", "-k", "3")
+    message = "item ids of this catalog are integers, got 'three'"
+    assert message in failed("recommend", tmp_path / "bundle", "3", "three")
