@@ -13,10 +13,10 @@ from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.encoders.query_parts import QueryParts, QueryPartsGraph
 from hiersrec_sdk.encoders.session_encoder import Encoded
 from hiersrec_sdk.errors import UnknownItemError
-from hiersrec_sdk.pipeline import Candidates, KnownSession, Pipeline
+from hiersrec_sdk.pipeline import KnownSession, Pipeline
 from hiersrec_sdk.plan import Plan
 from hiersrec_sdk.ranking import row_ranges
-from hiersrec_sdk.results import Result, candidate_ranges
+from hiersrec_sdk.results import Ranked, Result, candidate_ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ class _Watched:
         self.steps: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
         self._since = time.perf_counter()
-        self.result = pipeline.answer(ids, plan, self._watch)
+        self.result = pipeline.answer(ids, plan, watch=self._watch)
         if "encode" not in self.steps:
             raise UnknownItemError("no item of the session is in the catalog: the answer is popular items")
 
@@ -209,17 +209,17 @@ class _Watched:
         return encoded
 
     @property
-    def candidates(self) -> Candidates:
-        candidates: Candidates = self.steps["choose"]
-        return candidates
+    def ranked(self) -> Ranked:
+        ranked: Ranked = self.steps["choose"]
+        return ranked
 
 
 def trace(pipeline: Pipeline, ids: Any, plan: Plan) -> Trace:
     """The trace of one call: see :meth:`Recommender.trace`."""
     watched = _Watched(pipeline, ids, plan)
-    encoded, candidates = watched.encoded, watched.candidates
+    encoded, ranked = watched.encoded, watched.ranked
     repeats = encoded.repeat_logits
-    first_rows, ranges = plan.catalog.first_rows, candidates.ranked.ranges
+    first_rows, ranges = plan.catalog.first_rows, ranked.ranges
     parts = [first + each for first, each in zip(first_rows, ranges, strict=True) if each is not None]
     return Trace(
         rows=watched.session.rows,
@@ -229,8 +229,8 @@ def trace(pipeline: Pipeline, ids: Any, plan: Plan) -> Trace:
         repeat_logits=None if repeats is None else repeats[0].copy(),
         item_query=encoded.item_query[0].copy(),
         ranges=np.concatenate(parts),
-        covisited=candidates.covisited,
-        offsets=candidates.offsets,
+        covisited=ranked.covisited,
+        offsets=ranked.offsets,
         best=watched.result._rows,
         scores=watched.result.scores,
         result=watched.result,
@@ -241,17 +241,17 @@ def trace(pipeline: Pipeline, ids: Any, plan: Plan) -> Trace:
 def explain(pipeline: Pipeline, query_parts: QueryPartsGraph, ids: Any, row: int, plan: Plan) -> Explanation:
     """The explanation of the item in ``row`` after a session: see :meth:`Recommender.explain`."""
     watched, catalog = _Watched(pipeline, ids, plan), plan.catalog
-    session, candidates = watched.session.rows, watched.candidates
+    session, ranked = watched.session.rows, watched.ranked
     parts = query_parts(catalog.vectors(session))
     encoded, at_row = watched.encoded, np.array([row])
     query, vector = encoded.item_query[0], catalog.vectors(at_row)[0]
     scores = catalog.scores(query)
-    scores[candidates.covisited] += candidates.offsets
-    offset = float(candidates.offsets[candidates.covisited == row].sum())
+    scores[ranked.covisited] += ranked.offsets
+    offset = float(ranked.offsets[ranked.covisited == row].sum())
     repeats = encoded.repeat_logits
     repeat = 0.0 if repeats is None else float(repeats[0][: len(session)][session == row].sum())
     clicks = _clicks(catalog, session, vector, parts)
-    could_rank = candidate_ranges(catalog.first_rows, candidates.ranked)
+    could_rank = candidate_ranges(catalog.first_rows, ranked)
     return Explanation(
         item=catalog.ids(at_row)[0],
         title=catalog.title(row),

@@ -19,7 +19,6 @@ from hiersrec_sdk.plan import Plan
 from hiersrec_sdk.ranking import Backend, Found
 from hiersrec_sdk.ranking.backend import UNKNOWN
 from hiersrec_sdk.ranking.covisitation import ScoreOffsets
-from hiersrec_sdk.ranking.row_ranges import Rows
 from hiersrec_sdk.results import NOTHING_RANKED, Ranked, Result
 from hiersrec_sdk.search import Requests, Searcher, requests_of, within_limit
 
@@ -43,22 +42,6 @@ class KnownSession(NamedTuple):
     unknown_ids: int
 
 
-class Candidates(NamedTuple):
-    """What may rank for a session.
-
-    Attributes:
-        requests: what is asked of each segment.
-        covisited: int64, rising, rows that rank whatever the categories are: the session's own and those co-visited.
-        offsets: float32, score offsets of these rows.
-        ranked: what the result says of it.
-    """
-
-    requests: Requests
-    covisited: Rows
-    offsets: NDArray[np.float32]
-    ranked: Ranked
-
-
 @dataclass(frozen=True, eq=False)
 class Pipeline:
     """Answers sessions. Any number of threads may use it.
@@ -77,18 +60,16 @@ class Pipeline:
     covisitation: ScoreOffsets | None
     max_length: int
 
-    def answer(self, ids: Any, plan: Plan, watch: Watch | None = None) -> Result:
-        """The answer to one session of external ids."""
-        session = self.look_up(ids, plan)
+    def answer(
+        self, ids: Any, plan: Plan, rows: NDArray[np.int64] | None = None, watch: Watch | None = None
+    ) -> Result:
+        """The answer to one session of external ids, whose ``rows`` may have been looked up before."""
+        session = self.look_up(ids, plan, rows)
         if watch is not None:
             watch("look up", session)
-        return self.answer_known(session, plan, watch)
-
-    def answer_known(self, session: KnownSession, plan: Plan, watch: Watch | None = None) -> Result:
-        """The answer to one session whose rows are known."""
         if not len(session.rows):
             return self.popular(session, plan)
-        return self.answer_batch([session], plan, watch)[0]
+        return self.answer_batch((session,), plan, watch)[0]
 
     def answer_batch(
         self, sessions: Sequence[KnownSession], plan: Plan, watch: Watch | None = None
@@ -97,25 +78,25 @@ class Pipeline:
         encoded = self.encode(sessions, plan.catalog)
         if watch is not None:
             watch("encode", encoded)
-        asked = [self.candidates(session, encoded, at, plan) for at, session in enumerate(sessions)]
+        asked, every, results = [], [], []  # loops, as a comprehension is a call of its own in Python 3.11
+        for at, session in enumerate(sessions):
+            requests, ranked = self.candidates(session, encoded, at, plan)
+            asked.append(requests)
+            every.append(ranked)
         if watch is not None:
-            watch("choose", asked[0])
-        found = self.searcher.best(plan, [one.requests for one in asked])
-        results = [
-            self.result(*each, plan)
-            for each in zip(sessions, [one.ranked for one in asked], found, strict=True)
-        ]
+            watch("choose", every[0])
+        best = self.searcher.best(plan, asked)
+        for session, ranked, found in zip(sessions, every, best, strict=True):
+            results.append(self.result(session, ranked, found, plan))
         if watch is not None:
             watch("rank", results[0])
         return results
 
-    def look_up(self, ids: Any, plan: Plan) -> KnownSession:
-        """ids → rows."""
-        ids = as_ids(ids)
-        return self.known(ids, plan.catalog.rows(ids), plan)
-
-    def known(self, ids: Any, rows: NDArray[np.int64], plan: Plan) -> KnownSession:
-        """The session of ``ids`` whose rows have been looked up, -1 for those that the catalog lacks."""
+    def look_up(self, ids: Any, plan: Plan, rows: NDArray[np.int64] | None = None) -> KnownSession:
+        """ids → rows, unless these have been looked up before: -1 for an id that the catalog lacks."""
+        if rows is None:
+            ids = ids if type(ids) is list else as_ids(ids)
+            rows = plan.catalog.rows(ids)
         seen, unknown = rows, 0
         if UNKNOWN in rows.tolist():  # a list is faster to search, where it is short
             seen = rows[rows != UNKNOWN]
@@ -138,9 +119,11 @@ class Pipeline:
         vectors[np.arange(vectors.shape[1]) < lengths[:, None]] = known
         return self.encoder.encode(vectors, lengths)
 
-    def candidates(self, session: KnownSession, encoded: Encoded, at: int, plan: Plan) -> Candidates:
-        """encoding → candidates, of the session that stands ``at`` a position of the batch."""
-        catalog, leaves = plan.catalog, plan.catalog.tree.leaves
+    def candidates(
+        self, session: KnownSession, encoded: Encoded, at: int, plan: Plan
+    ) -> tuple[Requests, Ranked]:
+        """encoding → candidates of the session ``at`` a position: what to ask, and what the result says of it."""
+        catalog, leaves = plan.catalog, plan.catalog.tree.ranges[-1]
         repeats = encoded.repeat_logits
         rows, sums = self.backend.session_items(session.rows, None if repeats is None else repeats[at])
         covisited, offsets = catalog.with_covisited(rows, sums, session.rows, self.covisitation)
@@ -161,14 +144,12 @@ class Pipeline:
         if first is not None:  # which are not the most probable ones
             shown = choose(logits, leaves, None, None, 0, 0, 0.0, _CATEGORIES_SHOWN).best
         requests = requests_of(plan, encoded.item_query[at], choice, skipped, covisited, offsets)
-        higher = [_most_probable(level[at]) for level in encoded.category_logits[:-1]]
-        ranked = Ranked(
-            tuple(None if request is None else request.ranges for request in requests),
-            covisited,
-            shown,
-            (*higher, shown[0]),
-        )
-        return Candidates(requests, covisited, offsets, ranked)
+        ranges, path = [], []
+        for request in requests:
+            ranges.append(None if request is None else request.ranges)
+        for level in encoded.category_logits[:-1]:
+            path.append(_most_probable(level[at]))
+        return requests, Ranked(tuple(ranges), covisited, offsets, shown, (*path, shown[0]))
 
     def result(self, session: KnownSession, ranked: Ranked, found: Found, plan: Plan) -> Result:
         """ranking → result."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.catalog import filters
 from hiersrec_sdk.catalog.filters import Filter
-from hiersrec_sdk.catalog.segment import BaseSegment, Bitmap
+from hiersrec_sdk.catalog.segment import SKIPPED_SINGLY, BaseSegment, Bitmap, Segment
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.cpus import resolved
 from hiersrec_sdk.errors import InvalidCandidatesError
@@ -22,8 +22,22 @@ from hiersrec_sdk.ranking import Backend, Request, row_ranges
 # mode="auto" ranks everything where that reads at most so many bytes more than candidates: what one core reads in about
 # the time that the session encoder takes.
 _AUTO_BYTES: Final = 4 << 20
-_EXCLUDED_SINGLY: Final = 1_024  # rows; more are a bitmap
 _KEPT: Final = 1_000  # plans
+
+
+class Part(NamedTuple):
+    """A segment as a plan sees it: rows ``[first, stop)`` of the catalog.
+
+    Attributes:
+        bitmap: the rows that may rank, or None: all;
+        skipped: int64, rising, but for these, counted from ``first``; or None.
+    """
+
+    segment: Segment
+    first: int
+    stop: int
+    bitmap: Bitmap | None
+    skipped: NDArray[np.int64] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +54,7 @@ class Plan:
         session_categories: whether the categories of the session's own items always are candidates.
         exclude_seen: whether the session's own items may not be recommended.
         excluded: int64, rising, rows that may not be recommended; or None. Beside the bitmaps.
-        bitmaps: for each segment, the rows that may rank; None: all.
+        parts: for each segment, the rows that may rank.
         eligible: int64 [leaf categories], how many rows of the bundle in each can be recommended; None: all.
         max_per_category: most items of a leaf category, or None.
         threads: threads of the ranking of one session.
@@ -55,7 +69,7 @@ class Plan:
     session_categories: bool
     exclude_seen: bool
     excluded: NDArray[np.int64] | None
-    bitmaps: tuple[Bitmap | None, ...]
+    parts: tuple[Part, ...]
     eligible: NDArray[np.int64] | None
     max_per_category: int | None
     threads: int
@@ -67,10 +81,10 @@ class Plan:
     def allows(self, rows: NDArray[np.int64]) -> NDArray[np.bool]:
         """bool [len(rows)]: whether each row may be recommended, whatever the session."""
         found = np.ones(len(rows), dtype=bool)
-        for segment, bitmap in zip(self.catalog.segments, self.bitmaps, strict=True):
+        for _, first, stop, bitmap, _ in self.parts:
             if bitmap is not None:
-                inside = (rows >= segment.first_row) & (rows < segment.first_row + len(segment))
-                found[inside] = row_ranges.in_bitmap(bitmap, rows[inside] - segment.first_row)
+                inside = (rows >= first) & (rows < stop)
+                found[inside] = row_ranges.in_bitmap(bitmap, rows[inside] - first)
         return found if self.excluded is None else found & ~np.isin(rows, self.excluded)
 
 
@@ -134,7 +148,12 @@ class Planner:
             session_categories=bool(options.include_session_categories),
             exclude_seen=bool(options.exclude_seen),
             excluded=excluded,
-            bitmaps=tuple(segment.mask(chosen) for segment in catalog.segments),
+            parts=tuple(
+                Part(
+                    each, each.first_row, each.first_row + len(each), each.mask(chosen), each.skipped(chosen)
+                )
+                for each in catalog.segments
+            ),
             eligible=eligible,
             max_per_category=None if limit is None else int(limit),
             threads=int(resolved(options.threads)),
@@ -183,7 +202,7 @@ def _restrictions(catalog: Catalog, options: Options) -> tuple[Filter | None, ND
     if isinstance(exclude, Iterator):
         exclude = list(exclude)  # it may be read twice
     excluded = None if exclude is None else np.unique(filters.rows_of(catalog, "exclude", exclude))
-    many = excluded is not None and len(excluded) > _EXCLUDED_SINGLY
+    many = excluded is not None and len(excluded) > SKIPPED_SINGLY
     given = options.allow, options.categories, options.exclude_categories
     if not many and all(each is None for each in given):
         if options.filter is not None:

@@ -48,7 +48,7 @@ from hiersrec_sdk.options import (
 )
 from hiersrec_sdk.pipeline import KnownSession, Pipeline, as_ids, described
 from hiersrec_sdk.plan import Plan, Planner
-from hiersrec_sdk.ranking import Backend, get_backend
+from hiersrec_sdk.ranking import Backend, get_backend, kernel_file
 from hiersrec_sdk.ranking.backend import UNKNOWN
 from hiersrec_sdk.results import CategoryHit, Hit, Result
 from hiersrec_sdk.search import Searcher
@@ -238,7 +238,8 @@ class Recommender:
     def __repr__(self) -> str:
         return (
             f"<Recommender: {len(self.catalog)} items, {self.config['categories'][-1]} categories, "
-            f"providers {', '.join(self.providers)}, backend {self.backend}>"
+            f"providers {', '.join(self.providers)}, backend {self.backend}"
+            f"{'' if kernel_file() else ', no compiled kernel'}>"
         )
 
     def filter(
@@ -468,8 +469,7 @@ class Recommender:
     def _recommend_to(self, session: Session, k: int, options: RecommendOptions) -> Result:
         """The answer to a session that keeps its rows."""
         plan = self._planner.plan(self.catalog.current, k, options)
-        known = self._pipeline.known(session.items, session._rows_in(plan.catalog), plan)
-        return self._pipeline.answer_known(known, plan)
+        return self._pipeline.answer(session.items, plan, session._rows_in(plan.catalog))
 
     def _known(self, at: int, session: Any, plan: Plan) -> KnownSession:
         """The session at a position of many."""

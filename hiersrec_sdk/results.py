@@ -48,18 +48,20 @@ class Ranked(NamedTuple):
     Attributes:
         ranges: for each segment of the catalog int64 [m, 2], the ranges of its rows in the order in which they were
             scanned, or None.
-        covisited: int64, rising, rows that ranked whatever the categories were.
+        covisited: int64, rising, rows that ranked whatever the categories were: the session's own and those co-visited.
+        offsets: float32, score offsets of these rows.
         leaves: index and probability of the most probable leaf categories, best first.
         path: index and probability of the most probable category of each level, the top first.
     """
 
     ranges: tuple[row_ranges.Ranges | None, ...]
     covisited: row_ranges.Rows
+    offsets: NDArray[np.float32]
     leaves: Sequence[tuple[int, float]]
     path: Sequence[tuple[int, float]]
 
 
-NOTHING_RANKED: Final = Ranked((), np.empty(0, dtype=np.int64), (), ())
+NOTHING_RANKED: Final = Ranked((), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32), (), ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,29 +43,32 @@ def requests_of(
         covisited: int64, rising, rows that rank whatever the candidates are.
         offsets: float32, added to their scores.
     """
-    segments = plan.catalog.segments
     requests: list[Request | None] = []
-    for at, (segment, bitmap) in enumerate(zip(segments, plan.bitmaps, strict=True)):
+    for segment, first, stop, bitmap, dropped in plan.parts:
         skip, always, added = skipped, covisited, offsets
-        if len(segments) > 1:
-            first, stop = segment.first_row, segment.first_row + len(segment)
-            skip = None if skipped is None else _inside(skipped, first, stop)
-            begin, end = covisited.searchsorted((first, stop)).tolist()
-            always, added = covisited[begin:end] - first, offsets[begin:end]
+        if len(plan.parts) > 1:
+            skip = None if skipped is None else skipped[_inside(skipped, first, stop)] - first
+            inside = _inside(covisited, first, stop)
+            always, added = covisited[inside], offsets[inside]
+            if first:
+                always = always - first
+        if dropped is not None:
+            skip = dropped if skip is None else np.union1d(skip, dropped)
         ranges = segment.candidate_ranges(choice)
-        if at and not plan.exact and not len(ranges) and not len(always):
+        if first and not plan.exact and not len(ranges) and not len(always):
             requests.append(None)
             continue
-        rest = row_ranges.complement(ranges, len(segment)) if plan.exact else None
+        rest = row_ranges.complement(ranges, stop - first) if plan.exact else None
         requests.append(Request(query, ranges, rest, bitmap, skip, always, added))
     return requests
 
 
-def _inside(rows: NDArray[np.int64], first: int, stop: int) -> NDArray[np.int64]:
-    """The ``rows``, rising, in ``[first, stop)``, counted from ``first``."""
-    begin, end = rows.searchsorted((first, stop)).tolist()
-    inside: NDArray[np.int64] = rows[begin:end] - first
-    return inside
+def _inside(rows: NDArray[np.int64], first: int, stop: int) -> slice:
+    """Where rising ``rows`` lie in ``[first, stop)``. As a rule all or none do, which two comparisons show."""
+    if not len(rows) or rows[-1] < first:
+        return slice(0)
+    begin = int(rows.searchsorted(first)) if first else 0
+    return slice(begin, None if rows[-1] < stop else int(rows.searchsorted(stop)))
 
 
 class Searcher:
@@ -102,7 +105,11 @@ class Searcher:
         best: list[Found] = []
         for at, segment in enumerate(catalog.segments):
             table = segment.plain_table if plain else segment.table
-            requests = [one for each in asked if (one := each[at]) is not None]
+            requests: list[Request] = []
+            for each in asked:
+                request = each[at]
+                if request is not None:
+                    requests.append(request)
             if threads > 1 and requests and requests[0].rest is not None:
                 found = [self._in_parts(table, one, k, threads) for one in requests]
             else:

@@ -65,12 +65,20 @@ class Versions:
     def of(self, key: Any) -> Sequence[int]:
         return self._rows.get(key, ())
 
-    def newest(self, key: Any, count: int) -> int:
-        """The newest row below ``count``; -1 where there is none."""
-        for row in reversed(self._rows.get(key, ())):
-            if row < count:
-                return row
-        return UNKNOWN
+    def newest(self, keys: Sequence[Any], count: int) -> list[int] | None:
+        """The newest row below ``count`` of each key, -1 where there is none; None where no key has rows."""
+        if self._rows.keys().isdisjoint(keys):
+            return None
+        found = []
+        for key in keys:
+            row = UNKNOWN
+            for row in reversed(self._rows.get(key, ())):
+                if row < count:
+                    break
+            else:
+                row = UNKNOWN
+            found.append(row)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,18 +273,17 @@ class DeltaSegment:
         return found
 
     def find(self, ids: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64] | None:
-        count, newest = len(self), self.columns.by_id.newest
-        rows = [newest(item_id, count) for item_id in (ids.tolist() if isinstance(ids, np.ndarray) else ids)]
-        return self._live_rows(rows)
+        rows = self.columns.by_id.newest(
+            ids.tolist() if isinstance(ids, np.ndarray) else ids, len(self.vectors)
+        )
+        return None if rows is None else self._live_rows(rows)
 
     def successors(self, base_rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
         """int64 [len(base_rows)]: the live row of the item that each row of the bundle was, -1 where there is none."""
-        count, newest = len(self), self.columns.by_origin.newest
-        return self._live_rows([newest(row, count) for row in base_rows.tolist()])
+        rows = self.columns.by_origin.newest(base_rows.tolist(), len(self.vectors))
+        return None if rows is None else self._live_rows(rows)
 
-    def _live_rows(self, rows: Sequence[int]) -> NDArray[np.int64] | None:
-        if not rows or max(rows) < 0:
-            return None
+    def _live_rows(self, rows: Sequence[int]) -> NDArray[np.int64]:
         found = np.array(rows, dtype=np.int64)
         if len(self.superseded):
             found[self.is_superseded(found)] = UNKNOWN
@@ -302,9 +309,10 @@ class DeltaSegment:
 
     def candidate_ranges(self, choice: Choice) -> Ranges:
         of_leaf = self.columns.placements_of_leaf
-        numbers = {number for leaf in choice.taken.tolist() for number in of_leaf.get(leaf, ())}
-        if not numbers:
+        taken = choice.taken.tolist()
+        if of_leaf.keys().isdisjoint(taken):
             return _NO_RANGES
+        numbers = {number for leaf in taken for number in of_leaf.get(leaf, ())}
         rows = np.concatenate([self.columns.rows_of_placement[number].view() for number in numbers])
         rows.sort()
         rows = rows[: rows.searchsorted(len(self))]  # others may have been appended since
@@ -314,6 +322,9 @@ class DeltaSegment:
         if chosen is None:
             return self.live
         return row_ranges.as_bitmap(chosen.allows_delta(self) & self.live_mask)
+
+    def skipped(self, chosen: Filter | None) -> NDArray[np.int64] | None:
+        return None
 
     def most_clicked(self, count: int) -> tuple[NDArray[np.int64], int]:
         return np.flatnonzero(self.live_mask), -1

@@ -25,6 +25,7 @@ Bitmap = NDArray[np.uint64]
 """uint64 [ceil(n / 64)], one bit a row: ``bitmap[row // 64] >> (row % 64) & 1``."""
 
 NO_ROWS: Final = np.empty(0, dtype=np.int64)
+SKIPPED_SINGLY: Final = 1_024  # rows; more are a bitmap, which is read for every row
 
 
 class Segment(Protocol):
@@ -79,7 +80,11 @@ class Segment(Protocol):
         ...
 
     def mask(self, chosen: Filter | None) -> Bitmap | None:
-        """The live rows that a filter lets through; None: all rows."""
+        """The live rows that a filter lets through, but for those that are :meth:`skipped`; None: all rows."""
+        ...
+
+    def skipped(self, chosen: Filter | None) -> NDArray[np.int64] | None:
+        """int64, rising: few rows that are not live, which are cheaper to skip one by one than by a mask; or None."""
         ...
 
     def most_clicked(self, count: int) -> tuple[NDArray[np.int64], int]:
@@ -213,18 +218,27 @@ class BaseSegment:
         bias = user_bias if own is None else own + user_bias
         return replace(self, table=Table(self.table.vectors, bias, self.table.codes), user_bias=user_bias)
 
-    def is_deleted(self, rows: NDArray[np.int64]) -> NDArray[np.bool] | None:
-        """bool [len(rows)], or None where none of them is deleted."""
-        if not len(self.deleted):
-            return None
-        found: NDArray[np.bool] = self.deleted.take(self.deleted.searchsorted(rows), mode="clip") == rows
-        return found if found.any() else None
+    @cached_property
+    def _few_deleted(self) -> frozenset[int] | None:
+        """The deleted rows where they are few: among a session's rows a set finds them sooner than NumPy does."""
+        return frozenset(self.deleted.tolist()) if len(self.deleted) <= SKIPPED_SINGLY else None
+
+    def deleted_among(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64: the positions among rising ``rows``, at least one, of those that are deleted."""
+        deleted = self.deleted
+        if len(deleted) > len(rows):
+            found: NDArray[np.int64] = np.flatnonzero(
+                deleted.take(deleted.searchsorted(rows), mode="clip") == rows
+            )
+            return found
+        positions = rows.searchsorted(deleted)
+        found = positions[rows.take(positions, mode="clip") == deleted]
+        return found
 
     def find(self, ids: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
-        rows = self.tables.index.find(ids)
-        deleted = self.is_deleted(rows)
-        if deleted is not None:
-            rows[deleted] = UNKNOWN
+        rows, deleted = self.tables.index.find(ids), self.deleted
+        if len(deleted) and (self._few_deleted is None or not self._few_deleted.isdisjoint(rows.tolist())):
+            rows[deleted.take(deleted.searchsorted(rows), mode="clip") == rows] = UNKNOWN
         return rows
 
     def ids(self, rows: NDArray[np.int64]) -> Sequence[int | str]:
@@ -247,8 +261,11 @@ class BaseSegment:
 
     def mask(self, chosen: Filter | None) -> Bitmap | None:
         if chosen is None:
-            return self.live
+            return None if len(self.deleted) <= SKIPPED_SINGLY else self.live
         return chosen.bitmap if self.live is None else chosen.bitmap & self.live
+
+    def skipped(self, chosen: Filter | None) -> NDArray[np.int64] | None:
+        return self.deleted if chosen is None and 0 < len(self.deleted) <= SKIPPED_SINGLY else None
 
     def eligible(self, chosen: Filter | None) -> NDArray[np.int64] | None:
         """int64 [leaf categories]: the live rows of each that a filter lets through; None: all rows."""
@@ -268,6 +285,6 @@ class BaseSegment:
     def scores(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
         found: NDArray[np.float32] = self.table.vectors @ query
         if self.table.bias is not None:
-            found = found + self.table.bias[: len(found)]  # which is padded where there are codes
+            found = found + self.table.bias
         found[self.deleted] = -np.inf
         return found

@@ -112,9 +112,8 @@ class Catalog:
 
     def ids(self, rows: NDArray[np.int64]) -> Sequence[int | str]:
         """External ids of ``rows``."""
-        only = self._segment_of_all(rows)
-        if only is not None:
-            return only.ids(rows)
+        if len(self.segments) == 1 or max(rows.tolist(), default=0) < self.delta.first_row:
+            return self.base.ids(rows)
         found: list[Any] = [None] * len(rows)
         for segment, positions, inside in self._by_segment(rows):
             for position, item_id in zip(positions.tolist(), segment.ids(inside), strict=True):
@@ -188,7 +187,7 @@ class Catalog:
 
     def base_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The rows of the bundle that the items of ``rows`` have or had, in order; without items that have none."""
-        if len(self.segments) == 1 or int(rows.max(initial=0)) < self.delta.first_row:
+        if len(self.segments) == 1 or max(rows.tolist(), default=0) < self.delta.first_row:
             return rows
         found = self.origins(rows)
         known: NDArray[np.int64] = found[found != UNKNOWN]
@@ -202,9 +201,9 @@ class Catalog:
         return found
 
     def current_rows(self, base_rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """int64: the rows that the items of ``base_rows`` have now, -1 where an item was removed."""
-        deleted = self.base.is_deleted(base_rows)
-        if deleted is None:
+        """int64: the rows that the items of rising ``base_rows`` have now, -1 where an item was removed."""
+        deleted = self.base.deleted_among(base_rows)
+        if not len(deleted):
             return base_rows
         found = base_rows.copy()
         rows = self.delta.successors(base_rows[deleted])

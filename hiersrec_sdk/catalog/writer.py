@@ -44,31 +44,29 @@ class MutableCatalog(_Reading):
 
     Methods and attributes of :class:`~hiersrec_sdk.catalog.snapshot.Catalog` read :attr:`current`. Writers wait for
     each other. A call that runs goes on with the snapshot that it began with; the next call sees the change.
+
+    Attributes:
+        current: the newest snapshot.
     """
 
     def __init__(self, catalog: Catalog, bundle: Bundle, encode_items: EncodeItems) -> None:
-        self._current = catalog
+        self.current: Catalog = catalog
         self._cold_start: float | None = bundle.config.get("cold_start_bias")
         self._encode = encode_items
         self._lock = threading.Lock()
         os.register_at_fork(after_in_child=partial(_unlock_after_fork, weakref.ref(self)))
         if bundle.delta:
-            self._current = from_tables(bundle.delta, catalog)
-
-    @property
-    def current(self) -> Catalog:
-        """The newest snapshot."""
-        return self._current
+            self.current = from_tables(bundle.delta, catalog)
 
     def __len__(self) -> int:
-        return len(self._current)
+        return len(self.current)
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
             if name.startswith("__"):
                 raise AttributeError(name)
-            return getattr(self._current, name)
+            return getattr(self.current, name)
 
     def upsert(self, items: Iterable[Item | Mapping[str, Any]]) -> int:
         """Add new items and change known ones, all or none; the next call can recommend them.
@@ -99,7 +97,7 @@ class MutableCatalog(_Reading):
         if category is None:
             raise CatalogChangeError(f"item {item!r}: no category was given")
         with self._lock:
-            if self._current.rows([item])[0] == UNKNOWN:
+            if self.current.rows([item])[0] == UNKNOWN:
                 raise UnknownItemError(f"item id {item!r} is not in the catalog")
             self._upsert([Item(item, category)])
 
@@ -107,10 +105,10 @@ class MutableCatalog(_Reading):
         """Take items out; ids that the catalog lacks do nothing. Returns how many items that were."""
         wanted = checked_ids("remove", ids)
         with self._lock:
-            rows = self._current.rows(wanted)
+            rows = self.current.rows(wanted)
             rows = np.unique(rows[rows != UNKNOWN])
             if len(rows):
-                self._publish(self._current.base, rows)
+                self._publish(self.current.base, rows)
         _log.debug("removed %d items", len(rows))
         return len(rows)
 
@@ -139,7 +137,7 @@ class MutableCatalog(_Reading):
         if not np.isfinite(biases).all():
             raise CatalogChangeError(f"values must be finite, got {values!r}")
         with self._lock:
-            now = self._current
+            now = self.current
             rows = now.rows(wanted)
             if (rows == UNKNOWN).any():
                 position = int(np.argmax(rows == UNKNOWN))
@@ -163,7 +161,7 @@ class MutableCatalog(_Reading):
         given = checked_items(items)
         if not given:
             return 0
-        now, ids = self._current, [item.id for item in given]
+        now, ids = self.current, [item.id for item in given]
         rows = now.rows(ids)
         origin = np.array([self._origin(int(row)) for row in rows], dtype=np.int64)
         origin = np.where(
@@ -196,38 +194,38 @@ class MutableCatalog(_Reading):
 
     def _publish(self, base: BaseSegment, replaced: NDArray[np.int64]) -> None:
         """Make the snapshot that has the columns' newest rows, and not the ``replaced`` ones, of the catalog."""
-        now, n = self._current, len(self._current.base)
+        now, n = self.current, len(self.current.base)
         delta = now.delta.later(replaced[replaced >= n] - n)
         if len(delta.superseded) > delta.items + _SUPERSEDED_KEPT:
             rows_before, delta = len(delta), delta.compacted()
             _log.info("compacted the delta segment: %d of %d rows are left", len(delta), rows_before)
-        self._current = Catalog(base.without(replaced[replaced < n]), delta, now.item_id_type)
+        self.current = Catalog(base.without(replaced[replaced < n]), delta, now.item_id_type)
 
     def _origin(self, row: int) -> int:
         """The bundle's row of the item in ``row``; -1 where it has none."""
-        n = len(self._current.base)
-        return row if row < n else int(self._current.delta.origin[row - n])
+        n = len(self.current.base)
+        return row if row < n else int(self.current.delta.origin[row - n])
 
     def _model_bias(self, row: int) -> float:
-        base, n = self._current.base, len(self._current.base)
+        base, n = self.current.base, len(self.current.base)
         if row == UNKNOWN:
             return self._cold_start_bias
         if row >= n:
-            return float(self._current.delta.columns.model_bias.view()[row - n])
+            return float(self.current.delta.columns.model_bias.view()[row - n])
         return 0.0 if base.tables.item_bias is None else float(base.tables.item_bias[row])
 
     def _user_bias(self, row: int) -> float:
-        base, n = self._current.base, len(self._current.base)
+        base, n = self.current.base, len(self.current.base)
         if row == UNKNOWN:
             return 0.0
         if row >= n:
-            return float(self._current.delta.user_bias[row - n])
+            return float(self.current.delta.user_bias[row - n])
         return 0.0 if base.user_bias is None else float(base.user_bias[row])
 
     @cached_property
     def _cold_start_bias(self) -> float:
         """Item bias of an item without clicks; about the median where the bundle has none of its own."""
-        measured, biases = self._cold_start, self._current.base.tables.item_bias
+        measured, biases = self._cold_start, self.current.base.tables.item_bias
         if biases is None:
             return 0.0
         return float(
@@ -236,7 +234,7 @@ class MutableCatalog(_Reading):
 
     def _placement(self, item: Item, source: int, created: dict[int | str, Placement]) -> Placement:
         """Where ``item`` belongs, whose row is ``source``; a category that it creates is put into ``created``."""
-        now, n = self._current, len(self._current.base)
+        now, n = self.current, len(self.current.base)
         tree = now.tree
         if item.category is not None:
             return placed_by_path(tree, item, created)
@@ -251,13 +249,13 @@ class MutableCatalog(_Reading):
         self, items: Sequence[Item], source: NDArray[np.int64], placements: Sequence[Placement]
     ) -> NDArray[np.float32]:
         """float32 [items, d]: ready vectors, those that known items have, the encoder's."""
-        vectors = np.empty((len(items), self._current.dimension), np.float32)
+        vectors = np.empty((len(items), self.current.dimension), np.float32)
         to_encode = []
         for at, (item, row) in enumerate(zip(items, source.tolist(), strict=True)):
             if item.vector is not None:
                 vectors[at] = checked_vector(item.id, "vector", item.vector, vectors.shape[1])
             elif row != UNKNOWN and not item.is_described:
-                vectors[at] = self._current.vectors(np.array([row]))[0]
+                vectors[at] = self.current.vectors(np.array([row]))[0]
             else:
                 to_encode.append(at)
         if to_encode:
@@ -267,7 +265,7 @@ class MutableCatalog(_Reading):
 
     def _paths(self, placement: Placement) -> NDArray[np.int64]:
         """int64 [p, levels]: the paths of an item's leaf, or of the largest leaves that it is reached through."""
-        tree = self._current.tree
+        tree = self.current.tree
         leaves = np.arange(placement.start, placement.stop)
         sizes = tree.leaves[leaves, 1] - tree.leaves[leaves, 0]
         return tree.paths(leaves[np.argsort(-sizes, kind="stable")[:_LARGEST_LEAVES]])

@@ -40,7 +40,7 @@ class ItemEncoder:
         return load_graph(content, ITEM_ENCODER, self._providers, 1)
 
     def encode(self, items: Sequence[Item], paths: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """float32 [items, d]: the vector of each item; the mean direction if its ``paths`` int64 [p, levels] are several.
+        """float32 [items, d]: the vector of each item, the mean direction over its ``paths`` int64 [p, levels].
 
         Raises:
             CatalogChangeError: the bundle has no item encoder, or an item's metadata do not fit it; names the item.

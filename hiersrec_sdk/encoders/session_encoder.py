@@ -132,7 +132,7 @@ class OnnxSessionEncoder:
             buffers[len(rows)] = _Buffers(self._running, vectors.shape[1], len(rows), encoded, self._outputs)
             return encoded
         catalog.vectors_into(rows, bound.vectors)
-        self._running.run_with_iobinding(bound.binding)
+        bound.run(bound.binding)
         return bound.encoded
 
     def encode(self, vectors: NDArray[np.float32], lengths: NDArray[np.int64]) -> Encoded:
@@ -170,7 +170,7 @@ class _Buffers:
         self, session: Any, dimension: int, length: int, like: Encoded, names: Sequence[str]
     ) -> None:
         ort_value = import_module("onnxruntime").OrtValue.ortvalue_from_numpy
-        self.binding = session.io_binding()
+        self.binding, self.run = session.io_binding(), session.run_with_iobinding
         vectors = np.zeros((1, length, dimension), dtype=np.float32)
         self.vectors = vectors[0]
         self._inputs = [ort_value(vectors), ort_value(np.array([length], dtype=np.int64))]

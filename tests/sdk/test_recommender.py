@@ -24,9 +24,10 @@ from onnx import TensorProto
 
 import hiersrec_sdk.plan
 from hiersrec_sdk import CategoryHit, Filter, Hit, Recommender, Result, errors
+from hiersrec_sdk.encoders import session_encoder
 from hiersrec_sdk.encoders.session_encoder import Encoded, OnnxSessionEncoder
 from hiersrec_sdk.options import Mode
-from hiersrec_sdk.ranking import available_backends
+from hiersrec_sdk.ranking import available_backends, kernel_file
 from tests.sdk.bundles import DIMENSION, ITEMS, MAX_LENGTH, SIZES, Shop, forge, graph, make_shop
 
 # Shops by name: with everything optional and without, with codes and without, with ids of both types.
@@ -801,7 +802,7 @@ def test_kinds_of_filters(
     loaded: dict[tuple[str, str], Recommender],
 ) -> None:
     monkeypatch.setattr(
-        hiersrec_sdk.plan, "_EXCLUDED_SINGLY", few
+        hiersrec_sdk.plan, "SKIPPED_SINGLY", few
     )  # more than that are excluded in another way
     for name, shop in SHOPS.items():
         recommender = loaded[name, BACKENDS[0]]
@@ -825,7 +826,7 @@ def test_kinds_of_filters(
 def test_many_excluded_items_beside_a_filter(
     monkeypatch: pytest.MonkeyPatch, loaded: dict[tuple[str, str], Recommender]
 ) -> None:
-    monkeypatch.setattr(hiersrec_sdk.plan, "_EXCLUDED_SINGLY", 2)
+    monkeypatch.setattr(hiersrec_sdk.plan, "SKIPPED_SINGLY", 2)
     for (name, _), recommender in loaded.items():
         shop = SHOPS[name]
         for mode in ("candidates", "exact"):
@@ -890,6 +891,12 @@ def test_categories_of_the_session(full: Recommender) -> None:
 def test_no_list_of_sessions(sessions: Any, full: Recommender) -> None:
     with pytest.raises(errors.InvalidSessionError, match=r"^sessions must be a list of sessions, got "):
         full.recommend_many(sessions)
+
+
+def test_repr_says_what_ranks(loaded: dict[tuple[str, str], Recommender]) -> None:
+    missing = "" if kernel_file() else ", no compiled kernel"
+    for (_, backend), recommender in loaded.items():
+        assert repr(recommender).endswith(f" categories, providers cpu, backend {backend}{missing}>")
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.0, True, None])
@@ -1121,9 +1128,7 @@ def test_one_session_is_encoded_as_a_batch_of_one(name: str, monkeypatch: pytest
     assert all(map(is_same, lengths))  # the second time with buffers that are there
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(is_same, lengths * 3))
-    monkeypatch.setattr(
-        hiersrec_sdk.encoders.session_encoder, "_MOST_BUFFERS", 2
-    )  # and with buffers that make room for others
+    monkeypatch.setattr(session_encoder, "_MOST_BUFFERS", 2)  # and with buffers that make room for others
     fresh = OnnxSessionEncoder(shop.files["model.onnx"], dimension=DIMENSION, categories=SIZES)
     assert all(is_same(length, fresh) for length in (1, 2, 3, 1, 2, 3, 3, 2, 1))
 
