@@ -21,7 +21,9 @@ def test_every_key_file_and_table_is_described(shop: Path) -> None:
     config = json.loads((shop / "changed/config.json").read_text("utf-8"))
     names = {*config, *config["files"]}
     for file in ("catalog.safetensors", "delta.safetensors"):
-        names |= {re.sub(r"\.\d+(\.|$)", r".<level>\1", name) for name in read_tables(shop / "changed" / file)}
+        names |= {
+            re.sub(r"\.\d+(\.|$)", r".<level>\1", name) for name in read_tables(shop / "changed" / file)
+        }
     page = (ROOT / "docs/bundle_format.md").read_text("utf-8")
     described = set(re.findall(r"`([^`\n]+)`", page))
     strings = {f"{name}.{part}" for name in described for part in ("bytes", "offsets")}

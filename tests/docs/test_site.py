@@ -11,6 +11,7 @@ import pytest
 
 from hiersrec_sdk import __all__ as public_names
 from hiersrec_sdk.cli.main import main
+from hiersrec_training.config import Config
 from tests.docs.blocks import ROOT
 
 pytest.importorskip("sphinx")
@@ -42,3 +43,9 @@ def test_reference_has_every_command(site: Path) -> None:
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 assert parameter.opts[0] in page, (name, parameter.opts)
+
+
+def test_reference_has_every_setting(site: Path) -> None:
+    page = (site / "reference/settings.html").read_text("utf-8")
+    for name in Config().as_dict():
+        assert f">{name}<" in page, name
