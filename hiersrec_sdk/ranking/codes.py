@@ -19,7 +19,7 @@ MAX_STAGES: Final = 4
 LARGEST_CODE: Final = 127
 _ZERO = 128  # how a code of 0 is stored
 _MIDDLE = 8  # what the trailing 4 bits are taken for before they are read
-_STAGES = (32, 64, 96)  # measured on trained vectors, see docs/ranking.md
+_STAGES = (32, 64, 96)  # measured on trained vectors, see docs/explanation/ranking.md
 _CHUNK = 16_384  # rows at a time: the work is done in float64, whose copy of a whole catalog would be large
 _NAMES = ("codes", "scales", "suffix_norms", "quantization_errors", "stage_ends", "max_norm")
 
