@@ -339,9 +339,8 @@ def _faiss_panorama(setup: Setup) -> list[Peer]:
     import faiss
 
     index = _filled(faiss.IndexFlatIPPanorama(setup.width, 8, 512), setup)
-    table = (4 * setup.width + 4 * index.n_levels) * len(
-        setup.vectors
-    )  # a norm a level is beside the dimensions
+    # a norm a level is beside the dimensions
+    table = (4 * setup.width + 4 * index.n_levels) * len(setup.vectors)
     reads = _counted(
         faiss.cvar.indexPanorama_stats, lambda stats, queries: stats.ratio_dims_scanned * table * queries
     )

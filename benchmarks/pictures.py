@@ -39,11 +39,12 @@ _COLORS_OF_PEERS: Final = (
 )
 _COLORS: Final = dict(zip((*_OURS, *PEERS), (*_OUR_COLORS, *_COLORS_OF_PEERS), strict=True))
 _APPROXIMATE: Final = ("faiss-rabitq", "faiss-ivf", "faiss-hnsw")
+# rank all rows: beside those that rank candidates
 _FOR_SCALE: Final = (
     "onnxruntime",
     "faiss-flat",
     "faiss-panorama",
-)  # rank all rows: beside those that rank candidates
+)
 
 
 class _Point(NamedTuple):
@@ -95,9 +96,8 @@ def recall_picture(rows: Rows, size: int) -> bytes:
             point = _Point(100 * row["recall_exact"], row["median_us"] / 1_000, name, _color(row["by"]))
             families.setdefault(_family(row["by"]), []).append(point)
     for family, points in families.items():
-        _line(
-            axes, sorted(points), "o" if family == OURS else "-", 1.2
-        )  # ours: two modes, not settings of one
+        # ours: two modes, not settings of one
+        _line(axes, sorted(points), "o" if family == OURS else "-", 1.2)
     points = [point for some in families.values() for point in some]
     low = min((point.x for point in points), default=99.0)
     axes.set_xlim(low - 0.05 * (100 - low) - 0.1, 100 + 0.35 * (100 - low) + 0.1)

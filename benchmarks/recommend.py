@@ -64,9 +64,8 @@ class _Recording:
         self.asked: list[tuple[Table, Sequence[Request], int]] = []
 
     def search(self, table: Table, requests: Sequence[Request], k: int) -> list[Found]:
-        self.asked.append(
-            (table, deepcopy(requests), k)
-        )  # the encoder writes the next session's outputs over these
+        # the encoder writes the next session's outputs over these
+        self.asked.append((table, deepcopy(requests), k))
         return self.backend.search(table, requests, k)
 
 

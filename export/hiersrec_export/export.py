@@ -34,12 +34,13 @@ from hiersrec_training.run import RunInfo, load_model
 
 CANDIDATE_SHARE = 0.04  # the paper's
 LEAST_CANDIDATES = 1000  # a small catalog has a larger share: fewer would save less than the encoder takes
+# settings in which a final run may differ
 _NOT_THE_MODEL = (
     "seed",
     "epochs",
     "patience",
     "checkpoint_steps",
-)  # settings in which a final run may differ
+)
 
 
 def export(

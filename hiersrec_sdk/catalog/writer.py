@@ -164,9 +164,8 @@ class MutableCatalog(_Reading):
         now, ids = self.current, [item.id for item in given]
         rows = now.rows(ids)
         origin = np.array([self._origin(int(row)) for row in rows], dtype=np.int64)
-        origin = np.where(
-            rows == UNKNOWN, now.base.tables.index.find(ids), origin
-        )  # of the bundle, and removed since
+        # of the bundle, and removed since
+        origin = np.where(rows == UNKNOWN, now.base.tables.index.find(ids), origin)
         source = np.where(rows == UNKNOWN, origin, rows)  # the row that says what is not given
         created = dict(now.delta.columns.categories)
         placements = [

@@ -43,9 +43,8 @@ def _prepare(table: Table) -> _kernel.Table:
     if codes is None:
         return _kernel.Table(table.vectors, bias, None, None, None, None, None, 0.0)
     if bias is not None and len(bias) % BLOCK:
-        bias = np.concatenate(
-            [bias, np.zeros(-len(bias) % BLOCK, np.float32)]
-        )  # the kernel reads whole blocks
+        # the kernel reads whole blocks
+        bias = np.concatenate([bias, np.zeros(-len(bias) % BLOCK, np.float32)])
     return _kernel.Table(
         table.vectors,
         bias,

@@ -36,9 +36,8 @@ TABLES: Final = (
 ScoreOffsets: TypeAlias = Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.float32]]]
 """See :meth:`CovisitationScorer.score_offsets`."""
 
-_WEIGHTS: Final = np.cumprod(
-    [1.0] + [float(np.float32(DECAY))] * (REACH - 1)
-)  # float64, by repeated multiplication
+# float64, by repeated multiplication
+_WEIGHTS: Final = np.cumprod([1.0] + [float(np.float32(DECAY))] * (REACH - 1))
 # Features in the order in which they enter the network's sums: those of the session, then those of each item.
 _OF_SESSION: Final = (13, 14, 16, 17)
 _OF_ITEM: Final = (*range(13), 15)
@@ -94,9 +93,8 @@ class CovisitationCounts:
         at += EDGE_COUNTS
         newest = of_click[0]
         features[:, at] = np.bincount(of_click, minlength=size)
-        features[:, at + 1] = np.bincount(
-            of_click[:-1], of_click[1:] == newest, size
-        )  # directly after the newest item
+        # directly after the newest item
+        features[:, at + 1] = np.bincount(of_click[:-1], of_click[1:] == newest, size)
         features[:, at + 2] = np.bincount(of_click[1:], of_click[:-1] == newest, size)  # directly before it
         features[:, at + 3] = length
         features[:, at + 4] = features[newest, at] - 1

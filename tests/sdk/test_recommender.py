@@ -803,9 +803,8 @@ def test_kinds_of_filters(
     monkeypatch: pytest.MonkeyPatch,
     loaded: dict[tuple[str, str], Recommender],
 ) -> None:
-    monkeypatch.setattr(
-        hiersrec_sdk.plan, "SKIPPED_SINGLY", few
-    )  # more than that are excluded in another way
+    # more than that are excluded in another way
+    monkeypatch.setattr(hiersrec_sdk.plan, "SKIPPED_SINGLY", few)
     for name, shop in SHOPS.items():
         recommender = loaded[name, BACKENDS[0]]
         for restricted in (

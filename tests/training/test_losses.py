@@ -98,9 +98,8 @@ def test_the_sampled_denominator_is_right_on_average() -> None:
     for _ in range(2000):
         sampled, times = torch.unique(torch.multinomial(chances, draws, replacement=True), return_counts=True)
         expected = torch.log(draws * chances[sampled] / times)
-        one = torch.tensor(
-            [1.0, 0.0, 0.0]
-        )  # a single position: the mean is of denominators, not of their logarithms
+        # a single position: the mean is of denominators, not of their logarithms
+        one = torch.tensor([1.0, 0.0, 0.0])
         loss = sampled_cross_entropy(query, vectors, offsets, target, one, sampled, expected)
         estimates.append((loss + at_target[0]).exp().detach())
     exact = (_plain(query, vectors, offsets, target, torch.tensor([1.0, 0.0, 0.0])) + at_target[0]).exp()

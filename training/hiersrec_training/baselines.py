@@ -119,9 +119,8 @@ class SessionKNN(Baseline):
         self.worth = 1 + rarity * np.log(len(sessions) / np.maximum(1, np.diff(self.starts)))
 
     def scores(self, session: NDArray[np.int32]) -> NDArray[np.float64]:
-        items, back = np.unique(
-            session[::-1], return_index=True
-        )  # back: clicks between the newest and each item
+        # back: clicks between the newest and each item
+        items, back = np.unique(session[::-1], return_index=True)
         oldest_first = np.argsort(-back)
         items, back = items[oldest_first], back[oldest_first]
         begins, counts = self.starts[items], self.starts[items + 1] - self.starts[items]

@@ -41,15 +41,12 @@ class RunInfo:
     versions: dict[str, str]
     finished: bool = False
     best_epoch: int = 0  # counted from 1
-    metrics: dict[str, float] = field(
-        default_factory=dict
-    )  # of the encoder in its best epoch, validation split
-    covisitation_metrics: dict[str, float] = field(
-        default_factory=dict
-    )  # with the scorer, newer half of that split
-    cold_start: dict[str, float] = field(
-        default_factory=dict
-    )  # the bias of items without clicks, and its metrics
+    # of the encoder in its best epoch, validation split
+    metrics: dict[str, float] = field(default_factory=dict)
+    # with the scorer, newer half of that split
+    covisitation_metrics: dict[str, float] = field(default_factory=dict)
+    # the bias of items without clicks, and its metrics
+    cold_start: dict[str, float] = field(default_factory=dict)
     validated_by: str | None = (
         None  # path of the run whose co-visitation scorer and cold-start bias a final run has
     )

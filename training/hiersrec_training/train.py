@@ -165,9 +165,8 @@ class _Loop:
         # metadata that learn to place items by themselves must not learn that nobody wants items without clicks
         negative = (counts > 0) if config.id_dropout else np.ones(data.items, dtype=bool)
         self.negatives = torch.from_numpy(np.flatnonzero(negative)).to(self.device)
-        self.negative_of = torch.from_numpy(np.cumsum(negative) - 1).to(
-            self.device
-        )  # position of an item among them
+        # position of an item among them
+        self.negative_of = torch.from_numpy(np.cumsum(negative) - 1).to(self.device)
         chances = np.where(negative, counts + 1.0, 0.0)
         self.chances = torch.from_numpy(chances**0.75 / (chances**0.75).sum()).to(self.device)
         self.cumulated = self.chances.cumsum(0)

@@ -56,9 +56,8 @@ def tight(rng: np.random.Generator, kind: str, n: int, d: int) -> tuple[Floats, 
     signs = rng.choice([-1, 1], d)
     rows: NDArray[Any]
     query: NDArray[Any]
-    agree = np.where(
-        rng.random((n, d)) < rng.uniform(0, 0.1), -signs, signs
-    )  # most values with the query's sign
+    # most values with the query's sign
+    agree = np.where(rng.random((n, d)) < rng.uniform(0, 0.1), -signs, signs)
     step = 1 / LARGEST_QUERY_CODE
     rows, query = LARGEST_CODE * agree, 1.0 * signs  # nearly exact as codes, both of them
     if kind == "rows":  # values as far from their codes as can be
@@ -380,9 +379,8 @@ def test_bounds_spare_most_of_the_reading() -> None:
     vectors, query = clustered(n, d)
     everything = bytes_by(all_rows(vectors, query, 20))
     first = n // 2 // 100 * 100
-    request = Request(
-        query, np.array([[first, first + 100]])
-    )  # the best cluster first: a threshold for the rest
+    # the best cluster first: a threshold for the rest
+    request = Request(query, np.array([[first, first + 100]]))
     guided = bytes_by(all_rows(vectors, query, 20, requests=[request], everything=True))
     for isa in ISAS:
         assert everything[isa, False] == vectors.nbytes
