@@ -44,14 +44,15 @@ def requests_of(
         offsets: float32, added to their scores.
     """
     requests: list[Request | None] = []
+    last = int(covisited[-1]) if len(covisited) else -1
     for segment, first, stop, bitmap, dropped in plan.parts:
         skip, always, added = skipped, covisited, offsets
-        if len(plan.parts) > 1:
-            skip = None if skipped is None else skipped[_inside(skipped, first, stop)] - first
-            inside = _inside(covisited, first, stop)
-            always, added = covisited[inside], offsets[inside]
-            if first:
-                always = always - first
+        if first or last >= stop:
+            begin, end = covisited.searchsorted((first, stop)).tolist() if last >= first else (0, 0)
+            always, added = covisited[begin:end] - first, offsets[begin:end]
+        if skipped is not None and len(plan.parts) > 1:
+            begin, end = skipped.searchsorted((first, stop)).tolist()
+            skip = skipped[begin:end] - first
         if dropped is not None:
             skip = dropped if skip is None else np.union1d(skip, dropped)
         ranges = segment.candidate_ranges(choice)
@@ -61,14 +62,6 @@ def requests_of(
         rest = row_ranges.complement(ranges, stop - first) if plan.exact else None
         requests.append(Request(query, ranges, rest, bitmap, skip, always, added))
     return requests
-
-
-def _inside(rows: NDArray[np.int64], first: int, stop: int) -> slice:
-    """Where rising ``rows`` lie in ``[first, stop)``. As a rule all or none do, which two comparisons show."""
-    if not len(rows) or rows[-1] < first:
-        return slice(0)
-    begin = int(rows.searchsorted(first)) if first else 0
-    return slice(begin, None if rows[-1] < stop else int(rows.searchsorted(stop)))
 
 
 class Searcher:
@@ -116,6 +109,8 @@ class Searcher:
                 found = self._backend.search(table, requests, k) if requests else []
             if not at:
                 best = found
+                continue
+            if not requests:
                 continue
             further = iter(found)
             best = [

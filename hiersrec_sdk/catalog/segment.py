@@ -232,7 +232,10 @@ class BaseSegment:
             )
             return found
         positions = rows.searchsorted(deleted)
-        found = positions[rows.take(positions, mode="clip") == deleted]
+        nearest = rows.take(positions, mode="clip")
+        if self._few_deleted is not None and self._few_deleted.isdisjoint(nearest.tolist()):
+            return NO_ROWS
+        found = positions[nearest == deleted]
         return found
 
     def find(self, ids: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
