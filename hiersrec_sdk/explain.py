@@ -105,8 +105,11 @@ class Explanation:
             value = getattr(self.parts, name)
             if value:
                 lines.append(f"  {value:+9.4f}  {_MEANINGS[name]}")
-        for click in self.clicks:
-            lines.append(f"    {click.share:+9.4f}  by the click on {_named(click.item, click.title)}")
+            if name == "session_items":
+                for click in self.clicks:
+                    lines.append(
+                        f"    {click.share:+9.4f}  by the click on {_named(click.item, click.title)}"
+                    )
         for category in self.categories:
             lines.append(
                 f"  {100 * category.probability:7.2f} %  {_named(category.category, category.name)}, rank "

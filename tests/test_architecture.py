@@ -28,7 +28,7 @@ LAYERS = [
     {"options", "plan", "search", "results", "frames"},
     {"pipeline", "explain"},
     {"recommender", "session"},
-    {"cli", "serve", "integrations"},
+    {"cli"},
 ]
 # Packages that only training, exports, tests and examples need; the SDK may import some inside of functions.
 HEAVY = {"torch", "onnx", "polars", "pandas", "pyarrow", "matplotlib", "tqdm", "numba"}

@@ -83,7 +83,12 @@ def parse_ids(texts: Sequence[str], id_type: str) -> list[Any]:
 
     Raises:
         InvalidItemIdError: the catalog has integer ids, and one of ``texts`` is not an integer.
+        click.NoSuchOption: one of ``texts`` looks like an option.
     """
+    # commands leave arguments with a leading minus sign to their ids, so a mistyped option arrives here
+    for text in texts:
+        if text.startswith("--"):
+            raise click.NoSuchOption(text)
     if id_type == "string":
         return list(texts)
     ids = []

@@ -46,7 +46,10 @@ def evaluate(
     sessions: Sessions = getattr(data, split)
     examples = Examples.of(sessions)
     if not len(examples):
-        raise EmptyLogError(f"the {split} split of the data set has no session of two clicks")
+        raise EmptyLogError(
+            f"the {split} split of the dataset has no session of two clicks; hiersrec prepare makes a test split with "
+            "--test-days, --test-fraction or --test-log"
+        )
     catalog = recommender.catalog
     row_of = catalog.rows(data.item_ids.to_list())
     known = row_of[row_of >= 0]

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 import hiersrec_sdk
-from tests.sdk.cli.run import failed, passed
+from tests.sdk.cli.run import failed, hiersrec, passed
 
 
 def test_recommend_shows_titles_and_takes_item_ids(shop: Path) -> None:
@@ -48,3 +48,10 @@ def test_inspect_shows_the_kernel(shop: Path, monkeypatch: pytest.MonkeyPatch) -
         in printed
     )
     assert "pip install -e ." in printed
+
+
+@pytest.mark.parametrize("command", ["recommend", "explain"])
+def test_a_mistyped_option_is_not_taken_for_an_item(command: str, shop: Path) -> None:
+    result = hiersrec(command, shop / "bundle", "item-1", "--candidatse", "0.1")
+    assert result.exit_code == 2
+    assert "No such option '--candidatse'" in result.stderr

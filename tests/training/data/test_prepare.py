@@ -632,7 +632,7 @@ def test_the_report_says_what_was_kept(tmp_path: Path) -> None:
     assert [" ".join(line.split()) for line in report] == [
         "read 11 clicks of log.txt",
         "dropped 1 clicks: in sessions of fewer than 2 clicks, all splits",
-        "unknown 3 items in the unknown category, these and those without any",
+        "unknown 3 items in the unknown category, among them those without any category",
         "items 3 in the catalog",
         "categories 1 in category",
         "training 4 training examples of 3 sessions, of them",

@@ -94,7 +94,7 @@ def categorize(
         named = placements.filter(pl.any_horizontal(pl.col(keys).is_not_null()))["code"].n_unique()
         lost = named - placed["code"].n_unique()
         _count(lost, f"items whose category {_name(options.category_tree)} lacks", report)
-        _count(without, "items in the unknown category, these and those without any", report)
+        _count(without, "items in the unknown category, among them those without any category", report)
     return ItemCategories(built.tree, category, extra, _level_names(built, options))
 
 

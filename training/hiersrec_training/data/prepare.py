@@ -215,4 +215,5 @@ def _report_counts(dataset: Dataset, report: PrepareReport) -> None:
         f"training examples of {len(train) + len(validation):,} sessions, of them",
     )
     report.line("", validation.example_count, f"validation examples of the last {len(validation):,} sessions")
-    report.line("test", test.example_count, f"test examples of {len(test):,} sessions")
+    hint = "" if len(test) else "; --test-days, --test-fraction or --test-log makes a test split"
+    report.line("test", test.example_count, f"test examples of {len(test):,} sessions{hint}")
