@@ -91,9 +91,9 @@ def placed_by_path(tree: CategoryTree, item: Item, created: dict[int | str, Plac
                 return _placed_in_new(tree, item, category_id, parent, created)
             below = f" below {path[at - 1]!r}" if at else ""
             raise CatalogChangeError(
-                f"item {item.id!r}: there is no category {category_id!r}{below}; ids of this catalog's categories are such as "
-                f"{tree.category(-1, 0).id!r}; a new one must be the last of a path, below an existing one, with an id "
-                "that no other category has"
+                f"item {item.id!r}: there is no category {category_id!r}{below}; category ids of this catalog are such "
+                f"as {tree.category(-1, 0).id!r}; a new one must be the last of a path, below an existing one, with an "
+                "id that no other category has"
             )
         nodes = fitting
     return placed(tree, _deepest(tree, item, path[-1], nodes or []))
