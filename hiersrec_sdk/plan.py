@@ -107,9 +107,10 @@ class Planner:
             InvalidArgumentError: an argument is not valid.
             TypeError: there is no such argument.
         """
-        if self._kept[0] is not catalog:
-            self._kept = catalog, {}
-        plans = self._kept[1]
+        kept_for, plans = self._kept  # read once: another thread may replace it
+        if kept_for is not catalog:
+            plans = {}
+            self._kept = catalog, plans
         # 1 equals True, which is another argument
         key = (k, type(k), *given.items(), *map(type, given.values()))
         try:
