@@ -114,10 +114,11 @@ class Catalog:
         """External ids of ``rows``."""
         if len(self.segments) == 1 or max(rows.tolist(), default=0) < self.delta.first_row:
             return self.base.ids(rows)
-        found: list[Any] = [None] * len(rows)
-        for segment, positions, inside in self._by_segment(rows):
-            for position, item_id in zip(positions.tolist(), segment.ids(inside), strict=True):
-                found[position] = item_id
+        first, added = self.delta.first_row, self.delta.columns.ids
+        found = list(self.base.ids(np.minimum(rows, first - 1)))
+        for position, row in enumerate(rows.tolist()):
+            if row >= first:
+                found[position] = added[row - first]
         return found
 
     def title(self, row: int) -> str | None:
@@ -232,14 +233,19 @@ class Catalog:
         if found is base_rows and known is session:  # then the session's rows are among those found
             found_offsets[found.searchsorted(rows)] += offsets
             return found, found_offsets
-        missing = rows[~np.isin(rows, found)]
-        every = np.concatenate([found, missing])
-        order = every.argsort(kind="stable")
-        every = every[order]
-        sums = np.concatenate([found_offsets, np.zeros(len(missing), dtype=np.float32)])[order]
-        sums[every.searchsorted(rows)] += offsets
-        first = int(every.searchsorted(UNKNOWN, side="right"))
-        return every[first:], sums[first:]
+        order = found.argsort(kind="stable")
+        order = order[int(np.count_nonzero(found == UNKNOWN)) :]
+        found, found_offsets = found[order], found_offsets[order]
+        positions = found.searchsorted(rows)
+        is_found = (
+            found.take(positions, mode="clip") == rows if len(found) else np.zeros(len(rows), dtype=bool)
+        )
+        found_offsets[positions[is_found]] += offsets[is_found]
+        others = ~is_found  # items that the click log does not know
+        if others.any():
+            found = np.insert(found, positions[others], rows[others])
+            found_offsets = np.insert(found_offsets, positions[others], offsets[others])
+        return found, found_offsets
 
     def _segment_of(self, row: int) -> Segment:
         for segment in reversed(self.segments):
