@@ -96,10 +96,6 @@ class Planner:
         self._backend = backend
         self._kept: tuple[Catalog | None, dict[Any, Plan]] = None, {}
 
-    def forget(self) -> None:
-        """Drop what is kept."""
-        self._kept = None, {}
-
     def plan(self, catalog: Catalog, k: int, given: Mapping[str, Any]) -> Plan:
         """The plan of a call with ``k`` and the named arguments ``given``.
 
