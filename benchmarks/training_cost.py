@@ -131,7 +131,9 @@ def measure(items: int, sampled: bool, sessions: int, steps: int, limit: float, 
             if number >= warm_up:
                 done, trained = done + 1, trained + len(batch.items)
         seconds = perf_counter() - began
-        weight = loop.model.items.item.weight  # type: ignore[union-attr]
+        table = loop.model.items.item
+        assert table is not None
+        weight = table.weight
         assert weight.grad is not None
         rows = len(weight.grad.coalesce().values()) if sampled else items
         (checkpoint_seconds,) = timed(lambda _: loop._checkpoint(), 1)

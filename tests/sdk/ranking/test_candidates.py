@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.ranking import available_backends, get_backend
 from hiersrec_sdk.ranking.candidates import Choice, choose
+from tests.sdk.ranking.cases import needs_kernel
 
 CHOOSERS = {name: get_backend(name).choose for name in available_backends()}
 
@@ -175,7 +176,7 @@ def test_numpy_is_what_serves_numba() -> None:
     assert CHOOSERS.get("numba", choose) is choose
 
 
-@pytest.mark.skipif("c" not in CHOOSERS, reason="there is no compiled kernel here")
+@needs_kernel
 def test_a_nan_does_not_keep_the_choice_from_ending() -> None:
     logits = np.zeros(50, dtype=np.float32)
     logits[49] = np.nan
