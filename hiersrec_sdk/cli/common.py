@@ -27,6 +27,30 @@ class Group(click.Group):
             context.exit(1)
 
 
+class SectionOption(click.Option):
+    """An option that ``--help`` lists under a heading, see :class:`SectionCommand`."""
+
+    def __init__(self, *args: Any, section: str = "", **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.section = section
+
+
+class SectionCommand(click.Command):
+    """A command whose ``--help`` lists the options by section, in the order in which they are declared."""
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(context):
+            record = parameter.get_help_record(context)
+            if record is not None and isinstance(parameter, click.Option):
+                section = parameter.section if isinstance(parameter, SectionOption) else "Other options"
+                sections.setdefault(section, []).append(record)
+        for section, records in sections.items():
+            with formatter.section(section):
+                formatter.write_dl(records)
+
+
 class CandidateShare(click.ParamType[Any]):
     """A share of the catalog, or "auto"."""
 

@@ -2,98 +2,154 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from hiersrec_sdk.cli.common import PATH, import_extra
+from hiersrec_sdk.cli.common import PATH, SectionCommand, SectionOption, import_extra
 from hiersrec_sdk.errors import InvalidOptionError
 
 
-@click.command()
+_FILES = partial(click.option, cls=SectionOption, section="Files and formats")
+_COLUMNS = partial(click.option, cls=SectionOption, section="Columns of an event log")
+_TIMES = partial(click.option, cls=SectionOption, section="Times")
+_SESSIONS = partial(click.option, cls=SectionOption, section="Sessions")
+_ITEMS = partial(
+    click.option, cls=SectionOption, section="Items (of the log itself where there is no item table)"
+)
+_CATEGORIES = partial(click.option, cls=SectionOption, section="Categories")
+_SPLITS = partial(click.option, cls=SectionOption, section="Filters and splits")
+
+
+@click.command(cls=SectionCommand)
 @click.argument("logs", nargs=-1, required=True, type=PATH)
-@click.option("--out", required=True, type=PATH, help="Dataset folder to write; it must not exist.")
-@click.option("--test-log", type=PATH, help="A later log to use as the test split.")
-@click.option(
+@_FILES("--out", required=True, type=PATH, help="Dataset folder to write; it must not exist.")
+@_FILES("--test-log", type=PATH, help="A later log to use as the test split.")
+@_FILES(
     "--format",
     "log_format",
     type=click.Choice(["auto", "events", "sessions"]),
     default="auto",
     show_default=True,
-    help="events: one click per row (csv, csv.gz, tsv, parquet); sessions: one session per line, oldest first; "
-    "auto: sessions for .txt, else events.",
+    help="events: one click per row (csv, tsv, parquet, jsonl; text also .gz, .zst, .bz2, .xz, .zip); sessions: one "
+    "session per line, oldest click first; auto: sessions for .txt, else events.",
 )
-@click.option(
+@_FILES(
+    "--glob", is_flag=True, help="LOGS are patterns such as 'logs/*.csv'; otherwise every path is literal."
+)
+@_FILES(
     "--separator",
-    help="Separator of the log's fields.  [default: comma in csv, tab in tsv, white space in txt]",
+    metavar="TEXT",
+    help="Separator of the log's fields, e.g. ';', '\\t' or '::'.  [default: comma in csv, tab in tsv, white space in txt]",
 )
-@click.option("--session-column", help='Log: column of the session.  [default: "session" if there is one]')
-@click.option(
+@_FILES(
+    "--quote",
+    metavar="CHAR|none",
+    help='Character around fields that hold separators.  [default: ", but none where the separator is a tab]',
+)
+@_FILES(
+    "--comment",
+    metavar="TEXT",
+    help="Lines that begin with this are comments, e.g. '#'.  [default: no comments]",
+)
+@_FILES("--encoding", default="utf-8", show_default=True, help="Encoding of text files, e.g. latin-1.")
+@_FILES(
+    "--missing",
+    multiple=True,
+    metavar="TEXT",
+    help="Text that stands for a missing value, in every column; repeatable.  [default: NULL, None, NaN, NA, N/A, <NA>, "
+    "\\N and their usual spellings]",
+)
+@_FILES(
+    "--skip-malformed",
+    is_flag=True,
+    help="Leave out rows with too many or too few fields, instead of stopping.",
+)
+@_FILES(
+    "--log-columns",
+    metavar="NAMES",
+    help="Names of the log's columns, separated by commas, if it has no header.",
+)
+@_COLUMNS("--session-column", help='Column of the session.  [default: "session" if there is one]')
+@_COLUMNS(
     "--user-column",
-    help="Log: column of the user, whose clicks are cut into sessions at gaps.  [default: user]",
+    help="Column of the user, whose clicks are cut into sessions at gaps.  [default: user]",
 )
-@click.option("--item-column", default="item", show_default=True, help="Log: column of the item.")
-@click.option(
+@_COLUMNS(
+    "--item-column",
+    help="Column of the item; its cells may be lists, with a session a row.  [default: item]",
+)
+@_COLUMNS(
+    "--list-separator", metavar="TEXT", help="Separator of the items where one cell holds a whole session."
+)
+@_COLUMNS(
     "--time-column",
-    default="time",
-    show_default=True,
-    help='Log: column of the time; "" for a log that is in order.',
+    multiple=True,
+    help='Column of the time; twice for date and time of day; "" for a log that is in order.  [default: time]',
 )
-@click.option(
+@_COLUMNS("--event-column", help="Column of the event type.")
+@_COLUMNS(
+    "--event", "events", multiple=True, help="Event type to keep, e.g. view; repeatable.  [default: all]"
+)
+@_TIMES(
     "--time-unit",
     type=click.Choice(["auto", "s", "ms", "us", "ns"]),
-    default="auto",
-    show_default=True,
-    help="Log: unit of numeric times; auto: by their size.",
+    help="Unit of Unix times; auto: told by their size, file by file, for times since 1995.  [default: auto]",
 )
-@click.option("--event-column", help="Log: column of the event type.")
-@click.option(
-    "--event",
-    "events",
-    multiple=True,
-    help="Log: event type to keep, e.g. view; repeatable.  [default: all]",
+@_TIMES(
+    "--time-format",
+    metavar="FORMAT",
+    help="Format of other times, such as '%d.%m.%Y %H:%M' or '%Y%m%d'; or excel, ticks (.NET), filetime (Windows). "
+    "Without it, times are Unix times or ISO 8601: 2024-01-31, 2024/01/31, 2024-01-31 23:59, 2024-01-31T23:59:58.123Z, "
+    "2024-01-31T23:59:58+01:00.",
 )
-@click.option(
+@_TIMES("--time-zone", metavar="NAME", help="Zone of times without one, e.g. Europe/Berlin.  [default: UTC]")
+@_TIMES("--since", metavar="TIME", help="Leave out clicks before this date or time.")
+@_TIMES(
+    "--until",
+    metavar="TIME",
+    help="Leave out clicks at this date or time, and later ones.  [default: clicks in the future are an error]",
+)
+@_SESSIONS(
     "--session-gap",
     type=float,
-    default=30,
+    help="Minutes without a click that end a session of a user.  [default: 30]",
+)
+@_SESSIONS(
+    "--session-per-file/--session-across-files",
+    default=None,
+    help="Whether an id in several logs is a new session in each, or one.  [default: an error where it is in doubt]",
+)
+@_SESSIONS("--drop-repeats", is_flag=True, help="Leave out repeats: same session, item, time and event type.")
+@_SESSIONS(
+    "--max-session-length",
+    type=int,
+    default=200,
     show_default=True,
-    help="Minutes without a click that end a session of a user.",
+    help="Most clicks of a session, the newest; a longer one is mostly a bot.",
 )
-@click.option(
-    "--log-category-column", help="Log: column of the item's category, where there is no item table."
+@_SESSIONS("--line-id", is_flag=True, help="Session files: each line begins with an id of session or user.")
+@_ITEMS("--items", type=PATH, help="Item table: csv, tsv, parquet or jsonl; one row per item and category.")
+@_ITEMS(
+    "--item-separator",
+    metavar="TEXT",
+    help="Separator of the item table's fields.  [default: comma in csv, tab in tsv]",
 )
-@click.option("--items", type=PATH, help="Item table: csv, tsv or parquet; one row per item and category.")
-@click.option(
-    "--item-separator", help="Separator of the item table's fields.  [default: comma in csv, tab in tsv]"
+@_ITEMS(
+    "--item-columns",
+    metavar="NAMES",
+    help="Names of the item table's columns, separated by commas, if it has no header.",
 )
-@click.option(
-    "--item-columns", help="Names of the item table's columns, separated by commas, where it has no header."
-)
-@click.option(
-    "--item-id-column", default="item", show_default=True, help="Item table: column of the item id."
-)
-@click.option(
-    "--category-column",
-    "category_columns",
-    multiple=True,
-    help="Item table: column of the category; repeatable for the levels of a tree, from the top.",
-)
-@click.option(
-    "--category-path-separator",
-    help='Separator of the levels where the category column holds a path, e.g. "." for a.b.c.',
-)
-@click.option("--category-tree", type=PATH, help="Table of categories and their parents, empty at the top.")
-@click.option("--tree-child-column", help="Category tree: column of the category.  [default: the first]")
-@click.option("--tree-parent-column", help="Category tree: column of the parent.  [default: the second]")
-@click.option(
+@_ITEMS("--item-id-column", default="item", show_default=True, help="Item table: column of the item id.")
+@_ITEMS(
     "--text-column",
     "text_columns",
     multiple=True,
-    help="Item table: column of text to learn from; repeatable.",
+    help="Column of text to learn from, e.g. title or brand; repeatable.",
 )
-@click.option(
+@_ITEMS(
     "--text-encoder",
     default="hashed",
     show_default=True,
@@ -101,57 +157,88 @@ from hiersrec_sdk.errors import InvalidOptionError
     help="Turns an item's text into a vector. hashed: word embeddings, learned with the model; model2vec:FOLDER: a "
     "local model; MODULE:CALLABLE: your own.",
 )
-@click.option(
+@_ITEMS(
     "--item-vectors",
     type=PATH,
     metavar="FILE.npy",
     help="Your own item vectors: floats [rows, width], a row for each row of the item table; all NaN where an item "
     "has none.",
 )
-@click.option(
-    "--title-column", help="Item table: column of the title to show to people; it may be the item id column."
+@_ITEMS("--title-column", help="Column of the title to show to people; it may be the item id column.")
+@_ITEMS(
+    "--number-column", "number_columns", multiple=True, help="Column of numbers, e.g. the price; repeatable."
 )
-@click.option(
-    "--number-column",
-    "number_columns",
-    multiple=True,
-    help="Item table: column of numbers, e.g. the price; repeatable.",
-)
-@click.option("--url-decode", is_flag=True, help='Titles and texts are URL-encoded words joined by "_".')
-@click.option(
+@_ITEMS("--url-decode", is_flag=True, help='Titles and texts are URL-encoded words joined by "_".')
+@_ITEMS(
     "--all-items", is_flag=True, help="Keep items of the table that have no clicks in the training split."
 )
-@click.option(
+@_CATEGORIES(
+    "--category-column",
+    "category_columns",
+    multiple=True,
+    help="Column of the category; repeatable for the levels of a tree, from the top.",
+)
+@_CATEGORIES("--fallback-category-column", help="Column of a category for items without one in the other.")
+@_CATEGORIES(
+    "--category-separator",
+    metavar="TEXT",
+    help='Separator where a cell holds several categories, the main one first, e.g. "|".',
+)
+@_CATEGORIES(
+    "--category-path-separator",
+    metavar="TEXT",
+    help='Separator of the levels where the category column holds a path, e.g. "." for a.b.c.',
+)
+@_CATEGORIES("--category-tree", type=PATH, help="Table of categories and their parents, empty at the top.")
+@_CATEGORIES("--tree-child-column", help="Category tree: column of the category.  [default: the first]")
+@_CATEGORIES("--tree-parent-column", help="Category tree: column of the parent.  [default: the second]")
+@_SPLITS(
     "--min-item-support",
     type=int,
     default=1,
     show_default=True,
     help="Fewest clicks of an item in the training split.",
 )
-@click.option(
-    "--min-session-length", type=int, default=2, show_default=True, help="Fewest clicks of a session."
-)
-@click.option("--test-days", type=float, help="Test split: sessions that end in the last so many days.")
-@click.option("--test-fraction", type=float, help="Test split: this fraction of the sessions, the newest.")
-@click.option(
+@_SPLITS("--min-session-length", type=int, default=2, show_default=True, help="Fewest clicks of a session.")
+@_SPLITS("--test-days", type=float, help="Test split: sessions that end in the last so many days.")
+@_SPLITS("--test-fraction", type=float, help="Test split: this fraction of the sessions, the newest.")
+@_SPLITS(
     "--validation-fraction",
     type=float,
     default=0.1,
     show_default=True,
     help="Validation split: this fraction of the sessions before the test split, the newest.",
 )
-@click.option(
+@_SPLITS(
     "--shuffle-seed", type=int, help="Shuffle sessions before they are split, for logs that have no order."
 )
-def prepare(out: Path, logs: tuple[Path, ...], item_columns: str | None, **options: Any) -> None:
-    """Read click LOGS and an item table, filter and split them, and write a dataset folder."""
+@_SPLITS(
+    "--allow-copies",
+    is_flag=True,
+    help="Accept that most test sessions are in the training split too, as in a funnel of few pages.",
+)
+def prepare(
+    out: Path, logs: tuple[Path, ...], item_columns: str | None, log_columns: str | None, **options: Any
+) -> None:
+    """Read click LOGS and an item table, filter and split them, and write a dataset folder.
+
+    Nothing is guessed: what can be read in two ways is an error that names the option which decides. The prepare report
+    says what was read of each file and what was set aside.
+    """
     prepare_options = import_extra("hiersrec_training.data.options", "prepare").PrepareOptions
     prepare_data = import_extra("hiersrec_training.data.prepare", "prepare").prepare
     if out.exists():
         raise InvalidOptionError(f"{out} exists already; choose another folder or remove it")
-    names = tuple(name.strip() for name in item_columns.split(",")) if item_columns else ()
-    prepare_data(prepare_options(logs=logs, item_columns=names, **options), click.echo).save(out)
+    for name in ("missing", "time_column"):
+        if not options[name]:
+            del options[name]  # the default of PrepareOptions
+    options |= {"item_columns": _names(item_columns), "log_columns": _names(log_columns)}
+    prepare_data(prepare_options(logs=logs, **options), click.echo).save(out)
     click.echo(f"written to {out}")
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
 @click.command()

@@ -18,10 +18,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import CategoryCycleError, DataError
+from hiersrec_training.data.columns import unify_ids
 from hiersrec_training.data.dataset import CategoryTree
 from hiersrec_training.data.options import PrepareOptions
-from hiersrec_training.data.read_items import CATEGORY, read_parents
-from hiersrec_training.data.read_table import unify_ids
+from hiersrec_training.data.read_items import CATEGORY
 from hiersrec_training.data.report import PrepareReport
 
 CategoryId = int | str
@@ -47,8 +47,8 @@ class ItemCategories:
 
 def categorize(
     rows: pl.DataFrame | None,
-    training: pl.DataFrame,
-    code: pl.DataFrame,
+    parents: pl.DataFrame | None,
+    catalog: pl.Series,
     options: PrepareOptions,
     report: PrepareReport,
 ) -> ItemCategories:
@@ -56,16 +56,17 @@ def categorize(
 
     Args:
         rows: the item table, if there is one.
-        training: clicks of the training split.
-        code: ``item`` and ``code`` (item index) of the catalog.
+        parents: ``child`` and ``parent`` of the category tree, if there is one.
+        catalog: ids of the items, in order of their indices.
 
     Raises:
         CategoryCycleError: the category tree has a cycle.
         DataError: the category tree is not a tree, or cannot be read.
     """
-    placements = _placements(rows, training, code, options)
+    code = pl.DataFrame({"item": catalog}).with_row_index("code")
+    placements = _placements(rows, code, options)
     keys = placements.columns[1:]
-    placements, path_of, unknown = _path_reader(placements, keys, options)
+    placements, path_of, unknown = _path_reader(placements, keys, parents, options)
     distinct = placements.select(keys).unique(maintain_order=True).with_row_index("key")
     paths = [path_of(row[1:]) for row in distinct.rows()]
     paths = [() if path[:1] == (unknown,) else path for path in paths]
@@ -98,17 +99,9 @@ def categorize(
     return ItemCategories(built.tree, category, extra, _level_names(built, options))
 
 
-def _placements(
-    rows: pl.DataFrame | None, training: pl.DataFrame, code: pl.DataFrame, options: PrepareOptions
-) -> pl.DataFrame:
+def _placements(rows: pl.DataFrame | None, code: pl.DataFrame, options: PrepareOptions) -> pl.DataFrame:
     """A row for each time a source places an item: ``code`` and ``category:0``, …"""
-    if options.log_category_column is not None:
-        # an item that moved is where it was last
-        latest = (
-            training.filter(pl.col("category").is_not_null()).reverse().unique("item", maintain_order=True)
-        )
-        source = latest.select("item", pl.col("category").alias(f"{CATEGORY}0"))
-    elif rows is not None and options.category_columns:
+    if rows is not None and options.category_columns:
         source = rows.select(
             "item", *(f"{CATEGORY}{level}" for level in range(len(options.category_columns)))
         )
@@ -118,7 +111,7 @@ def _placements(
 
 
 def _path_reader(
-    placements: pl.DataFrame, keys: list[str], options: PrepareOptions
+    placements: pl.DataFrame, keys: list[str], edges: pl.DataFrame | None, options: PrepareOptions
 ) -> tuple[pl.DataFrame, Callable[[tuple[Any, ...]], CategoryPath], CategoryId]:
     """``placements`` with category ids of one type; a function from a row of them to its path; the unknown id."""
     separator = options.category_path_separator
@@ -126,11 +119,10 @@ def _path_reader(
         placements = placements.with_columns(pl.col(keys[0]).cast(pl.String))
         return placements, lambda row: prefix_path(row[0] or "", separator), UNKNOWN_STRING
     columns = [placements[key] for key in keys]
-    if options.category_tree is None:
-        columns = unify_ids(columns, "category")
+    if edges is None:
+        columns = unify_ids(columns)
         return placements.with_columns(columns), level_path, _unknown(columns)
-    edges = read_parents(options)
-    columns = unify_ids([*columns, edges["child"], edges["parent"]], "category")
+    columns = unify_ids([*columns, edges["child"], edges["parent"]])
     pairs = [pair for pair in zip(columns[-2], columns[-1], strict=True) if pair[0] is not None]
     parents = ParentTable(pairs, str(options.category_tree))
     return placements.with_columns(columns[:-2]), lambda row: parents.path(row[0]), _unknown(columns)
@@ -141,7 +133,7 @@ def _unknown(columns: list[pl.Series]) -> CategoryId:
 
 
 def _level_names(built: BuiltTree, options: PrepareOptions) -> list[str]:
-    columns = list(options.category_columns) or [options.log_category_column or "category"]
+    columns = list(options.category_columns) or ["category"]
     if options.category_path_separator or options.category_tree:
         return [f"level_{level + 1}" for level in range(built.tree.depth)]
     return columns[built.dropped :][: built.tree.depth]

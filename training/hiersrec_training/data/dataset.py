@@ -93,12 +93,21 @@ class Sessions:
 
     def to_frame(self) -> pl.DataFrame:
         """The inverse of :meth:`from_frame`."""
-        clicks = pl.DataFrame(
-            {"session": np.repeat(np.arange(len(self), dtype=np.int64), self.lengths), "items": self.items}
-        )
-        frame = clicks.group_by("session", maintain_order=True).agg("items")
+        block = 1 << 20  # sessions, as grouping takes memory
+        parts = [self._lists(start, min(start + block, len(self))) for start in range(0, len(self), block)]
+        items = pl.concat(parts) if parts else pl.Series("items", [], dtype=pl.List(pl.Int32))
         time = pl.Series("time", self.time if self.time is not None else [None] * len(self), dtype=pl.Int64)
-        return frame.select("items").with_columns(time)
+        return pl.DataFrame([items, time])
+
+    def _lists(self, start: int, stop: int) -> pl.Series:
+        offsets = self.offsets[start : stop + 1]
+        clicks = pl.DataFrame(
+            {
+                "session": np.repeat(np.arange(start, stop), np.diff(offsets)),
+                "items": self.items[offsets[0] : offsets[-1]],
+            }
+        )
+        return clicks.group_by("session", maintain_order=True).agg("items")["items"]
 
 
 @dataclass(frozen=True)
@@ -274,7 +283,7 @@ class Dataset:
             raise DataError(f"{path} lacks {', '.join(name + '.parquet' for name in missing)}")
         if _fingerprint(path, names) != about["fingerprint"]:
             raise DataError(f"{path}: the tables are not those that dataset.json describes; prepare it again")
-        items = pl.read_parquet(path / "items.parquet")
+        items = _read(path / "items.parquet")
         return cls(
             item_ids=items["id"],
             category=items["category"].to_numpy().astype(np.int32),
@@ -286,10 +295,10 @@ class Dataset:
                 name: items[NUMBER_PREFIX + name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
                 for name in about["numbers"]
             },
-            tree=_read_tree(pl.read_parquet(path / "categories.parquet"), about["category_id_type"]),
-            train=Sessions.from_frame(pl.read_parquet(path / "train.parquet")),
-            validation=Sessions.from_frame(pl.read_parquet(path / "validation.parquet")),
-            test=Sessions.from_frame(pl.read_parquet(path / "test.parquet")),
+            tree=_read_tree(_read(path / "categories.parquet"), about["category_id_type"]),
+            train=Sessions.from_frame(_read(path / "train.parquet")),
+            validation=Sessions.from_frame(_read(path / "validation.parquet")),
+            test=Sessions.from_frame(_read(path / "test.parquet")),
             vectors=items[VECTOR].to_numpy(writable=True) if VECTOR in items.columns else None,
             settings=about["settings"],
             fingerprint=about["fingerprint"],
@@ -335,6 +344,10 @@ def _read_tree(frame: pl.DataFrame, id_type: str) -> CategoryTree:
         names.append(rows["name"].to_list())
     named = all(name is not None for level in names for name in level)
     return CategoryTree(ids, parents, names if named else None)
+
+
+def _read(path: Path) -> pl.DataFrame:
+    return pl.read_parquet(path, glob=False)  # brackets in a name are no pattern
 
 
 def _fingerprint(path: Path, names: list[str]) -> str:

@@ -12,67 +12,116 @@ from hiersrec_training.data.text_encoders import HASHED, without_folders
 
 LOG_FORMATS = ("auto", "events", "sessions")
 TIME_UNITS = ("auto", "s", "ms", "us", "ns")
+MISSING_TEXTS = ("NULL", "Null", "null", "None", "NaN", "nan", "NAN", "NA", "N/A", "n/a", "<NA>", r"\N")
+
+# Options that only event logs have, and those that only session files have.
+_EVENT_OPTIONS = (
+    "session_column", "user_column", "item_column", "time_column", "time_unit", "time_format", "time_zone", "since",
+    "until", "event_column", "events", "session_gap", "session_per_file", "log_columns", "list_separator",
+    "drop_repeats",
+)  # fmt: skip
+_SESSION_OPTIONS = ("line_id",)
 
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """The comment above each field is its help text."""
+    """The comment above each field is its help text.
 
-    # Click logs of the training split: csv, tsv, parquet (one event a row) or txt (one session a line); csv.gz too.
-    logs: Sequence[Path]
+    A log, the item table and the category tree may be the path of a file or a frame: a Polars, pandas or Arrow table.
+    """
+
+    # Click logs of the training split: csv, tsv, parquet, jsonl (one event a row), txt (one session a line); also packed.
+    logs: Sequence[Any]
     # A later log, as the test split; the default takes it from the end of the logs, or leaves it empty.
-    test_log: Path | None = None
+    test_log: Any = None
+    # Logs are patterns such as logs/*.csv; without this every path is taken literally.
+    glob: bool = False
+
     # events (one click a row), sessions (one session a line), or auto: sessions for .txt, else events.
     log_format: str = "auto"
+    # Names of the log's columns, for a log without a header.
+    log_columns: Sequence[str] = ()
     # Separator of the fields of a log; default: comma for csv, tab for tsv, white space in session files.
     separator: str | None = None
+    # Character around fields that hold separators, or "none"; default: " but none where the separator is a tab.
+    quote: str | None = None
+    # Lines that begin with this text are comments; default: there are no comments.
+    comment: str | None = None
+    # Encoding of text files.
+    encoding: str = "utf-8"
+    # Texts that stand for a missing value, in every column; default: NULL, None, NaN, NA, N/A, \N and the like.
+    missing: Sequence[str] = MISSING_TEXTS
+    # Leave out rows with too many or too few fields, counted; the default is an error.
+    skip_malformed: bool = False
+    # Session file: the first field of each line is an id of the session or user, not an item.
+    line_id: bool = False
 
     # Event log: column of the session; default: "session" where there is one, else sessions are cut by user.
     session_column: str | None = None
     # Event log: column of the user, whose clicks are cut into sessions at a gap; default: "user".
     user_column: str | None = None
-    # Event log: column of the item.
-    item_column: str = "item"
-    # Event log: column of the time (Unix time or ISO date and time); "" for a log without, in order of its rows.
-    time_column: str = "time"
-    # Event log: unit of numeric times: s, ms, us, ns, or auto by their size.
-    time_unit: str = "auto"
+    # Event log: column of the item; default: "item".
+    item_column: str | None = None
+    # Event log: column of the time, or of date and time of day; default: "time"; "" for a log without, in order.
+    time_column: str | Sequence[str] | None = None
     # Event log: column of the type of event.
     event_column: str | None = None
     # Event log: types of event to keep (default: all), e.g. view.
     events: Sequence[str] = ()
-    # Event log: minutes without an event after which a user's next event begins a new session.
-    session_gap: float = 30.0
-    # Event log: column with the category of the clicked item, for logs without an item table.
-    log_category_column: str | None = None
+    # Event log: separator of the items where one cell holds a whole session.
+    list_separator: str | None = None
 
-    # The item table: csv, tsv or parquet, one row an item (several for several categories); # begins a comment line.
-    items: Path | None = None
+    # Event log: unit of numeric times: s, ms, us, ns, or auto: found file by file, where it is beyond doubt.
+    time_unit: str | None = None
+    # Event log: format of times, such as "%d.%m.%Y %H:%M"; or excel, ticks (.NET), filetime (Windows).
+    time_format: str | None = None
+    # Event log: time zone of times without one, such as Europe/Berlin; default: UTC.
+    time_zone: str | None = None
+    # Event log: leave out clicks before this date or time.
+    since: str | None = None
+    # Event log: leave out clicks at this date or time and later ones.
+    until: str | None = None
+
+    # Event log: minutes without an event after which a user's next event begins a new session; default: 30.
+    session_gap: float | None = None
+    # Event log: whether a session id in several logs is a new session in each; default: an error where it is in doubt.
+    session_per_file: bool | None = None
+    # Event log: leave out exact repeats of an event: the same session, item, time and type.
+    drop_repeats: bool = False
+    # A longer session keeps its newest so many clicks.
+    max_session_length: int = 200
+
+    # The item table: csv, tsv, parquet or jsonl, one row an item (several for several categories); default: the log.
+    items: Any = None
     # Separator of the fields of the item table; default: comma for csv, tab for tsv.
     item_separator: str | None = None
     # Names of the item table's columns, for a table without a header.
     item_columns: Sequence[str] = ()
     # Item table: column of the item id.
     item_id_column: str = "item"
-    # Item table: column of the category; several are the levels of a tree, the top one first.
+    # Column of the category; several are the levels of a tree, the top one first. Without item table: of the log.
     category_columns: Sequence[str] = ()
+    # Column of a category for items whose category column is empty.
+    fallback_category_column: str | None = None
+    # Separator where a cell holds several categories, the main one first, e.g. "|" for Action|Comedy.
+    category_separator: str | None = None
     # Separator of the levels where one category column holds a whole path, e.g. "." for a.b.c.
     category_path_separator: str | None = None
     # A table of category and parent category (empty at the top) for the ids of the category column.
-    category_tree: Path | None = None
+    category_tree: Any = None
     # Category tree: column of the category; default: the first column.
     tree_child_column: str | None = None
     # Category tree: column of the parent; default: the second column.
     tree_parent_column: str | None = None
-    # Item table: columns of words to learn from (title, brand, description), joined by a space.
+    # Columns of words to learn from (title, brand, description), joined by a space. Without item table: of the log.
     text_columns: Sequence[str] = ()
     # Encoder of an item's text: hashed (learnt by the model), model2vec:FOLDER or MODULE:CALLABLE.
     text_encoder: str = HASHED
     # A .npy file of vectors, float [rows, m] for the item table's rows; a row of NaN where there is none.
     item_vectors: Path | None = None
-    # Item table: column of the title to show to people; it may be the item id column.
+    # Column of the title to show to people; it may be the item id column. Without item table: of the log.
     title_column: str | None = None
-    # Item table: columns of numbers, e.g. the price.
+    # Columns of numbers, e.g. the price. Without item table: of the log.
     number_columns: Sequence[str] = ()
     # Titles and texts are URL-encoded words joined by "_": decode them.
     url_decode: bool = False
@@ -91,6 +140,8 @@ class PrepareOptions:
     validation_fraction: float = 0.1
     # Shuffle the sessions by this seed before they are split: for logs without times or order.
     shuffle_seed: int | None = None
+    # Accept test sessions that are in the training split too, click by click, as in a funnel of few pages.
+    allow_copies: bool = False
 
     def check(self) -> None:
         """Raise :class:`InvalidOptionError` where an option is out of its range, or two do not go together."""
@@ -99,27 +150,22 @@ class PrepareOptions:
             if not holds:
                 raise InvalidOptionError(message)
 
-        def at_most_one(*flags: str) -> None:
-            given = [flag for flag in flags if self._given(flag)]
+        def at_most_one(*names: str) -> None:
+            given = [flag(name) for name in names if self.given(name)]
             need(len(given) < 2, f"{' and '.join(given)} do not go together: give one of them")
 
         need(len(self.logs) > 0, "no log was given")
+        for name, allowed in (("log_format", LOG_FORMATS), ("time_unit", (*TIME_UNITS, None))):
+            value = getattr(self, name)
+            choices = ", ".join(choice for choice in allowed if choice is not None)
+            need(value in allowed, f"{flag(name)} must be one of {choices}, got {value!r}")
+        for name, least in (("min_item_support", 1), ("min_session_length", 2), ("max_session_length", 2)):
+            value = getattr(self, name)
+            need(value >= least, f"{flag(name)} must be an integer ≥ {least}, got {value}")
+        need(self.gap > 0, f"--session-gap must be minutes > 0, got {self.session_gap}")
         need(
-            self.log_format in LOG_FORMATS,
-            f"--format must be one of {', '.join(LOG_FORMATS)}, got {self.log_format!r}",
-        )
-        need(
-            self.time_unit in TIME_UNITS,
-            f"--time-unit must be one of {', '.join(TIME_UNITS)}, got {self.time_unit!r}",
-        )
-        need(self.session_gap > 0, f"--session-gap must be minutes > 0, got {self.session_gap}")
-        need(
-            self.min_item_support >= 1,
-            f"--min-item-support must be an integer ≥ 1, got {self.min_item_support}",
-        )
-        need(
-            self.min_session_length >= 2,
-            f"--min-session-length must be an integer ≥ 2, got {self.min_session_length}",
+            self.min_session_length <= self.max_session_length,
+            f"--min-session-length {self.min_session_length} is above --max-session-length {self.max_session_length}",
         )
         need(
             0 <= self.validation_fraction < 1,
@@ -129,29 +175,31 @@ class PrepareOptions:
             need(0 < self.test_fraction < 1, f"--test-fraction must be in (0, 1), got {self.test_fraction}")
         if self.test_days is not None:
             need(self.test_days > 0, f"--test-days must be a number > 0, got {self.test_days}")
-        at_most_one("--test-log", "--test-days", "--test-fraction")
-        at_most_one("--session-column", "--user-column")
-        at_most_one("--category-column", "--log-category-column")
-        at_most_one("--category-path-separator", "--category-tree")
-        need(
-            len(self.category_columns) < 2 or not (self.category_path_separator or self.category_tree),
-            "--category-path-separator and --category-tree go with one --category-column, not with several",
-        )
-        for flag in ("--category-path-separator", "--category-tree"):
+        need(self.comment != "", "--comment must be a text, got an empty one")
+        at_most_one("test_log", "test_days", "test_fraction")
+        at_most_one("session_column", "user_column")
+        at_most_one("category_path_separator", "category_tree")
+        at_most_one("time_unit", "time_format")
+        for name in ("category_path_separator", "category_tree", "category_separator"):
             need(
-                not self._given(flag) or bool(self.category_columns or self.log_category_column),
-                f"{flag} needs a --category-column or a --log-category-column",
+                len(self.category_columns) < 2 or not self.given(name),
+                f"{flag(name)} goes with one --category-column, not with several",
             )
+            need(
+                not self.given(name) or bool(self.category_columns),
+                f"{flag(name)} needs a --category-column",
+            )
+        need(
+            self.category_separator is None or self.category_separator != self.category_path_separator,
+            "--category-separator and --category-path-separator must differ",
+        )
+        need(
+            self.fallback_category_column is None or bool(self.category_columns),
+            "--fallback-category-column needs a --category-column",
+        )
         need(not self.events or self.event_column is not None, "--event needs an --event-column")
-        for flag in (
-            "--category-column",
-            "--text-column",
-            "--title-column",
-            "--number-column",
-            "--item-vectors",
-            "--all-items",
-        ):
-            need(not self._given(flag) or self.items is not None, f"{flag} needs an item table: --items")
+        for name in ("item_vectors", "all_items", "item_columns", "item_separator"):
+            need(not self.given(name) or self.items is not None, f"{flag(name)} needs an item table: --items")
         encoded = self.text_encoder != HASHED
         need(not encoded or len(self.text_columns) > 0, "--text-encoder needs a --text-column")
         need(
@@ -159,10 +207,36 @@ class PrepareOptions:
             "--text-encoder and --item-vectors do not go together: an item has one vector",
         )
 
-    def _given(self, flag: str) -> bool:
-        name = flag.removeprefix("--").replace("-", "_")
-        value = getattr(self, name if hasattr(self, name) else f"{name}s")
-        return value not in (None, (), [], False)
+    def given(self, name: str) -> bool:
+        """Whether an option was given."""
+        return getattr(self, name) not in (None, (), [], False)
+
+    def given_for(self, log_format: str) -> list[str]:
+        """The options that were given although logs of ``log_format``, events or sessions, do not have them."""
+        names = _SESSION_OPTIONS if log_format == "events" else _EVENT_OPTIONS
+        return [flag(name) for name in names if self.given(name)]
+
+    @property
+    def gap(self) -> float:
+        """Minutes without an event that end a session of a user."""
+        return 30.0 if self.session_gap is None else self.session_gap
+
+    @property
+    def time_columns(self) -> list[str]:
+        """The columns of the time; none for a log without."""
+        if self.time_column is None:
+            return ["time"]
+        columns = [self.time_column] if isinstance(self.time_column, str) else list(self.time_column)
+        return [column for column in columns if column]
+
+    @property
+    def item_description_columns(self) -> list[str]:
+        """The columns that describe items."""
+        columns = [*self.category_columns, *self.text_columns, *self.number_columns]
+        columns += [
+            column for column in (self.fallback_category_column, self.title_column) if column is not None
+        ]
+        return list(dict.fromkeys(columns))
 
     def as_settings(self) -> dict[str, Any]:
         """The options for the dataset's settings: paths as file names, sequences as lists."""
@@ -170,7 +244,25 @@ class PrepareOptions:
         def plain(value: Any) -> Any:
             if isinstance(value, Path):
                 return value.name
-            return [plain(v) for v in value] if isinstance(value, list | tuple) else value
+            if isinstance(value, list | tuple):
+                return [plain(v) for v in value]
+            return value if value is None or isinstance(value, str | int | float) else type(value).__name__
 
         settings = {entry.name: plain(getattr(self, entry.name)) for entry in fields(self)}
         return settings | {"text_encoder": without_folders(self.text_encoder)}
+
+
+_FLAGS = {
+    "log_format": "--format",
+    "events": "--event",
+    "category_columns": "--category-column",
+    "text_columns": "--text-column",
+    "number_columns": "--number-column",
+    "session_per_file": "--session-per-file",
+    "logs": "LOGS",
+}
+
+
+def flag(name: str) -> str:
+    """The command-line option of a field."""
+    return _FLAGS.get(name, f"--{name.replace('_', '-')}")

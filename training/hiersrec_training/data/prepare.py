@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import DataError, EmptyLogError, InvalidOptionError, LeakError
 from hiersrec_training.data.categories import categorize
+from hiersrec_training.data.clicks import LogSessions
+from hiersrec_training.data.columns import unify_ids
 from hiersrec_training.data.dataset import Dataset, Sessions
 from hiersrec_training.data.options import PrepareOptions
-from hiersrec_training.data.read_items import Descriptions, describe_items, read_items
-from hiersrec_training.data.read_log import Log, read_log
-from hiersrec_training.data.read_table import existing, reading, unify_ids
+from hiersrec_training.data.read_items import Descriptions, describe_items, read_items, read_parents
+from hiersrec_training.data.read_log import LogReader, expanded
 from hiersrec_training.data.report import PrepareReport
 from hiersrec_training.data.split import (
     check_copies,
@@ -28,7 +31,9 @@ from hiersrec_training.data.split import (
     shuffle_sessions,
     split_off_test,
 )
+from hiersrec_training.data.text import existing, reading
 from hiersrec_training.data.text_encoders import encode_texts, load_text_encoder
+from hiersrec_training.data.times import date
 
 __all__ = ["PrepareOptions", "prepare"]
 
@@ -41,157 +46,205 @@ def prepare(options: PrepareOptions, show: Callable[[str], object] = print) -> D
     other items are dropped.
 
     Args:
-        options: of the command line.
+        options: of the command line. Logs and tables are paths, or Polars, pandas or Arrow tables.
         show: takes each line of the report, for a person to read.
 
     Raises:
-        InvalidOptionError: an option out of its range.
+        InvalidOptionError: an option out of its range, or one that the logs do not have.
         MissingColumnError: a column that a table lacks.
         EmptyLogError: nothing is left, with the counts that each filter removed.
         CategoryCycleError: the category tree has a cycle.
         LeakError: test data in the training split.
-        DataError: a file that is missing, damaged or of another kind.
+        DataError: a file that is missing, damaged, of another kind, or of two meanings.
         MissingExtraError: the text encoder's package is not installed.
+
+    >>> import polars as pl
+    >>> log = pl.DataFrame({"session": ["a", "a", "b", "b"], "item": [7, 8, 7, 9], "time": [1.7e9, 1.7e9 + 9] * 2})
+    >>> data = prepare(PrepareOptions(logs=[log], validation_fraction=0), show=lambda line: None)
+    >>> data.item_ids.to_list(), len(data.train)
+    ([7, 8, 9], 2)
     """
     options.check()
     encoder = load_text_encoder(options.text_encoder)
     report = PrepareReport(show)
-    files = _describe_files(options)
+    logs = expanded(options.logs, options.glob)
+    files = _describe_files(options, logs)
+    with tempfile.TemporaryDirectory(prefix="hiersrec-prepare-") as folder:
+        work = Path(folder)
+        reader = LogReader(options, report, work)
+        log = reader.read(logs)
+        test_log = None if options.test_log is None else reader.read([options.test_log])
+        rows = log.descriptions if options.items is None else read_items(options, report, work)
+        if test_log is not None:
+            check_logs(
+                log.sessions, test_log.sessions, reader.session_ids, per_file=bool(options.session_per_file)
+            )
 
-    log = read_log(options.logs, options, report)
-    test_log = None if options.test_log is None else read_log([options.test_log], options, report)
-    if test_log is not None:
-        check_logs(log, test_log)
-    rows = None if options.items is None else read_items(options, report)
-    log, test_log, rows = _with_one_id_type(log, test_log, rows)
-    if rows is not None and log.clicks["item"].is_in(rows["item"].implode()).not_().all():
-        raise DataError(
-            f"no item of the log is in {options.items}: the log has ids such as {log.clicks['item'][0]!r}, the table "
-            f"such as {rows['item'][0]!r}; name the right columns with --item-column and --item-id-column"
-        )
+        # items get indices: those of the logs first, in order of their ids
+        keys = log.items if test_log is None else np.union1d(log.items, test_log.items)
+        clicked_ids = reader.items.decode(keys)
+        if rows is None:
+            (clicked_ids,) = unify_ids([clicked_ids])
+        else:
+            clicked_ids, table_ids = unify_ids([clicked_ids, rows["item"]])
+            rows = rows.with_columns(table_ids.alias("item"))
+            if not clicked_ids.is_in(table_ids.implode()).any():
+                raise DataError(
+                    f"no item of the log is in the item table: the log has ids such as {clicked_ids[0]!r}, the table "
+                    f"such as {table_ids[0]!r}; name the right columns with --item-column and --item-id-column"
+                )
+        by_id = clicked_ids.arg_sort().to_numpy()
+        rank = np.empty(len(by_id), np.int32)
+        rank[by_id] = np.arange(len(by_id), dtype=np.int32)
+        clicked_ids = clicked_ids[by_id]
 
-    training, test = _split(log, test_log, options, report)
-    clicked = training["item"].unique()
-    catalog = clicked
-    if options.all_items and rows is not None:
-        catalog = pl.concat([clicked, rows["item"]]).unique()
-    catalog = catalog.sort()
-    known = test.filter(pl.col("item").is_in(catalog.implode()))
-    report.drop(test.height - known.height, "on items that the training split lacks, test split")
-    test = drop_short(known, options.min_session_length, "test split", report)
-    if options.test_log or options.test_days or options.test_fraction:
-        require_clicks(test, "test", report)
+        def indexed(sessions: LogSessions) -> LogSessions:
+            return sessions.with_items(_indices(sessions.items, keys, rank))
 
-    code = pl.DataFrame({"item": catalog}).with_row_index("code")  # code = item index
-    sessions = _sessions(training, code)
-    cut = len(sessions) - round(options.validation_fraction * len(sessions))
-    if cut == 0:
-        raise EmptyLogError(
-            f"--validation-fraction {options.validation_fraction} leaves none of the {len(sessions)} sessions for "
-            "training"
-        )
-    categories = categorize(rows, training, code, options, report)
-    about = _describe(rows, catalog, options)
-    if encoder is not None:  # its vectors replace the text, which is not hashed as well
-        encoded = encode_texts(encoder, options.text_encoder, about.text)
-        about = about._replace(text=pl.Series([None] * len(catalog), dtype=pl.String), vectors=encoded)
+        sessions = indexed(log.sessions)
+        test_sessions = None if test_log is None else indexed(test_log.sessions)
+        del log, test_log
+        training, test = _split(sessions, test_sessions, options, report)
+        del sessions, test_sessions
+        _warn_of_splits(training, test, report)
+
+        catalog = clicked_ids.filter(pl.Series(np.bincount(training.items, minlength=len(clicked_ids)) > 0))
+        if options.all_items and rows is not None:
+            catalog = pl.concat([catalog, rows["item"]]).unique()
+        catalog = catalog.sort()
+        index = np.full(len(clicked_ids), -1, np.int32)
+        known = clicked_ids.is_in(catalog.implode()).to_numpy()
+        index[known] = catalog.search_sorted(clicked_ids.filter(pl.Series(known))).to_numpy()
+        training = training.with_items(index[training.items])
+        test = test.with_items(index[test.items])
+        report.drop(int((test.items < 0).sum()), "on items that the training split lacks, test split")
+        test = drop_short(test.keep_clicks(test.items >= 0), options.min_session_length, "test split", report)
+        if options.test_log is not None or options.test_days or options.test_fraction:
+            require_clicks(test, "test", report)
+
+        split = _sessions(training)
+        cut = len(split) - round(options.validation_fraction * len(split))
+        if cut == 0:
+            raise EmptyLogError(
+                f"--validation-fraction {options.validation_fraction} leaves none of the {len(split)} sessions for "
+                "training"
+            )
+        parents = None if options.category_tree is None else read_parents(options, report, work)
+        categories = categorize(rows, parents, catalog, options, report)
+        about = _describe(rows, catalog, options)
+        if encoder is not None:  # its vectors replace the text, which is not hashed as well
+            encoded = encode_texts(encoder, options.text_encoder, about.text)
+            about = about._replace(text=pl.Series([None] * len(catalog), dtype=pl.String), vectors=encoded)
     dataset = Dataset(
         item_ids=catalog.alias("id"),
         category=categories.category,
         extra_categories=categories.extra,
-        clicks=np.bincount(sessions.items, minlength=len(catalog)).astype(np.int64),
+        clicks=np.bincount(split.items, minlength=len(catalog)).astype(np.int64),
         title=about.title,
         text=about.text,
         numbers=about.numbers,
         vectors=about.vectors,
         tree=categories.tree,
-        train=sessions.part(0, cut),
-        validation=sessions.part(cut, len(sessions)),
-        test=_sessions(test, code),
+        train=split.part(0, cut),
+        validation=split.part(cut, len(split)),
+        test=_sessions(test),
         settings={
             "options": options.as_settings(),
             "files": files,
             "levels": categories.levels,
-            "clicks_read": report.read,
-            "clicks_dropped": report.dropped,
         },
     )
     _report_counts(dataset, report)
+    dataset.settings["report"] = report.as_settings()
     return dataset
 
 
-def _describe_files(options: PrepareOptions) -> dict[str, list[dict[str, Any]]]:
-    """Name and SHA-256 of every file that is read. No file may be given twice."""
-    paths: dict[str, list[Path | None]] = {
-        "logs": list(options.logs),
+def _describe_files(options: PrepareOptions, logs: list[Any]) -> dict[str, list[dict[str, Any]]]:
+    """Name and SHA-256 of every file that is read, of its content where it is packed. No log may be given twice."""
+    sources: dict[str, list[Any]] = {
+        "logs": logs,
         "test_log": [options.test_log],
         "items": [options.items],
         "item_vectors": [options.item_vectors],
         "category_tree": [options.category_tree],
     }
     files: dict[str, list[dict[str, Any]]] = {}
-    for role, given in paths.items():
+    for role, given in sources.items():
         files[role] = []
-        for path in filter(None, given):
-            existing(path)
-            with reading(path), path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            files[role].append({"name": path.name, "sha256": digest})
+        for source in given:
+            if isinstance(source, str | Path):
+                files[role].append({"name": Path(source).name, "sha256": _digest(Path(source))})
     digests = [file["sha256"] for file in files["logs"]]
     if any(file["sha256"] in digests for file in files["test_log"]):
         raise LeakError(f"the test log {options.test_log} is also a training log")
-    if len(set(digests)) < len(digests):
-        raise DataError(f"one log was given twice: {', '.join(str(path) for path in options.logs)}")
+    twice = [file["name"] for file in files["logs"] if digests.count(file["sha256"]) > 1]
+    if twice:
+        raise DataError(f"one log was given twice: {', '.join(twice)} have the same content")
     return files
 
 
-def _with_one_id_type(
-    log: Log, test_log: Log | None, rows: pl.DataFrame | None
-) -> tuple[Log, Log | None, pl.DataFrame | None]:
-    """Item ids as int64 where all tables have integers, else as strings."""
-    frames = [log.clicks, None if test_log is None else test_log.clicks, rows]
-    ids = iter(unify_ids([frame["item"] for frame in frames if frame is not None], "item"))
-    first, second, third = [None if frame is None else frame.with_columns(item=next(ids)) for frame in frames]
-    assert first is not None
-    log = replace(log, clicks=first)
-    if test_log is not None and second is not None:
-        test_log = replace(test_log, clicks=second)
-    return log, test_log, third
+def _digest(path: Path) -> str:
+    existing(path)
+    with reading(path), path.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        file: IO[bytes] = gzip.open(raw) if packed else raw  # type: ignore[assignment]
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _indices(items: NDArray[np.int64], keys: NDArray[np.int64], rank: NDArray[np.int32]) -> NDArray[np.int32]:
+    """int32 [items]: the rank of each key, found in blocks to save memory."""
+    found = np.empty(len(items), np.int32)
+    block = 1 << 22
+    for at in range(0, len(items), block):
+        found[at : at + block] = rank[keys.searchsorted(items[at : at + block])]
+    return found
 
 
 def _split(
-    log: Log, test_log: Log | None, options: PrepareOptions, report: PrepareReport
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The clicks of the training split (filtered) and of the test split (short sessions dropped)."""
+    sessions: LogSessions, test_log: LogSessions | None, options: PrepareOptions, report: PrepareReport
+) -> tuple[LogSessions, LogSessions]:
+    """The training split (filtered) and the test split (short sessions dropped)."""
     shortest = options.min_session_length
-    clicks = drop_short(log.clicks, shortest, "all splits" if test_log is None else "training split", report)
-    require_clicks(clicks, "training", report)
+    sessions = drop_short(sessions, shortest, "all splits" if test_log is None else "training split", report)
+    require_clicks(sessions, "training", report)
     if options.shuffle_seed is not None:
-        if log.has_time:
+        if sessions.end is not None:
             raise InvalidOptionError(
                 "--shuffle-seed is for logs without times: a shuffled split learns from what came later"
             )
-        clicks = shuffle_sessions(clicks, options.shuffle_seed)
+        sessions = shuffle_sessions(sessions, options.shuffle_seed)
     if test_log is None:
-        training, test = split_off_test(log, clicks, options)
+        training, test = split_off_test(sessions, options)
     else:
-        training, test = clicks, drop_short(test_log.clicks, shortest, "test split", report)
+        training, test = sessions, drop_short(test_log, shortest, "test split", report)
     require_clicks(training, "training", report)
-    check_copies(training, test)
+    if not options.allow_copies:
+        check_copies(training, test)
     training = drop_rare(training, options, report)
     require_clicks(training, "training", report)
     return training, test
 
 
-def _sessions(clicks: pl.DataFrame, code: pl.DataFrame) -> Sessions:
-    """Clicks in order of session and time, as item indices end to end."""
-    items = clicks.join(code, on="item", maintain_order="left")["code"].to_numpy().astype(np.int32)
-    lengths = clicks["session"].rle().struct.field("len").to_numpy() if len(items) else np.zeros(0, np.int64)
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    time = None
-    if clicks["time"].null_count() == 0:
-        time = clicks["time"].to_numpy()[offsets[1:] - 1] // 1_000_000
-    return Sessions(items, offsets, time)
+def _warn_of_splits(training: LogSessions, test: LogSessions, report: PrepareReport) -> None:
+    """Warn of a test split that is tiny or most of the log, and of a few clicks far from all others."""
+    if not len(test):
+        return
+    share = len(test) / (len(training) + len(test))
+    if share < 0.01 or share > 0.5:
+        when = ""
+        if training.end is not None and test.begin is not None and test.end is not None:
+            when = (
+                f"; training ends {date(int(training.end.max()))}, the test split goes from {date(int(test.begin.min()))} to "
+                f"{date(int(test.end.max()))}"
+            )
+        report.warn(f"the test split is {share:.2%} of the sessions, {len(test):,}{when}")
+
+
+def _sessions(found: LogSessions) -> Sessions:
+    """The sessions of a dataset."""
+    time = None if found.end is None else found.end // 1_000_000
+    return Sessions(found.items.astype(np.int32, copy=False), found.offsets, time)
 
 
 def _describe(rows: pl.DataFrame | None, catalog: pl.Series, options: PrepareOptions) -> Descriptions:

@@ -11,9 +11,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import DataError
+from hiersrec_training.data.columns import Column, unify_ids
 from hiersrec_training.data.options import PrepareOptions
-from hiersrec_training.data.read_table import existing, open_table, reading
 from hiersrec_training.data.report import PrepareReport
+from hiersrec_training.data.tables import Table, open_table, text_format, unescaped
+from hiersrec_training.data.text import existing, reading
 
 CATEGORY = "category:"
 NUMBER = "number:"
@@ -28,55 +30,145 @@ class Descriptions(NamedTuple):
     vectors: NDArray[np.float32] | None
 
 
-def read_items(options: PrepareOptions, report: PrepareReport) -> pl.DataFrame:
-    """The rows of the item table: ``item`` and ``category:0``, … as read, ``title`` and ``text`` as strings (null
-    where empty), ``number:<name>`` float64 (null where missing), ``vector`` float32 [m] where a file of them is given
-    (null where missing). An item may have several rows.
+def read_items(options: PrepareOptions, report: PrepareReport, work: Path) -> pl.DataFrame:
+    """The rows of the item table, see :func:`item_rows`. An item may have several rows.
 
     Raises:
         MissingColumnError: the table lacks a column that was named.
-        DataError: no such file, damaged, or without rows; vectors that do not fit.
+        DataError: no such file, damaged, or without rows; columns of a wrong type; vectors that do not fit.
     """
-    assert options.items is not None
-    table = open_table(options.items, options.item_separator, names=options.item_columns, comments=True)
+    table = open_table(
+        options.items,
+        text_format(options),
+        work,
+        names=options.item_columns,
+        names_option="--item-columns",
+        given_separator=unescaped(options.item_separator),
+        role="the item table",
+    )
     wanted = {options.item_id_column: "--item-id-column"}
-    wanted |= dict.fromkeys(options.category_columns, "--category-column")
-    wanted |= dict.fromkeys(options.text_columns, "--text-column")
-    wanted |= dict.fromkeys(options.number_columns, "--number-column")
-    if options.title_column is not None:
-        wanted.setdefault(options.title_column, "--title-column")
-    rows = table.read(wanted, whole=options.item_vectors is not None)  # else rows and vectors could shift
-    report.line("read", rows.height, f"rows of {options.items.name}")
-
-    columns = [pl.col(options.item_id_column).alias("item")]
-    columns += [
-        pl.col(name).alias(f"{CATEGORY}{level}") for level, name in enumerate(options.category_columns)
-    ]
-    texts = [_words(name, options.url_decode) for name in options.text_columns]
-    text = pl.concat_str(texts, separator=" ", ignore_nulls=True) if texts else pl.lit(None, pl.String)
-    columns.append(_filled(text).alias("text"))
-    title = pl.lit(None, pl.String)
-    if options.title_column is not None:
-        title = _filled(_words(options.title_column, options.url_decode))
-    columns.append(title.alias("title"))
-    for name in options.number_columns:
-        number = pl.col(name).cast(pl.Float64, strict=False)
-        columns.append(pl.when(number.is_finite()).then(number).alias(NUMBER + name))
-    items = rows.select(columns)
-    for name in options.number_columns:
-        lost = items[NUMBER + name].null_count() - int(_blank(rows[name]).sum())
-        if lost:
-            report.line("unreadable", lost, f"values of {name}, taken as missing")
-    if options.item_vectors is not None:
-        items = items.with_columns(read_vectors(options.item_vectors, items.height))
-
-    nameless = _blank(items["item"])
+    for columns, option in (
+        (options.category_columns, "--category-column"),
+        ([options.fallback_category_column], "--fallback-category-column"),
+        (options.text_columns, "--text-column"),
+        (options.number_columns, "--number-column"),
+        ([options.title_column], "--title-column"),
+    ):
+        wanted |= {column: option for column in columns if column is not None and column not in wanted}
+    table.require(wanted)
+    numbers, rows = table.read(list(wanted))
+    report.line("read", rows.height, f"rows of {Path(table.name).name}")
+    report_skipped(table, report)
+    id_column = Column(options.item_id_column, "item ids", "--item-id-column", table.name, options.missing)
+    ids = id_column.ids(rows[options.item_id_column])
+    report.column(id_column, table.name)
+    items = item_rows(ids, rows, table.name, options, report)
+    nameless = items["item"].is_null()
     if nameless.any():
-        report.line("dropped", int(nameless.sum()), f"rows of {options.items.name}: no item id")
+        example = table.place(int(numbers[int(nameless.arg_max() or 0)]))
+        report.note("dropped", int(nameless.sum()), f"rows of {Path(table.name).name}: no item id", example)
         items = items.filter(~nameless)
     if items.is_empty():
-        raise DataError(f"{options.items} has no items")
+        raise DataError(f"{table.name} has no items")
     return items
+
+
+def item_rows(
+    ids: pl.Series, rows: pl.DataFrame, name: str, options: PrepareOptions, report: PrepareReport
+) -> pl.DataFrame:
+    """The rows of an item table by role: ``item`` and ``category:0``, … as ids, ``title`` and ``text`` as strings,
+    ``number:<name>`` float64, ``vector`` float32 [m] where a file of them is given; null where missing. A row with
+    several categories in one cell becomes several rows.
+
+    Args:
+        ids: of the items, a row each.
+        rows: the columns of the table.
+        name: of the table, for messages.
+        options: which column has which role.
+        report: takes counts.
+    """
+
+    def column(name_: str, role: str, option: str) -> Column:
+        return Column(name_, role, option, name, options.missing)
+
+    read: list[Column] = []
+    found: dict[str, pl.Series] = {"item": ids}
+    texts = []
+    for text in options.text_columns:
+        read.append(column(text, f"texts in {text}", "--text-column"))
+        texts.append(_decoded(read[-1].texts(rows[text]), options.url_decode))
+    found["text"] = _joined(texts, len(ids))
+    found["title"] = pl.Series([None] * len(ids), dtype=pl.String)
+    if options.title_column is not None:
+        read.append(column(options.title_column, "titles", "--title-column"))
+        found["title"] = _decoded(read[-1].texts(rows[options.title_column]), options.url_decode)
+    for number in options.number_columns:
+        read.append(column(number, f"numbers in {number}", "--number-column"))
+        values, lost = read[-1].numbers(rows[number])
+        found[NUMBER + number] = values
+        example = repr(rows[number].filter(lost)[0]) if lost.any() else ""
+        report.note("unreadable", int(lost.sum()), f"values of {number}, taken as missing", example)
+    if options.item_vectors is not None:
+        found["vector"] = read_vectors(options.item_vectors, len(ids))
+    items = pl.DataFrame(found)
+    names = list(options.category_columns)
+    columns = [column(each, f"categories in {each}", "--category-column") for each in names]
+    if options.fallback_category_column is not None:
+        columns.append(column(options.fallback_category_column, "categories", "--fallback-category-column"))
+    items = _with_categories(items, rows, columns, options)
+    for each in (*read, *columns):
+        report.column(each, name)
+    return items
+
+
+def _with_categories(
+    items: pl.DataFrame, rows: pl.DataFrame, columns: list[Column], options: PrepareOptions
+) -> pl.DataFrame:
+    """``items`` with the columns ``category:0`` and so on, a row for each category of an item."""
+    levels = len(options.category_columns)
+    if levels == 1:
+        fallback = columns[1].ids(rows[columns[1].name]) if len(columns) > 1 else None
+        values = rows[columns[0].name]
+        separator = options.category_separator
+        if separator is not None and values.dtype == pl.String:
+            values = values.str.split(separator)
+        if isinstance(values.dtype, pl.List | pl.Array):
+            values = values.cast(pl.List(values.dtype.inner))
+            row = pl.Series(np.arange(len(values)), dtype=pl.UInt32)
+            exploded = pl.DataFrame({"row": row, "value": values}).explode("value")
+            ids = columns[0].ids(exploded["value"])
+            several = pl.DataFrame({"row": exploded["row"], "value": ids})
+            # a row without any category stays, once
+            known = several.filter(pl.col("value").is_not_null())
+            rest = (
+                pl.DataFrame({"row": row})
+                .join(known, on="row", how="anti")
+                .with_columns(value=pl.lit(None, ids.dtype))
+            )
+            several = pl.concat([known, rest]).sort("row", maintain_order=True)
+            at = several["row"]
+            items, category = items[at], several["value"]
+            fallback = None if fallback is None else fallback[at]
+        else:
+            category = columns[0].ids(values)
+        if fallback is not None:
+            category, fallback = unify_ids([category, fallback])
+            category = category.zip_with(category.is_not_null(), fallback)
+        return items.with_columns(category.alias(f"{CATEGORY}0"))
+    found = [
+        column.ids(rows[column.name]).alias(f"{CATEGORY}{level}")
+        for level, column in enumerate(columns[:levels])
+    ]
+    if levels and len(columns) > levels:
+        found = _or_fallback(found, columns[levels].ids(rows[columns[levels].name]))
+    return items.with_columns(found)
+
+
+def _or_fallback(levels: list[pl.Series], fallback: pl.Series) -> list[pl.Series]:
+    """The levels, with the fall-back category in the top one where all are missing."""
+    top, fallback = unify_ids([levels[0], fallback])
+    nothing = pl.DataFrame(levels).select(pl.all_horizontal(pl.all().is_null()).alias("nothing"))["nothing"]
+    return [top.zip_with(~nothing, fallback).alias(levels[0].name), *levels[1:]]
 
 
 def read_vectors(path: Path, rows: int) -> pl.Series:
@@ -113,22 +205,37 @@ def read_vectors(path: Path, rows: int) -> pl.Series:
     return frame.select(pl.when("known").then("vector").alias("vector"))["vector"]
 
 
-def read_parents(options: PrepareOptions) -> pl.DataFrame:
-    """The rows of the category tree: ``child`` and ``parent`` as read (null at the top).
+def read_parents(options: PrepareOptions, report: PrepareReport, work: Path) -> pl.DataFrame:
+    """The rows of the category tree: ``child`` and ``parent``, ids; null at the top.
 
     Raises:
         MissingColumnError, DataError: as :func:`read_items`.
     """
-    assert options.category_tree is not None
-    table = open_table(options.category_tree, comments=True)
+    table = open_table(options.category_tree, text_format(options), work, role="the category tree")
     if len(table.columns) < 2:
-        raise DataError(
-            f"{options.category_tree} has one column: a category tree has a category and its parent"
-        )
+        raise DataError(f"{table.name} has one column: a category tree has a category and its parent")
     child = options.tree_child_column or table.columns[0]
     parent = options.tree_parent_column or table.columns[1]
-    rows = table.read({child: "--tree-child-column", parent: "--tree-parent-column"})
-    return rows.select(pl.col(child).alias("child"), pl.col(parent).alias("parent"))
+    table.require({child: "--tree-child-column", parent: "--tree-parent-column"})
+    _, rows = table.read(list(dict.fromkeys([child, parent])))
+    report_skipped(table, report)
+    found = {}
+    for name, role, option in (
+        (child, "child", "--tree-child-column"),
+        (parent, "parent", "--tree-parent-column"),
+    ):
+        column = Column(name, f"{role} categories", option, table.name, options.missing)
+        found[role] = column.ids(rows[name])
+        report.column(column, table.name)
+    return pl.DataFrame(found)
+
+
+def report_skipped(table: Table, report: PrepareReport) -> None:
+    """Report the lines of a table that are no rows."""
+    skipped, name = table.skipped, Path(table.name).name
+    report.note("skipped", skipped.comments, f"comment lines of {name}")
+    what = f"rows of {name} with another number of fields"
+    report.note("skipped", skipped.malformed, what, skipped.examples.get("malformed", ""))
 
 
 def describe_items(rows: pl.DataFrame, items: pl.Series, numbers: tuple[str, ...]) -> Descriptions:
@@ -153,19 +260,17 @@ def _filled_vectors(items: pl.DataFrame) -> NDArray[np.float32] | None:
     return vectors
 
 
-def _words(column: str, url_decode: bool) -> pl.Expr:
-    words = pl.col(column).cast(pl.String)
+def _decoded(words: pl.Series, url_decode: bool) -> pl.Series:
     if not url_decode:
         return words
-    return words.map_elements(lambda text: unquote(text).replace("_", " "), return_dtype=pl.String)
+    plain = words.map_elements(lambda text: unquote(text).replace("_", " ").strip(), return_dtype=pl.String)
+    return plain.set(plain == "", None)
 
 
-def _filled(text: pl.Expr) -> pl.Expr:
-    """The text with null instead of an empty string."""
-    text = text.str.strip_chars()
-    return pl.when(text != "").then(text)
-
-
-def _blank(values: pl.Series) -> pl.Series:
-    """Which are null, NaN or empty."""
-    return values.cast(pl.String).str.strip_chars().is_in(["", "NaN"]).fill_null(True)
+def _joined(texts: list[pl.Series], rows: int) -> pl.Series:
+    """The texts of each row joined by a space, null where there is none."""
+    if not texts:
+        return pl.Series([None] * rows, dtype=pl.String)
+    frame = pl.DataFrame({str(at): text for at, text in enumerate(texts)})
+    joined = frame.select(text=pl.concat_str(pl.all(), separator=" ", ignore_nulls=True))["text"]
+    return joined.set(joined == "", None)

@@ -3,129 +3,125 @@
 from __future__ import annotations
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import EmptyLogError, InvalidOptionError, LeakError
+from hiersrec_training.data.clicks import Keys, LogSessions
 from hiersrec_training.data.options import PrepareOptions
-from hiersrec_training.data.read_log import Log
 from hiersrec_training.data.report import PrepareReport
+from hiersrec_training.data.times import DAY, date
 
-_MICROSECONDS_A_DAY = 86_400e6
 LONG_SESSION = 5  # clicks; shorter sessions recur by chance
 
 
-def drop_short(clicks: pl.DataFrame, shortest: int, split: str, report: PrepareReport) -> pl.DataFrame:
+def drop_short(sessions: LogSessions, shortest: int, split: str, report: PrepareReport) -> LogSessions:
     """Drop the sessions of fewer than ``shortest`` clicks."""
-    kept = clicks.filter(pl.len().over("session") >= shortest)
-    report.drop(clicks.height - kept.height, f"in sessions of fewer than {shortest} clicks, {split}")
+    kept = sessions.select(sessions.lengths >= shortest)
+    dropped = len(sessions.items) - len(kept.items)
+    report.drop(dropped, f"in sessions of fewer than {shortest} clicks, {split}")
     return kept
 
 
-def drop_rare(clicks: pl.DataFrame, options: PrepareOptions, report: PrepareReport) -> pl.DataFrame:
+def drop_rare(sessions: LogSessions, options: PrepareOptions, report: PrepareReport) -> LogSessions:
     """Filter by item support and session length in turn, until both hold for all clicks that are left."""
     while True:
-        kept = clicks.filter(pl.len().over("item") >= options.min_item_support)
+        common = np.bincount(sessions.items) >= options.min_item_support
+        keep = common[sessions.items]
         report.drop(
-            clicks.height - kept.height,
+            int((~keep).sum()),
             f"on items of fewer than {options.min_item_support} clicks in the training split",
         )
-        if kept.height == clicks.height:
-            return kept
-        clicks = drop_short(kept, options.min_session_length, "training split", report)
+        if keep.all():
+            return sessions
+        sessions = drop_short(
+            sessions.keep_clicks(keep), options.min_session_length, "training split", report
+        )
 
 
-def shuffle_sessions(clicks: pl.DataFrame, seed: int) -> pl.DataFrame:
+def shuffle_sessions(sessions: LogSessions, seed: int) -> LogSessions:
     """The sessions in a random order, the clicks within each as they were."""
-    sessions = clicks["session"].unique().sort()
-    order = pl.DataFrame(
-        {
-            "session": sessions,
-            "position": np.random.default_rng(seed).permutation(len(sessions)).astype(np.uint32),
-        }
-    )
-    shuffled = clicks.join(order, on="session", maintain_order="left").sort("position", maintain_order=True)
-    return shuffled.drop("session").rename({"position": "session"})
+    return sessions.take(np.random.default_rng(seed).permutation(len(sessions)).argsort())
 
 
-def split_off_test(
-    log: Log, clicks: pl.DataFrame, options: PrepareOptions
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Training and test splits of one log. The test split is whole sessions at its end."""
+def split_off_test(sessions: LogSessions, options: PrepareOptions) -> tuple[LogSessions, LogSessions]:
+    """Training and test splits of one log. The test split is whole sessions at its end.
+
+    Raises:
+        InvalidOptionError: ``--test-days`` for a log without times.
+        EmptyLogError: it takes the whole log.
+    """
+    is_test = np.zeros(len(sessions), bool)
     if options.test_days is not None:
-        if not log.has_time:
+        if sessions.end is None or sessions.begin is None:
             raise InvalidOptionError("--test-days needs a log with times; use --test-fraction")
-        end = pl.col("time").max()
-        latest = clicks["time"].max()
-        is_test = end.over("session") > pl.lit(latest) - round(options.test_days * _MICROSECONDS_A_DAY)
+        first, last = int(sessions.begin.min()), int(sessions.end.max())
+        is_test = sessions.end > last - round(options.test_days * DAY)
+        if is_test.all():
+            raise EmptyLogError(
+                f"--test-days {options.test_days:g} leaves no session for training: the log covers "
+                f"{(last - first) / DAY:.3g} days, from {date(first)} to {date(last)}; give fewer days, or --test-fraction"
+            )
     elif options.test_fraction is not None:
-        sessions = clicks["session"].unique().sort()
-        kept = len(sessions) - round(options.test_fraction * len(sessions))
-        is_test = pl.col("session").is_in(sessions[kept:].implode())
-    else:
-        is_test = pl.lit(False)
-    return clicks.filter(~is_test), clicks.filter(is_test)
+        is_test[len(sessions) - round(options.test_fraction * len(sessions)) :] = True
+    return sessions.select(~is_test), sessions.select(is_test)
 
 
-def check_logs(training: Log, test: Log) -> None:
+def check_logs(training: LogSessions, test: LogSessions, ids: Keys, *, per_file: bool) -> None:
     """Raise :class:`LeakError` where a given test log shares sessions with the training log, or begins before its
-    end."""
-    if training.session_ids is not None and test.session_ids is not None:
-        shared = training.session_ids.filter(training.session_ids.is_in(test.session_ids.implode()))
+    end.
+
+    Args:
+        training: sessions of the training log.
+        test: sessions of the test log.
+        ids: turns keys of sessions into their ids.
+        per_file: session ids begin anew in each file, so that equal ones are no copies.
+    """
+    if training.key is not None and test.key is not None and not per_file:
+        shared = np.intersect1d(training.key, test.key)
         if len(shared):
             raise LeakError(
-                f"{len(shared):,} sessions are in both the training and the test log, such as {shared[0]}; "
-                "if the ids begin anew in each log, make them different"
+                f"{len(shared):,} sessions are in both the training and the test log, such as {ids.decode(shared[:1])[0]}; "
+                "give --session-per-file if the ids begin anew in each log"
             )
-    if training.has_time and test.has_time:
-        end = training.clicks["time"].max()
-        begins = test.clicks.group_by("session").agg(pl.col("time").min())["time"]
-        early = int((begins < end).sum())
+    if training.end is not None and test.begin is not None:
+        end = int(training.end.max())
+        early = int((test.begin < end).sum())
         if early:
             raise LeakError(
-                f"{early:,} of {len(begins):,} test sessions begin before the training log ends, "
-                f"{_date(end)}: cut both at one time, or split one log with --test-days"
+                f"{early:,} of {len(test):,} test sessions begin before the training log ends, "
+                f"{date(end)}: cut both at one time, or split one log with --test-days"
             )
 
 
-def check_copies(training: pl.DataFrame, test: pl.DataFrame) -> None:
+def check_copies(training: LogSessions, test: LogSessions) -> None:
     """Raise :class:`LeakError` where more than half of the long test sessions are in the training split too."""
-    known, asked = _session_digests(training, test)
+    known, asked = _session_digests(training), _session_digests(test)
     copies = int(np.isin(asked, known).sum())
     if copies * 2 > len(asked):
         raise LeakError(
             f"{copies:,} of the {len(asked):,} test sessions of {LONG_SESSION} clicks or more are in the training "
-            "split too, click by click"
+            "split too, click by click; give --allow-copies if visitors do repeat each other, as in a funnel of few pages"
         )
 
 
-def _session_digests(*splits: pl.DataFrame) -> list[NDArray[np.uint64]]:
-    """A 64-bit polynomial hash of every long session of each split, equal for equal lists of items."""
-    items = pl.concat([split.select("item") for split in splits])["item"].unique()
-    codes = pl.DataFrame(
-        {"item": items, "code": np.random.default_rng(0).integers(0, 2**64, len(items), dtype=np.uint64)}
-    )
-    digests = []
-    for split in splits:
-        long = split.filter(pl.len().over("session") >= LONG_SESSION).join(
-            codes, on="item", maintain_order="left"
-        )
-        if long.is_empty():
-            digests.append(np.zeros(0, np.uint64))
-            continue
-        lengths = long["session"].rle().struct.field("len").to_numpy().astype(np.int64)
-        starts = np.cumsum(lengths) - lengths
-        position = np.arange(long.height) - np.repeat(starts, lengths)
+def _session_digests(sessions: LogSessions) -> NDArray[np.uint64]:
+    """A 64-bit polynomial hash of every long session, equal for equal lists of items."""
+    digests = [np.zeros(0, np.uint64)]
+    long = np.flatnonzero(sessions.lengths >= LONG_SESSION)
+    block = 1 << 18  # sessions, as the products take memory
+    for at in range(0, len(long), block):
+        part = sessions.take(long[at : at + block])
+        lengths, starts = part.lengths, part.offsets[:-1]
+        position = np.arange(len(part.items)) - np.repeat(starts, lengths)
         weights = np.cumprod(np.full(int(lengths.max()), 0x9E3779B97F4A7C15, np.uint64))
-        digests.append(np.add.reduceat(long["code"].to_numpy() * weights[position], starts))
-    return digests
+        # an odd multiple of each index, mixed, so that sums of products rarely agree by chance
+        codes = (part.items.astype(np.uint64) + np.uint64(1)) * np.uint64(0xD1342543DE82EF95)
+        codes ^= codes >> np.uint64(29)
+        digests.append(np.add.reduceat(codes * weights[position], starts))
+    return np.concatenate(digests)
 
 
-def require_clicks(clicks: pl.DataFrame, split: str, report: PrepareReport) -> None:
-    """Raise :class:`EmptyLogError` where ``clicks`` is empty, with the counts that the filters removed."""
-    if clicks.is_empty():
+def require_clicks(sessions: LogSessions, split: str, report: PrepareReport) -> None:
+    """Raise :class:`EmptyLogError` where no click is left, with the counts that the filters removed."""
+    if not len(sessions.items):
         raise EmptyLogError(f"nothing is left for the {split} split: {report.history()}")
-
-
-def _date(microseconds: object) -> str:
-    return str(np.datetime64(int(str(microseconds)), "us").astype("datetime64[s]")).replace("T", " ")

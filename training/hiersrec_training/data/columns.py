@@ -1,0 +1,151 @@
+"""Values of a column in its role: one rule for blanks, missing values and types, for logs, item tables and trees alike.
+
+Blanks around a text are stripped. A value is missing where it is null, NaN, empty, or one of the texts of
+``--missing``. Both are counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import polars as pl
+
+from hiersrec_sdk.errors import DataError
+
+_INT_LIMIT = 2**53  # floats above are no longer distinct integers
+
+
+class Column:
+    """One column of one table in one role.
+
+    Args:
+        name: of the column.
+        role: what its values are, in the plural, such as "item ids".
+        option: that names it.
+        table: name of the table, for messages.
+        missing: texts that stand for a missing value.
+    """
+
+    def __init__(self, name: str, role: str, option: str, table: str, missing: Sequence[str]) -> None:
+        self.name, self.role, self.option, self.table = name, role, option, table
+        self.stripped = 0
+        self.stripped_example = ""
+        self.missing_texts: Counter[str] = Counter()
+        self._missing = pl.Series(list(missing), dtype=pl.String)
+
+    def ids(self, values: pl.Series) -> pl.Series:
+        """The values as ids: Int64 or String, null where missing.
+
+        Raises:
+            DataError: values that cannot be ids, such as fractions, dates or lists.
+        """
+        values = self._plain(values)
+        kind = values.dtype
+        if kind == pl.String:
+            return values
+        if kind == pl.UInt64 or kind == pl.Int128:
+            return values.cast(pl.String)
+        if kind.is_integer():
+            return values.cast(pl.Int64)
+        if isinstance(kind, pl.Decimal) or kind.is_float():
+            number = values.cast(pl.Float64).fill_nan(None)
+            whole = ((number == number.round()) & (number.abs() < _INT_LIMIT)).fill_null(True)
+            if whole.all():
+                return number.cast(pl.Int64)
+            raise DataError(
+                f"{self.table}: column {self.name!r} holds fractions such as {number.filter(~whole)[0]}: {self.role} must "
+                f"be integers or text; name another column with {self.option}"
+            )
+        raise self._refused(kind, "integers or text")
+
+    def texts(self, values: pl.Series) -> pl.Series:
+        """The values as texts, null where missing; the parts of a list are joined by a space."""
+        values = self._plain(values)
+        kind = values.dtype
+        if kind == pl.String:
+            return values
+        if isinstance(kind, pl.List | pl.Array) and isinstance(
+            kind.inner, pl.String | pl.Categorical | pl.Enum
+        ):
+            joined = values.cast(pl.List(pl.String)).list.drop_nulls().list.join(" ")
+            return self._clean(joined)
+        if kind.is_float():
+            return values.fill_nan(None).cast(pl.String)
+        if kind.is_integer() or kind == pl.Boolean or isinstance(kind, pl.Decimal | pl.Date | pl.Datetime):
+            return values.cast(pl.String)
+        raise self._refused(kind, "text")
+
+    def numbers(self, values: pl.Series) -> tuple[pl.Series, pl.Series]:
+        """The values as Float64, null where missing or unreadable; and bool, which are unreadable."""
+        values = self._plain(values)
+        kind = values.dtype
+        if not (kind == pl.String or kind.is_numeric() or kind == pl.Boolean):
+            raise self._refused(kind, "numbers")
+        number = values.cast(pl.Float64, strict=False)
+        number = number.zip_with(number.is_finite().fill_null(False), pl.Series([None], dtype=pl.Float64))
+        lost = number.is_null() & values.is_not_null()
+        if kind.is_float():
+            lost &= values.is_not_nan().fill_null(True)
+        return number, lost
+
+    def times(self, values: pl.Series) -> pl.Series:
+        """The values as numbers, dates, datetimes or texts, null where missing."""
+        values = self._plain(values)
+        kind = values.dtype
+        if kind.is_float():
+            return values.fill_nan(None)
+        if isinstance(kind, pl.Decimal):
+            return values.cast(pl.Float64)
+        if kind == pl.String or kind.is_integer() or isinstance(kind, pl.Date | pl.Datetime):
+            return values
+        raise self._refused(kind, "Unix times, dates with times, or text of a --time-format")
+
+    def _plain(self, values: pl.Series) -> pl.Series:
+        kind = values.dtype
+        if kind == pl.Null or isinstance(kind, pl.Categorical | pl.Enum):
+            values = values.cast(pl.String)
+        return self._clean(values) if values.dtype == pl.String else values
+
+    def _clean(self, values: pl.Series) -> pl.Series:
+        stripped = values.str.strip_chars()
+        changed = (stripped != values).fill_null(False)
+        if changed.any():
+            self.stripped += int(changed.sum())
+            self.stripped_example = self.stripped_example or str(values.filter(changed)[0])
+        named = stripped.is_in(self._missing.implode()).fill_null(False)
+        if named.any():
+            self.missing_texts.update(stripped.filter(named).to_list())
+        return stripped.set(named | (stripped == ""), None)
+
+    def _refused(self, kind: pl.DataType, wanted: str) -> DataError:
+        return DataError(
+            f"{self.table}: column {self.name!r} holds {kind}: {self.role} must be {wanted}; name another column with "
+            f"{self.option}"
+        )
+
+
+def unify_ids(columns: Sequence[pl.Series]) -> list[pl.Series]:
+    """Ids of :meth:`Column.ids` with one type: int64 where all values of all columns are integers, else string.
+
+    Text counts as an integer only where the integer is written back as the same text: "007" stays "007". Columns of
+    nulls only are strings.
+    """
+    if all(column.null_count() == len(column) for column in columns):
+        return [column.cast(pl.String) for column in columns]
+    whole = [_as_int(column) for column in columns]
+    found = [column for column in whole if column is not None]
+    return found if len(found) == len(whole) else [column.cast(pl.String) for column in columns]
+
+
+def _as_int(column: pl.Series) -> pl.Series | None:
+    if column.dtype == pl.Int64:
+        return column
+    number, same = as_canonical_ints(column)
+    return number if bool((same | column.is_null()).all()) else None
+
+
+def as_canonical_ints(texts: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """The texts as Int64, and bool: which of them are integers that are written back as the same text."""
+    number = texts.cast(pl.Int64, strict=False)
+    return number, (number.cast(pl.String) == texts).fill_null(False)

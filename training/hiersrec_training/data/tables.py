@@ -1,0 +1,351 @@
+"""Tables of any kind, in batches of rows: csv, tsv and other delimited text, parquet, JSON lines, and frames in memory."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from hiersrec_sdk.errors import DataError, InvalidOptionError, MissingColumnError
+from hiersrec_training.data.options import PrepareOptions
+from hiersrec_training.data.text import (
+    BATCH,
+    Lines,
+    Skipped,
+    TextFormat,
+    check_is_text,
+    count_lines,
+    existing,
+    read_lines,
+    read_rows,
+    reading,
+    split_line,
+    utf8_copy,
+)
+
+SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+PACKED = (".gz", ".zst", ".bz2", ".xz", ".zip")
+_JSON = (".jsonl", ".ndjson")
+
+
+class Batch(NamedTuple):
+    """Some rows of a table: ``numbers`` int64, line or row numbers counted from 1; ``frame``, the columns asked for."""
+
+    numbers: NDArray[np.int64]
+    frame: pl.DataFrame
+
+
+@dataclass
+class Table:
+    """An open table: its columns are known, nothing else was read.
+
+    Attributes:
+        name: of the file, for messages; of a frame, what it was given as.
+        columns: their names.
+        counted: what ``numbers`` of a batch counts: "line" or "row".
+        skipped: lines that are no rows, after the batches were read.
+    """
+
+    name: str
+    columns: list[str]
+    counted: str = "row"
+    skipped: Skipped = field(default_factory=Skipped)
+
+    def place(self, number: int) -> str:
+        """Where a row is, such as "log.csv, line 7"."""
+        return f"{self.name}, {self.counted} {number:,}"
+
+    def size(self) -> int:
+        """How many rows there are, about; 0 where that is not known."""
+        raise NotImplementedError
+
+    def batches(self, wanted: Sequence[str]) -> Iterator[Batch]:
+        """The columns ``wanted`` of all rows. Those of text files are strings."""
+        raise NotImplementedError
+
+    def read(self, wanted: Sequence[str]) -> Batch:
+        """As :meth:`batches`, all in one."""
+        parts = list(self.batches(wanted))
+        if not parts:
+            return Batch(np.zeros(0, np.int64), pl.DataFrame({name: [] for name in wanted}))
+        frame = pl.concat([part.frame for part in parts], how="vertical_relaxed")
+        return Batch(np.concatenate([part.numbers for part in parts]), frame)
+
+    def is_list(self, column: str) -> bool:
+        """Whether the cells of a column are lists."""
+        return False
+
+    def require(self, wanted: Mapping[str, str]) -> None:
+        """Check that the table has columns.
+
+        Args:
+            wanted: the columns, each with the command-line option that names it.
+
+        Raises:
+            MissingColumnError: it lacks one, or has it twice; the message lists those it has.
+        """
+        for column, option in wanted.items():
+            if column in self.columns or self._nested(column):
+                if self.columns.count(column) > 1:
+                    raise MissingColumnError(
+                        f"{self.name} has two columns {column!r}: give them different names"
+                    )
+                continue
+            close = difflib.get_close_matches(column, self.columns, 1)
+            near = f"; is it {close[0]!r}?" if close else ""
+            raise MissingColumnError(
+                f"{self.name} has no column {column!r}{near} Its columns are {', '.join(self.columns)}: name the right "
+                f"one with {option}{self._without_header()}"
+            )
+
+    def _nested(self, column: str) -> bool:
+        return False
+
+    def _without_header(self) -> str:
+        return ""
+
+
+def open_table(
+    source: Any,
+    form: TextFormat,
+    work: Path,
+    *,
+    names: Sequence[str] = (),
+    names_option: str = "",
+    given_separator: str | None = None,
+    role: str = "table",
+    empty: type[DataError] = DataError,
+) -> Table:
+    """Open a table.
+
+    Args:
+        source: path of a file, or a Polars, pandas or Arrow table.
+        form: of text files; its separator is that of the file's suffix unless ``given_separator``.
+        work: folder for copies that Polars can read.
+        names: of the columns, where the file has no header.
+        names_option: the option that gives them, for messages.
+        given_separator: of the fields.
+        role: what a frame is called in messages.
+        empty: the error to raise for an empty file.
+
+    Raises:
+        DataError: no such file, of an unknown kind, or damaged.
+    """
+    if not isinstance(source, str | Path):
+        return _FrameTable(_as_frame(source, role), role)
+    path = Path(source)
+    suffix = suffix_of(path)
+    if suffix == ".parquet" or suffix in _JSON:
+        existing(path)
+        return _open_scanned(path, suffix, empty)
+    if suffix not in SEPARATORS and given_separator is None:
+        raise DataError(
+            f"{path}: the kind of a table is told by its name, .csv, .tsv, .parquet or .jsonl (text also packed as "
+            f"{', '.join(PACKED)}); for another text table name its separator, for example --separator ';'"
+        )
+    separator = given_separator or SEPARATORS[suffix]
+    quote = form.quote
+    if quote == "auto":
+        quote = None if separator == "\t" or len(separator) > 1 else '"'
+    form = TextFormat(separator, quote, form.spans_lines, form.comment, form.encoding, form.skip_malformed)
+    form.check()
+    if quote is not None and len(separator) > 1:
+        raise InvalidOptionError(f"--quote goes with a separator of one character, not with {separator!r}")
+    return _TextTable.open(path, form, work, tuple(names), names_option, empty)
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that says the kind of file, without the one of its packing, in lower case."""
+    name = path.name.lower()
+    for packed in PACKED:
+        name = name.removesuffix(packed)
+    return Path(name).suffix
+
+
+class _TextTable(Table):
+    """Delimited text."""
+
+    def __init__(
+        self, path: Path, file: Path, form: TextFormat, columns: list[str], has_header: bool
+    ) -> None:
+        super().__init__(str(path), columns, "line")
+        self._path, self._file, self._form, self._has_header = path, file, form, has_header
+        self._rows = count_lines(file) - has_header
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        form: TextFormat,
+        work: Path,
+        names: tuple[str, ...],
+        option: str,
+        empty: type[DataError],
+    ) -> _TextTable:
+        """Read the header, or take ``names`` for it."""
+        file = utf8_copy(path, form.encoding, work)
+        check_is_text(file)
+        first = next(read_lines(path, file, form, Skipped()), None)
+        if first is None:
+            raise empty(f"{path} is empty")
+        header = split_line(first.text[0], form)
+        if names and len(names) != len(header):
+            raise DataError(
+                f"{path} has {len(header)} columns in line {first.numbers[0]}, and {option} names {len(names)}"
+            )
+        columns = list(names) if names else [name.strip() for name in header]
+        return cls(path, file, form, columns, not names)
+
+    def size(self) -> int:
+        return self._rows
+
+    def batches(self, wanted: Sequence[str]) -> Iterator[Batch]:
+        self.skipped = Skipped()
+        lines = read_lines(self._path, self._file, self._form, self.skipped)
+        if self._has_header:
+            header = next(lines)
+            lines = chain([Lines(header.numbers[1:], header.text.slice(1))], lines)
+        picked = {f"field_{self.columns.index(name)}": name for name in wanted}
+        for numbers, fields in read_rows(lines, len(self.columns), self._path, self._form, self.skipped):
+            yield Batch(numbers, fields.select(pl.col(field).alias(name) for field, name in picked.items()))
+
+    def _without_header(self) -> str:
+        return (
+            ", or give its columns names if it has no header (--log-columns, --item-columns)"
+            if self._has_header
+            else ""
+        )
+
+
+class _FrameTable(Table):
+    """A frame in memory."""
+
+    def __init__(self, frame: pl.DataFrame, name: str) -> None:
+        super().__init__(name, frame.columns)
+        self._frame = frame
+
+    def size(self) -> int:
+        return self._frame.height
+
+    def batches(self, wanted: Sequence[str]) -> Iterator[Batch]:
+        first = 1
+        for part in self._frame.select(_columns(wanted, self._frame.schema)).iter_slices(BATCH):
+            yield Batch(np.arange(first, first + part.height), part)
+            first += part.height
+
+    def is_list(self, column: str) -> bool:
+        return _is_list(column, self._frame.schema)
+
+    def _nested(self, column: str) -> bool:
+        return _is_nested(column, self._frame.schema)
+
+
+class _ScannedTable(Table):
+    """A file that Polars reads: parquet or JSON lines."""
+
+    def __init__(self, path: Path, frame: pl.LazyFrame, schema: pl.Schema) -> None:
+        super().__init__(str(path), schema.names())
+        self._path, self._frame, self._schema = path, frame, schema
+
+    def size(self) -> int:
+        with reading(self._path):
+            return int(self._frame.select(pl.len()).collect().item())
+
+    def batches(self, wanted: Sequence[str]) -> Iterator[Batch]:
+        first = 1
+        with reading(self._path):
+            chosen = self._frame.select(_columns(wanted, self._schema))
+            for part in chosen.collect_batches(chunk_size=BATCH, maintain_order=True):
+                yield Batch(np.arange(first, first + part.height), part)
+                first += part.height
+
+    def is_list(self, column: str) -> bool:
+        return _is_list(column, self._schema)
+
+    def _nested(self, column: str) -> bool:
+        return _is_nested(column, self._schema)
+
+
+def _open_scanned(path: Path, suffix: str, empty: type[DataError]) -> _ScannedTable:
+    with reading(path):
+        if suffix == ".parquet":
+            frame = pl.scan_parquet(path, glob=False)
+        else:
+            if path.stat().st_size == 0:
+                raise empty(f"{path} is empty")
+            # an open file, as Polars would take the path for a pattern
+            frame = pl.scan_ndjson(path.open("rb"), infer_schema_length=None)
+        return _ScannedTable(path, frame, frame.collect_schema())
+
+
+def _columns(wanted: Sequence[str], schema: pl.Schema) -> list[pl.Expr]:
+    """The columns; "events.item" is the field ``item`` of the structs, or lists of structs, in ``events``."""
+    found = []
+    for name in wanted:
+        if name in schema:
+            found.append(pl.col(name))
+            continue
+        outer, _, inner = name.partition(".")
+        if isinstance(schema[outer], pl.List):
+            found.append(pl.col(outer).list.eval(pl.element().struct.field(inner)).alias(name))
+        else:
+            found.append(pl.col(outer).struct.field(inner).alias(name))
+    return found
+
+
+def _is_list(column: str, schema: pl.Schema) -> bool:
+    kind = schema.get(column) or schema.get(column.partition(".")[0])
+    return isinstance(kind, pl.List | pl.Array)
+
+
+def _is_nested(column: str, schema: pl.Schema) -> bool:
+    outer, _, inner = column.partition(".")
+    kind = schema.get(outer)
+    if isinstance(kind, pl.List):
+        kind = kind.inner
+    return isinstance(kind, pl.Struct) and inner in {entry.name for entry in kind.fields}
+
+
+def _as_frame(source: Any, role: str) -> pl.DataFrame:
+    """A table of any library that shows it as Arrow, as a Polars frame."""
+    try:
+        if isinstance(source, pl.LazyFrame):
+            return source.collect()
+        if type(source).__module__.partition(".")[0] == "pandas":
+            return pl.from_pandas(source, nan_to_null=False)
+        return pl.DataFrame(source)
+    except Exception as error:  # of any library
+        raise DataError(
+            f"{role} must be the path of a file or a Polars, pandas or Arrow table, got {type(source).__name__}: {error}"
+        ) from error
+
+
+def text_format(options: PrepareOptions) -> TextFormat:
+    """How text files are read."""
+    quote = options.quote
+    if quote == "none":
+        quote = None
+    elif quote is None:
+        quote = "auto"
+    form = TextFormat(
+        quote=quote,
+        spans_lines=options.quote not in (None, "none"),
+        comment=options.comment,
+        encoding=options.encoding,
+        skip_malformed=options.skip_malformed,
+    )
+    if quote != "auto":
+        form.check()
+    return form
+
+
+def unescaped(separator: str | None) -> str | None:
+    r"""A separator as typed, with \t for a tab."""
+    return separator.replace("\\t", "\t") if separator else separator

@@ -1,0 +1,420 @@
+"""Delimited text, read line by line, so that every value has a line number and no row is read as another.
+
+Polars splits the lines. Lines with quotes go through Python's csv module where a quoted field holds a separator, a quote
+or a line break; a row that such a field seems to have swallowed is an error.
+"""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import csv
+import gzip
+import lzma
+import re
+import shutil
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from hiersrec_sdk.errors import DataError, InvalidOptionError
+
+BATCH = 500_000  # rows
+_LONGEST_FIELD = 10_000  # lines that one quoted field may span
+_PACKED: dict[str, Callable[[Path], IO[bytes]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # type: ignore[dict-item]
+_NOT_TEXT = {
+    b"PAR1": "it is a Parquet file: name it .parquet",
+    b"PK\x03\x04": "it is a zip archive or an Excel workbook: unpack it, or save it as csv",
+    b"\xff\xfe": "it is UTF-16: give --encoding utf-16",
+    b"\xfe\xff": "it is UTF-16: give --encoding utf-16",
+    b"\x80": "it looks like a Python pickle: write it as csv or parquet",
+    b"OBJ": "it is an Avro file: write it as csv or parquet",
+}
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How a text file is read.
+
+    Attributes:
+        separator: of the fields of a row.
+        quote: the character around fields that hold separators; None: quotes are characters like others.
+        spans_lines: a quoted field may hold whole rows; otherwise that is an error.
+        comment: lines that begin with it are left out.
+        encoding: of the file.
+        skip_malformed: leave out rows with too many or too few fields.
+    """
+
+    separator: str = ","
+    quote: str | None = None
+    spans_lines: bool = False
+    comment: str | None = None
+    encoding: str = "utf-8"
+    skip_malformed: bool = False
+
+    def check(self) -> None:
+        """Raise :class:`InvalidOptionError` for an encoding, a quote or a separator that cannot be."""
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError:
+            raise InvalidOptionError(
+                f"--encoding {self.encoding!r} is not known; examples: utf-8, latin-1, cp1252, utf-16"
+            ) from None
+        if not self.separator or "\n" in self.separator or "\r" in self.separator:
+            raise InvalidOptionError(f"a separator must be text within a line, got {self.separator!r}")
+        if self.quote is not None and (len(self.quote) != 1 or self.quote in self.separator):
+            raise InvalidOptionError(
+                f"--quote must be one character other than the separator, or none; got {self.quote!r}"
+            )
+
+
+@dataclass
+class Skipped:
+    """Lines that are no rows: how many there are, with one example of each kind."""
+
+    comments: int = 0
+    malformed: int = 0
+    examples: dict[str, str] = field(default_factory=dict)
+
+
+class Lines(NamedTuple):
+    """Some lines of a file: ``numbers`` int64 (counted from 1), ``text`` strings."""
+
+    numbers: NDArray[np.int64]
+    text: pl.Series
+
+
+def utf8_copy(path: Path, encoding: str, work: Path) -> Path:
+    """``path`` itself where Polars can read it, or a copy in ``work``: unpacked, in UTF-8.
+
+    Raises:
+        DataError: no such file, damaged, or not text of this encoding.
+    """
+    existing(path)
+    name = path.name.lower()
+    is_utf8 = codecs.lookup(encoding).name == "utf-8"
+    if is_utf8 and not name.endswith((".bz2", ".xz", ".zip")):
+        return path
+    copy = work / f"{len(list(work.iterdir()))}.txt"
+    with reading(path), _opened(path) as raw, copy.open("wb") as out:
+        if is_utf8:
+            shutil.copyfileobj(raw, out, 1 << 22)
+        else:
+            decoder = codecs.getincrementaldecoder(encoding)()
+            lines = 1
+            try:
+                while block := raw.read(1 << 22):
+                    text = decoder.decode(block)
+                    out.write(text.encode("utf-8", "surrogatepass"))
+                    lines += text.count("\n")
+                decoder.decode(b"", final=True)
+            except UnicodeError as error:
+                raise DataError(
+                    f"{path}, about line {lines:,}: not text of --encoding {encoding}: {error}"
+                ) from None
+    return copy
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """The file as bytes, unpacked."""
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            members = [entry for entry in archive.infolist() if not entry.is_dir()]
+            if len(members) != 1:
+                raise DataError(
+                    f"{path} holds {len(members)} files: unpack it, and give the one that is meant"
+                )
+            with archive.open(members[0]) as file:
+                yield file
+        return
+    with path.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if packed else _PACKED.get(suffix, open)(path, "rb") as file:  # type: ignore[call-arg]
+        yield file
+
+
+def check_is_text(path: Path) -> None:
+    """Raise :class:`DataError` where the file is binary, and say what it seems to be."""
+    if path.suffix.lower() == ".zst":
+        return  # Polars unpacks it
+    with reading(path), _opened(path) as file:
+        head = file.read(65_536)
+    for magic, what in _NOT_TEXT.items():
+        if head.startswith(magic):
+            raise DataError(f"{path} is not UTF-8 text: {what}")
+    if b"\0" in head:
+        raise DataError(
+            f"{path} is not UTF-8 text: it holds zero bytes; if it is UTF-16, give --encoding utf-16"
+        )
+    if b"\r" in head and b"\n" not in head:
+        raise DataError(f"{path}: its lines end with CR alone; save it with LF or CRLF")
+
+
+def count_lines(file: Path) -> int:
+    """How many lines the file has; 0 where they cannot be counted."""
+    try:
+        return int(pl.scan_lines(file, glob=False).select(pl.len()).collect().item())
+    except pl.exceptions.PolarsError:
+        return 0
+
+
+def read_lines(path: Path, file: Path, form: TextFormat, skipped: Skipped) -> Iterator[Lines]:
+    """The lines of ``file``, without blank ones and comments, in batches.
+
+    Args:
+        path: the name of the file, for messages.
+        file: the copy to read.
+        form: how.
+        skipped: counts the comments.
+    """
+    first = 1
+    with reading(path, lambda: _find_bad_byte(path)):
+        for frame in pl.scan_lines(file, glob=False).collect_batches(chunk_size=BATCH, maintain_order=True):
+            text = frame["line"]
+            numbers = np.arange(first, first + len(text))
+            if first == 1:
+                text = pl.concat([text.head(1).str.strip_prefix("\ufeff"), text.slice(1)])
+            first += len(text)
+            keep = text.str.strip_chars().str.len_bytes() > 0
+            if form.comment is not None:
+                commented = text.str.starts_with(form.comment)
+                skipped.comments += int(commented.sum())
+                keep &= ~commented
+            if not keep.all():
+                text, numbers = text.filter(keep), numbers[keep.to_numpy()]
+            if len(text):
+                yield Lines(numbers, text)
+
+
+def read_rows(lines: Iterator[Lines], columns: int, path: Path, form: TextFormat, skipped: Skipped) -> Iterator[
+    tuple[NDArray[np.int64], pl.DataFrame]
+]:  # fmt: skip
+    """The rows in ``lines``: line numbers int64 and fields, ``field_0`` and so on, strings.
+
+    Raises:
+        DataError: a row has too many or too few fields, or a quote that does not close; the message has the line.
+    """
+    open_row = _OpenRow(path, columns, form)
+    for numbers, text in lines:
+        if form.quote is None:
+            rows = [(numbers, _split(text, form.separator, columns), text)]
+        else:
+            rows = open_row.split(numbers, text)
+        for at, fields, original in rows:
+            wrong = fields[f"field_{columns - 1}"].is_null() | fields[f"field_{columns}"].is_not_null()
+            if wrong.any():
+                row = int(wrong.arg_max() or 0)
+                message = _malformed(path, int(at[row]), original[row], columns, form)
+                if not form.skip_malformed:
+                    raise DataError(message)
+                skipped.malformed += int(wrong.sum())
+                skipped.examples.setdefault("malformed", f"line {at[row]}: {_short(original[row])}")
+                at, fields = at[~wrong.to_numpy()], fields.filter(~wrong)
+            yield at, fields
+    open_row.check_closed()
+
+
+def split_line(line: str, form: TextFormat) -> list[str]:
+    """The fields of one row, such as the header."""
+    if form.quote is not None and form.quote in line and len(form.separator) == 1:
+        try:
+            return next(csv.reader([line], delimiter=form.separator, quotechar=form.quote, strict=True))
+        except (csv.Error, StopIteration):
+            pass
+    return line.split(form.separator)
+
+
+def _split(text: pl.Series, separator: str, columns: int) -> pl.DataFrame:
+    """The fields of each line, and one more column, of what is too much."""
+    return text.str.split_exact(separator, columns).struct.unnest()
+
+
+class _OpenRow:
+    """Splits lines with quotes, and keeps the row that a quoted field leaves open at the end of a line."""
+
+    def __init__(self, path: Path, columns: int, form: TextFormat) -> None:
+        self._path, self._columns, self._form = path, columns, form
+        self._lines: list[str] = []
+        self._first = 0
+        quote, separator = re.escape(form.quote or ""), re.escape(form.separator)
+        # a field that begins with a quote; blanks before it are a common slip
+        self._begins = f"(?:^|{separator}) *{quote}"
+        # every quoted field is plain: it holds neither a separator nor a quote
+        plain = f"(?:{quote}[^{quote}{separator}]*{quote}|[^{quote}{separator}]*)"
+        self._plain = f"^{plain}(?:{separator}{plain})*$"
+
+    def split(
+        self, numbers: NDArray[np.int64], text: pl.Series
+    ) -> list[tuple[NDArray[np.int64], pl.DataFrame, pl.Series]]:
+        """The rows that end in these lines."""
+        quote, separator, columns = self._form.quote or "", self._form.separator, self._columns
+        has_quote = text.str.contains(quote, literal=True)
+        if not self._lines and not has_quote.any():
+            return [(numbers, _split(text, separator, columns), text)]
+        quoted = has_quote & text.str.contains(self._begins)
+        plain = quoted & text.str.contains(self._plain)
+        hard = quoted & ~plain
+        stripped = text.zip_with(~plain, text.str.replace_all(quote, "", literal=True))
+        if not self._lines and not hard.any():
+            return [(numbers, _split(stripped, separator, columns), text)]
+        return self._by_csv(numbers, text, stripped, hard)
+
+    def _by_csv(
+        self, numbers: NDArray[np.int64], text: pl.Series, stripped: pl.Series, hard: pl.Series
+    ) -> list[tuple[NDArray[np.int64], pl.DataFrame, pl.Series]]:
+        """As :meth:`split`, where some lines need the csv module; the others are split by Polars."""
+        width = self._columns + 1
+        rows: list[list[str | None]] = []
+        at: list[int] = []
+        originals: list[str] = []
+        taken = np.zeros(len(text), dtype=bool)
+        position = 0
+        hard_lines = np.flatnonzero(hard.to_numpy())
+        while True:
+            if not self._lines:
+                following = hard_lines[hard_lines.searchsorted(position) :]
+                if not len(following):
+                    break
+                position = int(following[0])
+                self._first = int(numbers[position])
+            if position >= len(text):
+                break
+            line = text[position]
+            taken[position] = True
+            position += 1
+            self._lines.append(line)
+            row = self._parsed()
+            if row is not None:
+                self._check_swallowed()
+                at.append(self._first)
+                originals.append(self._lines[0])
+                rows.append([*row[:width], *[None] * (width - len(row))])
+                self._lines = []
+        rest = ~taken
+        easy = _split(stripped.filter(pl.Series(rest)), self._form.separator, self._columns)
+        schema = dict.fromkeys(easy.columns, pl.String)
+        parsed = pl.DataFrame(rows, schema=schema, orient="row")
+        where = np.concatenate([numbers[rest], np.array(at, dtype=np.int64)])
+        order = np.argsort(where, kind="stable")
+        joined = pl.concat([easy.cast(schema), parsed])[order]
+        shown = pl.concat([text.filter(pl.Series(rest)), pl.Series(originals, dtype=pl.String)])[order]
+        return [(where[order], joined, shown)]
+
+    def _parsed(self) -> list[str] | None:
+        """The fields of the row so far; None where a quoted field is still open."""
+        lines = [line + "\n" for line in self._lines]
+        lines[0] = re.sub(
+            rf"({re.escape(self._form.separator)}|^) +(?={re.escape(self._form.quote or '')})",
+            r"\1",
+            lines[0],
+        )
+        reader = csv.reader(lines, delimiter=self._form.separator, quotechar=self._form.quote, strict=True)
+        try:
+            return next(reader)
+        except csv.Error as error:
+            if "unexpected end of data" in str(error):
+                if len(self._lines) > _LONGEST_FIELD:
+                    self.check_closed()
+                return None
+            raise DataError(
+                f"{self._path}, line {self._first:,}: a quoted field is followed by more text: "
+                f"{_short(self._lines[0])}; give --quote none where quotes are characters like others"
+            ) from None
+
+    def _check_swallowed(self) -> None:
+        """A quoted field that holds whole rows probably began with a stray quote."""
+        if len(self._lines) == 1 or self._form.spans_lines:
+            return
+        separators = self._columns - 1
+        whole = [line for line in self._lines[1:] if line.count(self._form.separator) >= separators]
+        if whole:
+            raise DataError(
+                f"{self._path}, line {self._first:,}: the quote in {_short(self._lines[0])} closes only "
+                f"{len(self._lines) - 1} lines below, after what looks like another row, {_short(whole[0])}; give "
+                "--quote none where quotes are characters like others, or --quote '\"' where fields do span lines"
+            )
+
+    def check_closed(self) -> None:
+        """Raise :class:`DataError` where a quoted field was never closed."""
+        if self._lines:
+            raise DataError(
+                f"{self._path}, line {self._first:,}: the quote in {_short(self._lines[0])} never closes; give --quote "
+                "none where quotes are characters like others"
+            )
+
+
+def _malformed(path: Path, number: int, line: str, columns: int, form: TextFormat) -> str:
+    found = len(split_line(line, form))
+    hint = "another --separator, --quote or --comment"
+    if found > columns and form.quote is None:
+        hint = "--quote '\"' where fields with the separator in them are quoted"
+    elif found == 1:
+        hint = "another --separator"
+    return (
+        f"{path}, line {number:,}: {found} fields where the header has {columns}: {_short(line)}; give {hint}, or "
+        "--skip-malformed to leave such rows out"
+    )
+
+
+def _short(line: str) -> str:
+    return repr(line if len(line) <= 80 else line[:79] + "…")
+
+
+def _find_bad_byte(path: Path) -> DataError | None:
+    """The first line that is not UTF-8, as an error."""
+    try:
+        with _opened(path) as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    return DataError(
+                        f"{path}, line {number:,}: byte 0x{line[error.start]:02x} is not UTF-8 in "
+                        f"{_short(line.decode('latin-1').rstrip())}; name the encoding of the file, such as "
+                        "--encoding latin-1"
+                    )
+    except (OSError, EOFError, zlib.error, lzma.LZMAError):
+        pass
+    return None
+
+
+def existing(path: Path) -> None:
+    """Raise :class:`DataError` where ``path`` is not a file."""
+    if not path.exists():
+        raise DataError(f"there is no file {path}")
+    if path.is_dir():
+        raise DataError(
+            f"{path} is a folder: name its files, or give a pattern such as '{path}/*' with --glob"
+        )
+    if not path.is_file():
+        raise DataError(f"{path} is not a file")
+
+
+@contextmanager
+def reading(path: Path, explain: Callable[[], DataError | None] = lambda: None) -> Iterator[None]:
+    """Turn errors of Polars and the system into a :class:`DataError` that names the file and the cause."""
+    try:
+        yield
+    except (
+        pl.exceptions.PolarsError,
+        OSError,
+        EOFError,
+        zlib.error,
+        lzma.LZMAError,
+        zipfile.BadZipFile,
+    ) as error:
+        found = explain()
+        if found is not None:
+            raise found from None
+        cause: Any = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path} cannot be read: {cause}") from error

@@ -1,0 +1,447 @@
+"""Times of a log, as microseconds since 1970 in UTC. What form they have is found file by file, and never guessed:
+
+numbers     Unix times in seconds, milliseconds, microseconds or nanoseconds. Between 1995 and 2100 the four cannot be
+            confused. Other numbers need --time-unit or --time-format
+texts       ISO 8601: 2024-01-31, 2024-01-31 23:59, 2024-01-31T23:59:58.123Z, ... +01:00; also 2024/01/31. Others need
+            --time-format
+columns     of dates or datetimes, with or without a time zone
+
+A file has one form: two units, numbers beside dates, or times with and without a zone are an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from hiersrec_sdk.errors import DataError, InvalidOptionError
+from hiersrec_training.data.options import PrepareOptions
+
+SECOND: Final = 1_000_000  # microseconds
+DAY: Final = 86_400 * SECOND
+_UNITS: Final = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_NAMES: Final = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+_FIRST, _LAST = 788_918_400, 4_102_444_800  # 1995 and 2100, in seconds
+
+# Formats that are tried in turn, and whether they have a zone.
+_ISO: Final = (
+    ("%Y-%m-%d %H:%M:%S%.f", False),
+    ("%Y-%m-%dT%H:%M:%S%.f", False),
+    ("%Y-%m-%d %H:%M:%S%.f UTC", True),
+    ("%Y-%m-%dT%H:%M:%S%.fZ", True),
+    ("%Y-%m-%dT%H:%M:%S%.f%:z", True),
+    ("%Y-%m-%d", False),
+)
+_ANY_ISO: Final = (
+    r"^(?<year>\d{4})(?<sep>[-/])(?<month>\d{1,2})[-/](?<day>\d{1,2})"
+    r"(?:(?:T| +)(?<hour>\d{1,2}):(?<minute>\d{2})(?::(?<second>\d{2})(?:[.,](?<fraction>\d{1,9}))?)?"
+    r" ?(?<zone>Z|z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)?)?$"
+)
+
+# Counts from another day, in other units: (offset in units, units a microsecond).
+_EPOCHS: Final[dict[str, Callable[[pl.Series], pl.Series]]] = {
+    "excel": lambda v: ((v.cast(pl.Float64) - 25_569) * DAY).round().cast(pl.Int64),
+    "ticks": lambda v: (v.cast(pl.Int64) - 621_355_968_000_000_000) // 10,
+    "filetime": lambda v: (v.cast(pl.Int64) - 116_444_736_000_000_000) // 10,
+}
+# Numbers that are times of another kind: (digits, format).
+_DIGITS: Final = {
+    4: "%m%d", 6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the times of a file are: a name for people, and whether they have a time zone."""
+
+    name: str
+    zoned: bool | None = None  # None: numbers, which are in UTC
+
+
+class TimeColumn:
+    """Reads the times of one file, batch by batch.
+
+    Args:
+        options: units, format and zone.
+        place: gives the place of a row number, for messages.
+
+    Attributes:
+        form: what the times were found to be; None before the first.
+        unreadable: how many values were not, with one example in ``unreadable_example``.
+    """
+
+    def __init__(self, options: PrepareOptions, place: Callable[[int], str]) -> None:
+        self._options, self._place = options, place
+        self._zone = _zone(options.time_zone)
+        self._format = _checked_format(options.time_format)
+        self.form: Form | None = None
+        self._example: tuple[str, int] = ("", 0)
+        self._read = 0
+        self.unreadable = 0
+        self.unreadable_example = ""
+        self._future = 0
+        self._latest: tuple[int, str, int] = (
+            0,
+            "",
+            0,
+        )  # microseconds, value and row of the latest future time
+        self._tomorrow = int((datetime.now(UTC) + timedelta(days=1)).timestamp()) * SECOND
+
+    def read(self, values: pl.Series, numbers: NDArray[np.int64]) -> pl.Series:
+        """Microseconds, Int64, null where a value is missing or unreadable.
+
+        Args:
+            values: of :meth:`~hiersrec_training.data.columns.Column.times`.
+            numbers: of their rows.
+
+        Raises:
+            DataError: times of several forms, or of a form that is in doubt.
+        """
+        there = values.is_not_null()
+        if self._format is not None:
+            time = self._by_format(values)
+            form = Form(f"format {self._options.time_format}", "%z" in self._format or "%:z" in self._format)
+            self._seen(form, values, there, numbers)
+        elif values.dtype.is_temporal():
+            time = self._from_column(values, there, numbers)
+        elif values.dtype == pl.String:
+            time = self._from_text(values, there, numbers)
+        else:
+            time = self._from_numbers(values, there, numbers)
+        self._read += int(there.sum())
+        lost = time.is_null() & there
+        if lost.any():
+            row = int(lost.arg_max() or 0)
+            self.unreadable += int(lost.sum())
+            self.unreadable_example = (
+                self.unreadable_example or f"{values[row]!r}, {self._place(int(numbers[row]))}"
+            )
+        future = (time > self._tomorrow).fill_null(False)
+        if future.any():
+            self._future += int(future.sum())
+            row = int(time.fill_null(0).arg_max() or 0)
+            if int(time[row]) > self._latest[0]:
+                self._latest = int(time[row]), str(values[row]), int(numbers[row])
+        return time
+
+    def check(self) -> None:
+        """Raise :class:`DataError` where most times of the file cannot be read, or some lie in the future."""
+        if self.unreadable * 10 > self._read:
+            raise DataError(
+                f"{self.unreadable:,} of {self._read:,} times cannot be read, such as {self.unreadable_example}: times are "
+                "Unix times or ISO dates such as 2016-05-09 12:30:00; for others give --time-format, such as "
+                "'%d.%m.%Y %H:%M'"
+            )
+        if self._future and self._options.until is None:
+            time, value, row = self._latest
+            digits = _format_of_digits(value)
+            hint = f"; if it is a date written in digits, give --time-format {digits}" if digits else ""
+            raise DataError(
+                f"{self._future:,} of {self._read:,} clicks are in the future, the last at {date(time)}: "
+                f"{self._place(row)}, time {value} read as {self.form.name if self.form else ''}; --until "
+                f"{date(self._tomorrow)[:10]} leaves later clicks out, a later --until keeps them{hint}"
+            )
+
+    def _seen(
+        self, form: Form, values: pl.Series, where: pl.Series, numbers: NDArray[np.int64], hint: str = ""
+    ) -> None:
+        """Note the form of the values ``where``; refuse a second one."""
+        if not where.any():
+            return
+        row = int(where.arg_max() or 0)
+        if self.form is None:
+            self.form, self._example = form, (str(values[row]), int(numbers[row]))
+            return
+        same_name = form.name.split(",")[0] == self.form.name.split(",")[0]
+        if same_name and (form.zoned == self.form.zoned or self._zone is not None):
+            return
+        value, first = self._example
+        hint = hint or (
+            "; --time-zone says which zone the others are in"
+            if same_name
+            else "; bring them into one form, or split the file"
+        )
+        raise DataError(
+            f"{self._place(int(numbers[row]))}: time {values[row]} looks like {form.name}, but {value} in "
+            f"{self._place(first)} like {self.form.name}: one file must have one form of time{hint}"
+        )
+
+    def _from_column(self, values: pl.Series, there: pl.Series, numbers: NDArray[np.int64]) -> pl.Series:
+        zoned = isinstance(values.dtype, pl.Datetime) and values.dtype.time_zone is not None
+        self._seen(Form("dates" if values.dtype == pl.Date else "datetimes", zoned), values, there, numbers)
+        if zoned:
+            return values.dt.epoch("us")
+        return self._to_utc(values.cast(pl.Datetime("us")))
+
+    def _to_utc(self, naive: pl.Series) -> pl.Series:
+        """Microseconds of datetimes without a zone."""
+        if self._zone is None:
+            return naive.dt.epoch("us")
+        placed = naive.dt.replace_time_zone(self._zone, ambiguous="earliest", non_existent="null")
+        return placed.dt.epoch("us")
+
+    def _from_text(self, values: pl.Series, there: pl.Series, numbers: NDArray[np.int64]) -> pl.Series:
+        number = values.cast(pl.Int64, strict=False)
+        if number.null_count() == values.null_count():
+            return self._from_numbers(number, there, numbers)
+        if number.null_count() == len(number):  # the usual case of dates: no regular expression
+            time = self._from_dates(values, there, numbers)
+            if time.null_count() == values.null_count():
+                return time
+            rest = time.is_null() & there
+        else:
+            time = pl.Series([None] * len(values), dtype=pl.Int64)
+            rest = there
+        digits = rest & values.str.contains(r"^[+-]?\d+(\.\d*)?$").fill_null(False)
+        if digits.any():
+            exact = values.set(~digits, None).cast(pl.Float64, strict=False)
+            time = time.zip_with(~digits, self._from_numbers(exact, digits, numbers))
+            rest &= ~digits
+            if rest.any():
+                time = time.zip_with(~rest, self._from_dates(values.set(~rest, None), rest, numbers))
+        return time
+
+    def _from_numbers(self, values: pl.Series, there: pl.Series, numbers: NDArray[np.int64]) -> pl.Series:
+        unit = self._options.time_unit or "auto"
+        if unit != "auto":
+            self._seen(Form(f"Unix {_NAMES[unit]}"), values, there, numbers)
+            return _scaled(values, unit)
+        time = pl.Series([None] * len(values), dtype=pl.Int64)
+        known = ~there
+        for name, factor in _UNITS.items():
+            # compared as integers: nanoseconds are beyond the precision of floats
+            inside = ((values >= _FIRST * factor) & (values < _LAST * factor)).fill_null(False)
+            if not inside.any():
+                continue
+            self._refuse_digits(values.filter(inside), numbers[inside.to_numpy()])
+            self._seen(
+                Form(f"Unix {_NAMES[name]}"),
+                values,
+                inside,
+                numbers,
+                "; or say --time-unit for the whole file",
+            )
+            time = time.zip_with(~inside, _scaled(values, name))
+            known |= inside
+        if not known.all():
+            row = int((~known).arg_max() or 0)
+            raise DataError(self._implausible(values[row], int(numbers[row])))
+        return time
+
+    def _implausible(self, value: float, number: int) -> str:
+        text = str(int(value)) if float(value).is_integer() else str(value)
+        reading = "it is no Unix time since 1995 in any unit"
+        if abs(value) < _FIRST:
+            reading = f"as Unix seconds it would be {date(int(value * SECOND))}"
+        ways = []
+        if 20_000 <= value < 80_000:
+            ways.append("--time-format excel for days since 1900")
+        if 6.2e17 <= value < 6.6e17:
+            ways.append("--time-format ticks for .NET ticks")
+        if 1.2e17 <= value < 1.5e17:
+            ways.append("--time-format filetime for Windows file times")
+        digits = _format_of_digits(text)
+        if digits:
+            ways.append(f"--time-format {digits} for a date in digits")
+        ways.append("--time-unit s (ms, us, ns) to take numbers as they are")
+        return f"{self._place(number)}: time {text} is in doubt: {reading}; give {', or '.join(ways)}"
+
+    def _refuse_digits(self, values: pl.Series, numbers: NDArray[np.int64]) -> None:
+        """Refuse the first numbers of a file if all of them would do as dates in digits, such as 2401311230."""
+        if self.form is not None or len(values) < 3:
+            return
+        text = values.head(10_000).cast(pl.Int64).cast(pl.String)
+        for form in ("%y%m%d%H%M", "%y%m%d%H%M%S"):
+            width = len(form)
+            if not (text.str.len_bytes() == width).all() or text.n_unique() < 3:
+                continue
+            as_date = text.str.to_datetime(form, strict=False)
+            if as_date.null_count() == 0:
+                raise DataError(
+                    f"{self._place(int(numbers[0]))}: time {text[0]} is in doubt: it may be a Unix time, or the date "
+                    f"{as_date[0]}, as all of the first {len(text):,} times may; give --time-unit s or --time-format {form}"
+                )
+
+    def _from_dates(self, values: pl.Series, there: pl.Series, numbers: NDArray[np.int64]) -> pl.Series:
+        time = pl.Series([None] * len(values), dtype=pl.Int64)
+        left = there
+        for form, zoned in _ISO:
+            if not left.any():
+                return time
+            found = values.str.to_datetime(form, time_unit="us", strict=False)
+            good = found.is_not_null() & left
+            if not good.any():
+                continue
+            self._seen(Form("ISO dates", zoned), values, good, numbers)
+            if zoned:
+                found = (found.dt.replace_time_zone(None) if found.dtype.time_zone else found).dt.epoch("us")  # type: ignore[attr-defined]
+            else:
+                found = self._to_utc(found)
+            time = time.zip_with(~good, found)
+            left &= ~good
+        if left.any():
+            time = time.zip_with(~left, self._any_iso(values, left, numbers))
+        return time
+
+    def _any_iso(self, values: pl.Series, left: pl.Series, numbers: NDArray[np.int64]) -> pl.Series:
+        """The rarer forms: without seconds, one digit a month, slashes, a comma, a short zone."""
+        part = values.set(~left, None).str.extract_groups(_ANY_ISO).struct.unnest()
+        clock = pl.concat_str(
+            *(
+                "year",
+                pl.lit("-"),
+                pl.col("month").str.zfill(2),
+                pl.lit("-"),
+                pl.col("day").str.zfill(2),
+                pl.lit(" "),
+            ),
+            *(
+                pl.col("hour").fill_null("00").str.zfill(2),
+                pl.lit(":"),
+                pl.col("minute").fill_null("00"),
+                pl.lit(":"),
+            ),
+            *(pl.col("second").fill_null("00"), pl.lit("."), pl.col("fraction").fill_null("0")),
+        )
+        form = "%Y-%m-%d %H:%M:%S%.f"
+        found = part.select("zone", time=clock.str.to_datetime(form, time_unit="us", strict=False))
+        zone = found["zone"]
+        zoned = zone.is_not_null() & found["time"].is_not_null()
+        naive = zone.is_null() & found["time"].is_not_null()
+        self._seen(Form("ISO dates", True), values, zoned, numbers)
+        self._seen(Form("ISO dates", False), values, naive, numbers)
+        sign = pl.when(pl.col("zone").str.starts_with("-")).then(-1).otherwise(1)
+        hours = pl.col("zone").str.extract(r"^[+-](\d{2})").cast(pl.Int64).fill_null(0)
+        minutes = pl.col("zone").str.extract(r"(\d{2})$").cast(pl.Int64).fill_null(0)
+        minutes = pl.when(pl.col("zone").str.len_bytes() > 3).then(minutes).otherwise(0)
+        offset = found.select(offset=(sign * (hours * 60 + minutes) * 60 * SECOND).fill_null(0))["offset"]
+        local = found["time"].dt.epoch("us")
+        return (local - offset).zip_with(zoned, self._to_utc(found["time"]))
+
+    def _by_format(self, values: pl.Series) -> pl.Series:
+        form = self._format or ""
+        if form in _EPOCHS:
+            number = values.cast(pl.Int64 if form != "excel" else pl.Float64, strict=False)
+            return _EPOCHS[form](number)
+        text = _as_digits(values, form)
+        if "%H" in form and "%M" not in form:  # chrono wants minutes beside hours
+            text, form = text + "|00", form + "|%M"
+        if not re.search(r"%[YyGsFcDx]", form):
+            text, form = "2000|" + text, "%Y|" + form
+        try:
+            found = text.str.to_datetime(form, time_unit="us", strict=False)
+        except pl.exceptions.PolarsError as error:
+            raise InvalidOptionError(
+                f"--time-format {self._options.time_format!r} cannot be used: {str(error).splitlines()[0]}"
+            ) from None
+        if isinstance(found.dtype, pl.Datetime) and found.dtype.time_zone is not None:
+            return found.dt.epoch("us")
+        return self._to_utc(found)
+
+
+def parse_moment(text: str | None, option: str, zone: str | None) -> int | None:
+    """The microseconds of a date or time given to ``option``.
+
+    Raises:
+        InvalidOptionError: not an ISO date.
+    """
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise InvalidOptionError(
+            f"{option} must be a date such as 2024-01-31 or a time such as 2024-01-31T12:30, got {text!r}"
+        ) from None
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=ZoneInfo(_zone(zone) or "UTC"))
+    return round(found.timestamp() * SECOND)
+
+
+def date(microseconds: int) -> str:
+    """A time for people to read, in UTC."""
+    try:
+        return str(np.datetime64(microseconds, "us").astype("datetime64[s]")).replace("T", " ")
+    except (OverflowError, ValueError):
+        return f"{microseconds} µs"
+
+
+def _zone(name: str | None) -> str | None:
+    if name is None:
+        return None
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise InvalidOptionError(
+            f"--time-zone must be the name of a time zone such as Europe/Berlin or UTC, got {name!r}"
+        ) from None
+    return name
+
+
+def _checked_format(form: str | None) -> str | None:
+    """The format in the words of Polars.
+
+    Raises:
+        InvalidOptionError: it has no date, or parts that Polars would read otherwise than Python.
+    """
+    if form is None or form in _EPOCHS:
+        return form
+    directives = re.findall(r"%[-:.#]*[a-zA-Z]", form)
+    if not directives:
+        raise InvalidOptionError(
+            f"--time-format must be a format such as '%d.%m.%Y %H:%M', or {', '.join(_EPOCHS)}; got {form!r}"
+        )
+    if "%Z" in directives:
+        raise InvalidOptionError(
+            "--time-format: names of zones (%Z) are ambiguous; write them as plain text, and give --time-zone"
+        )
+    form = form.replace(".%f", "%.f")
+    if "%f" in re.findall(r"%[a-zA-Z]", form):
+        raise InvalidOptionError("--time-format: %f (fractions of a second) must follow a point, as in %S.%f")
+    if not re.search(r"%[-]?[dejFcDxs]|%U|%W|%V", form):
+        raise InvalidOptionError(f"--time-format {form!r} has no day")
+    return form
+
+
+def _as_digits(values: pl.Series, form: str) -> pl.Series:
+    """Numbers as text, with the leading zeros that the format asks for."""
+    if values.dtype == pl.String:
+        text = values
+    elif values.dtype.is_temporal():
+        return values.cast(pl.String)
+    else:
+        text = values.cast(pl.Int64, strict=False).cast(pl.String)
+    rest = re.sub(r"%Y", "0000", form)
+    rest = re.sub(r"%[ymdHMS]", "00", rest)
+    return text.str.zfill(len(rest)) if rest.strip("0") == "" else text
+
+
+def _format_of_digits(text: str) -> str:
+    """The format that the digits of a date may have, or ""."""
+    form = _DIGITS.get(len(text.partition(".")[0]), "")
+    if not form:
+        return ""
+    try:
+        found = datetime.strptime(
+            ("2000" if "%Y" not in form else "") + text, form if "%Y" in form else "%Y" + form
+        )
+    except ValueError:
+        return ""
+    return form if 1990 <= found.year < 2100 else ""
+
+
+def _scaled(values: pl.Series, unit: str) -> pl.Series:
+    """Unix times as microseconds."""
+    factor = _UNITS[unit]
+    if values.dtype.is_integer():
+        values = values.cast(pl.Int64, strict=False)
+        return values * (SECOND // factor) if factor <= SECOND else values // (factor // SECOND)
+    return (values.cast(pl.Float64) * (SECOND / factor)).round().cast(pl.Int64, strict=False)
