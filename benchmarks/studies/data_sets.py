@@ -47,7 +47,7 @@ def _retailrocket(folder: Path) -> PrepareOptions:
         time_column="Time",
         event_column="Type",
         events=["view"],
-        log_category_column="CatId",
+        category_columns=["CatId"],
         category_tree=folder / "category_tree.csv",
         test_days=1,
     )
@@ -58,6 +58,7 @@ def _wikispeedia(folder: Path) -> PrepareOptions:
         logs=[folder / "paths_finished.tsv"],
         log_format="sessions",
         separator=";",
+        comment="#",
         items=folder / "categories.tsv",
         item_columns=["article", "category"],
         item_id_column="article",

@@ -11,7 +11,6 @@ import click
 from hiersrec_sdk.cli.common import PATH, SectionCommand, SectionOption, import_extra
 from hiersrec_sdk.errors import InvalidOptionError
 
-
 _FILES = partial(click.option, cls=SectionOption, section="Files and formats")
 _COLUMNS = partial(click.option, cls=SectionOption, section="Columns of an event log")
 _TIMES = partial(click.option, cls=SectionOption, section="Times")
@@ -42,7 +41,8 @@ _SPLITS = partial(click.option, cls=SectionOption, section="Filters and splits")
 @_FILES(
     "--separator",
     metavar="TEXT",
-    help="Separator of the log's fields, e.g. ';', '\\t' or '::'.  [default: comma in csv, tab in tsv, white space in txt]",
+    help="Separator of the log's fields, e.g. ';', '\\t' or '::'.  [default: comma in csv, tab in tsv, white "
+    "space in txt]",
 )
 @_FILES(
     "--quote",
@@ -59,8 +59,8 @@ _SPLITS = partial(click.option, cls=SectionOption, section="Filters and splits")
     "--missing",
     multiple=True,
     metavar="TEXT",
-    help="Text that stands for a missing value, in every column; repeatable.  [default: NULL, None, NaN, NA, N/A, <NA>, "
-    "\\N and their usual spellings]",
+    help="Text that stands for a missing value, in every column; repeatable.  [default: NULL, None, NaN, NA, N/A, "
+    "<NA>, \\N and their usual spellings]",
 )
 @_FILES(
     "--skip-malformed",

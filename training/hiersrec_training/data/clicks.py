@@ -1,13 +1,13 @@
 """Clicks of a log of any size, brought into sessions: written to disk by session, then sorted part by part.
 
-Every click is a record of 40 bytes. A hash of its session or user picks one of 64 files, so that all clicks of a session
-are in one file, and each file is small enough to be sorted in memory.
+Every click is a record of 40 bytes. A hash of its session or user picks one of 64 files, so that all clicks of a
+session are in one file, and each file is small enough to be sorted in memory.
 """
 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
@@ -147,24 +147,26 @@ class Rules(NamedTuple):
     """How clicks become sessions.
 
     Attributes:
+        first_rows: int64 [files + 1], the first row of each file.
+        reversed_files: bool [files], whether a file goes from the newest click to the oldest.
+        longest: clicks that a session keeps, the newest.
         has_time: whether clicks have times; otherwise they are in order of the rows.
         gap: microseconds without an event that end a session; None where ids tell the sessions.
         per_file: an id is a new session in each file.
-        reversed_files: bool [files], whether a file is in order from the newest to the oldest.
-        first_rows: int64 [files + 1], the first row of each file.
+        has_ids: sessions have ids of the shop, which may be in several files.
         events: codes of the types of event to keep; None keeps all.
         drop_repeats: leave out exact repeats.
-        longest: clicks that a session keeps, the newest.
     """
 
-    has_time: bool
-    gap: int | None
-    per_file: bool
-    reversed_files: NDArray[np.bool]
     first_rows: NDArray[np.int64]
-    events: NDArray[np.int32] | None
-    drop_repeats: bool
+    reversed_files: NDArray[np.bool]
     longest: int
+    has_time: bool = False
+    gap: int | None = None
+    per_file: bool = False
+    has_ids: bool = False
+    events: NDArray[np.int32] | None = None
+    drop_repeats: bool = False
 
 
 @dataclass
@@ -172,19 +174,19 @@ class Tally:
     """What was noticed while clicks became sessions.
 
     Attributes:
+        repeats: int64 [files], clicks that repeat another one exactly; ``repeat_row``: the row of one.
+        tied: int64 [files], clicks with the same time as the one before in their session.
         other_events: clicks of a type of event that is not kept.
-        repeats: clicks that repeat another one exactly; ``repeat_row``: the row of one of them.
         cut_sessions, cut_clicks, longest: sessions that are too long, the clicks cut off, and the longest.
-        shared: ids that are in several files; ``apart``: those with an hour or more between the files, or without times;
-            ``example``: the key of one of these.
-        tied: clicks with the same time as the one before in the session, by file.
+        shared: session ids that are in several files; ``apart``: those of them with an hour or more between the
+            files, or without times; ``example``: the key of one.
         days: sessions that last a day or more, where ids tell the sessions.
-        sessions: sessions by file of their first click.
     """
 
-    other_events: int = 0
-    repeats: int = 0
+    repeats: NDArray[np.int64]
+    tied: NDArray[np.int64]
     repeat_row: int = -1
+    other_events: int = 0
     cut_sessions: int = 0
     cut_clicks: int = 0
     longest: int = 0
@@ -192,7 +194,6 @@ class Tally:
     apart: int = 0
     example: int = 0
     days: int = 0
-    tied: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 class ClickStore:
@@ -200,7 +201,7 @@ class ClickStore:
 
     def __init__(self, work: Path) -> None:
         self._files: list[IO[bytes]] = [
-            tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=work) for _ in range(_PARTS)  # noqa: SIM115
+            tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(work)) for _ in range(_PARTS)  # noqa: SIM115
         ]  # fmt: skip
         self._items: list[pl.Series] = []
         self.clicks = 0
@@ -214,7 +215,7 @@ class ClickStore:
         file: int,
         event: NDArray[np.int32] | None = None,
     ) -> None:
-        """Add clicks: keys of session or user and item, microseconds, rows of the log, the file, codes of the events."""
+        """Add clicks: keys of session or user, microseconds, rows of the log, keys of items, and codes of events."""
         if not len(key):
             return
         records = np.zeros(len(key), _RECORD)
@@ -246,7 +247,8 @@ class ClickStore:
 
     def sessions(self, rules: Rules) -> tuple[LogSessions, Tally]:
         """The sessions, in order of their last clicks, or of the rows where there are no times. Items are keys."""
-        tally = Tally(tied=np.zeros(len(rules.reversed_files), np.int64))
+        files = len(rules.reversed_files)
+        tally = Tally(repeats=np.zeros(files, np.int64), tied=np.zeros(files, np.int64))
         parts = []
         for file in self._files:
             file.seek(0)
@@ -297,7 +299,7 @@ def _form(records: NDArray[Any], rules: Rules, tally: Tally) -> LogSessions:
     if rules.has_time and len(records):
         repeated = _repeats(records, number)
         if repeated.any():
-            tally.repeats += int(repeated.sum())
+            tally.repeats += np.bincount(records["file"][repeated], minlength=len(tally.repeats))
             tally.repeat_row = int(records["row"][repeated][0])
         if rules.drop_repeats:
             records, row, number, time = (each[~repeated] for each in (records, row, number, time))
@@ -319,16 +321,16 @@ def _form(records: NDArray[Any], rules: Rules, tally: Tally) -> LogSessions:
     begin = end = None
     if rules.has_time:
         begin, end = time[starts], time[starts + lengths - 1]
-        if rules.gap is None:
+        if rules.has_ids:
             tally.days += int((end - begin >= 86_400_000_000).sum())
     first = row[starts] if not len(lengths) else np.minimum.reduceat(row, starts)
-    keys = None if rules.gap is not None else records["key"][starts]
+    keys = records["key"][starts] if rules.has_ids else None
     return LogSessions(records["item"].copy(), _offsets(lengths), begin, end, first, keys)
 
 
 def _note_shared(records: NDArray[Any], new: NDArray[np.bool], rules: Rules, tally: Tally) -> None:
     """Count the ids that are in several files, and those of them whose clicks there are far apart."""
-    if rules.gap is not None or len(rules.reversed_files) == 1:
+    if not rules.has_ids or len(rules.reversed_files) == 1:
         return
     changes = np.zeros(len(records), bool)
     changes[1:] = (records["file"][1:] != records["file"][:-1]) & ~new[1:]

@@ -54,7 +54,8 @@ class Column:
             if whole.all():
                 return number.cast(pl.Int64)
             raise DataError(
-                f"{self.table}: column {self.name!r} holds fractions such as {number.filter(~whole)[0]}: {self.role} must "
+                f"{self.table}: column {self.name!r} holds fractions such as {number.filter(~whole)[0]}: {self.role} "
+                "must "
                 f"be integers or text; name another column with {self.option}"
             )
         raise self._refused(kind, "integers or text")

@@ -9,6 +9,7 @@ from typing import Any
 
 from hiersrec_sdk.errors import InvalidOptionError
 from hiersrec_training.data.text_encoders import HASHED, without_folders
+from hiersrec_training.data.times import checked_format, checked_zone, parse_moment
 
 LOG_FORMATS = ("auto", "events", "sessions")
 TIME_UNITS = ("auto", "s", "ms", "us", "ns")
@@ -30,7 +31,7 @@ class PrepareOptions:
     A log, the item table and the category tree may be the path of a file or a frame: a Polars, pandas or Arrow table.
     """
 
-    # Click logs of the training split: csv, tsv, parquet, jsonl (one event a row), txt (one session a line); also packed.
+    # Click logs of the training split: csv, tsv, parquet, jsonl (one event a row), txt (one session a line).
     logs: Sequence[Any]
     # A later log, as the test split; the default takes it from the end of the logs, or leaves it empty.
     test_log: Any = None
@@ -176,6 +177,14 @@ class PrepareOptions:
         if self.test_days is not None:
             need(self.test_days > 0, f"--test-days must be a number > 0, got {self.test_days}")
         need(self.comment != "", "--comment must be a text, got an empty one")
+        checked_zone(self.time_zone)
+        checked_format(self.time_format)
+        since = parse_moment(self.since, "--since", self.time_zone)
+        until = parse_moment(self.until, "--until", self.time_zone)
+        need(
+            since is None or until is None or since < until,
+            f"--since {self.since} is not before --until {self.until}",
+        )
         at_most_one("test_log", "test_days", "test_fraction")
         at_most_one("session_column", "user_column")
         at_most_one("category_path_separator", "category_tree")
@@ -230,13 +239,21 @@ class PrepareOptions:
         return [column for column in columns if column]
 
     @property
-    def item_description_columns(self) -> list[str]:
-        """The columns that describe items."""
-        columns = [*self.category_columns, *self.text_columns, *self.number_columns]
-        columns += [
-            column for column in (self.fallback_category_column, self.title_column) if column is not None
-        ]
-        return list(dict.fromkeys(columns))
+    def item_description_columns(self) -> dict[str, str]:
+        """The columns that describe items, each with the option that names it."""
+        named = {
+            "--category-column": self.category_columns,
+            "--fallback-category-column": [self.fallback_category_column],
+            "--text-column": self.text_columns,
+            "--number-column": self.number_columns,
+            "--title-column": [self.title_column],
+        }
+        wanted: dict[str, str] = {}
+        for option, columns in named.items():
+            for column in columns:
+                if column is not None:
+                    wanted.setdefault(column, option)
+        return wanted
 
     def as_settings(self) -> dict[str, Any]:
         """The options for the dataset's settings: paths as file names, sequences as lists."""
@@ -249,7 +266,7 @@ class PrepareOptions:
             return value if value is None or isinstance(value, str | int | float) else type(value).__name__
 
         settings = {entry.name: plain(getattr(self, entry.name)) for entry in fields(self)}
-        return settings | {"text_encoder": without_folders(self.text_encoder)}
+        return settings | {"text_encoder": without_folders(self.text_encoder), "session_gap": self.gap}
 
 
 _FLAGS = {

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -31,7 +30,7 @@ from hiersrec_training.data.split import (
     shuffle_sessions,
     split_off_test,
 )
-from hiersrec_training.data.text import existing, reading
+from hiersrec_training.data.text import existing, opened, reading
 from hiersrec_training.data.text_encoders import encode_texts, load_text_encoder
 from hiersrec_training.data.times import date
 
@@ -77,12 +76,15 @@ def prepare(options: PrepareOptions, show: Callable[[str], object] = print) -> D
         rows = log.descriptions if options.items is None else read_items(options, report, work)
         if test_log is not None:
             check_logs(
-                log.sessions, test_log.sessions, reader.session_ids, per_file=bool(options.session_per_file)
+                log.sessions,
+                test_log.sessions,
+                reader.known.sessions,
+                per_file=bool(options.session_per_file),
             )
 
         # items get indices: those of the logs first, in order of their ids
         keys = log.items if test_log is None else np.union1d(log.items, test_log.items)
-        clicked_ids = reader.items.decode(keys)
+        clicked_ids = reader.known.items.decode(keys)
         if rows is None:
             (clicked_ids,) = unify_ids([clicked_ids])
         else:
@@ -90,7 +92,8 @@ def prepare(options: PrepareOptions, show: Callable[[str], object] = print) -> D
             rows = rows.with_columns(table_ids.alias("item"))
             if not clicked_ids.is_in(table_ids.implode()).any():
                 raise DataError(
-                    f"no item of the log is in the item table: the log has ids such as {clicked_ids[0]!r}, the table "
+                    f"no item of the log is in {_name(options.items)}: the log has ids such as {clicked_ids[0]!r}, "
+                    "the table "
                     f"such as {table_ids[0]!r}; name the right columns with --item-column and --item-id-column"
                 )
         by_id = clicked_ids.arg_sort().to_numpy()
@@ -183,13 +186,17 @@ def _describe_files(options: PrepareOptions, logs: list[Any]) -> dict[str, list[
     return files
 
 
+def _name(table: Any) -> str:
+    return str(table) if isinstance(table, str | Path) else "the item table"
+
+
 def _digest(path: Path) -> str:
     existing(path)
-    with reading(path), path.open("rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        file: IO[bytes] = gzip.open(raw) if packed else raw  # type: ignore[assignment]
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with reading(path), opened(path) as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+        return digest.hexdigest()
 
 
 def _indices(items: NDArray[np.int64], keys: NDArray[np.int64], rank: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -235,7 +242,8 @@ def _warn_of_splits(training: LogSessions, test: LogSessions, report: PrepareRep
         when = ""
         if training.end is not None and test.begin is not None and test.end is not None:
             when = (
-                f"; training ends {date(int(training.end.max()))}, the test split goes from {date(int(test.begin.min()))} to "
+                f"; training ends {date(int(training.end.max()))}, the test split goes from "
+                f"{date(int(test.begin.min()))} to "
                 f"{date(int(test.end.max()))}"
             )
         report.warn(f"the test split is {share:.2%} of the sessions, {len(test):,}{when}")

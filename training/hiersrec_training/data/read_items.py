@@ -14,7 +14,7 @@ from hiersrec_sdk.errors import DataError
 from hiersrec_training.data.columns import Column, unify_ids
 from hiersrec_training.data.options import PrepareOptions
 from hiersrec_training.data.report import PrepareReport
-from hiersrec_training.data.tables import Table, open_table, text_format, unescaped
+from hiersrec_training.data.tables import open_table, text_format, unescaped
 from hiersrec_training.data.text import existing, reading
 
 CATEGORY = "category:"
@@ -46,22 +46,14 @@ def read_items(options: PrepareOptions, report: PrepareReport, work: Path) -> pl
         given_separator=unescaped(options.item_separator),
         role="the item table",
     )
-    wanted = {options.item_id_column: "--item-id-column"}
-    for columns, option in (
-        (options.category_columns, "--category-column"),
-        ([options.fallback_category_column], "--fallback-category-column"),
-        (options.text_columns, "--text-column"),
-        (options.number_columns, "--number-column"),
-        ([options.title_column], "--title-column"),
-    ):
-        wanted |= {column: option for column in columns if column is not None and column not in wanted}
+    wanted = options.item_description_columns | {options.item_id_column: "--item-id-column"}
     table.require(wanted)
     numbers, rows = table.read(list(wanted))
     report.line("read", rows.height, f"rows of {Path(table.name).name}")
-    report_skipped(table, report)
+    report.skipped(Path(table.name).name, table.skipped)
     id_column = Column(options.item_id_column, "item ids", "--item-id-column", table.name, options.missing)
     ids = id_column.ids(rows[options.item_id_column])
-    report.column(id_column, table.name)
+    report.column(id_column, Path(table.name).name)
     items = item_rows(ids, rows, table.name, options, report)
     nameless = items["item"].is_null()
     if nameless.any():
@@ -117,7 +109,7 @@ def item_rows(
         columns.append(column(options.fallback_category_column, "categories", "--fallback-category-column"))
     items = _with_categories(items, rows, columns, options)
     for each in (*read, *columns):
-        report.column(each, name)
+        report.column(each, Path(name).name)
     return items
 
 
@@ -218,7 +210,7 @@ def read_parents(options: PrepareOptions, report: PrepareReport, work: Path) -> 
     parent = options.tree_parent_column or table.columns[1]
     table.require({child: "--tree-child-column", parent: "--tree-parent-column"})
     _, rows = table.read(list(dict.fromkeys([child, parent])))
-    report_skipped(table, report)
+    report.skipped(Path(table.name).name, table.skipped)
     found = {}
     for name, role, option in (
         (child, "child", "--tree-child-column"),
@@ -226,16 +218,8 @@ def read_parents(options: PrepareOptions, report: PrepareReport, work: Path) -> 
     ):
         column = Column(name, f"{role} categories", option, table.name, options.missing)
         found[role] = column.ids(rows[name])
-        report.column(column, table.name)
+        report.column(column, Path(table.name).name)
     return pl.DataFrame(found)
-
-
-def report_skipped(table: Table, report: PrepareReport) -> None:
-    """Report the lines of a table that are no rows."""
-    skipped, name = table.skipped, Path(table.name).name
-    report.note("skipped", skipped.comments, f"comment lines of {name}")
-    what = f"rows of {name} with another number of fields"
-    report.note("skipped", skipped.malformed, what, skipped.examples.get("malformed", ""))
 
 
 def describe_items(rows: pl.DataFrame, items: pl.Series, numbers: tuple[str, ...]) -> Descriptions:

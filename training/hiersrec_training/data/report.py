@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hiersrec_training.data.columns import Column
-from hiersrec_training.data.times import date
+from hiersrec_training.data.text import Skipped
 
 
 @dataclass
@@ -21,9 +22,12 @@ class FileReport:
     Attributes:
         name: of the file, without its folder.
         rows: clicks, before any were set aside.
-        first, last: times of the first and the last click, ISO 8601 in UTC; None without times.
-        times: the form of the times; None without.
-        order: "oldest first", "newest first" or "mixed"; None without times.
+        first, last: times of the first and the last click, in UTC; None without times.
+        times: the form of the times, and the zone they were taken in; None without.
+        order: "oldest first", "newest first" or "in no order of time"; None without times.
+        sessions: sessions that begin in it, with their ``median_length`` and the ``longest``, in clicks.
+        repeats: clicks that repeat another one exactly.
+        tied: clicks with the same time as the one before in their session.
     """
 
     name: str
@@ -32,6 +36,11 @@ class FileReport:
     last: str | None = None
     times: str | None = None
     order: str | None = None
+    sessions: int = 0
+    median_length: float = 0.0
+    longest: int = 0
+    repeats: int = 0
+    tied: int = 0
 
 
 @dataclass
@@ -85,14 +94,52 @@ class PrepareReport:
         self.warnings.append(what)
         self.show(f"{'warning':<11}{'':>13} {what}")
 
-    def column(self, column: Column, table: str) -> None:
+    def sessions(self, found: FileReport) -> None:
+        """Say how many sessions a log has."""
+        if found.sessions:
+            lengths = f"the median of {found.median_length:g} clicks, the longest of {found.longest:,}"
+            self.line("formed", found.sessions, f"sessions of {found.name}, {lengths}")
+        if found.tied and found.order == "in no order of time":
+            self.warn(
+                f"{found.tied:,} clicks of {found.name} have the time of the click before them in their session, and "
+                "the file "
+                "is in no order of time: these stay in the order of the file"
+            )
+
+    def skipped(self, name: str, lines: Skipped) -> None:
+        """Note the lines of a text file that are no rows."""
+        self.note("skipped", lines.comments, f"comment lines of {name}")
+        what = f"rows of {name} with another number of fields"
+        self.note("skipped", lines.malformed, what, lines.examples.get("malformed", ""))
+
+    def column(self, column: Column, name: str) -> None:
         """Note the blanks that were stripped off a column, and the texts in it that stand for a missing value."""
-        where = f"{column.role} of {Path(table).name}"
+        where = f"{column.role} of {name}"
         self.note(
             "stripped", column.stripped, f"{where} of blanks around them", repr(column.stripped_example)
         )
         for text, count in column.missing_texts.most_common(3):
             self.line("missing", count, f"{where} written as {text} (--missing changes that)")
+
+    def compare_files(self, files: list[FileReport]) -> None:
+        """Warn where the logs differ in a way that suggests that one of them was misread."""
+        dated = [found for found in files if found.times and found.first and found.last]
+        naive = [found.name for found in dated if "without a zone" in str(found.times)]
+        if naive and len(naive) < len(dated):
+            self.warn(
+                f"times of {', '.join(naive)} have no zone and are taken as UTC, those of the other logs have one: "
+                "give "
+                "--time-zone if that is wrong"
+            )
+        rates = []
+        for found in dated:
+            first, last = (np.datetime64(str(moment)) for moment in (found.first, found.last))
+            seconds = int((last - first).astype(np.int64))
+            if found.rows >= 1000 and seconds > 0:
+                rates.append((found.rows / seconds, found.name))
+        if rates and max(rates)[0] > 10 * min(rates)[0]:
+            factor = max(rates)[0] / min(rates)[0]
+            self.warn(f"{max(rates)[1]} has {factor:,.0f} times as many clicks an hour as {min(rates)[1]}")
 
     def history(self) -> str:
         """A summary of the counts, for the error where nothing is left."""
@@ -108,8 +155,3 @@ class PrepareReport:
             "files": [asdict(found) for found in self.files],
             "warnings": self.warnings,
         }
-
-
-def span(first: int, last: int) -> tuple[str, str]:
-    """Two times in microseconds, for a :class:`FileReport`."""
-    return date(first), date(last)

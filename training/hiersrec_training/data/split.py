@@ -59,7 +59,8 @@ def split_off_test(sessions: LogSessions, options: PrepareOptions) -> tuple[LogS
         if is_test.all():
             raise EmptyLogError(
                 f"--test-days {options.test_days:g} leaves no session for training: the log covers "
-                f"{(last - first) / DAY:.3g} days, from {date(first)} to {date(last)}; give fewer days, or --test-fraction"
+                f"{(last - first) / DAY:.3g} days, from {date(first)} to {date(last)}; give fewer days, or "
+                "--test-fraction"
             )
     elif options.test_fraction is not None:
         is_test[len(sessions) - round(options.test_fraction * len(sessions)) :] = True
@@ -80,7 +81,8 @@ def check_logs(training: LogSessions, test: LogSessions, ids: Keys, *, per_file:
         shared = np.intersect1d(training.key, test.key)
         if len(shared):
             raise LeakError(
-                f"{len(shared):,} sessions are in both the training and the test log, such as {ids.decode(shared[:1])[0]}; "
+                f"{len(shared):,} sessions are in both the training and the test log, such as "
+                f"{ids.decode(shared[:1])[0]}; "
                 "give --session-per-file if the ids begin anew in each log"
             )
     if training.end is not None and test.begin is not None:
@@ -100,7 +102,8 @@ def check_copies(training: LogSessions, test: LogSessions) -> None:
     if copies * 2 > len(asked):
         raise LeakError(
             f"{copies:,} of the {len(asked):,} test sessions of {LONG_SESSION} clicks or more are in the training "
-            "split too, click by click; give --allow-copies if visitors do repeat each other, as in a funnel of few pages"
+            "split too, click by click; give --allow-copies if visitors do repeat each other, as in a funnel of few "
+            "pages"
         )
 
 

@@ -1,4 +1,4 @@
-"""Tables of any kind, in batches of rows: csv, tsv and other delimited text, parquet, JSON lines, and frames in memory."""
+"""Tables of any kind, in batches of rows: delimited text, parquet, JSON lines, and frames in memory."""
 
 from __future__ import annotations
 
@@ -99,16 +99,18 @@ class Table:
                     )
                 continue
             close = difflib.get_close_matches(column, self.columns, 1)
-            near = f"; is it {close[0]!r}?" if close else ""
+            near = f" (is it {close[0]!r}?)" if close else ""
             raise MissingColumnError(
-                f"{self.name} has no column {column!r}{near} Its columns are {', '.join(self.columns)}: name the right "
-                f"one with {option}{self._without_header()}"
+                f"{self.name} has no column {column!r}{near}; its columns are {', '.join(self.columns)}: name the "
+                "right one "
+                f"with {option}{self._without_header()}"
             )
 
     def _nested(self, column: str) -> bool:
         return False
 
     def _without_header(self) -> str:
+        """What to do where the first row is no header."""
         return ""
 
 
@@ -173,10 +175,17 @@ class _TextTable(Table):
     """Delimited text."""
 
     def __init__(
-        self, path: Path, file: Path, form: TextFormat, columns: list[str], has_header: bool
+        self,
+        path: Path,
+        file: Path,
+        form: TextFormat,
+        columns: list[str],
+        has_header: bool,
+        names_option: str,
     ) -> None:
         super().__init__(str(path), columns, "line")
         self._path, self._file, self._form, self._has_header = path, file, form, has_header
+        self._names_option = names_option
         self._rows = count_lines(file) - has_header
 
     @classmethod
@@ -201,7 +210,7 @@ class _TextTable(Table):
                 f"{path} has {len(header)} columns in line {first.numbers[0]}, and {option} names {len(names)}"
             )
         columns = list(names) if names else [name.strip() for name in header]
-        return cls(path, file, form, columns, not names)
+        return cls(path, file, form, columns, not names, option)
 
     def size(self) -> int:
         return self._rows
@@ -217,11 +226,8 @@ class _TextTable(Table):
             yield Batch(numbers, fields.select(pl.col(field).alias(name) for field, name in picked.items()))
 
     def _without_header(self) -> str:
-        return (
-            ", or give its columns names if it has no header (--log-columns, --item-columns)"
-            if self._has_header
-            else ""
-        )
+        has_option = self._has_header and self._names_option
+        return f", or the columns with {self._names_option} if the file has no header" if has_option else ""
 
 
 class _FrameTable(Table):
@@ -307,7 +313,7 @@ def _is_list(column: str, schema: pl.Schema) -> bool:
 
 def _is_nested(column: str, schema: pl.Schema) -> bool:
     outer, _, inner = column.partition(".")
-    kind = schema.get(outer)
+    kind: Any = schema.get(outer)
     if isinstance(kind, pl.List):
         kind = kind.inner
     return isinstance(kind, pl.Struct) and inner in {entry.name for entry in kind.fields}
@@ -323,7 +329,8 @@ def _as_frame(source: Any, role: str) -> pl.DataFrame:
         return pl.DataFrame(source)
     except Exception as error:  # of any library
         raise DataError(
-            f"{role} must be the path of a file or a Polars, pandas or Arrow table, got {type(source).__name__}: {error}"
+            f"{role} must be the path of a file or a Polars, pandas or Arrow table, got {type(source).__name__}: "
+            f"{error}"
         ) from error
 
 

@@ -1,7 +1,7 @@
 """Delimited text, read line by line, so that every value has a line number and no row is read as another.
 
-Polars splits the lines. Lines with quotes go through Python's csv module where a quoted field holds a separator, a quote
-or a line break; a row that such a field seems to have swallowed is an error.
+Polars splits the lines. Lines with quotes go through Python's csv module where a quoted field holds a separator, a
+quote or a line break; a row that such a field seems to have swallowed is an error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hiersrec_sdk.errors import DataError, InvalidOptionError
 
 BATCH = 500_000  # rows
 _LONGEST_FIELD = 10_000  # lines that one quoted field may span
-_PACKED: dict[str, Callable[[Path], IO[bytes]]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # type: ignore[dict-item]
+_PACKED: dict[str, Callable[[Path], Any]] = {".bz2": bz2.open, ".xz": lzma.open}
 _NOT_TEXT = {
     b"PAR1": "it is a Parquet file: name it .parquet",
     b"PK\x03\x04": "it is a zip archive or an Excel workbook: unpack it, or save it as csv",
@@ -104,7 +104,7 @@ def utf8_copy(path: Path, encoding: str, work: Path) -> Path:
     if is_utf8 and not name.endswith((".bz2", ".xz", ".zip")):
         return path
     copy = work / f"{len(list(work.iterdir()))}.txt"
-    with reading(path), _opened(path) as raw, copy.open("wb") as out:
+    with reading(path), opened(path) as raw, copy.open("wb") as out:
         if is_utf8:
             shutil.copyfileobj(raw, out, 1 << 22)
         else:
@@ -124,7 +124,7 @@ def utf8_copy(path: Path, encoding: str, work: Path) -> Path:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def opened(path: Path) -> Iterator[IO[bytes]]:
     """The file as bytes, unpacked."""
     suffix = path.suffix.lower()
     if suffix == ".zip":
@@ -139,7 +139,8 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         return
     with path.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if packed else _PACKED.get(suffix, open)(path, "rb") as file:  # type: ignore[call-arg]
+    unpack: Any = gzip.open if packed else _PACKED.get(suffix, Path.open)
+    with unpack(path, "rb") as file:
         yield file
 
 
@@ -147,7 +148,7 @@ def check_is_text(path: Path) -> None:
     """Raise :class:`DataError` where the file is binary, and say what it seems to be."""
     if path.suffix.lower() == ".zst":
         return  # Polars unpacks it
-    with reading(path), _opened(path) as file:
+    with reading(path), opened(path) as file:
         head = file.read(65_536)
     for magic, what in _NOT_TEXT.items():
         if head.startswith(magic):
@@ -302,11 +303,11 @@ class _OpenRow:
                 self._lines = []
         rest = ~taken
         easy = _split(stripped.filter(pl.Series(rest)), self._form.separator, self._columns)
-        schema = dict.fromkeys(easy.columns, pl.String)
+        schema: dict[str, Any] = dict.fromkeys(easy.columns, pl.String)
         parsed = pl.DataFrame(rows, schema=schema, orient="row")
         where = np.concatenate([numbers[rest], np.array(at, dtype=np.int64)])
         order = np.argsort(where, kind="stable")
-        joined = pl.concat([easy.cast(schema), parsed])[order]
+        joined = pl.concat([easy.cast(pl.String), parsed])[order]
         shown = pl.concat([text.filter(pl.Series(rest)), pl.Series(originals, dtype=pl.String)])[order]
         return [(where[order], joined, shown)]
 
@@ -373,7 +374,7 @@ def _short(line: str) -> str:
 def _find_bad_byte(path: Path) -> DataError | None:
     """The first line that is not UTF-8, as an error."""
     try:
-        with _opened(path) as lines:
+        with opened(path) as lines:
             for number, line in enumerate(lines, 1):
                 try:
                     line.decode("utf-8")

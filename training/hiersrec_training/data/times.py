@@ -23,7 +23,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import DataError, InvalidOptionError
-from hiersrec_training.data.options import PrepareOptions
 
 SECOND: Final = 1_000_000  # microseconds
 DAY: Final = 86_400 * SECOND
@@ -41,9 +40,9 @@ _ISO: Final = (
     ("%Y-%m-%d", False),
 )
 _ANY_ISO: Final = (
-    r"^(?<year>\d{4})(?<sep>[-/])(?<month>\d{1,2})[-/](?<day>\d{1,2})"
-    r"(?:(?:T| +)(?<hour>\d{1,2}):(?<minute>\d{2})(?::(?<second>\d{2})(?:[.,](?<fraction>\d{1,9}))?)?"
-    r" ?(?<zone>Z|z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)?)?$"
+    r"^(?<year>[0-9]{4})(?<sep>[-/])(?<month>[0-9]{1,2})[-/](?<day>[0-9]{1,2})"
+    r"(?:(?:T| +)(?<hour>[0-9]{1,2}):(?<minute>[0-9]{2})(?::(?<second>[0-9]{2})(?:[.,](?<fraction>[0-9]{1,9}))?)?"
+    r" ?(?<zone>Z|z|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?)?)?$"
 )
 
 # Counts from another day, in other units: (offset in units, units a microsecond).
@@ -65,23 +64,38 @@ class Form:
     name: str
     zoned: bool | None = None  # None: numbers, which are in UTC
 
+    def describe(self, zone: str | None) -> str:
+        """The form for the report, with how times without a zone were taken."""
+        return f"{self.name} without a zone, taken as {zone or 'UTC'}" if self.zoned is False else self.name
+
 
 class TimeColumn:
     """Reads the times of one file, batch by batch.
 
     Args:
-        options: units, format and zone.
         place: gives the place of a row number, for messages.
+        unit: of Unix times, s, ms, us or ns; "auto" tells it by their size.
+        form: format of times that are neither Unix times nor ISO dates.
+        zone: of times without one; UTC by default.
+        accepts_future: times later than tomorrow are no error.
 
     Attributes:
         form: what the times were found to be; None before the first.
         unreadable: how many values were not, with one example in ``unreadable_example``.
     """
 
-    def __init__(self, options: PrepareOptions, place: Callable[[int], str]) -> None:
-        self._options, self._place = options, place
-        self._zone = _zone(options.time_zone)
-        self._format = _checked_format(options.time_format)
+    def __init__(
+        self,
+        place: Callable[[int], str],
+        *,
+        unit: str = "auto",
+        form: str | None = None,
+        zone: str | None = None,
+        accepts_future: bool = False,
+    ) -> None:
+        self._place, self._unit, self._accepts_future = place, unit, accepts_future
+        self._zone = checked_zone(zone)
+        self._format_name, self._format = form, checked_format(form)
         self.form: Form | None = None
         self._example: tuple[str, int] = ("", 0)
         self._read = 0
@@ -108,7 +122,7 @@ class TimeColumn:
         there = values.is_not_null()
         if self._format is not None:
             time = self._by_format(values)
-            form = Form(f"format {self._options.time_format}", "%z" in self._format or "%:z" in self._format)
+            form = Form(f"format {self._format_name}", "%z" in self._format or "%:z" in self._format)
             self._seen(form, values, there, numbers)
         elif values.dtype.is_temporal():
             time = self._from_column(values, there, numbers)
@@ -136,11 +150,12 @@ class TimeColumn:
         """Raise :class:`DataError` where most times of the file cannot be read, or some lie in the future."""
         if self.unreadable * 10 > self._read:
             raise DataError(
-                f"{self.unreadable:,} of {self._read:,} times cannot be read, such as {self.unreadable_example}: times are "
+                f"{self.unreadable:,} of {self._read:,} times cannot be read, such as {self.unreadable_example}: "
+                "times are "
                 "Unix times or ISO dates such as 2016-05-09 12:30:00; for others give --time-format, such as "
                 "'%d.%m.%Y %H:%M'"
             )
-        if self._future and self._options.until is None:
+        if self._future and not self._accepts_future:
             time, value, row = self._latest
             digits = _format_of_digits(value)
             hint = f"; if it is a date written in digits, give --time-format {digits}" if digits else ""
@@ -200,7 +215,7 @@ class TimeColumn:
         else:
             time = pl.Series([None] * len(values), dtype=pl.Int64)
             rest = there
-        digits = rest & values.str.contains(r"^[+-]?\d+(\.\d*)?$").fill_null(False)
+        digits = rest & values.str.contains(r"^[+-]?[0-9]+(\.[0-9]*)?$").fill_null(False)
         if digits.any():
             exact = values.set(~digits, None).cast(pl.Float64, strict=False)
             time = time.zip_with(~digits, self._from_numbers(exact, digits, numbers))
@@ -210,7 +225,7 @@ class TimeColumn:
         return time
 
     def _from_numbers(self, values: pl.Series, there: pl.Series, numbers: NDArray[np.int64]) -> pl.Series:
-        unit = self._options.time_unit or "auto"
+        unit = self._unit
         if unit != "auto":
             self._seen(Form(f"Unix {_NAMES[unit]}"), values, there, numbers)
             return _scaled(values, unit)
@@ -267,7 +282,8 @@ class TimeColumn:
             if as_date.null_count() == 0:
                 raise DataError(
                     f"{self._place(int(numbers[0]))}: time {text[0]} is in doubt: it may be a Unix time, or the date "
-                    f"{as_date[0]}, as all of the first {len(text):,} times may; give --time-unit s or --time-format {form}"
+                    f"{as_date[0]}, as all of the first {len(text):,} times may; give --time-unit s or --time-format "
+                    f"{form}"
                 )
 
     def _from_dates(self, values: pl.Series, there: pl.Series, numbers: NDArray[np.int64]) -> pl.Series:
@@ -319,8 +335,8 @@ class TimeColumn:
         self._seen(Form("ISO dates", True), values, zoned, numbers)
         self._seen(Form("ISO dates", False), values, naive, numbers)
         sign = pl.when(pl.col("zone").str.starts_with("-")).then(-1).otherwise(1)
-        hours = pl.col("zone").str.extract(r"^[+-](\d{2})").cast(pl.Int64).fill_null(0)
-        minutes = pl.col("zone").str.extract(r"(\d{2})$").cast(pl.Int64).fill_null(0)
+        hours = pl.col("zone").str.extract(r"^[+-]([0-9]{2})").cast(pl.Int64).fill_null(0)
+        minutes = pl.col("zone").str.extract(r"([0-9]{2})$").cast(pl.Int64).fill_null(0)
         minutes = pl.when(pl.col("zone").str.len_bytes() > 3).then(minutes).otherwise(0)
         offset = found.select(offset=(sign * (hours * 60 + minutes) * 60 * SECOND).fill_null(0))["offset"]
         local = found["time"].dt.epoch("us")
@@ -340,7 +356,7 @@ class TimeColumn:
             found = text.str.to_datetime(form, time_unit="us", strict=False)
         except pl.exceptions.PolarsError as error:
             raise InvalidOptionError(
-                f"--time-format {self._options.time_format!r} cannot be used: {str(error).splitlines()[0]}"
+                f"--time-format {self._format_name!r} cannot be used: {str(error).splitlines()[0]}"
             ) from None
         if isinstance(found.dtype, pl.Datetime) and found.dtype.time_zone is not None:
             return found.dt.epoch("us")
@@ -362,7 +378,7 @@ def parse_moment(text: str | None, option: str, zone: str | None) -> int | None:
             f"{option} must be a date such as 2024-01-31 or a time such as 2024-01-31T12:30, got {text!r}"
         ) from None
     if found.tzinfo is None:
-        found = found.replace(tzinfo=ZoneInfo(_zone(zone) or "UTC"))
+        found = found.replace(tzinfo=ZoneInfo(checked_zone(zone) or "UTC"))
     return round(found.timestamp() * SECOND)
 
 
@@ -374,7 +390,8 @@ def date(microseconds: int) -> str:
         return f"{microseconds} µs"
 
 
-def _zone(name: str | None) -> str | None:
+def checked_zone(name: str | None) -> str | None:
+    """The zone; raise :class:`InvalidOptionError` where there is none of this name."""
     if name is None:
         return None
     try:
@@ -386,7 +403,7 @@ def _zone(name: str | None) -> str | None:
     return name
 
 
-def _checked_format(form: str | None) -> str | None:
+def checked_format(form: str | None) -> str | None:
     """The format in the words of Polars.
 
     Raises:

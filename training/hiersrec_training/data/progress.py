@@ -1,0 +1,27 @@
+"""A progress bar over batches of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+def progress(batches: Iterable[T], total: int, name: str, size: Callable[[T], int]) -> Iterator[T]:
+    """The batches, with a progress bar on a terminal.
+
+    Args:
+        batches: of rows.
+        total: how many rows there are; 0 where that is not known.
+        name: of what is read.
+        size: how many rows a batch has.
+    """
+    with tqdm(
+        total=total or None, desc=f"reading {name}", unit=" rows", unit_scale=True, disable=None, leave=False
+    ) as bar:
+        for batch in batches:
+            yield batch
+            bar.update(size(batch))

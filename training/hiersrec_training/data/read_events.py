@@ -1,0 +1,294 @@
+"""Event logs: one click a row, or lists of clicks. Each file is read into the store of clicks, batch by batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from hiersrec_sdk.errors import DataError, InvalidOptionError, MissingColumnError
+from hiersrec_training.data.clicks import ClickStore, Keys
+from hiersrec_training.data.columns import Column
+from hiersrec_training.data.descriptions import LatestDescriptions
+from hiersrec_training.data.options import PrepareOptions
+from hiersrec_training.data.progress import progress
+from hiersrec_training.data.report import FileReport, PrepareReport
+from hiersrec_training.data.tables import Batch, Table
+from hiersrec_training.data.times import TimeColumn, date, parse_moment
+
+_MISSING: Final = "(missing)"  # the type of an event without one
+
+
+@dataclass
+class Known:
+    """What all logs share: the keys of items, sessions and users, and the codes of types of event."""
+
+    items: Keys = field(default_factory=Keys)
+    sessions: Keys = field(default_factory=Keys)
+    events: dict[str, int] = field(default_factory=dict)
+
+
+class EventColumns:
+    """Which columns of an event log have which role.
+
+    Attributes:
+        key: column that tells the sessions; None where each row is one.
+        cut: whether it is the user, whose clicks are cut into sessions.
+        item, times, event: columns of the item, the time and the type of event.
+        about: columns that describe items, where there is no item table.
+    """
+
+    def __init__(self, table: Table, options: PrepareOptions) -> None:
+        self.item = options.item_column or "item"
+        self.key, self.cut = self._session_key(table, options)
+        self.times = options.time_columns
+        self.event = options.event_column
+        self.about = options.item_description_columns if options.items is None else {}
+        if self.cut and not self.times:
+            raise InvalidOptionError(
+                "sessions cannot be cut by user without a --time-column; give a --session-column"
+            )
+
+    def _session_key(self, table: Table, options: PrepareOptions) -> tuple[str | None, bool]:
+        if options.session_column is not None:
+            return options.session_column, False
+        if options.user_column is not None:
+            return options.user_column, True
+        for column, cut in (("session", False), ("user", True)):
+            if column in table.columns:
+                return column, cut
+        if options.list_separator is not None or table.is_list(self.item):
+            return None, False
+        raise MissingColumnError(
+            f"{table.name} has no column 'session' or 'user'; its columns are {', '.join(table.columns)}: name the "
+            "right "
+            "one with --session-column or --user-column, or the columns of a log without a header with --log-columns"
+        )
+
+    @property
+    def wanted(self) -> dict[str, str]:
+        """The columns that are needed, each with the option that names it."""
+        wanted = {}
+        if self.key is not None:
+            wanted[self.key] = "--user-column" if self.cut else "--session-column"
+        wanted[self.item] = "--item-column"
+        wanted |= dict.fromkeys(self.times, "--time-column ('' for a log without times)")
+        if self.event is not None:
+            wanted[self.event] = "--event-column"
+        for column, option in self.about.items():
+            wanted.setdefault(column, f"{option}, or give an item table with --items")
+        return wanted
+
+
+class EventFile:
+    """Reads one event log into the store.
+
+    Args:
+        table: of the events.
+        number: of the file among the logs.
+        first: the row of its first line.
+        columns: their roles.
+        options: of ``prepare``.
+        known: keys of items and sessions.
+        about: takes what the log says about items; None where that is not asked for.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        number: int,
+        first: int,
+        columns: EventColumns,
+        options: PrepareOptions,
+        known: Known,
+        about: LatestDescriptions | None,
+    ) -> None:
+        self._table, self._number, self._first = table, number, first
+        self._columns, self._options, self._known, self._about = columns, options, known, about
+        self._since = parse_moment(options.since, "--since", options.time_zone)
+        self._until = parse_moment(options.until, "--until", options.time_zone)
+
+        def column(name: str, role: str, option: str) -> Column:
+            return Column(name, role, option, table.name, options.missing)
+
+        who = "user" if columns.cut else "session"
+        self._key = column(columns.key or "", f"{who} ids", f"--{who}-column")
+        self._item = column(columns.item, "item ids", "--item-column")
+        self._times = [column(name, "times", "--time-column") for name in columns.times]
+        self._event = column(columns.event or "", "types of event", "--event-column")
+        self._time = TimeColumn(
+            table.place,
+            unit=options.time_unit or "auto",
+            form=options.time_format,
+            zone=options.time_zone,
+            accepts_future=options.until is not None,
+        )
+        self._order = _Order()
+        self._span: tuple[int, int] | None = None
+        self._rows = 0
+        self._dropped: dict[str, tuple[int, str]] = {}
+
+    def read(self, store: ClickStore) -> int:
+        """Add all clicks; the number of the last row."""
+        table, last = self._table, 0
+        batches = table.batches(list(self._columns.wanted))
+        for batch in progress(batches, table.size(), Path(table.name).name, lambda each: len(each.numbers)):
+            if len(batch.numbers):
+                last = int(batch.numbers[-1])
+                self._add(_exploded(batch, self._columns, self._options, table), store)
+        self._time.check()
+        return last
+
+    def report(self, report: PrepareReport) -> FileReport:
+        """Report what was read."""
+        name = Path(self._table.name).name
+        found = FileReport(name, self._rows)
+        if self._span is not None and self._time.form is not None:
+            found.first, found.last = date(self._span[0]), date(self._span[1])
+            found.times = self._time.form.describe(self._options.time_zone)
+            found.order = self._order.name
+        report.file(found)
+        if found.order == "newest first":
+            report.line("reversed", found.rows, f"clicks of {name}, which goes from the newest to the oldest")
+        report.skipped(name, self._table.skipped)
+        for column in (self._key, self._item, *self._times, self._event):
+            report.column(column, name)
+        for why, (count, example) in self._dropped.items():
+            report.drop(count, why, example)
+        report.drop(self._time.unreadable, "unreadable time", self._time.unreadable_example)
+        return found
+
+    def _add(self, batch: Batch, store: ClickStore) -> None:
+        columns = self._columns
+        numbers, frame = batch
+        self._rows += len(numbers)
+        item = self._item.ids(frame[columns.item])
+        keep = self._keep(pl.repeat(True, len(item), eager=True), item.is_not_null(), "no item id", numbers)
+        key = time = event = None
+        if columns.key is not None:
+            key = self._key.ids(frame[columns.key])
+            keep = self._keep(
+                keep, key.is_not_null(), f"no {'user' if columns.cut else 'session'} id", numbers
+            )
+        if self._times:
+            values = self._time_values(frame)
+            keep = self._keep(keep, values.is_not_null(), "no time", numbers)
+            time = self._time.read(values.set(~keep, None), numbers)
+            keep &= time.is_not_null()  # it counts the unreadable ones
+            if self._since is not None:
+                keep = self._keep(keep, time >= self._since, f"before --since {self._options.since}", numbers)
+            if self._until is not None:
+                keep = self._keep(
+                    keep, time < self._until, f"not before --until {self._options.until}", numbers
+                )
+        if columns.event is not None:
+            event = self._event_codes(self._event.texts(frame[columns.event]))
+        if not keep.all():
+            mask = keep.to_numpy()
+            item, numbers, frame = item.filter(keep), numbers[mask], frame.filter(keep)
+            key = None if key is None else key.filter(keep)
+            time = None if time is None else time.filter(keep)
+            event = None if event is None else event[mask]
+        if not len(numbers):
+            return
+        rows = numbers + self._first
+        keys = rows if key is None else self._known.sessions.encode(key)
+        items = self._known.items.encode(item)
+        times = None if time is None else time.to_numpy()
+        if times is not None:
+            first, last = self._span or (times[0], times[0])
+            self._span = min(int(times.min()), int(first)), max(int(times.max()), int(last))
+            self._order.note(keys, times)
+        store.add(keys, times, rows, items, self._number, event)
+        if self._about is not None:
+            self._about.add(items, times, rows, frame)
+
+    def _time_values(self, frame: pl.DataFrame) -> pl.Series:
+        """The values of the time column, or of several joined by a space."""
+        if len(self._times) == 1:
+            return self._times[0].times(frame[self._times[0].name])
+        parts = {}
+        for number, column in enumerate(self._times):
+            values = frame[column.name]
+            parts[str(number)] = column.texts(
+                values.cast(pl.String) if values.dtype.is_temporal() else values
+            )
+        return pl.DataFrame(parts).select(time=pl.concat_str(pl.all(), separator=" "))["time"]
+
+    def _keep(self, keep: pl.Series, good: pl.Series, why: str, numbers: NDArray[np.int64]) -> pl.Series:
+        """The rows to keep that are ``good``; the others are counted under ``why``."""
+        lost = keep & ~good.fill_null(False)
+        if not lost.any():
+            return keep
+        count, example = self._dropped.get(why, (0, ""))
+        example = example or self._table.place(int(numbers[int(lost.arg_max() or 0)]))
+        self._dropped[why] = count + int(lost.sum()), example
+        return keep & ~lost
+
+    def _event_codes(self, events: pl.Series) -> NDArray[np.int32]:
+        """int32: a number for each type of event."""
+        known, events = self._known.events, events.fill_null(_MISSING)
+        for event in events.unique(maintain_order=True):
+            known.setdefault(event, len(known))
+        return events.replace_strict(known, return_dtype=pl.Int32).to_numpy()
+
+
+class _Order:
+    """Finds out in which order the rows of a file are, by neighbors of one session and by all neighbors."""
+
+    def __init__(self) -> None:
+        self._ups = self._downs = self._session_ups = self._session_downs = 0
+
+    def note(self, keys: NDArray[np.int64], times: NDArray[np.int64]) -> None:
+        """Look at some rows."""
+        steps = np.diff(times)
+        self._ups += int((steps > 0).sum())
+        self._downs += int((steps < 0).sum())
+        steps = steps[keys[1:] == keys[:-1]]
+        self._session_ups += int((steps > 0).sum())
+        self._session_downs += int((steps < 0).sum())
+
+    @property
+    def name(self) -> str:
+        """The order: a tenth of the neighbors of one session may deviate, or a hundredth of all."""
+        if not self._downs:
+            return "oldest first"
+        if not self._ups:
+            return "newest first"
+        ups, downs = self._session_ups, self._session_downs
+        if ups + downs < 0.01 * (self._ups + self._downs):  # too few to judge by
+            ups, downs = self._ups // 11, self._downs // 11
+            ups, downs = (ups, 11 * downs) if downs > ups else (11 * ups, downs)
+        if downs > 9 * ups:
+            return "newest first"
+        return "oldest first" if ups > 9 * downs else "in no order of time"
+
+
+def _exploded(batch: Batch, columns: EventColumns, options: PrepareOptions, table: Table) -> Batch:
+    """The rows with one item each, where a cell holds the items of a whole session."""
+    numbers, frame = batch
+    if options.list_separator is not None:
+        text = frame[columns.item].cast(pl.String).str.strip_chars("[]() ")
+        frame = frame.with_columns(text.str.split(options.list_separator).alias(columns.item))
+    lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List | pl.Array)]
+    if columns.item not in lists:
+        return Batch(numbers, frame)
+    names = [columns.item, *(name for name in (columns.event, *columns.times) if name in lists)]
+    kinds: dict[str, Any] = dict(frame.schema)
+    frame = frame.with_columns(pl.col(name).cast(pl.List(kinds[name].inner)) for name in names)
+    length = frame[columns.item].list.len().fill_null(0)
+    for name in names[1:]:
+        unequal = length != frame[name].list.len().fill_null(0)
+        if unequal.any():
+            row = int(unequal.arg_max() or 0)
+            raise DataError(
+                f"{table.place(int(numbers[row]))}: {length[row]} values in {columns.item!r}, but "
+                f"{frame[name].list.len()[row]} in {name!r}"
+            )
+    frame = frame.with_columns(pl.Series("__number", numbers))
+    frame = frame.explode(names, empty_as_null=False, keep_nulls=False)
+    return Batch(frame["__number"].to_numpy(), frame.drop("__number"))

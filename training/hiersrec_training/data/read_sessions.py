@@ -1,0 +1,114 @@
+"""Session files: one session a line, the oldest click first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from hiersrec_sdk.errors import DataError
+from hiersrec_training.data.clicks import ClickStore, Keys
+from hiersrec_training.data.columns import Column
+from hiersrec_training.data.options import PrepareOptions
+from hiersrec_training.data.progress import progress
+from hiersrec_training.data.report import FileReport, PrepareReport
+from hiersrec_training.data.tables import text_format, unescaped
+from hiersrec_training.data.text import Skipped, check_is_text, count_lines, read_lines, utf8_copy
+
+_LIKE_TIME: Final = r"^1[0-9]{9}(\.\d+|\d{3})?$|^\d{4}-\d\d-\d\d"
+_OTHER_SEPARATORS: Final = ",;|\t"
+_SAMPLE: Final = 1000  # lines that are looked at
+
+
+class SessionFile:
+    """Reads one session file into the store.
+
+    Args:
+        path: of the file.
+        number: of the file among the logs.
+        first: the row of its first line.
+        options: of ``prepare``.
+        report: takes counts and warnings.
+        work: folder for a copy of the file.
+    """
+
+    def __init__(
+        self, path: Path, number: int, first: int, options: PrepareOptions, report: PrepareReport, work: Path
+    ) -> None:
+        self._path, self._number, self._first = path, number, first
+        self._options, self._report, self._work = options, report, work
+        self._separator = unescaped(options.separator)
+
+    def read(self, items: Keys, store: ClickStore) -> int:
+        """Add all clicks; how many lines there are."""
+        path, form = self._path, text_format(self._options)
+        file = utf8_copy(path, form.encoding, self._work)
+        check_is_text(file)
+        skipped = Skipped()
+        column = Column("", "item ids", "--missing", str(path), self._options.missing)
+        clicks = last = lost = 0
+        lines = read_lines(path, file, form, skipped)
+        for numbers, text in progress(lines, count_lines(file), path.name, lambda each: len(each.numbers)):
+            if not last:
+                self._look_at(text.head(_SAMPLE))
+            fields = self._fields(text)
+            if self._options.line_id:
+                fields = fields.list.slice(1)
+            rows = np.repeat(numbers + self._first, fields.list.len().to_numpy())
+            ids = column.ids(fields.explode(empty_as_null=False, keep_nulls=False))
+            there = ids.is_not_null()
+            clicks, last, lost = clicks + len(ids), int(numbers[-1]), lost + ids.null_count()
+            rows = rows[there.to_numpy()]
+            store.add(rows, None, rows, items.encode(ids.filter(there)), self._number)
+        report = self._report
+        report.file(FileReport(path.name, clicks))
+        report.skipped(path.name, skipped)
+        report.column(column, path.name)
+        report.drop(lost, "no item id")
+        return last + 1
+
+    def _fields(self, text: pl.Series) -> pl.Series:
+        """The fields of each line, as lists."""
+        separator = self._separator
+        return text.str.extract_all(r"\S+") if separator is None else text.str.split(separator)
+
+    def _look_at(self, text: pl.Series) -> None:
+        """Refuse, or warn of, lines that look like something else than sessions."""
+        fields, options, path = self._fields(text), self._options, self._path
+        lengths = fields.list.len()
+        if self._separator is None and (lengths == 1).sum() * 2 > len(text):
+            for separator in _OTHER_SEPARATORS:
+                if text.str.contains(separator, literal=True).sum() * 2 > len(text):
+                    raise DataError(
+                        f"{path}, line 1: most lines are one item, such as {text[0]!r}; give --separator {separator!r} "
+                        "to separate the items, or --separator ' ' if they are one item"
+                    )
+        width = int(lengths[0])
+        if options.log_format == "auto" and len(text) > 1 and 2 <= width <= 20 and lengths.n_unique() == 1:
+            columns = fields.slice(1).list.to_array(width).arr.to_struct().struct.unnest()
+            times = [column for column in columns if column.str.contains(_LIKE_TIME).all()]
+            if times:
+                raise DataError(
+                    f"{path} is read as one session a line, as its name ends in .txt, but looks like a table: every "
+                    f"line has {width} fields, one of them a time such as {times[0][0]}; give --format events and "
+                    "--separator, or --format sessions"
+                )
+        if not options.line_id and len(text) >= 5:
+            self._look_for_ids(fields)
+
+    def _look_for_ids(self, fields: pl.Series) -> None:
+        """Warn where the first field of each line looks like the id of a session or user."""
+        first = fields.list.first()
+        others = fields.list.slice(1).explode(empty_as_null=False, keep_nulls=False)
+        number = first.cast(pl.Int64, strict=False)
+        counts_up = number.null_count() == 0 and bool((number.diff().drop_nulls() > 0).all())
+        is_alone = (
+            len(first) >= 20 and first.n_unique() == len(first) and not first.is_in(others.implode()).any()
+        )
+        if len(others) and (counts_up or is_alone):
+            self._report.warn(
+                f"the first field of each line of {self._path.name} looks like the id of a session or user, such as "
+                f"{first[0]}, {first[1]}, {first[2]}: give --line-id if it is one"
+            )
