@@ -49,8 +49,11 @@ class SessionFile:
         skipped = Skipped()
         column = Column("", "item ids", "--missing", str(path), self._options.missing)
         clicks = last = lost = 0
-        lines = read_lines(path, file, form, skipped)
-        for numbers, text in progress(lines, count_lines(file), path.name, lambda each: len(each.numbers)):
+        lines = read_lines(path, file, form)
+        for batch in progress(lines, count_lines(file), path.name, lambda each: len(each.numbers)):
+            numbers, text, _ = batch.data(skipped)
+            if not len(text):
+                continue
             if not last:
                 self._look_at(text.head(_SAMPLE))
             fields = self._fields(text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -201,7 +200,8 @@ class _TextTable(Table):
         """Read the header, or take ``names`` for it."""
         file = utf8_copy(path, form.encoding, work)
         check_is_text(file)
-        first = next(read_lines(path, file, form, Skipped()), None)
+        data = (lines.data(Skipped()) for lines in read_lines(path, file, form))
+        first = next((lines for lines in data if len(lines.text)), None)
         if first is None:
             raise empty(f"{path} is empty")
         header = split_line(first.text[0], form)
@@ -217,13 +217,23 @@ class _TextTable(Table):
 
     def batches(self, wanted: Sequence[str]) -> Iterator[Batch]:
         self.skipped = Skipped()
-        lines = read_lines(self._path, self._file, self._form, self.skipped)
+        lines = read_lines(self._path, self._file, self._form)
         if self._has_header:
-            header = next(lines)
-            lines = chain([Lines(header.numbers[1:], header.text.slice(1))], lines)
+            lines = self._below_header(lines)
         picked = {f"field_{self.columns.index(name)}": name for name in wanted}
         for numbers, fields in read_rows(lines, len(self.columns), self._path, self._form, self.skipped):
             yield Batch(numbers, fields.select(pl.col(field).alias(name) for field, name in picked.items()))
+
+    def _below_header(self, lines: Iterator[Lines]) -> Iterator[Lines]:
+        for numbers, text, is_data in lines:
+            if is_data.any():
+                after = int(is_data.arg_max() or 0) + 1
+                above = Lines(numbers[: after - 1], text.head(after - 1), is_data.head(after - 1))
+                above.data(self.skipped)  # counts the comments there
+                yield Lines(numbers[after:], text.slice(after), is_data.slice(after))
+                break
+            Lines(numbers, text, is_data).data(self.skipped)
+        yield from lines
 
     def _without_header(self) -> str:
         has_option = self._has_header and self._names_option

@@ -36,7 +36,7 @@ _NOT_TEXT = {
     b"\xff\xfe": "it is UTF-16: give --encoding utf-16",
     b"\xfe\xff": "it is UTF-16: give --encoding utf-16",
     b"\x80": "it looks like a Python pickle: write it as csv or parquet",
-    b"OBJ": "it is an Avro file: write it as csv or parquet",
+    b"Obj\x01": "it is an Avro file: write it as csv or parquet",
 }
 
 
@@ -86,10 +86,23 @@ class Skipped:
 
 
 class Lines(NamedTuple):
-    """Some lines of a file: ``numbers`` int64 (counted from 1), ``text`` strings."""
+    """Some lines of a file: ``numbers`` int64 (counted from 1), ``text`` strings, and ``is_data`` bool, whether a line
+    is neither blank nor a comment. Within a quoted field all are data."""
 
     numbers: NDArray[np.int64]
     text: pl.Series
+    is_data: pl.Series
+
+    def data(self, skipped: Skipped) -> Lines:
+        """The lines that are data; the comments are counted."""
+        if self.is_data.all():
+            return self
+        skipped.comments += int((self.text.filter(~self.is_data).str.strip_chars() != "").sum())
+        return Lines(
+            self.numbers[self.is_data.to_numpy()],
+            self.text.filter(self.is_data),
+            self.is_data.filter(self.is_data),
+        )
 
 
 def utf8_copy(path: Path, encoding: str, work: Path) -> Path:
@@ -169,14 +182,13 @@ def count_lines(file: Path) -> int:
         return 0
 
 
-def read_lines(path: Path, file: Path, form: TextFormat, skipped: Skipped) -> Iterator[Lines]:
-    """The lines of ``file``, without blank ones and comments, in batches.
+def read_lines(path: Path, file: Path, form: TextFormat) -> Iterator[Lines]:
+    """The lines of ``file``, in batches.
 
     Args:
         path: the name of the file, for messages.
         file: the copy to read.
         form: how.
-        skipped: counts the comments.
     """
     first = 1
     with reading(path, lambda: _find_bad_byte(path)):
@@ -186,15 +198,10 @@ def read_lines(path: Path, file: Path, form: TextFormat, skipped: Skipped) -> It
             if first == 1:
                 text = pl.concat([text.head(1).str.strip_prefix("\ufeff"), text.slice(1)])
             first += len(text)
-            keep = text.str.strip_chars().str.len_bytes() > 0
+            is_data = text.str.strip_chars() != ""
             if form.comment is not None:
-                commented = text.str.starts_with(form.comment)
-                skipped.comments += int(commented.sum())
-                keep &= ~commented
-            if not keep.all():
-                text, numbers = text.filter(keep), numbers[keep.to_numpy()]
-            if len(text):
-                yield Lines(numbers, text)
+                is_data &= ~text.str.starts_with(form.comment)
+            yield Lines(numbers, text, is_data)
 
 
 def read_rows(lines: Iterator[Lines], columns: int, path: Path, form: TextFormat, skipped: Skipped) -> Iterator[
@@ -206,12 +213,12 @@ def read_rows(lines: Iterator[Lines], columns: int, path: Path, form: TextFormat
         DataError: a row has too many or too few fields, or a quote that does not close; the message has the line.
     """
     open_row = _OpenRow(path, columns, form)
-    for numbers, text in lines:
+    for batch in lines:
         if form.quote is None:
-            rows = [(numbers, _split(text, form.separator, columns), text)]
+            rows = _plain_rows(batch, form.separator, columns, skipped)
         else:
-            rows = open_row.split(numbers, text)
-        for at, fields, original in rows:
+            rows = open_row.split(batch, skipped)
+        for at, fields, original in [rows] if len(rows[0]) else []:
             wrong = fields[f"field_{columns - 1}"].is_null() | fields[f"field_{columns}"].is_not_null()
             if wrong.any():
                 row = int(wrong.arg_max() or 0)
@@ -235,9 +242,19 @@ def split_line(line: str, form: TextFormat) -> list[str]:
     return line.split(form.separator)
 
 
-def _split(text: pl.Series, separator: str, columns: int) -> pl.DataFrame:
-    """The fields of each line, and one more column, of what is too much."""
-    return text.str.split_exact(separator, columns).struct.unnest()
+class Rows(NamedTuple):
+    """Rows of a file: their line ``numbers``, their ``fields`` with one column more than there should be, and the line
+    where each begins."""
+
+    numbers: NDArray[np.int64]
+    fields: pl.DataFrame
+    text: pl.Series
+
+
+def _plain_rows(lines: Lines, separator: str, columns: int, skipped: Skipped) -> Rows:
+    """The rows in lines without quoted fields."""
+    numbers, text, _ = lines.data(skipped)
+    return Rows(numbers, text.str.split_exact(separator, columns).struct.unnest(), text)
 
 
 class _OpenRow:
@@ -254,31 +271,28 @@ class _OpenRow:
         plain = f"(?:{quote}[^{quote}{separator}]*{quote}|[^{quote}{separator}]*)"
         self._plain = f"^{plain}(?:{separator}{plain})*$"
 
-    def split(
-        self, numbers: NDArray[np.int64], text: pl.Series
-    ) -> list[tuple[NDArray[np.int64], pl.DataFrame, pl.Series]]:
+    def split(self, lines: Lines, skipped: Skipped) -> Rows:
         """The rows that end in these lines."""
         quote, separator, columns = self._form.quote or "", self._form.separator, self._columns
+        text = lines.text
         has_quote = text.str.contains(quote, literal=True)
         if not self._lines and not has_quote.any():
-            return [(numbers, _split(text, separator, columns), text)]
-        quoted = has_quote & text.str.contains(self._begins)
+            return _plain_rows(lines, separator, columns, skipped)
+        quoted = has_quote & lines.is_data & text.str.contains(self._begins)
         plain = quoted & text.str.contains(self._plain)
-        hard = quoted & ~plain
         stripped = text.zip_with(~plain, text.str.replace_all(quote, "", literal=True))
+        hard = quoted & ~plain
         if not self._lines and not hard.any():
-            return [(numbers, _split(stripped, separator, columns), text)]
-        return self._by_csv(numbers, text, stripped, hard)
+            return _plain_rows(lines._replace(text=stripped), separator, columns, skipped)
+        return self._by_csv(lines, stripped, hard, skipped)
 
-    def _by_csv(
-        self, numbers: NDArray[np.int64], text: pl.Series, stripped: pl.Series, hard: pl.Series
-    ) -> list[tuple[NDArray[np.int64], pl.DataFrame, pl.Series]]:
+    def _by_csv(self, lines: Lines, stripped: pl.Series, hard: pl.Series, skipped: Skipped) -> Rows:
         """As :meth:`split`, where some lines need the csv module; the others are split by Polars."""
         width = self._columns + 1
-        rows: list[list[str | None]] = []
+        fields: list[list[str | None]] = []
         at: list[int] = []
         originals: list[str] = []
-        taken = np.zeros(len(text), dtype=bool)
+        taken = np.zeros(len(stripped), dtype=bool)
         position = 0
         hard_lines = np.flatnonzero(hard.to_numpy())
         while True:
@@ -287,39 +301,39 @@ class _OpenRow:
                 if not len(following):
                     break
                 position = int(following[0])
-                self._first = int(numbers[position])
-            if position >= len(text):
+                self._first = int(lines.numbers[position])
+            if position >= len(stripped):
                 break
-            line = text[position]
             taken[position] = True
+            self._lines.append(lines.text[position])
             position += 1
-            self._lines.append(line)
             row = self._parsed()
             if row is not None:
                 self._check_swallowed()
                 at.append(self._first)
                 originals.append(self._lines[0])
-                rows.append([*row[:width], *[None] * (width - len(row))])
+                fields.append([*row[:width], *[None] * (width - len(row))])
                 self._lines = []
-        rest = ~taken
-        easy = _split(stripped.filter(pl.Series(rest)), self._form.separator, self._columns)
-        schema: dict[str, Any] = dict.fromkeys(easy.columns, pl.String)
-        parsed = pl.DataFrame(rows, schema=schema, orient="row")
-        where = np.concatenate([numbers[rest], np.array(at, dtype=np.int64)])
-        order = np.argsort(where, kind="stable")
-        joined = pl.concat([easy.cast(pl.String), parsed])[order]
-        shown = pl.concat([text.filter(pl.Series(rest)), pl.Series(originals, dtype=pl.String)])[order]
-        return [(where[order], joined, shown)]
+        rest = pl.Series(~taken)
+        easy = Lines(lines.numbers[~taken], stripped.filter(rest), lines.is_data.filter(rest))
+        numbers, split, text = _plain_rows(easy, self._form.separator, self._columns, skipped)
+        schema: dict[str, Any] = dict.fromkeys(split.columns, pl.String)
+        parsed = pl.DataFrame(fields, schema=schema, orient="row")
+        numbers = np.concatenate([numbers, np.array(at, dtype=np.int64)])
+        order = np.argsort(numbers, kind="stable")
+        shown = pl.concat([text, pl.Series(originals, dtype=pl.String)])
+        return Rows(numbers[order], pl.concat([split.cast(pl.String), parsed])[order], shown[order])
 
     def _parsed(self) -> list[str] | None:
         """The fields of the row so far; None where a quoted field is still open."""
         lines = [line + "\n" for line in self._lines]
-        lines[0] = re.sub(
-            rf"({re.escape(self._form.separator)}|^) +(?={re.escape(self._form.quote or '')})",
-            r"\1",
-            lines[0],
+        reader = csv.reader(
+            lines,
+            delimiter=self._form.separator,
+            quotechar=self._form.quote,
+            skipinitialspace=True,  # before a quote; blanks around values are stripped later anyway
+            strict=True,
         )
-        reader = csv.reader(lines, delimiter=self._form.separator, quotechar=self._form.quote, strict=True)
         try:
             return next(reader)
         except csv.Error as error:
