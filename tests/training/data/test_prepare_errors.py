@@ -183,7 +183,7 @@ def test_columns_that_cannot_be_ids_or_times(write: Write, tmp_path: Path) -> No
         run(tmp_path / "log.parquet")
     with pytest.raises(
         DataError,
-        match=r"2 of 2 times cannot be read, such as 'yesterday', .*log\.csv, line 2: .* --time-format",
+        match=r"2 of 2 times of column 'time' .* such as 'yesterday', .*log\.csv, line 2: .* --time-format",
     ):
         run(write("log.csv", "session,item,time\ns,1,yesterday\ns,2,today\n"))
 

@@ -283,7 +283,9 @@ def test_unreadable_times() -> None:
         "inf",
         "\uff12024-01-01",
     ):
-        with pytest.raises(DataError, match=r"1 of 1 times cannot be read, such as .* --time-format"):
+        with pytest.raises(
+            DataError, match=r"1 of 1 times of column .time. cannot be read, such as .* --time-format"
+        ):
             read([value])
 
 

@@ -134,7 +134,7 @@ def _unknown(columns: list[pl.Series]) -> CategoryId:
 
 def _level_names(built: BuiltTree, options: PrepareOptions) -> list[str]:
     columns = list(options.category_columns) or ["category"]
-    if options.category_path_separator or options.category_tree:
+    if options.category_path_separator or options.category_tree is not None:
         return [f"level_{level + 1}" for level in range(built.tree.depth)]
     return columns[built.dropped :][: built.tree.depth]
 
@@ -144,8 +144,8 @@ def _count(items: int, what: str, report: PrepareReport) -> None:
         report.line("unknown", items, what)
 
 
-def _name(path: Path | None) -> str:
-    return path.name if path is not None else "the table"
+def _name(table: Any) -> str:
+    return Path(table).name if isinstance(table, str | Path) else "the table"
 
 
 def level_path(levels: Iterable[CategoryId | None]) -> CategoryPath:

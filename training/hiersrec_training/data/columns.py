@@ -98,7 +98,9 @@ class Column:
             return values.fill_nan(None)
         if isinstance(kind, pl.Decimal):
             return values.cast(pl.Float64)
-        if kind == pl.String or kind.is_integer() or isinstance(kind, pl.Date | pl.Datetime):
+        if kind.is_integer():
+            return values.cast(pl.Int64, strict=False)
+        if kind == pl.String or isinstance(kind, pl.Date | pl.Datetime):
             return values
         raise self._refused(kind, "Unix times, dates with times, or text of a --time-format")
 

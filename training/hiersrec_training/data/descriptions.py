@@ -62,6 +62,10 @@ class LatestDescriptions:
         return value.fill_nan(None) if kind.is_float() else value
 
     def _newest(self) -> pl.DataFrame:
+        if not self._parts:
+            return pl.DataFrame(
+                schema={_KEY: pl.Int64, _AT: pl.Int64} | dict.fromkeys(self._columns, pl.String)
+            )
         together = pl.concat(self._parts, how="vertical_relaxed").sort(_AT, maintain_order=True)
         newest = [pl.col(name).drop_nulls().last() for name in self._columns]
         return together.group_by(_KEY, maintain_order=True).agg(*newest, pl.col(_AT).last())

@@ -218,7 +218,9 @@ class PrepareOptions:
 
     def given(self, name: str) -> bool:
         """Whether an option was given."""
-        return getattr(self, name) not in (None, (), [], False)
+        value = getattr(self, name)
+        is_empty = isinstance(value, list | tuple | str) and not value
+        return value is not None and value is not False and not is_empty
 
     def given_for(self, log_format: str) -> list[str]:
         """The options that were given although logs of ``log_format``, events or sessions, do not have them."""
@@ -263,7 +265,7 @@ class PrepareOptions:
                 return value.name
             if isinstance(value, list | tuple):
                 return [plain(v) for v in value]
-            return value if value is None or isinstance(value, str | int | float) else type(value).__name__
+            return value if value is None or isinstance(value, str | int | float) else "frame"
 
         settings = {entry.name: plain(getattr(self, entry.name)) for entry in fields(self)}
         return settings | {"text_encoder": without_folders(self.text_encoder), "session_gap": self.gap}

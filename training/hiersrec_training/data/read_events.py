@@ -122,6 +122,7 @@ class EventFile:
         self._event = column(columns.event or "", "types of event", "--event-column")
         self._time = TimeColumn(
             table.place,
+            column=" ".join(columns.times),
             unit=options.time_unit or "auto",
             form=options.time_format,
             zone=options.time_zone,

@@ -168,7 +168,8 @@ class LogReader:
         self._report_tally(tally, place)
         rows = None
         if about is not None:
-            rows = item_rows(*about.rows(), "the log", options, report)
+            ids, newest = about.rows()
+            rows = item_rows(ids, newest, "the log", options, report) if len(ids) else None
         return Log(sessions, store.items, rows)
 
     def _check_shared(self, tally: Tally, rules: Rules) -> None:

@@ -74,6 +74,7 @@ class TimeColumn:
 
     Args:
         place: gives the place of a row number, for messages.
+        column: its name, for messages.
         unit: of Unix times, s, ms, us or ns; "auto" tells it by their size.
         form: format of times that are neither Unix times nor ISO dates.
         zone: of times without one; UTC by default.
@@ -88,11 +89,13 @@ class TimeColumn:
         self,
         place: Callable[[int], str],
         *,
+        column: str = "time",
         unit: str = "auto",
         form: str | None = None,
         zone: str | None = None,
         accepts_future: bool = False,
     ) -> None:
+        self._column = column
         self._place, self._unit, self._accepts_future = place, unit, accepts_future
         self._zone = checked_zone(zone)
         self._format_name, self._format = form, checked_format(form)
@@ -150,10 +153,9 @@ class TimeColumn:
         """Raise :class:`DataError` where most times of the file cannot be read, or some lie in the future."""
         if self.unreadable * 10 > self._read:
             raise DataError(
-                f"{self.unreadable:,} of {self._read:,} times cannot be read, such as {self.unreadable_example}: "
-                "times are "
-                "Unix times or ISO dates such as 2016-05-09 12:30:00; for others give --time-format, such as "
-                "'%d.%m.%Y %H:%M'"
+                f"{self.unreadable:,} of {self._read:,} times of column {self._column!r} cannot be read, such as "
+                f"{self.unreadable_example}: times are Unix times or ISO dates such as 2016-05-09 12:30:00; for others "
+                "give --time-format, such as '%d.%m.%Y %H:%M'"
             )
         if self._future and not self._accepts_future:
             time, value, row = self._latest
