@@ -32,7 +32,7 @@ from hiersrec_training.data.split import (
 )
 from hiersrec_training.data.text import existing, opened, reading
 from hiersrec_training.data.text_encoders import encode_texts, load_text_encoder
-from hiersrec_training.data.times import date
+from hiersrec_training.data.times import DAY, date
 
 __all__ = ["PrepareOptions", "prepare"]
 
@@ -107,6 +107,7 @@ def prepare(options: PrepareOptions, show: Callable[[str], object] = print) -> D
         sessions = indexed(log.sessions)
         test_sessions = None if test_log is None else indexed(test_log.sessions)
         del log, test_log
+        _warn_of_times(sessions, report)
         training, test = _split(sessions, test_sessions, options, report)
         del sessions, test_sessions
         _warn_of_splits(training, test, report)
@@ -233,20 +234,38 @@ def _split(
     return training, test
 
 
-def _warn_of_splits(training: LogSessions, test: LogSessions, report: PrepareReport) -> None:
-    """Warn of a test split that is tiny or most of the log, and of a few clicks far from all others."""
-    if not len(test):
+def _warn_of_times(sessions: LogSessions, report: PrepareReport) -> None:
+    """Warn where a few sessions at either end are further from the others than all others from each other."""
+    if sessions.end is None or len(sessions) < 10:
         return
-    share = len(test) / (len(training) + len(test))
-    if share < 0.01 or share > 0.5:
-        when = ""
-        if training.end is not None and test.begin is not None and test.end is not None:
-            when = (
-                f"; training ends {date(int(training.end.max()))}, the test split goes from "
-                f"{date(int(test.begin.min()))} to "
-                f"{date(int(test.end.max()))}"
+    end, few = sessions.end, max(1, len(sessions) // 100)
+    gaps = np.diff(end)
+    newest = int(gaps[-few:].argmax()) + len(gaps) - few
+    oldest = int(gaps[:few].argmax())
+    for gap, count, which, span in (
+        (gaps[newest], len(gaps) - newest, "after", end[newest] - end[0]),
+        (gaps[oldest], oldest + 1, "before", end[-1] - end[oldest + 1]),
+    ):
+        if gap > max(int(span), DAY):
+            at = end[newest + 1] if which == "after" else end[oldest]
+            option = "--until" if which == "after" else "--since"
+            report.warn(
+                f"{count:,} sessions end {gap / DAY:,.0f} days {which} all others, such as at {date(int(at))}: "
+                f"{option} leaves "
+                "them out"
             )
-        report.warn(f"the test split is {share:.2%} of the sessions, {len(test):,}{when}")
+
+
+def _warn_of_splits(training: LogSessions, test: LogSessions, report: PrepareReport) -> None:
+    """Warn of a test split that is tiny or most of the log."""
+    share = len(test) / (len(training) + len(test))
+    if not len(test) or 0.01 <= share <= 0.5:
+        return
+    when = ""
+    if training.end is not None and test.begin is not None and test.end is not None:
+        first, last = date(int(test.begin.min())), date(int(test.end.max()))
+        when = f"; training ends {date(int(training.end.max()))}, the test split goes from {first} to {last}"
+    report.warn(f"the test split is {share:.2%} of the sessions, {len(test):,}{when}")
 
 
 def _sessions(found: LogSessions) -> Sessions:

@@ -138,7 +138,7 @@ class LogReader:
             file = EventFile(table, number, firsts[-1], columns, options, known, about)
             firsts.append(firsts[-1] + file.read(store) + 1)
             found.append(file.report(report))
-        report.compare_files(found)
+        report.compare_files(found, options.time_zone)
         kept = [code for event, code in known.events.items() if event in options.events]
         rules = Rules(
             first_rows=np.array(firsts, np.int64),

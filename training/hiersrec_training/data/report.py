@@ -121,11 +121,16 @@ class PrepareReport:
         for text, count in column.missing_texts.most_common(3):
             self.line("missing", count, f"{where} written as {text} (--missing changes that)")
 
-    def compare_files(self, files: list[FileReport]) -> None:
-        """Warn where the logs differ in a way that suggests that one of them was misread."""
+    def compare_files(self, files: list[FileReport], zone: str | None) -> None:
+        """Warn where the logs differ in a way that suggests that one of them was misread.
+
+        Args:
+            files: the reports of the logs.
+            zone: the one that was named for times without a zone.
+        """
         dated = [found for found in files if found.times and found.first and found.last]
         naive = [found.name for found in dated if "without a zone" in str(found.times)]
-        if naive and len(naive) < len(dated):
+        if zone is None and naive and len(naive) < len(dated):
             self.warn(
                 f"times of {', '.join(naive)} have no zone and are taken as UTC, those of the other logs have one: "
                 "give "

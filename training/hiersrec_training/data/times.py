@@ -53,7 +53,7 @@ _EPOCHS: Final[dict[str, Callable[[pl.Series], pl.Series]]] = {
 }
 # Numbers that are times of another kind: (digits, format).
 _DIGITS: Final = {
-    4: "%m%d", 6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S",
+    3: "%m%d", 4: "%m%d", 6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S",
 }  # fmt: skip
 
 
@@ -449,6 +449,7 @@ def _format_of_digits(text: str) -> str:
     if not form:
         return ""
     try:
+        text = text.zfill(4)
         found = datetime.strptime(
             ("2000" if "%Y" not in form else "") + text, form if "%Y" in form else "%Y" + form
         )
