@@ -212,7 +212,7 @@ def test_an_extreme_run_is_exported_and_served(
 def assert_serves(bundle: Path, data: Dataset) -> None:
     recommender = Recommender.load(bundle)
     for mode in ("candidates", "exact", "auto"):
-        result = recommender.recommend([data.item_ids[0]], k=5, mode=mode)  # type: ignore[arg-type]
+        result = recommender.recommend([data.item_ids[0]], k=5, mode=mode)
         assert len(result.items) == min(5, data.items)
         assert np.isfinite(result.scores).all()
 
