@@ -28,7 +28,8 @@ HierSRecError
 │   └── LeakError                      test data in the training split
 ├── ConfigError                        an invalid training configuration
 ├── RunError                           a training run cannot be read, resumed or written
-│   └── InterruptedRunError            stopped on request; --resume continues it
+│   ├── InterruptedRunError            stopped on request; --resume continues it
+│   └── DivergedRunError               its loss or its weights are no longer finite
 └── ExportError                        an export that failed its checks
 
 A warning beside them is MissingKernelWarning: the compiled kernel is missing.
@@ -208,6 +209,10 @@ class RunError(HierSRecError):
 
 class InterruptedRunError(RunError):
     """The run was stopped on request; ``--resume`` continues from its newest checkpoint."""
+
+
+class DivergedRunError(RunError):
+    """Training diverged: the loss or the weights are no longer finite."""
 
 
 class ExportError(HierSRecError):

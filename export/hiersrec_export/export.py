@@ -70,8 +70,8 @@ def export(
     Raises:
         RunError: ``run_path`` is not a finished run.
         DataError: the data set is missing.
-        ExportError: the data set is not the run's, ``calibrate_with`` does not go with the run, or PyTorch and
-            onnxruntime differ.
+        ExportError: the data set is not the run's, ``calibrate_with`` does not go with the run, training diverged, or
+            PyTorch and onnxruntime differ.
         BundleError: ``out`` exists or cannot be written.
     """
     if os.path.lexists(out):
@@ -152,6 +152,11 @@ class _Traced:
     @classmethod
     def of(cls, model: HierSRec, info: RunInfo, data: Dataset) -> _Traced:
         vectors = trained_vectors(model, info, data)
+        if wrong := int((~np.isfinite(vectors).all(axis=1)).sum()):
+            raise ExportError(
+                f"the vectors of {wrong:,} of {data.items:,} items are not finite, so training diverged: train anew "
+                "with a lower learning_rate"
+            )
         axes = principal_axes(vectors)
         scorer, bias = None, None
         if model.covisitation.fitted:

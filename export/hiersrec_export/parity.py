@@ -18,6 +18,7 @@ from hiersrec_training.model import HierSRec, Metadata
 
 TOLERANCE = 1e-4
 LARGEST_BATCH = 64
+EVERY_LENGTH = 64  # up to here every length is compared, and some of the greater ones
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ def check_parity(
     """Compare PyTorch with the runtime's encoder on random and on real sessions.
 
     PyTorch reads vectors as trained, and its query is rotated here. The graph reads rotated vectors. Every length from
-    1 to the maximum and every batch size from 1 to 64 is tried with random unit vectors, and again with real sessions
-    where there are any, cut or padded to that length.
+    1 to 64, some from there to the maximum, and every batch size from 1 to 64 is tried with random unit vectors, and
+    again with real sessions where there are any, cut or padded to that length.
 
     Args:
         model: the trained model, in evaluation mode.
@@ -98,8 +99,10 @@ def check_parity(
     random = np.random.default_rng(seed)
     worst = dict.fromkeys(serving.output_names, 0.0)
     sessions = 0
-    for turn in range(max(config.max_length, LARGEST_BATCH)):
-        length, batch = 1 + turn % config.max_length, 1 + turn % LARGEST_BATCH
+    lengths_tried = _lengths(config.max_length)
+    for turn in range(max(len(lengths_tried), LARGEST_BATCH)):
+        length = lengths_tried[turn % len(lengths_tried)]
+        batch = min(1 + turn % LARGEST_BATCH, _largest_batch(length))
         inputs = [_random(random, batch, length, config.dimension)]
         if len(real):
             inputs.append(_real(random, batch, length, vectors, real))
@@ -146,7 +149,7 @@ def check_query_parts(
         onnxruntime.InferenceSession(each, providers=["CPUExecutionProvider"]) for each in (graph, parts)
     )
     for length in (1, 2, max_length):
-        x, lengths = _real(random, LARGEST_BATCH, length, vectors, real)
+        x, lengths = _real(random, _largest_batch(length), length, vectors, real)
         feeds = {"session_vectors": x, "session_lengths": lengths}
         (query,) = whole.run(["item_query"], feeds)
         weights, from_state, from_categories = split.run(None, feeds)
@@ -158,6 +161,19 @@ def check_query_parts(
             "No bundle was written."
         )
     return worst
+
+
+def _lengths(longest: int) -> list[int]:
+    """The lengths to compare at: every one up to 64, and some from there to the ``longest``."""
+    every = np.arange(1, min(longest, EVERY_LENGTH) + 1)
+    some = np.rint(np.geomspace(every[-1], longest, 16)).astype(np.int64)
+    found: list[int] = np.union1d(every, some).tolist()
+    return found
+
+
+def _largest_batch(length: int) -> int:
+    """Sessions of ``length`` to compare at once: attention takes the square of it for each."""
+    return max(1, min(LARGEST_BATCH, LARGEST_BATCH * EVERY_LENGTH**2 // length**2))
 
 
 def _random(

@@ -41,7 +41,11 @@ def _show_config(context: click.Context, parameter: click.Parameter, wanted: boo
     help="With --final: take over what RUN found on the validation split: its best epoch, its co-visitation scorer, "
     "its bias of items without clicks.",
 )
-@click.option("--resume", is_flag=True, help="Continue the interrupted run OUT.part, with its settings.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue the interrupted run OUT.part, with its settings; --set learning_rate=X may change that one.",
+)
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -78,10 +82,18 @@ def train(
     # threads that wait for each other by spinning make training several times slower beside any other process
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     module = import_extra("hiersrec_training.train", "train")
+    names = {assignment.partition("=")[0].strip() for assignment in assignments}
     if resume and (
-        config_file or assignments or seed is not None or final or validated_by or device != "auto"
+        config_file
+        or names - {"learning_rate"}
+        or seed is not None
+        or final
+        or validated_by
+        or device != "auto"
     ):
-        raise InvalidOptionError("--resume keeps the settings of the interrupted run: leave the others out")
+        raise InvalidOptionError(
+            "--resume keeps the settings of the interrupted run, but for --set learning_rate: leave the others out"
+        )
     settings = [*assignments, *([f"seed={seed}"] if seed is not None else [])]
     if validated_by is not None:
         best = import_extra("hiersrec_training.run", "train").finished_run(validated_by).best_epoch
@@ -95,6 +107,7 @@ def train(
         validated_by=validated_by,
         device=device,
         resume=resume,
+        learning_rate=config.learning_rate if resume and assignments else None,
         progress=sys.stderr.isatty() if progress is None else progress,
         report=click.echo,
     )

@@ -211,6 +211,13 @@ def baseline(
     return make(sessions, items, **chosen)
 
 
+def popularity_metrics(sessions: Sessions, later: Sessions, items: int) -> dict[str, float]:
+    """What :func:`evaluate_baseline` says of :class:`Popular` on the sessions ``later``, in a moment."""
+    clicks = np.bincount(sessions.items, minlength=items)
+    below = np.sort(clicks).searchsorted(clicks[Examples.of(later).targets])
+    return ranking_metrics(items - below)
+
+
 def evaluate_baseline(method: Baseline, sessions: Sessions, progress: bool = False) -> dict[str, float]:
     """Metrics over every prefix of every session; every item ranked, ties counted against the baseline."""
     examples = Examples.of(sessions)

@@ -14,25 +14,26 @@ from typing import Any
 from hiersrec_sdk.errors import ConfigError
 
 ITEM_INPUTS = ("id", "category", "text", "numbers", "vectors")
-_LEAST = {
-    "dimension": 1,
-    "layers": 1,
-    "heads": 1,
-    "max_length": 2,
-    "text_buckets": 1,
-    "text_tokens": 1,
-    "number_bins": 1,
-    "neighbours": 0,
-    "neighbour_window": 1,
-    "category_weight": 0,
-    "age_decay": 0,
-    "sampled_above": 0,
-    "samples": 1,
-    "seed": 0,
-    "epochs": 1,
-    "patience": 1,
-    "batch_sessions": 1,
-    "checkpoint_steps": 1,
+_RANGES = {  # the most is a bound on memory and time, far above what is of use
+    "dimension": (1, 4096),
+    "layers": (1, 100),
+    "heads": (1, 4096),
+    "max_length": (2, 1000),
+    "text_buckets": (1, 2**24),
+    "text_tokens": (1, 1000),
+    "number_bins": (1, 10_000),
+    "neighbours": (0, 1000),
+    "neighbour_window": (1, 1000),
+    "temperature": (1e-6, 1e6),
+    "category_weight": (0, 1e6),
+    "age_decay": (0, 1e6),
+    "sampled_above": (0, 2**31 - 1),
+    "samples": (1, 2**24),
+    "seed": (0, 2**32 - 1),
+    "epochs": (1, 1_000_000),
+    "patience": (1, 1_000_000),
+    "batch_sessions": (1, 1_000_000),
+    "checkpoint_steps": (1, 2**31 - 1),
 }
 _CHOICES = {
     "category_conditioning": ("all", "top", "leaf", "none"),
@@ -85,18 +86,18 @@ class Config:
         for name, value in self.as_dict().items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ConfigError(f"{name} must be finite, got {value}")
-        for name, least in _LEAST.items():
-            if (value := getattr(self, name)) < least:
-                kind = "an integer" if isinstance(value, int) else "a number"
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            kind = "an integer" if isinstance(value, int) else "a number"
+            if value < least:
                 raise ConfigError(f"{name} must be {kind} ≥ {least}, got {value}")
-        if self.seed >= 2**32:
-            raise ConfigError(f"seed must be an integer < 2^32, got {self.seed}")
+            if value > most:
+                raise ConfigError(f"{name} must be {kind} ≤ {most}, got {value}")
         for name in ("dropout", "id_dropout", "cold_start_cost", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be a number in [0, 1), got {getattr(self, name)}")
-        for name in ("temperature", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be a number > 0, got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"learning_rate must be a number > 0, got {self.learning_rate}")
         if self.dimension % self.heads:
             raise ConfigError(f"dimension must be a multiple of heads, got {self.dimension} and {self.heads}")
         inputs = self.item_inputs.split()

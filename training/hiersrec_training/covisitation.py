@@ -298,7 +298,8 @@ def fit_on(
     It is fitted on the older half and measured on the newer one first. The one that is kept is fitted on all.
 
     Returns:
-        Metrics of the newer half, with the scorer. Empty, with the model as it was, where there are few examples.
+        Metrics of the newer half, with the scorer. Empty, with the model as it was, where there are few examples or the
+        fit diverged.
     """
     examples = collect(model, meta, covisits, sessions, progress=progress)
     if len(examples) < LEAST_EXAMPLES:
@@ -317,4 +318,8 @@ def fit_on(
         f"{metrics['mrr@20']:.4f}"
     )
     fit(model.covisitation, covisits, examples, slice(None), model.config.seed)
+    if not all(parameter.isfinite().all() for parameter in model.covisitation.parameters()):
+        report("no co-visitation scorer: its fit diverged, as the encoder's scores are too large")
+        model.covisitation.reset()
+        return {}
     return metrics

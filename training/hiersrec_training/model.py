@@ -459,10 +459,10 @@ class CovisitationNetwork(nn.Module):
             popularity: [n, POPULARITIES] of all items.
             features: [m, FEATURES] of co-visited items.
         """
-        self.mean.copy_(features.mean(0))
-        self.deviation.copy_(features.std(0).clamp_min(1e-3))
-        self.mean[:POPULARITIES] = popularity.mean(0)
-        self.deviation[:POPULARITIES] = popularity.std(0).clamp_min(1e-3)
+        for inputs, width in ((features, len(self.mean)), (popularity, POPULARITIES)):
+            self.mean[:width] = inputs.mean(0)
+            # a single row has no deviation
+            self.deviation[:width] = (inputs.std(0) if len(inputs) > 1 else inputs[0] * 0).clamp_min(1e-3)
 
     def item_bias(self, popularity: Tensor) -> Tensor:
         """Biases [n] of items, from their popularity [n, POPULARITIES]."""

@@ -65,6 +65,9 @@ def near_pairs(sessions: Sessions, items: int, window: int) -> Iterator[Pairs]:
 
     A pair of items is in one slice only.
     """
+    window = min(
+        window, int(sessions.lengths.max(initial=2)) - 1
+    )  # no two clicks of a session are further apart
     numbers = np.repeat(np.arange(len(sessions), dtype=np.int32), sessions.lengths)
     session = np.pad(numbers, window, constant_values=-1)  # a click beyond either end is in no session
     clicked = np.pad(sessions.items, window)

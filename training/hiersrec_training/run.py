@@ -25,6 +25,7 @@ from hiersrec_training.model import HierSRec, Shape
 from hiersrec_training.optimizer import Adam
 
 SCHEMA_VERSION = 2
+LARGEST_WEIGHT = 1e18  # the square of a larger one may overflow
 
 
 @dataclass
@@ -50,6 +51,8 @@ class RunInfo:
     validated_by: str | None = (
         None  # path of the run whose co-visitation scorer and cold-start bias a final run has
     )
+    # the step at which it diverged and its learning rate; it may have gone on from a checkpoint with a lower one
+    diverged: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
 
     def save(self, folder: Path) -> None:
@@ -120,11 +123,25 @@ def save_weights(model: HierSRec, path: Path) -> None:
 
 
 def load_weights(model: HierSRec, path: Path) -> None:
-    """Raises :class:`RunError` where the file is missing, truncated, or does not fit the model."""
+    """Raises :class:`RunError` where the file is missing, truncated, does not fit the model, or holds no numbers."""
     try:
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise RunError(f"{path} does not hold this run's weights: {error}") from error
+    if (name := diverged_weight(model)) is not None:
+        raise RunError(
+            f"{path}: {name} has weights that are not finite or beyond {LARGEST_WEIGHT:.0e}, so training diverged: "
+            "train anew with a lower learning_rate"
+        )
+
+
+def diverged_weight(model: HierSRec) -> str | None:
+    """The name of a parameter with a value that is not finite or beyond ``LARGEST_WEIGHT``; None if all are well."""
+    for name, parameter in model.named_parameters():
+        low, high = parameter.detach().aminmax()  # NaN where one value is, without a copy of the table
+        if not (low >= -LARGEST_WEIGHT and high <= LARGEST_WEIGHT):
+            return name
+    return None
 
 
 def save_checkpoint(folder: Path, model: HierSRec, optimizer: Adam, state: dict[str, Any]) -> None:

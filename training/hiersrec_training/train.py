@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -20,8 +21,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hiersrec_sdk.atomic import write_file
-from hiersrec_sdk.errors import ConfigError, EmptyLogError, InterruptedRunError, RunError
+from hiersrec_sdk.errors import (
+    ConfigError,
+    DivergedRunError,
+    EmptyLogError,
+    InterruptedRunError,
+    RunError,
+)
 from hiersrec_training import cold_start, covisitation, run
+from hiersrec_training.baselines import popularity_metrics
 from hiersrec_training.batches import Batch, Batches, age_weights
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset, Sessions
@@ -44,6 +52,7 @@ def train(
     validated_by: Path | None = None,
     device: str = "auto",
     resume: bool = False,
+    learning_rate: float | None = None,
     progress: bool = True,
     report: Callable[[str], None] = print,
 ) -> RunInfo:
@@ -59,12 +68,15 @@ def train(
         device: "auto", "cpu" or "cuda".
         resume: go on from the newest checkpoint of ``<out>.part``. On a CPU the weights come out as without the break;
             on a GPU they may differ by the order of its sums.
+        learning_rate: with ``resume``: instead of the run's own; a run that diverged needs a lower one.
         progress: show a progress bar.
         report: takes lines for a person to read.
 
     Raises:
         RunError: ``out`` exists, there is nothing to resume, the data changed since, or a write failed.
         InterruptedRunError: SIGINT or SIGTERM arrived; a checkpoint was written first.
+        DivergedRunError: the loss or the weights are no longer finite. The newest checkpoint from before that is kept;
+            without one, nothing is.
     """
     data_path, out = Path(data_path), Path(out)
     data = Dataset.load(data_path)
@@ -74,7 +86,7 @@ def train(
     if validated_by is not None:
         _check_validated(validated_by, data, final)
     if resume:
-        info = _to_resume(folder, data, data_path)
+        info = _to_resume(folder, data, data_path, learning_rate)
         config, final = info.config, info.final
         torch.set_num_threads(info.threads)  # another number would sum in another order
     else:
@@ -98,13 +110,24 @@ def train(
             f"{data_path}: the validation split is empty; train with --final, or prepare it anew"
         )
     try:
+        # before there is a folder: settings that do not fit the data leave none
+        loop = _Loop(info, data, sessions, folder, progress, report)
         folder.mkdir(parents=True, exist_ok=True)
         info.save(folder)
-        _Loop(info, data, sessions, folder, progress, report).run()
+        loop.run()
         folder.rename(out)
         run.clear(out)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{folder} could not be written: {error}; go on with --resume") from error
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(
+            error
+        ):
+            raise
+        raise RunError(
+            "there is not enough memory to train: lower batch_sessions, dimension, max_length or neighbours, or "
+            f"sampled_above below {data.items:,} for a sampled softmax"
+        ) from error
     return info
 
 
@@ -196,11 +219,14 @@ class _Loop:
                     self.report(f"no better for {self.state['bad']} epochs: stopped")
                     break
                 self._epoch(epoch, stop, started)
+                self._check_model()
                 self._validate(epoch)
                 self.state |= {"epochs": epoch + 1, "seconds": time.perf_counter() - started}
                 self._checkpoint()
-        if self.validation is not None and self.config.covisitation:
-            self._fit_covisitation()
+        if self.validation is not None:
+            self._compare_with_popularity()
+            if self.config.covisitation:
+                self._fit_covisitation()
         self.info.finished = True
         self.info.best_epoch = self.state["best_epoch"]
         self.info.metrics = self.state.get("metrics", {})
@@ -239,23 +265,24 @@ class _Loop:
             for name, value in self._step(batch.to(self.device)).items():
                 recent.setdefault(name, []).append(value.detach())
             self.state["step"] += 1
-            if self.state["step"] % LOG_STEPS == 0 or self.state["step"] == (epoch + 1) * len(self.batches):
+            step = self.state["step"]
+            logs = step % LOG_STEPS == 0 or step == (epoch + 1) * len(self.batches)
+            saves = bool(stop) or step % self.config.checkpoint_steps == 0
+            if logs or saves:
+                self._check_losses(recent["loss"])
+            if logs:
                 figures = {
                     name: round(torch.stack(values).mean().item(), 5) for name, values in recent.items()
                 }
                 recent.clear()
-                if not math.isfinite(figures["loss"]):
-                    raise RunError(
-                        f"the loss is {figures['loss']} at step {self.state['step']}: lower learning_rate"
-                    )
+                self.state["loss"] = figures["loss"]
                 bar.set_postfix(loss=f"{figures['item_loss']:.3f}")
-                self._log({"step": self.state["step"], "epoch": epoch + 1, **figures})
-            if stop or self.state["step"] % self.config.checkpoint_steps == 0:
+                self._log({"step": step, "epoch": epoch + 1, **figures})
+            if saves:
                 self.state["seconds"] = time.perf_counter() - started
                 self._checkpoint()
             if stop:
                 bar.close()
-                step = self.state["step"]
                 raise InterruptedRunError(f"stopped by signal {stop[0]} at step {step}: go on with --resume")
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
@@ -336,7 +363,67 @@ class _Loop:
         self.state |= {"best_epoch": epoch + 1, "metrics": metrics}
         run.save_weights(self.model, self.folder / "model.safetensors")
 
+    def _check_losses(self, losses: list[Tensor]) -> None:
+        """Raise :class:`DivergedRunError` where one of the ``losses``, of the newest steps, is not finite.
+
+        They are looked at together and not step by step, for which a GPU would have to wait.
+        """
+        found = torch.stack(losses).tolist()
+        for at, loss in enumerate(found):
+            if not math.isfinite(loss):
+                before = found[at - 1] if at else self.state.get("loss")
+                step = self.state["step"] - len(losses) + at + 1
+                raise self._diverged(step, f"the loss is {loss}" + _was(before))
+
+    def _check_weights(self) -> None:
+        """Raise :class:`DivergedRunError` where a weight is not finite, or too large to compute with."""
+        if (name := run.diverged_weight(self.model)) is not None:
+            what = f"{name} has weights that are not finite or beyond {run.LARGEST_WEIGHT:.0e}"
+            raise self._diverged(self.state["step"], what + _was(self.state.get("loss"), "the loss"))
+
+    @torch.no_grad()
+    def _check_model(self) -> None:
+        """:meth:`_check_weights`, and the loss of some sessions: finite weights may still overflow together.
+
+        The last step of an epoch changes weights, and no step sees what became of them.
+        """
+        self._check_weights()
+        batch = next(self.batches.in_order()).to(self.device)
+        self.model.eval()
+        losses = self._sampled_losses(batch) if self.sampled else self._full_losses(batch)
+        if not math.isfinite(loss := losses["loss"].item()):
+            raise self._diverged(self.state["step"], f"the loss is {loss}" + _was(self.state.get("loss")))
+
+    def _diverged(self, step: int, what: str) -> DivergedRunError:
+        """The error of a run that diverged at ``step``. Its newest checkpoint is kept; without one, nothing is."""
+        rate, epoch = self.config.learning_rate, 1 + (step - 1) // len(self.batches)
+        message = (
+            f"training diverged at step {step:,} of {self.steps:,}, in epoch {epoch} of {self.config.epochs}: {what}. "
+            f"{_remedy(self.config)}. "
+        )
+        found = run.checkpoints(self.folder)
+        if not found:
+            shutil.rmtree(self.folder)
+            return DivergedRunError(f"{message}There was no checkpoint yet, so nothing was kept")
+        self.info.diverged = {"step": step, "learning_rate": rate}
+        self.info.save(self.folder)
+        return DivergedRunError(
+            f"{message}{found[-1]} was kept: go on from there with --resume --set learning_rate={rate / 10:g}, or "
+            f"remove {self.folder}"
+        )
+
+    def _compare_with_popularity(self) -> None:
+        """Warn of a model that ranks worse than the number of clicks does. That may be for want of data or training."""
+        popular = popularity_metrics(self.sessions, self.data.validation, self.data.items)["mrr@20"]
+        if self.state["best"] < popular:
+            self.report(
+                f"warning: the model ranks worse than the number of clicks does: validation MRR@20 "
+                f"{self.state['best']:.4f}, by clicks alone {popular:.4f}. Train longer (epochs), or "
+                f"{_remedy(self.config).lower()}"
+            )
+
     def _checkpoint(self) -> None:
+        self._check_weights()
         run.save_checkpoint(self.folder, self.model, self.optimizer, self.state)
 
     def _log(self, line: dict[str, Any]) -> None:
@@ -357,6 +444,21 @@ class _Loop:
             if "validation" in line
             else line["step"] <= self.state["step"]
         )
+
+
+def _was(loss: float | None, name: str = "it") -> str:
+    return "" if loss is None else f"; {name} was {loss:.4g} before"
+
+
+def _remedy(config: Config) -> str:
+    """The settings to change after a divergence: the learning rate, and others that are far from their defaults."""
+    usual = Config()
+    found = [f"Lower learning_rate, now {config.learning_rate:g} (by default {usual.learning_rate:g})"]
+    if config.temperature < usual.temperature / 100:
+        found.append(f"raise temperature, now {config.temperature:g} ({usual.temperature:g})")
+    if config.category_weight > usual.category_weight * 100:
+        found.append(f"lower category_weight, now {config.category_weight:g} ({usual.category_weight:g})")
+    return ", or ".join(found)
 
 
 @torch.no_grad()
@@ -407,12 +509,20 @@ def _stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _to_resume(folder: Path, data: Dataset, data_path: Path) -> RunInfo:
+def _to_resume(folder: Path, data: Dataset, data_path: Path, learning_rate: float | None) -> RunInfo:
     if not folder.exists():
         raise RunError(f"there is no interrupted run {folder} to resume")
     info = RunInfo.load(folder)
     if info.data["fingerprint"] != data.fingerprint:
         raise RunError(f"{folder} was trained on other data than {data_path}: it cannot be resumed with it")
+    if learning_rate is not None:
+        info.config = replace(info.config, learning_rate=learning_rate)
+    if info.diverged and info.config.learning_rate >= info.diverged["learning_rate"]:
+        rate = info.diverged["learning_rate"]
+        raise DivergedRunError(
+            f"{folder} diverged at step {info.diverged['step']:,} with learning_rate={rate:g}: go on from its "
+            f"checkpoint with a lower one, such as --resume --set learning_rate={rate / 10:g}, or remove it"
+        )
     info.data["path"] = str(data_path.resolve())  # the data set may have moved
     _device(info.device)
     return info
