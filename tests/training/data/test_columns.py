@@ -104,14 +104,14 @@ def prepared(role: str, values: pl.Series, folder: Path, *, as_file: bool) -> Da
             options["tree_child_column"] = "child"
     else:
         items = items.with_columns(odd)
-        chosen: dict[str, Any] = {
+        columns: dict[str, dict[str, Any]] = {
             "category": {"category_columns": ["odd"]},
             "two_levels": {"category_columns": ["top", "odd"]},
             "fallback_category_column": {"category_columns": ["category"], "fallback_category_column": "odd"},
             "text": {"text_columns": ["odd"]},
             "number": {"number_columns": ["odd"]},
-        }.get(role, {role: "odd"})
-        options |= {"items": items, **chosen}
+        }
+        options |= {"items": items, **columns.get(role, {role: "odd"})}
     if as_file:
         for name, frame in (("log", log), ("items", items), ("category_tree", tree)):
             frame.write_parquet(folder / f"{name}.parquet")
