@@ -1,10 +1,10 @@
 """Public logs read by ``hiersrec prepare``: ``python -m benchmarks.studies.public_logs --logs FOLDER``.
 
-Each log below is one that a public repository ships, and is odd in its own way. FOLDER holds a folder for each, with the
-files that ``source`` names. Every log is read twice: by ``hiersrec prepare`` with the options that its format asks for,
-and here by plain Python that shares no code with it. Compared are the clicks read, every session click by click, the
-times of its last click, the items, and which items share a category. Prints a table and exits with 1 where the two
-differ, or where prepare refuses a log. A log that is absent is named and left out.
+Each log below is shipped by a public repository, and is odd in its own way. FOLDER holds a folder for each log, with
+the files that ``source`` names. Every log is read twice: by ``hiersrec prepare`` with the options that its format asks
+for, and here by plain Python that shares no code with it. Compared are the clicks read, every session click by click
+and the time of its last click, the items, and which items share a category. Prints a table, and exits with 1 where the
+two differ or where prepare refuses a log. A log that is absent is named and left out.
 """
 
 from __future__ import annotations
@@ -203,7 +203,9 @@ def read_recbole(folder: Path) -> Reading:
     log = fields(folder / "ml-100k.inter", "\t")
     clicks = [Click(row["user_id:token"], row["item_id:token"], float(row["timestamp:float"])) for row in log]
     items = fields(folder / "ml-100k.item", "\t")
-    genres = {row["item_id:token"]: [(genre,) for genre in row["class:token_seq"].split()] for row in items}
+    genres: Categories = {
+        row["item_id:token"]: [(genre,) for genre in row["class:token_seq"].split()] for row in items
+    }
     return Reading(len(log), by_user(clicks), categories=genres)
 
 
@@ -233,26 +235,22 @@ def read_movie_tweetings(folder: Path) -> Reading:
     return Reading(len(log), by_user(rated(log)), categories=genres_of(items))
 
 
-def read_session_item_time(training: Path, test: Path) -> Reading:
-    """Tables of SessionId, ItemId and Time; test clicks on items that the training log lacks are left out."""
-    found = [
-        [Click(row["SessionId"], row["ItemId"], float(row["Time"])) for row in fields(path, "\t")]
-        for path in (training, test)
-    ]
-    sessions = by_session(found[0])
-    known = {item for _, items in sessions for item in items}
-    return Reading(
-        len(found[0]) + len(found[1]), sessions, by_session(one for one in found[1] if one.item in known)
-    )
+def timed(path: Path) -> list[Click]:
+    """The rows of a table of SessionId, ItemId and Time."""
+    return [Click(row["SessionId"], row["ItemId"], float(row["Time"])) for row in fields(path, "\t")]
 
 
 def read_yoochoose(folder: Path) -> Reading:
-    name = "yoochoose-clicks-100k"
-    return read_session_item_time(folder / f"{name}_train_full.txt", folder / f"{name}_test.txt")
+    log = timed(folder / "yoochoose-clicks-100k_train_full.txt")
+    test = timed(folder / "yoochoose-clicks-100k_test.txt")
+    sessions = by_session(log)
+    known = {item for _, items in sessions for item in items}
+    return Reading(len(log) + len(test), sessions, by_session(one for one in test if one.item in known))
 
 
 def read_serenade(folder: Path) -> Reading:
-    return read_session_item_time(folder / "train.txt", folder / "test.txt")
+    clicks = timed(folder / "train.txt") + timed(folder / "test.txt")
+    return Reading(len(clicks), by_session(clicks))
 
 
 def read_lastfm_1k(folder: Path) -> Reading:
@@ -306,7 +304,9 @@ def read_taobao(folder: Path) -> Reading:
     log = rows(folder / "UserBehavior.csv")
     clicks = [Click(row["用户ID"], row["商品ID"], float(row["时间戳"])) for row in log]
     sessions = by_user(clicks)
-    placed = {row["商品ID"]: [(row["商品类别"],)] for row in sorted(log, key=lambda row: int(row["时间戳"]))}
+    placed: Categories = {
+        row["商品ID"]: [(row["商品类别"],)] for row in sorted(log, key=lambda row: int(row["时间戳"]))
+    }
     return Reading(len(log), sessions, categories=placed)
 
 
@@ -342,6 +342,7 @@ def read_hetrec_lastfm(folder: Path) -> Reading:
 
 def read_tmall(folder: Path) -> Reading:
     log = rows(folder / "user_log.csv")
+    log.sort(key=lambda row: (row["month"], row["day"]))
     clicks = [
         Click(
             row["user_id"],
@@ -351,9 +352,8 @@ def read_tmall(folder: Path) -> Reading:
         )
         for row in log
     ]
-    sessions = by_user(clicks)
-    categories: Categories = {row["item_id"]: [(row["cat_id"],)] for row in log}
-    return Reading(len(log), sessions, categories=categories)
+    placed: Categories = {row["item_id"]: [(row["cat_id"],)] for row in log if row["action"] == "0"}
+    return Reading(len(log), by_user(clicks), categories=placed)
 
 
 def convert_tmall(folder: Path, out: Path) -> None:
@@ -487,7 +487,8 @@ LOGS = (
         "suffixes .inter and .item; types in the header; categories separated by blanks",
         "ml-100k.inter --separator '\\t' --user-column user_id:token --item-column item_id:token "
         "--time-column timestamp:float --items ml-100k.item --item-separator '\\t' --item-id-column item_id:token "
-        "--title-column movie_title:token_seq --category-column class:token_seq --category-separator ' '",
+        "--title-column movie_title:token_seq --category-column class:token_seq --category-separator ' ' "
+        "--max-session-length 1000",
         read_recbole,
     ),
     PublicLog(
@@ -495,7 +496,7 @@ LOGS = (
         "xinyudong93/SVDBasedRecommenderAlgorithms: data/ml-latest-small/{ratings,movies}.csv",
         "no header in either table; several categories in one cell; commas in titles; CRLF",
         "ratings.csv --log-columns user,item,rating,time --items movies.csv --item-columns item,title,genres "
-        "--title-column title --category-column genres --category-separator '|'",
+        "--title-column title --category-column genres --category-separator '|' --max-session-length 1000",
         read_movielens_csv,
     ),
     PublicLog(
@@ -504,7 +505,7 @@ LOGS = (
         "separators ! and ::; the item table is latin-1",
         "ratings.dat --separator '!' --log-columns user,item,rating,time --items movies.dat --item-separator :: "
         "--item-columns item,title,genres --encoding latin-1 --title-column title --category-column genres "
-        "--category-separator '|'",
+        "--category-separator '|' --max-session-length 1000",
         read_movielens_latin1,
     ),
     PublicLog(
@@ -526,8 +527,8 @@ LOGS = (
     PublicLog(
         "serenade",
         "bolcom/serenade: assets/example/example.zip, {train,test}.txt in it",
-        "a .txt that is a table; test sessions newest first",
-        "train.txt --test-log test.txt --format events --separator '\\t' "
+        "a .txt that is a table; two files, the sessions of the second newest first",
+        "train.txt test.txt --format events --separator '\\t' "
         "--session-column SessionId --item-column ItemId --time-column Time",
         read_serenade,
     ),
@@ -601,7 +602,7 @@ LOGS = (
         "day, month and year in three columns; titles that begin with a quote; CRLF; repeated events",
         "user_taggedartists.dat --separator '\\t' --user-column userID --item-column artistID --time-column day "
         "--time-column month --time-column year --time-format '%d %m %Y' --items artists.dat --item-separator '\\t' "
-        "--item-id-column id --title-column name",
+        "--item-id-column id --title-column name --max-session-length 1000",
         read_hetrec_lastfm,
     ),
     PublicLog(
@@ -609,7 +610,7 @@ LOGS = (
         "QingMengK/BigData: user_log.csv",
         "month and day in two columns, no year; event types as numbers; categories in the log",
         "user_log.csv --user-column user_id --item-column item_id --time-column date "
-        "--event-column action --event 0 --category-column cat_id",
+        "--event-column action --event 0 --category-column cat_id --max-session-length 1000",
         read_tmall,
         convert_tmall,
     ),
@@ -617,14 +618,14 @@ LOGS = (
         "bms1",
         "mohameddouad/ClosedOverlap: data/BMS1.dat",
         "one session per line, with a blank at its end; suffix .dat",
-        "BMS1.dat --format sessions --max-session-length 300",
+        "BMS1.dat --format sessions --max-session-length 1000",
         read_bms1,
     ),
     PublicLog(
         "beauty",
         "salesforce/ICLRec: data/Beauty.txt",
         "one user per line, whose id stands first",
-        "Beauty.txt --line-id --max-session-length 300",
+        "Beauty.txt --line-id --max-session-length 1000",
         read_beauty,
     ),
     PublicLog(
@@ -640,7 +641,7 @@ LOGS = (
         "otto-de/recsys-dataset: test/resources/train.jsonl",
         "JSON lines, one session per line, events as objects; milliseconds",
         "events.parquet --session-column session --item-column aid --time-column ts "
-        "--event-column type --event clicks --max-session-length 300",
+        "--event-column type --event clicks --max-session-length 1000",
         read_otto,
         convert_otto,
     ),
@@ -657,7 +658,7 @@ LOGS = (
         "elastic/examples: Common Data Formats/apache_logs/apache_logs",
         "a web server's log; an unbalanced quote; not in order of time",
         "requests.csv --user-column visitor --item-column page --time-column time "
-        "--time-format '%d/%b/%Y:%H:%M:%S %z' --max-session-length 300",
+        "--time-format '%d/%b/%Y:%H:%M:%S %z'",
         read_apache,
         convert_apache,
     ),
@@ -674,7 +675,7 @@ LOGS = (
         "sub1004/recosys: data/BX-Book-Ratings.csv",
         "no times at all; ids with leading zeros and letters; users of thousands of clicks",
         "BX-Book-Ratings.csv --session-column User-ID --item-column ISBN --time-column '' "
-        "--max-session-length 100000",
+        "--max-session-length 1000",
         read_book_crossing,
     ),
 )
@@ -786,9 +787,9 @@ def counts(right: Reading) -> list[str]:
         f"{right.clicks - kept:,}",
         f"{len(every):,}",
         f"{len(items):,}",
-        " / ".join(map(str, sizes)) or "–",
+        " / ".join(map(str, sizes)) or "-",
         f"{sum(len(clicked) - 1 for _, clicked in every):,}",
-        " to ".join(f"{when:%Y-%m-%d %H:%M}" for when in span) or "–",
+        " to ".join(f"{when:%Y-%m-%d %H:%M}" for when in span) or "-",
     ]
 
 
