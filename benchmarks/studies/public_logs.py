@@ -401,17 +401,9 @@ def convert_otto(folder: Path, out: Path) -> None:
 
 
 def read_msweb(folder: Path) -> Reading:
-    sessions: list[list[str]] = []
-    titles = set()
-    for line in (folder / "anonymous-msweb.data").read_text("utf-8").splitlines():
-        kind, value, *_ = line.split(",")
-        if kind == "A":
-            titles.add(value)
-        elif kind == "C":
-            sessions.append([])
-        elif kind == "V":
-            sessions[-1].append(value)
-    found = [visit for visit in sessions if visit]
+    text = (folder / "anonymous-msweb.data").read_text("utf-8")
+    visits = re.split(r"^C,.*$", text, flags=re.MULTILINE)[1:]
+    found = [re.findall(r"^V,(\d+),", visit, flags=re.MULTILINE) for visit in visits]
     return Reading(sum(map(len, found)), of_lines(found))
 
 
