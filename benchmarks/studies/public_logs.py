@@ -175,7 +175,7 @@ def read_rees46(folder: Path) -> Reading:
     for row in log:  # in order of time
         if row["category_code"] and row["event_type"] == "view" and row["product_id"] in clicked:
             found[row["product_id"]] = [tuple(row["category_code"].split("."))]
-    return Reading(len(log), sessions, categories=found)
+    return Reading(len(log) - 1, sessions, categories=found)  # the last row is no click
 
 
 def read_diginetica(folder: Path) -> Reading:
@@ -249,7 +249,7 @@ def read_yoochoose(folder: Path) -> Reading:
 
 
 def read_serenade(folder: Path) -> Reading:
-    clicks = timed(folder / "train.txt") + timed(folder / "test.txt")
+    clicks = timed(folder / "train.txt") + timed(folder / "test.txt")[::-1]
     return Reading(len(clicks), by_session(clicks))
 
 
@@ -460,9 +460,10 @@ LOGS = (
     PublicLog(
         "rees46",
         "ibrhmspl/Team11_Customer_Segmentation: 2019-Oct.csv",
-        "times end in UTC; event types; category paths with dots, often empty; CRLF",
+        "times end in UTC; event types; category paths with dots, often empty; CRLF; the last row is cut short",
         "2019-Oct.csv --session-column user_session --item-column product_id --time-column event_time "
-        "--event-column event_type --event view --category-column category_code --category-path-separator .",
+        "--event-column event_type --event view --category-column category_code --category-path-separator . "
+        "--skip-malformed",
         read_rees46,
     ),
     PublicLog(
@@ -552,7 +553,7 @@ LOGS = (
         "prasertcbs/basic-dataset: BreadBasket_DMS.csv",
         "date and time in two columns; NONE where there is no item",
         "BreadBasket_DMS.csv --session-column Transaction --item-column Item --time-column Date --time-column Time "
-        "--null NONE",
+        "--missing NONE",
         read_bread_basket,
     ),
     PublicLog(
@@ -718,7 +719,7 @@ def differences(data: Dataset, right: Reading) -> list[str]:
         if got != wanted:
             found.append(f"{what}: {got} instead of {wanted}")
 
-    compare("clicks read", data.settings["clicks_read"], right.clicks)
+    compare("clicks read", data.settings["report"]["clicks_read"], right.clicks)
     got = in_seconds(sessions_of(data, [data.train, data.validation]))
     wanted = in_seconds(right.sessions)
     compare("sessions", len(got), len(wanted))
