@@ -356,12 +356,6 @@ def read_tmall(folder: Path) -> Reading:
     return Reading(len(log), by_user(clicks), categories=placed)
 
 
-def convert_tmall(folder: Path, out: Path) -> None:
-    """The log is of one year and does not say which: any leap year will do."""
-    log = pl.read_csv(folder / "user_log.csv", infer_schema=False)
-    log.with_columns(date=pl.format("2000-{}-{}", "month", "day")).write_csv(out / "user_log.csv")
-
-
 def read_bms1(folder: Path) -> Reading:
     found = lines(folder / "BMS1.dat")
     return Reading(sum(map(len, found)), of_lines(found))
@@ -602,10 +596,9 @@ LOGS = (
         "tmall",
         "QingMengK/BigData: user_log.csv",
         "month and day in two columns, no year; event types as numbers; categories in the log",
-        "user_log.csv --user-column user_id --item-column item_id --time-column date "
-        "--event-column action --event 0 --category-column cat_id --max-session-length 1000",
+        "user_log.csv --user-column user_id --item-column item_id --time-column month "
+        "--time-column day --time-format '%m %d' --event-column action --event 0 --category-column cat_id --max-session-length 1000",
         read_tmall,
-        convert_tmall,
     ),
     PublicLog(
         "bms1",
