@@ -597,7 +597,8 @@ LOGS = (
         "QingMengK/BigData: user_log.csv",
         "month and day in two columns, no year; event types as numbers; categories in the log",
         "user_log.csv --user-column user_id --item-column item_id --time-column month "
-        "--time-column day --time-format '%m %d' --event-column action --event 0 --category-column cat_id --max-session-length 1000",
+        "--time-column day --time-format '%m %d' --event-column action --event 0 --category-column cat_id "
+        "--max-session-length 1000",
         read_tmall,
     ),
     PublicLog(
