@@ -72,7 +72,10 @@ _SPLITS = partial(click.option, cls=SectionOption, section="Filters and splits")
     metavar="NAMES",
     help="Names of the log's columns, separated by commas, if it has no header.",
 )
-@_COLUMNS("--session-column", help='Column of the session.  [default: "session" if there is one]')
+@_COLUMNS(
+    "--session-column",
+    help='Column of the session; "" where each row is one, with a list of items.  [default: "session" if there is one]',
+)
 @_COLUMNS(
     "--user-column",
     help="Column of the user, whose clicks are cut into sessions at gaps.  [default: user]",
@@ -88,6 +91,10 @@ _SPLITS = partial(click.option, cls=SectionOption, section="Filters and splits")
     "--time-column",
     multiple=True,
     help='Column of the time; twice for date and time of day; "" for a log that is in order.  [default: time]',
+)
+@_COLUMNS(
+    "--order-column",
+    help="Column of numbers that order the clicks of a session with equal times; or all clicks, without a time column.",
 )
 @_COLUMNS("--event-column", help="Column of the event type.")
 @_COLUMNS(

@@ -665,3 +665,59 @@ def test_a_shop_of_a_year(log: Log) -> None:
     assert data.settings["report"]["clicks_dropped"] == {}
     assert data.settings["report"]["warnings"] == []
     assert (len(data.train), len(data.test)) == (336, 30)
+
+
+def test_a_column_that_orders_equal_times(log: Log) -> None:
+    rows = [
+        ("a", 3, "2024-01-31", 9),
+        ("a", 1, "2024-01-31", -2.5),
+        ("a", 2, "2024-01-31", 7),
+        ("a", 0, "2024-01-30", 99),
+    ]
+    frame = pl.DataFrame(rows, schema=["session", "item", "time", "offset"], orient="row")
+    assert log.sessions(frame, order_column="offset") == [[0, 1, 2, 3]]
+    assert log.sessions(frame, order_column="offset", time_column="") == [[1, 2, 3, 0]]
+    missing = frame.with_columns(offset=pl.Series([9.0, None, 7.0, 99.0]))
+    assert log.sessions(missing, order_column="offset") == [[0, 2, 3]]
+    assert log.said("dropped", "1 clicks: no number that orders it")
+
+
+def test_a_shuffled_file_is_in_no_order_of_time(log: Log) -> None:
+    clicks: Clicks = [(at % 40, at % 7, at // 3) for at in range(600)]
+    random.Random(1).shuffle(clicks)
+    log.prepare(log.csv("log.csv", clicks))
+    assert log.said("in no order of time")
+    assert not log.said("reversed")
+
+
+def test_rows_of_lists_with_equal_ids(log: Log) -> None:
+    frame = pl.DataFrame(
+        {"session": [1, 1, 2], "item": [[1, 2], [3, 4], [5, 6]], "time": [START, START + 9, START + 20]}
+    )
+    assert log.sessions(frame) == [[1, 2, 3, 4], [5, 6]]
+    assert log.said(
+        "warning", "3 rows of log 1 hold lists, with 2 different session ids", "--session-column ''"
+    )
+    assert log.sessions(frame, session_column="") == [[1, 2], [3, 4], [5, 6]]
+    assert not log.said("warning")
+
+
+def test_a_json_array_and_packed_json(log: Log) -> None:
+    events = [{"session": "a", "item": item, "time": START + item} for item in (1, 2)]
+    lines = "\n".join(map(json.dumps, events)).encode()
+    for name, content in (
+        ("array.json", json.dumps(events, indent=1).encode()),
+        ("lines.json", lines),
+        ("lines.json.gz", gzip.compress(lines)),
+        ("utf16.jsonl", lines.decode().encode("utf-16")),
+    ):
+        encoding = "utf-16" if "utf16" in name else "utf-8"
+        assert log.sessions(log.write(name, content), encoding=encoding) == [[1, 2]], name
+
+
+def test_structs_name_their_fields(log: Log) -> None:
+    frame = pl.DataFrame({"session": [1], "events": [[{"aid": 1, "ts": START}]]})
+    with pytest.raises(
+        DataError, match=r"column 'events' holds .*; name one of events\.aid, events\.ts with --item-column"
+    ):
+        log.prepare(frame, item_column="events", time_column="events.ts")

@@ -1,6 +1,6 @@
 """Clicks of a log of any size, brought into sessions: written to disk by session, then sorted part by part.
 
-Every click is a record of 40 bytes. A hash of its session or user picks one of 64 files, so that all clicks of a
+Every click is a record of 48 bytes. A hash of its session or user picks one of 64 files, so that all clicks of a
 session are in one file, and each file is small enough to be sorted in memory.
 """
 
@@ -19,7 +19,10 @@ from hiersrec_training.data.columns import as_canonical_ints
 
 _PARTS: Final = 64
 _RECORD: Final = np.dtype(
-    [("key", "i8"), ("time", "i8"), ("row", "i8"), ("item", "i8"), ("file", "i4"), ("event", "i4")]
+    [
+        *(("key", "i8"), ("time", "i8"), ("order", "i8"), ("row", "i8"), ("item", "i8")),
+        *(("file", "i4"), ("event", "i4")),
+    ]
 )
 _IN_MEMORY: Final = 1 << 20  # bytes of a part that are not yet written to disk
 _TEXT_KEYS: Final = -(1 << 62)  # keys of ids that are texts begin here and go down
@@ -151,6 +154,7 @@ class Rules(NamedTuple):
         reversed_files: bool [files], whether a file goes from the newest click to the oldest.
         longest: clicks that a session keeps, the newest.
         has_time: whether clicks have times; otherwise they are in order of the rows.
+        has_order: whether a column orders the clicks of a session that have equal times.
         gap: microseconds without an event that end a session; None where ids tell the sessions.
         per_file: an id is a new session in each file.
         has_ids: sessions have ids of the shop, which may be in several files.
@@ -162,6 +166,7 @@ class Rules(NamedTuple):
     reversed_files: NDArray[np.bool]
     longest: int
     has_time: bool = False
+    has_order: bool = False
     gap: int | None = None
     per_file: bool = False
     has_ids: bool = False
@@ -214,8 +219,10 @@ class ClickStore:
         item: NDArray[np.int64],
         file: int,
         event: NDArray[np.int32] | None = None,
+        order: NDArray[np.int64] | None = None,
     ) -> None:
-        """Add clicks: keys of session or user, microseconds, rows of the log, keys of items, and codes of events."""
+        """Add clicks: keys of session or user, microseconds, rows of the log, keys of items, their file, codes of
+        events, and numbers that order clicks of equal times."""
         if not len(key):
             return
         records = np.zeros(len(key), _RECORD)
@@ -224,11 +231,13 @@ class ClickStore:
             records["time"] = time
         if event is not None:
             records["event"] = event
+        if order is not None:
+            records["order"] = order
         mixed = key.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         part = (mixed >> np.uint64(58)).astype(np.int8)
-        order = np.argsort(part, kind="stable")
-        edges = np.searchsorted(part[order], np.arange(_PARTS + 1))
-        records = records[order]
+        by_part = np.argsort(part, kind="stable")
+        edges = np.searchsorted(part[by_part], np.arange(_PARTS + 1))
+        records = records[by_part]
         for number, file_of_part in enumerate(self._files):
             chosen = records[edges[number] : edges[number + 1]]
             if len(chosen):
@@ -274,8 +283,10 @@ def _form(records: NDArray[Any], rules: Rules, tally: Tally) -> LogSessions:
         file = records["file"]
         mirrored = rules.first_rows[file] + rules.first_rows[file + 1] - 1 - row
         row = np.where(rules.reversed_files[file], mirrored, row)
-    # by session and time, and in order of the rows where the times are equal
+    # by session and time; where the times are equal by the column of the order, then by row
     order = np.argsort(row, kind="stable")
+    if rules.has_order:
+        order = order[np.argsort(records["order"][order], kind="stable")]
     if rules.has_time:
         order = order[np.argsort(records["time"][order], kind="stable")]
     if rules.per_file:

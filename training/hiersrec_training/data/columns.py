@@ -122,8 +122,13 @@ class Column:
         return stripped.set(named | (stripped == ""), None)
 
     def _refused(self, kind: pl.DataType, wanted: str) -> DataError:
+        inner = getattr(kind, "inner", kind)
+        fields = (
+            [f"{self.name}.{entry.name}" for entry in inner.fields] if isinstance(inner, pl.Struct) else []
+        )
+        other = f"one of {', '.join(fields)}" if fields else "another column"
         return DataError(
-            f"{self.table}: column {self.name!r} holds {kind}: {self.role} must be {wanted}; name another column with "
+            f"{self.table}: column {self.name!r} holds {kind}: {self.role} must be {wanted}; name {other} with "
             f"{self.option}"
         )
 

@@ -17,10 +17,18 @@ MISSING_TEXTS = ("NULL", "Null", "null", "None", "NaN", "nan", "NAN", "NA", "N/A
 
 # Options that only event logs have, and those that only session files have.
 _EVENT_OPTIONS = (
-    "session_column", "user_column", "item_column", "time_column", "time_unit", "time_format", "time_zone", "since",
-    "until", "event_column", "events", "session_gap", "session_per_file", "log_columns", "list_separator",
-    "drop_repeats",
-)  # fmt: skip
+    *(
+        "session_column",
+        "user_column",
+        "item_column",
+        "time_column",
+        "order_column",
+        "event_column",
+        "events",
+    ),
+    *("time_unit", "time_format", "time_zone", "since", "until", "session_gap", "session_per_file"),
+    *("log_columns", "list_separator", "drop_repeats"),
+)
 _SESSION_OPTIONS = ("line_id",)
 
 
@@ -57,7 +65,8 @@ class PrepareOptions:
     # Session file: the first field of each line is an id of the session or user, not an item.
     line_id: bool = False
 
-    # Event log: column of the session; default: "session" where there is one, else sessions are cut by user.
+    # Event log: column of the session; default: "session" where there is one, else sessions are cut by user; "" where
+    # each row is a session, with a list of items.
     session_column: str | None = None
     # Event log: column of the user, whose clicks are cut into sessions at a gap; default: "user".
     user_column: str | None = None
@@ -65,6 +74,8 @@ class PrepareOptions:
     item_column: str | None = None
     # Event log: column of the time, or of date and time of day; default: "time"; "" for a log without, in order.
     time_column: str | Sequence[str] | None = None
+    # Event log: column of numbers that order the clicks of a session with equal times; or all, without a time column.
+    order_column: str | None = None
     # Event log: column of the type of event.
     event_column: str | None = None
     # Event log: types of event to keep (default: all), e.g. view.

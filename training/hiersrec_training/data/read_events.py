@@ -38,7 +38,7 @@ class EventColumns:
     Attributes:
         key: column that tells the sessions; None where each row is one.
         cut: whether it is the user, whose clicks are cut into sessions.
-        item, times, event: columns of the item, the time and the type of event.
+        item, times, order, event: columns of the item, the time, the order of equal times and the type of event.
         about: columns that describe items, where there is no item table.
     """
 
@@ -46,6 +46,7 @@ class EventColumns:
         self.item = options.item_column or "item"
         self.key, self.cut = self._session_key(table, options)
         self.times = options.time_columns
+        self.order = options.order_column
         self.event = options.event_column
         self.about = options.item_description_columns if options.items is None else {}
         if self.cut and not self.times:
@@ -55,7 +56,7 @@ class EventColumns:
 
     def _session_key(self, table: Table, options: PrepareOptions) -> tuple[str | None, bool]:
         if options.session_column is not None:
-            return options.session_column, False
+            return options.session_column or None, False
         if options.user_column is not None:
             return options.user_column, True
         for column, cut in (("session", False), ("user", True)):
@@ -77,6 +78,8 @@ class EventColumns:
             wanted[self.key] = "--user-column" if self.cut else "--session-column"
         wanted[self.item] = "--item-column"
         wanted |= dict.fromkeys(self.times, "--time-column ('' for a log without times)")
+        if self.order is not None:
+            wanted[self.order] = "--order-column"
         if self.event is not None:
             wanted[self.event] = "--event-column"
         for column, option in self.about.items():
@@ -119,6 +122,7 @@ class EventFile:
         self._key = column(columns.key or "", f"{who} ids", f"--{who}-column")
         self._item = column(columns.item, "item ids", "--item-column")
         self._times = [column(name, "times", "--time-column") for name in columns.times]
+        self._order_column = column(columns.order or "", "numbers that order clicks", "--order-column")
         self._event = column(columns.event or "", "types of event", "--event-column")
         self._time = TimeColumn(
             table.place,
@@ -132,6 +136,7 @@ class EventFile:
         self._span: tuple[int, int] | None = None
         self._rows = 0
         self._dropped: dict[str, tuple[int, str]] = {}
+        self._list_keys: list[NDArray[np.int64]] = []  # of rows that hold lists of items
 
     def read(self, store: ClickStore) -> int:
         """Add all clicks; the number of the last row."""
@@ -140,7 +145,8 @@ class EventFile:
         for batch in progress(batches, table.size(), Path(table.name).name, lambda each: len(each.numbers)):
             if len(batch.numbers):
                 last = int(batch.numbers[-1])
-                self._add(_exploded(batch, self._columns, self._options, table), store)
+                clicks = _exploded(batch, self._columns, self._options, table)
+                self._add(clicks, store, from_lists=clicks.frame is not batch.frame)
         self._time.check()
         return last
 
@@ -160,16 +166,24 @@ class EventFile:
             report.column(column, name)
         for why, (count, example) in self._dropped.items():
             report.drop(count, why, example)
+        if self._list_keys:
+            keys = np.concatenate(self._list_keys)
+            if len(np.unique(keys)) < len(keys):
+                report.warn(
+                    f"{len(keys):,} rows of {name} hold lists, with {len(np.unique(keys)):,} different session ids: "
+                    "rows of "
+                    "one id are joined; --session-column '' makes each row a session"
+                )
         report.drop(self._time.unreadable, "unreadable time", self._time.unreadable_example)
         return found
 
-    def _add(self, batch: Batch, store: ClickStore) -> None:
+    def _add(self, batch: Batch, store: ClickStore, *, from_lists: bool) -> None:
         columns = self._columns
         numbers, frame = batch
         self._rows += len(numbers)
         item = self._item.ids(frame[columns.item])
         keep = self._keep(pl.repeat(True, len(item), eager=True), item.is_not_null(), "no item id", numbers)
-        key = time = event = None
+        key = time = event = order = None
         if columns.key is not None:
             key = self._key.ids(frame[columns.key])
             keep = self._keep(
@@ -186,6 +200,10 @@ class EventFile:
                 keep = self._keep(
                     keep, time < self._until, f"not before --until {self._options.until}", numbers
                 )
+        if columns.order is not None:
+            number, _ = self._order_column.numbers(frame[columns.order])
+            keep = self._keep(keep, number.is_not_null(), "no number that orders it", numbers)
+            order = _sortable(number)
         if columns.event is not None:
             event = self._event_codes(self._event.texts(frame[columns.event]))
         if not keep.all():
@@ -194,17 +212,21 @@ class EventFile:
             key = None if key is None else key.filter(keep)
             time = None if time is None else time.filter(keep)
             event = None if event is None else event[mask]
+            order = None if order is None else order[mask]
         if not len(numbers):
             return
         rows = numbers + self._first
         keys = rows if key is None else self._known.sessions.encode(key)
+        if from_lists and self._columns.key is not None and not self._columns.cut:
+            new = np.diff(numbers, prepend=-1) != 0
+            self._list_keys.append(keys[new])
         items = self._known.items.encode(item)
         times = None if time is None else time.to_numpy()
         if times is not None:
             first, last = self._span or (times[0], times[0])
             self._span = min(int(times.min()), int(first)), max(int(times.max()), int(last))
             self._order.note(keys, times)
-        store.add(keys, times, rows, items, self._number, event)
+        store.add(keys, times, rows, items, self._number, event, order)
         if self._about is not None:
             self._about.add(items, times, rows, frame)
 
@@ -255,18 +277,19 @@ class _Order:
 
     @property
     def name(self) -> str:
-        """The order: a tenth of the neighbors of one session may deviate, or a hundredth of all."""
-        if not self._downs:
-            return "oldest first"
-        if not self._ups:
+        """The order: a tenth of the neighbors of one session may deviate; a hundredth of all, where those are few."""
+        ups, downs, most = self._session_ups, self._session_downs, 9
+        if (ups + downs) * 100 < self._ups + self._downs:
+            ups, downs, most = self._ups, self._downs, 99
+        if downs > most * ups:
             return "newest first"
-        ups, downs = self._session_ups, self._session_downs
-        if ups + downs < 0.01 * (self._ups + self._downs):  # too few to judge by
-            ups, downs = self._ups // 11, self._downs // 11
-            ups, downs = (ups, 11 * downs) if downs > ups else (11 * ups, downs)
-        if downs > 9 * ups:
-            return "newest first"
-        return "oldest first" if ups > 9 * downs else "in no order of time"
+        return "in no order of time" if downs * most > ups else "oldest first"
+
+
+def _sortable(numbers: pl.Series) -> NDArray[np.int64]:
+    """int64 in the order of the floats."""
+    bits = (numbers.fill_null(0.0) + 0.0).to_numpy().view(np.int64)
+    return bits ^ ((bits >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF))
 
 
 def _exploded(batch: Batch, columns: EventColumns, options: PrepareOptions, table: Table) -> Batch:
@@ -278,7 +301,10 @@ def _exploded(batch: Batch, columns: EventColumns, options: PrepareOptions, tabl
     lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List | pl.Array)]
     if columns.item not in lists:
         return Batch(numbers, frame)
-    names = [columns.item, *(name for name in (columns.event, *columns.times) if name in lists)]
+    names = [
+        columns.item,
+        *(name for name in (columns.event, columns.order, *columns.times) if name in lists),
+    ]
     kinds: dict[str, Any] = dict(frame.schema)
     frame = frame.with_columns(pl.col(name).cast(pl.List(kinds[name].inner)) for name in names)
     length = frame[columns.item].list.len().fill_null(0)

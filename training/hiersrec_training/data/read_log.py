@@ -145,6 +145,7 @@ class LogReader:
             reversed_files=np.array([each.order == "newest first" for each in found]),
             longest=options.max_session_length,
             has_time=bool(columns.times),
+            has_order=columns.order is not None,
             gap=round(options.gap * 60e6) if columns.cut else None,
             per_file=bool(options.session_per_file),
             has_ids=columns.key is not None and not columns.cut,

@@ -31,7 +31,7 @@ from hiersrec_training.data.text import (
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 PACKED = (".gz", ".zst", ".bz2", ".xz", ".zip")
-_JSON = (".jsonl", ".ndjson")
+_JSON = (".jsonl", ".ndjson", ".json")
 
 
 class Batch(NamedTuple):
@@ -145,7 +145,7 @@ def open_table(
     suffix = suffix_of(path)
     if suffix == ".parquet" or suffix in _JSON:
         existing(path)
-        return _open_scanned(path, suffix, empty)
+        return _open_scanned(path, suffix, form.encoding, work, empty)
     if suffix not in SEPARATORS and given_separator is None:
         raise DataError(
             f"{path}: the kind of a table is told by its name, .csv, .tsv, .parquet or .jsonl (text also packed as "
@@ -289,15 +289,23 @@ class _ScannedTable(Table):
         return _is_nested(column, self._schema)
 
 
-def _open_scanned(path: Path, suffix: str, empty: type[DataError]) -> _ScannedTable:
+def _open_scanned(
+    path: Path, suffix: str, encoding: str, work: Path, empty: type[DataError]
+) -> _ScannedTable:
     with reading(path):
         if suffix == ".parquet":
             frame = pl.scan_parquet(path, glob=False)
         else:
-            if path.stat().st_size == 0:
+            file = utf8_copy(path, encoding, work, unpack=True)
+            with file.open("rb") as lines:
+                begin = lines.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
+            if not begin:
                 raise empty(f"{path} is empty")
-            # an open file, as Polars would take the path for a pattern
-            frame = pl.scan_ndjson(path.open("rb"), infer_schema_length=None)
+            if begin.startswith(b"["):
+                frame = pl.read_json(file, infer_schema_length=None).lazy()
+            else:
+                # an open file, as Polars would take the path for a pattern
+                frame = pl.scan_ndjson(file.open("rb"), infer_schema_length=None)
         return _ScannedTable(path, frame, frame.collect_schema())
 
 

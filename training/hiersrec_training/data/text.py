@@ -105,8 +105,14 @@ class Lines(NamedTuple):
         )
 
 
-def utf8_copy(path: Path, encoding: str, work: Path) -> Path:
+def utf8_copy(path: Path, encoding: str, work: Path, *, unpack: bool = False) -> Path:
     """``path`` itself where Polars can read it, or a copy in ``work``: unpacked, in UTF-8.
+
+    Args:
+        path: of the file.
+        encoding: of its text.
+        work: folder for copies.
+        unpack: files that Polars reads packed are unpacked too.
 
     Raises:
         DataError: no such file, damaged, or not text of this encoding.
@@ -114,7 +120,8 @@ def utf8_copy(path: Path, encoding: str, work: Path) -> Path:
     existing(path)
     name = path.name.lower()
     is_utf8 = codecs.lookup(encoding).name == "utf-8"
-    if is_utf8 and not name.endswith((".bz2", ".xz", ".zip")):
+    packed = (".bz2", ".xz", ".zip", ".gz") if unpack else (".bz2", ".xz", ".zip")
+    if is_utf8 and not name.endswith(packed):
         return path
     copy = work / f"{len(list(work.iterdir()))}.txt"
     with reading(path), opened(path) as raw, copy.open("wb") as out:
