@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The ``rows`` below their ``head``; the first column is text, the others are figures."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], text: int = 1) -> str:
+    """The ``rows`` below their ``head``; the first ``text`` columns are text, the others are figures."""
     widths = [max(3, *map(len, column)) for column in zip(head, *rows, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    rule = ["-" * width if at < text else "-" * (width - 1) + ":" for at, width in enumerate(widths)]
     lines = [
         [
-            row[0].ljust(widths[0]),
-            *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+            cell.ljust(width) if at < text else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         for row in (head, rule, *rows)
     ]

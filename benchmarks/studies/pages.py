@@ -124,12 +124,16 @@ def command_line(name: str, out: Path, **options: Any) -> str:
 
 
 def write_page(
-    out: Path, name: str, command: str, title: str, text: str, tables: str, picture: bytes
+    out: Path, name: str, command: str, title: str, text: str, tables: str, picture: bytes | None = None
 ) -> None:
-    """Write ``<name>.png``, then ``<name>.md`` that shows it and the ``command``, and print the tables."""
+    """Write ``<name>.md`` with the ``command`` and, before it, the picture that it shows; print the tables."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}.png").write_bytes(picture)
-    parts = [f"# {title}", textwrap.indent(command, "    "), text, tables, f"![{title}]({name}.png)"]
+    parts = [f"# {title}", textwrap.indent(command, "    "), text, tables]
+    written = [f"{out / name}.md"]
+    if picture is not None:
+        (out / f"{name}.png").write_bytes(picture)
+        parts.append(f"![{title}]({name}.png)")
+        written.append(f"{out / name}.png")
     (out / f"{name}.md").write_text("\n\n".join(parts) + "\n")
     click.echo(tables)
-    click.echo(f"written to {out / name}.md and {out / name}.png")
+    click.echo(f"written to {' and '.join(written)}")

@@ -3,8 +3,9 @@
 Each log below is shipped by a public repository, and is odd in its own way. FOLDER holds a folder for each log, with
 the files that ``source`` names. Every log is read twice: by ``hiersrec prepare`` with the options that its format asks
 for, and here by plain Python that shares no code with it. Compared are the clicks read, every session click by click
-and the time of its last click, the items, and which items share a category. Prints a table, and exits with 1 where the
-two differ or where prepare refuses a log. A log that is absent is named and left out.
+and the time of its last click, the items, and which items share a category. Prints a table and the commands, with
+``--out`` as a page, and exits with 1 where the two differ or where prepare refuses a log. A log that is absent is named
+and left out.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import json
 import re
 import shlex
 import tempfile
+import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import zip_longest
 from pathlib import Path
 
@@ -27,6 +29,7 @@ import click
 import polars as pl
 from click.testing import CliRunner
 
+from benchmarks.studies.pages import write_page
 from benchmarks.tables import table
 from hiersrec_sdk.cli.main import main as hiersrec
 from hiersrec_training.data.dataset import Dataset, Sessions
@@ -42,12 +45,16 @@ GAP = 30 * 60  # seconds
 
 @dataclass(frozen=True)
 class Click:
-    """One row of an event log. ``key``: its session or user; ``time``: seconds; ``kept``: of a type that counts."""
+    """One row of an event log.
+
+    ``key``: its session or user; ``time``: seconds; ``kept``: of a type that counts; ``order``: among equal times.
+    """
 
     key: str
     item: str
     time: float | None = None
     kept: bool = True
+    order: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,7 @@ def moment(text: str, form: str) -> float:
 
 
 def by_session(clicks: Iterable[Click]) -> list[Session]:
-    """Sessions of two clicks or more; clicks of the same time stay in the order given."""
+    """Sessions of two clicks or more; clicks of the same time and order stay in the order given."""
     grouped: dict[str, list[Click]] = defaultdict(list)
     for one in clicks:
         if one.kept:
@@ -146,7 +153,7 @@ def by_user(clicks: Iterable[Click]) -> list[Session]:
 
 
 def _session(clicks: Sequence[Click]) -> Session:
-    ordered = sorted(clicks, key=lambda each: each.time or 0)  # stable
+    ordered = sorted(clicks, key=lambda each: (each.time or 0, each.order))  # stable
     return ordered[-1].time, tuple(one.item for one in ordered)
 
 
@@ -184,19 +191,12 @@ def read_diginetica(folder: Path) -> Reading:
         Click(
             row["session_id"],
             row["item_id"],
-            moment(row["eventdate"], "%Y-%m-%d") + int(row["timeframe"]) / 1000,
+            moment(row["eventdate"], "%Y-%m-%d"),
+            order=int(row["timeframe"]),
         )
         for row in log
     ]
     return Reading(len(log), by_session(clicks))
-
-
-def convert_diginetica(folder: Path, out: Path) -> None:
-    """``timeframe`` is in milliseconds since the session began: added to the date, it keeps the order of the clicks."""
-    log = pl.read_csv(folder / "sample_train-item-views.csv", separator=";", infer_schema=False)
-    date = pl.col("eventdate").str.to_datetime("%Y-%m-%d", time_unit="ms")
-    log = log.with_columns(time=date + pl.duration(milliseconds=pl.col("timeframe").cast(pl.Int64)))
-    log.write_parquet(out / "views.parquet")
 
 
 def read_recbole(folder: Path) -> Reading:
@@ -367,13 +367,11 @@ def read_beauty(folder: Path) -> Reading:
 
 
 def read_merlin(folder: Path) -> Reading:
-    log = pl.read_parquet(folder / "data.parquet").select(
-        "session_id", "item_id/list", "ts/list", "category/list"
-    )
+    log = pl.read_parquet(folder / "data.parquet").select("item_id/list", "ts/list", "category/list")
     clicks = []
     categories: Categories = {}
-    for session, items, times, placed in log.rows():
-        clicks += [Click(str(session), str(i), t) for i, t in zip(items, times, strict=True)]
+    for row, (items, times, placed) in enumerate(log.rows()):
+        clicks += [Click(str(row), str(i), t) for i, t in zip(items, times, strict=True)]
         categories |= {str(i): [(str(c),)] for i, c in zip(items, placed, strict=True)}
     return Reading(len(clicks), by_session(clicks), categories=categories)
 
@@ -386,12 +384,6 @@ def read_otto(folder: Path) -> Reading:
         for event in session["events"]
     ]
     return Reading(len(clicks), by_session(clicks))
-
-
-def convert_otto(folder: Path, out: Path) -> None:
-    """Events inside sessions become rows."""
-    log = pl.read_ndjson(folder / "train.jsonl")
-    log.explode("events").unnest("events").write_parquet(out / "events.parquet")
 
 
 def read_msweb(folder: Path) -> Reading:
@@ -464,9 +456,9 @@ LOGS = (
         "diginetica",
         "CRIPAC-DIG/SR-GNN: datasets/sample_train-item-views.csv",
         "semicolons; a date, and milliseconds since the session began; rows of a session in no order",
-        "views.parquet --session-column session_id --item-column item_id",
+        "sample_train-item-views.csv --separator ';' --session-column session_id --item-column item_id "
+        "--time-column eventdate --order-column timeframe",
         read_diginetica,
-        convert_diginetica,
     ),
     PublicLog(
         "recbole",
@@ -553,7 +545,7 @@ LOGS = (
     PublicLog(
         "amazon-fashion",
         "thijsgelton/IR-2122-Project: data/AMAZON_FASHION_5.json.gz",
-        "JSON lines, gzipped; days as Unix times; repeated events",
+        "JSON lines called .json, gzipped; days as Unix times; repeated events",
         "AMAZON_FASHION_5.json.gz --user-column reviewerID --item-column asin --time-column unixReviewTime",
         read_amazon_fashion,
     ),
@@ -619,7 +611,7 @@ LOGS = (
         "merlin",
         "NVIDIA-Merlin/Transformers4Rec: transformers4rec/data/testing/data.parquet",
         "one session per row: lists of items, times and categories",
-        "data.parquet --session-column session_id --item-column item_id/list --time-column ts/list "
+        "data.parquet --session-column '' --item-column item_id/list --time-column ts/list "
         "--category-column category/list",
         read_merlin,
     ),
@@ -627,10 +619,9 @@ LOGS = (
         "otto",
         "otto-de/recsys-dataset: test/resources/train.jsonl",
         "JSON lines, one session per line, events as objects; milliseconds",
-        "events.parquet --session-column session --item-column aid --time-column ts "
-        "--event-column type --event clicks --max-session-length 1000",
+        "train.jsonl --session-column session --item-column events.aid --time-column events.ts "
+        "--event-column events.type --event clicks --max-session-length 1000",
         read_otto,
-        convert_otto,
     ),
     PublicLog(
         "msweb",
@@ -738,9 +729,10 @@ def differences(data: Dataset, right: Reading) -> list[str]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """``cells``: of the table; ``wrong``: the differences, or prepare's refusal; ``shown``: what prepare printed."""
+    """``wrong``: the differences, or prepare's refusal; ``shown``: what prepare printed."""
 
-    cells: list[str]
+    log: PublicLog
+    right: Reading
     wrong: list[str]
     shown: str
 
@@ -759,32 +751,84 @@ def check(log: PublicLog, folder: Path) -> Outcome:
         else:
             cause = repr(result.exception) if not isinstance(result.exception, SystemExit) else ""
             wrong = ["refused: " + " ".join(f"{result.output} {cause}".split())]
-    return Outcome([log.name, *counts(right), "differs" if wrong else "equal"], wrong, result.output)
+    return Outcome(log, right, wrong, result.output)
 
 
-def counts(right: Reading) -> list[str]:
-    every = right.sessions + right.test
-    items = {item for _, clicked in right.sessions for item in clicked}
-    kept = sum(len(clicked) for _, clicked in every)
-    ends = [time for time, _ in every if time is not None]
-    span = [datetime(1970, 1, 1) + timedelta(seconds=end) for end in (min(ends), max(ends))] if ends else []
-    sizes = [] if right.categories is None else sizes_of(right.categories, items)
+_NAMES = re.compile(r"--((session|user|item|time|item-id|title)-column|items)")
+
+
+def options_of(command: str) -> list[str]:
+    """The options that say how to read the log: not those that only name a column or a table, once."""
+    words = shlex.split(command)
     return [
-        f"{right.clicks:,}",
-        f"{right.clicks - kept:,}",
-        f"{len(every):,}",
-        f"{len(items):,}",
-        " / ".join(map(str, sizes)) or "-",
-        f"{sum(len(clicked) - 1 for _, clicked in every):,}",
-        " to ".join(f"{when:%Y-%m-%d %H:%M}" for when in span) or "-",
+        word
+        for word, value in dict(zip(words, [*words[1:], ""], strict=True)).items()
+        if word.startswith("--") and (not _NAMES.fullmatch(word) or not value or words.count(word) > 1)
     ]
+
+
+def row_of(outcome: Outcome) -> list[str]:
+    log, right = outcome.log, outcome.right
+    every = right.sessions + right.test
+    return [
+        log.name,
+        log.source,
+        log.odd,
+        " ".join(f"`{option}`" for option in options_of(log.command)),
+        f"{right.clicks:,}",
+        f"{len(every):,}",
+        f"{len({item for _, clicked in right.sessions for item in clicked}):,}",
+        "no" if outcome.wrong else "yes" if log.convert is None else "yes, converted",
+    ]
+
+
+HEAD = [
+    "log",
+    "repository: files",
+    "what is odd",
+    "options for that",
+    "clicks",
+    "sessions",
+    "items",
+    "agrees",
+]
+
+TEXT = """\
+Each log below comes from a public repository. `hiersrec prepare` reads it, and so does plain Python that shares no code
+with it. They agree if these are the same: the clicks read, every session click by click, the time of its last click,
+the items, and which items share a category. The options are those that do more than name a column or a table; the full
+commands stand below.
+
+FOLDER holds a folder for each log, called as in the table. The logs belong to others and are not part of the project.
+"Converted" means that a few lines of Python make a table or sessions of the log first, and the clicks are counted after
+that. Sessions have two clicks or more. [Log formats](../how-to/log_formats.md) has excerpts and commands to copy."""
+
+
+def page(outcomes: Sequence[Outcome]) -> str:
+    """The table, and the commands below it."""
+    parts = [table(HEAD, [row_of(outcome) for outcome in outcomes], text=4), "## The commands"]
+    for outcome in outcomes:
+        parts.append(
+            f"{outcome.log.name}:\n\n{in_lines(f'hiersrec prepare {outcome.log.command} --out data')}"
+        )
+    return "\n\n".join(parts)
+
+
+def in_lines(command: str) -> str:
+    """The command, indented, in lines that begin with an option."""
+    whole = [part.replace(" ", "\0") for part in command.split(" --")]  # an option stays with its value
+    found = textwrap.wrap(
+        " --".join(whole), 96, initial_indent=" " * 4, subsequent_indent=" " * 8, break_on_hyphens=False
+    )
+    return " \\\n".join(found).replace("\0", " ")
 
 
 @click.command(help=__doc__)
 @click.option("--logs", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--only", multiple=True, help="Name of a log to read; repeatable.  [default: all]")
 @click.option("--show", is_flag=True, help="Print what prepare prints.")
-def main(logs: Path, only: tuple[str, ...], show: bool) -> None:
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the page.")
+def main(logs: Path, only: tuple[str, ...], show: bool, out: Path | None) -> None:
     outcomes = []
     for log in LOGS:
         if only and log.name not in only:
@@ -795,20 +839,14 @@ def main(logs: Path, only: tuple[str, ...], show: bool) -> None:
         outcomes.append(check(log, (logs / log.name).absolute()))
         if show:
             click.echo(f"\n{log.name}: {log.odd}\nhiersrec prepare {log.command}\n{outcomes[-1].shown}")
-    head = [
-        "log",
-        "clicks read",
-        "dropped",
-        "sessions",
-        "items",
-        "categories by level",
-        "examples",
-        "last clicks",
-    ]
-    click.echo(table([*head, "prepare"], [outcome.cells for outcome in outcomes]))
+    if out is None:
+        click.echo(page(outcomes))
+    else:
+        command = f"python -m benchmarks.studies.public_logs --logs FOLDER --out {out}"
+        write_page(out, "public_logs", command, "Public logs", TEXT, page(outcomes))
     for outcome in outcomes:
         for line in outcome.wrong:
-            click.echo(f"{outcome.cells[0]}: {line}")
+            click.echo(f"{outcome.log.name}: {line}")
     if any(outcome.wrong for outcome in outcomes):
         raise SystemExit(1)
 
