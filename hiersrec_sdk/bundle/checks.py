@@ -135,7 +135,6 @@ class CatalogChecks:
     def _tree(self, id_type: str, items: int, sizes: list[int]) -> None:
         for level, size in enumerate(sizes):
             self._ids(f"category_ids.{level}", id_type, size)
-            self._optional_strings(f"category_names.{level}", size)
             name = f"category_ranges.{level}"
             ranges = self._array(name, np.int64, size, 2)
             in_order = np.all(ranges[:, 0] <= ranges[:, 1]) and np.all(ranges[1:, 0] == ranges[:-1, 1])

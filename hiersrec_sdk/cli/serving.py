@@ -65,7 +65,8 @@ def recommend(
             "scores": [float(score) for score in result.scores],
             "titles": [hit.title for hit in hits],
             "categories": [
-                {"category": hit.category, "probability": hit.probability} for hit in result.categories
+                {"category": hit.category, "path": hit.path, "probability": hit.probability}
+                for hit in result.categories
             ],
             "mode": result.mode,
             "rows_scored": result.rows_scored,
@@ -77,9 +78,8 @@ def recommend(
     for item_id, row in zip(ids, catalog.rows(ids), strict=True):
         click.echo(f"clicked    {labelled(item_id, catalog.title(int(row)) if row >= 0 else None)}")
     for category in result.categories:
-        click.echo(
-            f"category   {100 * category.probability:5.1f} %  {labelled(category.category, category.name)}"
-        )
+        label = catalog.category_label(category.path)
+        click.echo(f"category   {100 * category.probability:5.1f} %  {label}")
     for rank, hit in enumerate(hits, 1):
         click.echo(f"{rank:>4}  {hit.score:9.4f}  {labelled(hit.item, hit.title)}")
     skipped = f"; {result.unknown_ids} unknown items skipped" if result.unknown_ids else ""

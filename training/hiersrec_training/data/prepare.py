@@ -90,7 +90,13 @@ def prepare(options: PrepareOptions, show: Callable[[str], object] = print) -> D
             f"--validation-fraction {options.validation_fraction} leaves none of the {len(sessions)} sessions for "
             "training"
         )
-    categories = categorize(rows, training, code, options, report)
+    placing = rows
+    if options.log_category_column is not None:  # an item that moved is where it was last
+        latest = (
+            training.filter(pl.col("category").is_not_null()).reverse().unique("item", maintain_order=True)
+        )
+        placing = latest.select("item", pl.col("category").alias("category:0"))
+    categories = categorize(placing, catalog, options, report)
     about = _describe(rows, catalog, options)
     if encoder is not None:  # its vectors replace the text, which is not hashed as well
         encoded = encode_texts(encoder, options.text_encoder, about.text)
