@@ -155,7 +155,7 @@ class CategoryTree:
         known = set(nodes)
         return [node for node in nodes if known.isdisjoint(enumerate(self.path(node)[:-1]))]
 
-    def find_path(self, path: Sequence[int | str]) -> list[Node]:
+    def find_path(self, path: Sequence[Any]) -> list[Node]:
         """The category of a path. Where there is none of exactly these ids: those that differ by repeats alone.
 
         A shop that leaves a level between two others empty has such repeats within a path: Men, Men, Shirts.
@@ -359,15 +359,15 @@ def _unknown(tree: CategoryTree, created: NewCategories, name: Any) -> str:
     kind = "integers" if tree.id_type == "int64" else "strings"
     of_type = "" if _is_path(name) else f" of type {type(name).__name__}"
     message = f"there is no category {name!r}{of_type}; category ids of this catalog are {kind}, such as {example!r}"
-    last = _plain(name[-1] if _is_path(name) and len(name) else name)
-    if last is None:
+    wrong = _plain(name)
+    if _is_path(name):  # the first id that leads nowhere
+        ids = [_plain(each) for each in name]
+        wrong = next((own for at, own in enumerate(ids) if not tree.find_path(ids[: at + 1])), None)
+    if wrong is None:
         return message
-    elsewhere = _find(tree, created, last)
+    elsewhere = _find(tree, created, wrong)
     if elsewhere:
-        return f"{message}; {last!r} stands at {_listed(tree, created, elsewhere)}"
-    if isinstance(last, str):
-        some = [each for each in islice(tree.every_id, _COMPARED) if isinstance(each, str)]
-        alike = difflib.get_close_matches(last, some)
-        if alike:
-            return f"{message}; spelled alike: {', '.join(map(repr, alike))}"
-    return message
+        return f"{message}; {wrong!r} stands at {_listed(tree, created, elsewhere)}"
+    some = [each for each in islice(tree.every_id, _COMPARED) if isinstance(each, str)]
+    alike = difflib.get_close_matches(str(wrong), some)
+    return f"{message}; spelled alike: {', '.join(map(repr, alike))}" if alike else message

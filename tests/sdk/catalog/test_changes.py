@@ -308,7 +308,7 @@ def test_an_added_item_is_a_candidate_where_its_category_is(tmp_path: Path) -> N
     category: dict[int, Any] = {
         own: shop.category_ids[2][next(iter(at))] for own, at in places.items() if len(at) == 1
     }
-    category |= {-50: middle, -51: top, -52: [middle, 7777], -53: None}
+    category |= {-50: middle, -51: top, -52: [shop.category_ids[0][0], middle, 7777], -53: None}
     recommender.catalog.upsert(Item(own, category[own], vector=vector) for own in places)
     met = set()
     for row in range(shop.items):
@@ -410,14 +410,16 @@ def test_saving_to_a_link_replaces_what_it_leads_to(tmp_path: Path) -> None:
         ("item_ids", lambda values: values * 0),
         ("user_bias", lambda values: values.astype(np.float64)),
         ("titles.offsets", lambda values: values + 7),
-        ("category_placement", lambda values: values + 50),
+        ("category_parents", lambda values: values + 50),
+        ("category_parents", lambda values: values[:0]),
+        ("category_ids.bytes", lambda values: values[:-1]),
     ],
 )
 def test_changes_that_do_not_fit_are_refused(table: str, change: Any, tmp_path: Path) -> None:
     shop = make_shop(covisitation=True)
     path = shop.write(tmp_path / "bundle")
     recommender = Recommender.load(path)
-    added = Item(-7, [shop.category_ids[1][1], "new"], vector=[0.0] * 6, title="A")
+    added = Item(-7, [*shop.category_paths[1, 1], "new"], vector=[0.0] * 6, title="A")
     recommender.catalog.upsert([added, Item(shop.ids[4])])
     recommender.catalog.remove(shop.ids[8:9])
     recommender.save(path)
@@ -468,7 +470,7 @@ def test_one_id_is_no_list_of_ids(trained: Recommender) -> None:
 def test_ids_of_numpy_are_plain_ones(tmp_path: Path) -> None:
     shop = make_shop(full=False)
     recommender = Recommender.load(shop.write(tmp_path / "bundle"))
-    new = [np.int64(200), np.int64(9999)]
+    new = [np.int64(0), np.int64(100), np.int64(9999)]
     recommender.catalog.upsert([{"id": np.int64(77), "category": np.array(new), "vector": [1.0] * 6}])
     only = recommender.filter(categories=np.array([9999]))
     found = recommender.recommend([77], 5, filter=only)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from operator import and_
 from typing import Any
 
 import numpy as np
@@ -58,15 +59,15 @@ def categorize(
         CategoryCycleError: the category tree has a cycle.
         DataError: the category tree is not a tree, or cannot be read.
     """
-    placements = _placements(rows, catalog)
-    keys = placements.columns[1:]
-    placements, path_of, unknown = _path_reader(placements, keys, options)
+    rows = _with_categories(rows, catalog)
+    keys = rows.columns[1:]
+    rows, path_of, unknown = _path_reader(rows, keys, options)
+    code = pl.DataFrame({"item": catalog}).with_row_index("code")  # index of the item
+    placements = rows.join(code, on="item", maintain_order="left").select("code", *keys)
     distinct = placements.select(keys).unique(maintain_order=True).with_row_index("key")
-    paths = [path_of(row[1:]) for row in distinct.rows()]
-    kinds = np.array(
-        [_kind(row[1:], path, unknown) for row, path in zip(distinct.rows(), paths, strict=True)],
-        dtype=np.int8,
-    )
+    values = distinct.select(keys).rows()
+    paths = [path_of(row) for row in values]
+    kinds = np.array([_kind(*each, unknown) for each in zip(values, paths, strict=True)], dtype=np.int8)
     placements = placements.join(distinct, on=keys, nulls_equal=True, maintain_order="left")
     placements = placements.with_columns(kind=kinds[placements["key"].to_numpy()])
     placed = placements.filter(pl.col("kind") == _PLACED)
@@ -78,7 +79,6 @@ def categorize(
     leaf = np.array([built.leaf.get(path, -1) for path in paths], dtype=np.int32)
     leaves = placed.select("code", leaf=pl.Series(leaf[placed["key"].to_numpy()]))
     leaves = leaves.unique(maintain_order=True).group_by("code", maintain_order=True).agg("leaf")
-    code = pl.DataFrame({"code": np.arange(len(catalog), dtype=np.uint32)})
     listed = code.join(leaves, on="code", how="left", maintain_order="left")["leaf"]
     category = listed.list.first().fill_null(built.leaf.get((), -1)).to_numpy().astype(np.int32)
     extra = listed.list.slice(1).fill_null([]).to_list()
@@ -86,41 +86,36 @@ def categorize(
     return ItemCategories(built.tree, category, extra, _level_names(built.tree.depth, options))
 
 
-def _placements(rows: pl.DataFrame | None, catalog: pl.Series) -> pl.DataFrame:
-    """``code`` (index of the item) and ``category:0``, … of each row of an item of the catalog."""
+def _with_categories(rows: pl.DataFrame | None, catalog: pl.Series) -> pl.DataFrame:
+    """``item`` and ``category:0``, … of ``rows``; one column of nulls where there is none."""
     if rows is None:
         rows = pl.DataFrame({"item": catalog.clear()})
     keys = [name for name in rows.columns if name.startswith(CATEGORY)]
     if not keys:
-        keys = [f"{CATEGORY}0"]
-        rows = rows.with_columns(pl.lit(None, pl.String).alias(keys[0]))
-    code = pl.DataFrame({"item": catalog}).with_row_index("code")
-    placements = rows.select("item", *keys).join(code, on="item", maintain_order="left")
-    return placements.select("code", *keys)
+        return rows.select("item", pl.lit(None, pl.String).alias(f"{CATEGORY}0"))
+    return rows.select("item", *keys)
 
 
 def _path_reader(
-    placements: pl.DataFrame, keys: list[str], options: PrepareOptions
+    rows: pl.DataFrame, keys: list[str], options: PrepareOptions
 ) -> tuple[pl.DataFrame, Callable[[tuple[Any, ...]], CategoryPath], CategoryId]:
-    """``placements`` with category ids of one type; a function from a row of them to its path; the unknown id."""
+    """``rows`` with category ids of one type; a function from their ids to the path; the unknown id."""
     separator = options.category_path_separator
     if separator is not None:
-        placements = placements.with_columns(pl.col(keys[0]).cast(pl.String))
-        return placements, lambda row: split_path(row[0] or "", separator), UNKNOWN_IDS["string"]
+        rows = rows.with_columns(pl.col(keys[0]).cast(pl.String))
+        return rows, lambda row: split_path(row[0] or "", separator), UNKNOWN_IDS["string"]
     names = _columns(options)
-    columns = [placements[key].alias(name) for key, name in zip(keys, names, strict=False)]
+    columns = [rows[key].alias(name) for key, name in zip(keys, names, strict=False)]
     edges = None if options.category_tree is None else read_parents(options)
     others = [] if edges is None else [edges["child"], edges["parent"]]
     unified = unify_ids([*columns, *others], "category")
-    placements = placements.with_columns(
-        column.alias(key) for column, key in zip(unified, keys, strict=False)
-    )
+    rows = rows.with_columns(column.alias(key) for column, key in zip(unified, keys, strict=False))
     unknown = UNKNOWN_IDS["int64" if unified[0].dtype == pl.Int64 else "string"]
     if edges is None:
-        return placements, level_path, unknown
+        return rows, level_path, unknown
     pairs = [pair for pair in zip(unified[-2], unified[-1], strict=True) if pair[0] is not None]
     parents = ParentTable(pairs, str(options.category_tree))
-    return placements, lambda row: parents.path(row[0]), unknown
+    return rows, lambda row: parents.path(row[0]), unknown
 
 
 def _kind(values: tuple[Any, ...], path: CategoryPath, unknown: CategoryId) -> int:
@@ -167,13 +162,13 @@ def _report_unknown(
         items = best == kind
         if not what or not items.any():
             continue
-        example = f": {catalog[int(items.argmax())]!r}"
+        example = catalog[int(items.argmax())]
         if kind == _LOST:
             row = placements.filter(pl.col("kind") == _LOST, pl.Series(items).gather(placements["code"])).row(
                 0
             )
-            example = f": {row[1]!r}"
-        report.line("unknown", int(items.sum()), f"{what}, such as{example}")
+            example = row[1]
+        report.line("unknown", int(items.sum()), f"{what}, such as {example!r}")
     report.line("unknown", without, f"items in the unknown category, {unknown!r}, in all")
 
 
@@ -268,8 +263,12 @@ def build_categories(paths: Iterable[CategoryPath], unknown: CategoryId) -> Buil
         return kept + kept[-1:] * (depth - len(kept))
 
     padded = {path: pad(path) for path in full}
-    last = pad(())
-    leaves = sorted(set(padded.values()), key=lambda path: (path[0] == unknown, path == last, path))
+
+    def unknown_last(path: CategoryPath) -> list[tuple[bool, CategoryId]]:
+        is_unknown = accumulate((own == unknown for own in path), and_)
+        return [*zip(is_unknown, path, strict=True)]
+
+    leaves = sorted(set(padded.values()), key=unknown_last)
     levels = [list(dict.fromkeys(path[: level + 1] for path in leaves)) for level in range(depth)]
     parents = [np.full(len(levels[0]), -1, np.int32)]
     for above, level in pairwise(levels):
