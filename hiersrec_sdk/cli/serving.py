@@ -11,6 +11,7 @@ import click
 
 from hiersrec_sdk import Recommender, available_backends
 from hiersrec_sdk.catalog.change_file import apply
+from hiersrec_sdk.catalog.tree import parse_name
 from hiersrec_sdk.cli.common import (
     PATH,
     candidates_option,
@@ -49,15 +50,39 @@ def inspect(bundle: Path, as_json: bool) -> None:
     show_default=True,
     help="What to do about items of the session that are not in the catalog.",
 )
+@click.option(
+    "--category",
+    "categories",
+    multiple=True,
+    help='Only items of this category: its id, or its path, such as \'["Men", "Shirts"]\'; repeatable.',
+)
+@click.option("--exclude-category", "exclude_categories", multiple=True, help="No items of this; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def recommend(
-    bundle: Path, session: tuple[str, ...], k: int, mode: Any, candidates: Any, on_unknown: Any, as_json: bool
+    bundle: Path,
+    session: tuple[str, ...],
+    k: int,
+    mode: Any,
+    candidates: Any,
+    on_unknown: Any,
+    categories: tuple[str, ...],
+    exclude_categories: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Recommend the next items after a session: ITEM ids, the oldest first."""
     check_candidates(mode, candidates)
     recommender = Recommender.load(bundle)
     ids = parse_ids(session, recommender.config["item_id_type"])
-    result = recommender.recommend(ids, k, mode=mode, candidates=candidates, on_unknown=on_unknown)
+    id_type = recommender.catalog.category_id_type
+    result = recommender.recommend(
+        ids,
+        k,
+        mode=mode,
+        candidates=candidates,
+        on_unknown=on_unknown,
+        categories=[parse_name(text, id_type) for text in categories] or None,
+        exclude_categories=[parse_name(text, id_type) for text in exclude_categories] or None,
+    )
     hits = list(result)
     if as_json:
         answer = {

@@ -718,7 +718,7 @@ def test_wikispeedia_paths_and_categories(shared_data: Path) -> None:
         + data.settings["clicks_dropped"]["in sessions of fewer than 2 clicks, all splits"]
         == 51_312
     )
-    known_roots = [root for root in data.tree.ids[0] if root != "unknown"]
-    assert len(known_roots) == 15
+    assert [root for root in data.tree.ids[0] if root != "unknown"] == ["subject"]
+    assert len([topic for topic in data.tree.ids[1] if topic != "unknown"]) == 15
     assert sum(map(bool, data.extra_categories)) > 100
     assert data.title[0] == "€2 commemorative coins"
