@@ -265,7 +265,7 @@ def resolve(tree: CategoryTree, created: NewCategories, name: Any) -> Node:
         return found[0]
     if found:
         raise AmbiguousCategoryError(
-            f"{len(found)} categories are called {name!r}; give the path of one: {_listed(tree, created, found)}"
+            f"{len(found)} categories are called {_bare(name)!r}; give the path of one: {_listed(tree, created, found)}"
         )
     raise UnknownCategoryError(_unknown(tree, created, name))
 
@@ -278,7 +278,7 @@ def label(tree: CategoryTree, created: NewCategories, path: CategoryPath) -> str
 
 
 def parse_name(text: str, id_type: str) -> CategoryName:
-    """The name in a text: a path where it is a JSON array of strings or integers, else an id.
+    """The name in a text: a path where it is a JSON array of ids, else an id.
 
     Raises:
         UnknownCategoryError: ids are integers, and it is neither one nor an array of them.
@@ -287,7 +287,8 @@ def parse_name(text: str, id_type: str) -> CategoryName:
         path = json.loads(text) if text.startswith("[") else None
     except (ValueError, RecursionError):
         path = None
-    if isinstance(path, list) and all(_plain(each) is not None for each in path):
+    wanted = int if id_type == "int64" else str
+    if isinstance(path, list) and all(type(each) is wanted for each in path):
         return tuple(path)
     if id_type == "string":
         return text
@@ -312,6 +313,11 @@ def created_path(tree: CategoryTree, created: NewCategories, number: int) -> Cat
 
 def _is_path(name: Any) -> bool:
     return isinstance(name, tuple | list) or (isinstance(name, np.ndarray) and name.ndim == 1)
+
+
+def _bare(name: Any) -> Any:
+    """The name without NumPy's types, to be shown."""
+    return name.tolist() if isinstance(name, np.generic | np.ndarray) else name
 
 
 def _plain(category_id: Any) -> int | str | None:
@@ -353,8 +359,7 @@ def _listed(tree: CategoryTree, created: NewCategories, nodes: Sequence[Node]) -
 
 def _unknown(tree: CategoryTree, created: NewCategories, name: Any) -> str:
     """Why there is no such category, and which there are."""
-    if isinstance(name, np.generic):
-        name = name.item()
+    name = _bare(name)
     example = tree.category(-1, 0).id
     kind = "integers" if tree.id_type == "int64" else "strings"
     of_type = "" if _is_path(name) else f" of type {type(name).__name__}"

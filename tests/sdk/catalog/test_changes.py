@@ -487,3 +487,43 @@ def test_a_child_that_was_forked_during_a_write_can_write(tmp_path: Path) -> Non
         process.start()
         process.join(20)
     assert process.exitcode == 0
+
+
+def test_new_categories_of_one_id_are_told_apart_by_their_paths(trained: Recommender, tmp_path: Path) -> None:
+    catalog = trained.catalog
+    catalog.upsert([Item("a", ["left", "n"]), Item("b", ("right", "n")), Item("c", ["left", "n"])])
+    catalog.upsert([Item("d", ["left", "right"])])  # below one parent, an id that stands at the top too
+    chosen = trained.filter(categories=[("left", "n")])
+    message = r"""2 categories are called 'n'; give the path of one: \["left", "n"\] or \["right", "n"\]$"""
+    calls: list[Any] = [
+        lambda: trained.filter(categories=["n"]),
+        lambda: trained.recommend(["item-7"], exclude_categories=["n"]),
+        lambda: catalog.move("item-1", "n"),
+        lambda: catalog.upsert([Item("item-1", "n")]),
+    ]
+    for call in calls:
+        with pytest.raises(errors.AmbiguousCategoryError, match=message):
+            call()
+    before = catalog.current.stop
+    for _ in range(60):
+        catalog.upsert(Item(f"item-{at}") for at in range(48))
+    assert catalog.current.stop < before + 60 * 48 - 1000  # compacted
+    trained.save(tmp_path / "bundle")
+    again = Recommender.load(tmp_path / "bundle")
+    for recommender, prepared in (
+        (trained, chosen),
+        (trained, trained.filter(categories=[["left", "n"]])),
+        (again, again.filter(categories=[("left", "n")])),
+    ):
+        assert set(recommender.recommend(["item-7"], 50, mode="exact", filter=prepared).items) == {"a", "c"}
+        below = recommender.recommend(["item-7"], 50, mode="exact", categories=["left"]).items
+        assert {"a", "c", "d"} <= set(below)
+        assert "b" not in below
+        found = recommender.explain(["item-7"], "b").categories
+        assert [(each.path, each.label) for each in found] == [(("right",), '["right"]')]
+    again.catalog.move("item-1", ["right", "n"])  # is there already
+    assert set(again.recommend(["item-7"], 50, mode="exact", categories=[("right", "n")]).items) == {
+        "b",
+        "item-1",
+    }
+    assert len(again.catalog.current.delta.categories) == 3
