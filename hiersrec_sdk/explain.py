@@ -115,7 +115,7 @@ class Explanation:
                     )
         for category in self.categories:
             lines.append(
-                f"  {100 * category.probability:7.2f} %  {category.label}, rank {category.rank:,} "
+                f"  {100 * category.probability:7.2f} %  {category.label}, rank {category.rank:,}"
                 f" of {category.of:,} categories of level {category.level}"
             )
         return "\n".join(lines)

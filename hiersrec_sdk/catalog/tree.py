@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.catalog.ids import IdTable, id_table
+from hiersrec_sdk.catalog.item import fits_tables
 from hiersrec_sdk.errors import AmbiguousCategoryError, UnknownCategoryError
 
 NEW: Final = -1
@@ -265,7 +266,7 @@ def resolve(tree: CategoryTree, created: NewCategories, name: Any) -> Node:
         return found[0]
     if found:
         raise AmbiguousCategoryError(
-            f"{len(found)} categories are called {_bare(name)!r}; give the path of one: {_listed(tree, created, found)}"
+            f"{len(found)} categories are called {_shown(name)}; give the path of one: {_listed(tree, created, found)}"
         )
     raise UnknownCategoryError(_unknown(tree, created, name))
 
@@ -302,7 +303,7 @@ def parse_name(text: str, id_type: str) -> CategoryName:
 
 def written(path: Sequence[int | str]) -> str:
     """The path as a JSON array, which is a list in Python too."""
-    return json.dumps(list(path), ensure_ascii=False)
+    return json.dumps(list(path), ensure_ascii=not all(map(fits_tables, path)))  # what UTF-8 lacks is escaped
 
 
 def created_path(tree: CategoryTree, created: NewCategories, number: int) -> CategoryPath:
@@ -316,8 +317,14 @@ def _is_path(name: Any) -> bool:
 
 
 def _bare(name: Any) -> Any:
-    """The name without NumPy's types, to be shown."""
+    """The name without NumPy's types."""
     return name.tolist() if isinstance(name, np.generic | np.ndarray) else name
+
+
+def _shown(name: Any) -> str:
+    """The name as messages show it: a path as those that they list."""
+    path = [_plain(each) for each in name] if _is_path(name) else [None]
+    return repr(_bare(name)) if None in path else written([each for each in path if each is not None])
 
 
 def _plain(category_id: Any) -> int | str | None:
@@ -359,11 +366,13 @@ def _listed(tree: CategoryTree, created: NewCategories, nodes: Sequence[Node]) -
 
 def _unknown(tree: CategoryTree, created: NewCategories, name: Any) -> str:
     """Why there is no such category, and which there are."""
-    name = _bare(name)
     example = tree.category(-1, 0).id
     kind = "integers" if tree.id_type == "int64" else "strings"
-    of_type = "" if _is_path(name) else f" of type {type(name).__name__}"
-    message = f"there is no category {name!r}{of_type}; category ids of this catalog are {kind}, such as {example!r}"
+    of_type = "" if _is_path(name) else f" of type {type(_bare(name)).__name__}"
+    message = (
+        f"there is no category {_shown(name)}{of_type}; category ids of this catalog are {kind}, "
+        f"such as {example!r}"
+    )
     wrong = _plain(name)
     if _is_path(name):  # the first id that leads nowhere
         ids = [_plain(each) for each in name]

@@ -187,9 +187,9 @@ def test_an_unknown_category_is_shown_what_there_is(catalogs: dict[str, Catalog]
     catalog = catalogs["repeated strings"]
     for name, message in (
         ("c77", r"no category 'c77' of type str; .* strings, such as 'c5'; spelled alike: 'c7'"),
-        (("c5",), r"""no category \('c5',\); .*; 'c5' stands at \["c0", "c5"\] or \["c1", "c5"\]$"""),
-        (("c1", "c77"), r"no category \('c1', 'c77'\); .*; spelled alike: 'c7'"),
-        ((), r"no category \(\); category ids of this catalog are strings, such as 'c5'$"),
+        (("c5",), r"""no category \["c5"\]; .*; 'c5' stands at \["c0", "c5"\] or \["c1", "c5"\]$"""),
+        (("c1", "c77"), r"""no category \["c1", "c77"\]; .*; spelled alike: 'c7'"""),
+        ((), r"no category \[\]; category ids of this catalog are strings, such as 'c5'$"),
     ):
         with pytest.raises(UnknownCategoryError, match=message):
             catalog.find_category(name)

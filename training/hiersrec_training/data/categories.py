@@ -149,7 +149,7 @@ def _report_unknown(
     if not without:
         return
     columns = _columns(options)
-    named, from_log = " and ".join(columns), options.log_category_column is not None
+    named, from_log = ", ".join(columns), options.log_category_column is not None
     absent = f"items that {options.items.name} lacks" if options.items and not from_log else ""
     empty = f"items without a value in {named}"
     lost = f"items whose {columns[0]} holds separators alone"
