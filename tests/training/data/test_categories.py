@@ -180,7 +180,7 @@ def test_paths_from_columns_and_from_text() -> None:
             [
                 "1 items that items.csv lacks, such as 'i3'",
                 "1 items without a value in top, middle, such as 'i1'",
-                "1 items whose top is 'unknown', which is the id of the unknown category, such as 'i2'",
+                "1 items with 'unknown' alone in top, middle, which is the id of the unknown category, such as 'i2'",
                 "3 items in the unknown category, 'unknown', in all",
             ],
         ),

@@ -155,7 +155,7 @@ def _report_unknown(
     lost = f"items whose {columns[0]} holds separators alone"
     if options.category_tree is not None:
         lost = f"items whose {columns[0]} {options.category_tree.name} lacks"
-    called = f"items whose {columns[0]} is {unknown!r}, which is the id of the unknown category"
+    called = f"items with {unknown!r} alone in {named}, which is the id of the unknown category"
     if not (options.category_columns or from_log):
         empty = ""  # no column was asked for
     for kind, what in ((_ABSENT, absent or empty), (_EMPTY, empty), (_LOST, lost), (_UNKNOWN, called)):
