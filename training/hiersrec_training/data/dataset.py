@@ -2,7 +2,7 @@
 
     dataset.json        schema version, id types, levels, settings, counts, fingerprint of the tables
     items.parquet       one row an item: id, category, extra_categories, clicks, title, text, number:<name>…, vector
-    categories.parquet  one row a category: level, index, parent, id, name
+    categories.parquet  one row a category: level, index, parent, id
     train.parquet       one row a session, in order of time: items (indices into items.parquet), time
     validation.parquet  the sessions after them
     test.parquet        the sessions after those
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from hiersrec_sdk.atomic import new_folder
 from hiersrec_sdk.errors import DataError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SPLITS = ("train", "validation", "test")
 NUMBER_PREFIX = "number:"
 VECTOR = "vector"
@@ -114,13 +114,12 @@ class Sessions:
 class CategoryTree:
     """A tree of equal depth. Lists run over the levels, the top level first.
 
-    ``ids[l]``: external ids (ints or strings) of the categories of level l; ``parents[l]`` int32: index in
-    level l - 1 (-1 at the top); ``names[l]``: readable names, or None.
+    ``ids[l]``: external ids (all ints or all strings) of the categories of level l, which may repeat below different
+    parents; ``parents[l]`` int32: index in level l - 1 (-1 at the top).
     """
 
     ids: list[list[int | str]]
     parents: list[NDArray[np.int32]]
-    names: list[list[str]] | None = None
 
     @property
     def sizes(self) -> list[int]:
@@ -254,18 +253,9 @@ class Dataset:
     def _category_frame(self) -> pl.DataFrame:
         rows = []
         for level, ids in enumerate(self.tree.ids):
-            names = self.tree.names[level] if self.tree.names else [None] * len(ids)
-            for index, (category_id, parent, name) in enumerate(
-                zip(ids, self.tree.parents[level], names, strict=True)
-            ):
-                rows.append((level, index, int(parent), str(category_id), name))
-        schema = {
-            "level": pl.Int32,
-            "index": pl.Int32,
-            "parent": pl.Int32,
-            "id": pl.String,
-            "name": pl.String,
-        }
+            for index, (category_id, parent) in enumerate(zip(ids, self.tree.parents[level], strict=True)):
+                rows.append((level, index, int(parent), str(category_id)))
+        schema = {"level": pl.Int32, "index": pl.Int32, "parent": pl.Int32, "id": pl.String}
         return pl.DataFrame(rows, schema=schema, orient="row")
 
     @classmethod
@@ -335,15 +325,12 @@ def read_about(path: Path) -> dict[str, Any]:
 def _read_tree(frame: pl.DataFrame, id_type: str) -> CategoryTree:
     ids: list[list[int | str]] = []
     parents = []
-    names = []
     for level in range(frame["level"].n_unique()):
         rows = frame.filter(pl.col("level") == level).sort("index")
         level_ids = rows["id"].to_list()
         ids.append([int(text) for text in level_ids] if id_type == "int64" else level_ids)
         parents.append(rows["parent"].to_numpy().astype(np.int32))
-        names.append(rows["name"].to_list())
-    named = all(name is not None for level in names for name in level)
-    return CategoryTree(ids, parents, names if named else None)
+    return CategoryTree(ids, parents)
 
 
 def _read(path: Path) -> pl.DataFrame:
