@@ -300,6 +300,7 @@ def test_errors() -> None:
             "  ConfigError",
             "  RunError",
             "    InterruptedRunError",
+            "    DivergedRunError",
             "  ExportError",
         ]
     )

@@ -124,7 +124,8 @@ def test_a_checkpoint_is_not_replaced_by_a_model_that_explodes(
             self.config = config
 
     monkeypatch.setattr(train_module._Loop, "_step", too_hot)
-    config, lines = with_settings(tiny_config, checkpoint_steps=1), []
+    lines: list[str] = []
+    config = with_settings(tiny_config, checkpoint_steps=1)
     with pytest.raises(DivergedRunError, match="checkpoint-00000009-0000 was kept"):
         train(tiny_data, tmp_path / "run", config, device="cpu", progress=False, report=lines.append)
     (kept,) = checkpoints(part_of(tmp_path / "run"))
