@@ -82,7 +82,8 @@ def _sources(content: bytes, state: dict[str, Array]) -> dict[str, Source] | Non
                 for part in _parts(weight, values)
                 if np.array_equal(part(weight), values)
             ]
-            if len({name for name, _ in found}) != 1:
+            symmetric = values.ndim == 2 and np.array_equal(values, values.T)  # it may stand transposed
+            if symmetric or len({name for name, _ in found}) != 1:
                 return None
             sources[tensor.name] = found[0]
     return sources
