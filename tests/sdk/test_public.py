@@ -312,6 +312,7 @@ def test_errors() -> None:
             "  ConfigError",
             "  RunError",
             "    InterruptedRunError",
+            "    DivergedRunError",
             "  ExportError",
         ]
     )

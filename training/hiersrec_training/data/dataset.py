@@ -221,7 +221,8 @@ class Dataset:
         frames = {"items": self._item_frame(), "categories": self._category_frame()}
         frames |= {name: getattr(self, name).to_frame() for name in SPLITS}
         for name, frame in frames.items():
-            frame.write_parquet(folder / f"{name}.parquet")
+            # absolute: Polars takes a leading ~ for a home folder
+            frame.write_parquet(folder.absolute() / f"{name}.parquet")
         strings = {str: "string", int: "int64"}
         about = {
             "format": "hiersrec-dataset",
@@ -273,7 +274,12 @@ class Dataset:
             raise DataError(f"{path} lacks {', '.join(name + '.parquet' for name in missing)}")
         if _fingerprint(path, names) != about["fingerprint"]:
             raise DataError(f"{path}: the tables are not those that dataset.json describes; prepare it again")
-        items = _read(path / "items.parquet")
+        # as one absolute path and no glob: Polars takes [ * ? for patterns and a leading ~ for a home folder
+        tables = {
+            name: pl.read_parquet(path.absolute() / f"{name}.parquet", glob=False, hive_partitioning=False)
+            for name in names
+        }
+        items = tables["items"]
         return cls(
             item_ids=items["id"],
             category=items["category"].to_numpy().astype(np.int32),
@@ -285,10 +291,10 @@ class Dataset:
                 name: items[NUMBER_PREFIX + name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
                 for name in about["numbers"]
             },
-            tree=_read_tree(_read(path / "categories.parquet"), about["category_id_type"]),
-            train=Sessions.from_frame(_read(path / "train.parquet")),
-            validation=Sessions.from_frame(_read(path / "validation.parquet")),
-            test=Sessions.from_frame(_read(path / "test.parquet")),
+            tree=_read_tree(tables["categories"], about["category_id_type"]),
+            train=Sessions.from_frame(tables["train"]),
+            validation=Sessions.from_frame(tables["validation"]),
+            test=Sessions.from_frame(tables["test"]),
             vectors=items[VECTOR].to_numpy(writable=True) if VECTOR in items.columns else None,
             settings=about["settings"],
             fingerprint=about["fingerprint"],
@@ -331,10 +337,6 @@ def _read_tree(frame: pl.DataFrame, id_type: str) -> CategoryTree:
         ids.append([int(text) for text in level_ids] if id_type == "int64" else level_ids)
         parents.append(rows["parent"].to_numpy().astype(np.int32))
     return CategoryTree(ids, parents)
-
-
-def _read(path: Path) -> pl.DataFrame:
-    return pl.read_parquet(path, glob=False)  # brackets in a name are no pattern
 
 
 def _fingerprint(path: Path, names: list[str]) -> str:
