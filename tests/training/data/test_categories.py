@@ -176,7 +176,7 @@ def test_paths_from_columns_and_from_text() -> None:
 @pytest.mark.parametrize(
     ("rows", "options", "lines"),
     [
-        (None, {}, ["5 items in the unknown category, 'unknown', in all"]),
+        (None, {}, ["5 items in the unknown category, 'unknown', in all, 100.0% of the items"]),
         (
             [("i0", None, "a"), ("i1", None, None), ("i2", "unknown", "unknown"), ("i4", "b", "a")],
             {},
@@ -184,7 +184,7 @@ def test_paths_from_columns_and_from_text() -> None:
                 "1 items that items.csv lacks, such as 'i3'",
                 "1 items without a value in top, middle, such as 'i1'",
                 "1 items with 'unknown' alone in top, middle, which is the id of the unknown category, such as 'i2'",
-                "3 items in the unknown category, 'unknown', in all",
+                "3 items in the unknown category, 'unknown', in all, 60.0% of the items",
             ],
         ),
         (
@@ -193,7 +193,7 @@ def test_paths_from_columns_and_from_text() -> None:
             [
                 "2 items without a value in code, such as 'i3'",
                 "1 items whose code holds separators alone, such as '..'",
-                "3 items in the unknown category, 'unknown', in all",
+                "3 items in the unknown category, 'unknown', in all, 60.0% of the items",
             ],
         ),
         ([(item, 1) for item in CATALOG], {}, []),
@@ -215,7 +215,7 @@ def test_a_category_that_the_tree_lacks_is_shown() -> None:
     assert paths_in(found)[:4] == [[(1, 10)], [(1, 10)], [(-1, -1)], [(1, 1)]]
     assert [" ".join(line.split()) for line in report] == [
         "unknown 1 items whose cat tree.csv lacks, such as 99",
-        "unknown 1 items in the unknown category, -1, in all",
+        "unknown 1 items in the unknown category, -1, in all, 20.0% of the items",
     ]
 
 

@@ -89,6 +89,8 @@ def categorize(
     category = listed.list.first().fill_null(built.leaf.get((), -1)).to_numpy().astype(np.int32)
     extra = listed.list.slice(1).fill_null([]).to_list()
     _report_unknown(best, placements, catalog, unknown, options, report)
+    if options.category_columns:
+        _warn_of_one(category, built.tree, report)
     return ItemCategories(built.tree, category, extra, _level_names(built.tree.depth, options))
 
 
@@ -177,8 +179,22 @@ def _report_unknown(
                 0
             )
             example = row[1]
-        report.line("unknown", int(items.sum()), f"{what}, such as {example!r}")
-    report.line("unknown", without, f"items in the unknown category, {unknown!r}, in all")
+        report.note("unknown", int(items.sum()), what, repr(example))
+    share = without / len(catalog)
+    report.line(
+        "unknown", without, f"items in the unknown category, {unknown!r}, in all, {share:.1%} of the items"
+    )
+
+
+def _warn_of_one(category: NDArray[np.int32], tree: CategoryTree, report: PrepareReport) -> None:
+    """Warn where nearly all items are in one category, so that the others say little."""
+    sizes = np.bincount(category, minlength=tree.sizes[-1])
+    largest = int(sizes.argmax())
+    share = sizes[largest] / len(category)
+    if share > 0.9 and len(category) >= 10:
+        report.warn(
+            f"{share:.1%} of the items are in one category, {tree.ids[-1][largest]!r}: is it the right column?"
+        )
 
 
 def level_path(levels: Iterable[CategoryId | None]) -> CategoryPath:

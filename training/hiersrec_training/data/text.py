@@ -213,9 +213,9 @@ def read_lines(path: Path, file: Path, form: TextFormat) -> Iterator[Lines]:
             yield Lines(numbers, text, is_data)
 
 
-def read_rows(lines: Iterator[Lines], columns: int, path: Path, form: TextFormat, skipped: Skipped) -> Iterator[
-    tuple[NDArray[np.int64], pl.DataFrame]
-]:  # fmt: skip
+def read_rows(
+    lines: Iterator[Lines], columns: int, path: Path, form: TextFormat, skipped: Skipped
+) -> Iterator[tuple[NDArray[np.int64], pl.DataFrame]]:
     """The rows in ``lines``: line numbers int64 and fields, ``field_0`` and so on, strings.
 
     Raises:

@@ -53,8 +53,14 @@ _EPOCHS: Final[dict[str, Callable[[pl.Series], pl.Series]]] = {
 }
 # Numbers that are times of another kind: (digits, format).
 _DIGITS: Final = {
-    3: "%m%d", 4: "%m%d", 6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S",
-}  # fmt: skip
+    3: "%m%d",
+    4: "%m%d",
+    6: "%Y%m",
+    8: "%Y%m%d",
+    10: "%Y%m%d%H",
+    12: "%Y%m%d%H%M",
+    14: "%Y%m%d%H%M%S",
+}
 
 
 @dataclass(frozen=True)
