@@ -65,7 +65,7 @@ def items_to_upsert(recommender: Recommender, count: int, seed: int = 0, known: 
     ids: list[Any] = [f"new-{seed}-{at}" if strings else -1 - seed * 1_000_000 - at for at in range(count)]
     if known:
         ids[1::2] = catalog.ids(rows[1::2])
-    leaves = [catalog.category(-1, int(leaf)).id for leaf in catalog.categories_of(rows)]
+    leaves = [catalog.category(-1, int(leaf)).path for leaf in catalog.categories_of(rows)]
     return [Item(item, leaf, vector=vector) for item, leaf, vector in zip(ids, leaves, vectors, strict=True)]
 
 

@@ -347,7 +347,7 @@ def main(
     rows = []
     for size in events:
         plan = Plan(size, items, text_ids, kind, item_table)
-        folder = work / f"prepare_cost-{size}-{kind}"
+        folder = work.absolute() / f"prepare_cost-{size}-{kind}"
         if folder.exists():
             raise click.ClickException(f"{folder} exists already: remove it or name another --work")
         folder.mkdir(parents=True)

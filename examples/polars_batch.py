@@ -44,7 +44,7 @@ def main(
     """
     try:
         sessions = (
-            pl.scan_parquet(clicks)
+            pl.scan_parquet(clicks.absolute(), glob=False)  # the one file of that name
             .sort(time_column, maintain_order=True)  # group_by keeps this order within each session
             .group_by(pl.col(session_column).alias("id"), maintain_order=True)
             .agg(pl.col(item_column).alias("items"))
@@ -62,7 +62,9 @@ def main(
                 progress.update(len(part))
     except (HierSRecError, PolarsError) as error:
         raise click.ClickException(str(error)) from error
-    write_file(out, pl.concat(pieces).write_parquet)  # a failed run leaves no incomplete file behind
+    write_file(
+        out.absolute(), pl.concat(pieces).write_parquet
+    )  # a failed run leaves no incomplete file behind
 
 
 if __name__ == "__main__":

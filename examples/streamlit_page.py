@@ -67,7 +67,7 @@ if result.mode == "popular":
 else:
     st.subheader("Predicted category, level by level")
     for column, hit in zip(st.columns(len(result.category_path)), result.category_path, strict=True):
-        column.progress(hit.probability, f"{hit.name or hit.category}: {hit.probability:.1%}")
+        column.progress(hit.probability, f"{hit.category}: {hit.probability:.1%}")
 items, why = st.columns([2, 3])
 items.subheader("Recommended items")
 items.dataframe(

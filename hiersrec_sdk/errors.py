@@ -7,7 +7,8 @@ HierSRecError
 │   ├── NaNItemIdError                 an item id that is NaN
 │   ├── UnknownItemError               an item id that is not in the catalog, with on_unknown="error"
 │   ├── InvalidFilterError             not a filter, or a filter made for another catalog
-│   │   └── UnknownCategoryError       a category that is not in the catalog
+│   ├── UnknownCategoryError           a category that is not in the catalog
+│   ├── AmbiguousCategoryError         a category id that several categories have
 │   ├── CatalogChangeError             a change that the catalog refuses
 │   └── InvalidOptionError             an option out of its range; one class per option:
 │       ├── InvalidKError, InvalidModeError, InvalidCandidatesError, InvalidOnUnknownError
@@ -69,8 +70,12 @@ class InvalidFilterError(InvalidArgumentError):
     """A filter is not a :class:`~hiersrec_sdk.Filter`, or was made for another catalog."""
 
 
-class UnknownCategoryError(InvalidFilterError):
-    """A filter names a category that is not in the catalog."""
+class UnknownCategoryError(InvalidArgumentError):
+    """A category is not in the catalog."""
+
+
+class AmbiguousCategoryError(InvalidArgumentError):
+    """Several categories have the id that was given; the path of one names it."""
 
 
 class CatalogChangeError(InvalidArgumentError):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.catalog.snapshot import Catalog
+from hiersrec_sdk.catalog.tree import CategoryPath
 from hiersrec_sdk.encoders.query_parts import QueryParts, QueryPartsGraph
 from hiersrec_sdk.encoders.session_encoder import Encoded
 from hiersrec_sdk.errors import UnknownItemError
@@ -55,17 +56,19 @@ class CategoryOfItem:
     """A category that the item lies in.
 
     Attributes:
-        category: its external id.
+        category: its external id, which other categories may have too.
+        path: the ids from the top level down to it, without the repeats that pad a shallow branch.
+        label: its id where no other category has it, else its path as a JSON array.
         level: 0 is the top.
-        name: readable name, or None.
         probability: that the next click lies in it, by the category head.
         rank: 1 for the most probable category of its level.
         of: how many categories the level has.
     """
 
     category: int | str
+    path: CategoryPath
+    label: str
     level: int
-    name: str | None
     probability: float
     rank: int
     of: int
@@ -112,8 +115,8 @@ class Explanation:
                     )
         for category in self.categories:
             lines.append(
-                f"  {100 * category.probability:7.2f} %  {_named(category.category, category.name)}, rank "
-                f"{category.rank:,} of {category.of:,} categories of level {category.level}"
+                f"  {100 * category.probability:7.2f} %  {category.label}, rank {category.rank:,}"
+                f" of {category.of:,} categories of level {category.level}"
             )
         return "\n".join(lines)
 
@@ -294,7 +297,10 @@ def _categories(catalog: Catalog, at_row: NDArray[np.int64], encoded: Encoded) -
             continue
         category, share = catalog.category(level, index), softmax(logits[0])
         rank = 1 + int(np.count_nonzero(share > share[index]))
-        path.append(CategoryOfItem(category.id, level, category.name, float(share[index]), rank, len(share)))
+        label = catalog.category_label(category.path)
+        path.append(
+            CategoryOfItem(category.id, category.path, label, level, float(share[index]), rank, len(share))
+        )
     return tuple(path)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, get_a
 import numpy as np
 
 from hiersrec_sdk.catalog.filters import Filter
+from hiersrec_sdk.catalog.tree import CategoryName
 from hiersrec_sdk.cpus import Threads, resolved
 from hiersrec_sdk.errors import (
     InvalidBatchSizeError,
@@ -28,6 +29,7 @@ Mode = Literal["candidates", "exact", "auto"]
 OnUnknown = Literal["skip", "error"]
 Candidates = float | Literal["auto"] | None
 Ids = Iterable[int | str] | None
+Categories = Iterable[CategoryName] | None
 
 
 class RecommendOptions(TypedDict, total=False):
@@ -40,8 +42,8 @@ class RecommendOptions(TypedDict, total=False):
     allow: Ids
     exclude: Ids
     exclude_seen: bool
-    categories: Ids
-    exclude_categories: Ids
+    categories: Categories
+    exclude_categories: Categories
     max_per_category: int | None
     on_unknown: OnUnknown
     threads: Threads
@@ -86,8 +88,8 @@ class Options:
     allow: Ids = None
     exclude: Ids = None
     exclude_seen: bool = False
-    categories: Ids = None
-    exclude_categories: Ids = None
+    categories: Categories = None
+    exclude_categories: Categories = None
     max_per_category: int | None = None
     on_unknown: OnUnknown = "skip"
     threads: Threads = 1

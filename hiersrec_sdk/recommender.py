@@ -23,6 +23,7 @@ from hiersrec_sdk.catalog import filters
 from hiersrec_sdk.catalog.delta_tables import to_tables
 from hiersrec_sdk.catalog.filters import Filter
 from hiersrec_sdk.catalog.snapshot import Catalog
+from hiersrec_sdk.catalog.tree import CategoryName
 from hiersrec_sdk.catalog.writer import MutableCatalog
 from hiersrec_sdk.cpus import Threads, resolved
 from hiersrec_sdk.encoders.item_encoder import ItemEncoder
@@ -247,20 +248,22 @@ class Recommender:
         *,
         allow: Iterable[int | str] | None = None,
         exclude: Iterable[int | str] | None = None,
-        categories: Iterable[int | str] | None = None,
-        exclude_categories: Iterable[int | str] | None = None,
+        categories: Iterable[CategoryName] | None = None,
+        exclude_categories: Iterable[CategoryName] | None = None,
     ) -> Filter:
         """Prepare a filter that many requests, in any number of threads, may use: ``recommend(session, filter=f)``.
 
         Args:
             allow: only these items may be recommended; ids that the catalog lacks do nothing.
             exclude: these may not.
-            categories: only items of these categories, of any level, by their external ids.
+            categories: only items of these categories, of any level, and of all below them: each an external id, or a
+                path, a tuple of ids from the top level down, which also names a category whose id others have.
             exclude_categories: no items of these.
 
         Raises:
             InvalidFilterError: an argument is not a list of ids.
             UnknownCategoryError: a category that the catalog lacks.
+            AmbiguousCategoryError: an id that several categories have; it lists their paths.
             InvalidItemIdError, NaNItemIdError: an id is not of the catalog's type, or NaN.
         """
         return filters.prepare(
@@ -290,7 +293,7 @@ class Recommender:
             InvalidItemIdError, NaNItemIdError: an id is not of the catalog's type, or NaN.
             UnknownItemError: an id that the catalog lacks, with ``on_unknown="error"``.
             InvalidKError: ``k`` is not an integer ≥ 1.
-            InvalidFilterError, UnknownCategoryError: see :meth:`filter`.
+            InvalidFilterError, UnknownCategoryError, AmbiguousCategoryError: see :meth:`filter`.
             InvalidOptionError: another argument is out of its range.
 
         >>> recommender.recommend(["shoe-17"], k=3, exclude_seen=True).items     # doctest: +SKIP
@@ -435,10 +438,7 @@ class Recommender:
         share = explain.softmax(self._pipeline.encode([known], plan.catalog).category_logits[level][0])
         best = np.argsort(-share, kind="stable")[: int(k)]
         found = [plan.catalog.category(level, int(at)) for at in best]
-        return tuple(
-            CategoryHit(category.id, float(share[category.index]), level, category.name, category.index)
-            for category in found
-        )
+        return tuple(CategoryHit.of(category, float(share[category.index])) for category in found)
 
     def similar_items(self, item: int | str, k: int = 20, *, filter: Filter | None = None) -> tuple[Hit, ...]:
         """The ``k`` items whose vectors are nearest to that of ``item``, which is left out: scores are dot products.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.catalog.snapshot import Catalog
-from hiersrec_sdk.catalog.tree import Category
+from hiersrec_sdk.catalog.tree import Category, CategoryPath
 from hiersrec_sdk.ranking import row_ranges
 
 
@@ -28,18 +28,23 @@ class CategoryHit:
     """One predicted category.
 
     Attributes:
-        category: external id.
+        category: external id, which other categories may have too.
+        path: the ids from the top level down to it, without the repeats that pad a shallow branch.
         probability: softmax over the categories of its level.
         level: 0 is the top.
-        name: readable name, or None.
         index: its position within the level (see :meth:`Catalog.category`).
     """
 
     category: int | str
+    path: CategoryPath
     probability: float
     level: int
-    name: str | None
     index: int
+
+    @classmethod
+    def of(cls, category: Category, probability: float) -> CategoryHit:
+        """The prediction of ``category``."""
+        return cls(category.id, category.path, probability, category.level, category.index)
 
 
 class Ranked(NamedTuple):
@@ -167,8 +172,7 @@ class Result:
         )
 
     def _category(self, level: int, index: int, probability: float) -> CategoryHit:
-        category = self._catalog.category(level, index)
-        return CategoryHit(category.id, probability, level, category.name, index)
+        return CategoryHit.of(self._catalog.category(level, index), probability)
 
 
 def candidate_ranges(first_rows: Sequence[int], ranked: Ranked) -> row_ranges.Ranges:

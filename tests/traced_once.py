@@ -71,9 +71,13 @@ def _settings(graph: nn.Module) -> Iterator[tuple[str, str, Any]]:
 def _sources(content: bytes, state: dict[str, Array]) -> dict[str, Source] | None:
     """The weight behind each initializer of floats; None where that is not sure."""
     sources: dict[str, Source] = {}
-    for tensor in onnx.load_from_string(content).graph.initializer:
+    initializers = onnx.load_from_string(content).graph.initializer
+    held = {tensor.name for tensor in initializers}
+    for tensor in initializers:
         values = onnx.numpy_helper.to_array(tensor)
         if tensor.name in state:
+            if any(np.array_equal(state[name], values) for name in state.keys() - held):
+                return None  # the exporter may have put one in place of both
             sources[tensor.name] = tensor.name, _whole
         elif values.dtype == np.float32 and values.size > 1:
             found = [
@@ -82,7 +86,8 @@ def _sources(content: bytes, state: dict[str, Array]) -> dict[str, Source] | Non
                 for part in _parts(weight, values)
                 if np.array_equal(part(weight), values)
             ]
-            if len({name for name, _ in found}) != 1:
+            symmetric = values.ndim == 2 and np.array_equal(values, values.T)  # it may stand transposed
+            if symmetric or len({name for name, _ in found}) != 1:
                 return None
             sources[tensor.name] = found[0]
     return sources

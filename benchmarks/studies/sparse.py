@@ -20,7 +20,7 @@ import polars as pl
 from benchmarks.studies.pages import Line, lines_picture, write_page
 from benchmarks.studies.trials import Asked, Trial, study_options
 from benchmarks.tables import table
-from hiersrec_training.data.categories import UNKNOWN_INT, UNKNOWN_STRING
+from hiersrec_sdk.catalog.tree import UNKNOWN_IDS
 from hiersrec_training.data.dataset import CategoryTree, Dataset
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -50,7 +50,7 @@ def without(data: Dataset, kinds: str, share: float, seed: int = 0) -> Dataset:
 
 def with_unknown(tree: CategoryTree) -> CategoryTree:
     """``tree`` with the unknown category as the last of each level, as ``hiersrec prepare`` has it."""
-    unknown = UNKNOWN_INT if isinstance(tree.ids[-1][0], int) else UNKNOWN_STRING
+    unknown = UNKNOWN_IDS["int64" if isinstance(tree.ids[-1][0], int) else "string"]
     if tree.ids[0][-1] == unknown:
         return tree
     above = [-1, *(size for size in tree.sizes[:-1])]
@@ -60,7 +60,6 @@ def with_unknown(tree: CategoryTree) -> CategoryTree:
             np.append(level, parent).astype(np.int32)
             for level, parent in zip(tree.parents, above, strict=True)
         ],
-        None if tree.names is None else [[*level, str(unknown)] for level in tree.names],
     )
 
 

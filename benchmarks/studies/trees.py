@@ -46,7 +46,7 @@ def cut(data: Dataset, depth: int) -> Dataset:
         data,
         category=path[data.category].astype(np.int32),
         extra_categories=extra,
-        tree=CategoryTree(tree.ids[:depth], tree.parents[:depth], tree.names[:depth] if tree.names else None),
+        tree=CategoryTree(tree.ids[:depth], tree.parents[:depth]),
         settings=_with_levels(data, depth),
     )
 

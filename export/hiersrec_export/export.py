@@ -267,8 +267,6 @@ def catalog_tables(
         tables[f"category_ranges.{level}"] = np.stack([edges[:-1], edges[1:]], axis=1)
         tables[f"category_parents.{level}"] = tree.parents[level].astype(np.int32)
         tables |= id_tables(f"category_ids.{level}", tree.ids[level])
-        if tree.names is not None:
-            tables |= StringTable.from_strings(tree.names[level]).tables(f"category_names.{level}")
     extra = [(leaf, int(row[item])) for item, leaves in enumerate(data.extra_categories) for leaf in leaves]
     if extra:
         leaves, rows = np.array(sorted(extra), dtype=np.int64).T

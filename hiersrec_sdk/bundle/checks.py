@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +133,19 @@ class CatalogChecks:
             once = np.all(np.bincount(order, minlength=items) == 1)
             self._require(once, "table 'item_ids.order' does not name every row once")
 
+    def _siblings(self, name: str, parents: NDArray[np.int32]) -> None:
+        """Check that no two categories of a level have the same id and the same parent: a path would name both."""
+        ids: Sequence[Any] = self.tables[name].tolist() if name in self.tables else self._bytes(name)
+        distinct = set(zip(parents.tolist(), ids, strict=True))
+        self._require(len(distinct) == len(ids), f"table {name!r} has an id twice below one parent")
+
+    def _bytes(self, name: str) -> list[bytes]:
+        edges, data = self.tables[f"{name}.offsets"].tolist(), self.tables[f"{name}.bytes"].tobytes()
+        return [data[begin:end] for begin, end in pairwise(edges)]
+
     def _tree(self, id_type: str, items: int, sizes: list[int]) -> None:
         for level, size in enumerate(sizes):
             self._ids(f"category_ids.{level}", id_type, size)
-            self._optional_strings(f"category_names.{level}", size)
             name = f"category_ranges.{level}"
             ranges = self._array(name, np.int64, size, 2)
             in_order = np.all(ranges[:, 0] <= ranges[:, 1]) and np.all(ranges[1:, 0] == ranges[:-1, 1])
@@ -144,6 +154,8 @@ class CatalogChecks:
                 in_order and covers, f"table {name!r} does not split the rows [0, {items}) in order"
             )
             parents = self._array(f"category_parents.{level}", np.int32, size)
+            if self.contents:
+                self._siblings(f"category_ids.{level}", parents)
             if level == 0:
                 self._require(np.all(parents == -1), "table 'category_parents.0' must be -1 throughout")
                 continue

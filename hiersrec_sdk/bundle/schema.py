@@ -1,4 +1,4 @@
-"""Schema 2 of the bundle: the names of its files, and the checks of ``config.json``."""
+"""Schema 3 of the bundle: the names of its files, and the checks of ``config.json``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Final
 from hiersrec_sdk.errors import BundleCorruptError, BundleVersionError
 
 FORMAT: Final = "hiersrec-bundle"
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 CONFIG: Final = "config.json"
 MODEL: Final = "model.onnx"
 ITEM_ENCODER: Final = "item_encoder.onnx"

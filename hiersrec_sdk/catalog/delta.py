@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.catalog.placement import Placement
 from hiersrec_sdk.catalog.segment import NO_ROWS, Bitmap
+from hiersrec_sdk.catalog.tree import NewCategories
 from hiersrec_sdk.ranking import Table, row_ranges
 from hiersrec_sdk.ranking.backend import UNKNOWN
 from hiersrec_sdk.ranking.candidates import Choice
@@ -109,7 +110,7 @@ class DeltaColumns:
         rows_of_placement: the rows of each placement.
         placements_of_leaf: by leaf category, the placements that it makes candidates.
         by_id, by_origin: the rows of each external id, and of each row of the bundle.
-        categories: those created since the export, with their placements.
+        categories: those created since the export; whoever adds one replaces it by a larger copy.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -124,7 +125,7 @@ class DeltaColumns:
         self.placements_of_leaf: dict[int, list[int]] = {}
         self._number: dict[Placement, int] = {}
         self.by_id, self.by_origin = Versions(), Versions()
-        self.categories: list[tuple[int | str, Placement]] = []
+        self.categories = NewCategories()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -183,12 +184,12 @@ class DeltaSegment:
     """The delta rows that one snapshot sees. Made by the writer, while nothing is appended.
 
     Attributes:
-        columns: shared, of which it sees the first rows and the first ``category_count`` new categories.
+        columns: shared, of which it sees the first rows.
         first_row: n, the rows of the bundle.
         depth: levels of the category tree.
         superseded: int64, rising: rows whose item was deleted, or has a newer row.
         vectors, bias, user_bias, clicks, origin, leaf: of its rows, see :class:`DeltaColumns`.
-        category_count: new categories that it sees.
+        categories: those created since the export.
     """
 
     columns: DeltaColumns
@@ -201,7 +202,7 @@ class DeltaSegment:
     clicks: NDArray[np.int64]
     origin: NDArray[np.int64]
     leaf: NDArray[np.int64]
-    category_count: int
+    categories: NewCategories
 
     @classmethod
     def of(
@@ -219,7 +220,7 @@ class DeltaSegment:
             clicks=columns.clicks.view(),
             origin=columns.origin.view(),
             leaf=columns.leaf.view(),
-            category_count=len(columns.categories),
+            categories=columns.categories,
         )
 
     def __len__(self) -> int:
@@ -238,7 +239,7 @@ class DeltaSegment:
         """The live rows alone, in columns of their own."""
         rows = np.flatnonzero(self.live_mask)
         columns = DeltaColumns(self.vectors.shape[1])
-        columns.categories += self.columns.categories[: self.category_count]
+        columns.categories = self.categories
         columns.append(self.columns.some(rows, self.user_bias[rows]))
         return DeltaSegment.of(columns, self.first_row, self.depth)
 
@@ -249,11 +250,6 @@ class DeltaSegment:
     @cached_property
     def plain_table(self) -> Table:
         return Table(self.vectors)
-
-    @cached_property
-    def categories(self) -> dict[int | str, Placement]:
-        """New categories by external id."""
-        return dict(self.columns.categories[: self.category_count])
 
     @cached_property
     def live_mask(self) -> NDArray[np.bool]:

@@ -1,7 +1,8 @@
 """The changes of a catalog as tables, beside the bundle's own: ``delta.safetensors``.
 
 Only live delta rows are kept, in their order. Each distinct placement is said once, in the ``placement`` tables; a
-category is (placement, level, index), or (placement, -1, number) for a new one.
+category is (placement, level, index), or (placement, -1, number) for a new one. A new category is its id and the
+category of the bundle that it lies below.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.catalog.delta import DeltaColumns, DeltaSegment, Rows
 from hiersrec_sdk.catalog.ids import id_tables
-from hiersrec_sdk.catalog.placement import NEW, CategoryKey, Placement
+from hiersrec_sdk.catalog.placement import Placement
 from hiersrec_sdk.catalog.snapshot import Catalog
+from hiersrec_sdk.catalog.tree import NEW, CategoryTree, NewCategories, Node
 from hiersrec_sdk.errors import BundleCorruptError, InvalidArgumentError
 from hiersrec_sdk.ranking.backend import UNKNOWN
 
@@ -30,13 +32,9 @@ def to_tables(catalog: Catalog) -> Tables:
         return {}
     delta = delta.compacted()
     columns = delta.columns
-    created = {category_id: number for number, (category_id, _) in enumerate(columns.categories)}
-    placements = list(dict.fromkeys([*columns.placements, *(each for _, each in columns.categories)]))
-    number = {placement: at for at, placement in enumerate(placements)}
+    placements, created = columns.placements, columns.categories
     categories = [
-        (at, level, created[index] if level == NEW else int(index))
-        for at, placement in enumerate(placements)
-        for level, index in sorted(placement.categories, key=str)
+        (at, *node) for at, placement in enumerate(placements) for node in sorted(placement.categories)
     ]
     tables: Tables = {
         "vectors": delta.vectors,
@@ -54,9 +52,9 @@ def to_tables(catalog: Catalog) -> Tables:
         "placement.extra": _table(
             [(at, leaf) for at, each in enumerate(placements) for leaf in each.extra], 2
         ),
-        "category_placement": np.array([number[each] for _, each in columns.categories], dtype=np.int64),
+        "category_parents": _table(created.parents, 2),
         **_ids("item_ids", columns.ids),
-        **_ids("category_ids", [category_id for category_id, _ in columns.categories]),
+        **_ids("category_ids", created.ids),
         **StringTable.from_strings(title or "" for title in columns.titles).tables("titles"),
     }
     if base.user_bias is not None:
@@ -102,27 +100,22 @@ def _read(tables: Mapping[str, NDArray[Any]], catalog: Catalog) -> Catalog:
     origin = within("origin", column("origin", np.int64, m), UNKNOWN, n)
     if (np.diff(deleted) <= 0).any() or not np.isin(origin[origin != UNKNOWN], deleted).all():
         raise ValueError("an item of the delta segment has a live row of the bundle too")
-    ids, category_ids, titles = (
-        _read_ids(tables, "item_ids"),
-        _read_ids(tables, "category_ids"),
-        _strings(tables, "titles"),
-    )
-    if not m == len(ids) == len(titles) == len(set(ids)) or len(category_ids) != len(set(category_ids)):
+    ids, titles = _read_ids(tables, "item_ids"), _strings(tables, "titles")
+    if not m == len(ids) == len(titles) == len(set(ids)):
         raise ValueError("ids that are not distinct, or not one for each row")
     known = base.tables.index.find(ids) if ids else np.empty(0, np.int64)  # an id of another type raises
     if not np.isin(known[known != UNKNOWN], deleted).all():
         raise ValueError("an item of the delta segment is a live item of the bundle too")
     spans = column("placement", np.int64, -1, 3)
     placement_id = within("placement_id", column("placement_id", np.int64, m), 0, len(spans))
-    of_category = column("category_placement", np.int64, len(category_ids))
-    within("category_placement", of_category, 0, len(spans))
-    keys: dict[int, set[CategoryKey]] = {}
+    created = _created(_read_ids(tables, "category_ids"), column("category_parents", np.int64, -1, 2), tree)
+    keys: dict[int, set[Node]] = {}
     for at, level, index in column("placement.categories", np.int64, -1, 3).tolist():
         if not (0 <= at < len(spans) and NEW <= level < tree.depth):
             raise ValueError("a category that does not exist")
-        if not 0 <= index < (len(category_ids) if level == NEW else len(tree.ranges[level])):
+        if not 0 <= index < (len(created) if level == NEW else len(tree.ranges[level])):
             raise ValueError("a category that does not exist")
-        keys.setdefault(at, set()).add((level, category_ids[index] if level == NEW else index))
+        keys.setdefault(at, set()).add((level, index))
     paths = _lists("placement.paths", column("placement.paths", np.int64, -1, 2), len(spans))
     extra = _lists("placement.extra", column("placement.extra", np.int64, -1, 2), len(spans))
     placements = [
@@ -139,10 +132,7 @@ def _read(tables: Mapping[str, NDArray[Any]], catalog: Catalog) -> Catalog:
     for placement in placements:
         _check(placement, [len(ranges) for ranges in tree.ranges])
     columns = DeltaColumns(d)
-    columns.categories += [
-        (category_id, placements[at])
-        for category_id, at in zip(category_ids, of_category.tolist(), strict=True)
-    ]
+    columns.categories = created
     columns.append(
         Rows(
             ids=ids,
@@ -158,6 +148,19 @@ def _read(tables: Mapping[str, NDArray[Any]], catalog: Catalog) -> Catalog:
     user_bias = column("base_user_bias", np.float32, n) if "base_user_bias" in tables else None
     delta = DeltaSegment.of(columns, n, tree.depth)
     return Catalog(base.without(deleted).with_user_bias(user_bias), delta, catalog.item_id_type)
+
+
+def _created(ids: Sequence[int | str], parents: NDArray[np.int64], tree: CategoryTree) -> NewCategories:
+    if len(ids) != len(parents) or any(isinstance(each, str) != (tree.id_type == "string") for each in ids):
+        raise ValueError("ids of new categories that do not fit the others")
+    created = NewCategories()
+    for category_id, (level, index) in zip(ids, parents.tolist(), strict=True):
+        if not (0 <= level < tree.depth and 0 <= index < len(tree.ranges[level])):
+            raise ValueError("a category that does not exist")
+        created.add((level, index), category_id)
+    if len({*zip(created.parents, created.ids, strict=True)}) < len(created):
+        raise ValueError("new categories that are not distinct")
+    return created
 
 
 def _check(placement: Placement, sizes: Sequence[int]) -> None:

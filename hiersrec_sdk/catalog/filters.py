@@ -10,11 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.catalog.delta import DeltaColumns, DeltaSegment
-from hiersrec_sdk.catalog.placement import NEW, CategoryKey
 from hiersrec_sdk.catalog.segment import Bitmap
 from hiersrec_sdk.catalog.snapshot import Catalog
-from hiersrec_sdk.catalog.tree import CategoryTree
-from hiersrec_sdk.errors import InvalidArgumentError, InvalidFilterError, UnknownCategoryError
+from hiersrec_sdk.catalog.tree import NEW, CategoryTree, Node
+from hiersrec_sdk.errors import (
+    AmbiguousCategoryError,
+    InvalidArgumentError,
+    InvalidFilterError,
+    UnknownCategoryError,
+)
 from hiersrec_sdk.ranking import row_ranges
 from hiersrec_sdk.ranking.backend import UNKNOWN
 
@@ -71,8 +75,8 @@ class _Rule:
     base: _Rule | None
     allow: frozenset[Any] | None
     exclude: frozenset[Any]
-    categories: frozenset[CategoryKey] | None
-    exclude_categories: frozenset[CategoryKey]
+    categories: frozenset[Node] | None
+    exclude_categories: frozenset[Node]
 
     def allows(self, delta: DeltaSegment, first: int) -> NDArray[np.bool]:
         """bool: whether each delta row from ``first`` on may be recommended."""
@@ -123,11 +127,11 @@ def prepare(
         mask &= _marked(n, _rows_of(index.find, "allow", allow))
     if exclude is not None:
         mask[_rows_of(index.find, "exclude", exclude)] = False
-    only = None if categories is None else _category_keys(catalog, "categories", categories)
+    only = None if categories is None else _nodes(catalog, "categories", categories)
     never = (
         frozenset()
         if exclude_categories is None
-        else _category_keys(catalog, "exclude_categories", exclude_categories)
+        else _nodes(catalog, "exclude_categories", exclude_categories)
     )
     if only is not None:
         mask &= _in_categories(catalog, only)
@@ -188,30 +192,19 @@ def _marked(n: int, rows: NDArray[np.int64]) -> NDArray[np.bool]:
     return mask
 
 
-def _category_keys(catalog: Catalog, name: str, ids: Iterable[Any]) -> frozenset[CategoryKey]:
-    _check_list(name, ids, "category ids")
-    created = catalog.delta.categories
-    found: set[CategoryKey] = set()
-    for category_id in ids:
-        category_id = category_id.item() if isinstance(category_id, np.generic) else category_id
-        keys: list[CategoryKey] = [*catalog.tree.find(category_id)]
-        if isinstance(category_id, int | str) and category_id in created:
-            keys.append((NEW, category_id))
-        if not keys:
-            raise UnknownCategoryError(
-                f"{name}: there is no category {category_id!r} of type {type(category_id).__name__}; category ids of "
-                f"this catalog are {'integers' if catalog.category_id_type == 'int64' else 'strings'}, such as "
-                f"{catalog.category(-1, 0).id!r}"
-            )
-        found.update(keys)
-    return frozenset(found)
+def _nodes(catalog: Catalog, argument: str, names: Iterable[Any]) -> frozenset[Node]:
+    _check_list(argument, names, "category ids")
+    try:
+        return frozenset(catalog.find_category(name) for name in names)
+    except (AmbiguousCategoryError, UnknownCategoryError) as error:
+        raise type(error)(f"{argument}: {error}") from None
 
 
-def _in_categories(catalog: Catalog, keys: frozenset[CategoryKey]) -> NDArray[np.bool]:
+def _in_categories(catalog: Catalog, nodes: frozenset[Node]) -> NDArray[np.bool]:
     """bool [n]: whether each of the bundle's rows lies in one of the categories, or is listed in one."""
     tree, mask = catalog.tree, np.zeros(len(catalog.base), dtype=bool)
-    for level, index in keys:
-        if level == NEW or isinstance(index, str):
+    for level, index in nodes:
+        if level == NEW:
             continue
         start, stop = tree.ranges[level][index]
         mask[start:stop] = True

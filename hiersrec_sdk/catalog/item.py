@@ -20,7 +20,7 @@ class Item:
 
     Attributes:
         id: external id, of the catalog's type.
-        category: external id of a category of any level, or the ids of its path, the top level first. A path may end
+        category: external id of a category of any level; or its path, the ids from the top level down. A path may end
             with a new category: its items are found through its parent. None: a known item stays where it is; a new one
             goes to the unknown category, or is a candidate in every session if the catalog has none.
         text: words, of the kind that the model was trained with.
@@ -88,8 +88,8 @@ def _checked(item: Any) -> Item:
         raise CatalogChangeError(f"item {item_id!r}: numbers must map column to number, got {numbers!r}")
     category = _plain(item.category)
     if isinstance(category, Sequence) and not isinstance(category, str):
-        category = [_plain(each) for each in category]
-    parts = category if isinstance(category, list) else [category]
+        category = tuple(_plain(each) for each in category)
+    parts = category if isinstance(category, tuple) else (category,)
     if not all(isinstance(part, int | str) for part in parts) and category is not None:
         raise CatalogChangeError(
             f"item {item_id!r}: category must be an id or a list of ids, got {category!r}"

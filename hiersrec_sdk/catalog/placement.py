@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 from hiersrec_sdk.catalog.item import Item, fits_tables
-from hiersrec_sdk.catalog.tree import CategoryTree, Node
-from hiersrec_sdk.errors import CatalogChangeError
-
-NEW: Final = -1
-CategoryKey = tuple[int, int | str]
-"""A category: (level, index) of the bundle's tree; (NEW, external id) of one that was created since."""
+from hiersrec_sdk.catalog.tree import NEW, UNKNOWN_IDS, CategoryTree, NewCategories, Node, resolve
+from hiersrec_sdk.errors import (
+    AmbiguousCategoryError,
+    CatalogChangeError,
+    UnknownCategoryError,
+)
 
 _NO_LEAF: Final = 1 << 40  # a number beyond every leaf category, new ones included
 
@@ -31,7 +30,7 @@ class Placement:
     """
 
     path: tuple[int, ...]
-    categories: frozenset[CategoryKey]
+    categories: frozenset[Node]
     start: int
     stop: int
     leaf: int
@@ -61,70 +60,54 @@ def placed(tree: CategoryTree, node: Node) -> Placement:
 
 def unplaced(tree: CategoryTree) -> Placement:
     """The placement of a new item without a category: the unknown one, else a candidate in every session."""
-    unknown = tree.find("unknown") or tree.find(-1)
+    unknown = tree.find_path([UNKNOWN_IDS[tree.id_type]])
     if unknown:
-        return placed(tree, unknown[-1])
+        return placed(tree, tree.lowest_repeat(unknown[0]))
     return Placement((), frozenset(), 0, len(tree.leaves), _NO_LEAF)
 
 
-def placed_by_path(tree: CategoryTree, item: Item, created: dict[int | str, Placement]) -> Placement:
-    """The placement of ``item`` by its category; a category that this creates is put into ``created``.
+def placed_by_name(tree: CategoryTree, item: Item, created: NewCategories) -> Placement:
+    """The placement of ``item`` by its category; one that this creates is added to ``created``.
 
     Raises:
-        CatalogChangeError: there is no such category, or several; or a new one cannot be created.
+        UnknownCategoryError: there is no such category, and no parent for a new one.
+        AmbiguousCategoryError: several categories have this id.
+        CatalogChangeError: no bundle could hold a new category of this id.
     """
-    path: list[Any] = item.category if isinstance(item.category, list) else [item.category]
-    if not path:
-        raise CatalogChangeError(f"item {item.id!r}: its category is an empty path")
-    nodes: list[Node] | None = None  # where the path so far may end; None: anywhere
-    for at, category_id in enumerate(path):
-        found = tree.find(category_id)
-        fitting = [
-            node for node in found if nodes is None or any(tree.is_below(node, above) for above in nodes)
-        ]
-        if not fitting:
-            is_last = at == len(path) - 1
-            if is_last and category_id in created and at == 0:
-                return created[category_id]
-            if is_last and nodes is not None and not found:
-                parent = _deepest(tree, item, path[at - 1], nodes)
-                return _placed_in_new(tree, item, category_id, parent, created)
-            below = f" below {path[at - 1]!r}" if at else ""
-            raise CatalogChangeError(
-                f"item {item.id!r}: there is no category {category_id!r}{below}; category ids of this catalog are such "
-                f"as {tree.category(-1, 0).id!r}; a new one must be the last of a path, below an existing one, with an "
-                "id that no other category has"
-            )
-        nodes = fitting
-    return placed(tree, _deepest(tree, item, path[-1], nodes or []))
+    try:
+        node = _resolved_or_created(tree, item, created)
+    except (AmbiguousCategoryError, UnknownCategoryError) as error:
+        raise type(error)(f"item {item.id!r}: {error}") from None
+    if node[0] == NEW:
+        return placed_in_new(tree, created, node[1])
+    return placed(tree, tree.lowest_repeat(node))
 
 
-def _deepest(tree: CategoryTree, item: Item, category_id: Any, nodes: list[Node]) -> Node:
-    """The deepest of the nodes of one id along a branch, as a shallow branch repeats its id on the levels below."""
-    known = sorted(nodes)
-    if any(not tree.is_below(lower, upper) for upper, lower in pairwise(known)):
-        raise CatalogChangeError(
-            f"item {item.id!r}: category {category_id!r} stands in several places: give its whole path"
-        )
-    return known[-1]
-
-
-def _placed_in_new(
-    tree: CategoryTree, item: Item, category_id: Any, parent: Node, created: dict[int | str, Placement]
-) -> Placement:
-    """The placement in a category ``category_id`` that the bundle lacks, below ``parent``."""
-    wanted = int if tree.id_type == "int64" else str
-    if type(category_id) is not wanted or not fits_tables(category_id):
-        raise CatalogChangeError(
-            f"item {item.id!r}: category {category_id!r} is of another type than those of this catalog"
-        )
+def placed_in_new(tree: CategoryTree, created: NewCategories, number: int) -> Placement:
+    """The placement of an item in a category that was created since the export: it is reached through the parent."""
+    parent = created.parents[number]
     above = placed(tree, parent)
-    made = replace(
-        above,
-        path=above.path[: parent[0] + 1],
-        categories=above.categories | {(NEW, category_id)},
-        leaf=len(tree.leaves) + len(created),
-    )
-    if created.setdefault(category_id, made).categories != made.categories:
-        raise CatalogChangeError(f"item {item.id!r}: category {category_id!r} is known below another one")
-    return created[category_id]
+    path = above.path[: parent[0] + 1]
+    categories = frozenset([*enumerate(path), (NEW, number)])
+    return replace(above, path=path, categories=categories, leaf=len(tree.leaves) + number)
+
+
+def _resolved_or_created(tree: CategoryTree, item: Item, created: NewCategories) -> Node:
+    try:
+        return resolve(tree, created, item.category)
+    except UnknownCategoryError as error:
+        path = item.category if isinstance(item.category, tuple) else ()
+        if len(path) < 2:
+            raise
+        try:
+            parent = resolve(tree, NewCategories(), path[:-1])
+        except UnknownCategoryError:
+            raise UnknownCategoryError(
+                f"{error}; a new category must be the last of a path, below one that the model was trained with"
+            ) from None
+    wanted = int if tree.id_type == "int64" else str
+    if type(path[-1]) is not wanted or not fits_tables(path[-1]):
+        raise CatalogChangeError(
+            f"item {item.id!r}: category {path[-1]!r} is of another type than those of this catalog"
+        )
+    return NEW, created.add(parent, path[-1])

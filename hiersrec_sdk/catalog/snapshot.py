@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hiersrec_sdk.bundle import Bundle
 from hiersrec_sdk.catalog.delta import DeltaColumns, DeltaSegment
 from hiersrec_sdk.catalog.segment import BaseSegment, Segment
-from hiersrec_sdk.catalog.tree import Category, CategoryTree
+from hiersrec_sdk.catalog.tree import Category, CategoryName, CategoryPath, CategoryTree, Node, label, resolve
 from hiersrec_sdk.ranking import Codes, CovisitationScorer
 from hiersrec_sdk.ranking.backend import UNKNOWN, FindIds
 from hiersrec_sdk.ranking.covisitation import ScoreOffsets
@@ -63,7 +63,7 @@ class Catalog:
     def has_changes(self) -> bool:
         """Whether anything differs from the bundle as it was exported."""
         base, delta = self.base, self.delta
-        return bool(len(delta) or delta.category_count or len(base.deleted)) or base.user_bias is not None
+        return bool(len(delta) or len(delta.categories) or len(base.deleted)) or base.user_bias is not None
 
     @property
     def first_rows(self) -> tuple[int, ...]:
@@ -129,6 +129,19 @@ class Catalog:
     def category(self, level: int, index: int) -> Category:
         """The category ``index`` of ``level``; negative levels count from the leaves, as in a list."""
         return self.tree.category(level, index)
+
+    def find_category(self, name: CategoryName) -> Node:
+        """The category of an external id or a path: (level, index), or (-1, number) for one created since the export.
+
+        Raises:
+            UnknownCategoryError: there is no such category.
+            AmbiguousCategoryError: several categories have this id.
+        """
+        return resolve(self.tree, self.delta.categories, name)
+
+    def category_label(self, path: CategoryPath) -> str:
+        """How text names the category of ``path``: by its id where that is unambiguous, else by the path as JSON."""
+        return label(self.tree, self.delta.categories, path)
 
     def categories_of(self, rows: NDArray[np.int64], level: int = -1) -> NDArray[np.int64]:
         """int64 [len(rows)]: index, within ``level``, of the category that each row lies in.

@@ -17,9 +17,10 @@ from hiersrec_sdk.bundle import Bundle
 from hiersrec_sdk.catalog.delta import Rows
 from hiersrec_sdk.catalog.delta_tables import from_tables
 from hiersrec_sdk.catalog.item import Item, checked_ids, checked_items
-from hiersrec_sdk.catalog.placement import Placement, placed, placed_by_path, unplaced
+from hiersrec_sdk.catalog.placement import Placement, placed, placed_by_name, unplaced
 from hiersrec_sdk.catalog.segment import BaseSegment
 from hiersrec_sdk.catalog.snapshot import Catalog
+from hiersrec_sdk.catalog.tree import CategoryName, NewCategories
 from hiersrec_sdk.encoders.features import checked_vector
 from hiersrec_sdk.errors import CatalogChangeError, UnknownItemError
 from hiersrec_sdk.ranking.backend import UNKNOWN
@@ -78,7 +79,8 @@ class MutableCatalog(_Reading):
             How many items that were.
 
         Raises:
-            CatalogChangeError: an item that cannot be placed or encoded; names it. Nothing is changed.
+            CatalogChangeError: an item that cannot be encoded; names it. Nothing is changed.
+            UnknownCategoryError, AmbiguousCategoryError: an item that cannot be placed; names it. Nothing is changed.
             InvalidItemIdError, NaNItemIdError: an id is not of the catalog's type.
 
         >>> recommender.catalog.upsert([{"id": "sku-7", "category": "Boots", "text": "red boots"}])  # doctest: +SKIP
@@ -87,12 +89,13 @@ class MutableCatalog(_Reading):
         with self._lock:
             return self._upsert(items)
 
-    def move(self, item: int | str, category: int | str | Sequence[int | str]) -> None:
+    def move(self, item: int | str, category: CategoryName) -> None:
         """Put a known item into another category; its vector stays. Other categories no longer list it.
 
         Raises:
             UnknownItemError: the catalog lacks it.
-            CatalogChangeError: there is no such category, and no parent for a new one.
+            UnknownCategoryError: there is no such category, and no parent for a new one.
+            AmbiguousCategoryError: several categories have this id.
         """
         if category is None:
             raise CatalogChangeError(f"item {item!r}: no category was given")
@@ -167,7 +170,7 @@ class MutableCatalog(_Reading):
         # of the bundle, and removed since
         origin = np.where(rows == UNKNOWN, now.base.tables.index.find(ids), origin)
         source = np.where(rows == UNKNOWN, origin, rows)  # the row that says what is not given
-        created = dict(now.delta.columns.categories)
+        created = now.delta.categories.copy()
         placements = [
             self._placement(item, int(row), created) for item, row in zip(given, source, strict=True)
         ]
@@ -185,7 +188,7 @@ class MutableCatalog(_Reading):
             origin=origin,
         )
         columns = now.delta.columns
-        columns.categories += list(created.items())[len(columns.categories) :]
+        columns.categories = created
         columns.append(added)
         self._publish(now.base, rows[rows != UNKNOWN])
         _log.debug("upserted %d items, %d of them new", len(given), np.count_nonzero(rows == UNKNOWN))
@@ -231,12 +234,12 @@ class MutableCatalog(_Reading):
             np.median(biases[:: -(-len(biases) // _BIASES_SAMPLED)]) if measured is None else measured
         )
 
-    def _placement(self, item: Item, source: int, created: dict[int | str, Placement]) -> Placement:
-        """Where ``item`` belongs, whose row is ``source``; a category that it creates is put into ``created``."""
+    def _placement(self, item: Item, source: int, created: NewCategories) -> Placement:
+        """Where ``item`` belongs, whose row is ``source``; a category that it creates is added to ``created``."""
         now, n = self.current, len(self.current.base)
         tree = now.tree
         if item.category is not None:
-            return placed_by_path(tree, item, created)
+            return placed_by_name(tree, item, created)
         if source == UNKNOWN:
             return unplaced(tree)
         if source >= n:

@@ -11,6 +11,7 @@ import click
 
 from hiersrec_sdk import Recommender, available_backends
 from hiersrec_sdk.catalog.change_file import apply
+from hiersrec_sdk.catalog.tree import parse_name
 from hiersrec_sdk.cli.common import (
     PATH,
     candidates_option,
@@ -49,15 +50,39 @@ def inspect(bundle: Path, as_json: bool) -> None:
     show_default=True,
     help="What to do about items of the session that are not in the catalog.",
 )
+@click.option(
+    "--category",
+    "categories",
+    multiple=True,
+    help='Only items of this category: its id, or its path, such as \'["Men", "Shirts"]\'; repeatable.',
+)
+@click.option("--exclude-category", "exclude_categories", multiple=True, help="No items of this; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def recommend(
-    bundle: Path, session: tuple[str, ...], k: int, mode: Any, candidates: Any, on_unknown: Any, as_json: bool
+    bundle: Path,
+    session: tuple[str, ...],
+    k: int,
+    mode: Any,
+    candidates: Any,
+    on_unknown: Any,
+    categories: tuple[str, ...],
+    exclude_categories: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Recommend the next items after a session: ITEM ids, the oldest first."""
     check_candidates(mode, candidates)
     recommender = Recommender.load(bundle)
     ids = parse_ids(session, recommender.config["item_id_type"])
-    result = recommender.recommend(ids, k, mode=mode, candidates=candidates, on_unknown=on_unknown)
+    id_type = recommender.catalog.category_id_type
+    result = recommender.recommend(
+        ids,
+        k,
+        mode=mode,
+        candidates=candidates,
+        on_unknown=on_unknown,
+        categories=[parse_name(text, id_type) for text in categories] or None,
+        exclude_categories=[parse_name(text, id_type) for text in exclude_categories] or None,
+    )
     hits = list(result)
     if as_json:
         answer = {
@@ -65,7 +90,8 @@ def recommend(
             "scores": [float(score) for score in result.scores],
             "titles": [hit.title for hit in hits],
             "categories": [
-                {"category": hit.category, "probability": hit.probability} for hit in result.categories
+                {"category": hit.category, "path": hit.path, "probability": hit.probability}
+                for hit in result.categories
             ],
             "mode": result.mode,
             "rows_scored": result.rows_scored,
@@ -77,9 +103,8 @@ def recommend(
     for item_id, row in zip(ids, catalog.rows(ids), strict=True):
         click.echo(f"clicked    {labelled(item_id, catalog.title(int(row)) if row >= 0 else None)}")
     for category in result.categories:
-        click.echo(
-            f"category   {100 * category.probability:5.1f} %  {labelled(category.category, category.name)}"
-        )
+        label = catalog.category_label(category.path)
+        click.echo(f"category   {100 * category.probability:5.1f} %  {label}")
     for rank, hit in enumerate(hits, 1):
         click.echo(f"{rank:>4}  {hit.score:9.4f}  {labelled(hit.item, hit.title)}")
     skipped = f"; {result.unknown_ids} unknown items skipped" if result.unknown_ids else ""

@@ -14,7 +14,7 @@ from tests.docs.blocks import ROOT
 def test_every_key_file_and_table_is_described(shop: Path) -> None:
     recommender = Recommender.load(shop / "bundle")
     catalog = recommender.catalog
-    catalog.upsert([Item("sku-90001", ["Home", "Home/Throws"], text="red throw")])
+    catalog.upsert([Item("sku-90001", ["Home", "Throws"], text="red throw")])
     catalog.move("sku-00040", "Men")
     catalog.set_bias(["sku-00017", "sku-90001"], 1.0)
     recommender.save(shop / "changed")

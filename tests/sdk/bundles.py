@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ PARENTS = [[-1, -1], [0, 0, 1, 1], [0, 0, 1, 1, 1, 2, 2, 3, 3]]
 SIZES = [len(parents) for parents in PARENTS]
 ITEMS = sum(LEAF_SIZES)
 # Leaf 1 is empty but for items of other leaves; leaf 3 lists an item of its own and one that leaf 5 lists too.
+# Category ids for the tree of PARENTS. 0 and 5 are padded, and 5 stands elsewhere; 0 > 0 > 7 is a gap; 7 is everywhere.
+REPEATED = [[0, 1], [5, 0, 5, 6], [5, 7, 0, 7, 8, 7, 9, 6, 0]]
 EXTRA = {1: [0, 59], 3: [17, 40], 5: [4, 40, 2], 8: [55]}
 
 
@@ -70,18 +72,43 @@ class Shop:
     def leaf_of(self, row: int) -> int:
         return next(leaf for leaf, (start, stop) in enumerate(self.ranges[-1]) if start <= row < stop)
 
-    def rows_of_category(self, category_id: Any) -> set[int]:
-        """Rows in a category with this id, of any level, or listed in a category below it."""
-        rows: set[int] = set()
+    @property
+    def category_paths(self) -> dict[tuple[int, int], tuple[Any, ...]]:
+        """The ids from the top down to every category, by level and index, the repeats of shallow branches included."""
+        paths: dict[tuple[int, int], tuple[Any, ...]] = {}
         for level, ids in enumerate(self.category_ids):
-            for index, other in enumerate(ids):
-                if other == category_id:
-                    below = {index}
-                    for parents in PARENTS[level + 1 :]:
-                        below = {child for child, parent in enumerate(parents) if parent in below}
-                    rows |= {*range(*self.ranges[level][index])}
-                    rows |= {row for leaf in below for row in self.extra.get(leaf, [])}
-        return rows
+            for index, own in enumerate(ids):
+                paths[level, index] = (*paths.get((level - 1, PARENTS[level][index]), ()), own)
+        return paths
+
+    def named(self, name: Any) -> list[tuple[int, int]]:
+        """Level and index of the categories that ``name``, an id or a path, may mean."""
+        paths = self.category_paths
+        if not isinstance(name, tuple):
+            return [node for node, path in paths.items() if path[-1] == name and name not in path[:-1]]
+        exact = [node for node, path in paths.items() if path == name]
+        wanted = runs(name)
+        alike = {
+            node: path
+            for node, path in paths.items()
+            if [own for own, _ in runs(path)] == [own for own, _ in wanted]
+            and all(have >= want for (_, have), (_, want) in zip(runs(path), wanted, strict=True))
+        }
+        return exact or [node for node, path in alike.items() if path[:-1] not in alike.values()]
+
+    def leaves_below(self, node: tuple[int, int]) -> set[int]:
+        """The leaf categories below a category, itself at the leaf level."""
+        level, index = node
+        below = {index}
+        for parents in PARENTS[level + 1 :]:
+            below = {child for child, parent in enumerate(parents) if parent in below}
+        return below
+
+    def rows_of_category(self, name: Any) -> set[int]:
+        """Rows in the one category of this name, or listed in a category below it."""
+        ((level, index),) = self.named(name)
+        listed = {row for leaf in self.leaves_below((level, index)) for row in self.extra.get(leaf, [])}
+        return {*range(*self.ranges[level][index])} | listed
 
     @property
     def stranger(self) -> Any:
@@ -135,8 +162,7 @@ class Shop:
             tables[f"category_ranges.{level}"] = np.array(ranges, dtype=np.int64)
             tables[f"category_parents.{level}"] = np.array(PARENTS[level], dtype=np.int32)
             tables |= id_tables(f"category_ids.{level}", self.category_ids[level])
-        names = [f"shelf of {category_id}" for category_id in self.category_ids[-1]]
-        return tables | StringTable.from_strings(names).tables("category_names.2")
+        return tables
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -156,6 +182,7 @@ def make_shop(
     dimension: int = DIMENSION,
     stages: list[int] | None = None,
     covisitation: bool = False,
+    repeated: bool = False,
 ) -> Shop:
     """A shop.
 
@@ -167,6 +194,7 @@ def make_shop(
         dimension: length of the vectors.
         stages: ends of the codes' stages but the last; None: without codes.
         covisitation: with a co-visitation scorer.
+        repeated: with category ids that stand at several places: below different parents, and along one branch.
     """
     random = np.random.default_rng(seed)
     items = times * ITEMS
@@ -189,12 +217,19 @@ def make_shop(
         category_ids=[
             [f"{level}/{index}" if full else 100 * level + index for index in range(size)]
             for level, size in enumerate(SIZES)
-        ],
+        ]
+        if not repeated
+        else [[f"c{own}" if full else own for own in level] for level in REPEATED],
         titles=[f"Item {row}" if row % 3 else "" for row in range(items)] if full else None,
         stages=stages,
         top_p=0.61 if full else None,
         covisitation=_scorer(random, items) if covisitation else None,
     )
+
+
+def runs(path: tuple[Any, ...]) -> list[tuple[Any, int]]:
+    """The ids of a path, each with how often it stands there in a row."""
+    return [(own, len([*group])) for own, group in groupby(path)]
 
 
 def _scorer(random: np.random.Generator, items: int) -> CovisitationScorer:
@@ -279,7 +314,7 @@ def forge(
     for name, content in files.items():
         (path / name).write_bytes(content)
     write_tables(path / "catalog.safetensors", tensors)
-    about = {"format": "hiersrec-bundle", "schema_version": 2, "created_by": "a forger"}
+    about = {"format": "hiersrec-bundle", "schema_version": 3, "created_by": "a forger"}
     listed = {
         file.name: {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "bytes": file.stat().st_size}
         for file in path.iterdir()

@@ -187,12 +187,23 @@ def test_catalog() -> None:
         "title",
         "vector",
     ]
-    reading = ["rows", "ids", "title", "category", "categories_of", "clicks_of"]
+    reading = [
+        "rows",
+        "ids",
+        "title",
+        "category",
+        "find_category",
+        "category_label",
+        "categories_of",
+        "clicks_of",
+    ]
     assert signatures(Catalog, reading) == {
         "rows": ["self", "ids"],
         "ids": ["self", "rows"],
         "title": ["self", "row"],
         "category": ["self", "level", "index"],
+        "find_category": ["self", "name"],
+        "category_label": ["self", "path"],
         "categories_of": ["self", "rows", "level=-1"],
         "clicks_of": ["self", "rows"],
     }
@@ -213,7 +224,7 @@ def test_sessions() -> None:
         (Explanation, "item title score rank candidate parts clicks categories"),
         (ScoreParts, "session category_conditioning session_items repeat covisitation item_bias"),
         (Click, "item title share"),
-        (CategoryOfItem, "category level name probability rank of"),
+        (CategoryOfItem, "category path label level probability rank of"),
         (
             Trace,
             "rows unknown_ids session_vectors category_logits repeat_logits item_query ranges covisited offsets "
@@ -240,9 +251,9 @@ def test_results() -> None:
     assert [field.name for field in fields(Hit)] == ["item", "score", "title"]
     assert [field.name for field in fields(CategoryHit)] == [
         "category",
+        "path",
         "probability",
         "level",
-        "name",
         "index",
     ]
 
@@ -268,7 +279,8 @@ def test_errors() -> None:
             "    NaNItemIdError",
             "    UnknownItemError",
             "    InvalidFilterError",
-            "      UnknownCategoryError",
+            "    UnknownCategoryError",
+            "    AmbiguousCategoryError",
             "    CatalogChangeError",
             "    InvalidOptionError",
             "      InvalidKError",
@@ -300,6 +312,7 @@ def test_errors() -> None:
             "  ConfigError",
             "  RunError",
             "    InterruptedRunError",
+            "    DivergedRunError",
             "  ExportError",
         ]
     )

@@ -417,9 +417,10 @@ def test_hits_and_categories(full: Recommender) -> None:
     first = result.categories[0]
     assert first == result.category_path[-1]
     assert first == CategoryHit(
-        f"2/{first.index}", first.probability, 2, f"shelf of 2/{first.index}", first.index
+        f"2/{first.index}", shop.category_paths[2, first.index], first.probability, 2, first.index
     )
-    assert result.category_path[0].name is None
+    for level, category in enumerate(result.category_path):
+        assert category.path == shop.category_paths[level, category.index]
     assert "items=" in repr(result)
     assert "catalog" not in repr(result)
 

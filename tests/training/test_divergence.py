@@ -109,6 +109,32 @@ def test_the_error_names_the_step_and_the_loss_and_the_checkpoint_stays(
     load_model(tmp_path / "run")
 
 
+def test_a_checkpoint_is_not_replaced_by_a_model_that_explodes(
+    tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At step 10 the learning rate becomes far too large, and the loss takes some steps to overflow."""
+    original = train_module._Loop._step
+
+    def too_hot(self: Any, batch: Any) -> Any:
+        hot = self.config.learning_rate == 0.01 and self.state["step"] >= 9
+        config, self.config = self.config, replace(self.config, learning_rate=500.0 if hot else 0.01)
+        try:
+            return original(self, batch)
+        finally:
+            self.config = config
+
+    monkeypatch.setattr(train_module._Loop, "_step", too_hot)
+    lines: list[str] = []
+    config = with_settings(tiny_config, checkpoint_steps=1)
+    with pytest.raises(DivergedRunError, match="checkpoint-00000009-0000 was kept"):
+        train(tiny_data, tmp_path / "run", config, device="cpu", progress=False, report=lines.append)
+    (kept,) = checkpoints(part_of(tmp_path / "run"))
+    assert kept.name == "checkpoint-00000009-0000"
+    assert all("no checkpoint is written" in line for line in lines[1:])
+    info, _ = attempt(tiny_data, tmp_path / "run", config, resume=True, learning_rate=0.005)
+    assert info.metrics["mrr@20"] > 0.1
+
+
 def test_the_cause_may_be_another_setting(tiny_data: Path, tiny_config: Config, tmp_path: Path) -> None:
     config = with_settings(tiny_config, temperature=1e-6, category_weight=1e6, learning_rate=1e30)
     with pytest.raises(DivergedRunError, match=r"learning_rate.*raise temperature.*lower category_weight"):

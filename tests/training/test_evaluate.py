@@ -10,6 +10,7 @@ import pytest
 
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import open_bundle, write_bundle
+from hiersrec_sdk.catalog.ids import id_tables
 from hiersrec_sdk.errors import EmptyLogError
 from hiersrec_training import covisitation
 from hiersrec_training.batches import Batches
@@ -99,3 +100,16 @@ def test_an_empty_split_is_an_error(recommender: Recommender, data: Dataset) -> 
     nothing = data.test.__class__(data.test.items[:0], data.test.offsets[:1])
     with pytest.raises(EmptyLogError, match="test split"):
         evaluate(recommender, Dataset(**{**vars(data), "test": nothing}), "test")
+
+
+def test_category_accuracy_tells_categories_of_one_id_apart(
+    tiny_bundle: Path, tmp_path: Path, data: Dataset, recommender: Recommender
+) -> None:
+    bundle = open_bundle(tiny_bundle)
+    config = {name: value for name, value in bundle.config.items() if name not in ("files", "sha256")}
+    files = {name: (tiny_bundle / name).read_bytes() for name in bundle.config["files"]}
+    del files["catalog.safetensors"]
+    repeated = id_tables("category_ids.1", ["a", "b", "c", "d"] * 2)
+    write_bundle(tmp_path / "bundle", config, bundle.tables | repeated, files)
+    found, wanted = evaluate(Recommender.load(tmp_path / "bundle"), data), evaluate(recommender, data)
+    assert found["category_accuracy_1"] == wanted["category_accuracy_1"] < 1

@@ -55,9 +55,6 @@ def evaluate(
     known = row_of[row_of >= 0]
     levels = range(len(catalog.tree.ranges))
     category_of = [catalog.categories_of(row_of, level) for level in levels]
-    category_ids = [
-        [catalog.category(level, at).id for at in range(len(catalog.tree.ranges[level]))] for level in levels
-    ]
     ids = data.item_ids.to_list()
     largest = max(CUTS)
     ranks = np.zeros(len(examples), dtype=np.int64)
@@ -84,7 +81,7 @@ def evaluate(
             covered += _holds(result.ranges, row)
             ranks[done] = _rank(result, ids[target])
             for level, hit in enumerate(result.category_path):
-                right[level] += row >= 0 and hit.category == category_ids[level][category_of[level][target]]
+                right[level] += row >= 0 and hit.index == category_of[level][target]
             shown[catalog.rows(result.items[:largest])] = True
             rows_scored += result.rows_scored
             bytes_read += result.bytes_read

@@ -41,6 +41,7 @@ from hiersrec_training.optimizer import Adam, schedule
 from hiersrec_training.run import RunInfo
 
 LOG_STEPS = 50  # steps whose mean losses make a line of metrics.jsonl
+EXPLODED = 2.0  # a loss of so many times the first one is on its way to infinity
 
 
 def train(
@@ -80,9 +81,9 @@ def train(
     """
     data_path, out = Path(data_path), Path(out)
     data = Dataset.load(data_path)
-    folder = run.part_of(out)
     if out.exists():
         raise RunError(f"{out} exists already; choose another folder or remove it")
+    folder = run.part_of(out)
     if validated_by is not None:
         _check_validated(validated_by, data, final)
     if resume:
@@ -369,6 +370,7 @@ class _Loop:
         They are looked at together and not step by step, for which a GPU would have to wait.
         """
         found = torch.stack(losses).tolist()
+        self.state.setdefault("first", found[0])
         for at, loss in enumerate(found):
             if not math.isfinite(loss):
                 before = found[at - 1] if at else self.state.get("loss")
@@ -382,17 +384,20 @@ class _Loop:
             raise self._diverged(self.state["step"], what + _was(self.state.get("loss"), "the loss"))
 
     @torch.no_grad()
-    def _check_model(self) -> None:
+    def _check_model(self) -> float:
         """:meth:`_check_weights`, and the loss of some sessions: finite weights may still overflow together.
 
-        The last step of an epoch changes weights, and no step sees what became of them.
+        The newest step changed weights, and no step has seen what became of them.
         """
         self._check_weights()
         batch = next(self.batches.in_order()).to(self.device)
+        training = self.model.training
         self.model.eval()
         losses = self._sampled_losses(batch) if self.sampled else self._full_losses(batch)
+        self.model.train(training)
         if not math.isfinite(loss := losses["loss"].item()):
             raise self._diverged(self.state["step"], f"the loss is {loss}" + _was(self.state.get("loss")))
+        return loss
 
     def _diverged(self, step: int, what: str) -> DivergedRunError:
         """The error of a run that diverged at ``step``. Its newest checkpoint is kept; without one, nothing is."""
@@ -423,7 +428,14 @@ class _Loop:
             )
 
     def _checkpoint(self) -> None:
-        self._check_weights()
+        """Write a checkpoint, unless the model is on its way to diverge: then the one before stays, to go back to."""
+        loss, first = self._check_model(), self.state.get("first")
+        if first is not None and loss > EXPLODED * first:
+            self.report(
+                f"warning: the loss is {loss:.4g} at step {self.state['step']:,}, and was {first:.4g} in the first: no "
+                f"checkpoint is written of this model. {_remedy(self.config)}"
+            )
+            return
         run.save_checkpoint(self.folder, self.model, self.optimizer, self.state)
 
     def _log(self, line: dict[str, Any]) -> None:

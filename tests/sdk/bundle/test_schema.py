@@ -37,15 +37,15 @@ def test_a_foreign_config(content: str, bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "remedy"),
     [
-        (1, r"export the bundle again from its training run: hiersrec export RUN --out BUNDLE$"),
-        (3, r"upgrade hiersrec-sdk$"),
+        (2, r"export the bundle again from its training run: hiersrec export RUN --out BUNDLE$"),
+        (4, r"upgrade hiersrec-sdk$"),
     ],
 )
 def test_another_schema_version(version: int, remedy: str, bundle: Path) -> None:
     # Another version may lack keys that this one needs, and compute its SHA-256 in another way.
     (bundle / "config.json").write_text(json.dumps({"format": "hiersrec-bundle", "schema_version": version}))
     message = (
-        rf"config\.json has schema version {version}; this version of hiersrec-sdk reads version 2: {remedy}"
+        rf"config\.json has schema version {version}; this version of hiersrec-sdk reads version 3: {remedy}"
     )
     with pytest.raises(BundleVersionError, match=message):
         Recommender.load(bundle)

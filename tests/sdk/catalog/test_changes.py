@@ -83,12 +83,23 @@ def test_a_changed_item_keeps_its_vector_unless_it_is_described(trained: Recomme
         ([{"id": "x", "categoy": "left"}], "no field 'categoy'"),
         ([{"category": "left"}], "without an id"),
         (["x"], "must be an Item or a mapping"),
-        ([Item("x", "nowhere")], "'x': there is no category 'nowhere'"),
-        ([Item("x", ["left", "nowhere", "deeper"])], "no category 'nowhere' below 'left'"),
-        ([Item("x", ["right", "left.0", "new"])], "no category 'left.0' below 'right'"),
+        ([Item("x", "nowhere")], "item 'x': there is no category 'nowhere'"),
+        (
+            [Item("x", ["left", "nowhere", "deeper"])],
+            r"no category \[.left., .nowhere., .deeper.\].*; a new category must be the last",
+        ),
+        (
+            [Item("x", ["left", "lost"]), Item("y", ["left", "lost", "deeper"])],
+            "a new category must be the last",
+        ),
+        ([Item("x", ["right", "left.0", "new"])], r"no category \[.right., .left\.0., .new.\]"),
         ([Item("x", ["left", 5])], "of another type"),
-        ([Item("x", [])], "empty path"),
-        ([Item("x", ["left", "n"]), Item("y", ["right", "n"])], "known below another one"),
+        ([Item("x", [])], r"no category \[\]"),
+        (
+            [Item("x", ["left", "n"]), Item("y", ["right", "n"]), Item("z", "n")],
+            "'z': 2 categories are called 'n'",
+        ),
+        ([Item("x", ["n"])], r"no category \[.n.\]"),
         ([Item("x", vector=[1.0])], r"16 finite numbers, got shape \[1\]"),
         ([Item("x", vector=[float("nan")] * 16)], "16 finite numbers"),
         ([Item("x", vector="abc")], "must be a list of numbers"),  # type: ignore[arg-type]
@@ -297,7 +308,7 @@ def test_an_added_item_is_a_candidate_where_its_category_is(tmp_path: Path) -> N
     category: dict[int, Any] = {
         own: shop.category_ids[2][next(iter(at))] for own, at in places.items() if len(at) == 1
     }
-    category |= {-50: middle, -51: top, -52: [middle, 7777], -53: None}
+    category |= {-50: middle, -51: top, -52: [shop.category_ids[0][0], middle, 7777], -53: None}
     recommender.catalog.upsert(Item(own, category[own], vector=vector) for own in places)
     met = set()
     for row in range(shop.items):
@@ -399,14 +410,16 @@ def test_saving_to_a_link_replaces_what_it_leads_to(tmp_path: Path) -> None:
         ("item_ids", lambda values: values * 0),
         ("user_bias", lambda values: values.astype(np.float64)),
         ("titles.offsets", lambda values: values + 7),
-        ("category_placement", lambda values: values + 50),
+        ("category_parents", lambda values: values + 50),
+        ("category_parents", lambda values: values[:0]),
+        ("category_ids.bytes", lambda values: values[:-1]),
     ],
 )
 def test_changes_that_do_not_fit_are_refused(table: str, change: Any, tmp_path: Path) -> None:
     shop = make_shop(covisitation=True)
     path = shop.write(tmp_path / "bundle")
     recommender = Recommender.load(path)
-    added = Item(-7, [shop.category_ids[1][1], "new"], vector=[0.0] * 6, title="A")
+    added = Item(-7, [*shop.category_paths[1, 1], "new"], vector=[0.0] * 6, title="A")
     recommender.catalog.upsert([added, Item(shop.ids[4])])
     recommender.catalog.remove(shop.ids[8:9])
     recommender.save(path)
@@ -457,7 +470,7 @@ def test_one_id_is_no_list_of_ids(trained: Recommender) -> None:
 def test_ids_of_numpy_are_plain_ones(tmp_path: Path) -> None:
     shop = make_shop(full=False)
     recommender = Recommender.load(shop.write(tmp_path / "bundle"))
-    new = [np.int64(200), np.int64(9999)]
+    new = [np.int64(0), np.int64(100), np.int64(9999)]
     recommender.catalog.upsert([{"id": np.int64(77), "category": np.array(new), "vector": [1.0] * 6}])
     only = recommender.filter(categories=np.array([9999]))
     found = recommender.recommend([77], 5, filter=only)
@@ -474,3 +487,43 @@ def test_a_child_that_was_forked_during_a_write_can_write(tmp_path: Path) -> Non
         process.start()
         process.join(20)
     assert process.exitcode == 0
+
+
+def test_new_categories_of_one_id_are_told_apart_by_their_paths(trained: Recommender, tmp_path: Path) -> None:
+    catalog = trained.catalog
+    catalog.upsert([Item("a", ["left", "n"]), Item("b", ("right", "n")), Item("c", ["left", "n"])])
+    catalog.upsert([Item("d", ["left", "right"])])  # below one parent, an id that stands at the top too
+    chosen = trained.filter(categories=[("left", "n")])
+    message = r"""2 categories are called 'n'; give the path of one: \["left", "n"\] or \["right", "n"\]$"""
+    calls: list[Any] = [
+        lambda: trained.filter(categories=["n"]),
+        lambda: trained.recommend(["item-7"], exclude_categories=["n"]),
+        lambda: catalog.move("item-1", "n"),
+        lambda: catalog.upsert([Item("item-1", "n")]),
+    ]
+    for call in calls:
+        with pytest.raises(errors.AmbiguousCategoryError, match=message):
+            call()
+    before = catalog.current.stop
+    for _ in range(60):
+        catalog.upsert(Item(f"item-{at}") for at in range(48))
+    assert catalog.current.stop < before + 60 * 48 - 1000  # compacted
+    trained.save(tmp_path / "bundle")
+    again = Recommender.load(tmp_path / "bundle")
+    for recommender, prepared in (
+        (trained, chosen),
+        (trained, trained.filter(categories=[["left", "n"]])),
+        (again, again.filter(categories=[("left", "n")])),
+    ):
+        assert set(recommender.recommend(["item-7"], 50, mode="exact", filter=prepared).items) == {"a", "c"}
+        below = recommender.recommend(["item-7"], 50, mode="exact", categories=["left"]).items
+        assert {"a", "c", "d"} <= set(below)
+        assert "b" not in below
+        found = recommender.explain(["item-7"], "b").categories
+        assert [(each.path, each.label) for each in found] == [(("right",), '["right"]')]
+    again.catalog.move("item-1", ["right", "n"])  # is there already
+    assert set(again.recommend(["item-7"], 50, mode="exact", categories=[("right", "n")]).items) == {
+        "b",
+        "item-1",
+    }
+    assert len(again.catalog.current.delta.categories) == 3

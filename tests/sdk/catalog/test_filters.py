@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError
@@ -15,21 +16,29 @@ from hypothesis import strategies as st
 
 from hiersrec_sdk import Filter, Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
+from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.catalog.filters import prepare
 from hiersrec_sdk.catalog.snapshot import Catalog
+from hiersrec_sdk.catalog.tree import CategoryTree, NewCategories, label, parse_name, resolve
 from hiersrec_sdk.errors import (
+    AmbiguousCategoryError,
     InvalidArgumentError,
     InvalidFilterError,
     InvalidItemIdError,
     NaNItemIdError,
     UnknownCategoryError,
 )
-from tests.sdk.bundles import ITEMS, Shop, make_shop
+from tests.sdk.bundles import ITEMS, Shop, make_shop, runs
 
-SHOPS = {"strings": make_shop("string"), "integers": make_shop("int64", seed=1, full=False)}
+SHOPS = {
+    "strings": make_shop("string"),
+    "integers": make_shop("int64", seed=1, full=False),
+    "repeated strings": make_shop("string", seed=2, repeated=True),
+    "repeated integers": make_shop("int64", seed=3, full=False, repeated=True),
+}
 # A category that has no category below it may be its own one, with its own id.
 SHOPS["strings"].category_ids[2][4] = SHOPS["strings"].category_ids[1][1]
-SHOPS["strings"].category_ids[2][7] = SHOPS["strings"].category_ids[0][0]
+SHOPS["strings"].category_ids[2][2] = SHOPS["strings"].category_ids[0][0]
 NAMES = ("allow", "exclude", "categories", "exclude_categories")
 
 
@@ -54,11 +63,20 @@ def restricted(shop: Shop, arguments: dict[str, Any]) -> set[int]:
 @st.composite
 def arguments_of(draw: st.DrawFn, shop: Shop) -> dict[str, Any]:
     items = st.lists(st.sampled_from(shop.ids) | st.just(shop.stranger), max_size=50)
-    categories = st.lists(st.sampled_from([own for level in shop.category_ids for own in level]), max_size=5)
+    categories = st.lists(
+        st.sampled_from([name for name in names_of(shop) if len(shop.named(name)) == 1]), max_size=5
+    )
     drawn = {
         name: draw(st.none() | (items if name in ("allow", "exclude") else categories)) for name in NAMES
     }
     return {name: ids for name, ids in drawn.items() if ids is not None}
+
+
+def names_of(shop: Shop) -> list[Any]:
+    """Every id, and every path with and without its repeats."""
+    paths = shop.category_paths.values()
+    without = [tuple(own for own, _ in runs(path)) for path in paths]
+    return [*dict.fromkeys((*(path[-1] for path in paths), *paths, *without))]
 
 
 def rows_of(found: Filter) -> set[int]:
@@ -82,13 +100,57 @@ def test_a_filter_is_a_set_of_rows(data: st.DataObject, name: str, catalogs: dic
 
 
 @pytest.mark.parametrize("name", sorted(SHOPS))
-def test_every_category_by_its_own_id(name: str, catalogs: dict[str, Catalog]) -> None:
+def test_every_category_by_every_name(name: str, catalogs: dict[str, Catalog]) -> None:
     shop, catalog = SHOPS[name], catalogs[name]
-    for ids in shop.category_ids:
-        for own in ids:
+    ambiguous = 0
+    for own in names_of(shop):
+        nodes = shop.named(own)
+        if len(nodes) == 1:
             rows = shop.rows_of_category(own)
+            assert catalog.find_category(own) == nodes[0]
             assert rows_of(prepare(catalog, categories=[own])) == rows
             assert rows_of(prepare(catalog, exclude_categories=[own])) == set(range(ITEMS)) - rows
+            if isinstance(own, tuple):
+                others: list[Any] = [list(own), np.array(own), [*np.array(own)]]
+                assert [catalog.find_category(other) for other in others] == nodes * 3
+            continue
+        ambiguous += 1
+        with pytest.raises(
+            AmbiguousCategoryError, match=f"^categories: {len(nodes)} categories are called"
+        ) as caught:
+            prepare(catalog, categories=[own])
+        for node in nodes[:4]:  # each path that it lists names one of them
+            path = catalog.category(*node).path
+            assert json.dumps(list(path)) in str(caught.value)
+            assert catalog.find_category(path) == node
+    assert (ambiguous > 0) == name.startswith("repeated")
+
+
+@pytest.mark.parametrize("name", sorted(SHOPS))
+def test_a_label_is_read_back(name: str, catalogs: dict[str, Catalog]) -> None:
+    shop, catalog = SHOPS[name], catalogs[name]
+    for node, path in shop.category_paths.items():
+        found = catalog.category(*node)
+        assert found.id == path[-1]
+        assert found.path == path[: len(found.path)]
+        assert path[len(found.path) :] == found.path[-1:] * (len(path) - len(found.path))
+        text = catalog.category_label(found.path)
+        assert catalog.find_category(parse_name(text, catalog.category_id_type)) == catalog.find_category(
+            found.path
+        )
+        assert text.startswith("[") == (shop.named(path[-1]) != shop.named(found.path))
+
+
+@pytest.mark.parametrize("own", ["[", "[1]", '["a"]', "a", "007", "[x]", "[[1]]", "\n", '["a", null]', "[]"])
+def test_a_label_of_any_id_is_read_back(own: str) -> None:
+    tree = CategoryTree(
+        (np.array([[0, 1], [1, 2]]),),
+        (np.array([-1, -1], np.int32),),
+        (StringTable.from_strings([own, "b"]),),
+        "string",
+    )
+    text = label(tree, NewCategories(), (own,))
+    assert resolve(tree, NewCategories(), parse_name(text, "string")) == (0, 0)
 
 
 def test_items_that_are_listed_in_a_category_are_of_it(catalogs: dict[str, Catalog]) -> None:
@@ -101,12 +163,36 @@ def test_items_that_are_listed_in_a_category_are_of_it(catalogs: dict[str, Catal
 
 def test_one_id_at_several_levels(catalogs: dict[str, Catalog]) -> None:
     catalog = catalogs["strings"]
-    assert catalog.tree.find("1/1") == [(1, 1), (2, 4)]
-    assert catalog.tree.find(np.str_("0/0")) == [(0, 0), (2, 7)]
-    assert catalog.tree.find("2/4") == []
-    assert catalogs["integers"].tree.find(np.int32(101)) == [(1, 1)]
-    for wrong in (True, 101.0, None, "101", [101], np.bool(True)):
-        assert catalogs["integers"].tree.find(wrong) == []
+    assert catalog.find_category("1/1") == (1, 1)
+    assert catalog.find_category(np.str_("0/0")) == (0, 0)
+    integer: Any = np.int32(101)
+    assert catalogs["integers"].find_category(integer) == (1, 1)
+    wrongs: list[Any] = [
+        True,
+        101.0,
+        None,
+        "101",
+        [101],
+        np.bool(True),
+        np.timedelta64(101),
+        (),
+        (0, 1, True),
+    ]
+    for wrong in wrongs:
+        with pytest.raises(UnknownCategoryError):
+            catalogs["integers"].find_category(wrong)
+
+
+def test_an_unknown_category_is_shown_what_there_is(catalogs: dict[str, Catalog]) -> None:
+    catalog = catalogs["repeated strings"]
+    for name, message in (
+        ("c77", r"no category 'c77' of type str; .* strings, such as 'c5'; spelled alike: 'c7'"),
+        (("c5",), r"""no category \["c5"\]; .*; 'c5' stands at \["c0", "c5"\] or \["c1", "c5"\]$"""),
+        (("c1", "c77"), r"""no category \["c1", "c77"\]; .*; spelled alike: 'c7'"""),
+        ((), r"no category \[\]; category ids of this catalog are strings, such as 'c5'$"),
+    ):
+        with pytest.raises(UnknownCategoryError, match=message):
+            catalog.find_category(name)
 
 
 def test_a_catalog_that_does_not_end_with_a_word(tmp_path: Path) -> None:
@@ -167,11 +253,6 @@ FAULTS: list[tuple[dict[str, Any], type[InvalidArgumentError], str]] = [
         {"exclude_categories": [0]},
         UnknownCategoryError,
         "^exclude_categories: there is no category 0 of type int",
-    ),
-    (
-        {"categories": [["0/0"]]},
-        UnknownCategoryError,
-        "^categories: there is no category \\['0/0'\\] of type list",
     ),
 ]
 

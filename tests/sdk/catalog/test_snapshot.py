@@ -179,7 +179,6 @@ def test_what_a_bundle_may_lack(tmp_path: Path) -> None:
     assert catalog.title(1) is None
     assert catalog.base.tables.extra_of(np.arange(SIZES[-1])).tolist() == []
     assert catalog.category(0, 1).id == 1  # ids of categories may be integers
-    assert catalog.category(0, 1).name is None
 
 
 def test_titles(shop: Shop, catalog: Catalog) -> None:
@@ -187,9 +186,9 @@ def test_titles(shop: Shop, catalog: Catalog) -> None:
 
 
 def test_categories(shop: Shop, catalog: Catalog) -> None:
-    assert catalog.category(2, 4) == Category("2/4", 2, 4, 1, "shelf of 2/4", 18, 25)
-    assert catalog.category(-1, -1) == Category("2/8", 2, 8, 3, "shelf of 2/8", 58, 60)
-    assert catalog.category(0, 1) == Category("0/1", 0, 1, -1, None, 25, 60)
+    assert catalog.category(2, 4) == Category("2/4", ("0/0", "1/1", "2/4"), 2, 4, 1, 18, 25)
+    assert catalog.category(-1, -1) == Category("2/8", ("0/1", "1/3", "2/8"), 2, 8, 3, 58, 60)
+    assert catalog.category(0, 1) == Category("0/1", ("0/1",), 0, 1, -1, 25, 60)
     for level, index in ((3, 0), (-4, 0), (2, 9), (0, 2)):
         with pytest.raises(IndexError):
             catalog.category(level, index)

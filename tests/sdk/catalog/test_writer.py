@@ -16,14 +16,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from numpy.typing import NDArray
 
 from hiersrec_sdk import Filter, Item, Recommender, Result, errors
+from hiersrec_sdk.catalog.tree import parse_name
 from hiersrec_sdk.ranking import available_backends
-from tests.sdk.bundles import DIMENSION, MAX_LENGTH, PARENTS, SIZES, Shop, make_shop
+from tests.sdk.bundles import DIMENSION, MAX_LENGTH, SIZES, Shop, make_shop
 
 
 @dataclass
 class Known:
-    """What the model knows of an item; ``reach``: leaves that make it a candidate; ``groups``: own ids of its
-    categories; ``place``: rank among those of one score; ``origin``: the bundle's row, or None."""
+    """What the model knows of an item; ``reach``: leaves that make it a candidate; ``groups``: the categories that it
+    lies in, by their whole paths; ``place``: rank among those of one score; ``origin``: the bundle's row, or None."""
 
     vector: NDArray[np.float32]
     bias: float
@@ -43,13 +44,13 @@ class Model:
     shop: Shop
     items: dict[Any, Known] = field(default_factory=dict)
     rows: int = 0
-    new: dict[Any, tuple[set[int], set[Any]]] = field(default_factory=dict)
+    new: dict[tuple[Any, ...], tuple[set[int], set[Any]]] = field(default_factory=dict)  # by path
 
     def __post_init__(self) -> None:
         shop = self.shop
         for row, own in enumerate(shop.ids):
             leaves = {shop.leaf_of(row), *(leaf for leaf, rows in shop.extra.items() if row in rows)}
-            groups = {group for leaf in leaves for group in self.path(leaf)}
+            groups = {group for leaf in leaves for group in self.groups(leaf)}
             bias = 0.0 if shop.bias is None else float(shop.bias[row])
             title = (shop.titles[row] or None) if shop.titles is not None else None
             self.items[own] = Known(
@@ -58,19 +59,36 @@ class Model:
         self.rows = shop.items
         self.exported = dict(self.items)
 
-    def path(self, leaf: int) -> list[Any]:
-        middle = PARENTS[2][leaf]
-        top = PARENTS[1][middle]
-        return [self.shop.category_ids[level][at] for level, at in enumerate((top, middle, leaf))]
+    def groups(self, leaf: int) -> list[tuple[Any, ...]]:
+        """The whole paths of the categories of a leaf, the top first."""
+        path = self.shop.category_paths[2, leaf]
+        return [path[: length + 1] for length in range(len(path))]
 
-    def below(self, own: Any) -> tuple[set[int], set[Any]]:
+    def named(self, name: Any) -> list[tuple[Any, ...]]:
+        """The whole paths of the categories that ``name``, an id or a path, may mean."""
+        paths = [self.shop.category_paths[node] for node in self.shop.named(name)]
+        if isinstance(name, tuple):
+            parents = [self.shop.category_paths[node] for node in self.shop.named(name[:-1])]
+            return paths or [path for path in self.new if path[-1] == name[-1] and path[:-1] in parents]
+        return paths + [path for path in self.new if path[-1] == name and name not in path[:-1]]
+
+    def holding(self, path: tuple[Any, ...]) -> tuple[set[int], set[Any]]:
         """Leaves below a category, and the categories that an item of it lies in."""
-        if own in self.new:
-            return self.new[own]
-        leaves = {leaf for leaf in range(SIZES[2]) if own in self.path(leaf)}
-        paths = [self.path(leaf) for leaf in sorted(leaves)]
-        groups = set(paths[0]) if len(leaves) == 1 else set(paths[0][: paths[0].index(own) + 1])
-        return leaves, groups
+        if path in self.new:
+            return self.new[path]
+        leaves = {leaf for leaf in range(SIZES[2]) if self.shop.category_paths[2, leaf][: len(path)] == path}
+        lower = (*path, path[-1])
+        if lower in self.shop.category_paths.values():  # an item of none of the categories below
+            return self.holding(lower)
+        only = self.groups(min(leaves))
+        return leaves, set(only if len(leaves) == 1 else only[: len(path)])
+
+    def open(self, parent: tuple[Any, ...], own: Any) -> None:
+        """A new category below one of the bundle."""
+        leaves = {
+            leaf for leaf in range(SIZES[2]) if self.shop.category_paths[2, leaf][: len(parent)] == parent
+        }
+        self.new[*parent, own] = leaves, {parent[: at + 1] for at in range(len(parent))} | {(*parent, own)}
 
     @property
     def new_bias(self) -> float:
@@ -131,12 +149,14 @@ def numbers(random: np.random.Generator) -> NDArray[np.float32]:
     return (random.integers(-8, 9, DIMENSION) / 8).astype(np.float32)
 
 
-@pytest.fixture(scope="module", params=["bare", "full", "covisited"])
+@pytest.fixture(scope="module", params=["bare", "full", "covisited", "repeated", "repeated integers"])
 def shop(request: pytest.FixtureRequest) -> Shop:
     kinds: dict[str, dict[str, Any]] = {
         "bare": {"full": False},
         "full": {"stages": []},
         "covisited": {"covisitation": True},
+        "repeated": {"repeated": True},
+        "repeated integers": {"repeated": True, "full": False},
     }
     return make_shop("string" if request.param == "covisited" else "int64", **kinds[request.param])
 
@@ -152,9 +172,11 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
     strangers = [f"new-{at}" if strings else -1000 - at for at in range(8)]
     every = [*shop.ids[::3], *strangers]
     ids = st.sampled_from(every)
-    known_categories = [own for level in shop.category_ids for own in level]
-    string_categories = isinstance(known_categories[0], str)
-    created = ["new/a", "new/b"] if string_categories else [9001, 9002]
+    paths = [*shop.category_paths.values()]
+    known_categories = [*dict.fromkeys([path[-1] for path in paths]), *paths]
+    parents = [path for node, path in shop.category_paths.items() if node[0] < 2]
+    created = ["new", "other"] if isinstance(paths[0][0], str) else [9001, 9002]
+    created += [shop.category_ids[0][1], shop.category_ids[2][5]]  # ids that others may have
 
     class Life(RuleBasedStateMachine):
         def __init__(self) -> None:
@@ -167,16 +189,17 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
         @initialize()
         def prepare(self) -> None:
             self.allowed = set(every[::2])
-            self.group = shop.category_ids[1][1]
+            self.group, middle, leaf = (shop.category_paths[node] for node in ((0, 1), (1, 1), (2, 5)))
             r = self.recommender
             self.filters: list[tuple[Filter, Any]] = [
                 (r.filter(allow=self.allowed), lambda own, known: own in self.allowed),
-                (r.filter(categories=[self.group]), lambda own, known: self.group in known.groups),
                 (
-                    r.filter(exclude=shop.ids[:9], exclude_categories=[shop.category_ids[2][5]]),
-                    lambda own, known: (
-                        own not in shop.ids[:9] and shop.category_ids[2][5] not in known.groups
-                    ),
+                    r.filter(categories=[middle, leaf]),
+                    lambda own, known: bool({middle, leaf} & known.groups),
+                ),
+                (
+                    r.filter(exclude=shop.ids[:9], exclude_categories=[leaf]),
+                    lambda own, known: own not in shop.ids[:9] and leaf not in known.groups,
                 ),
             ]
 
@@ -184,29 +207,62 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
         def upsert(self, items: list[tuple[Any, int]], data: st.DataObject) -> None:
             seen: dict[Any, Item] = {}
             vectors: dict[Any, NDArray[np.float32] | None] = {}
+            names = [*known_categories, *self.model.new, *(path[-1] for path in self.model.new)]
             for own, seed in items:
                 vector = numbers(np.random.default_rng(seed))
-                category: Any = data.draw(st.sampled_from([None, *known_categories, *self.model.new]))
+                category: Any = data.draw(st.sampled_from([None, *names]))
+                if category is not None and len(self.model.named(category)) != 1:
+                    before = self.recommender.catalog.current
+                    with pytest.raises(errors.AmbiguousCategoryError, match=f"^item {own!r}: "):
+                        self.recommender.catalog.upsert([Item(own, category, vector=vector)])
+                    assert self.recommender.catalog.current is before
+                    continue
                 is_known = own in self.model.items or own in self.model.exported  # which a removed one is too
                 vectors[own] = None if is_known and seed % 3 == 0 else vector
                 seen[own] = Item(own, category, vector=vectors[own])
             assert self.recommender.catalog.upsert(seen.values()) == len(seen)
             for own, item in seen.items():
-                where = None if item.category is None else self.model.below(item.category)
+                where: Any = item.category
+                if where is not None:
+                    where = self.model.holding(*self.model.named(where))
                 self.model.upsert(own, vectors[own], where)
 
         @rule(
             own=st.sampled_from(shop.ids[::3]),
-            at=st.integers(0, 1),
-            parent=st.sampled_from(shop.category_ids[1]),
+            below=st.sampled_from(created),
+            parent=st.sampled_from(parents),
         )
-        def open_a_category(self, own: Any, at: int, parent: Any) -> None:
-            if own not in self.model.items or created[at] in self.model.new:
+        def open_a_category(self, own: Any, below: Any, parent: tuple[Any, ...]) -> None:
+            if own not in self.model.items:
                 return
-            leaves, groups = self.model.below(parent)
-            self.recommender.catalog.move(own, [parent, created[at]])
-            self.model.new[created[at]] = (leaves, groups | {created[at]})
-            self.model.upsert(own, None, self.model.new[created[at]])
+            path = (*parent, below)
+            found = self.model.named(path)
+            if len(found) > 1:
+                return
+            self.recommender.catalog.move(own, list(path))
+            if not found:
+                self.model.open(parent, below)
+            self.model.upsert(own, None, self.model.holding(*(found or [path])))
+
+        @rule(data=st.data())
+        def filter_by_a_name(self, data: st.DataObject) -> None:
+            new = self.model.new
+            name = data.draw(st.sampled_from([*known_categories, *new, *(path[-1] for path in new)]))
+            found = self.model.named(name)
+            if len(found) > 1:
+                with pytest.raises(
+                    errors.AmbiguousCategoryError, match=f"^categories: {len(found)} categories "
+                ):
+                    self.recommender.filter(categories=[name])
+                return
+            chosen = self.recommender.filter(categories=[name])
+            rows = self.recommender.catalog.rows([*self.model.items])
+            allowed = np.concatenate(
+                [chosen.allows(np.arange(shop.items)), chosen.allows_delta(self.recommender.catalog.delta)]
+            )
+            assert {own for own, row in zip(self.model.items, rows, strict=True) if allowed[row]} == {
+                own for own, known in self.model.items.items() if found[0] in known.groups
+            }
 
         @rule(removed=st.sets(ids, max_size=4))
         def remove(self, removed: set[Any]) -> None:
@@ -306,6 +362,11 @@ def test_it_answers_as_a_dictionary_does(shop: Shop, bundle: Path, backend: str)
             assert math.isclose(
                 sum(getattr(found.parts, name) for name in found.parts.__slots__), found.score
             )
+            catalog = self.recommender.catalog
+            for category in found.categories:
+                node = catalog.find_category(category.path)
+                assert catalog.find_category(parse_name(category.label, catalog.category_id_type)) == node
+                assert shop.category_paths[node] in model.items[own].groups
             hits = self.recommender.similar_items(own, 5)
             likeness = {
                 other: float(known.vector @ model.items[own].vector) for other, known in model.items.items()

@@ -6,10 +6,12 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 import hiersrec_sdk
+from hiersrec_sdk import Recommender
 from tests.sdk.cli.run import failed, hiersrec, passed
 
 
@@ -55,3 +57,37 @@ def test_a_mistyped_option_is_not_taken_for_an_item(command: str, shop: Path) ->
     result = hiersrec(command, shop / "bundle", "item-1", "--candidatse", "0.1")
     assert result.exit_code == 2
     assert "No such option '--candidatse'" in result.stderr
+
+
+def test_what_is_printed_of_a_category_is_read_back(shop: Path) -> None:
+    recommender = Recommender.load(shop / "bundle")
+    clicked = recommender.catalog.ids(np.arange(3))[2]
+    said = failed("recommend", shop / "bundle", str(clicked), "--category", "Shoes")
+    assert said == (
+        "Error: categories: 2 categories are called 'Shoes'; give the path of one: "
+        '["Men", "Shoes"] or ["Women", "Shoes"]\n'
+    )
+    answer = json.loads(
+        passed(
+            "recommend", shop / "bundle", str(clicked), "--category", '["Men", "Shoes"]', "-k", "9", "--json"
+        )
+    )
+    inside = recommender.recommend([clicked], 9, categories=[("Men", "Shoes")])
+    assert tuple(answer["items"]) == inside.items
+    assert [tuple(hit["path"]) for hit in answer["categories"]] == [hit.path for hit in inside.categories]
+    without = passed(
+        "recommend",
+        shop / "bundle",
+        str(clicked),
+        "--exclude-category",
+        '["Men", "Shoes"]',
+        "-k",
+        "300",
+        "--json",
+    )
+    assert not {*inside.items} & {*json.loads(without)["items"]}
+    printed = passed("recommend", shop / "bundle", str(clicked)).splitlines()
+    labels = [line.split("%", 1)[1].strip() for line in printed if line.startswith("category")]
+    for label, hit in zip(labels, recommender.recommend([clicked]).categories, strict=True):
+        found = json.loads(passed("recommend", shop / "bundle", str(clicked), "--category", label, "--json"))
+        assert tuple(found["items"]) == recommender.recommend([clicked], 10, categories=[hit.path]).items

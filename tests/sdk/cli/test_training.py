@@ -53,6 +53,23 @@ def test_vectors_of_a_shop_go_the_whole_way(shop: Path, tmp_path: Path) -> None:
     assert json.loads(passed("recommend", tmp_path / "bundle", str(item), "--json"))["items"]
 
 
+def test_a_run_that_diverges_fails_and_goes_on_with_a_lower_learning_rate(shop: Path, tmp_path: Path) -> None:
+    hot = ["--set", "learning_rate=1000"]
+    message = failed("train", shop / "data", "--out", tmp_path / "run", *SMALL, *hot)
+    assert "training diverged at step " in message
+    assert "Lower learning_rate, now 1000 (by default 0.002)" in message
+    assert not list(tmp_path.iterdir())
+    # every checkpoint of such a run is worse than none
+    failed("train", shop / "data", "--out", tmp_path / "run", *SMALL, *hot, "--set", "checkpoint_steps=1")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_resumed_run_keeps_its_settings_but_for_the_learning_rate(shop: Path, tmp_path: Path) -> None:
+    resume = ("train", shop / "data", "--out", tmp_path / "run", "--resume")
+    assert "no interrupted run" in failed(*resume, "--set", "learning_rate=0.01")
+    assert "leave the others out" in failed(*resume, "--set", "learning_rate=0.01", "--set", "epochs=3")
+
+
 def test_show_config_is_a_config_file(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(passed("train", "--show-config"))
     assert load_config(tmp_path / "config.toml") == Config()

@@ -231,5 +231,9 @@ def test_what_is_no_frame() -> None:
             DataError, match="log 1 must be the path of a file or a Polars, pandas or Arrow table"
         ):
             prepare(PrepareOptions(logs=[source]), lambda line: None)
+    for one in ("log.csv", Path("log.csv"), pl.DataFrame({"session": [1]})):
+        logs: Any = one
+        with pytest.raises(InvalidOptionError, match="logs must be a list of paths or tables, got"):
+            prepare(PrepareOptions(logs=logs), lambda line: None)
     with pytest.raises(InvalidOptionError, match="--format sessions is for text files"):
         prepare(PrepareOptions(logs=[pl.DataFrame()], log_format="sessions"), lambda line: None)

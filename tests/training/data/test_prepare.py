@@ -445,15 +445,15 @@ def test_a_headerless_table_below_comments_with_several_categories(tmp_path: Pat
         category_columns=["path"],
         category_path_separator=".",
     )
-    assert path_of(data, "hat") == ["all.wear", "all.wear.head"]  # the root that all share is dropped
-    assert path_of(data, "shoe") == ["all.wear", "all.wear.feet"]
-    assert path_of(data, "coat") == ["unknown", "unknown"]
-    summer = data.tree.ids[-1].index("all.summer")
+    assert path_of(data, "hat") == ["all", "wear", "head"]
+    assert path_of(data, "shoe") == ["all", "wear", "feet"]
+    assert path_of(data, "coat") == ["unknown", "unknown", "unknown"]
+    summer = data.tree.ids[-1].index("summer")
     assert data.extra_categories == [[], [summer], []]
-    assert data.tree.names == [["summer", "wear", "unknown"], ["summer", "feet", "head", "unknown"]]
-    assert data.settings["levels"] == ["level_1", "level_2"]
+    assert data.settings["levels"] == ["level_1", "level_2", "level_3"]
     assert any(
-        line.startswith("unknown") and line.endswith("1 items that categories.tsv lacks") for line in report
+        line.startswith("unknown") and line.endswith("1 items that categories.tsv lacks, such as 'coat'")
+        for line in report
     )
 
 
@@ -656,7 +656,7 @@ def test_the_report_says_what_was_kept(tmp_path: Path) -> None:
         "read 11 clicks of log.txt",
         "formed 5 sessions of log.txt, the median of 2 clicks, the longest of 3",
         "dropped 1 clicks: in sessions of fewer than 2 clicks, all splits",
-        "unknown 3 items in the unknown category, among them those without any category",
+        "unknown 3 items in the unknown category, 'unknown', in all, 100.0% of the items",
         "items 3 in the catalog",
         "categories 1 in category",
         "training 4 training examples of 3 sessions, of them",
@@ -743,7 +743,7 @@ def test_wikispeedia_paths_and_categories(shared_data: Path) -> None:
         + data.settings["report"]["clicks_dropped"]["in sessions of fewer than 2 clicks, all splits"]
         == 51_312
     )
-    known_roots = [root for root in data.tree.ids[0] if root != "unknown"]
-    assert len(known_roots) == 15
+    assert [root for root in data.tree.ids[0] if root != "unknown"] == ["subject"]
+    assert len([topic for topic in data.tree.ids[1] if topic != "unknown"]) == 15
     assert sum(map(bool, data.extra_categories)) > 100
     assert data.title[0] == "€2 commemorative coins"

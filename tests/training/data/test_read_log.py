@@ -433,7 +433,7 @@ def test_items_described_by_the_log(log: Log) -> None:
         "session,item,time,cat,brand,price,name\n"
         f"s,1,{START},a.b,acme,5,One\ns,2,{START + 1},a.c,,7,Two\n"
         f"t,1,{START + 9},,acme,6,NULL\nt,3,{START + 8},,zig,x,\n",
-    )  # fmt: skip
+    )
     data = log.prepare(
         file,
         category_columns=["cat"],
@@ -721,3 +721,12 @@ def test_structs_name_their_fields(log: Log) -> None:
         DataError, match=r"column 'events' holds .*; name one of events\.aid, events\.ts with --item-column"
     ):
         log.prepare(frame, item_column="events", time_column="events.ts")
+
+
+def test_one_category_with_nearly_all_items(log: Log) -> None:
+    file = log.write("log.txt", " ".join(map(str, range(40))) + "\n")
+    items = log.write(
+        "items.csv", "item,kind\n" + "".join(f"{item},{'x' if item else 'y'}\n" for item in range(40))
+    )
+    log.prepare(file, items=items, category_columns=["kind"])
+    assert log.said("warning", "97.5% of the items are in one category, 'x'")

@@ -131,17 +131,26 @@ def test_quotes_in_a_tsv_are_characters() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('item,title\n1,"open mug\n2,cup\n3,pot"\n', r"line 2: .*'1,\"open mug' closes only 2 lines below, .*'2,cup'"),
-        ('item,title\n1,"open mug\n2,pot"\n', r"line 2: the quote .* another row, '2,pot\"'; give --quote none"),
+        (
+            'item,title\n1,"open mug\n2,cup\n3,pot"\n',
+            r"line 2: .*'1,\"open mug' closes only 2 lines below, .*'2,cup'",
+        ),
+        (
+            'item,title\n1,"open mug\n2,pot"\n',
+            r"line 2: the quote .* another row, '2,pot\"'; give --quote none",
+        ),
         ('item,title\n0,x\n1,"open mug\n2,cup\n', r"line 3: the quote .* never closes; give --quote none"),
-        ('item,title\n1,"a" b\n', r"line 2: a quoted field is followed by more text: '1,\"a\" b'; give --quote none"),
+        (
+            'item,title\n1,"a" b\n',
+            r"line 2: a quoted field is followed by more text: '1,\"a\" b'; give --quote none",
+        ),
         ("item,title\n1,a,b\n", r"line 2: 3 fields where the header has 2: '1,a,b'; .* --skip-malformed"),
         ("item,title\n1,a\n2\n", r"line 3: 1 fields where the header has 2: '2'; .* --separator"),
         ("item;title\n1,a;b\n\n\n7;8;9\n", r"line 5: 3 fields where the header has 2"),
         ("", "is empty"),
         ("\n\n  \n", "is empty"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.usefixtures("batches")
 def test_what_is_wrong_is_named_with_its_line(content: str, message: str) -> None:
     separator = ";" if ";" in content else None

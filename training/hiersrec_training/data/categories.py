@@ -1,15 +1,16 @@
-"""The category of every item, from the item table or the log; and the :class:`CategoryTree` of equal depth.
+"""The category of every item, and the :class:`CategoryTree` of equal depth.
 
-A category is known by its path, a tuple of ids from the top; ``()`` is the unknown category. Paths that end early are
-padded with their last id, so that the items of an inner node get a leaf below it.
+A category is known by its path, a tuple of ids from the top; ``()`` is the unknown category. Ids stay those of the
+shop, each at its own level, and may repeat below different parents. Paths that end early are padded with their last id,
+so that the items of an inner node get a leaf below it.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import pairwise, takewhile
+from itertools import accumulate, pairwise
+from operator import and_
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from hiersrec_sdk.catalog.tree import UNKNOWN_IDS, CategoryPath
 from hiersrec_sdk.errors import CategoryCycleError, DataError
 from hiersrec_training.data.columns import unify_ids
 from hiersrec_training.data.dataset import CategoryTree
@@ -25,10 +27,9 @@ from hiersrec_training.data.read_items import CATEGORY
 from hiersrec_training.data.report import PrepareReport
 
 CategoryId = int | str
-CategoryPath = tuple[CategoryId, ...]
 
-UNKNOWN_INT = -1
-UNKNOWN_STRING = "unknown"
+# what the rows of an item say of its category, the best last
+_ABSENT, _EMPTY, _LOST, _UNKNOWN, _PLACED = range(5)
 
 
 @dataclass(frozen=True)
@@ -55,108 +56,167 @@ def categorize(
     """Give every item its category. Items without one go to the unknown category and are counted.
 
     Args:
-        rows: the item table, if there is one.
+        rows: ``item`` and ``category:0``, … from the top level down, integers or strings, null where missing. Of
+            several rows of an item, the first with a category has its main one. None: there is no table.
         parents: ``child`` and ``parent`` of the category tree, if there is one.
-        catalog: ids of the items, in order of their indices.
+        catalog: the items.
 
     Raises:
         CategoryCycleError: the category tree has a cycle.
         DataError: the category tree is not a tree, or cannot be read.
     """
-    code = pl.DataFrame({"item": catalog}).with_row_index("code")
-    placements = _placements(rows, code, options)
-    keys = placements.columns[1:]
-    placements, path_of, unknown = _path_reader(placements, keys, parents, options)
+    rows = _with_categories(rows, catalog)
+    keys = rows.columns[1:]
+    rows, path_of, unknown = _path_reader(rows, keys, parents, options)
+    code = pl.DataFrame({"item": catalog}).with_row_index("code")  # index of the item
+    placements = rows.join(code, on="item", maintain_order="left").select("code", *keys)
     distinct = placements.select(keys).unique(maintain_order=True).with_row_index("key")
-    paths = [path_of(row[1:]) for row in distinct.rows()]
-    paths = [() if path[:1] == (unknown,) else path for path in paths]
+    values = distinct.select(keys).rows()
+    paths = [path_of(row) for row in values]
+    kinds = np.array([_kind(*each, unknown) for each in zip(values, paths, strict=True)], dtype=np.int8)
     placements = placements.join(distinct, on=keys, nulls_equal=True, maintain_order="left")
-    found = np.array([path != () for path in paths], dtype=bool)[placements["key"].to_numpy()]
-    placed = placements.filter(pl.Series(found, dtype=pl.Boolean))
-    without = code.height - placed["code"].n_unique()
+    placements = placements.with_columns(kind=kinds[placements["key"].to_numpy()])
+    placed = placements.filter(pl.col("kind") == _PLACED)
+    best = np.full(len(catalog), _ABSENT, dtype=np.int8)  # of each item
+    np.maximum.at(best, placements["code"].to_numpy(), placements["kind"].to_numpy())
 
-    separator = options.category_path_separator
-    built = build_categories(
-        [path for path in paths if path] + ([()] if without else []),
-        unknown,
-        (lambda category: str(category).rsplit(separator, 1)[-1]) if separator else None,
-    )
+    known = [path for path, kind in zip(paths, kinds, strict=True) if kind == _PLACED]
+    built = build_categories(known if (best == _PLACED).all() else [*known, ()], unknown)
     leaf = np.array([built.leaf.get(path, -1) for path in paths], dtype=np.int32)
     leaves = placed.select("code", leaf=pl.Series(leaf[placed["key"].to_numpy()]))
     leaves = leaves.unique(maintain_order=True).group_by("code", maintain_order=True).agg("leaf")
     listed = code.join(leaves, on="code", how="left", maintain_order="left")["leaf"]
     category = listed.list.first().fill_null(built.leaf.get((), -1)).to_numpy().astype(np.int32)
     extra = listed.list.slice(1).fill_null([]).to_list()
-
-    if rows is not None:
-        absent = code.height - code.join(rows, on="item", how="semi").height
-        _count(absent, f"items that {_name(options.items)} lacks", report)
-    if without:
-        named = placements.filter(pl.any_horizontal(pl.col(keys).is_not_null()))["code"].n_unique()
-        lost = named - placed["code"].n_unique()
-        _count(lost, f"items whose category {_name(options.category_tree)} lacks", report)
-        _count(without, "items in the unknown category, among them those without any category", report)
-    return ItemCategories(built.tree, category, extra, _level_names(built, options))
+    _report_unknown(best, placements, catalog, unknown, options, report)
+    if options.category_columns:
+        _warn_of_one(category, built.tree, report)
+    return ItemCategories(built.tree, category, extra, _level_names(built.tree.depth, options))
 
 
-def _placements(rows: pl.DataFrame | None, code: pl.DataFrame, options: PrepareOptions) -> pl.DataFrame:
-    """A row for each time a source places an item: ``code`` and ``category:0``, …"""
-    if rows is not None and options.category_columns:
-        source = rows.select(
-            "item", *(f"{CATEGORY}{level}" for level in range(len(options.category_columns)))
-        )
-    else:
-        source = code.select("item", pl.lit(None, pl.String).alias(f"{CATEGORY}0"))
-    return source.join(code, on="item", maintain_order="left").select("code", pl.exclude("code", "item"))
+def _with_categories(rows: pl.DataFrame | None, catalog: pl.Series) -> pl.DataFrame:
+    """``item`` and ``category:0``, … of ``rows``; one column of nulls where there is none."""
+    if rows is None:
+        rows = pl.DataFrame({"item": catalog.clear()})
+    keys = [name for name in rows.columns if name.startswith(CATEGORY)]
+    if not keys:
+        return rows.select("item", pl.lit(None, pl.String).alias(f"{CATEGORY}0"))
+    return rows.select("item", *keys)
 
 
 def _path_reader(
-    placements: pl.DataFrame, keys: list[str], edges: pl.DataFrame | None, options: PrepareOptions
+    rows: pl.DataFrame, keys: list[str], edges: pl.DataFrame | None, options: PrepareOptions
 ) -> tuple[pl.DataFrame, Callable[[tuple[Any, ...]], CategoryPath], CategoryId]:
-    """``placements`` with category ids of one type; a function from a row of them to its path; the unknown id."""
+    """``rows`` with category ids of one type; a function from their ids to the path; the unknown id."""
     separator = options.category_path_separator
     if separator is not None:
-        placements = placements.with_columns(pl.col(keys[0]).cast(pl.String))
-        return placements, lambda row: prefix_path(row[0] or "", separator), UNKNOWN_STRING
-    columns = [placements[key] for key in keys]
+        rows = rows.with_columns(pl.col(keys[0]).cast(pl.String))
+        return rows, lambda row: split_path(row[0] or "", separator), UNKNOWN_IDS["string"]
+    names = _columns(options)
+    columns = [rows[key].alias(name) for key, name in zip(keys, names, strict=False)]
+    others = [] if edges is None else [edges["child"], edges["parent"]]
+    unified = unify_ids([*columns, *others])
+    rows = rows.with_columns(column.alias(key) for column, key in zip(unified, keys, strict=False))
+    unknown = UNKNOWN_IDS["int64" if unified[0].dtype == pl.Int64 else "string"]
     if edges is None:
-        columns = unify_ids(columns)
-        return placements.with_columns(columns), level_path, _unknown(columns)
-    columns = unify_ids([*columns, edges["child"], edges["parent"]])
-    pairs = [pair for pair in zip(columns[-2], columns[-1], strict=True) if pair[0] is not None]
+        return rows, level_path, unknown
+    pairs = [pair for pair in zip(unified[-2], unified[-1], strict=True) if pair[0] is not None]
     parents = ParentTable(pairs, str(options.category_tree))
-    return placements.with_columns(columns[:-2]), lambda row: parents.path(row[0]), _unknown(columns)
+    return rows, lambda row: parents.path(row[0]), unknown
 
 
-def _unknown(columns: list[pl.Series]) -> CategoryId:
-    return UNKNOWN_INT if columns[0].dtype == pl.Int64 else UNKNOWN_STRING
+def _kind(values: tuple[Any, ...], path: CategoryPath, unknown: CategoryId) -> int:
+    if all(value in (None, "") for value in values):
+        return _EMPTY
+    if not path:
+        return _LOST
+    return _UNKNOWN if set(path) == {unknown} else _PLACED
 
 
-def _level_names(built: BuiltTree, options: PrepareOptions) -> list[str]:
-    columns = list(options.category_columns) or ["category"]
-    if options.category_path_separator or options.category_tree is not None:
-        return [f"level_{level + 1}" for level in range(built.tree.depth)]
-    return columns[built.dropped :][: built.tree.depth]
-
-
-def _count(items: int, what: str, report: PrepareReport) -> None:
-    if items:
-        report.line("unknown", items, what)
+def _columns(options: PrepareOptions) -> list[str]:
+    return list(options.category_columns) or ["category"]
 
 
 def _name(table: Any) -> str:
     return Path(table).name if isinstance(table, str | Path) else "the table"
 
 
+def _level_names(depth: int, options: PrepareOptions) -> list[str]:
+    if options.category_path_separator or options.category_tree is not None:
+        return [f"level_{level + 1}" for level in range(depth)]
+    return _columns(options)[:depth]
+
+
+def _report_unknown(
+    best: NDArray[np.int8],
+    placements: pl.DataFrame,
+    catalog: pl.Series,
+    unknown: CategoryId,
+    options: PrepareOptions,
+    report: PrepareReport,
+) -> None:
+    """Count the items of the unknown category, by cause, each with an example."""
+    without = int((best != _PLACED).sum())
+    if not without:
+        return
+    columns = _columns(options)
+    named = ", ".join(columns)
+    absent = "" if options.items is None else f"items that {_name(options.items)} lacks"
+    empty = f"items without a value in {named}"
+    lost = f"items whose {columns[0]} holds separators alone"
+    if options.category_tree is not None:
+        lost = f"items whose {columns[0]} {_name(options.category_tree)} lacks"
+    called = f"items with {unknown!r} alone in {named}, which is the id of the unknown category"
+    if not options.category_columns:
+        empty = ""  # no column was asked for
+    for kind, what in ((_ABSENT, absent or empty), (_EMPTY, empty), (_LOST, lost), (_UNKNOWN, called)):
+        items = best == kind
+        if not what or not items.any():
+            continue
+        example = catalog[int(items.argmax())]
+        if kind == _LOST:
+            row = placements.filter(pl.col("kind") == _LOST, pl.Series(items).gather(placements["code"])).row(
+                0
+            )
+            example = row[1]
+        report.note("unknown", int(items.sum()), what, repr(example))
+    share = without / len(catalog)
+    report.line(
+        "unknown", without, f"items in the unknown category, {unknown!r}, in all, {share:.1%} of the items"
+    )
+
+
+def _warn_of_one(category: NDArray[np.int32], tree: CategoryTree, report: PrepareReport) -> None:
+    """Warn where nearly all items are in one category, so that the others say little."""
+    sizes = np.bincount(category, minlength=tree.sizes[-1])
+    largest = int(sizes.argmax())
+    share = sizes[largest] / len(category)
+    if share > 0.9 and len(category) >= 10:
+        report.warn(
+            f"{share:.1%} of the items are in one category, {tree.ids[-1][largest]!r}: is it the right column?"
+        )
+
+
 def level_path(levels: Iterable[CategoryId | None]) -> CategoryPath:
-    """The path in a row with one column a level. It ends at the first null."""
-    return tuple(level for level in takewhile(lambda level: level is not None, levels) if level is not None)
+    """The path in a row with one column a level. An empty level takes the id above it, at the top the first below."""
+    filled = list(levels)
+    while filled and filled[-1] is None:
+        filled.pop()
+    last = next((level for level in filled if level is not None), None)
+    path: list[CategoryId] = []
+    for level in filled:
+        last = last if level is None else level
+        assert last is not None
+        path.append(last)
+    return tuple(path)
 
 
-def prefix_path(path: str, separator: str) -> CategoryPath:
-    """The path ("a", "a.b", "a.b.c") of "a.b.c": an id that holds its ancestors is unique."""
-    parts = [part.strip() for part in path.split(separator) if part.strip()]
-    return tuple(separator.join(parts[: depth + 1]) for depth in range(len(parts)))
+def split_path(text: str, separator: str) -> CategoryPath:
+    """The path ("a", "b", "c") of "a.b.c". Separators at its ends do not count."""
+    parts = [part.strip() or None for part in text.split(separator)]
+    while parts and parts[0] is None:
+        parts.pop(0)
+    return level_path(parts)
 
 
 class ParentTable:
@@ -208,60 +268,38 @@ class ParentTable:
 
 @dataclass(frozen=True)
 class BuiltTree:
-    """``tree``; ``leaf``: leaf index of every path it was built from; ``dropped``: levels that held one category."""
+    """``tree``; ``leaf``: leaf index of every path that it was built from."""
 
     tree: CategoryTree
     leaf: dict[CategoryPath, int]
-    dropped: int
 
 
-def build_categories(
-    paths: Iterable[CategoryPath], unknown: CategoryId, name: Callable[[CategoryId], str] | None = None
-) -> BuiltTree:
+def build_categories(paths: Iterable[CategoryPath], unknown: CategoryId) -> BuiltTree:
     """The tree of exactly these paths, each level in depth-first order, the unknown category last.
-
-    A top level that all paths share says nothing and is dropped. Where an id has two parents (Men/Shirts and
-    Women/Shirts), every id becomes its whole path, joined by "/".
 
     Args:
         unknown: the id of the unknown category at every level.
-        name: readable name of a category id, where there is one.
     """
     full = set(paths)
-    known = full - {()}
-    dropped = 0
-    while known and min(map(len, known)) > dropped + 1 and len({path[: dropped + 1] for path in known}) == 1:
-        dropped += 1
-    depth = max((len(path) - dropped for path in known), default=1)
+    depth = max((len(path) for path in full), default=0) or 1
 
     def pad(path: CategoryPath) -> CategoryPath:
-        kept = path[dropped:] or (unknown,)
+        kept = path or (unknown,)
         return kept + kept[-1:] * (depth - len(kept))
 
     padded = {path: pad(path) for path in full}
-    leaves = sorted(set(padded.values()), key=lambda path: (path[0] == unknown, path))
+
+    def unknown_last(path: CategoryPath) -> list[tuple[bool, CategoryId]]:
+        is_unknown = accumulate((own == unknown for own in path), and_)
+        return [*zip(is_unknown, path, strict=True)]
+
+    leaves = sorted(set(padded.values()), key=unknown_last)
     levels = [list(dict.fromkeys(path[: level + 1] for path in leaves)) for level in range(depth)]
     parents = [np.full(len(levels[0]), -1, np.int32)]
     for above, level in pairwise(levels):
         index = {path: i for i, path in enumerate(above)}
         parents.append(np.array([index[path[:-1]] for path in level], dtype=np.int32))
-
     ids: list[list[CategoryId]] = [[path[-1] for path in level] for level in levels]
-    names = [[name(category) for category in level] for level in ids] if name else None
-    if any(_repeated(level) for level in ids):
-        names = [[str(category) for category in level] for level in ids]
-        ids = [[_joined(path, unknown) for path in level] for level in levels]
     row = {path: i for i, path in enumerate(leaves)}
     leaf = {path: row[whole] for path, whole in padded.items()}
-    return BuiltTree(CategoryTree(ids, parents, names), leaf, dropped)
-
-
-def _joined(path: CategoryPath, unknown: CategoryId) -> str:
-    """The path as one id, without its padding."""
-    while len(path) > 1 and path[-1] == path[-2]:
-        path = path[:-1]
-    return UNKNOWN_STRING if path == (unknown,) else "/".join(map(str, path))
-
-
-def _repeated(ids: Sequence[CategoryId]) -> bool:
-    return any(count > 1 for count in Counter(ids).values())
+    return BuiltTree(CategoryTree(ids, parents), leaf)

@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hiersrec_training.data.columns import as_canonical_ints
+from hiersrec_training.data.progress import progress
 
 _PARTS: Final = 64
 _RECORD: Final = np.dtype(
@@ -205,9 +206,7 @@ class ClickStore:
     """Takes the clicks of a log in any order, in batches."""
 
     def __init__(self, work: Path) -> None:
-        self._files: list[IO[bytes]] = [
-            tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(work)) for _ in range(_PARTS)  # noqa: SIM115
-        ]  # fmt: skip
+        self._files: list[IO[bytes]] = [_spooled(work) for _ in range(_PARTS)]
         self._items: list[pl.Series] = []
         self.clicks = 0
 
@@ -259,7 +258,7 @@ class ClickStore:
         files = len(rules.reversed_files)
         tally = Tally(repeats=np.zeros(files, np.int64), tied=np.zeros(files, np.int64))
         parts = []
-        for file in self._files:
+        for file in progress(self._files, _PARTS, "forming sessions", lambda _: 1, unit="parts"):
             file.seek(0)
             records = np.frombuffer(file.read(), _RECORD)
             file.close()
@@ -274,6 +273,10 @@ class ClickStore:
         if together.end is not None:
             order = order[np.argsort(together.end[order], kind="stable")]
         return together.take(order), tally
+
+
+def _spooled(work: Path) -> IO[bytes]:
+    return tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(work))
 
 
 def _form(records: NDArray[Any], rules: Rules, tally: Tally) -> LogSessions:

@@ -2,7 +2,7 @@
 
     dataset.json        schema version, id types, levels, settings, counts, fingerprint of the tables
     items.parquet       one row an item: id, category, extra_categories, clicks, title, text, number:<name>…, vector
-    categories.parquet  one row a category: level, index, parent, id, name
+    categories.parquet  one row a category: level, index, parent, id
     train.parquet       one row a session, in order of time: items (indices into items.parquet), time
     validation.parquet  the sessions after them
     test.parquet        the sessions after those
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from hiersrec_sdk.atomic import new_folder
 from hiersrec_sdk.errors import DataError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SPLITS = ("train", "validation", "test")
 NUMBER_PREFIX = "number:"
 VECTOR = "vector"
@@ -114,13 +114,12 @@ class Sessions:
 class CategoryTree:
     """A tree of equal depth. Lists run over the levels, the top level first.
 
-    ``ids[l]``: external ids (ints or strings) of the categories of level l; ``parents[l]`` int32: index in
-    level l - 1 (-1 at the top); ``names[l]``: readable names, or None.
+    ``ids[l]``: external ids (all ints or all strings) of the categories of level l, which may repeat below different
+    parents; ``parents[l]`` int32: index in level l - 1 (-1 at the top).
     """
 
     ids: list[list[int | str]]
     parents: list[NDArray[np.int32]]
-    names: list[list[str]] | None = None
 
     @property
     def sizes(self) -> list[int]:
@@ -222,7 +221,8 @@ class Dataset:
         frames = {"items": self._item_frame(), "categories": self._category_frame()}
         frames |= {name: getattr(self, name).to_frame() for name in SPLITS}
         for name, frame in frames.items():
-            frame.write_parquet(folder / f"{name}.parquet")
+            # absolute: Polars takes a leading ~ for a home folder
+            frame.write_parquet(folder.absolute() / f"{name}.parquet")
         strings = {str: "string", int: "int64"}
         about = {
             "format": "hiersrec-dataset",
@@ -254,18 +254,9 @@ class Dataset:
     def _category_frame(self) -> pl.DataFrame:
         rows = []
         for level, ids in enumerate(self.tree.ids):
-            names = self.tree.names[level] if self.tree.names else [None] * len(ids)
-            for index, (category_id, parent, name) in enumerate(
-                zip(ids, self.tree.parents[level], names, strict=True)
-            ):
-                rows.append((level, index, int(parent), str(category_id), name))
-        schema = {
-            "level": pl.Int32,
-            "index": pl.Int32,
-            "parent": pl.Int32,
-            "id": pl.String,
-            "name": pl.String,
-        }
+            for index, (category_id, parent) in enumerate(zip(ids, self.tree.parents[level], strict=True)):
+                rows.append((level, index, int(parent), str(category_id)))
+        schema = {"level": pl.Int32, "index": pl.Int32, "parent": pl.Int32, "id": pl.String}
         return pl.DataFrame(rows, schema=schema, orient="row")
 
     @classmethod
@@ -283,7 +274,12 @@ class Dataset:
             raise DataError(f"{path} lacks {', '.join(name + '.parquet' for name in missing)}")
         if _fingerprint(path, names) != about["fingerprint"]:
             raise DataError(f"{path}: the tables are not those that dataset.json describes; prepare it again")
-        items = _read(path / "items.parquet")
+        # as one absolute path and no glob: Polars takes [ * ? for patterns and a leading ~ for a home folder
+        tables = {
+            name: pl.read_parquet(path.absolute() / f"{name}.parquet", glob=False, hive_partitioning=False)
+            for name in names
+        }
+        items = tables["items"]
         return cls(
             item_ids=items["id"],
             category=items["category"].to_numpy().astype(np.int32),
@@ -295,10 +291,10 @@ class Dataset:
                 name: items[NUMBER_PREFIX + name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
                 for name in about["numbers"]
             },
-            tree=_read_tree(_read(path / "categories.parquet"), about["category_id_type"]),
-            train=Sessions.from_frame(_read(path / "train.parquet")),
-            validation=Sessions.from_frame(_read(path / "validation.parquet")),
-            test=Sessions.from_frame(_read(path / "test.parquet")),
+            tree=_read_tree(tables["categories"], about["category_id_type"]),
+            train=Sessions.from_frame(tables["train"]),
+            validation=Sessions.from_frame(tables["validation"]),
+            test=Sessions.from_frame(tables["test"]),
             vectors=items[VECTOR].to_numpy(writable=True) if VECTOR in items.columns else None,
             settings=about["settings"],
             fingerprint=about["fingerprint"],
@@ -335,19 +331,12 @@ def read_about(path: Path) -> dict[str, Any]:
 def _read_tree(frame: pl.DataFrame, id_type: str) -> CategoryTree:
     ids: list[list[int | str]] = []
     parents = []
-    names = []
     for level in range(frame["level"].n_unique()):
         rows = frame.filter(pl.col("level") == level).sort("index")
         level_ids = rows["id"].to_list()
         ids.append([int(text) for text in level_ids] if id_type == "int64" else level_ids)
         parents.append(rows["parent"].to_numpy().astype(np.int32))
-        names.append(rows["name"].to_list())
-    named = all(name is not None for level in names for name in level)
-    return CategoryTree(ids, parents, names if named else None)
-
-
-def _read(path: Path) -> pl.DataFrame:
-    return pl.read_parquet(path, glob=False)  # brackets in a name are no pattern
+    return CategoryTree(ids, parents)
 
 
 def _fingerprint(path: Path, names: list[str]) -> str:

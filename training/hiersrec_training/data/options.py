@@ -166,6 +166,10 @@ class PrepareOptions:
             given = [flag(name) for name in names if self.given(name)]
             need(len(given) < 2, f"{' and '.join(given)} do not go together: give one of them")
 
+        need(
+            isinstance(self.logs, list | tuple),
+            f"logs must be a list of paths or tables, got {type(self.logs).__name__}",
+        )
         need(len(self.logs) > 0, "no log was given")
         for name, allowed in (("log_format", LOG_FORMATS), ("time_unit", (*TIME_UNITS, None))):
             value = getattr(self, name)

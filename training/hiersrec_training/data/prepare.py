@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -69,98 +69,109 @@ def prepare(options: PrepareOptions, show: Callable[[str], object] = print) -> D
     logs = expanded(options.logs, options.glob)
     files = _describe_files(options, logs)
     with tempfile.TemporaryDirectory(prefix="hiersrec-prepare-") as folder:
-        work = Path(folder)
-        reader = LogReader(options, report, work)
-        log = reader.read(logs)
-        test_log = None if options.test_log is None else reader.read([options.test_log])
-        rows = log.descriptions if options.items is None else read_items(options, report, work)
-        if test_log is not None:
-            check_logs(
-                log.sessions,
-                test_log.sessions,
-                reader.known.sessions,
-                per_file=bool(options.session_per_file),
-            )
-
-        # items get indices: those of the logs first, in order of their ids
-        keys = log.items if test_log is None else np.union1d(log.items, test_log.items)
-        clicked_ids = reader.known.items.decode(keys)
-        if rows is None:
-            (clicked_ids,) = unify_ids([clicked_ids])
-        else:
-            clicked_ids, table_ids = unify_ids([clicked_ids, rows["item"]])
-            rows = rows.with_columns(table_ids.alias("item"))
-            if not clicked_ids.is_in(table_ids.implode()).any():
-                raise DataError(
-                    f"no item of the log is in {_name(options.items)}: the log has ids such as {clicked_ids[0]!r}, "
-                    "the table "
-                    f"such as {table_ids[0]!r}; name the right columns with --item-column and --item-id-column"
-                )
-        by_id = clicked_ids.arg_sort().to_numpy()
-        rank = np.empty(len(by_id), np.int32)
-        rank[by_id] = np.arange(len(by_id), dtype=np.int32)
-        clicked_ids = clicked_ids[by_id]
-
-        def indexed(sessions: LogSessions) -> LogSessions:
-            return sessions.with_items(_indices(sessions.items, keys, rank))
-
-        sessions = indexed(log.sessions)
-        test_sessions = None if test_log is None else indexed(test_log.sessions)
-        del log, test_log
-        _warn_of_times(sessions, report)
-        training, test = _split(sessions, test_sessions, options, report)
-        del sessions, test_sessions
-        _warn_of_splits(training, test, report)
-
-        catalog = clicked_ids.filter(pl.Series(np.bincount(training.items, minlength=len(clicked_ids)) > 0))
-        if options.all_items and rows is not None:
-            catalog = pl.concat([catalog, rows["item"]]).unique()
-        catalog = catalog.sort()
-        index = np.full(len(clicked_ids), -1, np.int32)
-        known = clicked_ids.is_in(catalog.implode()).to_numpy()
-        index[known] = catalog.search_sorted(clicked_ids.filter(pl.Series(known))).to_numpy()
-        training = training.with_items(index[training.items])
-        test = test.with_items(index[test.items])
-        report.drop(int((test.items < 0).sum()), "on items that the training split lacks, test split")
-        test = drop_short(test.keep_clicks(test.items >= 0), options.min_session_length, "test split", report)
-        if options.test_log is not None or options.test_days or options.test_fraction:
-            require_clicks(test, "test", report)
-
-        split = _sessions(training)
-        cut = len(split) - round(options.validation_fraction * len(split))
-        if cut == 0:
-            raise EmptyLogError(
-                f"--validation-fraction {options.validation_fraction} leaves none of the {len(split)} sessions for "
-                "training"
-            )
-        parents = None if options.category_tree is None else read_parents(options, report, work)
-        categories = categorize(rows, parents, catalog, options, report)
-        about = _describe(rows, catalog, options)
-        if encoder is not None:  # its vectors replace the text, which is not hashed as well
-            encoded = encode_texts(encoder, options.text_encoder, about.text)
-            about = about._replace(text=pl.Series([None] * len(catalog), dtype=pl.String), vectors=encoded)
+        read = _read(logs, options, report, Path(folder))
+    training, test = _split(read.sessions, read.test_sessions, options, report)
+    catalog, training, test = _catalog(read, training, test, options, report)
+    sessions = _sessions(training)
+    cut = len(sessions) - round(options.validation_fraction * len(sessions))
+    if cut == 0:
+        raise EmptyLogError(
+            f"--validation-fraction {options.validation_fraction} leaves none of the {len(sessions)} sessions for "
+            "training"
+        )
+    categories = categorize(read.rows, read.parents, catalog, options, report)
+    about = _describe(read.rows, catalog, options)
+    if encoder is not None:  # its vectors replace the text, which is not hashed as well
+        encoded = encode_texts(encoder, options.text_encoder, about.text)
+        about = about._replace(text=pl.Series([None] * len(catalog), dtype=pl.String), vectors=encoded)
     dataset = Dataset(
         item_ids=catalog.alias("id"),
         category=categories.category,
         extra_categories=categories.extra,
-        clicks=np.bincount(split.items, minlength=len(catalog)).astype(np.int64),
+        clicks=np.bincount(sessions.items, minlength=len(catalog)).astype(np.int64),
         title=about.title,
         text=about.text,
         numbers=about.numbers,
         vectors=about.vectors,
         tree=categories.tree,
-        train=split.part(0, cut),
-        validation=split.part(cut, len(split)),
+        train=sessions.part(0, cut),
+        validation=sessions.part(cut, len(sessions)),
         test=_sessions(test),
-        settings={
-            "options": options.as_settings(),
-            "files": files,
-            "levels": categories.levels,
-        },
+        settings={"options": options.as_settings(), "files": files, "levels": categories.levels},
     )
     _report_counts(dataset, report)
     dataset.settings["report"] = report.as_settings()
     return dataset
+
+
+class _Read(NamedTuple):
+    """All that was read.
+
+    ``item_ids``: of every item clicked in a log, in order; the sessions hold indices of it. ``rows``: of the item
+    table, or what the log says about its items. ``parents``: of the category tree.
+    """
+
+    item_ids: pl.Series
+    sessions: LogSessions
+    test_sessions: LogSessions | None
+    rows: pl.DataFrame | None
+    parents: pl.DataFrame | None
+
+
+def _read(logs: list[Any], options: PrepareOptions, report: PrepareReport, work: Path) -> _Read:
+    """Read logs and tables."""
+    reader = LogReader(options, report, work)
+    log = reader.read(logs)
+    test_log = None if options.test_log is None else reader.read([options.test_log])
+    if test_log is not None:
+        check_logs(
+            log.sessions, test_log.sessions, reader.known.sessions, per_file=bool(options.session_per_file)
+        )
+    rows = log.descriptions if options.items is None else read_items(options, report, work)
+    parents = None if options.category_tree is None else read_parents(options, report, work)
+    _warn_of_times(log.sessions, report)
+
+    keys = log.items if test_log is None else np.union1d(log.items, test_log.items)
+    ids = reader.known.items.decode(keys)
+    if rows is None:
+        (ids,) = unify_ids([ids])
+    else:
+        ids, table_ids = unify_ids([ids, rows["item"]])
+        rows = rows.with_columns(table_ids.alias("item"))
+        if not ids.is_in(table_ids.implode()).any():
+            table = options.items if isinstance(options.items, str | Path) else "the item table"
+            raise DataError(
+                f"no item of the log is in {table}: the log has ids such as {ids[0]!r}, the table such as "
+                f"{table_ids[0]!r}; name the right columns with --item-column and --item-id-column"
+            )
+    order = ids.arg_sort().to_numpy()
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    sessions = log.sessions.with_items(_indices(log.sessions.items, keys, rank))
+    test_sessions = None
+    if test_log is not None:
+        test_sessions = test_log.sessions.with_items(_indices(test_log.sessions.items, keys, rank))
+    return _Read(ids[order], sessions, test_sessions, rows, parents)
+
+
+def _catalog(
+    read: _Read, training: LogSessions, test: LogSessions, options: PrepareOptions, report: PrepareReport
+) -> tuple[pl.Series, LogSessions, LogSessions]:
+    """The ids of the catalog, and both splits with indices of it; test clicks on other items are dropped."""
+    ids = read.item_ids
+    catalog = ids.filter(pl.Series(np.bincount(training.items, minlength=len(ids)) > 0))
+    if options.all_items and read.rows is not None:
+        catalog = pl.concat([catalog, read.rows["item"]]).unique()
+    catalog = catalog.sort()
+    index = np.full(len(ids), -1, np.int32)
+    known = ids.is_in(catalog.implode()).to_numpy()
+    index[known] = catalog.search_sorted(ids.filter(pl.Series(known))).to_numpy()
+    training, test = training.with_items(index[training.items]), test.with_items(index[test.items])
+    report.drop(int((test.items < 0).sum()), "on items that the training split lacks, test split")
+    test = drop_short(test.keep_clicks(test.items >= 0), options.min_session_length, "test split", report)
+    if options.test_log is not None or options.test_days or options.test_fraction:
+        require_clicks(test, "test", report)
+    return catalog, training, test
 
 
 def _describe_files(options: PrepareOptions, logs: list[Any]) -> dict[str, list[dict[str, Any]]]:
@@ -185,10 +196,6 @@ def _describe_files(options: PrepareOptions, logs: list[Any]) -> dict[str, list[
     if twice:
         raise DataError(f"one log was given twice: {', '.join(twice)} have the same content")
     return files
-
-
-def _name(table: Any) -> str:
-    return str(table) if isinstance(table, str | Path) else "the item table"
 
 
 def _digest(path: Path) -> str:
@@ -229,6 +236,7 @@ def _split(
     require_clicks(training, "training", report)
     if not options.allow_copies:
         check_copies(training, test)
+    _warn_of_splits(training, test, report)
     training = drop_rare(training, options, report)
     require_clicks(training, "training", report)
     return training, test

@@ -10,17 +10,20 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
-def progress(batches: Iterable[T], total: int, name: str, size: Callable[[T], int]) -> Iterator[T]:
+def progress(
+    batches: Iterable[T], total: int, name: str, size: Callable[[T], int], *, unit: str = "rows"
+) -> Iterator[T]:
     """The batches, with a progress bar on a terminal.
 
     Args:
         batches: of rows.
         total: how many rows there are; 0 where that is not known.
-        name: of what is read.
+        name: of what is done.
         size: how many rows a batch has.
+        unit: what is counted.
     """
     with tqdm(
-        total=total or None, desc=f"reading {name}", unit=" rows", unit_scale=True, disable=None, leave=False
+        total=total or None, desc=name, unit=f" {unit}", unit_scale=True, disable=None, leave=False
     ) as bar:
         for batch in batches:
             yield batch

@@ -142,7 +142,9 @@ class EventFile:
         """Add all clicks; the number of the last row."""
         table, last = self._table, 0
         batches = table.batches(list(self._columns.wanted))
-        for batch in progress(batches, table.size(), Path(table.name).name, lambda each: len(each.numbers)):
+        for batch in progress(
+            batches, table.size(), f"reading {Path(table.name).name}", lambda each: len(each.numbers)
+        ):
             if len(batch.numbers):
                 last = int(batch.numbers[-1])
                 clicks = _exploded(batch, self._columns, self._options, table)

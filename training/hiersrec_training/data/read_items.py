@@ -101,7 +101,7 @@ def item_rows(
         example = repr(rows[number].filter(lost)[0]) if lost.any() else ""
         report.note("unreadable", int(lost.sum()), f"values of {number}, taken as missing", example)
     if options.item_vectors is not None:
-        found["vector"] = read_vectors(options.item_vectors, len(ids))
+        found["vector"] = read_vectors(Path(options.item_vectors), len(ids))
     items = pl.DataFrame(found)
     names = list(options.category_columns)
     columns = [column(each, f"categories in {each}", "--category-column") for each in names]

@@ -50,7 +50,9 @@ class SessionFile:
         column = Column("", "item ids", "--missing", str(path), self._options.missing)
         clicks = last = lost = 0
         lines = read_lines(path, file, form)
-        for batch in progress(lines, count_lines(file), path.name, lambda each: len(each.numbers)):
+        for batch in progress(
+            lines, count_lines(file), f"reading {path.name}", lambda each: len(each.numbers)
+        ):
             numbers, text, _ = batch.data(skipped)
             if not len(text):
                 continue

@@ -191,8 +191,8 @@ def simulate(out: Path, items: int = 2000, sessions: int = 20000, seed: int = 0,
     )
     try:
         with new_folder(out) as part:
-            shop.table.write_csv(part / "simulated-items.csv")
-            events.write_csv(part / "simulated-events.csv")
+            shop.table.write_csv(part.absolute() / "simulated-items.csv")
+            events.write_csv(part.absolute() / "simulated-events.csv")
             (part / "README.txt").write_text(readme, "utf-8")
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{out} could not be written: {error}") from error

@@ -294,7 +294,7 @@ def _open_scanned(
 ) -> _ScannedTable:
     with reading(path):
         if suffix == ".parquet":
-            frame = pl.scan_parquet(path, glob=False)
+            frame = pl.scan_parquet(path.absolute(), glob=False, hive_partitioning=False)
         else:
             file = utf8_copy(path, encoding, work, unpack=True)
             with file.open("rb") as lines:
@@ -302,7 +302,7 @@ def _open_scanned(
             if not begin:
                 raise empty(f"{path} is empty")
             if begin.startswith(b"["):
-                frame = pl.read_json(file, infer_schema_length=None).lazy()
+                frame = pl.read_json(file.open("rb"), infer_schema_length=None).lazy()
             else:
                 # an open file, as Polars would take the path for a pattern
                 frame = pl.scan_ndjson(file.open("rb"), infer_schema_length=None)

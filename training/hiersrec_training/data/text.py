@@ -184,7 +184,7 @@ def check_is_text(path: Path) -> None:
 def count_lines(file: Path) -> int:
     """How many lines the file has; 0 where they cannot be counted."""
     try:
-        return int(pl.scan_lines(file, glob=False).select(pl.len()).collect().item())
+        return int(pl.scan_lines(file.absolute(), glob=False).select(pl.len()).collect().item())
     except pl.exceptions.PolarsError:
         return 0
 
@@ -199,7 +199,9 @@ def read_lines(path: Path, file: Path, form: TextFormat) -> Iterator[Lines]:
     """
     first = 1
     with reading(path, lambda: _find_bad_byte(path)):
-        for frame in pl.scan_lines(file, glob=False).collect_batches(chunk_size=BATCH, maintain_order=True):
+        for frame in pl.scan_lines(file.absolute(), glob=False).collect_batches(
+            chunk_size=BATCH, maintain_order=True
+        ):
             text = frame["line"]
             numbers = np.arange(first, first + len(text))
             if first == 1:
@@ -211,9 +213,9 @@ def read_lines(path: Path, file: Path, form: TextFormat) -> Iterator[Lines]:
             yield Lines(numbers, text, is_data)
 
 
-def read_rows(lines: Iterator[Lines], columns: int, path: Path, form: TextFormat, skipped: Skipped) -> Iterator[
-    tuple[NDArray[np.int64], pl.DataFrame]
-]:  # fmt: skip
+def read_rows(
+    lines: Iterator[Lines], columns: int, path: Path, form: TextFormat, skipped: Skipped
+) -> Iterator[tuple[NDArray[np.int64], pl.DataFrame]]:
     """The rows in ``lines``: line numbers int64 and fields, ``field_0`` and so on, strings.
 
     Raises:

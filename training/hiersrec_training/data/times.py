@@ -53,8 +53,14 @@ _EPOCHS: Final[dict[str, Callable[[pl.Series], pl.Series]]] = {
 }
 # Numbers that are times of another kind: (digits, format).
 _DIGITS: Final = {
-    3: "%m%d", 4: "%m%d", 6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S",
-}  # fmt: skip
+    3: "%m%d",
+    4: "%m%d",
+    6: "%Y%m",
+    8: "%Y%m%d",
+    10: "%Y%m%d%H",
+    12: "%Y%m%d%H%M",
+    14: "%Y%m%d%H%M%S",
+}
 
 
 @dataclass(frozen=True)
@@ -100,16 +106,12 @@ class TimeColumn:
         self._zone = checked_zone(zone)
         self._format_name, self._format = form, checked_format(form)
         self.form: Form | None = None
-        self._example: tuple[str, int] = ("", 0)
+        self._example = ("", 0)  # value and row of the first time
         self._read = 0
         self.unreadable = 0
         self.unreadable_example = ""
         self._future = 0
-        self._latest: tuple[int, str, int] = (
-            0,
-            "",
-            0,
-        )  # microseconds, value and row of the latest future time
+        self._latest = (0, "", 0)  # microseconds, value and row of the latest future time
         self._tomorrow = int((datetime.now(UTC) + timedelta(days=1)).timestamp()) * SECOND
 
     def read(self, values: pl.Series, numbers: NDArray[np.int64]) -> pl.Series:
@@ -167,9 +169,7 @@ class TimeColumn:
                 f"{date(self._tomorrow)[:10]} leaves later clicks out, a later --until keeps them{hint}"
             )
 
-    def _seen(
-        self, form: Form, values: pl.Series, where: pl.Series, numbers: NDArray[np.int64], hint: str = ""
-    ) -> None:
+    def _seen(self, form: Form, values: pl.Series, where: pl.Series, numbers: NDArray[np.int64]) -> None:
         """Note the form of the values ``where``; refuse a second one."""
         if not where.any():
             return
@@ -177,18 +177,16 @@ class TimeColumn:
         if self.form is None:
             self.form, self._example = form, (str(values[row]), int(numbers[row]))
             return
-        same_name = form.name.split(",")[0] == self.form.name.split(",")[0]
+        same_name = form.name == self.form.name
         if same_name and (form.zoned == self.form.zoned or self._zone is not None):
             return
         value, first = self._example
-        hint = hint or (
-            "; --time-zone says which zone the others are in"
-            if same_name
-            else "; bring them into one form, or split the file"
-        )
+        hint = "bring them into one form, or split the file"
+        if same_name:
+            hint = "--time-zone says which zone the others are in"
         raise DataError(
             f"{self._place(int(numbers[row]))}: time {values[row]} looks like {form.name}, but {value} in "
-            f"{self._place(first)} like {self.form.name}: one file must have one form of time{hint}"
+            f"{self._place(first)} like {self.form.name}: one file must have one form of time; {hint}"
         )
 
     def _from_column(self, values: pl.Series, there: pl.Series, numbers: NDArray[np.int64]) -> pl.Series:
@@ -239,13 +237,7 @@ class TimeColumn:
             if not inside.any():
                 continue
             self._refuse_digits(values.filter(inside), numbers[inside.to_numpy()])
-            self._seen(
-                Form(f"Unix {_NAMES[name]}"),
-                values,
-                inside,
-                numbers,
-                "; or say --time-unit for the whole file",
-            )
+            self._seen(Form(f"Unix {_NAMES[name]}"), values, inside, numbers)
             time = time.zip_with(~inside, _scaled(values, name))
             known |= inside
         if not known.all():
