@@ -373,6 +373,15 @@ def test_several_categories_in_a_fallback_cell(shop: Shop) -> None:
     assert "Y|Z" not in data.tree.ids[0]
 
 
+@pytest.mark.parametrize("known", [100, 99, 1])
+def test_one_category_with_nearly_all_items(shop: Shop, known: int) -> None:
+    """All items, all but one, or all without a category but one."""
+    items = [(k, "X" if k < known else "Y" * (known > 1)) for k in range(100)]
+    log = shop.csv("log.csv", [(k // 5, k, START + k) for k in range(100)])
+    shop.prepare(log, items=shop.csv("items.csv", items, "item,c"), category_columns=["c"])
+    assert shop.warned
+
+
 @pytest.mark.parametrize("name", ["category_separator", "category_path_separator", "list_separator"])
 def test_an_empty_separator(shop: Shop, name: str) -> None:
     log = shop.csv("log.csv", [("s", "a", START, "AB"), ("s", "b", START + 1, "AC")], "session,item,time,c")
