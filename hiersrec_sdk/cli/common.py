@@ -23,7 +23,7 @@ class Group(click.Group):
         try:
             return super().invoke(context)
         except (HierSRecError, OSError) as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
             context.exit(1)
 
 

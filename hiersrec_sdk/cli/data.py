@@ -49,6 +49,7 @@ _SPLITS = partial(click.option, cls=SectionOption, section="Filters and splits")
     metavar="CHAR|none",
     help='Character around fields that hold separators.  [default: ", but none where the separator is a tab]',
 )
+@_FILES("--multiline", is_flag=True, help="Quoted fields may span lines, and hold what looks like rows.")
 @_FILES(
     "--comment",
     metavar="TEXT",
@@ -78,7 +79,8 @@ _SPLITS = partial(click.option, cls=SectionOption, section="Filters and splits")
 )
 @_COLUMNS(
     "--user-column",
-    help="Column of the user, whose clicks are cut into sessions at gaps.  [default: user]",
+    help="Column of the user, whose clicks are cut into sessions at gaps; beside a --session-column, for session ids "
+    "that begin anew for each user.  [default: user]",
 )
 @_COLUMNS(
     "--item-column",
@@ -94,7 +96,8 @@ _SPLITS = partial(click.option, cls=SectionOption, section="Filters and splits")
 )
 @_COLUMNS(
     "--order-column",
-    help="Column of numbers that order the clicks of a session with equal times; or all clicks, without a time column.",
+    help="Column of integers that order the clicks of a session with equal times; or all clicks, without a time "
+    "column.",
 )
 @_COLUMNS("--event-column", help="Column of the event type.")
 @_COLUMNS(
@@ -144,6 +147,7 @@ _SPLITS = partial(click.option, cls=SectionOption, section="Filters and splits")
     metavar="TEXT",
     help="Separator of the item table's fields.  [default: comma in csv, tab in tsv]",
 )
+@_ITEMS("--item-encoding", help="Encoding of item table and category tree.  [default: that of the logs]")
 @_ITEMS(
     "--item-columns",
     metavar="NAMES",
@@ -197,8 +201,17 @@ _SPLITS = partial(click.option, cls=SectionOption, section="Filters and splits")
     help='Separator of the levels where the category column holds a path, e.g. "." for a.b.c.',
 )
 @_CATEGORIES("--category-tree", type=PATH, help="Table of categories and their parents, empty at the top.")
-@_CATEGORIES("--tree-child-column", help="Category tree: column of the category.  [default: the first]")
-@_CATEGORIES("--tree-parent-column", help="Category tree: column of the parent.  [default: the second]")
+@_CATEGORIES(
+    "--tree-separator",
+    metavar="TEXT",
+    help="Category tree: separator of its fields.  [default: comma in csv, tab in tsv]",
+)
+@_CATEGORIES(
+    "--tree-child-column", help="Category tree: column of the category.  [default: the first of two]"
+)
+@_CATEGORIES(
+    "--tree-parent-column", help="Category tree: column of the parent.  [default: the second of two]"
+)
 @_SPLITS(
     "--min-item-support",
     type=int,

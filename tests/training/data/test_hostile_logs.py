@@ -278,12 +278,6 @@ def test_the_encoding_of_the_log_is_not_that_of_the_items(shop: Shop) -> None:
     assert shop.warned or data.title.to_list() == ["Café", "Tea"]
 
 
-def test_a_list_among_texts_in_json_lines(shop: Shop) -> None:
-    clicks = [("a", START), (["b", "c"], START + 1)]
-    rows = [json.dumps({"session": "s", "item": item, "time": time}) + "\n" for item, time in clicks]
-    assert shop.is_honest([["a", "b", "c"]], shop.write("log.jsonl", "".join(rows)))
-
-
 # --- times
 
 

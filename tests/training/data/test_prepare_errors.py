@@ -235,9 +235,9 @@ def test_nothing_left_to_test_on(write: Write) -> None:
 
 
 def test_a_log_and_a_table_of_different_ids(write: Write) -> None:
-    items = write("items.csv", "item\n1.0\n2.0\n")
+    items = write("items.csv", "item\nx1\nx2\n")
     with pytest.raises(
-        DataError, match=r"no item of the log is in .*items\.csv: .* such as '1', the table .* '1\.0'"
+        DataError, match=r"no item of the log is in .*items\.csv: .* such as '1', the table such as 'x1'"
     ):
         run(write("log.csv", EVENTS), items=items)
 
@@ -353,17 +353,19 @@ def test_a_file_that_holds_no_array(write: Write, tmp_path: Path, content: bytes
     [
         ({"log_format": "rows"}, "--format must be one of auto, events, sessions, got 'rows'"),
         ({"time_unit": "h"}, "--time-unit must be one of auto, s, ms, us, ns, got 'h'"),
-        ({"session_gap": 0}, "--session-gap must be minutes > 0, got 0"),
+        ({"session_gap": 0}, "--session-gap must be minutes > 0 and below 1,000,000.0, got 0"),
         ({"min_item_support": 0}, "--min-item-support must be an integer ≥ 1, got 0"),
         ({"min_session_length": 1}, "--min-session-length must be an integer ≥ 2, got 1"),
         ({"validation_fraction": 1.0}, r"--validation-fraction must be in \[0, 1\), got 1.0"),
         ({"test_fraction": 1.5}, r"--test-fraction must be in \(0, 1\), got 1.5"),
-        ({"test_days": -1}, "--test-days must be a number > 0, got -1"),
+        ({"test_days": -1}, "--test-days must be a number > 0 and below 1,000,000.0, got -1"),
         ({"test_days": 1, "test_fraction": 0.5}, "--test-days and --test-fraction do not go together"),
-        (
-            {"session_column": "a", "user_column": "b"},
-            "--session-column and --user-column do not go together",
-        ),
+        ({"session_column": "", "user_column": "b"}, "--session-column '' makes each row a session"),
+        ({"session_gap": 5.0}, "--session-gap cuts the clicks of a user: give a --user-column alone"),
+        ({"item_column": "session"}, "column 'session' cannot be both the item and the session"),
+        ({"time_column": "", "time_zone": "UTC"}, "--time-zone: the log has no times"),
+        ({"events": "view"}, "--event must be a list, got str"),
+        ({"min_item_support": 1.5}, "--min-item-support must be an integer, got float"),
         ({"events": ["view"]}, "--event needs an --event-column"),
         ({"item_vectors": Path("v.npy")}, "--item-vectors needs an item table: --items"),
         ({"text_encoder": "a:b"}, "--text-encoder needs a --text-column"),

@@ -132,7 +132,7 @@ def test_a_number_sign_is_data_unless_it_is_a_comment(log: Log) -> None:
 def test_an_id_in_front_of_each_line(log: Log) -> None:
     file = log.write("log.txt", "".join(f"{user} a{user % 3} b c\n" for user in range(1, 9)))
     assert log.sessions(file)[0] == ["1", "a1", "b", "c"]
-    assert log.said("warning", "the first field of each line of log.txt looks like the id", "--line-id")
+    assert log.said("warning", "the first field looks like the id", "--line-id")
     assert log.sessions(file, line_id=True)[0] == ["a1", "b", "c"]
     assert not log.said("warning")
     names = random.Random(0).sample(range(1000), 30)
@@ -140,7 +140,10 @@ def test_an_id_in_front_of_each_line(log: Log) -> None:
     log.sessions(file, separator=",")
     assert log.said("warning", "--line-id")
     log.sessions(
-        log.write("plain.txt", "".join(f"{random.Random(line).randrange(9)} 3 4\n" for line in range(30)))
+        log.write(
+            "plain.txt",
+            "".join(f"{random.Random(line).randrange(9)} 3{' 4' * (line % 3)}\n" for line in range(30)),
+        )
     )
     assert not log.said("warning")
 
@@ -403,7 +406,7 @@ def test_json_lines(log: Log) -> None:
     assert log.sessions(file, session_column="id", item_column="events.aid", time_column="events.ts") == [
         [1, 2]
     ]
-    with pytest.raises(DataError, match=r"bad\.jsonl cannot be read"):
+    with pytest.raises(DataError, match=r"bad\.jsonl, line 1: .* is not JSON"):
         log.prepare(log.write("bad.jsonl", '{"session": 1\nnope\n'))
     with pytest.raises(EmptyLogError, match=r"empty\.jsonl is empty"):
         log.prepare(log.write("empty.jsonl", ""))
@@ -414,7 +417,7 @@ def test_sessions_in_a_cell(log: Log) -> None:
     assert log.sessions(file, item_column="items", list_separator=",", time_column="") == [[1, 2, 3], [2, 1]]
     file = log.write("m2.csv", "prev_items,locale\n'B09' 'B10',DE\n")
     assert log.sessions(file, item_column="prev_items", list_separator=" ", time_column="") == [
-        ["'B09'", "'B10'"]
+        ["B09", "B10"]
     ]
 
 
@@ -670,14 +673,14 @@ def test_a_shop_of_a_year(log: Log) -> None:
 def test_a_column_that_orders_equal_times(log: Log) -> None:
     rows = [
         ("a", 3, "2024-01-31", 9),
-        ("a", 1, "2024-01-31", -2.5),
+        ("a", 1, "2024-01-31", -2),
         ("a", 2, "2024-01-31", 7),
         ("a", 0, "2024-01-30", 99),
     ]
     frame = pl.DataFrame(rows, schema=["session", "item", "time", "offset"], orient="row")
     assert log.sessions(frame, order_column="offset") == [[0, 1, 2, 3]]
     assert log.sessions(frame, order_column="offset", time_column="") == [[1, 2, 3, 0]]
-    missing = frame.with_columns(offset=pl.Series([9.0, None, 7.0, 99.0]))
+    missing = frame.with_columns(offset=pl.Series([9, None, 7, 99]))
     assert log.sessions(missing, order_column="offset") == [[0, 2, 3]]
     assert log.said("dropped", "1 clicks: no number that orders it")
 

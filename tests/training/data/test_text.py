@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from hiersrec_sdk.errors import DataError
 from hiersrec_training.data import text as text_module
-from hiersrec_training.data.tables import Table, open_table
+from hiersrec_training.data.tables import Origin, Table, open_table
 from hiersrec_training.data.text import TextFormat
 
+ORIGIN = Origin("the table", None, "--separator")
 Rows = list[tuple[int, tuple[str | None, ...]]]
 
 
@@ -35,7 +36,8 @@ def table_of(content: str | bytes, name: str = "t.csv", **form: Any) -> tuple[Ta
         path, work = Path(folder) / name, Path(folder) / "work"
         work.mkdir()
         path.write_bytes(content.encode() if isinstance(content, str) else content)
-        table = open_table(path, TextFormat(**form), work, names=names, given_separator=separator)
+        origin = Origin("the table", separator, "--separator", names, "--names")
+        table = open_table(path, TextFormat(**form), work, origin)
         numbers, frame = table.read(table.columns)
     return table, list(zip(numbers.tolist(), frame.rows(), strict=True))
 
@@ -72,7 +74,7 @@ def test_what_the_csv_module_writes_is_read_back(
     writer.writerows(rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_module, "BATCH", batch)
-        found = rows_of(file.getvalue(), separator=separator, quote='"', spans_lines=True)
+        found = rows_of(file.getvalue(), separator=separator, quote='"', multiline=True)
     # a separator that is a blank makes a row of nothing a blank line
     blank = separator.isspace() and quoting == csv.QUOTE_MINIMAL
     rows = [row for row in rows if not blank or "".join(row).strip(" ") or separator in "".join(row)]
@@ -103,7 +105,7 @@ def test_without_quotes_every_character_stays(rows: list[list[str]], separator: 
 @pytest.mark.usefixtures("batches")
 def test_every_row_has_its_line_number() -> None:
     content = '\ufeffa,b\r\n\r\n1,x\n   \n# c,d\n2,"two\nlines"\n3,"a ""b"", c"\n\n4,y'
-    table, rows = table_of(content, comment="#", spans_lines=True, quote='"')
+    table, rows = table_of(content, comment="#", multiline=True, quote='"')
     assert table.columns == ["a", "b"]
     assert rows == [(3, ("1", "x")), (6, ("2", "two\nlines")), (8, ("3", 'a "b", c')), (10, ("4", "y"))]
     assert table.skipped.comments == 1
@@ -219,7 +221,7 @@ def test_a_zip_of_several_files(tmp_path: Path) -> None:
         archive.writestr("a.csv", "a\n")
         archive.writestr("b.csv", "a\n")
     with pytest.raises(DataError, match=r"t\.csv\.zip holds 2 files: unpack it"):
-        open_table(tmp_path / "t.csv.zip", TextFormat(), tmp_path)
+        open_table(tmp_path / "t.csv.zip", TextFormat(), tmp_path, ORIGIN)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +244,7 @@ def test_json_lines_and_nested_columns(tmp_path: Path) -> None:
     path.write_text(
         '{"session": 1, "events": [{"aid": 5, "ts": 7}, {"aid": 6, "ts": 8}]}\n{"session": 2, "events": []}\n'
     )
-    table = open_table(path, TextFormat(), tmp_path)
+    table = open_table(path, TextFormat(), tmp_path, ORIGIN)
     table.require({"session": "-", "events.aid": "-"})
     assert table.is_list("events.aid")
     numbers, frame = table.read(["session", "events.aid", "events.ts"])

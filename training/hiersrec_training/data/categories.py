@@ -25,6 +25,7 @@ from hiersrec_training.data.dataset import CategoryTree
 from hiersrec_training.data.options import PrepareOptions
 from hiersrec_training.data.read_items import CATEGORY
 from hiersrec_training.data.report import PrepareReport
+from hiersrec_training.data.tables import unescaped
 
 CategoryId = int | str
 
@@ -108,7 +109,7 @@ def _path_reader(
     rows: pl.DataFrame, keys: list[str], edges: pl.DataFrame | None, options: PrepareOptions
 ) -> tuple[pl.DataFrame, Callable[[tuple[Any, ...]], CategoryPath], CategoryId]:
     """``rows`` with category ids of one type; a function from their ids to the path; the unknown id."""
-    separator = options.category_path_separator
+    separator = unescaped(options.category_path_separator)
     if separator is not None:
         rows = rows.with_columns(pl.col(keys[0]).cast(pl.String))
         return rows, lambda row: split_path(row[0] or "", separator), UNKNOWN_IDS["string"]

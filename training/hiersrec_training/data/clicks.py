@@ -1,6 +1,6 @@
 """Clicks of a log of any size, brought into sessions: written to disk by session, then sorted part by part.
 
-Every click is a record of 48 bytes. A hash of its session or user picks one of 64 files, so that all clicks of a
+Every click is a record of 48 bytes. A hash of its session or user picks one of 32 files, so that all clicks of a
 session are in one file, and each file is small enough to be sorted in memory.
 """
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hiersrec_training.data.columns import as_canonical_ints
 from hiersrec_training.data.progress import progress
 
-_PARTS: Final = 64
+_PARTS: Final = 32  # files that are open at once
 _RECORD: Final = np.dtype(
     [
         *(("key", "i8"), ("time", "i8"), ("order", "i8"), ("row", "i8"), ("item", "i8")),
@@ -233,7 +233,7 @@ class ClickStore:
         if order is not None:
             records["order"] = order
         mixed = key.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        part = (mixed >> np.uint64(58)).astype(np.int8)
+        part = (mixed >> np.uint64(59)).astype(np.int8)
         by_part = np.argsort(part, kind="stable")
         edges = np.searchsorted(part[by_part], np.arange(_PARTS + 1))
         records = records[by_part]
@@ -359,7 +359,7 @@ def _note_shared(records: NDArray[Any], new: NDArray[np.bool], rules: Rules, tal
 
 
 def _repeats(records: NDArray[Any], number: NDArray[np.int64]) -> NDArray[np.bool]:
-    """bool [records]: whether a click of the same session, time, item and type of event came before."""
+    """bool [records]: whether a click of the same session, time, order, item and type came before."""
     time = records["time"]
     near = np.zeros(len(records), bool)
     same = (np.diff(number) == 0) & (np.diff(time) == 0)
@@ -368,11 +368,18 @@ def _repeats(records: NDArray[Any], number: NDArray[np.int64]) -> NDArray[np.boo
     tied = np.flatnonzero(near)
     repeated = np.zeros(len(records), bool)
     if len(tied):
-        order = np.lexsort((tied, records["event"][tied], records["item"][tied], time[tied], number[tied]))
+        order = np.lexsort(
+            (
+                *(tied, records["order"][tied], records["event"][tied], records["item"][tied]),
+                *(time[tied], number[tied]),
+            )
+        )
         tied = tied[order]
         equal = np.ones(len(tied) - 1, bool)
-        for values in (number, time, records["item"], records["event"]):
+        for values in (number, time, records["item"], records["event"], records["order"]):
             equal &= values[tied][1:] == values[tied][:-1]
+        # the clicks of a list have one row, and are no repeats of each other
+        equal &= records["row"][tied][1:] != records["row"][tied][:-1]
         repeated[tied[1:][equal]] = True
     return repeated
 

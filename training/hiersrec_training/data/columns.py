@@ -13,7 +13,12 @@ import polars as pl
 
 from hiersrec_sdk.errors import DataError
 
-_INT_LIMIT = 2**53  # floats above are no longer distinct integers
+_INT_LIMITS = {pl.Float32: 2**24, pl.Float64: 2**53}  # floats above are no longer distinct integers
+# White space, and characters without width that copying from pages leaves at the ends of a text.
+_BLANKS = (
+    " \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000\u200b\u2060\ufeff"
+)
 
 
 class Column:
@@ -31,8 +36,12 @@ class Column:
         self.name, self.role, self.option, self.table = name, role, option, table
         self.stripped = 0
         self.stripped_example = ""
+        self.quoted = 0
+        self.quoted_example = ""
+        self.floats = 0
+        self.floats_example = ""
         self.missing_texts: Counter[str] = Counter()
-        self._missing = pl.Series(list(missing), dtype=pl.String)
+        self._missing = pl.Series([text.strip() for text in missing], dtype=pl.String)
 
     def ids(self, values: pl.Series) -> pl.Series:
         """The values as ids: Int64 or String, null where missing.
@@ -43,22 +52,53 @@ class Column:
         values = self._plain(values)
         kind = values.dtype
         if kind == pl.String:
-            return values
+            return self._without_fractions(values)
         if kind == pl.UInt64 or kind == pl.Int128:
             return values.cast(pl.String)
         if kind.is_integer():
             return values.cast(pl.Int64)
         if isinstance(kind, pl.Decimal) or kind.is_float():
             number = values.cast(pl.Float64).fill_nan(None)
-            whole = ((number == number.round()) & (number.abs() < _INT_LIMIT)).fill_null(True)
+            limit = _INT_LIMITS[pl.Float32 if kind == pl.Float32 else pl.Float64]
+            whole = ((number == number.round()) & (number.abs() < limit)).fill_null(True)
             if whole.all():
                 return number.cast(pl.Int64)
+            what = (
+                "fractions" if (number != number.round()).any() else "floats that are too large to be exact,"
+            )
             raise DataError(
-                f"{self.table}: column {self.name!r} holds fractions such as {number.filter(~whole)[0]}: {self.role} "
-                "must "
-                f"be integers or text; name another column with {self.option}"
+                f"{self.table}: column {self.name!r} holds {what} such as {number.filter(~whole)[0]}: {self.role} "
+                f"must be integers or text; name another column with {self.option}"
             )
         raise self._refused(kind, "integers or text")
+
+    def _without_fractions(self, ids: pl.Series) -> pl.Series:
+        """Texts such as "12.0", as programs write integers of a column with gaps, as "12"."""
+        is_float = ids.str.ends_with(".0").fill_null(False)
+        if not is_float.any():
+            return ids
+        is_float &= ids.str.contains(r"^-?(0|[1-9][0-9]{0,14})\.0$").fill_null(False)
+        if is_float.any():
+            self.floats += int(is_float.sum())
+            self.floats_example = self.floats_example or str(ids.filter(is_float)[0])
+        return ids.zip_with(~is_float, ids.str.strip_suffix(".0"))
+
+    def integers(self, values: pl.Series) -> pl.Series:
+        """The values as Int64, null where missing.
+
+        Raises:
+            DataError: values that are no integers.
+        """
+        values = self.ids(values)
+        number = values.cast(pl.Int64, strict=False)
+        lost = number.is_null() & values.is_not_null()
+        if lost.any():
+            raise DataError(
+                f"{self.table}: column {self.name!r} holds {values.filter(lost)[0]!r}: {self.role} must be integers; "
+                "name "
+                f"another column with {self.option}"
+            )
+        return number
 
     def texts(self, values: pl.Series) -> pl.Series:
         """The values as texts, null where missing; the parts of a list are joined by a space."""
@@ -94,7 +134,7 @@ class Column:
         """The values as numbers, dates, datetimes or texts, null where missing."""
         values = self._plain(values)
         kind = values.dtype
-        if kind.is_float():
+        if kind == pl.Float64:
             return values.fill_nan(None)
         if isinstance(kind, pl.Decimal):
             return values.cast(pl.Float64)
@@ -111,11 +151,18 @@ class Column:
         return self._clean(values) if values.dtype == pl.String else values
 
     def _clean(self, values: pl.Series) -> pl.Series:
-        stripped = values.str.strip_chars()
+        stripped = values.str.strip_chars(_BLANKS)
         changed = (stripped != values).fill_null(False)
         if changed.any():
             self.stripped += int(changed.sum())
             self.stripped_example = self.stripped_example or str(values.filter(changed)[0])
+        quoted = stripped.str.starts_with('"').fill_null(False)
+        if quoted.any():
+            quoted &= (stripped.str.ends_with('"') & (stripped.str.len_bytes() > 1)).fill_null(False)
+            self.quoted += int(quoted.sum())
+            self.quoted_example = self.quoted_example or (
+                str(stripped.filter(quoted)[0]) if quoted.any() else ""
+            )
         named = stripped.is_in(self._missing.implode()).fill_null(False)
         if named.any():
             self.missing_texts.update(stripped.filter(named).to_list())

@@ -40,6 +40,8 @@ class LatestDescriptions:
         """Add the values in ``frame`` for the items with these keys."""
         values = frame.select(self._value(name, frame[name].dtype) for name in self._columns)
         at = rows if times is None else times
+        if times is not None and (np.diff(times) < 0).sum() > (np.diff(times) > 0).sum():
+            items, at, values = items[::-1], at[::-1], values.reverse()  # from the newest to the oldest
         part = values.with_columns(pl.Series(_KEY, items), pl.Series(_AT, at))
         part = part.filter(pl.any_horizontal(pl.col(self._columns).is_not_null())).sort(
             _AT, maintain_order=True

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from datetime import date
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from hiersrec_sdk.errors import InvalidOptionError
 from hiersrec_training.data.text_encoders import HASHED, without_folders
@@ -13,7 +16,10 @@ from hiersrec_training.data.times import checked_format, checked_zone, parse_mom
 
 LOG_FORMATS = ("auto", "events", "sessions")
 TIME_UNITS = ("auto", "s", "ms", "us", "ns")
-MISSING_TEXTS = ("NULL", "Null", "null", "None", "NaN", "nan", "NAN", "NA", "N/A", "n/a", "<NA>", r"\N")
+MISSING_TEXTS = (
+    *("NULL", "Null", "null", "None", "NaN", "nan", "NAN", "NaT", "NA", "N/A", "n/a", "#N/A", "<NA>", r"\N"),
+    "undefined",
+)
 
 # Options that only event logs have, and those that only session files have.
 _EVENT_OPTIONS = (
@@ -30,6 +36,18 @@ _EVENT_OPTIONS = (
     *("log_columns", "list_separator", "drop_repeats"),
 )
 _SESSION_OPTIONS = ("line_id",)
+# Options that say something about items, and those of text with columns: session files have neither.
+_ABOUT_ITEMS = (
+    "category_columns",
+    "fallback_category_column",
+    "text_columns",
+    "title_column",
+    "number_columns",
+)
+_TEXT_TABLES = ("quote", "multiline", "skip_malformed")
+# Options about times, for logs that have some.
+_TIME_OPTIONS = ("since", "until", "time_format", "time_unit", "time_zone", "drop_repeats")
+_MOST = 1e6  # minutes or days
 
 
 @dataclass(frozen=True)
@@ -56,6 +74,8 @@ class PrepareOptions:
     quote: str | None = None
     # Lines that begin with this text are comments; default: there are no comments.
     comment: str | None = None
+    # Quoted fields may span lines, and hold what looks like rows; the default takes that for a stray quote.
+    multiline: bool = False
     # Encoding of text files.
     encoding: str = "utf-8"
     # Texts that stand for a missing value, in every column; default: NULL, None, NaN, NA, N/A, \N and the like.
@@ -68,7 +88,8 @@ class PrepareOptions:
     # Event log: column of the session; default: "session" where there is one, else sessions are cut by user; "" where
     # each row is a session, with a list of items.
     session_column: str | None = None
-    # Event log: column of the user, whose clicks are cut into sessions at a gap; default: "user".
+    # Event log: column of the user, whose clicks are cut into sessions at a gap; default: "user". Beside a session
+    # column: session ids begin anew for each user.
     user_column: str | None = None
     # Event log: column of the item; default: "item".
     item_column: str | None = None
@@ -90,9 +111,9 @@ class PrepareOptions:
     # Event log: time zone of times without one, such as Europe/Berlin; default: UTC.
     time_zone: str | None = None
     # Event log: leave out clicks before this date or time.
-    since: str | None = None
+    since: str | date | None = None
     # Event log: leave out clicks at this date or time and later ones.
-    until: str | None = None
+    until: str | date | None = None
 
     # Event log: minutes without an event after which a user's next event begins a new session; default: 30.
     session_gap: float | None = None
@@ -107,6 +128,8 @@ class PrepareOptions:
     items: Any = None
     # Separator of the fields of the item table; default: comma for csv, tab for tsv.
     item_separator: str | None = None
+    # Encoding of the item table and the category tree; default: that of the logs.
+    item_encoding: str | None = None
     # Names of the item table's columns, for a table without a header.
     item_columns: Sequence[str] = ()
     # Item table: column of the item id.
@@ -121,9 +144,11 @@ class PrepareOptions:
     category_path_separator: str | None = None
     # A table of category and parent category (empty at the top) for the ids of the category column.
     category_tree: Any = None
-    # Category tree: column of the category; default: the first column.
+    # Separator of the fields of the category tree; default: comma for csv, tab for tsv.
+    tree_separator: str | None = None
+    # Category tree: column of the category; default: the first of two columns.
     tree_child_column: str | None = None
-    # Category tree: column of the parent; default: the second column.
+    # Category tree: column of the parent; default: the second of two columns.
     tree_parent_column: str | None = None
     # Columns of words to learn from (title, brand, description), joined by a space. Without item table: of the log.
     text_columns: Sequence[str] = ()
@@ -166,10 +191,7 @@ class PrepareOptions:
             given = [flag(name) for name in names if self.given(name)]
             need(len(given) < 2, f"{' and '.join(given)} do not go together: give one of them")
 
-        need(
-            isinstance(self.logs, list | tuple),
-            f"logs must be a list of paths or tables, got {type(self.logs).__name__}",
-        )
+        self._check_types()
         need(len(self.logs) > 0, "no log was given")
         for name, allowed in (("log_format", LOG_FORMATS), ("time_unit", (*TIME_UNITS, None))):
             value = getattr(self, name)
@@ -178,7 +200,16 @@ class PrepareOptions:
         for name, least in (("min_item_support", 1), ("min_session_length", 2), ("max_session_length", 2)):
             value = getattr(self, name)
             need(value >= least, f"{flag(name)} must be an integer ≥ {least}, got {value}")
-        need(self.gap > 0, f"--session-gap must be minutes > 0, got {self.session_gap}")
+        for name, unit in (("session_gap", "minutes"), ("test_days", "a number")):
+            value = getattr(self, name)
+            need(
+                value is None or 0 < value < _MOST,
+                f"{flag(name)} must be {unit} > 0 and below {_MOST:,}, got {value}",
+            )
+        need(
+            self.shuffle_seed is None or self.shuffle_seed >= 0,
+            f"--shuffle-seed must be an integer ≥ 0, got {self.shuffle_seed}",
+        )
         need(
             self.min_session_length <= self.max_session_length,
             f"--min-session-length {self.min_session_length} is above --max-session-length {self.max_session_length}",
@@ -189,9 +220,11 @@ class PrepareOptions:
         )
         if self.test_fraction is not None:
             need(0 < self.test_fraction < 1, f"--test-fraction must be in (0, 1), got {self.test_fraction}")
-        if self.test_days is not None:
-            need(self.test_days > 0, f"--test-days must be a number > 0, got {self.test_days}")
-        need(self.comment != "", "--comment must be a text, got an empty one")
+        for name in (
+            *("comment", "separator", "item_separator", "tree_separator", "list_separator"),
+            *("category_separator", "category_path_separator"),
+        ):
+            need(getattr(self, name) != "", f"{flag(name)} must be a text, got an empty one")
         checked_zone(self.time_zone)
         checked_format(self.time_format)
         since = parse_moment(self.since, "--since", self.time_zone)
@@ -201,7 +234,6 @@ class PrepareOptions:
             f"--since {self.since} is not before --until {self.until}",
         )
         at_most_one("test_log", "test_days", "test_fraction")
-        at_most_one("session_column", "user_column")
         at_most_one("category_path_separator", "category_tree")
         at_most_one("time_unit", "time_format")
         for name in ("category_path_separator", "category_tree", "category_separator"):
@@ -222,14 +254,59 @@ class PrepareOptions:
             "--fallback-category-column needs a --category-column",
         )
         need(not self.events or self.event_column is not None, "--event needs an --event-column")
+        need(
+            self.session_column != "" or self.user_column is None,
+            "--session-column '' makes each row a session: it does not go with --user-column",
+        )
         for name in ("item_vectors", "all_items", "item_columns", "item_separator"):
             need(not self.given(name) or self.items is not None, f"{flag(name)} needs an item table: --items")
+        need(
+            self.item_id_column == "item" or self.items is not None,
+            "--item-id-column needs an item table: --items",
+        )
+        need(
+            self.item_encoding is None or self.items is not None or self.category_tree is not None,
+            "--item-encoding needs an item table or a category tree",
+        )
+        for name in ("tree_child_column", "tree_parent_column", "tree_separator"):
+            need(
+                not self.given(name) or self.category_tree is not None,
+                f"{flag(name)} needs a --category-tree",
+            )
+        need(
+            not self.url_decode or bool(self.text_columns) or self.title_column is not None,
+            "--url-decode needs a --text-column or a --title-column",
+        )
+        if not self.time_columns:
+            given = [flag(name) for name in _TIME_OPTIONS if self.given(name)]
+            need(not given, f"{', '.join(given)}: the log has no times, as --time-column is ''")
         encoded = self.text_encoder != HASHED
         need(not encoded or len(self.text_columns) > 0, "--text-encoder needs a --text-column")
         need(
             not encoded or self.item_vectors is None,
             "--text-encoder and --item-vectors do not go together: an item has one vector",
         )
+
+    def _check_types(self) -> None:
+        """Refuse what Python passes and the command line cannot: a text for a list, a text for a number."""
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            wanted = ""
+            if entry.name == "logs" or (
+                entry.type in ("Sequence[str]",) and not isinstance(value, list | tuple)
+            ):
+                if not isinstance(value, list | tuple):
+                    wanted = "a list" if entry.name != "logs" else "a list of paths or tables"
+            elif entry.type in ("int", "int | None", "float", "float | None"):
+                kinds: Any = int | np.integer if entry.type.startswith("int") else int | float | np.number
+                optional = entry.type.endswith("None") and value is None
+                if not optional and (not isinstance(value, kinds) or isinstance(value, bool)):
+                    wanted = "an integer" if entry.type.startswith("int") else "a number"
+            elif entry.name == "item_vectors" and not isinstance(value, str | Path | None):
+                wanted = "a path"
+            if wanted:
+                name = entry.name if entry.name == "logs" else flag(entry.name)
+                raise InvalidOptionError(f"{name} must be {wanted}, got {type(value).__name__}")
 
     def given(self, name: str) -> bool:
         """Whether an option was given."""
@@ -239,7 +316,14 @@ class PrepareOptions:
 
     def given_for(self, log_format: str) -> list[str]:
         """The options that were given although logs of ``log_format``, events or sessions, do not have them."""
-        names = _SESSION_OPTIONS if log_format == "events" else _EVENT_OPTIONS
+        if log_format == "events":
+            names: tuple[str, ...] = _SESSION_OPTIONS
+        else:
+            names = _EVENT_OPTIONS
+            if self.items is None:
+                names += _ABOUT_ITEMS
+                if self.category_tree is None:
+                    names += _TEXT_TABLES
         return [flag(name) for name in names if self.given(name)]
 
     @property
@@ -276,10 +360,14 @@ class PrepareOptions:
         """The options for the dataset's settings: paths as file names, sequences as lists."""
 
         def plain(value: Any) -> Any:
+            if isinstance(value, np.generic):
+                return value.item()
             if isinstance(value, Path):
                 return value.name
             if isinstance(value, list | tuple):
                 return [plain(v) for v in value]
+            if isinstance(value, date):
+                return value.isoformat()
             return value if value is None or isinstance(value, str | int | float) else "frame"
 
         settings = {entry.name: plain(getattr(self, entry.name)) for entry in fields(self)}

@@ -17,7 +17,7 @@ from hiersrec_training.data.categories import categorize
 from hiersrec_training.data.clicks import LogSessions
 from hiersrec_training.data.columns import unify_ids
 from hiersrec_training.data.dataset import Dataset, Sessions
-from hiersrec_training.data.options import PrepareOptions
+from hiersrec_training.data.options import PrepareOptions, flag
 from hiersrec_training.data.read_items import Descriptions, describe_items, read_items, read_parents
 from hiersrec_training.data.read_log import LogReader, expanded
 from hiersrec_training.data.report import PrepareReport
@@ -30,7 +30,8 @@ from hiersrec_training.data.split import (
     shuffle_sessions,
     split_off_test,
 )
-from hiersrec_training.data.text import existing, opened, reading
+from hiersrec_training.data.tables import is_text
+from hiersrec_training.data.text import OUT_OF_ROOM, existing, opened, reading
 from hiersrec_training.data.text_encoders import encode_texts, load_text_encoder
 from hiersrec_training.data.times import DAY, date
 
@@ -68,8 +69,18 @@ def prepare(options: PrepareOptions, show: Callable[[str], object] = print) -> D
     report = PrepareReport(show)
     logs = expanded(options.logs, options.glob)
     files = _describe_files(options, logs)
-    with tempfile.TemporaryDirectory(prefix="hiersrec-prepare-") as folder:
-        read = _read(logs, options, report, Path(folder))
+    _check_text_options(options, logs)
+    try:
+        with tempfile.TemporaryDirectory(prefix="hiersrec-prepare-") as folder:
+            read = _read(logs, options, report, Path(folder))
+    except OSError as error:
+        if error.errno not in OUT_OF_ROOM:
+            raise
+        raise DataError(
+            f"{error.strerror} in the folder for temporary files, {tempfile.gettempdir()}: the environment variable "
+            "TMPDIR "
+            "names another one"
+        ) from error
     training, test = _split(read.sessions, read.test_sessions, options, report)
     catalog, training, test = _catalog(read, training, test, options, report)
     sessions = _sessions(training)
@@ -102,6 +113,17 @@ def prepare(options: PrepareOptions, show: Callable[[str], object] = print) -> D
     _report_counts(dataset, report)
     dataset.settings["report"] = report.as_settings()
     return dataset
+
+
+def _check_text_options(options: PrepareOptions, logs: list[Any]) -> None:
+    """Refuse options of text files where there are none."""
+    if any(is_text(source) for source in (*logs, options.test_log, options.items, options.category_tree)):
+        return
+    given = [name for name in ("quote", "multiline", "comment", "skip_malformed") if options.given(name)]
+    if options.encoding != "utf-8":
+        given.append("encoding")
+    if given:
+        raise InvalidOptionError(f"{', '.join(map(flag, given))}: for text files, and there are none")
 
 
 class _Read(NamedTuple):
@@ -235,7 +257,7 @@ def _split(
         training, test = sessions, drop_short(test_log, shortest, "test split", report)
     require_clicks(training, "training", report)
     if not options.allow_copies:
-        check_copies(training, test)
+        check_copies(training, test, report)
     _warn_of_splits(training, test, report)
     training = drop_rare(training, options, report)
     require_clicks(training, "training", report)

@@ -17,10 +17,12 @@ from hiersrec_training.data.descriptions import LatestDescriptions
 from hiersrec_training.data.options import PrepareOptions
 from hiersrec_training.data.progress import progress
 from hiersrec_training.data.report import FileReport, PrepareReport
-from hiersrec_training.data.tables import Batch, Table
-from hiersrec_training.data.times import TimeColumn, date, parse_moment
+from hiersrec_training.data.tables import Batch, Table, unescaped
+from hiersrec_training.data.times import TimeColumn, date, parse_moment, with_zeros
 
 _MISSING: Final = "(missing)"  # the type of an event without one
+_USERS: Final = ("user", "user_id", "userid", "visitor", "visitor_id", "visitorid", "customer", "customer_id")
+_SAMPLE: Final = 1_000_000  # rows in which users of session ids are looked for
 
 
 @dataclass
@@ -38,21 +40,30 @@ class EventColumns:
     Attributes:
         key: column that tells the sessions; None where each row is one.
         cut: whether it is the user, whose clicks are cut into sessions.
+        user: column of the user whose sessions have the ids of ``key``; None where ids are unique.
         item, times, order, event: columns of the item, the time, the order of equal times and the type of event.
         about: columns that describe items, where there is no item table.
+        doubted: column of a user that nobody named, although session ids might begin anew for each.
     """
 
     def __init__(self, table: Table, options: PrepareOptions) -> None:
         self.item = options.item_column or "item"
         self.key, self.cut = self._session_key(table, options)
+        self.user = None if self.cut else options.user_column
         self.times = options.time_columns
         self.order = options.order_column
         self.event = options.event_column
         self.about = options.item_description_columns if options.items is None else {}
+        users = [column for column in table.columns if column.lower() in _USERS]
+        self.doubted = users[0] if users and self.user is None and self.key and not self.cut else None
         if self.cut and not self.times:
             raise InvalidOptionError(
                 "sessions cannot be cut by user without a --time-column; give a --session-column"
             )
+        if options.session_gap is not None and not self.cut:
+            raise InvalidOptionError("--session-gap cuts the clicks of a user: give a --user-column alone")
+        if self.item == self.key:
+            raise InvalidOptionError(f"column {self.item!r} cannot be both the item and the session or user")
 
     def _session_key(self, table: Table, options: PrepareOptions) -> tuple[str | None, bool]:
         if options.session_column is not None:
@@ -64,10 +75,12 @@ class EventColumns:
                 return column, cut
         if options.list_separator is not None or table.is_list(self.item):
             return None, False
+        hint = table.hint() or (
+            "name the right one with --session-column or --user-column, or the columns of a log without a header with "
+            "--log-columns"
+        )
         raise MissingColumnError(
-            f"{table.name} has no column 'session' or 'user'; its columns are {', '.join(table.columns)}: name the "
-            "right "
-            "one with --session-column or --user-column, or the columns of a log without a header with --log-columns"
+            f"{table.name} has no column 'session' or 'user'; its columns are {', '.join(table.columns)}: {hint}"
         )
 
     @property
@@ -76,6 +89,8 @@ class EventColumns:
         wanted = {}
         if self.key is not None:
             wanted[self.key] = "--user-column" if self.cut else "--session-column"
+        if self.user is not None:
+            wanted[self.user] = "--user-column"
         wanted[self.item] = "--item-column"
         wanted |= dict.fromkeys(self.times, "--time-column ('' for a log without times)")
         if self.order is not None:
@@ -120,6 +135,7 @@ class EventFile:
 
         who = "user" if columns.cut else "session"
         self._key = column(columns.key or "", f"{who} ids", f"--{who}-column")
+        self._user = column(columns.user or "", "user ids", "--user-column")
         self._item = column(columns.item, "item ids", "--item-column")
         self._times = [column(name, "times", "--time-column") for name in columns.times]
         self._order_column = column(columns.order or "", "numbers that order clicks", "--order-column")
@@ -136,21 +152,46 @@ class EventFile:
         self._span: tuple[int, int] | None = None
         self._rows = 0
         self._dropped: dict[str, tuple[int, str]] = {}
+        self._users_hint = ""
         self._list_keys: list[NDArray[np.int64]] = []  # of rows that hold lists of items
 
     def read(self, store: ClickStore) -> int:
         """Add all clicks; the number of the last row."""
         table, last = self._table, 0
-        batches = table.batches(list(self._columns.wanted))
+        wanted = list(self._columns.wanted)
+        if self._columns.doubted in table.columns:
+            wanted.append(str(self._columns.doubted))
+        batches = table.batches(list(dict.fromkeys(wanted)))
         for batch in progress(
             batches, table.size(), f"reading {Path(table.name).name}", lambda each: len(each.numbers)
         ):
             if len(batch.numbers):
                 last = int(batch.numbers[-1])
+                self._look_for_users(batch)
                 clicks = _exploded(batch, self._columns, self._options, table)
                 self._add(clicks, store, from_lists=clicks.frame is not batch.frame)
         self._time.check()
         return last
+
+    def _look_for_users(self, batch: Batch) -> None:
+        """Refuse session ids that belong to several users, unless someone said what tells the sessions."""
+        columns = self._columns
+        user, key = columns.doubted, columns.key
+        if user is None or key is None or user not in batch.frame.columns or batch.numbers[0] > _SAMPLE:
+            return
+        users = batch.frame.group_by(key).agg(users=pl.col(user).n_unique(), count=pl.len()).drop_nulls(key)
+        several = users.filter(pl.col("users") > 1)
+        if several.height * 100 <= users.filter(pl.col("count") > 1).height:
+            return
+        what = (
+            f"{several.height:,} session ids of {self._table.name} belong to several users of column {user!r}"
+        )
+        hint = f"{what}, such as {several[key][0]}: give --user-column {user} beside --session-column {key}"
+        if self._options.session_column is None:
+            raise DataError(
+                f"{hint} if ids begin anew for each user, or --session-column {key} alone if they do not"
+            )
+        self._users_hint = f"{hint}, if ids begin anew for each user"
 
     def report(self, report: PrepareReport) -> FileReport:
         """Report what was read."""
@@ -163,11 +204,19 @@ class EventFile:
         report.file(found)
         if found.order == "newest first":
             report.line("reversed", found.rows, f"clicks of {name}, which goes from the newest to the oldest")
-        report.skipped(name, self._table.skipped)
-        for column in (self._key, self._item, *self._times, self._event):
+        report.skipped(name, self._table.skipped, self._rows)
+        for column in (self._key, self._user, self._item, *self._times, self._event):
             report.column(column, name)
         for why, (count, example) in self._dropped.items():
             report.drop(count, why, example)
+        if self._users_hint:
+            report.warn(self._users_hint)
+        if self._time.twice:
+            report.warn(
+                f"{self._time.twice:,} times of {name} are in the hour that comes twice when clocks go back: they "
+                "are taken as "
+                "the first one"
+            )
         if self._list_keys:
             keys = np.concatenate(self._list_keys)
             if len(np.unique(keys)) < len(keys):
@@ -188,6 +237,9 @@ class EventFile:
         key = time = event = order = None
         if columns.key is not None:
             key = self._key.ids(frame[columns.key])
+            if columns.user is not None:
+                pair = pl.DataFrame({"user": self._user.ids(frame[columns.user]), "session": key})
+                key = pair.select(key=pl.concat_str(pl.all(), separator=", "))["key"]
             keep = self._keep(
                 keep, key.is_not_null(), f"no {'user' if columns.cut else 'session'} id", numbers
             )
@@ -203,9 +255,9 @@ class EventFile:
                     keep, time < self._until, f"not before --until {self._options.until}", numbers
                 )
         if columns.order is not None:
-            number, _ = self._order_column.numbers(frame[columns.order])
+            number = self._order_column.integers(frame[columns.order])
             keep = self._keep(keep, number.is_not_null(), "no number that orders it", numbers)
-            order = _sortable(number)
+            order = number.fill_null(0).to_numpy()
         if columns.event is not None:
             event = self._event_codes(self._event.texts(frame[columns.event]))
         if not keep.all():
@@ -237,11 +289,12 @@ class EventFile:
         if len(self._times) == 1:
             return self._times[0].times(frame[self._times[0].name])
         parts = {}
+        forms = (self._options.time_format or "").split(" ")
         for number, column in enumerate(self._times):
             values = frame[column.name]
-            parts[str(number)] = column.texts(
-                values.cast(pl.String) if values.dtype.is_temporal() else values
-            )
+            text = column.texts(values.cast(pl.String) if values.dtype in (pl.Date, pl.Time) else values)
+            # each part gets the zeros that its part of the format asks for
+            parts[str(number)] = with_zeros(text, forms[number]) if len(forms) == len(self._times) else text
         return pl.DataFrame(parts).select(time=pl.concat_str(pl.all(), separator=" "))["time"]
 
     def _keep(self, keep: pl.Series, good: pl.Series, why: str, numbers: NDArray[np.int64]) -> pl.Series:
@@ -288,26 +341,22 @@ class _Order:
         return "in no order of time" if downs * most > ups else "oldest first"
 
 
-def _sortable(numbers: pl.Series) -> NDArray[np.int64]:
-    """int64 in the order of the floats."""
-    bits = (numbers.fill_null(0.0) + 0.0).to_numpy().view(np.int64)
-    return bits ^ ((bits >> np.int64(63)) & np.int64(0x7FFFFFFFFFFFFFFF))
-
-
 def _exploded(batch: Batch, columns: EventColumns, options: PrepareOptions, table: Table) -> Batch:
-    """The rows with one item each, where a cell holds the items of a whole session."""
+    """The rows with one item each, where a cell holds the items of a whole session.
+
+    What stands beside the items, such as times and categories, may be lists of the same lengths.
+    """
     numbers, frame = batch
-    if options.list_separator is not None:
-        text = frame[columns.item].cast(pl.String).str.strip_chars("[]() ")
-        frame = frame.with_columns(text.str.split(options.list_separator).alias(columns.item))
-    lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List | pl.Array)]
-    if columns.item not in lists:
-        return Batch(numbers, frame)
-    names = [
-        columns.item,
-        *(name for name in (columns.event, columns.order, *columns.times) if name in lists),
+    others = [
+        name for name in (*columns.times, columns.order, columns.event, *columns.about) if name is not None
     ]
+    others = [name for name in dict.fromkeys(others) if name != columns.item]
+    if options.list_separator is not None:
+        frame = _split_cells(frame, columns, others, options, table)
     kinds: dict[str, Any] = dict(frame.schema)
+    if not isinstance(kinds[columns.item], pl.List | pl.Array):
+        return Batch(numbers, frame)
+    names = [columns.item, *(name for name in others if isinstance(kinds[name], pl.List | pl.Array))]
     frame = frame.with_columns(pl.col(name).cast(pl.List(kinds[name].inner)) for name in names)
     length = frame[columns.item].list.len().fill_null(0)
     for name in names[1:]:
@@ -316,8 +365,40 @@ def _exploded(batch: Batch, columns: EventColumns, options: PrepareOptions, tabl
             row = int(unequal.arg_max() or 0)
             raise DataError(
                 f"{table.place(int(numbers[row]))}: {length[row]} values in {columns.item!r}, but "
-                f"{frame[name].list.len()[row]} in {name!r}"
+                f"{frame[name].list.len()[row] or 0} in {name!r}"
             )
     frame = frame.with_columns(pl.Series("__number", numbers))
     frame = frame.explode(names, empty_as_null=False, keep_nulls=False)
     return Batch(frame["__number"].to_numpy(), frame.drop("__number"))
+
+
+def _split_cells(
+    frame: pl.DataFrame, columns: EventColumns, others: list[str], options: PrepareOptions, table: Table
+) -> pl.DataFrame:
+    """The cells of items as lists; and those of other columns that hold as many values in every row."""
+    if frame[columns.item].dtype != pl.String:
+        raise InvalidOptionError(
+            f"--list-separator is for text: column {columns.item!r} of {table.name} holds {frame[columns.item].dtype}"
+        )
+    separator = unescaped(options.list_separator) or ""
+    items = _split_text(frame[columns.item], separator)
+    found = {columns.item: items}
+    for name in others:
+        if frame[name].dtype == pl.String:
+            values = _split_text(frame[name], separator)
+            if (values.list.len() == items.list.len()).fill_null(True).all() or name in columns.about:
+                found[name] = values
+    return frame.with_columns(values.alias(name) for name, values in found.items())
+
+
+def _split_text(cells: pl.Series, separator: str) -> pl.Series:
+    """The values in each cell, without brackets around all and quotes around each."""
+    text = cells.str.strip_chars()
+    for opening, closing in ("[]", "()", "{}"):
+        pair = (text.str.starts_with(opening) & text.str.ends_with(closing)).fill_null(False)
+        text = text.zip_with(~pair, text.str.slice(1, text.str.len_chars().cast(pl.Int64) - 2))
+    value = pl.element().str.strip_chars()
+    for quote in "'\"":
+        is_quoted = value.str.starts_with(quote) & value.str.ends_with(quote) & (value.str.len_chars() > 1)
+        value = pl.when(is_quoted).then(value.str.strip_chars(quote)).otherwise(value)
+    return text.str.split(separator).list.eval(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
@@ -14,7 +14,7 @@ from hiersrec_sdk.errors import DataError
 from hiersrec_training.data.columns import Column, unify_ids
 from hiersrec_training.data.options import PrepareOptions
 from hiersrec_training.data.report import PrepareReport
-from hiersrec_training.data.tables import open_table, text_format, unescaped
+from hiersrec_training.data.tables import Origin, open_table, text_format, unescaped
 from hiersrec_training.data.text import existing, reading
 
 CATEGORY = "category:"
@@ -37,20 +37,14 @@ def read_items(options: PrepareOptions, report: PrepareReport, work: Path) -> pl
         MissingColumnError: the table lacks a column that was named.
         DataError: no such file, damaged, or without rows; columns of a wrong type; vectors that do not fit.
     """
-    table = open_table(
-        options.items,
-        text_format(options),
-        work,
-        names=options.item_columns,
-        names_option="--item-columns",
-        given_separator=unescaped(options.item_separator),
-        role="the item table",
-    )
+    separator = unescaped(options.item_separator)
+    origin = Origin("the item table", separator, "--item-separator", options.item_columns, "--item-columns")
+    table = open_table(options.items, text_format(options, is_log=False), work, origin)
     wanted = options.item_description_columns | {options.item_id_column: "--item-id-column"}
     table.require(wanted)
     numbers, rows = table.read(list(wanted))
     report.line("read", rows.height, f"rows of {Path(table.name).name}")
-    report.skipped(Path(table.name).name, table.skipped)
+    report.skipped(Path(table.name).name, table.skipped, rows.height)
     id_column = Column(options.item_id_column, "item ids", "--item-id-column", table.name, options.missing)
     ids = id_column.ids(rows[options.item_id_column])
     report.column(id_column, Path(table.name).name)
@@ -119,34 +113,15 @@ def _with_categories(
     """``items`` with the columns ``category:0`` and so on, a row for each category of an item."""
     levels = len(options.category_columns)
     if levels == 1:
-        fallback = columns[1].ids(rows[columns[1].name]) if len(columns) > 1 else None
-        values = rows[columns[0].name]
-        separator = options.category_separator
-        if separator is not None and values.dtype == pl.String:
-            values = values.str.split(separator)
-        if isinstance(values.dtype, pl.List | pl.Array):
-            values = values.cast(pl.List(values.dtype.inner))
-            row = pl.Series(np.arange(len(values)), dtype=pl.UInt32)
-            exploded = pl.DataFrame({"row": row, "value": values}).explode("value")
-            ids = columns[0].ids(exploded["value"])
-            several = pl.DataFrame({"row": exploded["row"], "value": ids})
-            # a row without any category stays, once
-            known = several.filter(pl.col("value").is_not_null())
-            rest = (
-                pl.DataFrame({"row": row})
-                .join(known, on="row", how="anti")
-                .with_columns(value=pl.lit(None, ids.dtype))
-            )
-            several = pl.concat([known, rest]).sort("row", maintain_order=True)
-            at = several["row"]
-            items, category = items[at], several["value"]
-            fallback = None if fallback is None else fallback[at]
-        else:
-            category = columns[0].ids(values)
-        if fallback is not None:
-            category, fallback = unify_ids([category, fallback])
-            category = category.zip_with(category.is_not_null(), fallback)
-        return items.with_columns(category.alias(f"{CATEGORY}0"))
+        separator = unescaped(options.category_separator)
+        listed = _listed(rows, columns[0], separator)
+        if len(columns) > 1:
+            other = _listed(rows, columns[1], separator).join(listed, on="row", how="anti")
+            first, second = unify_ids([listed["category"], other["category"]])
+            listed = pl.concat([listed.with_columns(category=first), other.with_columns(category=second)])
+        every = pl.DataFrame({"row": np.arange(rows.height, dtype=np.uint32)})
+        listed = every.join(listed, on="row", how="left", maintain_order="left_right")
+        return items[listed["row"]].with_columns(listed["category"].alias(f"{CATEGORY}0"))
     found = [
         column.ids(rows[column.name]).alias(f"{CATEGORY}{level}")
         for level, column in enumerate(columns[:levels])
@@ -154,6 +129,18 @@ def _with_categories(
     if levels and len(columns) > levels:
         found = _or_fallback(found, columns[levels].ids(rows[columns[levels].name]))
     return items.with_columns(found)
+
+
+def _listed(rows: pl.DataFrame, column: Column, separator: str | None) -> pl.DataFrame:
+    """``row`` and ``category`` for each category that a cell holds."""
+    values = rows[column.name]
+    if separator is not None and values.dtype == pl.String:
+        values = values.str.split(separator)
+    cells = pl.DataFrame({"row": np.arange(len(values), dtype=np.uint32), "category": values})
+    if isinstance(values.dtype, pl.List | pl.Array):
+        kind: Any = values.dtype
+        cells = cells.with_columns(pl.col("category").cast(pl.List(kind.inner))).explode("category")
+    return cells.with_columns(column.ids(cells["category"]).alias("category")).drop_nulls("category")
 
 
 def _or_fallback(levels: list[pl.Series], fallback: pl.Series) -> list[pl.Series]:
@@ -203,14 +190,22 @@ def read_parents(options: PrepareOptions, report: PrepareReport, work: Path) -> 
     Raises:
         MissingColumnError, DataError: as :func:`read_items`.
     """
-    table = open_table(options.category_tree, text_format(options), work, role="the category tree")
+    origin = Origin("the category tree", unescaped(options.tree_separator), "--tree-separator")
+    table = open_table(options.category_tree, text_format(options, is_log=False), work, origin)
+    named = options.tree_child_column, options.tree_parent_column
     if len(table.columns) < 2:
-        raise DataError(f"{table.name} has one column: a category tree has a category and its parent")
+        hint = table.hint() or "a category tree has a category and its parent"
+        raise DataError(f"{table.name} has one column, {table.columns[0]!r}: {hint}")
+    if len(table.columns) > 2 and None in named:
+        raise DataError(
+            f"{table.name} has {len(table.columns)} columns, {', '.join(table.columns)}: name the category's with "
+            "--tree-child-column and its parent's with --tree-parent-column"
+        )
     child = options.tree_child_column or table.columns[0]
     parent = options.tree_parent_column or table.columns[1]
     table.require({child: "--tree-child-column", parent: "--tree-parent-column"})
     _, rows = table.read(list(dict.fromkeys([child, parent])))
-    report.skipped(Path(table.name).name, table.skipped)
+    report.skipped(Path(table.name).name, table.skipped, rows.height)
     found = {}
     for name, role, option in (
         (child, "child", "--tree-child-column"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,7 +22,8 @@ from hiersrec_training.data.read_events import EventColumns, EventFile, Known
 from hiersrec_training.data.read_items import item_rows
 from hiersrec_training.data.read_sessions import SessionFile
 from hiersrec_training.data.report import PrepareReport
-from hiersrec_training.data.tables import open_table, suffix_of, text_format, unescaped
+from hiersrec_training.data.split import session_digests
+from hiersrec_training.data.tables import Origin, open_table, suffix_of, text_format, unescaped
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class LogReader:
         sessions, tally = store.sessions(rules)
         self._report_sessions(sessions, firsts, tally)
         self._report_tally(tally, lambda row: "")
+        self._warn_of_copies(sessions, firsts)
         return Log(sessions, store.items)
 
     def _read_events(self, sources: Sequence[Any]) -> Log:
@@ -119,11 +122,14 @@ class LogReader:
                 source,
                 text_format(options),
                 self._work,
-                names=options.log_columns,
-                names_option="--log-columns",
-                given_separator=unescaped(options.separator),
-                role=_name(source, number),
-                empty=EmptyLogError,
+                Origin(
+                    _name(source, number),
+                    unescaped(options.separator),
+                    "--separator",
+                    options.log_columns,
+                    "--log-columns",
+                ),
+                EmptyLogError,
             )
             for number, source in enumerate(sources)
         ]
@@ -167,6 +173,10 @@ class LogReader:
             report.line("cut", len(sessions), what)
         self._report_sessions(sessions, firsts, tally)
         self._report_tally(tally, place)
+        self._warn_of_copies(sessions, firsts)
+        missing = [event for event in options.events if event not in known.events]
+        if missing:
+            report.warn(f"no event is of type {', '.join(missing)}; the types are {', '.join(known.events)}")
         rows = None
         if about is not None:
             ids, newest = about.rows()
@@ -175,7 +185,13 @@ class LogReader:
 
     def _check_shared(self, tally: Tally, rules: Rules) -> None:
         """Refuse session ids that are in several logs, far apart."""
-        if not tally.apart or tally.apart * 2 <= tally.shared:
+        if tally.apart * 10 < tally.shared or not tally.shared:
+            if tally.shared:
+                self._report.warn(
+                    f"{tally.shared:,} session ids are in several logs, and each is taken as one session: "
+                    "--session-per-file "
+                    "takes it as one in each, --session-across-files says that this is right"
+                )
             return
         example = self.known.sessions.decode(np.array([tally.example]))[0]
         far = "an hour or more apart" if rules.has_time else "which have no times"
@@ -197,7 +213,26 @@ class LogReader:
             if len(lengths):
                 found.median_length = float(np.median(lengths))
                 found.longest = int(lengths.max())
-            self._report.sessions(found)
+            self._report.sessions(found, has_order=self._options.order_column is not None)
+
+    def _warn_of_copies(self, sessions: LogSessions, firsts: list[int]) -> None:
+        """Warn of a log whose sessions are in another one too, click by click and at the same times."""
+        if len(firsts) < 3:
+            return
+        file = np.searchsorted(firsts, sessions.row, side="right") - 1
+        digests = session_digests(sessions, 2)
+        file = file[sessions.lengths >= 2]
+        if sessions.begin is not None:
+            digests = digests ^ sessions.begin[sessions.lengths >= 2].astype(np.uint64)
+        for number, found in enumerate(self._report.files[len(self._report.files) - len(firsts) + 1 :]):
+            own = digests[file == number]
+            copies = int(np.isin(own, digests[file < number]).sum())
+            if copies > 1 and copies * 10 >= 9 * len(own):
+                self._report.warn(
+                    f"{copies:,} of the {len(own):,} sessions of {found.name} are in the logs before it too, click "
+                    "by click: "
+                    "was one log given twice?"
+                )
 
     def _report_tally(self, tally: Tally, place: Callable[[int], str]) -> None:
         options, report = self._options, self._report
@@ -232,12 +267,20 @@ def expanded(sources: Sequence[Any], is_pattern: bool) -> list[Any]:
         return list(sources)
     found: list[Any] = []
     for source in sources:
-        matches = sorted(glob.glob(str(source), recursive=True))  # noqa: PTH207 (a pattern may be absolute)
+        if not isinstance(source, str | Path):
+            found.append(source)
+            continue
+        matches = sorted(glob.glob(str(source), recursive=True), key=_natural)  # noqa: PTH207 (may be absolute)
         files = [path for path in map(Path, matches) if path.is_file()]
         if not files:
             raise DataError(f"no file matches {source}")
         found += files
     return list(dict.fromkeys(found))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key by which part-2 is before part-10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split("([0-9]+)", name)]
 
 
 def _name(source: Any, number: int) -> str:

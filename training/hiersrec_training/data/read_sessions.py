@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -44,7 +45,7 @@ class SessionFile:
     def read(self, items: Keys, store: ClickStore) -> int:
         """Add all clicks; how many lines there are."""
         path, form = self._path, text_format(self._options)
-        file = utf8_copy(path, form.encoding, self._work)
+        file = utf8_copy(path, form, self._work)
         check_is_text(file)
         skipped = Skipped()
         column = Column("", "item ids", "--missing", str(path), self._options.missing)
@@ -69,7 +70,7 @@ class SessionFile:
             store.add(rows, None, rows, items.encode(ids.filter(there)), self._number)
         report = self._report
         report.file(FileReport(path.name, clicks))
-        report.skipped(path.name, skipped)
+        report.skipped(path.name, skipped, clicks)
         report.column(column, path.name)
         report.drop(lost, "no item id")
         return last + 1
@@ -80,40 +81,88 @@ class SessionFile:
         return text.str.extract_all(r"\S+") if separator is None else text.str.split(separator)
 
     def _look_at(self, text: pl.Series) -> None:
-        """Refuse, or warn of, lines that look like something else than sessions."""
+        """Refuse, or warn of, lines that look like something else than sessions of item ids."""
         fields, options, path = self._fields(text), self._options, self._path
         lengths = fields.list.len()
         if self._separator is None and (lengths == 1).sum() * 2 > len(text):
             for separator in _OTHER_SEPARATORS:
-                if text.str.contains(separator, literal=True).sum() * 2 > len(text):
+                if _most(text.str.contains(separator, literal=True)):
                     raise DataError(
                         f"{path}, line 1: most lines are one item, such as {text[0]!r}; give --separator {separator!r} "
                         "to separate the items, or --separator ' ' if they are one item"
                     )
         width = int(lengths[0])
-        if options.log_format == "auto" and len(text) > 1 and 2 <= width <= 20 and lengths.n_unique() == 1:
+        if len(text) > 1 and 2 <= width <= 20 and lengths.n_unique() == 1:
             columns = fields.slice(1).list.to_array(width).arr.to_struct().struct.unnest()
             times = [column for column in columns if column.str.contains(_LIKE_TIME).all()]
-            if times:
+            if times and options.log_format == "auto":
                 raise DataError(
                     f"{path} is read as one session a line, as its name ends in .txt, but looks like a table: every "
                     f"line has {width} fields, one of them a time such as {times[0][0]}; give --format events and "
                     "--separator, or --format sessions"
                 )
-        if not options.line_id and len(text) >= 5:
-            self._look_for_ids(fields)
+        for seems, what in self._suspicions(text, fields):
+            if seems:
+                self._report.warn(f"lines of {path.name}, such as {text[0][:60]!r}: {what}")
+                return
 
-    def _look_for_ids(self, fields: pl.Series) -> None:
-        """Warn where the first field of each line looks like the id of a session or user."""
-        first = fields.list.first()
+    def _suspicions(self, text: pl.Series, fields: pl.Series) -> Iterator[tuple[bool, str]]:
+        """What lines may be instead of sessions of item ids, the surest first."""
+        first, last = fields.list.first(), fields.list.last()
         others = fields.list.slice(1).explode(empty_as_null=False, keep_nulls=False)
-        number = first.cast(pl.Int64, strict=False)
-        counts_up = number.null_count() == 0 and bool((number.diff().drop_nulls() > 0).all())
-        is_alone = (
-            len(first) >= 20 and first.n_unique() == len(first) and not first.is_in(others.implode()).any()
-        )
-        if len(others) and (counts_up or is_alone):
-            self._report.warn(
-                f"the first field of each line of {self._path.name} looks like the id of a session or user, such as "
-                f"{first[0]}, {first[1]}, {first[2]}: give --line-id if it is one"
+        every = fields.explode(empty_as_null=False, keep_nulls=False)
+        if not self._options.line_id:
+            yield (
+                _most(first.str.ends_with(":")),
+                "they begin with an id and a colon; --line-id leaves it out",
             )
+        for opening, closing in ("[]", "{}", "()"):
+            yield (
+                _most(text.str.starts_with(opening) & text.str.ends_with(closing)),
+                "they are lists in brackets; name the file .jsonl if they are JSON objects, or take the brackets off",
+            )
+        yield _most(text.str.starts_with('"')), "ids are in quotes, which are part of them here"
+        yield (
+            _most(first.str.ends_with(",") | first.str.ends_with(";")),
+            "ids end with a separator; give --separator",
+        )
+        yield (
+            _most(every.str.contains(r"^.+:1[0-9]{9}")),
+            "ids have times behind a colon, which are part of them here",
+        )
+        yield _most(last.is_in(["-1", "-2"])), "they end with -1 or -2, which are items here"
+        for end, where in ((first, "begin"), (last, "end")):
+            yield (
+                _most(end.slice(1).str.contains(_LIKE_TIME)),
+                f"they {where} with a time, which is an item here; give --format events if this is a table",
+            )
+        number = first.cast(pl.Int64, strict=False)
+        steps = number.diff().drop_nulls()
+        counts_up = (
+            number.null_count() == 0 and len(text) >= 5 and bool((steps >= 0).all()) and number.n_unique() > 2
+        )
+        is_alone = (
+            len(first) >= 20 and first.n_unique() * 3 > len(first) and not first.is_in(others.implode()).any()
+        )
+        lengths = fields.list.len()
+        is_table = len(text) >= 10 and lengths.n_unique() == 1 and 2 < lengths[0] <= 8
+        if not self._options.line_id:
+            yield (
+                len(others) > 0 and (counts_up or is_alone),
+                f"the first field looks like the id of a session or user, such as {first[0]}; --line-id leaves it out",
+            )
+        yield (
+            self._options.log_format == "auto" and is_table,
+            f"all have {lengths[0]} fields; give --format events if this is a table, or --format sessions",
+        )
+        yield (
+            _most(
+                text.head(1).str.to_lowercase().str.contains(r"\b(?:user|session|item|product)s?(?:_?id)?\b")
+            ),
+            "the first looks like the header of a table; it is a session here",
+        )
+
+
+def _most(holds: pl.Series) -> bool:
+    """Whether it holds for more than half."""
+    return int(holds.sum()) * 2 > len(holds)

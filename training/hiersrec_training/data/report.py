@@ -94,23 +94,26 @@ class PrepareReport:
         self.warnings.append(what)
         self.show(f"{'warning':<11}{'':>13} {what}")
 
-    def sessions(self, found: FileReport) -> None:
+    def sessions(self, found: FileReport, *, has_order: bool) -> None:
         """Say how many sessions a log has."""
         if found.sessions:
             lengths = f"the median of {found.median_length:g} clicks, the longest of {found.longest:,}"
             self.line("formed", found.sessions, f"sessions of {found.name}, {lengths}")
-        if found.tied and found.order == "in no order of time":
+        if found.tied and found.order == "in no order of time" and not has_order:
             self.warn(
                 f"{found.tied:,} clicks of {found.name} have the time of the click before them in their session, and "
                 "the file "
                 "is in no order of time: these stay in the order of the file"
             )
 
-    def skipped(self, name: str, lines: Skipped) -> None:
+    def skipped(self, name: str, lines: Skipped, rows: int) -> None:
         """Note the lines of a text file that are no rows."""
         self.note("skipped", lines.comments, f"comment lines of {name}")
+        self.note("skipped", lines.headers, f"lines of {name} that repeat its header")
         what = f"rows of {name} with another number of fields"
         self.note("skipped", lines.malformed, what, lines.examples.get("malformed", ""))
+        if lines.malformed * 10 > rows:
+            self.warn(f"{lines.malformed:,} rows of {name} were left out, beside {rows:,} that were read")
 
     def column(self, column: Column, name: str) -> None:
         """Note the blanks that were stripped off a column, and the texts in it that stand for a missing value."""
@@ -118,7 +121,15 @@ class PrepareReport:
         self.note(
             "stripped", column.stripped, f"{where} of blanks around them", repr(column.stripped_example)
         )
-        for text, count in column.missing_texts.most_common(3):
+        what = f"{column.role} of {name} written as fractions, taken as integers"
+        self.note("changed", column.floats, what, column.floats_example)
+        if column.quoted:
+            self.warn(
+                f"{column.quoted:,} {column.role} of {name} are in quotes, such as {column.quoted_example}, which "
+                "are part "
+                "of them: --quote '\"' takes them off where fields are quoted"
+            )
+        for text, count in column.missing_texts.most_common(12):
             self.line("missing", count, f"{where} written as {text} (--missing changes that)")
 
     def compare_files(self, files: list[FileReport], zone: str | None) -> None:
@@ -130,6 +141,8 @@ class PrepareReport:
         """
         dated = [found for found in files if found.times and found.first and found.last]
         naive = [found.name for found in dated if "without a zone" in str(found.times)]
+        if zone is not None and dated and not naive:
+            self.warn(f"--time-zone {zone} has no effect: all times have a zone, or are Unix times")
         if zone is None and naive and len(naive) < len(dated):
             self.warn(
                 f"times of {', '.join(naive)} have no zone and are taken as UTC, those of the other logs have one: "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,66 +102,89 @@ class Table:
             close = difflib.get_close_matches(column, self.columns, 1)
             near = f" (is it {close[0]!r}?)" if close else ""
             raise MissingColumnError(
-                f"{self.name} has no column {column!r}{near}; its columns are {', '.join(self.columns)}: name the "
-                "right one "
-                f"with {option}{self._without_header()}"
+                f"{self.name} has no column {column!r}{near}; its columns are {', '.join(self.columns)}: "
+                f"{self.hint() or f'name the right one with {option}{self.without_header()}'}"
             )
 
     def _nested(self, column: str) -> bool:
         return False
 
-    def _without_header(self) -> str:
+    def hint(self) -> str:
+        """What else may be wrong where a column is missing."""
+        return ""
+
+    def without_header(self) -> str:
         """What to do where the first row is no header."""
         return ""
 
 
+class Origin(NamedTuple):
+    """Where a table comes from, in terms of the command line.
+
+    Attributes:
+        role: what a frame is called in messages.
+        separator: of its fields, where it was given; ``separator_option`` gives it.
+        names: of its columns, where it has no header; ``names_option`` gives them, where there is one.
+    """
+
+    role: str
+    separator: str | None
+    separator_option: str
+    names: Sequence[str] = ()
+    names_option: str = ""
+
+
 def open_table(
-    source: Any,
-    form: TextFormat,
-    work: Path,
-    *,
-    names: Sequence[str] = (),
-    names_option: str = "",
-    given_separator: str | None = None,
-    role: str = "table",
-    empty: type[DataError] = DataError,
+    source: Any, form: TextFormat, work: Path, origin: Origin, empty: type[DataError] = DataError
 ) -> Table:
     """Open a table.
 
     Args:
         source: path of a file, or a Polars, pandas or Arrow table.
-        form: of text files; its separator is that of the file's suffix unless ``given_separator``.
+        form: of text files; its separator is that of the file's suffix unless ``origin`` has one.
         work: folder for copies that Polars can read.
-        names: of the columns, where the file has no header.
-        names_option: the option that gives them, for messages.
-        given_separator: of the fields.
-        role: what a frame is called in messages.
+        origin: what was given for it.
         empty: the error to raise for an empty file.
 
     Raises:
         DataError: no such file, of an unknown kind, or damaged.
     """
     if not isinstance(source, str | Path):
-        return _FrameTable(_as_frame(source, role), role)
+        _check_no_text(origin)
+        return _FrameTable(_as_frame(source, origin.role), origin.role)
     path = Path(source)
     suffix = suffix_of(path)
     if suffix == ".parquet" or suffix in _JSON:
         existing(path)
-        return _open_scanned(path, suffix, form.encoding, work, empty)
-    if suffix not in SEPARATORS and given_separator is None:
+        _check_no_text(origin)
+        return _open_scanned(path, suffix, form, work, empty)
+    if suffix not in SEPARATORS and origin.separator is None:
         raise DataError(
             f"{path}: the kind of a table is told by its name, .csv, .tsv, .parquet or .jsonl (text also packed as "
-            f"{', '.join(PACKED)}); for another text table name its separator, for example --separator ';'"
+            f"{', '.join(PACKED)}); for another text table name its separator, for example "
+            f"{origin.separator_option} ';'"
         )
-    separator = given_separator or SEPARATORS[suffix]
+    separator = origin.separator or SEPARATORS[suffix]
     quote = form.quote
     if quote == "auto":
         quote = None if separator == "\t" or len(separator) > 1 else '"'
-    form = TextFormat(separator, quote, form.spans_lines, form.comment, form.encoding, form.skip_malformed)
+    form = replace(form, separator=separator, quote=quote)
     form.check()
     if quote is not None and len(separator) > 1:
         raise InvalidOptionError(f"--quote goes with a separator of one character, not with {separator!r}")
-    return _TextTable.open(path, form, work, tuple(names), names_option, empty)
+    return _TextTable.open(path, form, work, origin, empty)
+
+
+def _check_no_text(origin: Origin) -> None:
+    """Refuse options of text for a table that is none."""
+    for value, option in ((origin.separator, origin.separator_option), (origin.names, origin.names_option)):
+        if value:
+            raise InvalidOptionError(f"{option} is for text files, which {origin.role} is not")
+
+
+def is_text(source: Any) -> bool:
+    """Whether a source is read as text: neither a frame, nor Parquet."""
+    return isinstance(source, str | Path) and suffix_of(Path(source)) != ".parquet"
 
 
 def suffix_of(path: Path) -> str:
@@ -180,11 +205,11 @@ class _TextTable(Table):
         form: TextFormat,
         columns: list[str],
         has_header: bool,
-        names_option: str,
+        origin: Origin,
     ) -> None:
         super().__init__(str(path), columns, "line")
         self._path, self._file, self._form, self._has_header = path, file, form, has_header
-        self._names_option = names_option
+        self._origin = origin
         self._rows = count_lines(file) - has_header
 
     @classmethod
@@ -193,12 +218,11 @@ class _TextTable(Table):
         path: Path,
         form: TextFormat,
         work: Path,
-        names: tuple[str, ...],
-        option: str,
+        origin: Origin,
         empty: type[DataError],
     ) -> _TextTable:
         """Read the header, or take ``names`` for it."""
-        file = utf8_copy(path, form.encoding, work)
+        file, names = utf8_copy(path, form, work), origin.names
         check_is_text(file)
         data = (lines.data(Skipped()) for lines in read_lines(path, file, form))
         first = next((lines for lines in data if len(lines.text)), None)
@@ -207,10 +231,11 @@ class _TextTable(Table):
         header = split_line(first.text[0], form)
         if names and len(names) != len(header):
             raise DataError(
-                f"{path} has {len(header)} columns in line {first.numbers[0]}, and {option} names {len(names)}"
+                f"{path} has {len(header)} columns in line {first.numbers[0]}, and {origin.names_option} names "
+                f"{len(names)}"
             )
         columns = list(names) if names else [name.strip() for name in header]
-        return cls(path, file, form, columns, not names, option)
+        return cls(path, file, form, columns, not names, origin)
 
     def size(self) -> int:
         return self._rows
@@ -222,7 +247,16 @@ class _TextTable(Table):
             lines = self._below_header(lines)
         picked = {f"field_{self.columns.index(name)}": name for name in wanted}
         for numbers, fields in read_rows(lines, len(self.columns), self._path, self._form, self.skipped):
-            yield Batch(numbers, fields.select(pl.col(field).alias(name) for field, name in picked.items()))
+            frame = fields.select(pl.col(field).alias(name) for field, name in picked.items())
+            if self._has_header and len(numbers):
+                # where files were joined, the header stands in the middle too
+                is_header = frame.select(
+                    pl.all_horizontal(pl.col(name) == name for name in frame.columns)
+                ).to_series()
+                if is_header.any():
+                    self.skipped.headers += int(is_header.sum())
+                    numbers, frame = numbers[~is_header.to_numpy()], frame.filter(~is_header)
+            yield Batch(numbers, frame)
 
     def _below_header(self, lines: Iterator[Lines]) -> Iterator[Lines]:
         for numbers, text, is_data in lines:
@@ -235,9 +269,25 @@ class _TextTable(Table):
             Lines(numbers, text, is_data).data(self.skipped)
         yield from lines
 
-    def _without_header(self) -> str:
-        has_option = self._has_header and self._names_option
-        return f", or the columns with {self._names_option} if the file has no header" if has_option else ""
+    def hint(self) -> str:
+        header, origin = self.columns[0], self._origin
+        if len(self.columns) == 1 and header.startswith("sep="):
+            return "the first line is one for Excel; --comment 'sep=' leaves it out"
+        if len(self.columns) == 1:
+            for separator in ",;|\t":
+                if separator in header:
+                    shown = "\\t" if separator == "\t" else separator
+                    return f"give {origin.separator_option} '{shown}' if that separates them"
+        if all(name[:1] == name[-1:] == '"' for name in self.columns):
+            return "give --quote '\"' if they are quoted"
+        return ""
+
+    def without_header(self) -> str:
+        """What to do where the first row is no header."""
+        option = self._origin.names_option
+        return (
+            f", or the columns with {option} if the file has no header" if self._has_header and option else ""
+        )
 
 
 class _FrameTable(Table):
@@ -290,23 +340,51 @@ class _ScannedTable(Table):
 
 
 def _open_scanned(
-    path: Path, suffix: str, encoding: str, work: Path, empty: type[DataError]
+    path: Path, suffix: str, form: TextFormat, work: Path, empty: type[DataError]
 ) -> _ScannedTable:
-    with reading(path):
-        if suffix == ".parquet":
+    if suffix == ".parquet":
+        with reading(path):
             frame = pl.scan_parquet(path.absolute(), glob=False, hive_partitioning=False)
+            return _ScannedTable(path, frame, frame.collect_schema())
+    file = utf8_copy(path, form, work, unpack=True)
+    with reading(path), file.open("rb") as lines:
+        begin = lines.read(4096)
+    if begin.startswith(codecs.BOM_UTF8):
+        file = utf8_copy(file, replace(form, encoding="utf-8-sig"), work)
+    begin = begin.removeprefix(codecs.BOM_UTF8).lstrip()
+    if not begin:
+        raise empty(f"{path} is empty")
+    with reading(path, lambda: _find_bad_json(path, file)):
+        if begin.startswith(b"["):
+            frame = pl.read_json(file.open("rb"), infer_schema_length=None).lazy()
         else:
-            file = utf8_copy(path, encoding, work, unpack=True)
-            with file.open("rb") as lines:
-                begin = lines.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
-            if not begin:
-                raise empty(f"{path} is empty")
-            if begin.startswith(b"["):
-                frame = pl.read_json(file.open("rb"), infer_schema_length=None).lazy()
-            else:
-                # an open file, as Polars would take the path for a pattern
-                frame = pl.scan_ndjson(file.open("rb"), infer_schema_length=None)
-        return _ScannedTable(path, frame, frame.collect_schema())
+            # an open file, as Polars would take the path for a pattern
+            frame = pl.scan_ndjson(file.open("rb"), infer_schema_length=None)
+        table = _ScannedTable(path, frame, frame.collect_schema())
+    if not table.columns:
+        raise empty(f"{path} is empty")
+    return table
+
+
+def _find_bad_json(path: Path, file: Path) -> DataError | None:
+    """The first line that is no JSON, as an error."""
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                text = line.decode("utf-8")
+                if text.strip():
+                    json.loads(text)
+            except UnicodeDecodeError as error:
+                return DataError(
+                    f"{path}, line {number:,}: byte 0x{line[error.start]:02x} is not UTF-8; name the encoding of the "
+                    "file, "
+                    "such as --encoding latin-1"
+                )
+            except ValueError as error:
+                return DataError(
+                    f"{path}, line {number:,}: {line.decode()[:80].rstrip()!r} is not JSON: {error}"
+                )
+    return None
 
 
 def _columns(wanted: Sequence[str], schema: pl.Schema) -> list[pl.Expr]:
@@ -352,18 +430,20 @@ def _as_frame(source: Any, role: str) -> pl.DataFrame:
         ) from error
 
 
-def text_format(options: PrepareOptions) -> TextFormat:
-    """How text files are read."""
+def text_format(options: PrepareOptions, *, is_log: bool = True) -> TextFormat:
+    """How text files are read: logs, or the item table and the category tree."""
     quote = options.quote
     if quote == "none":
         quote = None
     elif quote is None:
         quote = "auto"
+    has_own = options.item_encoding is not None and not is_log
     form = TextFormat(
         quote=quote,
-        spans_lines=options.quote not in (None, "none"),
+        multiline=options.multiline,
         comment=options.comment,
-        encoding=options.encoding,
+        encoding=str(options.item_encoding) if has_own else options.encoding,
+        encoding_option="--item-encoding" if has_own else "--encoding",
         skip_malformed=options.skip_malformed,
     )
     if quote != "auto":

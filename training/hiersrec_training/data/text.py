@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import codecs
 import csv
+import errno
 import gzip
 import lzma
 import re
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from hiersrec_sdk.errors import DataError, InvalidOptionError
 
 BATCH = 500_000  # rows
+OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # of disk, or of open files
 _LONGEST_FIELD = 10_000  # lines that one quoted field may span
 _PACKED: dict[str, Callable[[Path], Any]] = {".bz2": bz2.open, ".xz": lzma.open}
 _NOT_TEXT = {
@@ -47,15 +49,17 @@ class TextFormat:
     Attributes:
         separator: of the fields of a row.
         quote: the character around fields that hold separators; None: quotes are characters like others.
-        spans_lines: a quoted field may hold whole rows; otherwise that is an error.
+        multiline: a quoted field may hold what looks like rows; otherwise that is an error.
         comment: lines that begin with it are left out.
+        encoding_option: that gives the encoding, for messages.
         encoding: of the file.
         skip_malformed: leave out rows with too many or too few fields.
     """
 
     separator: str = ","
     quote: str | None = None
-    spans_lines: bool = False
+    multiline: bool = False
+    encoding_option: str = "--encoding"
     comment: str | None = None
     encoding: str = "utf-8"
     skip_malformed: bool = False
@@ -63,10 +67,10 @@ class TextFormat:
     def check(self) -> None:
         """Raise :class:`InvalidOptionError` for an encoding, a quote or a separator that cannot be."""
         try:
-            codecs.lookup(self.encoding)
-        except LookupError:
+            "é".encode(self.encoding, "replace").decode(self.encoding)
+        except (LookupError, UnicodeError):
             raise InvalidOptionError(
-                f"--encoding {self.encoding!r} is not known; examples: utf-8, latin-1, cp1252, utf-16"
+                f"{self.encoding_option} {self.encoding!r} is not known; examples: utf-8, latin-1, cp1252, utf-16"
             ) from None
         if not self.separator or "\n" in self.separator or "\r" in self.separator:
             raise InvalidOptionError(f"a separator must be text within a line, got {self.separator!r}")
@@ -82,6 +86,7 @@ class Skipped:
 
     comments: int = 0
     malformed: int = 0
+    headers: int = 0
     examples: dict[str, str] = field(default_factory=dict)
 
 
@@ -105,12 +110,12 @@ class Lines(NamedTuple):
         )
 
 
-def utf8_copy(path: Path, encoding: str, work: Path, *, unpack: bool = False) -> Path:
+def utf8_copy(path: Path, form: TextFormat, work: Path, *, unpack: bool = False) -> Path:
     """``path`` itself where Polars can read it, or a copy in ``work``: unpacked, in UTF-8.
 
     Args:
         path: of the file.
-        encoding: of its text.
+        form: the encoding of its text.
         work: folder for copies.
         unpack: files that Polars reads packed are unpacked too.
 
@@ -118,6 +123,9 @@ def utf8_copy(path: Path, encoding: str, work: Path, *, unpack: bool = False) ->
         DataError: no such file, damaged, or not text of this encoding.
     """
     existing(path)
+    encoding = form.encoding
+    if str(path) != str(path).encode("utf-8", "replace").decode():
+        raise DataError(f"{path!a}: the name of a file must be UTF-8; rename it")
     name = path.name.lower()
     is_utf8 = codecs.lookup(encoding).name == "utf-8"
     packed = (".bz2", ".xz", ".zip", ".gz") if unpack else (".bz2", ".xz", ".zip")
@@ -128,19 +136,36 @@ def utf8_copy(path: Path, encoding: str, work: Path, *, unpack: bool = False) ->
         if is_utf8:
             shutil.copyfileobj(raw, out, 1 << 22)
         else:
-            decoder = codecs.getincrementaldecoder(encoding)()
-            lines = 1
-            try:
-                while block := raw.read(1 << 22):
-                    text = decoder.decode(block)
-                    out.write(text.encode("utf-8", "surrogatepass"))
-                    lines += text.count("\n")
-                decoder.decode(b"", final=True)
-            except UnicodeError as error:
-                raise DataError(
-                    f"{path}, about line {lines:,}: not text of --encoding {encoding}: {error}"
-                ) from None
+            _transcode(path, raw, out, form)
     return copy
+
+
+def _transcode(path: Path, raw: IO[bytes], out: IO[bytes], form: TextFormat) -> None:
+    """Write the text of ``raw`` in UTF-8."""
+    decoder = codecs.getincrementaldecoder(form.encoding)()
+    as_utf8 = codecs.getincrementaldecoder("utf-8")()
+    is_utf8, has_accents, lines = True, False, 1
+    try:
+        while block := raw.read(1 << 22):
+            text = decoder.decode(block)
+            out.write(text.encode("utf-8", "surrogatepass"))
+            lines += text.count("\n")
+            has_accents |= not block.isascii()
+            if is_utf8:
+                try:
+                    as_utf8.decode(block)
+                except UnicodeDecodeError:
+                    is_utf8 = False
+        decoder.decode(b"", final=True)
+    except UnicodeError as error:
+        raise DataError(
+            f"{path}, about line {lines:,}: not text of {form.encoding_option} {form.encoding}: {error}"
+        ) from None
+    if is_utf8 and has_accents and codecs.lookup(form.encoding).name != "utf-8-sig":
+        raise DataError(
+            f"{path} is UTF-8, not {form.encoding}: leave {form.encoding_option} out; --encoding is for logs, "
+            "--item-encoding for the item table and the category tree"
+        )
 
 
 @contextmanager
@@ -204,13 +229,26 @@ def read_lines(path: Path, file: Path, form: TextFormat) -> Iterator[Lines]:
         ):
             text = frame["line"]
             numbers = np.arange(first, first + len(text))
-            if first == 1:
-                text = pl.concat([text.head(1).str.strip_prefix("\ufeff"), text.slice(1)])
+            odd = text.str.contains("[\r\0\ufeff]")
+            if odd.any():
+                text = _without_odd(path, text, numbers, odd)
             first += len(text)
             is_data = text.str.strip_chars() != ""
             if form.comment is not None:
                 is_data &= ~text.str.starts_with(form.comment)
             yield Lines(numbers, text, is_data)
+
+
+def _without_odd(path: Path, text: pl.Series, numbers: NDArray[np.int64], odd: pl.Series) -> pl.Series:
+    """The lines without byte order marks, at whose beginning they stand where files were joined."""
+    bad = text.str.contains("[\r\0]")
+    if bad.any():
+        row = int(bad.arg_max() or 0)
+        what = "a zero byte" if "\0" in text[row] else "a CR that ends no line"
+        raise DataError(
+            f"{path}, line {numbers[row]:,}: {what} in {_short(text[row])}; save it as plain text"
+        )
+    return text.zip_with(~odd, text.str.strip_prefix("\ufeff"))
 
 
 def read_rows(
@@ -357,7 +395,7 @@ class _OpenRow:
 
     def _check_swallowed(self) -> None:
         """A quoted field that holds whole rows probably began with a stray quote."""
-        if len(self._lines) == 1 or self._form.spans_lines:
+        if len(self._lines) == 1 or self._form.multiline:
             return
         separators = self._columns - 1
         whole = [line for line in self._lines[1:] if line.count(self._form.separator) >= separators]
@@ -365,7 +403,7 @@ class _OpenRow:
             raise DataError(
                 f"{self._path}, line {self._first:,}: the quote in {_short(self._lines[0])} closes only "
                 f"{len(self._lines) - 1} lines below, after what looks like another row, {_short(whole[0])}; give "
-                "--quote none where quotes are characters like others, or --quote '\"' where fields do span lines"
+                "--quote none where quotes are characters like others, or --multiline where fields do span lines"
             )
 
     def check_closed(self) -> None:
@@ -437,6 +475,8 @@ def reading(path: Path, explain: Callable[[], DataError | None] = lambda: None) 
         lzma.LZMAError,
         zipfile.BadZipFile,
     ) as error:
+        if isinstance(error, OSError) and error.errno in OUT_OF_ROOM:
+            raise  # no fault of the file
         found = explain()
         if found is not None:
             raise found from None

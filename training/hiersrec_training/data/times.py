@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from datetime import date as day
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -51,6 +52,10 @@ _EPOCHS: Final[dict[str, Callable[[pl.Series], pl.Series]]] = {
     "ticks": lambda v: (v.cast(pl.Int64) - 621_355_968_000_000_000) // 10,
     "filetime": lambda v: (v.cast(pl.Int64) - 116_444_736_000_000_000) // 10,
 }
+_LIMITS: Final = {"excel": 1e7, "ticks": 1 << 62, "filetime": 1 << 62}
+_DIGIT: Final = "%[YymdHMS]"
+# Dates in digits that may look like Unix times.
+_SHORT_DATES: Final = ("%y%m%d%H%M", "%m%d%y%H%M", "%d%m%y%H%M", "%y%m%d%H%M%S")
 # Numbers that are times of another kind: (digits, format).
 _DIGITS: Final = {
     3: "%m%d",
@@ -89,6 +94,7 @@ class TimeColumn:
     Attributes:
         form: what the times were found to be; None before the first.
         unreadable: how many values were not, with one example in ``unreadable_example``.
+        twice: how many are in the hour that comes twice when clocks go back.
     """
 
     def __init__(
@@ -110,6 +116,7 @@ class TimeColumn:
         self._read = 0
         self.unreadable = 0
         self.unreadable_example = ""
+        self.twice = 0
         self._future = 0
         self._latest = (0, "", 0)  # microseconds, value and row of the latest future time
         self._tomorrow = int((datetime.now(UTC) + timedelta(days=1)).timestamp()) * SECOND
@@ -197,16 +204,31 @@ class TimeColumn:
         return self._to_utc(values.cast(pl.Datetime("us")))
 
     def _to_utc(self, naive: pl.Series) -> pl.Series:
-        """Microseconds of datetimes without a zone."""
+        """Microseconds of datetimes without a zone; of an hour that comes twice, the first."""
         if self._zone is None:
             return naive.dt.epoch("us")
-        placed = naive.dt.replace_time_zone(self._zone, ambiguous="earliest", non_existent="null")
-        return placed.dt.epoch("us")
+        first = naive.dt.replace_time_zone(self._zone, ambiguous="earliest", non_existent="null")
+        last = naive.dt.replace_time_zone(self._zone, ambiguous="latest", non_existent="null")
+        self.twice += int((first != last).sum())
+        return first.dt.epoch("us")
 
     def _from_text(self, values: pl.Series, there: pl.Series, numbers: NDArray[np.int64]) -> pl.Series:
         number = values.cast(pl.Int64, strict=False)
+        if number.null_count() < len(number) and self._unit == "auto":
+            padded = values.str.contains("^0[0-9]").fill_null(False)
+            if padded.any():
+                row = int(padded.arg_max() or 0)
+                raise DataError(self._implausible(str(values[row]), int(numbers[row])))
         if number.null_count() == values.null_count():
             return self._from_numbers(number, there, numbers)
+        if self._unit != "auto":
+            row = int((number.is_null() & there).arg_max() or 0)
+            if not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", str(values[row])):
+                raise DataError(
+                    f"{self._place(int(numbers[row]))}: time {values[row]} is no number, as --time-unit {self._unit} "
+                    "says; "
+                    "leave --time-unit out for dates"
+                )
         if number.null_count() == len(number):  # the usual case of dates: no regular expression
             time = self._from_dates(values, there, numbers)
             if time.null_count() == values.null_count():
@@ -242,13 +264,17 @@ class TimeColumn:
             known |= inside
         if not known.all():
             row = int((~known).arg_max() or 0)
-            raise DataError(self._implausible(values[row], int(numbers[row])))
+            value = values[row]
+            text = str(int(value)) if float(value).is_integer() else str(value)
+            raise DataError(self._implausible(text, int(numbers[row])))
         return time
 
-    def _implausible(self, value: float, number: int) -> str:
-        text = str(int(value)) if float(value).is_integer() else str(value)
+    def _implausible(self, text: str, number: int) -> str:
+        value = float(text)
         reading = "it is no Unix time since 1995 in any unit"
-        if abs(value) < _FIRST:
+        if text[0] == "0" and len(text) > 1 and text[1] != ".":
+            reading = "it begins with a zero, which a Unix time does not"
+        elif abs(value) < _FIRST:
             reading = f"as Unix seconds it would be {date(int(value * SECOND))}"
         ways = []
         if 20_000 <= value < 80_000:
@@ -268,7 +294,7 @@ class TimeColumn:
         if self.form is not None or len(values) < 3:
             return
         text = values.head(10_000).cast(pl.Int64).cast(pl.String)
-        for form in ("%y%m%d%H%M", "%y%m%d%H%M%S"):
+        for form in _SHORT_DATES:
             width = len(form)
             if not (text.str.len_bytes() == width).all() or text.n_unique() < 3:
                 continue
@@ -339,9 +365,21 @@ class TimeColumn:
     def _by_format(self, values: pl.Series) -> pl.Series:
         form = self._format or ""
         if form in _EPOCHS:
+            if values.dtype.is_temporal():
+                raise DataError(
+                    f"column {self._column!r} holds {values.dtype}, not numbers of --time-format {form}"
+                )
             number = values.cast(pl.Int64 if form != "excel" else pl.Float64, strict=False)
-            return _EPOCHS[form](number)
-        text = _as_digits(values, form)
+            inside = (number.abs() < _LIMITS[form]).fill_null(False)
+            return _EPOCHS[form](number.set(~inside, None))
+        text = with_zeros(values, form)
+        if re.search(f"({_DIGIT}){{2}}", form):
+            # digits next to each other have no other end than their number
+            exact = re.sub(
+                r"%Y", "[0-9]{4}", re.sub(r"%[ymdHMS]", "[0-9]{2}", re.escape(form).replace("\\%", "%"))
+            )
+            exact = re.sub(r"%[-.:#]*[A-Za-z]", ".+?", exact.replace("%\\.f", "[.0-9]*"))
+            text = text.set(~text.str.contains(f"^{exact}$").fill_null(True), None)
         if "%H" in form and "%M" not in form:  # chrono wants minutes beside hours
             text, form = text + "|00", form + "|%M"
         if not re.search(r"%[YyGsFcDx]", form):
@@ -352,22 +390,25 @@ class TimeColumn:
             raise InvalidOptionError(
                 f"--time-format {self._format_name!r} cannot be used: {str(error).splitlines()[0]}"
             ) from None
+        # two digits of a year are not those of a year in the first century
+        found = found.set((found.dt.year() < 1000).fill_null(False), None)
         if isinstance(found.dtype, pl.Datetime) and found.dtype.time_zone is not None:
             return found.dt.epoch("us")
         return self._to_utc(found)
 
 
-def parse_moment(text: str | None, option: str, zone: str | None) -> int | None:
+def parse_moment(moment: str | day | None, option: str, zone: str | None) -> int | None:
     """The microseconds of a date or time given to ``option``.
 
     Raises:
         InvalidOptionError: not an ISO date.
     """
-    if text is None:
+    if moment is None:
         return None
+    text = moment.isoformat() if isinstance(moment, day) else moment
     try:
         found = datetime.fromisoformat(text.strip())
-    except ValueError:
+    except (ValueError, AttributeError):
         raise InvalidOptionError(
             f"{option} must be a date such as 2024-01-31 or a time such as 2024-01-31T12:30, got {text!r}"
         ) from None
@@ -422,8 +463,8 @@ def checked_format(form: str | None) -> str | None:
     return form
 
 
-def _as_digits(values: pl.Series, form: str) -> pl.Series:
-    """Numbers as text, with the leading zeros that the format asks for."""
+def with_zeros(values: pl.Series, form: str) -> pl.Series:
+    """Values as text, with the leading zeros that a format of digits asks for and that numbers have lost."""
     if values.dtype == pl.String:
         text = values
     elif values.dtype.is_temporal():
@@ -455,5 +496,7 @@ def _scaled(values: pl.Series, unit: str) -> pl.Series:
     factor = _UNITS[unit]
     if values.dtype.is_integer():
         values = values.cast(pl.Int64, strict=False)
+        most = (1 << 62) // max(1, SECOND // factor)
+        values = values.set((values.abs() > most).fill_null(False), None)
         return values * (SECOND // factor) if factor <= SECOND else values // (factor // SECOND)
     return (values.cast(pl.Float64) * (SECOND / factor)).round().cast(pl.Int64, strict=False)
