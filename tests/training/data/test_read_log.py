@@ -660,7 +660,7 @@ def test_a_shop_of_a_year(log: Log) -> None:
     """Nothing is set aside of a clean log."""
     moment = datetime(2024, 1, 1, tzinfo=UTC)
     rows = [
-        f"s{day},{item},{moment + timedelta(days=day, minutes=item)}"
+        f"s{day},{random.Random(3 * day + item).randrange(50)},{moment + timedelta(days=day, minutes=item)}"
         for day in range(366)
         for item in range(3)
     ]
