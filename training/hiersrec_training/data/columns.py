@@ -95,8 +95,7 @@ class Column:
         if lost.any():
             raise DataError(
                 f"{self.table}: column {self.name!r} holds {values.filter(lost)[0]!r}: {self.role} must be integers; "
-                "name "
-                f"another column with {self.option}"
+                f"name another column with {self.option}"
             )
         return number
 

@@ -78,8 +78,7 @@ def prepare(options: PrepareOptions, show: Callable[[str], object] = print) -> D
             raise
         raise DataError(
             f"{error.strerror} in the folder for temporary files, {tempfile.gettempdir()}: the environment variable "
-            "TMPDIR "
-            "names another one"
+            "TMPDIR names another one"
         ) from error
     training, test = _split(read.sessions, read.test_sessions, options, report)
     catalog, training, test = _catalog(read, training, test, options, report)
@@ -281,8 +280,7 @@ def _warn_of_times(sessions: LogSessions, report: PrepareReport) -> None:
             option = "--until" if which == "after" else "--since"
             report.warn(
                 f"{count:,} sessions end {gap / DAY:,.0f} days {which} all others, such as at {date(int(at))}: "
-                f"{option} leaves "
-                "them out"
+                f"{option} leaves them out"
             )
 
 

@@ -205,7 +205,7 @@ class EventFile:
         if found.order == "newest first":
             report.line("reversed", found.rows, f"clicks of {name}, which goes from the newest to the oldest")
         report.skipped(name, self._table.skipped, self._rows)
-        for column in (self._key, self._user, self._item, *self._times, self._event):
+        for column in (self._key, self._user, self._item, *self._times, self._order_column, self._event):
             report.column(column, name)
         for why, (count, example) in self._dropped.items():
             report.drop(count, why, example)
@@ -213,17 +213,15 @@ class EventFile:
             report.warn(self._users_hint)
         if self._time.twice:
             report.warn(
-                f"{self._time.twice:,} times of {name} are in the hour that comes twice when clocks go back: they "
-                "are taken as "
-                "the first one"
+                f"{self._time.twice:,} times of {name} are in the hour that comes twice when clocks go back: they are "
+                "taken as the first one"
             )
         if self._list_keys:
             keys = np.concatenate(self._list_keys)
             if len(np.unique(keys)) < len(keys):
                 report.warn(
                     f"{len(keys):,} rows of {name} hold lists, with {len(np.unique(keys)):,} different session ids: "
-                    "rows of "
-                    "one id are joined; --session-column '' makes each row a session"
+                    "rows of one id are joined; --session-column '' makes each row a session"
                 )
         report.drop(self._time.unreadable, "unreadable time", self._time.unreadable_example)
         return found

@@ -189,16 +189,14 @@ class LogReader:
             if tally.shared:
                 self._report.warn(
                     f"{tally.shared:,} session ids are in several logs, and each is taken as one session: "
-                    "--session-per-file "
-                    "takes it as one in each, --session-across-files says that this is right"
+                    "--session-per-file takes it as one in each, --session-across-files says that this is right"
                 )
             return
         example = self.known.sessions.decode(np.array([tally.example]))[0]
         far = "an hour or more apart" if rules.has_time else "which have no times"
         raise DataError(
             f"{tally.shared:,} session ids are in several logs, {far}, such as {example}: give --session-per-file if "
-            "ids begin "
-            "anew in each log, or --session-across-files if they are one session"
+            "ids begin anew in each log, or --session-across-files if they are one session"
         )
 
     def _report_sessions(self, sessions: LogSessions, firsts: list[int], tally: Tally) -> None:
@@ -229,9 +227,8 @@ class LogReader:
             copies = int(np.isin(own, digests[file < number]).sum())
             if copies > 1 and copies * 10 >= 9 * len(own):
                 self._report.warn(
-                    f"{copies:,} of the {len(own):,} sessions of {found.name} are in the logs before it too, click "
-                    "by click: "
-                    "was one log given twice?"
+                    f"{copies:,} of the {len(own):,} sessions of {found.name} are in the logs before it too, click by "
+                    "click: was one log given twice?"
                 )
 
     def _report_tally(self, tally: Tally, place: Callable[[int], str]) -> None:
@@ -251,8 +248,7 @@ class LogReader:
         report.drop(
             tally.cut_clicks,
             f"the oldest of {tally.cut_sessions:,} sessions longer than --max-session-length "
-            f"{options.max_session_length}, "
-            f"the longest of {tally.longest:,} clicks",
+            f"{options.max_session_length}, the longest of {tally.longest:,} clicks",
         )
         report.note("long", tally.days, "sessions of one id that last a day or more")
 

@@ -102,8 +102,7 @@ class PrepareReport:
         if found.tied and found.order == "in no order of time" and not has_order:
             self.warn(
                 f"{found.tied:,} clicks of {found.name} have the time of the click before them in their session, and "
-                "the file "
-                "is in no order of time: these stay in the order of the file"
+                "the file is in no order of time: these stay in the order of the file"
             )
 
     def skipped(self, name: str, lines: Skipped, rows: int) -> None:
@@ -125,9 +124,8 @@ class PrepareReport:
         self.note("changed", column.floats, what, column.floats_example)
         if column.quoted:
             self.warn(
-                f"{column.quoted:,} {column.role} of {name} are in quotes, such as {column.quoted_example}, which "
-                "are part "
-                "of them: --quote '\"' takes them off where fields are quoted"
+                f"{column.quoted:,} {column.role} of {name} are in quotes, such as {column.quoted_example}, which are "
+                "part of them: --quote '\"' takes them off where fields are quoted"
             )
         for text, count in column.missing_texts.most_common(12):
             self.line("missing", count, f"{where} written as {text} (--missing changes that)")
@@ -146,8 +144,7 @@ class PrepareReport:
         if zone is None and naive and len(naive) < len(dated):
             self.warn(
                 f"times of {', '.join(naive)} have no zone and are taken as UTC, those of the other logs have one: "
-                "give "
-                "--time-zone if that is wrong"
+                "give --time-zone if that is wrong"
             )
         rates = []
         for found in dated:

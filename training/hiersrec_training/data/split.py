@@ -87,8 +87,7 @@ def check_logs(training: LogSessions, test: LogSessions, ids: Keys, *, per_file:
         if len(shared):
             raise LeakError(
                 f"{len(shared):,} sessions are in both the training and the test log, such as "
-                f"{ids.decode(shared[:1])[0]}; "
-                "give --session-per-file if the ids begin anew in each log"
+                f"{ids.decode(shared[:1])[0]}; give --session-per-file if the ids begin anew in each log"
             )
     if training.end is not None and test.begin is not None:
         end = int(training.end.max())
@@ -109,8 +108,7 @@ def check_copies(training: LogSessions, test: LogSessions, report: PrepareReport
         if copies * 10 >= 9 * len(test):
             report.warn(
                 f"{copies:,} of the {len(test):,} test sessions are in the training split too, click by click; they "
-                "are short, "
-                "so it may be chance"
+                "are short, so it may be chance"
             )
     copies = int(np.isin(asked, known).sum())
     if copies * 2 > len(asked):

@@ -226,8 +226,7 @@ class TimeColumn:
             if not re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", str(values[row])):
                 raise DataError(
                     f"{self._place(int(numbers[row]))}: time {values[row]} is no number, as --time-unit {self._unit} "
-                    "says; "
-                    "leave --time-unit out for dates"
+                    "says; leave --time-unit out for dates"
                 )
         if number.null_count() == len(number):  # the usual case of dates: no regular expression
             time = self._from_dates(values, there, numbers)
