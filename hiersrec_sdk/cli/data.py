@@ -179,6 +179,13 @@ _SPLITS = partial(click.option, cls=SectionOption, section="Filters and splits")
 @_ITEMS(
     "--number-column", "number_columns", multiple=True, help="Column of numbers, e.g. the price; repeatable."
 )
+@_ITEMS(
+    "--decimal",
+    type=click.Choice([".", ","]),
+    default=".",
+    show_default=True,
+    help="Character before the decimals of numbers; the other one may separate thousands.",
+)
 @_ITEMS("--url-decode", is_flag=True, help='Titles and texts are URL-encoded words joined by "_".')
 @_ITEMS(
     "--all-items", is_flag=True, help="Keep items of the table that have no clicks in the training split."
@@ -243,7 +250,8 @@ def prepare(
     """Read click LOGS and an item table, filter and split them, and write a dataset folder.
 
     Nothing is guessed: what can be read in two ways is an error that names the option which decides. The prepare report
-    says what was read of each file and what was set aside.
+    says what was read of each file and what was set aside. The page docs/how-to/log_formats.md has the options for many
+    kinds of logs.
     """
     prepare_options = import_extra("hiersrec_training.data.options", "prepare").PrepareOptions
     prepare_data = import_extra("hiersrec_training.data.prepare", "prepare").prepare

@@ -176,7 +176,7 @@ def test_paths_from_columns_and_from_text() -> None:
 @pytest.mark.parametrize(
     ("rows", "options", "lines"),
     [
-        (None, {}, ["5 items in the unknown category, 'unknown', in all, 100.0% of the items"]),
+        (None, {}, ["5 items, all in the category 'unknown': no --category-column was given"]),
         (
             [("i0", None, "a"), ("i1", None, None), ("i2", "unknown", "unknown"), ("i4", "b", "a")],
             {},

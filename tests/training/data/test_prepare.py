@@ -656,7 +656,7 @@ def test_the_report_says_what_was_kept(tmp_path: Path) -> None:
         "read 11 clicks of log.txt",
         "formed 5 sessions of log.txt, the median of 2 clicks, the longest of 3",
         "dropped 1 clicks: in sessions of fewer than 2 clicks, all splits",
-        "unknown 3 items in the unknown category, 'unknown', in all, 100.0% of the items",
+        "unknown 3 items, all in the category 'unknown': no --category-column was given",
         "items 3 in the catalog",
         "categories 1 in category",
         "training 4 training examples of 3 sessions, of them",

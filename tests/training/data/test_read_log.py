@@ -733,3 +733,81 @@ def test_one_category_with_nearly_all_items(log: Log) -> None:
     )
     log.prepare(file, items=items, category_columns=["kind"])
     assert log.said("warning", "97.5% of the items are in one category, 'x'")
+
+
+def test_numbers_with_a_comma(log: Log) -> None:
+    file = log.write("log.txt", "1 2 3 4\n")
+    items = log.write("items.csv", "item;price\n1;1.249,50\n2;9,90\n3;2.000\n4;-5\n")
+    options: dict[str, Any] = {"items": items, "item_separator": ";", "number_columns": ["price"]}
+    data = log.prepare(file, **options, decimal=",")
+    assert data.numbers["price"].tolist() == [1249.5, 9.9, 2000.0, -5.0]
+    assert not log.said("warning")
+    log.prepare(file, **options)
+    assert log.said(
+        "warning", "2 of 4 values of price cannot be read as numbers, such as '1.249,50'; --decimal ,"
+    )
+    english = log.write("en.csv", 'item,price\n1,"1,249.50"\n2,"1,234,567"\n3,9.90\n4,"1,5"\n')
+    found = log.prepare(file, items=english, number_columns=["price"]).numbers["price"]
+    assert found[:3].tolist() == [1249.5, 1234567.0, 9.9]
+    thousands = log.write("th.csv", "item,price\n1,1.249\n2,2.000\n3,3.500\n4,7\n")
+    log.prepare(file, items=thousands, number_columns=["price"])
+    assert log.said("warning", "three digits after it", "--decimal ,")
+
+
+def test_a_user_that_stands_for_many(log: Log) -> None:
+    clicks: Clicks = [("-" if at % 3 == 0 else f"u{at % 40}", at % 7, at * 6) for at in range(600)]
+    file = log.csv("log.csv", clicks, "user,item,time")
+    log.prepare(file)
+    assert log.said("warning", "user '-' has 33% of the clicks", "--missing '-' leaves it out")
+    log.prepare(file, missing=["-"])
+    assert not log.said("warning")
+
+
+def test_times_on_the_full_hour(log: Log) -> None:
+    clicks: Clicks = [(f"u{user}", item, item * 3600) for user in range(9) for item in range(3)]
+    file = log.csv("log.csv", clicks, "user,item,time")
+    with pytest.raises(EmptyLogError):
+        log.prepare(file)
+    assert log.said("warning", "all times of log.csv are on the full hour", "--session-gap 61")
+    assert len(log.sessions(file, session_gap=61.0)) == 9
+
+
+def test_a_column_in_another_case_or_deeper(log: Log) -> None:
+    frame = pl.DataFrame({"SESSION_ID": [1], "events": [[{"item_id": 1, "ts": START}]]})
+    with pytest.raises(DataError, match=r"no column 'session_id' \(is it 'SESSION_ID'\?\)"):
+        log.prepare(frame, session_column="session_id", item_column="events.item_id", time_column="events.ts")
+    with pytest.raises(DataError, match=r"no column 'item_id' \(is it 'events\.item_id'\?\)"):
+        log.prepare(frame, session_column="SESSION_ID", item_column="item_id", time_column="events.ts")
+
+
+def test_a_user_that_is_missing_is_not_another_one(log: Log) -> None:
+    file = log.write(
+        "log.csv",
+        f"session,user,item,time\n1,a,1,{START}\n1,\\N,2,{START + 1}\n2,b,1,{START + 2}\n2,b,2,{START + 3}\n",
+    )
+    assert log.sessions(file) == [[1, 2], [1, 2]]
+    again = log.write(
+        "again.csv",
+        f"session,user,item,time\n1,a,1,{START}\n1,b,2,{START + 1}\n1,a,2,{START + 2}\n1,b,1,{START + 3}\n",
+    )
+    with pytest.raises(
+        DataError, match=r"1 session ids of .*again\.csv belong to several users .* --user-column user beside"
+    ):
+        log.prepare(again)
+    assert log.sessions(again, session_column="session", user_column="user") == [[1, 2], [2, 1]]
+
+
+def test_folders_of_parts(log: Log) -> None:
+    folder = log.folder / "parts"
+    folder.mkdir()
+    for part in (2, 10, 1):
+        log.csv(f"parts/part-{part}.csv", [(part, part, 0), (part, 0, 1)])
+    (folder / "_SUCCESS").write_text("")
+    with pytest.raises(DataError, match=r"parts is a folder: .* with --glob"):
+        log.prepare(folder)
+    log.prepare(folder / "*", glob=True)
+    assert [found["name"] for found in log.prepare(folder / "*", glob=True).settings["report"]["files"]] == [
+        "part-1.csv",
+        "part-2.csv",
+        "part-10.csv",
+    ]

@@ -160,6 +160,11 @@ def _report_unknown(
     without = int((best != _PLACED).sum())
     if not without:
         return
+    if not options.category_columns:
+        report.line(
+            "unknown", without, f"items, all in the category {unknown!r}: no --category-column was given"
+        )
+        return
     columns = _columns(options)
     named = ", ".join(columns)
     absent = "" if options.items is None else f"items that {_name(options.items)} lacks"
@@ -168,8 +173,6 @@ def _report_unknown(
     if options.category_tree is not None:
         lost = f"items whose {columns[0]} {_name(options.category_tree)} lacks"
     called = f"items with {unknown!r} alone in {named}, which is the id of the unknown category"
-    if not options.category_columns:
-        empty = ""  # no column was asked for
     for kind, what in ((_ABSENT, absent or empty), (_EMPTY, empty), (_LOST, lost), (_UNKNOWN, called)):
         items = best == kind
         if not what or not items.any():

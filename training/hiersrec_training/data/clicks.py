@@ -187,6 +187,7 @@ class Tally:
         shared: session ids that are in several files; ``apart``: those of them with an hour or more between the
             files, or without times; ``example``: the key of one.
         days: sessions that last a day or more, where ids tell the sessions.
+        top, top_key: clicks of the session or user with the most, and its key.
     """
 
     repeats: NDArray[np.int64]
@@ -200,6 +201,8 @@ class Tally:
     apart: int = 0
     example: int = 0
     days: int = 0
+    top: int = 0
+    top_key: int = 0
 
 
 class ClickStore:
@@ -300,6 +303,10 @@ def _form(records: NDArray[Any], rules: Rules, tally: Tally) -> LogSessions:
     new = np.ones(len(records), bool)
     new[1:] = key[1:] != key[:-1]
     _note_shared(records, new, rules, tally)
+    begins = np.flatnonzero(new)
+    most = np.diff(np.append(begins, len(records)))
+    if most.max() > tally.top:
+        tally.top, tally.top_key = int(most.max()), int(key[begins[most.argmax()]])
     if rules.per_file:
         new[1:] |= records["file"][1:] != records["file"][:-1]
     if rules.gap is not None:

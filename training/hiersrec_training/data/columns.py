@@ -116,10 +116,17 @@ class Column:
             return values.cast(pl.String)
         raise self._refused(kind, "text")
 
-    def numbers(self, values: pl.Series) -> tuple[pl.Series, pl.Series]:
-        """The values as Float64, null where missing or unreadable; and bool, which are unreadable."""
+    def numbers(self, values: pl.Series, decimal: str = ".") -> tuple[pl.Series, pl.Series]:
+        """The values as Float64, null where missing or unreadable; and bool, which are unreadable.
+
+        Args:
+            values: of the column.
+            decimal: "." or ",", the character before the decimals of a text; the other one separates thousands.
+        """
         values = self._plain(values)
         kind = values.dtype
+        if kind == pl.String:
+            values = _plain_numbers(values, decimal)
         if not (kind == pl.String or kind.is_numeric() or kind == pl.Boolean):
             raise self._refused(kind, "numbers")
         number = values.cast(pl.Float64, strict=False)
@@ -177,6 +184,19 @@ class Column:
             f"{self.table}: column {self.name!r} holds {kind}: {self.role} must be {wanted}; name {other} with "
             f"{self.option}"
         )
+
+
+def _plain_numbers(texts: pl.Series, decimal: str) -> pl.Series:
+    """Numbers without separators of thousands, and with a point before the decimals."""
+    thousands = "," if decimal == "." else "."
+    point, comma = f"\\{decimal}", f"\\{thousands}"
+    # both characters, or several groups: a lone group such as 1,249 might be a fraction
+    grouped = texts.str.contains(f"^-?[0-9]{{1,3}}(?:{comma}[0-9]{{3}})+{point}[0-9]+$")
+    grouped |= texts.str.contains(f"^-?[0-9]{{1,3}}(?:{comma}[0-9]{{3}}){{2,}}$")
+    if decimal == ",":
+        grouped |= texts.str.contains(f"^-?[0-9]{{1,3}}(?:{comma}[0-9]{{3}})+$")
+    plain = texts.zip_with(~grouped.fill_null(False), texts.str.replace_all(thousands, "", literal=True))
+    return plain.str.replace(",", ".", literal=True) if decimal == "," else plain
 
 
 def unify_ids(columns: Sequence[pl.Series]) -> list[pl.Series]:

@@ -160,6 +160,8 @@ class PrepareOptions:
     title_column: str | None = None
     # Columns of numbers, e.g. the price. Without item table: of the log.
     number_columns: Sequence[str] = ()
+    # Character before the decimals of numbers: "." or ",".
+    decimal: str = "."
     # Titles and texts are URL-encoded words joined by "_": decode them.
     url_decode: bool = False
     # Keep every item of the item table in the catalog (default: only those clicked in the training split).
@@ -193,7 +195,11 @@ class PrepareOptions:
 
         self._check_types()
         need(len(self.logs) > 0, "no log was given")
-        for name, allowed in (("log_format", LOG_FORMATS), ("time_unit", (*TIME_UNITS, None))):
+        for name, allowed in (
+            ("log_format", LOG_FORMATS),
+            ("decimal", (".", ",")),
+            ("time_unit", (*TIME_UNITS, None)),
+        ):
             value = getattr(self, name)
             choices = ", ".join(choice for choice in allowed if choice is not None)
             need(value in allowed, f"{flag(name)} must be one of {choices}, got {value!r}")

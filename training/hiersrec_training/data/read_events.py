@@ -151,6 +151,8 @@ class EventFile:
         self._order = _Order()
         self._span: tuple[int, int] | None = None
         self._rows = 0
+        self._empty_lists = 0
+        self._on_the_hour = True
         self._dropped: dict[str, tuple[int, str]] = {}
         self._users_hint = ""
         self._list_keys: list[NDArray[np.int64]] = []  # of rows that hold lists of items
@@ -169,6 +171,8 @@ class EventFile:
                 last = int(batch.numbers[-1])
                 self._look_for_users(batch)
                 clicks = _exploded(batch, self._columns, self._options, table)
+                if clicks.frame is not batch.frame:
+                    self._empty_lists += len(np.setdiff1d(batch.numbers, clicks.numbers))
                 self._add(clicks, store, from_lists=clicks.frame is not batch.frame)
         self._time.check()
         return last
@@ -179,7 +183,9 @@ class EventFile:
         user, key = columns.doubted, columns.key
         if user is None or key is None or user not in batch.frame.columns or batch.numbers[0] > _SAMPLE:
             return
-        users = batch.frame.group_by(key).agg(users=pl.col(user).n_unique(), count=pl.len()).drop_nulls(key)
+        column = Column(user, "user ids", "--user-column", self._table.name, self._options.missing)
+        pairs = pl.DataFrame({key: batch.frame[key], "user": column.texts(batch.frame[user])}).drop_nulls()
+        users = pairs.group_by(key, maintain_order=True).agg(users=pl.col("user").n_unique(), count=pl.len())
         several = users.filter(pl.col("users") > 1)
         if several.height * 100 <= users.filter(pl.col("count") > 1).height:
             return
@@ -211,6 +217,12 @@ class EventFile:
             report.drop(count, why, example)
         if self._users_hint:
             report.warn(self._users_hint)
+        report.note("skipped", self._empty_lists, f"rows of {name} without items in their list")
+        if self._columns.cut and self._span is not None and self._on_the_hour and self._options.gap <= 60:
+            report.warn(
+                f"all times of {name} are on the full hour, so that a gap of {self._options.gap:g} minutes ends a "
+                "session with each hour: give --session-gap 61 or more"
+            )
         if self._time.twice:
             report.warn(
                 f"{self._time.twice:,} times of {name} are in the hour that comes twice when clocks go back: they are "
@@ -237,6 +249,7 @@ class EventFile:
             key = self._key.ids(frame[columns.key])
             if columns.user is not None:
                 pair = pl.DataFrame({"user": self._user.ids(frame[columns.user]), "session": key})
+                keep = self._keep(keep, pair["user"].is_not_null(), "no user id", numbers)
                 key = pair.select(key=pl.concat_str(pl.all(), separator=", "))["key"]
             keep = self._keep(
                 keep, key.is_not_null(), f"no {'user' if columns.cut else 'session'} id", numbers
@@ -278,6 +291,7 @@ class EventFile:
             first, last = self._span or (times[0], times[0])
             self._span = min(int(times.min()), int(first)), max(int(times.max()), int(last))
             self._order.note(keys, times)
+            self._on_the_hour &= not bool((times % 3_600_000_000).any())
         store.add(keys, times, rows, items, self._number, event, order)
         if self._about is not None:
             self._about.add(items, times, rows, frame)

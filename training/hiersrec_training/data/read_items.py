@@ -90,10 +90,11 @@ def item_rows(
         found["title"] = _decoded(read[-1].texts(rows[options.title_column]), options.url_decode)
     for number in options.number_columns:
         read.append(column(number, f"numbers in {number}", "--number-column"))
-        values, lost = read[-1].numbers(rows[number])
+        values, lost = read[-1].numbers(rows[number], options.decimal)
         found[NUMBER + number] = values
         example = repr(rows[number].filter(lost)[0]) if lost.any() else ""
         report.note("unreadable", int(lost.sum()), f"values of {number}, taken as missing", example)
+        _warn_of_numbers(rows[number], values, lost, number, options, report)
     if options.item_vectors is not None:
         found["vector"] = read_vectors(Path(options.item_vectors), len(ids))
     items = pl.DataFrame(found)
@@ -105,6 +106,31 @@ def item_rows(
     for each in (*read, *columns):
         report.column(each, Path(name).name)
     return items
+
+
+def _warn_of_numbers(
+    texts: pl.Series,
+    values: pl.Series,
+    lost: pl.Series,
+    name: str,
+    options: PrepareOptions,
+    report: PrepareReport,
+) -> None:
+    """Warn where most numbers cannot be read, or points seem to separate thousands."""
+    known = len(values) - values.null_count()
+    if int(lost.sum()) * 10 > known + int(lost.sum()):
+        example = texts.filter(lost)[0]
+        report.warn(
+            f"{int(lost.sum()):,} of {known + int(lost.sum()):,} values of {name} cannot be read as numbers, such as "
+            f"{example!r}; --decimal , is for numbers such as 1.249,50"
+        )
+    if options.decimal == "." and texts.dtype == pl.String:
+        pointed = texts.filter(texts.str.contains(".", literal=True).fill_null(False))
+        if len(pointed) > 2 and pointed.str.contains(r"^ *[0-9]{1,3}\.[0-9]{3} *$").all():
+            report.warn(
+                f"all values of {name} with a point have three digits after it, such as {pointed[0]!r}: --decimal , "
+                "takes the point for one of thousands"
+            )
 
 
 def _with_categories(

@@ -172,6 +172,12 @@ class LogReader:
             what = f"sessions by {columns.key} at gaps of {options.gap:g} minutes"
             report.line("cut", len(sessions), what)
         self._report_sessions(sessions, firsts, tally)
+        if columns.cut and tally.top >= 100 and tally.top * 20 > store.clicks:
+            who = known.sessions.decode(np.array([tally.top_key]))[0]
+            report.warn(
+                f"user {who!r} has {tally.top / store.clicks:.0%} of the clicks: is it a bot, or does it stand for no "
+                f"user? --missing '{who}' leaves it out"
+            )
         self._report_tally(tally, place)
         self._warn_of_copies(sessions, firsts)
         missing = [event for event in options.events if event not in known.events]
@@ -267,7 +273,8 @@ def expanded(sources: Sequence[Any], is_pattern: bool) -> list[Any]:
             found.append(source)
             continue
         matches = sorted(glob.glob(str(source), recursive=True), key=_natural)  # noqa: PTH207 (may be absolute)
-        files = [path for path in map(Path, matches) if path.is_file()]
+        # markers such as _SUCCESS are no logs
+        files = [path for path in map(Path, matches) if path.is_file() and path.name[0] not in "._"]
         if not files:
             raise DataError(f"no file matches {source}")
         found += files

@@ -126,6 +126,14 @@ class SessionFile:
             _most(first.str.ends_with(",") | first.str.ends_with(";")),
             "ids end with a separator; give --separator",
         )
+        for separator in _OTHER_SEPARATORS:
+            shown = "a tab" if separator == "\t" else repr(separator)
+            yield (
+                separator != self._separator
+                and _most(text.str.contains(separator, literal=True))
+                and width_of(fields) > 1,
+                f"ids contain {shown}, such as {_holding(every, separator)!r}; give --separator if that separates them",
+            )
         yield (
             _most(every.str.contains(r"^.+:1[0-9]{9}")),
             "ids have times behind a colon, which are part of them here",
@@ -161,6 +169,16 @@ class SessionFile:
             ),
             "the first looks like the header of a table; it is a session here",
         )
+
+
+def width_of(fields: pl.Series) -> int:
+    """The largest number of fields of a line."""
+    return int(str(fields.list.len().max() or 0))
+
+
+def _holding(ids: pl.Series, separator: str) -> str:
+    found = ids.filter(ids.str.contains(separator, literal=True))
+    return str(found[0]) if len(found) else ""
 
 
 def _most(holds: pl.Series) -> bool:

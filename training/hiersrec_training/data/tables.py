@@ -99,15 +99,21 @@ class Table:
                         f"{self.name} has two columns {column!r}: give them different names"
                     )
                 continue
-            close = difflib.get_close_matches(column, self.columns, 1)
-            near = f" (is it {close[0]!r}?)" if close else ""
+            known = {name.lower(): name for name in (*self.columns, *self.nested())}
+            short = {name.rpartition(".")[2]: known[name] for name in known}
+            close = difflib.get_close_matches(column.lower(), [*known, *short], 1)
+            near = f" (is it {(known | short)[close[0]]!r}?)" if close else ""
             raise MissingColumnError(
                 f"{self.name} has no column {column!r}{near}; its columns are {', '.join(self.columns)}: "
                 f"{self.hint() or f'name the right one with {option}{self.without_header()}'}"
             )
 
+    def nested(self) -> list[str]:
+        """The names of the fields of structs."""
+        return []
+
     def _nested(self, column: str) -> bool:
-        return False
+        return column in self.nested()
 
     def hint(self) -> str:
         """What else may be wrong where a column is missing."""
@@ -271,8 +277,8 @@ class _TextTable(Table):
 
     def hint(self) -> str:
         header, origin = self.columns[0], self._origin
-        if len(self.columns) == 1 and header.startswith("sep="):
-            return "the first line is one for Excel; --comment 'sep=' leaves it out"
+        if header.startswith("sep="):
+            return f"the first line is one for Excel: --comment sep= leaves it out, beside {origin.separator_option}"
         if len(self.columns) == 1:
             for separator in ",;|\t":
                 if separator in header:
@@ -309,8 +315,8 @@ class _FrameTable(Table):
     def is_list(self, column: str) -> bool:
         return _is_list(column, self._frame.schema)
 
-    def _nested(self, column: str) -> bool:
-        return _is_nested(column, self._frame.schema)
+    def nested(self) -> list[str]:
+        return _fields(self._frame.schema)
 
 
 class _ScannedTable(Table):
@@ -335,8 +341,8 @@ class _ScannedTable(Table):
     def is_list(self, column: str) -> bool:
         return _is_list(column, self._schema)
 
-    def _nested(self, column: str) -> bool:
-        return _is_nested(column, self._schema)
+    def nested(self) -> list[str]:
+        return _fields(self._schema)
 
 
 def _open_scanned(
@@ -406,12 +412,14 @@ def _is_list(column: str, schema: pl.Schema) -> bool:
     return isinstance(kind, pl.List | pl.Array)
 
 
-def _is_nested(column: str, schema: pl.Schema) -> bool:
-    outer, _, inner = column.partition(".")
-    kind: Any = schema.get(outer)
-    if isinstance(kind, pl.List):
-        kind = kind.inner
-    return isinstance(kind, pl.Struct) and inner in {entry.name for entry in kind.fields}
+def _fields(schema: pl.Schema) -> list[str]:
+    """The fields of structs, and of lists of structs, as "outer.inner"."""
+    found = []
+    for outer, kind in schema.items():
+        inner = getattr(kind, "inner", kind)
+        if isinstance(inner, pl.Struct):
+            found += [f"{outer}.{entry.name}" for entry in inner.fields]
+    return found
 
 
 def _as_frame(source: Any, role: str) -> pl.DataFrame:

@@ -440,10 +440,12 @@ def _find_bad_byte(path: Path) -> DataError | None:
                 try:
                     line.decode("utf-8")
                 except UnicodeDecodeError as error:
+                    bad = line[error.start]
+                    likely = "cp1252" if 0x80 <= bad <= 0x9F else "latin-1"
                     return DataError(
-                        f"{path}, line {number:,}: byte 0x{line[error.start]:02x} is not UTF-8 in "
+                        f"{path}, line {number:,}: byte 0x{bad:02x} is not UTF-8 in "
                         f"{_short(line.decode('latin-1').rstrip())}; name the encoding of the file, such as "
-                        "--encoding latin-1"
+                        f"--encoding {likely} (--item-encoding for the item table)"
                     )
     except (OSError, EOFError, zlib.error, lzma.LZMAError):
         pass
@@ -456,7 +458,7 @@ def existing(path: Path) -> None:
         raise DataError(f"there is no file {path}")
     if path.is_dir():
         raise DataError(
-            f"{path} is a folder: name its files, or give a pattern such as '{path}/*' with --glob"
+            f"{path} is a folder: name its files, or give a pattern such as '{path}/**/*.parquet' with --glob"
         )
     if not path.is_file():
         raise DataError(f"{path} is not a file")

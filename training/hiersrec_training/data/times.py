@@ -161,10 +161,15 @@ class TimeColumn:
     def check(self) -> None:
         """Raise :class:`DataError` where most times of the file cannot be read, or some lie in the future."""
         if self.unreadable * 10 > self._read:
+            hint = (
+                "times are Unix times or ISO dates such as 2016-05-09 12:30:00; for others give --time-format, such as "
+                "'%d.%m.%Y %H:%M'"
+            )
+            if self._format is not None:
+                hint = f"they do not match --time-format {self._format_name!r} to the last character"
             raise DataError(
                 f"{self.unreadable:,} of {self._read:,} times of column {self._column!r} cannot be read, such as "
-                f"{self.unreadable_example}: times are Unix times or ISO dates such as 2016-05-09 12:30:00; for others "
-                "give --time-format, such as '%d.%m.%Y %H:%M'"
+                f"{self.unreadable_example}: {hint}"
             )
         if self._future and not self._accepts_future:
             time, value, row = self._latest
@@ -456,7 +461,9 @@ def checked_format(form: str | None) -> str | None:
         )
     form = form.replace(".%f", "%.f")
     if "%f" in re.findall(r"%[a-zA-Z]", form):
-        raise InvalidOptionError("--time-format: %f (fractions of a second) must follow a point, as in %S.%f")
+        raise InvalidOptionError(
+            "--time-format: %f (fractions of a second) must follow a point, as in %S.%f; for others say %3f or %6f"
+        )
     if not re.search(r"%[-]?[dejFcDxs]|%U|%W|%V", form):
         raise InvalidOptionError(f"--time-format {form!r} has no day")
     return form
