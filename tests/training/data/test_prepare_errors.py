@@ -259,7 +259,7 @@ def test_a_cycle_in_the_category_tree(write: Write) -> None:
 def test_a_category_tree_of_one_column(write: Write) -> None:
     items = write("items.csv", "item,category\n1,7\n2,8\n")
     tree = write("tree.csv", "id\n7\n")
-    with pytest.raises(DataError, match=r"tree\.csv has one column"):
+    with pytest.raises(DataError, match=r"tree\.csv has only the columns"):
         run(write("log.csv", EVENTS), items=items, category_columns=["category"], category_tree=tree)
 
 

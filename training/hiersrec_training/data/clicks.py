@@ -386,8 +386,10 @@ def _repeats(records: NDArray[Any], number: NDArray[np.int64]) -> NDArray[np.boo
         for values in (number, time, records["item"], records["event"], records["order"]):
             equal &= values[tied][1:] == values[tied][:-1]
         # the clicks of a list have one row, and are no repeats of each other
-        equal &= records["row"][tied][1:] != records["row"][tied][:-1]
-        repeated[tied[1:][equal]] = True
+        begins = np.concatenate([[0], np.flatnonzero(~equal) + 1])
+        sizes = np.diff(np.append(begins, len(tied)))
+        rows = records["row"][tied]
+        repeated[tied[rows != np.repeat(rows[begins], sizes)]] = True
     return repeated
 
 

@@ -77,7 +77,9 @@ class Column:
         is_float = ids.str.ends_with(".0").fill_null(False)
         if not is_float.any():
             return ids
-        is_float &= ids.str.contains(r"^-?(0|[1-9][0-9]{0,14})\.0$").fill_null(False)
+        is_whole = ids.str.contains(r"^-?(0|[1-9][0-9]{0,14})(\.0)?$").fill_null(True)
+        if not is_whole.all():
+            return ids  # 1.0 beside 1.1 or a is a version, not an integer
         if is_float.any():
             self.floats += int(is_float.sum())
             self.floats_example = self.floats_example or str(ids.filter(is_float)[0])
@@ -197,6 +199,21 @@ def _plain_numbers(texts: pl.Series, decimal: str) -> pl.Series:
         grouped |= texts.str.contains(f"^-?[0-9]{{1,3}}(?:{comma}[0-9]{{3}})+$")
     plain = texts.zip_with(~grouped.fill_null(False), texts.str.replace_all(thousands, "", literal=True))
     return plain.str.replace(",", ".", literal=True) if decimal == "," else plain
+
+
+def split_cells(cells: pl.Series, separator: str) -> pl.Series:
+    """The values in each cell, as lists: without brackets around all, and quotes around each."""
+    text = cells.str.strip_chars()
+    for opening, closing in ("[]", "()", "{}"):
+        inner = text.str.slice(1).str.head(-1)
+        is_pair = text.str.starts_with(opening) & text.str.ends_with(closing)
+        is_pair &= ~inner.str.contains(opening, literal=True)  # (a)|(b) are two values in brackets
+        text = text.zip_with(~is_pair.fill_null(False), inner)
+    value = pl.element().str.strip_chars()
+    for quote in "'\"":
+        is_quoted = value.str.starts_with(quote) & value.str.ends_with(quote) & (value.str.len_chars() > 1)
+        value = pl.when(is_quoted).then(value.str.strip_chars(quote)).otherwise(value)
+    return text.str.split(separator).list.eval(value)
 
 
 def unify_ids(columns: Sequence[pl.Series]) -> list[pl.Series]:

@@ -310,6 +310,14 @@ class PrepareOptions:
                     wanted = "an integer" if entry.type.startswith("int") else "a number"
             elif entry.name == "item_vectors" and not isinstance(value, str | Path | None):
                 wanted = "a path"
+            elif entry.type in ("str", "str | None") and not (
+                isinstance(value, str) or (value is None and entry.type.endswith("None"))
+            ):
+                wanted = "a text"
+            if isinstance(value, list | tuple) and entry.name != "logs":
+                odd = [each for each in value if not isinstance(each, str)]
+                if odd:
+                    value, wanted = odd[0], "texts"
             if wanted:
                 name = entry.name if entry.name == "logs" else flag(entry.name)
                 raise InvalidOptionError(f"{name} must be {wanted}, got {type(value).__name__}")

@@ -116,13 +116,17 @@ def prepare(options: PrepareOptions, show: Callable[[str], object] = print) -> D
 
 def _check_text_options(options: PrepareOptions, logs: list[Any]) -> None:
     """Refuse options of text files where there are none."""
-    if any(is_text(source) for source in (*logs, options.test_log, options.items, options.category_tree)):
-        return
-    given = [name for name in ("quote", "multiline", "comment", "skip_malformed") if options.given(name)]
-    if options.encoding != "utf-8":
-        given.append("encoding")
-    if given:
-        raise InvalidOptionError(f"{', '.join(map(flag, given))}: for text files, and there are none")
+    of_log, of_items, of_tree = [*logs, options.test_log], [options.items], [options.category_tree]
+    for sources, names in (
+        ([*of_log, *of_items, *of_tree], ("quote", "multiline", "comment", "skip_malformed", "encoding")),
+        (of_log, ("separator", "log_columns")),
+        ([*of_items, *of_tree], ("item_encoding",)),
+        (of_items, ("item_separator", "item_columns")),
+        (of_tree, ("tree_separator",)),
+    ):
+        given = [name for name in names if options.given(name) and getattr(options, name) != "utf-8"]
+        if given and not any(map(is_text, sources)):
+            raise InvalidOptionError(f"{', '.join(map(flag, given))}: for text files, and none is read here")
 
 
 class _Read(NamedTuple):
@@ -142,8 +146,8 @@ class _Read(NamedTuple):
 def _read(logs: list[Any], options: PrepareOptions, report: PrepareReport, work: Path) -> _Read:
     """Read logs and tables."""
     reader = LogReader(options, report, work)
-    log = reader.read(logs)
-    test_log = None if options.test_log is None else reader.read([options.test_log])
+    log = reader.read(logs, describes=True)
+    test_log = None if options.test_log is None else reader.read([options.test_log], describes=False)
     if test_log is not None:
         check_logs(
             log.sessions, test_log.sessions, reader.known.sessions, per_file=bool(options.session_per_file)

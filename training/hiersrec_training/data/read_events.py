@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import DataError, InvalidOptionError, MissingColumnError
 from hiersrec_training.data.clicks import ClickStore, Keys
-from hiersrec_training.data.columns import Column
+from hiersrec_training.data.columns import Column, split_cells
 from hiersrec_training.data.descriptions import LatestDescriptions
 from hiersrec_training.data.options import PrepareOptions
 from hiersrec_training.data.progress import progress
@@ -22,6 +22,7 @@ from hiersrec_training.data.times import TimeColumn, date, parse_moment, with_ze
 
 _MISSING: Final = "(missing)"  # the type of an event without one
 _USERS: Final = ("user", "user_id", "userid", "visitor", "visitor_id", "visitorid", "customer", "customer_id")
+PAIR: Final = "\x1f"  # between a user and the id of one of their sessions
 _SAMPLE: Final = 1_000_000  # rows in which users of session ids are looked for
 
 
@@ -43,19 +44,16 @@ class EventColumns:
         user: column of the user whose sessions have the ids of ``key``; None where ids are unique.
         item, times, order, event: columns of the item, the time, the order of equal times and the type of event.
         about: columns that describe items, where there is no item table.
-        doubted: column of a user that nobody named, although session ids might begin anew for each.
     """
 
-    def __init__(self, table: Table, options: PrepareOptions) -> None:
+    def __init__(self, table: Table, options: PrepareOptions, *, describes: bool) -> None:
         self.item = options.item_column or "item"
         self.key, self.cut = self._session_key(table, options)
         self.user = None if self.cut else options.user_column
         self.times = options.time_columns
         self.order = options.order_column
         self.event = options.event_column
-        self.about = options.item_description_columns if options.items is None else {}
-        users = [column for column in table.columns if column.lower() in _USERS]
-        self.doubted = users[0] if users and self.user is None and self.key and not self.cut else None
+        self.about = options.item_description_columns if options.items is None and describes else {}
         if self.cut and not self.times:
             raise InvalidOptionError(
                 "sessions cannot be cut by user without a --time-column; give a --session-column"
@@ -154,6 +152,10 @@ class EventFile:
         self._empty_lists = 0
         self._on_the_hour = True
         self._dropped: dict[str, tuple[int, str]] = {}
+        # a column of users that nobody named, although session ids might begin anew for each
+        users = [name for name in table.columns if name.lower() in _USERS]
+        has_ids = columns.key is not None and not columns.cut and columns.user is None
+        self._doubted = users[0] if users and has_ids else None
         self._users_hint = ""
         self._list_keys: list[NDArray[np.int64]] = []  # of rows that hold lists of items
 
@@ -161,8 +163,8 @@ class EventFile:
         """Add all clicks; the number of the last row."""
         table, last = self._table, 0
         wanted = list(self._columns.wanted)
-        if self._columns.doubted in table.columns:
-            wanted.append(str(self._columns.doubted))
+        if self._doubted is not None:
+            wanted.append(self._doubted)
         batches = table.batches(list(dict.fromkeys(wanted)))
         for batch in progress(
             batches, table.size(), f"reading {Path(table.name).name}", lambda each: len(each.numbers)
@@ -179,12 +181,15 @@ class EventFile:
 
     def _look_for_users(self, batch: Batch) -> None:
         """Refuse session ids that belong to several users, unless someone said what tells the sessions."""
-        columns = self._columns
-        user, key = columns.doubted, columns.key
-        if user is None or key is None or user not in batch.frame.columns or batch.numbers[0] > _SAMPLE:
+        user, key = self._doubted, self._columns.key
+        if user is None or key is None or batch.numbers[0] > _SAMPLE:
             return
         column = Column(user, "user ids", "--user-column", self._table.name, self._options.missing)
-        pairs = pl.DataFrame({key: batch.frame[key], "user": column.texts(batch.frame[user])}).drop_nulls()
+        try:
+            named = column.texts(batch.frame[user])
+        except DataError:  # not a column of users then
+            return
+        pairs = pl.DataFrame({key: batch.frame[key], "user": named}).drop_nulls()
         users = pairs.group_by(key, maintain_order=True).agg(users=pl.col("user").n_unique(), count=pl.len())
         several = users.filter(pl.col("users") > 1)
         if several.height * 100 <= users.filter(pl.col("count") > 1).height:
@@ -212,7 +217,7 @@ class EventFile:
             report.line("reversed", found.rows, f"clicks of {name}, which goes from the newest to the oldest")
         report.skipped(name, self._table.skipped, self._rows)
         for column in (self._key, self._user, self._item, *self._times, self._order_column, self._event):
-            report.column(column, name)
+            report.column(column, name, unquotes=self._table.unquotes)
         for why, (count, example) in self._dropped.items():
             report.drop(count, why, example)
         if self._users_hint:
@@ -250,7 +255,7 @@ class EventFile:
             if columns.user is not None:
                 pair = pl.DataFrame({"user": self._user.ids(frame[columns.user]), "session": key})
                 keep = self._keep(keep, pair["user"].is_not_null(), "no user id", numbers)
-                key = pair.select(key=pl.concat_str(pl.all(), separator=", "))["key"]
+                key = pair.select(key=pl.concat_str(pl.all(), separator=PAIR))["key"]
             keep = self._keep(
                 keep, key.is_not_null(), f"no {'user' if columns.cut else 'session'} id", numbers
             )
@@ -393,24 +398,11 @@ def _split_cells(
             f"--list-separator is for text: column {columns.item!r} of {table.name} holds {frame[columns.item].dtype}"
         )
     separator = unescaped(options.list_separator) or ""
-    items = _split_text(frame[columns.item], separator)
+    items = split_cells(frame[columns.item], separator)
     found = {columns.item: items}
     for name in others:
         if frame[name].dtype == pl.String:
-            values = _split_text(frame[name], separator)
+            values = split_cells(frame[name], separator)
             if (values.list.len() == items.list.len()).fill_null(True).all() or name in columns.about:
                 found[name] = values
     return frame.with_columns(values.alias(name) for name, values in found.items())
-
-
-def _split_text(cells: pl.Series, separator: str) -> pl.Series:
-    """The values in each cell, without brackets around all and quotes around each."""
-    text = cells.str.strip_chars()
-    for opening, closing in ("[]", "()", "{}"):
-        pair = (text.str.starts_with(opening) & text.str.ends_with(closing)).fill_null(False)
-        text = text.zip_with(~pair, text.str.slice(1, text.str.len_chars().cast(pl.Int64) - 2))
-    value = pl.element().str.strip_chars()
-    for quote in "'\"":
-        is_quoted = value.str.starts_with(quote) & value.str.ends_with(quote) & (value.str.len_chars() > 1)
-        value = pl.when(is_quoted).then(value.str.strip_chars(quote)).otherwise(value)
-    return text.str.split(separator).list.eval(value)

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import DataError
-from hiersrec_training.data.columns import Column, unify_ids
+from hiersrec_training.data.columns import Column, split_cells, unify_ids
 from hiersrec_training.data.options import PrepareOptions
 from hiersrec_training.data.report import PrepareReport
 from hiersrec_training.data.tables import Origin, open_table, text_format, unescaped
@@ -47,8 +47,8 @@ def read_items(options: PrepareOptions, report: PrepareReport, work: Path) -> pl
     report.skipped(Path(table.name).name, table.skipped, rows.height)
     id_column = Column(options.item_id_column, "item ids", "--item-id-column", table.name, options.missing)
     ids = id_column.ids(rows[options.item_id_column])
-    report.column(id_column, Path(table.name).name)
-    items = item_rows(ids, rows, table.name, options, report)
+    report.column(id_column, Path(table.name).name, unquotes=table.unquotes)
+    items = item_rows(ids, rows, table.name, options, report, unquotes=table.unquotes)
     nameless = items["item"].is_null()
     if nameless.any():
         example = table.place(int(numbers[int(nameless.arg_max() or 0)]))
@@ -60,7 +60,13 @@ def read_items(options: PrepareOptions, report: PrepareReport, work: Path) -> pl
 
 
 def item_rows(
-    ids: pl.Series, rows: pl.DataFrame, name: str, options: PrepareOptions, report: PrepareReport
+    ids: pl.Series,
+    rows: pl.DataFrame,
+    name: str,
+    options: PrepareOptions,
+    report: PrepareReport,
+    *,
+    unquotes: bool = False,
 ) -> pl.DataFrame:
     """The rows of an item table by role: ``item`` and ``category:0``, … as ids, ``title`` and ``text`` as strings,
     ``number:<name>`` float64, ``vector`` float32 [m] where a file of them is given; null where missing. A row with
@@ -72,6 +78,7 @@ def item_rows(
         name: of the table, for messages.
         options: which column has which role.
         report: takes counts.
+        unquotes: quotes around fields were taken off.
     """
 
     def column(name_: str, role: str, option: str) -> Column:
@@ -104,7 +111,7 @@ def item_rows(
         columns.append(column(options.fallback_category_column, "categories", "--fallback-category-column"))
     items = _with_categories(items, rows, columns, options)
     for each in (*read, *columns):
-        report.column(each, Path(name).name)
+        report.column(each, Path(name).name, unquotes=unquotes)
     return items
 
 
@@ -140,9 +147,13 @@ def _with_categories(
     levels = len(options.category_columns)
     if levels == 1:
         separator = unescaped(options.category_separator)
-        listed = _listed(rows, columns[0], separator)
+        is_path = options.category_path_separator is not None
+        listed = _listed(rows, columns[0], separator, is_path=is_path)
         if len(columns) > 1:
-            other = _listed(rows, columns[1], separator).join(listed, on="row", how="anti")
+            # for items without any category, in none of their rows
+            known = items["item"].is_in(items["item"].gather(listed["row"]).implode()).fill_null(False)
+            other = _listed(rows, columns[1], separator, is_path=is_path)
+            other = other.filter(~known.gather(other["row"]))
             first, second = unify_ids([listed["category"], other["category"]])
             listed = pl.concat([listed.with_columns(category=first), other.with_columns(category=second)])
         every = pl.DataFrame({"row": np.arange(rows.height, dtype=np.uint32)})
@@ -157,16 +168,17 @@ def _with_categories(
     return items.with_columns(found)
 
 
-def _listed(rows: pl.DataFrame, column: Column, separator: str | None) -> pl.DataFrame:
+def _listed(rows: pl.DataFrame, column: Column, separator: str | None, *, is_path: bool) -> pl.DataFrame:
     """``row`` and ``category`` for each category that a cell holds."""
     values = rows[column.name]
     if separator is not None and values.dtype == pl.String:
-        values = values.str.split(separator)
+        values = split_cells(values, separator)
     cells = pl.DataFrame({"row": np.arange(len(values), dtype=np.uint32), "category": values})
     if isinstance(values.dtype, pl.List | pl.Array):
         kind: Any = values.dtype
         cells = cells.with_columns(pl.col("category").cast(pl.List(kind.inner))).explode("category")
-    return cells.with_columns(column.ids(cells["category"]).alias("category")).drop_nulls("category")
+    ids = column.texts(cells["category"]) if is_path else column.ids(cells["category"])
+    return cells.with_columns(ids.alias("category")).drop_nulls("category")
 
 
 def _or_fallback(levels: list[pl.Series], fallback: pl.Series) -> list[pl.Series]:
@@ -221,7 +233,7 @@ def read_parents(options: PrepareOptions, report: PrepareReport, work: Path) -> 
     named = options.tree_child_column, options.tree_parent_column
     if len(table.columns) < 2:
         hint = table.hint() or "a category tree has a category and its parent"
-        raise DataError(f"{table.name} has one column, {table.columns[0]!r}: {hint}")
+        raise DataError(f"{table.name} has only the columns {table.columns}: {hint}")
     if len(table.columns) > 2 and None in named:
         raise DataError(
             f"{table.name} has {len(table.columns)} columns, {', '.join(table.columns)}: name the category's with "
@@ -239,7 +251,7 @@ def read_parents(options: PrepareOptions, report: PrepareReport, work: Path) -> 
     ):
         column = Column(name, f"{role} categories", option, table.name, options.missing)
         found[role] = column.ids(rows[name])
-        report.column(column, Path(table.name).name)
+        report.column(column, Path(table.name).name, unquotes=table.unquotes)
     return pl.DataFrame(found)
 
 

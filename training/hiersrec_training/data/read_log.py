@@ -18,7 +18,7 @@ from hiersrec_sdk.errors import DataError, EmptyLogError, InvalidOptionError
 from hiersrec_training.data.clicks import ClickStore, LogSessions, Rules, Tally
 from hiersrec_training.data.descriptions import LatestDescriptions
 from hiersrec_training.data.options import PrepareOptions
-from hiersrec_training.data.read_events import EventColumns, EventFile, Known
+from hiersrec_training.data.read_events import PAIR, EventColumns, EventFile, Known
 from hiersrec_training.data.read_items import item_rows
 from hiersrec_training.data.read_sessions import SessionFile
 from hiersrec_training.data.report import PrepareReport
@@ -54,8 +54,12 @@ class LogReader:
         self._options, self._report, self._work = options, report, work
         self.known = Known()
 
-    def read(self, sources: Sequence[Any]) -> Log:
+    def read(self, sources: Sequence[Any], *, describes: bool) -> Log:
         """Read one log of one or several files.
+
+        Args:
+            sources: paths, or frames.
+            describes: the log may say something about items.
 
         Raises:
             MissingColumnError: an event log lacks a column.
@@ -71,7 +75,11 @@ class LogReader:
             )
         (log_format,) = formats
         self._check_options(log_format, names)
-        log = self._read_sessions(sources) if log_format == "sessions" else self._read_events(sources)
+        log = (
+            self._read_sessions(sources)
+            if log_format == "sessions"
+            else self._read_events(sources, describes=describes)
+        )
         if not len(log.sessions):
             raise EmptyLogError(f"no click is left of {names}: {self._report.history()}")
         return log
@@ -115,7 +123,7 @@ class LogReader:
         self._warn_of_copies(sessions, firsts)
         return Log(sessions, store.items)
 
-    def _read_events(self, sources: Sequence[Any]) -> Log:
+    def _read_events(self, sources: Sequence[Any], *, describes: bool) -> Log:
         options, report, known = self._options, self._report, self.known
         tables = [
             open_table(
@@ -133,7 +141,7 @@ class LogReader:
             )
             for number, source in enumerate(sources)
         ]
-        columns = EventColumns(tables[0], options)
+        columns = EventColumns(tables[0], options, describes=describes)
         for table in tables:
             table.require(columns.wanted)
         about = (
@@ -144,7 +152,8 @@ class LogReader:
             file = EventFile(table, number, firsts[-1], columns, options, known, about)
             firsts.append(firsts[-1] + file.read(store) + 1)
             found.append(file.report(report))
-        report.compare_files(found, options.time_zone)
+        zone = options.time_zone
+        report.compare_files(found, zone, needs_zone=options.since is None and options.until is None)
         kept = [code for event, code in known.events.items() if event in options.events]
         rules = Rules(
             first_rows=np.array(firsts, np.int64),
@@ -160,7 +169,7 @@ class LogReader:
         )
         sessions, tally = store.sessions(rules)
         if options.session_per_file is None:
-            self._check_shared(tally, rules)
+            self._check_shared(tally, rules, len(sessions))
 
         def place(row: int) -> str:
             for table, (first, after) in zip(tables, pairwise(firsts), strict=True):
@@ -189,16 +198,16 @@ class LogReader:
             rows = item_rows(ids, newest, "the log", options, report) if len(ids) else None
         return Log(sessions, store.items, rows)
 
-    def _check_shared(self, tally: Tally, rules: Rules) -> None:
+    def _check_shared(self, tally: Tally, rules: Rules, sessions: int) -> None:
         """Refuse session ids that are in several logs, far apart."""
-        if tally.apart * 10 < tally.shared or not tally.shared:
+        if tally.apart * 10 < tally.shared or tally.apart * 100 < sessions or not tally.shared:
             if tally.shared:
                 self._report.warn(
                     f"{tally.shared:,} session ids are in several logs, and each is taken as one session: "
                     "--session-per-file takes it as one in each, --session-across-files says that this is right"
                 )
             return
-        example = self.known.sessions.decode(np.array([tally.example]))[0]
+        example = str(self.known.sessions.decode(np.array([tally.example]))[0]).replace(PAIR, ", ")
         far = "an hour or more apart" if rules.has_time else "which have no times"
         raise DataError(
             f"{tally.shared:,} session ids are in several logs, {far}, such as {example}: give --session-per-file if "
@@ -228,13 +237,18 @@ class LogReader:
         file = file[sessions.lengths >= 2]
         if sessions.begin is not None:
             digests = digests ^ sessions.begin[sessions.lengths >= 2].astype(np.uint64)
-        for number, found in enumerate(self._report.files[len(self._report.files) - len(firsts) + 1 :]):
-            own = digests[file == number]
-            copies = int(np.isin(own, digests[file < number]).sum())
-            if copies > 1 and copies * 10 >= 9 * len(own):
+        distinct, which = np.unique(digests, return_inverse=True)
+        first = np.full(len(distinct), len(firsts))
+        np.minimum.at(first, which, file)
+        copies = np.bincount(file[first[which] < file], minlength=len(firsts))
+        sizes = np.bincount(file, minlength=len(firsts))
+        newest = self._report.files[len(self._report.files) - len(firsts) + 1 :]
+        for found, count, size in zip(newest, copies.tolist(), sizes.tolist(), strict=False):
+            if count > 1 and count * 10 >= 9 * size:
                 self._report.warn(
-                    f"{copies:,} of the {len(own):,} sessions of {found.name} are in the logs before it too, click by "
-                    "click: was one log given twice?"
+                    f"{count:,} of the {size:,} sessions of {found.name} are in the logs before it too, click by "
+                    "click: was "
+                    "one log given twice?"
                 )
 
     def _report_tally(self, tally: Tally, place: Callable[[int], str]) -> None:
@@ -278,7 +292,7 @@ def expanded(sources: Sequence[Any], is_pattern: bool) -> list[Any]:
         if not files:
             raise DataError(f"no file matches {source}")
         found += files
-    return list(dict.fromkeys(found))
+    return found
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -20,6 +20,10 @@ from hiersrec_training.data.text import Skipped, check_is_text, count_lines, rea
 
 _LIKE_TIME: Final = r"^1[0-9]{9}(\.\d+|\d{3})?$|^\d{4}-\d\d-\d\d"
 _OTHER_SEPARATORS: Final = ",;|\t"
+_HEADER: Final = (
+    *("user", "user_id", "userid", "session", "session_id", "sessionid"),
+    *("item", "item_id", "itemid", "items"),
+)
 _SAMPLE: Final = 1000  # lines that are looked at
 
 
@@ -92,7 +96,7 @@ class SessionFile:
                         "to separate the items, or --separator ' ' if they are one item"
                     )
         width = int(lengths[0])
-        if len(text) > 1 and 2 <= width <= 20 and lengths.n_unique() == 1:
+        if len(text) > 2 and 2 <= width <= 20 and lengths.n_unique() == 1:
             columns = fields.slice(1).list.to_array(width).arr.to_struct().struct.unnest()
             times = [column for column in columns if column.str.contains(_LIKE_TIME).all()]
             if times and options.log_format == "auto":
@@ -146,9 +150,9 @@ class SessionFile:
             )
         number = first.cast(pl.Int64, strict=False)
         steps = number.diff().drop_nulls()
-        counts_up = (
-            number.null_count() == 0 and len(text) >= 5 and bool((steps >= 0).all()) and number.n_unique() > 2
-        )
+        is_known = int(first.is_in(others.implode()).sum()) * 2 > len(first)  # they are items too
+        counts_up = number.null_count() == 0 and len(text) >= 5 and number.n_unique() > 2
+        counts_up = counts_up and bool((steps > 0).all() or ((steps >= 0).all() and not is_known))
         is_alone = (
             len(first) >= 20 and first.n_unique() * 3 > len(first) and not first.is_in(others.implode()).any()
         )
@@ -164,9 +168,7 @@ class SessionFile:
             f"all have {lengths[0]} fields; give --format events if this is a table, or --format sessions",
         )
         yield (
-            _most(
-                text.head(1).str.to_lowercase().str.contains(r"\b(?:user|session|item|product)s?(?:_?id)?\b")
-            ),
+            bool(fields.head(1).explode().str.to_lowercase().is_in(_HEADER).any()),
             "the first looks like the header of a table; it is a session here",
         )
 

@@ -114,7 +114,7 @@ class PrepareReport:
         if lines.malformed * 10 > rows:
             self.warn(f"{lines.malformed:,} rows of {name} were left out, beside {rows:,} that were read")
 
-    def column(self, column: Column, name: str) -> None:
+    def column(self, column: Column, name: str, *, unquotes: bool = False) -> None:
         """Note the blanks that were stripped off a column, and the texts in it that stand for a missing value."""
         where = f"{column.role} of {name}"
         self.note(
@@ -122,7 +122,7 @@ class PrepareReport:
         )
         what = f"{column.role} of {name} written as fractions, taken as integers"
         self.note("changed", column.floats, what, column.floats_example)
-        if column.quoted:
+        if column.quoted and not unquotes:
             self.warn(
                 f"{column.quoted:,} {column.role} of {name} are in quotes, such as {column.quoted_example}, which are "
                 "part of them: --quote '\"' takes them off where fields are quoted"
@@ -130,16 +130,17 @@ class PrepareReport:
         for text, count in column.missing_texts.most_common(12):
             self.line("missing", count, f"{where} written as {text} (--missing changes that)")
 
-    def compare_files(self, files: list[FileReport], zone: str | None) -> None:
+    def compare_files(self, files: list[FileReport], zone: str | None, *, needs_zone: bool) -> None:
         """Warn where the logs differ in a way that suggests that one of them was misread.
 
         Args:
             files: the reports of the logs.
             zone: the one that was named for times without a zone.
+            needs_zone: nothing else is in that zone.
         """
         dated = [found for found in files if found.times and found.first and found.last]
         naive = [found.name for found in dated if "without a zone" in str(found.times)]
-        if zone is not None and dated and not naive:
+        if zone is not None and needs_zone and dated and not naive:
             self.warn(f"--time-zone {zone} has no effect: all times have a zone, or are Unix times")
         if zone is None and naive and len(naive) < len(dated):
             self.warn(

@@ -52,12 +52,14 @@ class Table:
         columns: their names.
         counted: what ``numbers`` of a batch counts: "line" or "row".
         skipped: lines that are no rows, after the batches were read.
+        unquotes: quotes around fields are taken off.
     """
 
     name: str
     columns: list[str]
     counted: str = "row"
     skipped: Skipped = field(default_factory=Skipped)
+    unquotes: bool = False
 
     def place(self, number: int) -> str:
         """Where a row is, such as "log.csv, line 7"."""
@@ -156,13 +158,11 @@ def open_table(
         DataError: no such file, of an unknown kind, or damaged.
     """
     if not isinstance(source, str | Path):
-        _check_no_text(origin)
         return _FrameTable(_as_frame(source, origin.role), origin.role)
     path = Path(source)
     suffix = suffix_of(path)
     if suffix == ".parquet" or suffix in _JSON:
         existing(path)
-        _check_no_text(origin)
         return _open_scanned(path, suffix, form, work, empty)
     if suffix not in SEPARATORS and origin.separator is None:
         raise DataError(
@@ -179,13 +179,6 @@ def open_table(
     if quote is not None and len(separator) > 1:
         raise InvalidOptionError(f"--quote goes with a separator of one character, not with {separator!r}")
     return _TextTable.open(path, form, work, origin, empty)
-
-
-def _check_no_text(origin: Origin) -> None:
-    """Refuse options of text for a table that is none."""
-    for value, option in ((origin.separator, origin.separator_option), (origin.names, origin.names_option)):
-        if value:
-            raise InvalidOptionError(f"{option} is for text files, which {origin.role} is not")
 
 
 def is_text(source: Any) -> bool:
@@ -216,6 +209,7 @@ class _TextTable(Table):
         super().__init__(str(path), columns, "line")
         self._path, self._file, self._form, self._has_header = path, file, form, has_header
         self._origin = origin
+        self.unquotes = form.quote is not None
         self._rows = count_lines(file) - has_header
 
     @classmethod

@@ -31,6 +31,7 @@ from hiersrec_sdk.errors import DataError, InvalidOptionError
 BATCH = 500_000  # rows
 OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # of disk, or of open files
 _LONGEST_FIELD = 10_000  # lines that one quoted field may span
+csv.field_size_limit(1 << 30)
 _PACKED: dict[str, Callable[[Path], Any]] = {".bz2": bz2.open, ".xz": lzma.open}
 _NOT_TEXT = {
     b"PAR1": "it is a Parquet file: name it .parquet",
@@ -68,13 +69,16 @@ class TextFormat:
         """Raise :class:`InvalidOptionError` for an encoding, a quote or a separator that cannot be."""
         try:
             "é".encode(self.encoding, "replace").decode(self.encoding)
-        except (LookupError, UnicodeError):
+        except (LookupError, ValueError, TypeError):
             raise InvalidOptionError(
                 f"{self.encoding_option} {self.encoding!r} is not known; examples: utf-8, latin-1, cp1252, utf-16"
             ) from None
         if not self.separator or "\n" in self.separator or "\r" in self.separator:
             raise InvalidOptionError(f"a separator must be text within a line, got {self.separator!r}")
-        if self.quote is not None and (len(self.quote) != 1 or self.quote in self.separator):
+        is_bad = self.quote is not None and (
+            len(self.quote) != 1 or self.quote.isspace() or self.quote in self.separator
+        )
+        if is_bad and self.quote != "auto":
             raise InvalidOptionError(
                 f"--quote must be one character other than the separator, or none; got {self.quote!r}"
             )
@@ -123,11 +127,16 @@ def utf8_copy(path: Path, form: TextFormat, work: Path, *, unpack: bool = False)
         DataError: no such file, damaged, or not text of this encoding.
     """
     existing(path)
+    form.check()
     encoding = form.encoding
     if str(path) != str(path).encode("utf-8", "replace").decode():
         raise DataError(f"{path!a}: the name of a file must be UTF-8; rename it")
     name = path.name.lower()
     is_utf8 = codecs.lookup(encoding).name == "utf-8"
+    if name.endswith(".zst") and (unpack or not is_utf8):
+        raise DataError(
+            f"{path}: unpack it first; .zst files are read packed only as csv, tsv or txt in UTF-8"
+        )
     packed = (".bz2", ".xz", ".zip", ".gz") if unpack else (".bz2", ".xz", ".zip")
     if is_utf8 and not name.endswith(packed):
         return path
@@ -174,7 +183,9 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     suffix = path.suffix.lower()
     if suffix == ".zip":
         with zipfile.ZipFile(path) as archive:
-            members = [entry for entry in archive.infolist() if not entry.is_dir()]
+            # macOS adds a folder of its own
+            entries = (entry for entry in archive.infolist() if not entry.is_dir())
+            members = [entry for entry in entries if not entry.filename.startswith("__MACOSX/")]
             if len(members) != 1:
                 raise DataError(
                     f"{path} holds {len(members)} files: unpack it, and give the one that is meant"
@@ -434,6 +445,8 @@ def _short(line: str) -> str:
 
 def _find_bad_byte(path: Path) -> DataError | None:
     """The first line that is not UTF-8, as an error."""
+    if path.suffix.lower() == ".zst":
+        return None
     try:
         with opened(path) as lines:
             for number, line in enumerate(lines, 1):
@@ -476,6 +489,8 @@ def reading(path: Path, explain: Callable[[], DataError | None] = lambda: None) 
         zlib.error,
         lzma.LZMAError,
         zipfile.BadZipFile,
+        RuntimeError,  # an encrypted zip
+        NotImplementedError,  # a zip packed in another way
     ) as error:
         if isinstance(error, OSError) and error.errno in OUT_OF_ROOM:
             raise  # no fault of the file

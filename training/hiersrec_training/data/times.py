@@ -435,7 +435,8 @@ def checked_zone(name: str | None) -> str | None:
         return None
     try:
         ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
+        pl.Series([datetime(2024, 1, 1)]).dt.replace_time_zone(name)
+    except (KeyError, ValueError, OSError, pl.exceptions.PolarsError):
         raise InvalidOptionError(
             f"--time-zone must be the name of a time zone such as Europe/Berlin or UTC, got {name!r}"
         ) from None
