@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from datetime import date as day
-from typing import Final
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -187,7 +187,7 @@ class TimeColumn:
             return
         row = int(where.arg_max() or 0)
         if self.form is None:
-            self.form, self._example = form, (str(values[row]), int(numbers[row]))
+            self.form, self._example = form, (_shown(values[row]), int(numbers[row]))
             return
         same_name = form.name == self.form.name
         if same_name and (form.zoned == self.form.zoned or self._zone is not None):
@@ -197,7 +197,7 @@ class TimeColumn:
         if same_name:
             hint = "--time-zone says which zone the others are in"
         raise DataError(
-            f"{self._place(int(numbers[row]))}: time {values[row]} looks like {form.name}, but {value} in "
+            f"{self._place(int(numbers[row]))}: time {_shown(values[row])} looks like {form.name}, but {value} in "
             f"{self._place(first)} like {self.form.name}: one file must have one form of time; {hint}"
         )
 
@@ -269,8 +269,7 @@ class TimeColumn:
         if not known.all():
             row = int((~known).arg_max() or 0)
             value = values[row]
-            text = str(int(value)) if float(value).is_integer() else str(value)
-            raise DataError(self._implausible(text, int(numbers[row])))
+            raise DataError(self._implausible(_shown(value), int(numbers[row])))
         return time
 
     def _implausible(self, text: str, number: int) -> str:
@@ -399,6 +398,11 @@ class TimeColumn:
         if isinstance(found.dtype, pl.Datetime) and found.dtype.time_zone is not None:
             return found.dt.epoch("us")
         return self._to_utc(found)
+
+
+def _shown(value: Any) -> str:
+    """A value as it stands in the file: a whole number without decimals."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def parse_moment(moment: str | day | None, option: str, zone: str | None) -> int | None:
