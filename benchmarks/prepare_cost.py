@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
-from typing import IO, Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple, cast
 
 import click
 import numpy as np
@@ -235,9 +235,10 @@ def _writer(path: Path, kind: str) -> Iterator[Any]:
 
             yield append
             return
-        file: IO[bytes] = stack.enter_context(path.open("wb"))
         if kind == "csv.gz":
-            file = stack.enter_context(gzip.GzipFile(fileobj=file, mode="wb", compresslevel=1))  # type: ignore[arg-type]
+            file = cast("IO[bytes]", stack.enter_context(gzip.open(path, "wb", 1)))
+        else:
+            file = stack.enter_context(path.open("wb"))
         file.write(b"session,item,time\n")
         yield lambda frame: frame.write_csv(file, include_header=False)
 

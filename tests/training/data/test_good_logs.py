@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import zipfile
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,41 +12,14 @@ import polars as pl
 import pytest
 
 from hiersrec_sdk.errors import HierSRecError, InvalidOptionError
-from hiersrec_training.data.dataset import Dataset
-from hiersrec_training.data.options import PrepareOptions
-from hiersrec_training.data.prepare import prepare
+from tests.training.data.log_files import START, LogFiles
 
-START = 1_706_702_400  # 2024-01-31 12:00:00 UTC
 PAIR = [("s", "a", START), ("s", "b", START + 1)]
 Sessions = list[list[Any]]
 
 
-class Shop:
-    """Writes files in a folder and prepares them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.warnings: list[str] = []
-
-    def write(self, name: str, content: str | bytes) -> Path:
-        path = self.folder / name
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return path
-
-    def csv(self, name: str, rows: Iterable[tuple[Any, ...]], header: str = "session,item,time") -> Path:
-        return self.write(name, f"{header}\n" + "".join(",".join(map(str, row)) + "\n" for row in rows))
-
-    def prepare(self, *logs: Any, **options: Any) -> Dataset:
-        report: list[str] = []
-        data = prepare(PrepareOptions(logs=logs, validation_fraction=0.0, **options), report.append)
-        self.warnings = [line for line in report if line.startswith("warning")]
-        return data
-
-    def sessions(self, *logs: Any, **options: Any) -> Sessions:
-        """The training sessions, as ids."""
-        data = self.prepare(*logs, **options)
-        ids = data.item_ids.to_list()
-        return [[ids[item] for item in data.train[index]] for index in range(len(data.train))]
+class Shop(LogFiles):
+    """Log files, with what these tests ask of them."""
 
     def categories(self, *logs: Any, **options: Any) -> dict[Any, list[str]]:
         """The path of the main category of every item."""

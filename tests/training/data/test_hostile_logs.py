@@ -6,7 +6,7 @@ Where more than one answer would be honest, the test takes each of them. It neve
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,48 +18,24 @@ from click.testing import CliRunner
 
 from hiersrec_sdk.cli.main import main
 from hiersrec_sdk.errors import DataError, HierSRecError, InvalidArgumentError, InvalidOptionError
-from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.data.options import PrepareOptions
 from hiersrec_training.data.prepare import prepare
+from tests.training.data.log_files import START, LogFiles
 
-START = 1_706_702_400  # 2024-01-31 12:00:00 UTC
 Sessions = list[list[Any]]
 
 
-class Shop:
-    """Writes files in a folder and prepares them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.report: list[str] = []
-
-    def write(self, name: str, content: str | bytes) -> Path:
-        path = self.folder / name
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return path
-
-    def csv(self, name: str, rows: Iterable[tuple[Any, ...]], header: str = "session,item,time") -> Path:
-        return self.write(name, f"{header}\n" + "".join(",".join(map(str, row)) + "\n" for row in rows))
+class Shop(LogFiles):
+    """Log files, with what these tests ask of them."""
 
     def parquet(self, name: str, columns: Any) -> Path:
         path = self.folder / name
         pl.DataFrame(columns).write_parquet(path)
         return path
 
-    def prepare(self, *logs: Any, **options: Any) -> Dataset:
-        self.report = []
-        options.setdefault("validation_fraction", 0.0)
-        return prepare(PrepareOptions(logs=logs, **options), self.report.append)
-
-    def sessions(self, *logs: Any, **options: Any) -> Sessions:
-        """The training sessions, as ids."""
-        data = self.prepare(*logs, **options)
-        ids = data.item_ids.to_list()
-        return [[ids[item] for item in data.train[index]] for index in range(len(data.train))]
-
     @property
     def warned(self) -> bool:
-        return any(line.startswith("warning") for line in self.report)
+        return bool(self.warnings)
 
     def is_honest(self, right: Sessions | None, *logs: Any, **options: Any) -> bool:
         """Whether the logs are read as ``right``, refused, or read otherwise with a warning."""

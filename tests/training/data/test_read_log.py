@@ -20,39 +20,17 @@ from hiersrec_sdk.errors import DataError, EmptyLogError, InvalidOptionError, Le
 from hiersrec_training.data import tables as tables_module
 from hiersrec_training.data import text as text_module
 from hiersrec_training.data.dataset import Dataset
-from hiersrec_training.data.options import PrepareOptions
-from hiersrec_training.data.prepare import prepare
+from tests.training.data.log_files import START, LogFiles
 
-START = 1_706_702_400  # 2024-01-31 12:00:00 UTC
 Clicks = list[tuple[Any, Any, int]]  # session, item, second after START
 
 
-class Log:
-    """Writes files in a folder and prepares them."""
+class Log(LogFiles):
+    """Log files, with what these tests ask of them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.report: list[str] = []
-
-    def write(self, name: str, content: str | bytes) -> Path:
-        path = self.folder / name
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return path
-
-    def csv(self, name: str, clicks: Clicks, header: str = "session,item,time") -> Path:
-        rows = "".join(f"{session},{item},{START + at}\n" for session, item, at in clicks)
-        return self.write(name, f"{header}\n{rows}")
-
-    def prepare(self, *logs: Any, **options: Any) -> Dataset:
-        self.report = []
-        options.setdefault("validation_fraction", 0.0)
-        return prepare(PrepareOptions(logs=logs, **options), self.report.append)
-
-    def sessions(self, *logs: Any, **options: Any) -> list[list[Any]]:
-        """The training sessions, as ids."""
-        data = self.prepare(*logs, **options)
-        ids = data.item_ids.to_list()
-        return [[ids[item] for item in data.train[index]] for index in range(len(data.train))]
+    def clicks(self, name: str, clicks: Clicks, header: str = "session,item,time") -> Path:
+        """A csv of clicks, by seconds after START."""
+        return self.csv(name, [(session, item, START + at) for session, item, at in clicks], header)
 
     def said(self, *parts: str) -> bool:
         """Whether a line of the report has all of these."""
@@ -174,7 +152,7 @@ def test_dates_in_other_forms(log: Log, times: list[str], form: str) -> None:
 
 
 def test_the_unit_is_found_file_by_file(log: Log) -> None:
-    seconds = log.csv("seconds.csv", [("a", 1, 0), ("a", 2, 10), ("b", 3, 100), ("b", 1, 5000)])
+    seconds = log.clicks("seconds.csv", [("a", 1, 0), ("a", 2, 10), ("b", 3, 100), ("b", 1, 5000)])
     rows = "".join(
         f"{session},{item},{(START + at) * 1000}\n" for session, item, at in [("c", 1, 50), ("c", 2, 60)]
     )
@@ -192,7 +170,7 @@ def test_the_unit_is_found_file_by_file(log: Log) -> None:
 
 def test_clicks_of_the_future(log: Log) -> None:
     clicks: Clicks = [(f"s{day}", item, day * 86_400) for day in range(20) for item in (1, 2)]
-    file = log.csv("log.csv", [*clicks, ("x", 1, 2_300_000_000), ("x", 2, 2_300_000_001)])
+    file = log.clicks("log.csv", [*clicks, ("x", 1, 2_300_000_000), ("x", 2, 2_300_000_001)])
     with pytest.raises(
         DataError, match=r"2 of 42 clicks are in the future, the last at 2096-.*log\.csv, line 43, .* --until"
     ):
@@ -216,13 +194,13 @@ def test_equal_times_in_any_order_of_the_rows(log: Log, order: str) -> None:
         clicks = [
             click for session in (3, 1, 4, 0, 2) for click in clicks[session * 8 : session * 8 + 8][::-1]
         ]
-    assert log.sessions(log.csv("log.csv", clicks)) == [list(range(8))] * 5
+    assert log.sessions(log.clicks("log.csv", clicks)) == [list(range(8))] * 5
     assert log.said("reversed", "newest to the oldest") == (order != "oldest first")
 
 
 def test_equal_times_in_no_order(log: Log) -> None:
     clicks: Clicks = [("a", 1, 5), ("a", 2, 9), ("a", 3, 5), ("a", 4, 9), ("a", 5, 1), ("a", 6, 7)]
-    assert log.sessions(log.csv("log.csv", clicks)) == [[5, 1, 3, 6, 2, 4]]
+    assert log.sessions(log.clicks("log.csv", clicks)) == [[5, 1, 3, 6, 2, 4]]
     assert log.said("warning", "2 clicks of log.csv have the time of the click before", "in no order of time")
 
 
@@ -290,7 +268,7 @@ def test_ids_that_begin_anew_in_each_log(log: Log) -> None:
     for day in (1, 2):
         starts = [(session, day * 86_400 + 600 * session) for session in range(4)]
         clicks = [(session, 10 * day + at, start + at) for session, start in starts for at in (1, 2)]
-        days.append(log.csv(f"day{day}.csv", clicks))
+        days.append(log.clicks(f"day{day}.csv", clicks))
     with pytest.raises(
         DataError,
         match=r"4 session ids are in several logs, an hour or more apart, such as .: give --session-per-file",
@@ -302,15 +280,15 @@ def test_ids_that_begin_anew_in_each_log(log: Log) -> None:
     with pytest.raises(DataError, match=r"4 session ids are in several logs, which have no times"):
         log.prepare(*days, **without_times)
     # a session over midnight is one
-    first = log.csv("a.csv", [("x", 1, 0), ("y", 1, 5), ("y", 2, 6)])
-    second = log.csv("b.csv", [("x", 2, 60), ("z", 1, 70), ("z", 2, 80)])
+    first = log.clicks("a.csv", [("x", 1, 0), ("y", 1, 5), ("y", 2, 6)])
+    second = log.clicks("b.csv", [("x", 2, 60), ("z", 1, 70), ("z", 2, 80)])
     assert [1, 2] in log.sessions(first, second)
     assert len(log.sessions(first, second)) == 3
 
 
 def test_the_test_log_has_ids_of_its_own(log: Log) -> None:
-    first = log.csv("a.csv", [(1, 1, 0), (1, 2, 5), (2, 1, 7), (2, 2, 8)])
-    second = log.csv("b.csv", [(1, 1, 10), (1, 2, 11), (3, 2, 12), (3, 1, 13)])
+    first = log.clicks("a.csv", [(1, 1, 0), (1, 2, 5), (2, 1, 7), (2, 2, 8)])
+    second = log.clicks("b.csv", [(1, 1, 10), (1, 2, 11), (3, 2, 12), (3, 1, 13)])
     with pytest.raises(LeakError, match=r"1 sessions are in both .* --session-per-file"):
         log.prepare(first, test_log=second)
     assert len(log.prepare(first, test_log=second, session_per_file=True).test) == 2
@@ -329,7 +307,7 @@ def test_repeats_are_counted(log: Log) -> None:
         ("b", 1, 0),
         ("b", 1, 1),
     ]
-    file = log.csv("log.csv", clicks)
+    file = log.clicks("log.csv", clicks)
     assert log.sessions(file) == [[1, 1], [1, 2, 1, 2, 1]]
     assert log.said("repeated", "1 clicks that repeat another", "log.csv, line 5")
     assert log.said("warning", "of the clicks repeat another")
@@ -357,7 +335,7 @@ def test_one_file_in_two_packings(log: Log) -> None:
 def test_a_bot(log: Log) -> None:
     clicks: Clicks = [("bot", at % 1000, at) for at in range(20_000)]
     clicks += [(f"s{session}", item, session * 100 + item) for session in range(50) for item in range(4)]
-    file = log.csv("log.csv", clicks)
+    file = log.clicks("log.csv", clicks)
     sessions = log.sessions(file)
     assert max(map(len, sessions)) == 200
     assert [session for session in sessions if len(session) == 200] == [
@@ -470,8 +448,8 @@ def test_several_categories_in_a_cell_and_a_fallback(log: Log) -> None:
 
 def test_patterns_only_on_request(log: Log) -> None:
     for day in (1, 2):
-        log.csv(f"day{day}.csv", [(day, 1, day), (day, 2, day + 1)])
-    literal = log.csv("day[1].csv", [("x", 3, 0), ("x", 4, 1)])
+        log.clicks(f"day{day}.csv", [(day, 1, day), (day, 2, day + 1)])
+    literal = log.clicks("day[1].csv", [("x", 3, 0), ("x", 4, 1)])
     assert log.sessions(literal) == [[3, 4]]
     pattern = log.folder / "day?.csv"
     with pytest.raises(DataError, match="there is no file"):
@@ -492,7 +470,7 @@ def test_folders_with_brackets(log: Log) -> None:
 
 
 def test_the_report_of_a_file(log: Log) -> None:
-    file = log.csv(
+    file = log.clicks(
         "log.csv", [("a", 1, 0), ("a", 2, 30), ("a", 3, 60), ("b", 1, 10), ("b", "", 11), ("c", 2, 90)]
     )
     data = log.prepare(file)
@@ -517,14 +495,14 @@ def test_the_report_of_a_file(log: Log) -> None:
 
 
 def test_logs_of_very_different_rates(log: Log) -> None:
-    slow = log.csv("slow.csv", [(at, at % 7, at * 1000) for at in range(1000) for _ in (0, 1)])
-    fast = log.csv("fast.csv", [(5000 + at, at % 7, 2_000_000 + at) for at in range(1000) for _ in (0, 1)])
+    slow = log.clicks("slow.csv", [(at, at % 7, at * 1000) for at in range(1000) for _ in (0, 1)])
+    fast = log.clicks("fast.csv", [(5000 + at, at % 7, 2_000_000 + at) for at in range(1000) for _ in (0, 1)])
     log.prepare(slow, fast)
     assert log.said("warning", "fast.csv has 1,000 times as many clicks an hour as slow.csv")
 
 
 def test_more_days_of_test_than_the_log_has(log: Log) -> None:
-    file = log.csv("log.csv", [("a", 1, 0), ("a", 2, 86_400)])
+    file = log.clicks("log.csv", [("a", 1, 0), ("a", 2, 86_400)])
     with pytest.raises(
         EmptyLogError, match=r"--test-days 7 leaves no session .* covers 1 days, from 2024-01-31 12:00:00 to"
     ):
@@ -688,7 +666,7 @@ def test_a_column_that_orders_equal_times(log: Log) -> None:
 def test_a_shuffled_file_is_in_no_order_of_time(log: Log) -> None:
     clicks: Clicks = [(at % 40, at % 7, at // 3) for at in range(600)]
     random.Random(1).shuffle(clicks)
-    log.prepare(log.csv("log.csv", clicks))
+    log.prepare(log.clicks("log.csv", clicks))
     assert log.said("in no order of time")
     assert not log.said("reversed")
 
@@ -756,7 +734,7 @@ def test_numbers_with_a_comma(log: Log) -> None:
 
 def test_a_user_that_stands_for_many(log: Log) -> None:
     clicks: Clicks = [("-" if at % 3 == 0 else f"u{at % 40}", at % 7, at * 6) for at in range(600)]
-    file = log.csv("log.csv", clicks, "user,item,time")
+    file = log.clicks("log.csv", clicks, "user,item,time")
     log.prepare(file)
     assert log.said("warning", "user '-' has 33% of the clicks", "--missing '-' leaves it out")
     log.prepare(file, missing=["-"])
@@ -765,7 +743,7 @@ def test_a_user_that_stands_for_many(log: Log) -> None:
 
 def test_times_on_the_full_hour(log: Log) -> None:
     clicks: Clicks = [(f"u{user}", item, item * 3600) for user in range(9) for item in range(3)]
-    file = log.csv("log.csv", clicks, "user,item,time")
+    file = log.clicks("log.csv", clicks, "user,item,time")
     with pytest.raises(EmptyLogError):
         log.prepare(file)
     assert log.said("warning", "all times of log.csv are on the full hour", "--session-gap 61")
@@ -801,7 +779,7 @@ def test_folders_of_parts(log: Log) -> None:
     folder = log.folder / "parts"
     folder.mkdir()
     for part in (2, 10, 1):
-        log.csv(f"parts/part-{part}.csv", [(part, part, 0), (part, 0, 1)])
+        log.clicks(f"parts/part-{part}.csv", [(part, part, 0), (part, 0, 1)])
     (folder / "_SUCCESS").write_text("")
     with pytest.raises(DataError, match=r"parts is a folder: .* with --glob"):
         log.prepare(folder)

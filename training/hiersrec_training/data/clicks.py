@@ -7,7 +7,7 @@ session are in one file, and each file is small enough to be sorted in memory.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
@@ -110,7 +110,7 @@ class LogSessions:
             starts, where = self.offsets[:-1][order[part]], offsets[at : at + block + 1]
             index = np.repeat(starts - where[:-1], lengths[part]) + np.arange(where[0], where[-1])
             items[where[0] : where[-1]] = self.items[index]
-        return LogSessions(items, offsets, *(None if a is None else a[order] for a in self._about()))  # type: ignore[arg-type]
+        return LogSessions(items, offsets, *self._about(order))
 
     def select(self, keep: NDArray[np.bool]) -> LogSessions:
         """The sessions for which ``keep`` holds, bool [sessions]."""
@@ -118,20 +118,24 @@ class LogSessions:
             return self
         lengths = self.lengths
         items = self.items[np.repeat(keep, lengths)]
-        about = [None if a is None else a[keep] for a in self._about()]
-        return LogSessions(items, _offsets(lengths[keep]), *about)  # type: ignore[arg-type]
+        return LogSessions(items, _offsets(lengths[keep]), *self._about(keep))
 
     def keep_clicks(self, keep: NDArray[np.bool]) -> LogSessions:
         """The clicks for which ``keep`` holds, bool [clicks]; sessions may become empty."""
         kept = np.concatenate([[0], keep.cumsum(dtype=np.int64)])[self.offsets]
-        return LogSessions(self.items[keep], kept, *self._about())
+        return replace(self, items=self.items[keep], offsets=kept)
 
     def with_items(self, items: NDArray[Any]) -> LogSessions:
         """The same sessions with other names for the items."""
-        return LogSessions(items, self.offsets, *self._about())
+        return replace(self, items=items)
 
-    def _about(self) -> tuple[Any, Any, Any, Any]:
-        return self.begin, self.end, self.row, self.key
+    def _about(self, which: NDArray[Any]) -> tuple[Any, Any, Any, Any]:
+        """What there is beside the clicks, of some sessions."""
+
+        def of(values: NDArray[np.int64] | None) -> Any:
+            return None if values is None else values[which]
+
+        return of(self.begin), of(self.end), of(self.row), of(self.key)
 
     @classmethod
     def concatenate(cls, parts: list[LogSessions]) -> LogSessions:
@@ -261,7 +265,7 @@ class ClickStore:
         files = len(rules.reversed_files)
         tally = Tally(repeats=np.zeros(files, np.int64), tied=np.zeros(files, np.int64))
         parts = []
-        for file in progress(self._files, _PARTS, "forming sessions", lambda _: 1, unit="parts"):
+        for file in progress(self._files, lambda: _PARTS, "forming sessions", lambda _: 1, unit="parts"):
             file.seek(0)
             records = np.frombuffer(file.read(), _RECORD)
             file.close()

@@ -10,7 +10,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hiersrec_training.data.clicks import Keys
-from hiersrec_training.data.options import MISSING_TEXTS
 
 _AT: Final = "__at"
 _KEY: Final = "__key"
@@ -26,7 +25,7 @@ class LatestDescriptions:
         missing: texts that stand for a missing value.
     """
 
-    def __init__(self, columns: Sequence[str], items: Keys, missing: Sequence[str] = MISSING_TEXTS) -> None:
+    def __init__(self, columns: Sequence[str], items: Keys, missing: Sequence[str]) -> None:
         self._columns, self._items, self._missing = list(columns), items, [*missing, ""]
         self._parts: list[pl.DataFrame] = []
 

@@ -48,6 +48,13 @@ _TEXT_TABLES = ("quote", "multiline", "skip_malformed")
 # Options about times, for logs that have some.
 _TIME_OPTIONS = ("since", "until", "time_format", "time_unit", "time_zone", "drop_repeats")
 _MOST = 1e6  # minutes or days
+# What a field of an annotation may be, and how that is called.
+_KINDS: dict[str, tuple[Any, str]] = {
+    "int": (int | np.integer, "an integer"),
+    "float": (int | float | np.number, "a number"),
+    "str": (str, "a text"),
+    "Sequence[str]": (list | tuple, "a list"),
+}
 
 
 @dataclass(frozen=True)
@@ -295,32 +302,23 @@ class PrepareOptions:
 
     def _check_types(self) -> None:
         """Refuse what Python passes and the command line cannot: a text for a list, a text for a number."""
+
+        def need(value: Any, kinds: Any, what: str, name: str) -> None:
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                raise InvalidOptionError(f"{name} must be {what}, got {type(value).__name__}")
+
+        need(self.logs, list | tuple, "a list of paths or tables", "logs")
+        need(self.item_vectors, str | Path | None, "a path", flag("item_vectors"))
         for entry in fields(self):
-            value = getattr(self, entry.name)
-            wanted = ""
-            if entry.name == "logs" or (
-                entry.type in ("Sequence[str]",) and not isinstance(value, list | tuple)
-            ):
-                if not isinstance(value, list | tuple):
-                    wanted = "a list" if entry.name != "logs" else "a list of paths or tables"
-            elif entry.type in ("int", "int | None", "float", "float | None"):
-                kinds: Any = int | np.integer if entry.type.startswith("int") else int | float | np.number
-                optional = entry.type.endswith("None") and value is None
-                if not optional and (not isinstance(value, kinds) or isinstance(value, bool)):
-                    wanted = "an integer" if entry.type.startswith("int") else "a number"
-            elif entry.name == "item_vectors" and not isinstance(value, str | Path | None):
-                wanted = "a path"
-            elif entry.type in ("str", "str | None") and not (
-                isinstance(value, str) or (value is None and entry.type.endswith("None"))
-            ):
-                wanted = "a text"
+            value, kind = getattr(self, entry.name), str(entry.type)
+            if value is None and kind.endswith(" | None"):
+                continue
+            kinds, what = _KINDS.get(kind.removesuffix(" | None"), (object, ""))
+            if what:
+                need(value, kinds, what, flag(entry.name))
             if isinstance(value, list | tuple) and entry.name != "logs":
-                odd = [each for each in value if not isinstance(each, str)]
-                if odd:
-                    value, wanted = odd[0], "texts"
-            if wanted:
-                name = entry.name if entry.name == "logs" else flag(entry.name)
-                raise InvalidOptionError(f"{name} must be {wanted}, got {type(value).__name__}")
+                for each in value:
+                    need(each, str, "texts", flag(entry.name))
 
     def given(self, name: str) -> bool:
         """Whether an option was given."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -11,19 +12,24 @@ T = TypeVar("T")
 
 
 def progress(
-    batches: Iterable[T], total: int, name: str, size: Callable[[T], int], *, unit: str = "rows"
+    batches: Iterable[T], total: Callable[[], int], name: str, size: Callable[[T], int], *, unit: str = "rows"
 ) -> Iterator[T]:
     """The batches, with a progress bar on a terminal.
 
     Args:
         batches: of rows.
-        total: how many rows there are; 0 where that is not known.
+        total: counts the rows; 0 where that is not known. Asked on a terminal alone, as it may read a whole file.
         name: of what is done.
         size: how many rows a batch has.
         unit: what is counted.
     """
     with tqdm(
-        total=total or None, desc=name, unit=f" {unit}", unit_scale=True, disable=None, leave=False
+        total=(total() or None) if sys.stderr.isatty() else None,
+        desc=name,
+        unit=f" {unit}",
+        unit_scale=True,
+        disable=None,
+        leave=False,
     ) as bar:
         for batch in batches:
             yield batch

@@ -167,7 +167,7 @@ class EventFile:
             wanted.append(self._doubted)
         batches = table.batches(list(dict.fromkeys(wanted)))
         for batch in progress(
-            batches, table.size(), f"reading {Path(table.name).name}", lambda each: len(each.numbers)
+            batches, table.size, f"reading {Path(table.name).name}", lambda each: len(each.numbers)
         ):
             if len(batch.numbers):
                 last = int(batch.numbers[-1])

@@ -21,7 +21,7 @@ from hiersrec_training.data.options import PrepareOptions
 from hiersrec_training.data.read_events import PAIR, EventColumns, EventFile, Known
 from hiersrec_training.data.read_items import item_rows
 from hiersrec_training.data.read_sessions import SessionFile
-from hiersrec_training.data.report import PrepareReport
+from hiersrec_training.data.report import FileReport, PrepareReport
 from hiersrec_training.data.split import session_digests
 from hiersrec_training.data.tables import Origin, open_table, suffix_of, text_format, unescaped
 
@@ -95,8 +95,7 @@ class LogReader:
         if given and log_format == "sessions":
             raise InvalidOptionError(
                 f"{names} is read as one session a line, which has no {given}: for one event a row give --format "
-                "events and "
-                r"--separator, such as --separator '\t'; or leave these options out"
+                r"events and --separator, such as --separator '\t'; or leave these options out"
             )
         if given:
             raise InvalidOptionError(
@@ -118,9 +117,8 @@ class LogReader:
             longest=options.max_session_length,
         )
         sessions, tally = store.sessions(rules)
-        self._report_sessions(sessions, firsts, tally)
+        self._report_formed(sessions, firsts, tally)
         self._report_tally(tally, lambda row: "")
-        self._warn_of_copies(sessions, firsts)
         return Log(sessions, store.items)
 
     def _read_events(self, sources: Sequence[Any], *, describes: bool) -> Log:
@@ -180,7 +178,7 @@ class LogReader:
         if columns.cut:
             what = f"sessions by {columns.key} at gaps of {options.gap:g} minutes"
             report.line("cut", len(sessions), what)
-        self._report_sessions(sessions, firsts, tally)
+        self._report_formed(sessions, firsts, tally)
         if columns.cut and tally.top >= 100 and tally.top * 20 > store.clicks:
             who = known.sessions.decode(np.array([tally.top_key]))[0]
             report.warn(
@@ -188,7 +186,6 @@ class LogReader:
                 f"user? --missing '{who}' leaves it out"
             )
         self._report_tally(tally, place)
-        self._warn_of_copies(sessions, firsts)
         missing = [event for event in options.events if event not in known.events]
         if missing:
             report.warn(f"no event is of type {', '.join(missing)}; the types are {', '.join(known.events)}")
@@ -214,7 +211,7 @@ class LogReader:
             "ids begin anew in each log, or --session-across-files if they are one session"
         )
 
-    def _report_sessions(self, sessions: LogSessions, firsts: list[int], tally: Tally) -> None:
+    def _report_formed(self, sessions: LogSessions, firsts: list[int], tally: Tally) -> None:
         """Complete the reports of the files with their sessions, which belong to the file where they begin."""
         file = np.searchsorted(firsts, sessions.row, side="right") - 1
         newest = self._report.files[len(self._report.files) - len(firsts) + 1 :]
@@ -227,28 +224,33 @@ class LogReader:
                 found.median_length = float(np.median(lengths))
                 found.longest = int(lengths.max())
             self._report.sessions(found, has_order=self._options.order_column is not None)
+        if len(newest) > 1:
+            self._warn_of_copies(sessions, file, newest)
 
-    def _warn_of_copies(self, sessions: LogSessions, firsts: list[int]) -> None:
-        """Warn of a log whose sessions are in another one too, click by click and at the same times."""
-        if len(firsts) < 3:
-            return
-        file = np.searchsorted(firsts, sessions.row, side="right") - 1
+    def _warn_of_copies(
+        self, sessions: LogSessions, file: NDArray[np.int64], files: list[FileReport]
+    ) -> None:
+        """Warn of a log whose sessions are in another one too, click by click and at the same times.
+
+        Args:
+            sessions: of all logs.
+            file: int64 [sessions], the log where each begins.
+            files: the reports of the logs.
+        """
         digests = session_digests(sessions, 2)
         file = file[sessions.lengths >= 2]
         if sessions.begin is not None:
             digests = digests ^ sessions.begin[sessions.lengths >= 2].astype(np.uint64)
         distinct, which = np.unique(digests, return_inverse=True)
-        first = np.full(len(distinct), len(firsts))
+        first = np.full(len(distinct), len(files))
         np.minimum.at(first, which, file)
-        copies = np.bincount(file[first[which] < file], minlength=len(firsts))
-        sizes = np.bincount(file, minlength=len(firsts))
-        newest = self._report.files[len(self._report.files) - len(firsts) + 1 :]
-        for found, count, size in zip(newest, copies.tolist(), sizes.tolist(), strict=False):
+        copies = np.bincount(file[first[which] < file], minlength=len(files))
+        sizes = np.bincount(file, minlength=len(files))
+        for found, count, size in zip(files, copies.tolist(), sizes.tolist(), strict=True):
             if count > 1 and count * 10 >= 9 * size:
                 self._report.warn(
                     f"{count:,} of the {size:,} sessions of {found.name} are in the logs before it too, click by "
-                    "click: was "
-                    "one log given twice?"
+                    "click: was one log given twice?"
                 )
 
     def _report_tally(self, tally: Tally, place: Callable[[int], str]) -> None:

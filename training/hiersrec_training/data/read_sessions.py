@@ -56,7 +56,7 @@ class SessionFile:
         clicks = last = lost = 0
         lines = read_lines(path, file, form)
         for batch in progress(
-            lines, count_lines(file), f"reading {path.name}", lambda each: len(each.numbers)
+            lines, lambda: count_lines(file), f"reading {path.name}", lambda each: len(each.numbers)
         ):
             numbers, text, _ = batch.data(skipped)
             if not len(text):
@@ -135,7 +135,7 @@ class SessionFile:
             yield (
                 separator != self._separator
                 and _most(text.str.contains(separator, literal=True))
-                and width_of(fields) > 1,
+                and _width(fields) > 1,
                 f"ids contain {shown}, such as {_holding(every, separator)!r}; give --separator if that separates them",
             )
         yield (
@@ -173,7 +173,7 @@ class SessionFile:
         )
 
 
-def width_of(fields: pl.Series) -> int:
+def _width(fields: pl.Series) -> int:
     """The largest number of fields of a line."""
     return int(str(fields.list.len().max() or 0))
 

@@ -175,7 +175,6 @@ def open_table(
     if quote == "auto":
         quote = None if separator == "\t" or len(separator) > 1 else '"'
     form = replace(form, separator=separator, quote=quote)
-    form.check()
     if quote is not None and len(separator) > 1:
         raise InvalidOptionError(f"--quote goes with a separator of one character, not with {separator!r}")
     return _TextTable.open(path, form, work, origin, empty)
@@ -210,7 +209,6 @@ class _TextTable(Table):
         self._path, self._file, self._form, self._has_header = path, file, form, has_header
         self._origin = origin
         self.unquotes = form.quote is not None
-        self._rows = count_lines(file) - has_header
 
     @classmethod
     def open(
@@ -238,7 +236,7 @@ class _TextTable(Table):
         return cls(path, file, form, columns, not names, origin)
 
     def size(self) -> int:
-        return self._rows
+        return count_lines(self._file) - self._has_header
 
     def batches(self, wanted: Sequence[str]) -> Iterator[Batch]:
         self.skipped = Skipped()

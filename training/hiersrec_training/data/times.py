@@ -320,11 +320,7 @@ class TimeColumn:
             if not good.any():
                 continue
             self._seen(Form("ISO dates", zoned), values, good, numbers)
-            if zoned:
-                found = (found.dt.replace_time_zone(None) if found.dtype.time_zone else found).dt.epoch("us")  # type: ignore[attr-defined]
-            else:
-                found = self._to_utc(found)
-            time = time.zip_with(~good, found)
+            time = time.zip_with(~good, found.dt.epoch("us") if zoned else self._to_utc(found))
             left &= ~good
         if left.any():
             time = time.zip_with(~left, self._any_iso(values, left, numbers))
