@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from benchmarks.vectors import Case, grow, predicted_ranges, unit
 from hiersrec_sdk import Item, Recommender
-from hiersrec_sdk.bundle.folder import Bundle, open_bundle, write_bundle
+from hiersrec_sdk.bundle.folder import Bundle, open_bundle
 from hiersrec_sdk.bundle.schema import CATALOG, CONFIG
 from hiersrec_sdk.bundle.tables import StringTable
+from hiersrec_sdk.bundle.write import write_bundle
 from hiersrec_sdk.catalog.ids import item_id_tables
 from hiersrec_sdk.ranking import Codes
 from hiersrec_training.data.dataset import Dataset

@@ -19,7 +19,7 @@ from benchmarks.vectors import isotropic
 from hiersrec_export.export import catalog_tables
 from hiersrec_export.graphs import session_graph
 from hiersrec_sdk import Recommender
-from hiersrec_sdk.bundle.folder import write_bundle
+from hiersrec_sdk.bundle.write import write_bundle
 from hiersrec_sdk.options import Mode
 from hiersrec_training.config import Config
 from hiersrec_training.model import HierSRec, Shape

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk import explain, frames
-from hiersrec_sdk.bundle import Bundle, write_with_delta
+from hiersrec_sdk.bundle import MODEL, Bundle, write_with_delta
 from hiersrec_sdk.bundle.hub import download
 from hiersrec_sdk.bundle.sources import Source, is_in_cache, open_source
 from hiersrec_sdk.catalog import filters
@@ -140,7 +140,7 @@ class Recommender:
         ranking = get_backend(backend)
         bundle = open_source(path, verify)
         encoder = OnnxSessionEncoder(
-            bundle.model,
+            bundle.read(MODEL),
             dimension=bundle.config["dimension"],
             categories=bundle.config["categories"],
             providers=providers,

@@ -14,6 +14,7 @@ from hiersrec_export.export import trained_vectors
 from hiersrec_export.graphs import SessionGraph
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
+from hiersrec_sdk.bundle.schema import MODEL
 from hiersrec_sdk.encoders.session_encoder import Encoded, OnnxSessionEncoder
 from hiersrec_sdk.ranking.covisitation import CovisitationScorer
 from hiersrec_training.covisitation import by_rows
@@ -25,7 +26,10 @@ def encoder_of(bundle: Path, recommender: Recommender) -> OnnxSessionEncoder:
     """The session encoder of the bundle, on two processors."""
     config = recommender.config
     return OnnxSessionEncoder(
-        bundle / "model.onnx", dimension=config["dimension"], categories=config["categories"], threads=2
+        (bundle / MODEL).read_bytes(),
+        dimension=config["dimension"],
+        categories=config["categories"],
+        threads=2,
     )
 
 

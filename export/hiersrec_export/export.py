@@ -18,9 +18,9 @@ from hiersrec_export.calibrate import Scorer, calibrate, examples_of
 from hiersrec_export.graphs import item_graph, principal_axes, query_parts_graph, rotate, session_graph
 from hiersrec_export.model_card import calibration_picture, model_card, summary
 from hiersrec_export.parity import Parity, check_item_parity, check_parity, check_query_parts
-from hiersrec_sdk.bundle.folder import write_bundle
 from hiersrec_sdk.bundle.schema import QUERY_PARTS
 from hiersrec_sdk.bundle.tables import StringTable
+from hiersrec_sdk.bundle.write import write_bundle
 from hiersrec_sdk.catalog.ids import id_tables, item_id_tables
 from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
 from hiersrec_sdk.errors import BundleError, ExportError

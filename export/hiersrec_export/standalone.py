@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hiersrec_export.standalone_graph import Tables, standalone_graph
 from hiersrec_sdk import Recommender, Result, __version__
 from hiersrec_sdk.atomic import write_file
-from hiersrec_sdk.bundle.folder import read_file
+from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_sdk.bundle.schema import MODEL
 from hiersrec_sdk.encoders.onnx import load_graph
 from hiersrec_sdk.errors import ExportError
@@ -71,7 +71,7 @@ def export_standalone(
     step("building the standalone model…")
     config = recommender.config
     model = standalone_graph(
-        onnx.load_from_string(read_file(bundle, MODEL, config)), tables, config["max_length"]
+        onnx.load_from_string(open_bundle(bundle, verify=False).read(MODEL)), tables, config["max_length"]
     )
     model.producer_name, model.producer_version = "hiersrec-sdk", __version__
     about = {
@@ -143,7 +143,7 @@ def check_standalone(
     Raises:
         ExportError: it is above 1e-4, or the items differ where scores do not tie within that.
     """
-    running = load_graph(model, str(model), ("cpu",), os.cpu_count() or 1)
+    running = load_graph(model.read_bytes(), str(model), ("cpu",), os.cpu_count() or 1)
     k = np.array([_K], dtype=np.int64)
     start, turn, worst = 0, 0, 0.0
     while start < len(sessions):

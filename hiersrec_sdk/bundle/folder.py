@@ -1,4 +1,4 @@
-"""The bundle on disk: one folder that holds a model and its catalog. It is checked when written and when opened.
+"""Opens the bundle on disk: one folder that holds a model and its catalog. It is checked when it is opened.
 
     config.json          the schema, the settings, the metrics; SHA-256 and size of every other file
     model.onnx           the session encoder; it knows no item
@@ -13,32 +13,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk import __version__
-from hiersrec_sdk.atomic import new_folder
 from hiersrec_sdk.bundle.checks import CatalogChecks
-from hiersrec_sdk.bundle.schema import (
-    CATALOG,
-    CONFIG,
-    DELTA,
-    FORMAT,
-    MODEL,
-    SCHEMA_VERSION,
-    config_digest,
-    is_file_name,
-    parse_config,
-)
-from hiersrec_sdk.bundle.tables import read_tables, write_tables
+from hiersrec_sdk.bundle.schema import CATALOG, CONFIG, DELTA, parse_config
+from hiersrec_sdk.bundle.tables import read_tables
 from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingError, InvalidPathError
 
 
@@ -51,10 +36,21 @@ class Bundle:
     tables: dict[str, NDArray[Any]]
     delta: dict[str, NDArray[Any]] | None = None  # changes of the catalog since the export
 
-    @property
-    def model(self) -> Path:
-        """The file of the session encoder."""
-        return self.path / MODEL
+    def read(self, name: str) -> bytes:
+        """The content of the file ``name``, which ``config.json`` lists.
+
+        Raises:
+            BundleCorruptError: the file was replaced since the bundle was opened.
+            BundleError: it cannot be read.
+        """
+        file = self.path / name
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise BundleError(f"{file} cannot be read: {error}") from error
+        if hashlib.sha256(content).hexdigest() != self.config["files"][name]["sha256"]:
+            raise BundleCorruptError(f"{file} is not the one that was loaded: load the bundle again")
+        return content
 
 
 def open_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:
@@ -70,7 +66,7 @@ def open_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:
         BundleError: a file cannot be read.
         InvalidPathError: ``path`` is not a path.
     """
-    path = _as_path(path)
+    path = as_path(path)
     if path.is_file():
         raise BundleMissingError(
             f"{path} is a file: a bundle is the folder that holds {CONFIG}, or a complete zip file of it"
@@ -87,111 +83,6 @@ def open_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:
             raise
         if path.stat().st_ino == folder:
             return bundle
-
-
-def write_bundle(
-    path: str | os.PathLike[str],
-    config: Mapping[str, Any],
-    tensors: Mapping[str, NDArray[Any]],
-    files: Mapping[str, bytes],
-) -> None:
-    """Write the bundle ``path``, all or nothing.
-
-    Args:
-        path: the folder to make; its parents are made too.
-        config: the content of ``config.json`` without ``format``, ``schema_version``, ``created_by``, ``files`` and
-            ``sha256``, which are filled in here.
-        tensors: the tables of ``catalog.safetensors``.
-        files: the other files by name; ``model.onnx`` is required.
-
-    Raises:
-        BundleError: the path exists, the content is not a valid bundle, or it cannot be written. Nothing is left
-            behind.
-    """
-    path = Path(path)
-    if os.path.lexists(path):
-        raise BundleError(f"{path} exists already: choose another folder or remove it")
-    if "item_vectors" in tensors and not np.isfinite(tensors["item_vectors"]).all():
-        raise BundleError(f"{path} was not written: table 'item_vectors' has values that are not finite")
-    for name in files:
-        if not is_file_name(name):
-            raise BundleError(f"{path} was not written: {name!r} cannot be the name of a file in it")
-    try:
-        with new_folder(path) as part:
-            for name, content in files.items():
-                (part / name).write_bytes(content)
-            write_tables(part / CATALOG, tensors)
-            _write_config(part, config, {name: _describe(part / name) for name in sorted([*files, CATALOG])})
-            _check_tables(_read(part, hashes=False), contents=True)
-    except (OSError, TypeError, ValueError, BundleError) as error:
-        raise BundleError(f"{path} was not written: {error}") from error
-
-
-def write_with_delta(
-    source: Path,
-    path: str | os.PathLike[str],
-    config: Mapping[str, Any],
-    delta: Mapping[str, NDArray[Any]],
-    items: int,
-) -> str:
-    """Write the bundle in ``source`` to ``path`` with the tables of ``delta``, all or nothing.
-
-    A bundle that is at ``path`` already, which may be ``source``, is replaced in one step.
-
-    Args:
-        source: folder of the bundle that was loaded.
-        path: folder to write.
-        config: content of the ``config.json`` in ``source``, as it was loaded.
-        delta: tables of ``delta.safetensors``; where there are none, the bundle has no such file.
-        items: number of items in the catalog with ``delta`` applied.
-
-    Returns:
-        SHA-256 of the new ``config.json``'s content.
-
-    Raises:
-        BundleError: the bundle cannot be written, something else is at ``path``, or ``source`` holds another bundle
-            by now. What is there stays.
-        InvalidPathError: ``path`` is not a path.
-    """
-    path = _as_path(path).resolve()
-    if _read_config(source)["sha256"] != config["sha256"]:
-        raise BundleError(
-            f"{path} was not written: the bundle in {source} was replaced since it was loaded; load it again, and "
-            "apply the changes to it"
-        )
-    if os.path.lexists(path) and not (path / CONFIG).is_file():
-        raise BundleError(f"{path} exists already and is not a bundle: choose another folder or remove it")
-    settings = {key: value for key, value in config.items() if key not in ("files", "sha256", "delta")}
-    files = {name: about for name, about in config["files"].items() if name != DELTA}
-    try:
-        with new_folder(path, replace=True) as part:
-            for name in files:
-                _link(source / name, part / name)
-            if _read_config(source)["sha256"] != config["sha256"]:
-                raise BundleError(f"the bundle in {source} was replaced meanwhile")
-            if delta:
-                write_tables(part / DELTA, delta)
-                files[DELTA] = _describe(part / DELTA)
-                settings["delta"] = {"items": items}
-            return _write_config(part, settings, files)
-    except (OSError, TypeError, ValueError, BundleError) as error:
-        raise BundleError(f"{path} was not written: {error}") from error
-
-
-def read_file(folder: Path, name: str, config: Mapping[str, Any]) -> bytes:
-    """Read the file ``name`` of a bundle that was opened before, with this ``config``.
-
-    Raises:
-        BundleCorruptError: the file was replaced since.
-        BundleError: it cannot be read.
-    """
-    try:
-        content = (folder / name).read_bytes()
-    except OSError as error:
-        raise BundleError(f"{folder / name} cannot be read: {error}") from error
-    if hashlib.sha256(content).hexdigest() != config["files"][name]["sha256"]:
-        raise BundleCorruptError(f"{folder / name} is not the one that was loaded: load the bundle again")
-    return content
 
 
 def check_file(file: Path, about: Mapping[str, Any], verify: bool, label: str = "") -> None:
@@ -214,11 +105,11 @@ def check_file(file: Path, about: Mapping[str, Any], verify: bool, label: str = 
     if size != about["bytes"]:
         damage = "truncated" if size < about["bytes"] else "altered"
         raise BundleCorruptError(f"{label} is {damage}: it has {size} bytes, {CONFIG} says {about['bytes']}")
-    if verify and _describe(file)["sha256"] != about["sha256"]:
+    if verify and describe(file)["sha256"] != about["sha256"]:
         raise BundleCorruptError(f"{label} is altered: its SHA-256 is not the one in {CONFIG}")
 
 
-def _as_path(path: Any) -> Path:
+def as_path(path: Any) -> Path:
     try:
         return Path(path)
     except TypeError:
@@ -229,17 +120,17 @@ def _as_path(path: Any) -> Path:
 
 def _open(path: Path, verify: bool) -> Bundle:
     try:
-        bundle = _read(path, hashes=verify)
+        bundle = read_folder(path, hashes=verify)
     except BundleError:  # some of which are an OSError
         raise
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error}") from error
-    _check_tables(bundle, contents=verify)
+    check_tables(bundle, contents=verify)
     return bundle
 
 
-def _read(path: Path, hashes: bool) -> Bundle:
-    config = _read_config(path)
+def read_folder(path: Path, hashes: bool) -> Bundle:
+    config = read_config(path)
     for name, about in config["files"].items():
         check_file(path / name, about, hashes)
     tables = read_tables(path / CATALOG)
@@ -247,11 +138,11 @@ def _read(path: Path, hashes: bool) -> Bundle:
     return Bundle(path, config, tables, delta)
 
 
-def _check_tables(bundle: Bundle, contents: bool) -> None:
+def check_tables(bundle: Bundle, contents: bool) -> None:
     CatalogChecks(bundle.path / CATALOG, bundle.tables, contents).run(bundle.config)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     try:
         return parse_config(file.read_bytes(), str(file))
@@ -259,30 +150,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise BundleMissingError(f"{file} is missing: {folder} is not a bundle") from None
 
 
-def _write_config(folder: Path, config: Mapping[str, Any], files: Mapping[str, Any]) -> str:
-    """Write ``config.json``; return the SHA-256 of its content."""
-    about = {
-        "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
-        "created_by": f"hiersrec-sdk {__version__}",
-        **config,
-        "files": files,
-    }
-    about = json.loads(json.dumps(about, allow_nan=False))  # as a reader will see it: keys are strings
-    digest = config_digest(about)
-    (folder / CONFIG).write_text(json.dumps({**about, "sha256": digest}, indent=2) + "\n", encoding="utf-8")
-    return digest
-
-
-def _describe(file: Path) -> dict[str, Any]:
+def describe(file: Path) -> dict[str, Any]:
     """The entry of ``file`` in ``config.json``."""
     with file.open("rb") as stream:
         return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "bytes": file.stat().st_size}
-
-
-def _link(source: Path, target: Path) -> None:
-    """Make ``target`` a hard link to ``source``, or a copy where there are no hard links."""
-    try:
-        os.link(source.resolve(), target)  # the hub's cache holds symbolic links: link to their target
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.bundle import ITEM_ENCODER, Bundle, read_file
+from hiersrec_sdk.bundle import ITEM_ENCODER, Bundle
 from hiersrec_sdk.encoders.features import checked_vector, number_bins, token_table
 from hiersrec_sdk.encoders.onnx import load_graph
 from hiersrec_sdk.errors import CatalogChangeError
@@ -24,7 +24,7 @@ class ItemEncoder:
     """``item_encoder.onnx`` of a bundle: metadata to vectors. Loaded by the first item that needs it."""
 
     def __init__(self, bundle: Bundle, providers: Sequence[str]) -> None:
-        self._folder, self._config, self._providers = bundle.path, bundle.config, providers
+        self._bundle, self._providers = bundle, providers
         preprocessing: Mapping[str, Any] = bundle.config["preprocessing"]
         self._text: Mapping[str, Any] = preprocessing.get("text") or {}
         self._edges: Mapping[str, Sequence[float]] = preprocessing.get("numbers") or {}
@@ -32,11 +32,11 @@ class ItemEncoder:
 
     @cached_property
     def _session(self) -> Any:
-        if ITEM_ENCODER not in self._config["files"]:
+        if ITEM_ENCODER not in self._bundle.config["files"]:
             raise CatalogChangeError(
                 f"the bundle has no {ITEM_ENCODER}: an item needs a vector, Item(id, vector=...)"
             )
-        content = read_file(self._folder, ITEM_ENCODER, self._config)
+        content = self._bundle.read(ITEM_ENCODER)
         return load_graph(content, ITEM_ENCODER, self._providers, 1)
 
     def encode(self, items: Sequence[Item], paths: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:

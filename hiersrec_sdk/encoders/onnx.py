@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final
@@ -22,9 +21,7 @@ Values = Mapping[str, tuple[str, list[int | None]]]
 """What a graph has to have: type and shape by name, None for a length that differs from call to call."""
 
 
-def load_graph(
-    model: bytes | str | os.PathLike[str], name: str, providers: Sequence[str], threads: int
-) -> Any:
+def load_graph(model: bytes, name: str, providers: Sequence[str], threads: int) -> Any:
     """An ``onnxruntime.InferenceSession`` that runs on ``providers``."""
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise InvalidThreadsError(f"threads must be an integer ≥ 1, or 'auto', got {threads!r}")
@@ -48,10 +45,9 @@ def load_graph(
     options.log_severity_level = 3  # errors
     # idle threads leave the cores free
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    source = model if isinstance(model, bytes) else os.fspath(model)
     try:
         session = onnxruntime.InferenceSession(
-            source, options, [_PROVIDERS[provider][0] for provider in providers]
+            model, options, [_PROVIDERS[provider][0] for provider in providers]
         )
     except Exception as error:  # onnxruntime's errors have no common base of their own
         raise BundleCorruptError(f"{name} cannot be loaded: {error}") from error

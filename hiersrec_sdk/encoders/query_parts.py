@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.bundle import QUERY_PARTS, Bundle, read_file
+from hiersrec_sdk.bundle import QUERY_PARTS, Bundle
 from hiersrec_sdk.encoders.onnx import load_graph
 
 
@@ -28,13 +28,13 @@ class QueryPartsGraph:
     """``query_parts.onnx`` of a bundle, loaded when it is first asked. Any number of threads may call it."""
 
     def __init__(self, bundle: Bundle, providers: Sequence[str]) -> None:
-        self._folder, self._config, self._providers = bundle.path, bundle.config, providers
+        self._bundle, self._providers = bundle, providers
 
     @cached_property
     def _session(self) -> Any:
-        if QUERY_PARTS not in self._config["files"]:
+        if QUERY_PARTS not in self._bundle.config["files"]:
             return None
-        return load_graph(read_file(self._folder, QUERY_PARTS, self._config), QUERY_PARTS, self._providers, 1)
+        return load_graph(self._bundle.read(QUERY_PARTS), QUERY_PARTS, self._providers, 1)
 
     def __call__(self, vectors: NDArray[np.float32]) -> QueryParts | None:
         """The parts for one session of ``vectors`` float32 [length, d]; None where the bundle has no such graph."""

@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hiersrec_sdk.bundle.schema import MODEL
 from hiersrec_sdk.encoders.onnx import Values, check_values, load_graph
 
 _MOST_BUFFERS: Final = 256  # lengths that a thread keeps buffers for
@@ -59,7 +59,7 @@ class OnnxSessionEncoder:
     """The graph of a bundle, loaded. Any number of threads may call :meth:`encode` at once.
 
     Args:
-        model: the file of the graph, or its bytes.
+        model: the graph, a serialized ONNX model.
         dimension: width d of the item vectors.
         categories: number of categories of each level, the top first.
         providers: where to run, in order of preference: "cpu", "cuda".
@@ -75,17 +75,14 @@ class OnnxSessionEncoder:
 
     def __init__(
         self,
-        model: bytes | str | os.PathLike[str],
+        model: bytes,
         *,
         dimension: int,
         categories: Sequence[int],
         providers: Sequence[str] = ("cpu",),
         threads: int = 1,
     ) -> None:
-        name = "model.onnx" if isinstance(model, bytes) else os.fspath(model)
-        if isinstance(threads, int) and threads > 1 and not isinstance(model, bytes):
-            model = Path(model).read_bytes()  # for a forked child, whatever is in the folder then
-        self._load = partial(load_graph, model, name, providers, threads)
+        self._load = partial(load_graph, model, MODEL, providers, threads)
         self._session = self._load()
         self.providers: tuple[str, ...] = tuple(providers)
         self.threads: int = threads
@@ -102,10 +99,10 @@ class OnnxSessionEncoder:
             "item_query": ("tensor(float)", [None, dimension]),
         }
         repeats: Values = {"repeat_logits": ("tensor(float)", [None, None])}
-        check_values(f"{name}: input", self._session.get_inputs(), inputs)
+        check_values(f"{MODEL}: input", self._session.get_inputs(), inputs)
         if any(value.name in repeats for value in self._session.get_outputs()):
             outputs = {**outputs, **repeats}
-        check_values(f"{name}: output", self._session.get_outputs(), outputs)
+        check_values(f"{MODEL}: output", self._session.get_outputs(), outputs)
         self._outputs = list(outputs)
         self._local = threading.local()
         self._lock = threading.Lock()

@@ -155,7 +155,9 @@ def test_the_curve_is_that_of_the_runtime(tiny_bundle: Path, tiny_data: Path) ->
     assert catalog.base.tables.item_bias is not None
     # rows are to items as items to rows
     scorer = replace(catalog.covisitation, counts=by_rows(catalog.covisitation.counts, rows))
-    encoder = OnnxSessionEncoder(tiny_bundle / "model.onnx", dimension=16, categories=data.tree.sizes)
+    encoder = OnnxSessionEncoder(
+        (tiny_bundle / "model.onnx").read_bytes(), dimension=16, categories=data.tree.sizes
+    )
     served = Scorer(encoder, vectors, catalog.base.tables.item_bias[rows], scorer)
     shares = (0.45, 0.6, 0.8, 1.0)
     examples = Examples.of(data.validation)

@@ -20,7 +20,8 @@ from hiersrec_export import IR_VERSION, OPSET, standalone
 from hiersrec_export.standalone import export_standalone, padded
 from hiersrec_export.standalone_graph import Tables, standalone_graph
 from hiersrec_sdk import Item, Recommender
-from hiersrec_sdk.bundle.folder import open_bundle, write_bundle
+from hiersrec_sdk.bundle.folder import open_bundle
+from hiersrec_sdk.bundle.write import write_bundle
 from hiersrec_sdk.cli.main import main
 from hiersrec_sdk.errors import BundleMissingError, ExportError
 from hiersrec_sdk.ranking.covisitation import FEATURES, REACH

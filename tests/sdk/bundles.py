@@ -18,8 +18,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from hiersrec_sdk.bundle.folder import write_bundle
 from hiersrec_sdk.bundle.tables import StringTable, write_tables
+from hiersrec_sdk.bundle.write import write_bundle
 from hiersrec_sdk.catalog.ids import id_tables, item_id_tables
 from hiersrec_sdk.ranking import Codes
 from hiersrec_sdk.ranking.covisitation import (

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from hiersrec_sdk import Recommender
-from hiersrec_sdk.bundle.folder import open_bundle, write_bundle
+from hiersrec_sdk.bundle.folder import open_bundle
+from hiersrec_sdk.bundle.write import write_bundle
 from hiersrec_sdk.catalog.ids import id_tables
 from hiersrec_sdk.errors import EmptyLogError
 from hiersrec_training import covisitation

@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from hiersrec_sdk import Recommender
-from hiersrec_sdk.bundle.folder import open_bundle, write_bundle
+from hiersrec_sdk.bundle.folder import open_bundle
+from hiersrec_sdk.bundle.write import write_bundle
 from hiersrec_sdk.errors import BundleCorruptError, BundleError
 from tests.sdk.bundles import ITEMS, SIZES, Shop, forge, make_shop
 

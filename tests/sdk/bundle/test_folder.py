@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import hiersrec_sdk.atomic
-import hiersrec_sdk.bundle.folder
+import hiersrec_sdk.bundle.write
 from hiersrec_sdk import Recommender, __version__
 from hiersrec_sdk.atomic import sync
-from hiersrec_sdk.bundle.folder import open_bundle, write_bundle
+from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_sdk.bundle.tables import write_tables
+from hiersrec_sdk.bundle.write import write_bundle
 from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingError, InvalidPathError
 from tests.sdk.bundles import Shop, forge, make_shop
 
@@ -233,7 +234,7 @@ def test_the_disk_is_full(step: str, shop: Shop, tmp_path: Path, monkeypatch: py
     if step == "rename":
         monkeypatch.setattr(Path, "rename", fail)
     else:
-        monkeypatch.setattr(hiersrec_sdk.atomic if step == "sync" else hiersrec_sdk.bundle.folder, step, fail)
+        monkeypatch.setattr(hiersrec_sdk.atomic if step == "sync" else hiersrec_sdk.bundle.write, step, fail)
     with pytest.raises(BundleError, match=r"bundle was not written: .*No space left on device"):
         shop.write(tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
@@ -276,11 +277,12 @@ WRITER = """
 import json, os, resource, sys, time
 from pathlib import Path
 import hiersrec_sdk.atomic
-from hiersrec_sdk.bundle.folder import open_bundle, write_bundle
+from hiersrec_sdk.bundle.folder import open_bundle
+from hiersrec_sdk.bundle.write import write_bundle
 from hiersrec_sdk.errors import BundleError
 
 found = open_bundle(sys.argv[1])
-files = {"model.onnx": found.model.read_bytes()}
+files = {"model.onnx": found.read("model.onnx")}
 """
 
 TOO_LARGE = """
