@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle import ITEM_ENCODER, Bundle
 from hiersrec_sdk.encoders.features import checked_vector, number_bins, token_table
+from hiersrec_sdk.encoders.forks import PerProcess
 from hiersrec_sdk.encoders.onnx import load_graph
 from hiersrec_sdk.errors import CatalogChangeError
 
@@ -24,20 +25,11 @@ class ItemEncoder:
     """``item_encoder.onnx`` of a bundle: metadata to vectors. Loaded by the first item that needs it."""
 
     def __init__(self, bundle: Bundle, providers: Sequence[str]) -> None:
-        self._bundle, self._providers = bundle, providers
+        self._session = PerProcess(partial(_load, bundle, providers))
         preprocessing: Mapping[str, Any] = bundle.config["preprocessing"]
         self._text: Mapping[str, Any] = preprocessing.get("text") or {}
         self._edges: Mapping[str, Sequence[float]] = preprocessing.get("numbers") or {}
         self._given: Mapping[str, Any] = preprocessing.get("vectors") or {}
-
-    @cached_property
-    def _session(self) -> Any:
-        if ITEM_ENCODER not in self._bundle.config["files"]:
-            raise CatalogChangeError(
-                f"the bundle has no {ITEM_ENCODER}: an item needs a vector, Item(id, vector=...)"
-            )
-        content = self._bundle.read(ITEM_ENCODER)
-        return load_graph(content, ITEM_ENCODER, self._providers, 1)
 
     def encode(self, items: Sequence[Item], paths: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
         """float32 [items, d]: the vector of each item, the mean direction over its ``paths`` int64 [p, levels].
@@ -45,7 +37,8 @@ class ItemEncoder:
         Raises:
             CatalogChangeError: the bundle has no item encoder, or an item's metadata do not fit it; names the item.
         """
-        inputs = [value.name for value in self._session.get_inputs()]
+        session = self._session()
+        inputs = [value.name for value in session.get_inputs()]
         flat = [(at, path) for at, several in enumerate(paths) for path in several]
         found = []
         for start in range(0, len(flat), _ENCODED_TOGETHER):
@@ -53,7 +46,7 @@ class ItemEncoder:
             chosen = [items[at] for at, _ in some]
             values = {name: self._column(name, chosen) for name in inputs if name != "category_path"}
             feeds = {"category_path": np.stack([path for _, path in some]).astype(np.int64), **values}
-            found.append(self._session.run(["item_vectors"], feeds)[0])
+            found.append(session.run(["item_vectors"], feeds)[0])
         every = np.concatenate(found)
         sums = np.zeros((len(items), every.shape[1]), dtype=np.float32)
         np.add.at(sums, [at for at, _ in flat], every)
@@ -85,6 +78,14 @@ class ItemEncoder:
             for item in items
         ]
         return np.stack(rows)
+
+
+def _load(bundle: Bundle, providers: Sequence[str]) -> Any:
+    if ITEM_ENCODER not in bundle.config["files"]:
+        raise CatalogChangeError(
+            f"the bundle has no {ITEM_ENCODER}: an item needs a vector, Item(id, vector=...)"
+        )
+    return load_graph(bundle.read(ITEM_ENCODER), ITEM_ENCODER, providers, 1)
 
 
 def _number(item: Item, column: str) -> float:

@@ -9,10 +9,6 @@ out  item_query           float32 [batch, d]          score(item) = item_query .
 
 from __future__ import annotations
 
-import ctypes
-import os
-import threading
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle.schema import MODEL
+from hiersrec_sdk.encoders.forks import PerProcess
 from hiersrec_sdk.encoders.onnx import Values, check_values, load_graph
 
 _MOST_BUFFERS: Final = 256  # lengths that a thread keeps buffers for
@@ -82,8 +79,8 @@ class OnnxSessionEncoder:
         providers: Sequence[str] = ("cpu",),
         threads: int = 1,
     ) -> None:
-        self._load = partial(load_graph, model, MODEL, providers, threads)
-        self._session = self._load()
+        self._session = PerProcess(partial(load_graph, model, MODEL, providers, threads))
+        session = self._session()
         self.providers: tuple[str, ...] = tuple(providers)
         self.threads: int = threads
         self._levels = len(categories)
@@ -99,15 +96,11 @@ class OnnxSessionEncoder:
             "item_query": ("tensor(float)", [None, dimension]),
         }
         repeats: Values = {"repeat_logits": ("tensor(float)", [None, None])}
-        check_values(f"{MODEL}: input", self._session.get_inputs(), inputs)
-        if any(value.name in repeats for value in self._session.get_outputs()):
+        check_values(f"{MODEL}: input", session.get_inputs(), inputs)
+        if any(value.name in repeats for value in session.get_outputs()):
             outputs = {**outputs, **repeats}
-        check_values(f"{MODEL}: output", self._session.get_outputs(), outputs)
+        check_values(f"{MODEL}: output", session.get_outputs(), outputs)
         self._outputs = list(outputs)
-        self._local = threading.local()
-        self._lock = threading.Lock()
-        if threads > 1:  # with one there are no threads but the caller's
-            os.register_at_fork(after_in_child=partial(_forget_after_fork, weakref.ref(self)))
 
     def encode_one(self, catalog: Vectors, rows: NDArray[np.int64]) -> Encoded:
         """Encode one session: ``rows`` int64 [length], at least one, of ``catalog``.
@@ -117,16 +110,18 @@ class OnnxSessionEncoder:
         """
         if self.providers != ("cpu",):  # buffers of this process are not the device's
             return self.encode(catalog.vectors(rows)[None], np.array([len(rows)]))
-        buffers: dict[int, _Buffers] | None = getattr(self._local, "buffers", None)
+        buffers: dict[int, _Buffers] | None = getattr(self._session.local, "buffers", None)
         if buffers is None:
-            buffers = self._local.buffers = {}
+            buffers = self._session.local.buffers = {}
         bound = buffers.get(len(rows))
         if bound is None:
             if len(buffers) == _MOST_BUFFERS:
                 buffers.clear()
             vectors = catalog.vectors(rows)
             encoded = self.encode(vectors[None], np.array([len(rows)]))
-            buffers[len(rows)] = _Buffers(self._running, vectors.shape[1], len(rows), encoded, self._outputs)
+            buffers[len(rows)] = _Buffers(
+                self._session(), vectors.shape[1], len(rows), encoded, self._outputs
+            )
             return encoded
         catalog.vectors_into(rows, bound.vectors)
         bound.run(bound.binding)
@@ -134,30 +129,9 @@ class OnnxSessionEncoder:
 
     def encode(self, vectors: NDArray[np.float32], lengths: NDArray[np.int64]) -> Encoded:
         """Encode ``vectors`` float32 [batch, length, d] of which ``lengths`` int64 [batch], >= 1, are real."""
-        values = self._running.run(self._outputs, {"session_vectors": vectors, "session_lengths": lengths})
+        values = self._session().run(self._outputs, {"session_vectors": vectors, "session_lengths": lengths})
         category_logits, (item_query, *repeats) = values[: self._levels], values[self._levels :]
         return Encoded(tuple(category_logits), repeats[0] if repeats else None, item_query)
-
-    @property
-    def _running(self) -> Any:
-        """The ``onnxruntime.InferenceSession``."""
-        if self._session is None:
-            with self._lock:
-                if self._session is None:
-                    self._session = self._load()
-        return self._session
-
-    def _forget(self) -> None:
-        """In a forked child: the session's threads are not there, so it can neither run nor be taken down, which would
-        wait for them for ever. It is left alone, and loaded anew by the next call."""
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
-        self._session, self._local, self._lock = None, threading.local(), threading.Lock()
-
-
-def _forget_after_fork(encoder: weakref.ref[OnnxSessionEncoder]) -> None:
-    there = encoder()
-    if there is not None:
-        there._forget()
 
 
 class _Buffers:
