@@ -998,10 +998,10 @@ def test_providers(tmp_path: Path) -> None:
         Recommender.load(path, providers=())
     with pytest.raises(errors.BackendError, match="'fortran' is not available"):
         Recommender.load(path, backend="fortran")
-    no_counts: list[Any] = [0, 1.5, True]
+    no_counts: list[Any] = [0, 1.5, True, 257, 10**6, 10**5000, "2", None]
     for threads in no_counts:
         with pytest.raises(
-            errors.InvalidThreadsError, match="threads must be an integer ≥ 1, or 'auto', got "
+            errors.InvalidThreadsError, match="threads must be an integer from 1 to 256, or 'auto', got "
         ):
             Recommender.load(path, threads=threads)
 
