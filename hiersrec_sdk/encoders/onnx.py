@@ -28,6 +28,7 @@ Arrays = dict[str, NDArray[Any]]
 
 _TYPES: Final[dict[type[np.generic], str]] = {np.float32: "tensor(float)", np.int64: "tensor(int64)"}
 _ALIGNMENT: Final = 16  # float32 values: each output begins at a multiple of 64 bytes
+_MOST_SHOWN: Final = 300  # characters of a list of names
 _SUMMED_TOGETHER: Final = 8192  # BLAS would start threads for more
 
 
@@ -198,7 +199,8 @@ def _checked(
         if name not in values:
             if name in optional:
                 continue
-            raise BundleCorruptError(f"{what} {name!r} is missing; the graph has {shown([*values])}")
+            names = ", ".join(values)[:_MOST_SHOWN] or "none"
+            raise BundleCorruptError(f"{what} {name!r} is missing; the graph has {names}")
         type_, has = values[name]
         fits = len(has) == len(shape) and all(
             length == want for length, want in zip(has, shape, strict=True) if isinstance(length, int)
