@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from math import isfinite
 from typing import Any, Final
 
 import numpy as np
@@ -153,15 +155,16 @@ class BoundGraph:
         shapes = graph.shapes(feeds)
         sizes = [math.prod(shape) for shape in shapes.values()]
         starts = np.cumsum([0, *(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes)]).tolist()
-        self._all = np.zeros(starts[-1], dtype=np.float32)
-        self._parts = np.array_split(self._all, max(1, -(-len(self._all) // _SUMMED_TOGETHER)))
+        piece = np.zeros(starts[-1], dtype=np.float32)
         self.outputs: Arrays = {
-            name: self._all[start : start + size].reshape(shape)
+            name: piece[start : start + size].reshape(shape)
             for (name, shape), size, start in zip(shapes.items(), sizes, starts, strict=False)
         }
         for output in self.outputs.values():
             output.fill(np.nan)
-        self._unwritten = self._all.copy()
+        self._bytes, self._unwritten = memoryview(piece).cast("B"), piece.tobytes()
+        parts = np.array_split(piece, max(1, -(-len(piece) // _SUMMED_TOGETHER)))
+        self._sums_of_squares = [partial(part.dot, part) for part in parts]
         for name, array in feeds.items():
             self._binding.bind_ortvalue_input(name, ort_value(array))
         for name, array in self.outputs.items():
@@ -173,15 +176,15 @@ class BoundGraph:
         Raises:
             BundleCorruptError: the graph fails, gives an output of another shape, or one that is not finite.
         """
-        np.copyto(self._all, self._unwritten)  # what a run leaves out is not finite either
+        self._bytes[:] = self._unwritten  # so that what a run leaves out is not finite either
         try:
             self._run(
                 self._binding
             )  # onnxruntime refuses an output that does not have the shape of its array
         except Exception as error:
             raise self._graph.error(error, self._feeds) from error
-        for part in self._parts:
-            if not math.isfinite(part.dot(part)):  # or finite values, too large to be squared
+        for sum_of_squares in self._sums_of_squares:
+            if not isfinite(sum_of_squares()):  # or finite values, too large to be squared
                 self._graph.check_finite(self.outputs)
 
 
