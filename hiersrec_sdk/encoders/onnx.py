@@ -162,7 +162,7 @@ class BoundGraph:
         }
         for output in self.outputs.values():
             output.fill(np.nan)
-        self._bytes, self._unwritten = memoryview(piece).cast("B"), piece.tobytes()
+        self._bytes, self._unwritten = piece.data.cast("B"), piece.tobytes()
         parts = np.array_split(piece, max(1, -(-len(piece) // _SUMMED_TOGETHER)))
         self._sums_of_squares = [partial(part.dot, part) for part in parts]
         for name, array in feeds.items():
