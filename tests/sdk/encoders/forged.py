@@ -50,11 +50,11 @@ def model_of(
     outputs: Mapping[str, tuple[int, Sequence[int | str]]],
 ) -> bytes:
     """A graph with inputs and outputs of these types and shapes."""
-    ends = [
+    given, made = (
         [helper.make_tensor_value_info(name, dtype, list(shape)) for name, (dtype, shape) in values.items()]
         for values in (inputs, outputs)
-    ]
-    whole = helper.make_graph([], "forged", *ends)
+    )
+    whole = helper.make_graph([], "forged", given, made)
     _extend(whole, nodes, constants, next(iter(inputs)))
     model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     return bytes(model.SerializeToString())
