@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk import explain, frames
-from hiersrec_sdk.bundle import MODEL, Bundle, write_with_delta
+from hiersrec_sdk.bundle import ITEM_ENCODER, MODEL, QUERY_PARTS, Bundle, write_with_delta
 from hiersrec_sdk.bundle.hub import download
 from hiersrec_sdk.bundle.sources import Source, is_in_cache, open_source
 from hiersrec_sdk.catalog import filters
@@ -27,6 +27,7 @@ from hiersrec_sdk.catalog.tree import CategoryName
 from hiersrec_sdk.catalog.writer import MutableCatalog
 from hiersrec_sdk.cpus import Threads, resolved
 from hiersrec_sdk.encoders.item_encoder import ItemEncoder
+from hiersrec_sdk.encoders.onnx_file import check_graph
 from hiersrec_sdk.encoders.query_parts import QueryPartsGraph
 from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
 from hiersrec_sdk.errors import (
@@ -148,6 +149,12 @@ class Recommender:
         )
         recommender = cls(bundle, encoder, ranking)
         recommender._threads = threads  # for a pickle: another machine has other CPUs
+        if verify:
+            encoder.encode_one(
+                recommender.catalog.current, np.zeros(1, dtype=np.int64)
+            )  # checks what it gives
+            for graph in {ITEM_ENCODER, QUERY_PARTS} & bundle.config["files"].keys():
+                check_graph(bundle.read(graph), graph)
         _log.info(
             "loaded %s: %d items, backend %s, providers %s, in %.0f ms",
             bundle.path,
