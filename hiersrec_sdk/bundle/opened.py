@@ -182,17 +182,19 @@ class OpenFolder(_Descriptor):
     def is_still_there(self) -> bool:
         """Whether it is at its path. While it is open, no other folder can have its inode."""
         try:
-            return os.path.samestat(os.fstat(self._descriptor), os.stat(self.path))
+            return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
         except OSError:
             return False
 
     def lock(self, exclusive: bool = False) -> bool:
-        """Lock the folder, until it is closed, against who asks for an exclusive lock; False where that is not possible.
+        """Lock the folder for as long as it is open; False where another lock is in the way.
 
-        Processes that are forked share the lock.
+        A process that is forked shares the lock. Where the file system has none, nothing is locked.
         """
         try:
             fcntl.flock(self._descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except OSError:  # locked, or a file system without locks
+        except BlockingIOError:
             return False
+        except OSError:  # a file system without locks
+            return True
         return True

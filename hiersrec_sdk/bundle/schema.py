@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import reprlib
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Final
 
 from hiersrec_sdk.bundle.strict_json import parse_json
 from hiersrec_sdk.errors import BundleCorruptError, BundleVersionError
+from hiersrec_sdk.shown import shown
 
 FORMAT: Final = "hiersrec-bundle"
 SCHEMA_VERSION: Final = 3
@@ -77,9 +77,7 @@ def _check(
         if value is None and key.endswith("??"):
             return
     if not is_valid(value):
-        raise BundleCorruptError(
-            f"{file}: {path.replace('?', '')!r} must be {expected}, got {reprlib.repr(value)}"
-        )
+        raise BundleCorruptError(f"{file}: {path.replace('?', '')!r} must be {expected}, got {shown(value)}")
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
@@ -101,7 +99,7 @@ def is_file_name(name: str) -> bool:
 
 def _check_version(version: Any, file: str) -> None:
     if type(version) is not int or version < 1:
-        raise BundleCorruptError(f"{file}: schema_version must be an integer ≥ 1, got {reprlib.repr(version)}")
+        raise BundleCorruptError(f"{file}: schema_version must be an integer ≥ 1, got {shown(version)}")
     if version > SCHEMA_VERSION:
         raise BundleVersionError(
             f"{file} has schema version {version}; this version of hiersrec-sdk reads version {SCHEMA_VERSION}: "
@@ -127,7 +125,10 @@ def _is_flag(value: Any) -> bool:
 
 
 def _is_integer(least: int, largest: int) -> _Rule:
-    return lambda value: type(value) is int and least <= value <= largest, f"an integer from {least} to {largest:,}"
+    return (
+        lambda value: type(value) is int and least <= value <= largest,
+        f"an integer from {least} to {largest:,}",
+    )
 
 
 def _is_share(value: Any) -> bool:
@@ -174,11 +175,12 @@ def _are_edges(value: Any) -> bool:
 
 
 def _are_counts(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and all(type(count) is int and count >= 0 for count in value.values())
-        and all(f"{name.removesuffix('_sessions')}_examples" in value for name in value if name.endswith("_sessions"))
-    )
+    """Whether these are sizes of a dataset: of each split with sessions the examples too."""
+    if not isinstance(value, dict):
+        return False
+    sessions = [name.removesuffix("_sessions") for name in value if name.endswith("_sessions")]
+    counts = [value.get(f"{split}_{what}") for split in sessions for what in ("sessions", "examples")]
+    return all(type(count) is int and count >= 0 for count in counts)
 
 
 def _are_metrics(value: Any) -> bool:
@@ -192,8 +194,12 @@ def _are_files(value: Any) -> bool:
         and len(value) <= _MOST_FILES
         and all(map(is_file_name, value))
         and all(_is_object(about) and {"sha256", "bytes"} <= about.keys() for about in value.values())
-        and all(_is_string(about["sha256"]) and _SHA256.fullmatch(about["sha256"]) for about in value.values())
-        and all(type(about["bytes"]) is int and 0 <= about["bytes"] <= _LARGEST_FILE for about in value.values())
+        and all(
+            _is_string(about["sha256"]) and _SHA256.fullmatch(about["sha256"]) for about in value.values()
+        )
+        and all(
+            type(about["bytes"]) is int and 0 <= about["bytes"] <= _LARGEST_FILE for about in value.values()
+        )
     )
 
 
@@ -232,7 +238,7 @@ _RULES: Final[dict[str, _Rule]] = {
     "preprocessing.vectors??.from": (_is_string, "a string"),
     "data": _OBJECT,
     "data.logs?": (_are_strings, "a list of strings"),
-    "data.counts?": (_are_counts, "an object of integers ≥ 0, with examples beside sessions"),
+    "data.counts?": (_are_counts, "an object with counts of sessions and of examples"),
     "metrics": _OBJECT,
     "metrics.trained_on?": (_is_string, "a string"),
     "metrics.validation?": (_are_metrics, "an object of numbers"),

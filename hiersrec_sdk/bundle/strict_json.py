@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from hiersrec_sdk.shown import shown
+
 _DEEPEST: Final = 32  # real ones have about 8 levels; the parser recurses
 _LEAST_INT, _LARGEST_INT = -(2**63), 2**64 - 1
 _LONGEST_INT: Final = 20  # digits and sign
@@ -19,8 +21,8 @@ _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+\\?(?:"|\Z)', re.DOTALL)
 def parse_json(content: bytes) -> Any:
     """The value of the JSON text ``content``.
 
-    Refused beside what is no JSON: NaN and infinities, numbers beyond 64 bits, a key twice in one object, invalid UTF-8,
-    half a surrogate pair, and nesting beyond 32 levels.
+    Refused beside what is no JSON: NaN and infinities, integers beyond 64 bits, a key twice in one object, invalid
+    UTF-8, half a surrogate pair, and nesting beyond 32 levels.
 
     Raises:
         ValueError: says what is wrong.
@@ -51,7 +53,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"the key {key[:80]!r} stands twice in an object")
+        raise ValueError(f"the key {shown(key)} stands twice in an object")
     return found
 
 

@@ -7,6 +7,7 @@ first. The format allows no gaps, so the bytes up to the next multiple are an en
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
 import math
 import mmap
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from hiersrec_sdk.bundle.opened import OpenFile
 from hiersrec_sdk.bundle.strict_json import parse_json
 from hiersrec_sdk.errors import BundleCorruptError, BundleError
+from hiersrec_sdk.shown import shown
 
 ALIGNMENT = 64  # a cache line, and one AVX-512 register
 _PADDING = "padding."
@@ -98,8 +100,8 @@ def parse_tables(data: mmap.mmap | bytes, label: str) -> dict[str, NDArray[Any]]
     between. The header is small, and all of its rules are checked below.
 
     Raises:
-        BundleCorruptError: ``data``, which messages call ``label``, is truncated, not a safetensors file, or has a table
-            that NumPy cannot hold or that is not aligned to its elements.
+        BundleCorruptError: ``data``, which messages call ``label``, is truncated, not a safetensors file, or has a
+            table that NumPy cannot hold or that is not aligned to its elements.
     """
     try:
         return _parsed(data)
@@ -122,12 +124,14 @@ def _parsed(data: mmap.mmap | bytes) -> dict[str, NDArray[Any]]:
     for name, dtype, shape, begin, end in entries:
         # one after the other, which also says that each lies within the file
         if begin != position or end - begin != math.prod(shape) * dtype.itemsize or first + end > len(data):
-            raise ValueError(f"table {name[:80]!r} does not follow the one before it, or has another size than its shape")
+            raise ValueError(
+                f"table {shown(name)} does not follow the one before it, or has another size than its shape"
+            )
         position = end
         if name.startswith(_PADDING):
             continue
         if (first + begin) % dtype.itemsize:
-            raise ValueError(f"table {name[:80]!r} is not aligned to its elements")
+            raise ValueError(f"table {shown(name)} is not aligned to its elements")
         flat = np.frombuffer(data, dtype, count=math.prod(shape), offset=first + begin)
         tables[name] = flat.reshape(shape)
     if first + position != len(data):
@@ -138,20 +142,27 @@ def _parsed(data: mmap.mmap | bytes) -> dict[str, NDArray[Any]]:
 def _entry(name: str, about: Any) -> tuple[np.dtype[Any], list[int], int, int]:
     """Dtype, shape, and first and last byte of a table, from the header."""
     if not isinstance(about, dict) or about.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"table {name[:80]!r} needs dtype, shape and data_offsets, and nothing else")
+        raise ValueError(f"table {shown(name)} needs dtype, shape and data_offsets, and nothing else")
     dtype, shape, offsets = about["dtype"], about["shape"], about["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise ValueError(f"table {name[:80]!r} has dtype {str(dtype)[:80]}, which NumPy does not have")
+        raise ValueError(f"table {shown(name)} has dtype {shown(dtype)}, which NumPy does not have")
     if not _are_counts(shape) or len(shape) > _MOST_DIMENSIONS:
-        raise ValueError(f"the shape of table {name[:80]!r} must be at most {_MOST_DIMENSIONS} integers ≥ 0")
+        raise ValueError(f"the shape of table {shown(name)} must be at most {_MOST_DIMENSIONS} integers ≥ 0")
     if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise ValueError(f"the data_offsets of table {name[:80]!r} must be two rising integers ≥ 0")
+        raise ValueError(f"the data_offsets of table {shown(name)} must be two rising integers ≥ 0")
     return _DTYPES[dtype], shape, offsets[0], offsets[1]
 
 
 def _are_counts(value: Any) -> bool:
     # at most 2^40 each: NumPy computes sizes in 64 bits, also those of tables without elements
-    return isinstance(value, list) and all(type(each) is int and 0 <= each <= _LARGEST_COUNT for each in value)
+    return isinstance(value, list) and all(
+        type(each) is int and 0 <= each <= _LARGEST_COUNT for each in value
+    )
+
+
+def hash_of(text: bytes | memoryview) -> int:
+    """The hash by which the string with this UTF-8 is found."""
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
 @dataclass(frozen=True)
@@ -217,7 +228,12 @@ class StringTable:
         data, offsets = self.data, self.offsets
         if data.dtype != np.uint8 or data.ndim != 1 or offsets.dtype != np.int64 or offsets.ndim != 1:
             raise ValueError(f"table {self.name!r} must be bytes uint8 and offsets int64")
-        if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(data) or (offsets[1:] < offsets[:-1]).any():
+        if (
+            not len(offsets)
+            or offsets[0] != 0
+            or offsets[-1] != len(data)
+            or (offsets[1:] < offsets[:-1]).any()
+        ):
             raise ValueError(f"table '{self.name}.offsets' does not rise from 0 to the end of the bytes")
         decoder = codecs.getincrementaldecoder("utf-8")()
         try:
