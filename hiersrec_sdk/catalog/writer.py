@@ -56,8 +56,8 @@ class MutableCatalog(_Reading):
         self._encode = encode_items
         self._lock = threading.Lock()
         os.register_at_fork(after_in_child=partial(_unlock_after_fork, weakref.ref(self)))
-        if bundle.delta:
-            self.current = from_tables(bundle.delta, catalog)
+        if (changes := bundle.delta) is not None:
+            self.current = from_tables(changes, catalog)
 
     def __len__(self) -> int:
         return len(self.current)

@@ -116,7 +116,7 @@ def test_every_truncation(tmp_path: Path) -> None:
 def test_a_dtype_that_numpy_lacks(tmp_path: Path) -> None:
     about = json.dumps({"a": {"dtype": "BF16", "shape": [4], "data_offsets": [0, 8]}}).encode()
     (tmp_path / "t").write_bytes(struct.pack("<Q", len(about)) + about + bytes(8))
-    with pytest.raises(BundleCorruptError, match="table 'a' has dtype BF16"):
+    with pytest.raises(BundleCorruptError, match="table 'a' has dtype 'BF16'"):
         read_tables(tmp_path / "t")
 
 
