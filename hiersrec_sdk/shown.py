@@ -50,3 +50,10 @@ def shown(value: Any) -> str:
     if "\n" in text:  # a table
         text = " ".join(text.split())
     return text if len(text) <= _MOST else f"{text[: _MOST - 20]}...{text[-17:]}"
+
+
+def described(value: Any) -> str:
+    """A value of the wrong type, for a message."""
+    if value is None or issubclass(type(value), np.ndarray):
+        return shown(value)
+    return f"{shown(value)}, of type {type(value).__name__}"
