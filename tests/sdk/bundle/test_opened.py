@@ -267,13 +267,22 @@ def test_tables_that_have_grown(shop: Shop, bundle: Path) -> None:
         recommender.recommend(["0"], 3)
 
 
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[OpenFile]:
+    """The files whose SHA-256 is computed from now on, which takes a while."""
+    reads, plain = [], OpenFile.sha256
+
+    def sha256(file: OpenFile) -> str:
+        reads.append(file)
+        time.sleep(0.1)
+        return plain(file)
+
+    monkeypatch.setattr(OpenFile, "sha256", sha256)
+    return reads
+
+
 def test_the_same_content_is_read_once_and_goes_on(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recommender, wanted = Recommender.load(bundle), Recommender.load(bundle).recommend(["0"], 5).items
-    reads = []
-    plain = OpenFile.sha256
-    monkeypatch.setattr(
-        OpenFile, "sha256", lambda file: (reads.append(file), time.sleep(0.1), plain(file))[2]
-    )
+    reads = count_reads(monkeypatch)
     for at in range(1, 4):
         os.utime(bundle / CATALOG, ns=(0, at))
         threads = [threading.Thread(target=recommender.recommend, args=(["0"], 5)) for _ in range(4)]
@@ -288,9 +297,7 @@ def test_the_same_content_is_read_once_and_goes_on(bundle: Path, monkeypatch: py
 def test_wrong_content_is_read_once(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recommender = Recommender.load(bundle)
     write_in_place(bundle / CATALOG, 5_000)
-    reads = []
-    plain = OpenFile.sha256
-    monkeypatch.setattr(OpenFile, "sha256", lambda file: (reads.append(file), plain(file))[1])
+    reads = count_reads(monkeypatch)
     for _ in range(5):
         with pytest.raises(BundleCorruptError):
             recommender.recommend(["0"], 3)
@@ -349,7 +356,7 @@ def test_a_pickle_opens_the_bundle_again(shop: Shop, bundle: Path) -> None:
 def test_descriptors_are_closed_with_the_bundle(bundle: Path) -> None:
     def descriptors() -> int:
         gc.collect()
-        return len(os.listdir("/proc/self/fd"))
+        return len([*Path("/proc/self/fd").iterdir()])
 
     before = descriptors()
     for _ in range(20):
