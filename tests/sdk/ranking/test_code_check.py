@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.ranking import Codes, Table, available_backends, get_backend
 from hiersrec_sdk.ranking.code_check import _in_c, check_rows, first_wrong_row
+from hiersrec_sdk.ranking.codes import from_bfloat
 
 SPECIAL = [0.0, -0.0, 1e-45, -1e-40, 1.2e-38, 1e30, -3e38]
 FIELDS = ("codes", "scales", "suffix_norms", "quantization_errors", "max_norm")
@@ -95,10 +96,13 @@ CODES = Codes.of(VECTORS, [8, 16])
 
 def smaller(table: NDArray[Any], at: Any) -> NDArray[Any]:
     """bfloat16 or float32, 5 % smaller at a position."""
-    table = table.copy()
-    wide = (table.astype(np.uint32) << 16).view(np.float32) if table.dtype == np.uint16 else table
+    if table.dtype == np.float32:
+        wide = table.copy()
+        wide[at] *= np.float32(0.95)
+        return wide
+    wide = from_bfloat(table)
     wide[at] *= np.float32(0.95)
-    return (wide.view(np.uint32) >> 16).astype(np.uint16) if table.dtype == np.uint16 else wide
+    return (wide.view(np.uint32) >> 16).astype(np.uint16)
 
 
 @pytest.mark.parametrize(
