@@ -210,7 +210,9 @@ class StringTable:
         try:
             return [str(part, "utf-8") for part in self.raw(indices)]
         except UnicodeDecodeError as error:  # of a bundle that was not verified
-            raise BundleCorruptError(f"table {self.name!r} has a string that is not UTF-8: {error}") from None
+            raise BundleCorruptError(
+                f"catalog.safetensors: table {self.name!r} has a string that is not UTF-8: {error}"
+            ) from None
 
     def raw(self, indices: Sequence[int] | NDArray[np.int64]) -> list[memoryview]:
         """The UTF-8 bytes of the strings at ``indices``, not copied."""

@@ -161,7 +161,9 @@ def _as_utf8(ids: Sequence[Any] | NDArray[Any]) -> list[bytes]:
 
 def _wrong_order() -> BundleCorruptError:
     """The error of a bundle that was not verified."""
-    return BundleCorruptError("table 'item_ids.order' names rows that do not exist: load with verify=True")
+    return BundleCorruptError(
+        "catalog.safetensors: table 'item_ids.order' names rows that do not exist: load with verify=True"
+    )
 
 
 def _wrong_id(value: Any, position: int, right: str) -> InvalidItemIdError | NaNItemIdError:

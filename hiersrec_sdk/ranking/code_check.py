@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.ranking.codes import BLOCK, Codes, from_bfloat
+from hiersrec_sdk.ranking.requests import Table
 
 _CHUNK: Final = 16_384  # rows at a time, a multiple of BLOCK
 _STORED_ZERO: Final = 128
@@ -27,17 +30,9 @@ def check_rows(codes: Codes, vectors: NDArray[np.float32]) -> None:
     """
     if codes.scales[len(vectors) :].any():
         raise ValueError("padding has scales that are not 0")
-    try:
-        kernel = import_module("hiersrec_sdk._kernel")
-    except ImportError:
-        kernel = None
-    table = None if kernel is None else _prepared(kernel, codes, vectors)
+    first_wrong = _in_c(codes, vectors) or partial(first_wrong_row, codes, vectors)
     for start in range(0, len(vectors), _CHUNK):
-        stop = min(len(vectors), start + _CHUNK)
-        if kernel is not None:
-            row = kernel.first_wrong_codes(table, start, stop)
-        else:
-            row = first_wrong_row(codes, vectors, start, stop)
+        row = first_wrong(start, min(len(vectors), start + _CHUNK))
         if row >= 0:
             raise ValueError(f"those of row {row} do not bound its vector")
 
@@ -89,14 +84,12 @@ def _stored(codes: Codes, start: int, count: int) -> NDArray[np.uint8]:
     return found
 
 
-def _prepared(kernel: Any, codes: Codes, vectors: NDArray[np.float32]) -> Any:
-    return kernel.Table(
-        vectors,
-        None,
-        codes.codes,
-        codes.scales,
-        codes.suffix_norms,
-        codes.quantization_errors,
-        codes.stage_ends,
-        float(codes.max_norm[0]),
+def _in_c(codes: Codes, vectors: NDArray[np.float32]) -> Callable[[int, int], int] | None:
+    """:func:`first_wrong_row` in the compiled kernel, if there is one."""
+    try:
+        prepare = import_module("hiersrec_sdk.ranking.c_backend").prepare
+    except ImportError:
+        return None
+    return partial(
+        import_module("hiersrec_sdk._kernel").first_wrong_codes, prepare(Table(vectors, None, codes))
     )
