@@ -21,7 +21,7 @@ PACKAGES = {
 }
 # Rooms of hiersrec_sdk: each may import those of its own line and the lines above it.
 LAYERS = [
-    {"errors", "atomic", "cpus", "shown", "paths", "id_lists"},
+    {"errors", "atomic", "cpus", "shown", "paths", "id_lists", "forks"},
     {"ranking"},
     {"bundle", "encoders"},
     {"catalog"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -13,6 +12,7 @@ from hiersrec_sdk.bundle import ITEM_ENCODER, Bundle
 from hiersrec_sdk.encoders.features import checked_vector, number_bins, token_table
 from hiersrec_sdk.encoders.onnx import load_graph
 from hiersrec_sdk.errors import CatalogChangeError
+from hiersrec_sdk.forks import cached_property
 
 if TYPE_CHECKING:
     from hiersrec_sdk.catalog.item import Item

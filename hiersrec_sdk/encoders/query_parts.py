@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle import QUERY_PARTS, Bundle
 from hiersrec_sdk.encoders.onnx import load_graph
+from hiersrec_sdk.forks import cached_property
 
 
 class QueryParts(NamedTuple):
