@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from hiersrec_sdk.bundle.checks import CatalogChecks
 from hiersrec_sdk.bundle.schema import CATALOG, CONFIG, DELTA, parse_config
 from hiersrec_sdk.bundle.tables import read_tables
-from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingError, InvalidPathError
+from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingError
+from hiersrec_sdk.paths import as_path
 
 
 @dataclass(frozen=True)
@@ -107,15 +108,6 @@ def check_file(file: Path, about: Mapping[str, Any], verify: bool, label: str = 
         raise BundleCorruptError(f"{label} is {damage}: it has {size} bytes, {CONFIG} says {about['bytes']}")
     if verify and describe(file)["sha256"] != about["sha256"]:
         raise BundleCorruptError(f"{label} is altered: its SHA-256 is not the one in {CONFIG}")
-
-
-def as_path(path: Any) -> Path:
-    try:
-        return Path(path)
-    except TypeError:
-        raise InvalidPathError(
-            f"path must be the folder of a bundle, a str or a Path, got {path!r}"
-        ) from None
 
 
 def _open(path: Path, verify: bool) -> Bundle:

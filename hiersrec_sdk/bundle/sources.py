@@ -32,9 +32,10 @@ from hiersrec_sdk.errors import (
     BundleError,
     BundleMissingError,
     HierSRecError,
-    InvalidPathError,
     MissingExtraError,
 )
+from hiersrec_sdk.paths import as_path, real_path
+from hiersrec_sdk.shown import shortened
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview
 _Open = Callable[
@@ -68,12 +69,7 @@ def open_source(source: Source, verify: bool = True) -> Bundle:
         return _open_zip(io.BytesIO(source), "the zip file given as bytes", verify)
     if isinstance(source, str) and _URL.match(source):
         return _open_url(source, verify)
-    try:
-        path = Path(source)
-    except TypeError:
-        raise InvalidPathError(
-            f"path must be a bundle: its folder, a zip file, a URL or the bytes of a zip file, got {source!r}"
-        ) from None
+    path = as_path(source, what="a bundle: its folder, a zip file, a URL or the bytes of a zip file")
     try:
         if path.is_file() and zipfile.is_zipfile(path):
             with path.open("rb") as file:
@@ -82,7 +78,7 @@ def open_source(source: Source, verify: bool = True) -> Bundle:
     except HierSRecError:  # some of which are an OSError
         raise
     except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise BundleError(f"{path} cannot be read: {error}") from error
+        raise BundleError(f"{shortened(path)} cannot be read: {shortened(error)}") from error
 
 
 def cache_folder() -> Path:
@@ -105,8 +101,8 @@ def cache_folder() -> Path:
 def is_in_cache(path: str | os.PathLike[str]) -> bool:
     """Whether ``path`` lies in the cache of unpacked bundles, where a saved bundle would be overwritten."""
     try:
-        return Path(path).resolve().is_relative_to((cache_folder() / _BUNDLES).resolve())
-    except (BundleError, TypeError):  # there is no cache, or this is not a path
+        return real_path(as_path(path)).is_relative_to(real_path(cache_folder() / _BUNDLES))
+    except BundleError:  # there is no cache
         return False
 
 

@@ -13,6 +13,7 @@ from hiersrec_sdk.errors import (
     MissingExtraError,
     ProviderError,
 )
+from hiersrec_sdk.shown import shown
 
 # Name here: name in onnxruntime, extra that installs it.
 _PROVIDERS: Final = {"cpu": ("CPUExecutionProvider", "cpu"), "cuda": ("CUDAExecutionProvider", "gpu")}
@@ -30,7 +31,7 @@ def load_graph(model: bytes, name: str, providers: Sequence[str], threads: int) 
     for provider in providers:
         if provider not in _PROVIDERS:
             known = ", ".join(map(repr, _PROVIDERS))
-            raise ProviderError(f"provider {provider!r} is unknown; there are {known}")
+            raise ProviderError(f"provider {shown(provider)} is unknown; there are {known}")
     try:
         onnxruntime = import_module("onnxruntime")
     except ImportError as error:
