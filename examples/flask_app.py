@@ -10,23 +10,35 @@ from dataclasses import asdict
 from typing import Any, cast
 
 from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import BadRequest, HTTPException
 
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.errors import InvalidArgumentError
 
+# One request must not take the memory, or the time, of all others.
+MOST_BYTES = 64 << 10  # of a body, some thousand clicks; more is 413
+MOST_ITEMS = 1_000  # of an answer
+
 
 def create_app(bundle: str | None = None) -> Flask:
     app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = MOST_BYTES
     # Not at the first request: gunicorn's preload_app calls this before it forks the workers.
     recommender = Recommender.load(bundle or os.environ["HIERSREC_BUNDLE"])
 
     @app.post("/recommend")
     def recommend() -> Response:
-        body: Any = request.get_json()
-        asked = cast("dict[str, Any]", body if isinstance(body, dict) else {})
+        try:
+            body: Any = request.get_json()
+        except RecursionError:  # lists within lists within lists
+            raise BadRequest("the JSON is nested too deeply") from None
+        asked = cast("dict[str, Any]", body if isinstance(body, dict) else {"session": body})
+        k: Any = asked.get("k", 20)
+        if isinstance(k, int) and k > MOST_ITEMS:
+            raise InvalidArgumentError(f"k may be up to {MOST_ITEMS:,}")
         # The recommender checks its arguments; its errors name the argument, the limit and the value.
         result = recommender.recommend(
-            asked.get("session", body), asked.get("k", 20), exclude_seen=asked.get("exclude_seen", False)
+            cast("Any", asked.get("session")), k, exclude_seen=asked.get("exclude_seen", False)
         )
         return jsonify(
             items=[asdict(hit) for hit in result], mode=result.mode, unknown_ids=result.unknown_ids
@@ -39,6 +51,10 @@ def create_app(bundle: str | None = None) -> Flask:
     @app.errorhandler(InvalidArgumentError)
     def bad_input(error: InvalidArgumentError) -> tuple[Response, int]:
         return jsonify(error=type(error).__name__, detail=str(error)), 422
+
+    @app.errorhandler(HTTPException)
+    def refused(error: HTTPException) -> tuple[Response, int]:
+        return jsonify(error=error.name, detail=error.description), error.code or 500
 
     @app.after_request
     def name_worker(response: Response) -> Response:
