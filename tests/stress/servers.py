@@ -29,6 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -185,7 +186,7 @@ class Started:
 
     def serving(self) -> list[int]:
         """The workers that serve."""
-        return [pid for pid in self.found(_SERVES) if _is_alive(pid)]
+        return [pid for pid in self.found(_SERVES) if not _has_ended(pid)]
 
 
 @contextmanager
@@ -221,8 +222,8 @@ def stop(server: Server, bundle: Path, folder: Path, times: int) -> Outcome:
             time.sleep(0.2)
             here.load.stopping = time.monotonic()
             os.kill(here.pid, signal.SIGTERM)
-            wait_for(lambda: not _is_alive(here.pid), "it stops", 0.005)
-            wait_for(lambda: not any(map(_is_alive, here.found(_SERVES))), "its workers stop", 0.005)
+            wait_for(lambda: _has_ended(here.pid), "it stops", 0.005)
+            wait_for(lambda: all(map(_has_ended, here.found(_SERVES))), "its workers stop", 0.005)
             found.seconds.append(time.monotonic() - here.load.stopping)
         found.add(here.load)
     return found
@@ -241,7 +242,7 @@ def recycle(server: Server, bundle: Path, folder: Path, times: int) -> Outcome:
             for pid in here.found(_RECYCLES):
                 said.setdefault(pid, now)
             for pid in said.keys() - ended:
-                if not _is_alive(pid):
+                if _has_ended(pid):
                     ended.add(pid)
                     found.seconds.append(now - said[pid])
             time.sleep(0.01)
@@ -259,7 +260,7 @@ def crash(server: Server, bundle: Path, folder: Path, times: int) -> Outcome:
             now = time.monotonic()
             here.load.killed_at.append(now)
             os.kill(killed, signal.SIGKILL)
-            wait_for(lambda: not _is_alive(killed), "it dies", 0.001)
+            wait_for(partial(_has_ended, killed), "it dies", 0.001)
             wait_for(lambda: len(here.serving()) == here.workers, "another worker serves", 0.01)
             found.seconds.append(time.monotonic() - now)
     found.add(here.load)
@@ -278,12 +279,11 @@ def happens(server: Server, event: str) -> bool:
     return event == "stop" or bool(server.recycle)
 
 
-def _is_alive(pid: int) -> bool:
+def _has_ended(pid: int) -> bool:
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
-        return False
-    return state != "Z"
+        return True
 
 
 def _listens(port: int) -> bool:
