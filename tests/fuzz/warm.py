@@ -1,0 +1,47 @@
+"""What costs more time than a case: done once, before workers are forked, or once in each worker."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from importlib import import_module
+from typing import Any, Final
+
+from hiersrec_sdk.ranking import get_backend
+from tests.fuzz.parts import sound
+
+_IMPORTED_LATE: Final = ("onnxruntime", "pandas", "polars", "pyarrow", "hiersrec_sdk.cli.main")
+_NUMBA: Final = "hiersrec_sdk.ranking.numba_backend"
+
+
+def warm_up(numba: bool) -> None:
+    """Import what the SDK imports when it is needed, and compile the kernels of Numba, if wanted."""
+    for name in _IMPORTED_LATE:
+        import_module(name)
+    if numba:
+        get_backend("numba")
+    sound()
+    keep_sessions()
+
+
+def has_numba() -> bool:
+    """Whether the kernels of Numba are compiled."""
+    return _NUMBA in sys.modules
+
+
+def keep_sessions() -> None:
+    """Load each sound graph once: later sessions of it are the first one."""
+    onnxruntime: Any = import_module("onnxruntime")
+    if isinstance(onnxruntime.InferenceSession, partial):
+        return
+    graphs = {content for parts in sound() for name, content in parts.files.items() if name.endswith(".onnx")}
+    onnxruntime.InferenceSession = partial(_session, onnxruntime.InferenceSession, graphs, {})
+
+
+def _session(make: Any, sound_graphs: set[bytes], kept: dict[Any, Any], model: Any, options: Any, *more: Any) -> Any:
+    key = model, options.intra_op_num_threads, str(more)
+    if not isinstance(model, bytes) or model not in sound_graphs:
+        return make(model, options, *more)
+    if key not in kept:
+        kept[key] = make(model, options, *more)
+    return kept[key]
