@@ -39,6 +39,9 @@ class BundleCase:
 
     def run(self, scratch: Path) -> str:
         """Open and use it; returns how that ended."""
+        copies = self.chance.one_in(2)
+        if warm.SANITIZED:
+            warm.copy_tables(copies)
         folder = write(scratch / "bundle", self.files)
         self.spoil(folder)
         try:

@@ -27,14 +27,15 @@ from typing import Any, Final, Protocol
 
 from tests.fuzz.chance import Chance
 from tests.fuzz.parts import SCRATCH, remove
+from tests.fuzz.warm import SANITIZED
 from tests.fuzz.use import Wrong
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-SANITIZED: Final = "SANITIZED_KERNEL" in os.environ
 HANG: Final = 20.0  # seconds
 _CASES: Final = 400  # of one worker
 _MEMORY: Final = 2 << 30  # bytes that a worker may have beside those that it begins with
 _FILE: Final = 256 << 20  # bytes of the largest file that it may write
+_NO_MEMORY: Final = ("allocator", "requested", "out-of-memory")  # where C++ would raise, the sanitizer ends the process
 _PROJECT: Final = re.compile(r"(hiersrec_sdk/[\w/]+\.(?:py|pyx)|csrc/\w+\.(?:c|h|inc))\D{1,10}(\d+)(?:, in |:\d+)?(\w*)")
 
 
@@ -118,7 +119,7 @@ class Report:
         for found in sorted(self.findings.values(), key=lambda each: each.key):
             lines += ["", f"{found.title}: {found.count:,} cases, the first {found.seed}"]
             lines += [f"    {ascii(note)[1:-1]}" for note in found.notes]
-            lines += [f"    | {line}" for line in found.detail.splitlines()[-12:]]
+            lines += [f"    | {line}" for line in found.detail.splitlines()]
         count = len(self.findings)
         lines += ["", "nothing found" if not count else f"{count} kinds of findings"]
         return "\n".join(lines)
@@ -249,8 +250,13 @@ class _Worker:
         if status:
             target, make = self.plan[at % len(self.plan)]
             seed = self.first + at // len(self.plan)
-            said.append(self._died(target, make, seed, status))
-            said.append((target, "died", time.monotonic() - began))
+            found = self._died(target, make, seed, status)
+            if found.kind in _NO_MEMORY:
+                end = "without memory"
+            else:
+                end = "died"
+                said.append(found)
+            said.append((target, end, time.monotonic() - began))
             at += self.step
         self.next = at
         if self.next < self.stop and time.monotonic() < self.until:
@@ -269,7 +275,9 @@ class _Worker:
     def _died(self, target: str, make: Make, seed: int, status: int) -> Finding:
         text = (self.folder / "stderr").read_text("utf-8", "replace")
         notes = make(Chance(f"{target}:{seed}")).notes
+        text = text.partition("Extension modules:")[0]
         report = re.search(r"AddressSanitizer: (\S+)|(runtime error: [a-z -]+)", text)
+        shown = text[report.start() :] if report else text
         if "Timeout (" in text:
             kind = "hang"
         elif report:
@@ -278,7 +286,7 @@ class _Worker:
             kind = signal.Signals(os.WTERMSIG(status)).name
         else:
             kind = f"exit {os.WEXITSTATUS(status)}"
-        return Finding(target, kind, _innermost(text, first=True), seed, notes, text[-6000:])
+        return Finding(target, kind, _innermost(text, first=True), seed, notes, _lines(shown, 24, 0))
 
     def _work(self, writing: int) -> None:
         errors = os.open(self.folder / "stderr", os.O_RDWR | os.O_CREAT | os.O_APPEND)
@@ -344,8 +352,14 @@ def _decoded(line: bytes) -> Finding | tuple[str, str, float]:
 def _finding(target: str, seed: int, notes: list[str], error: BaseException) -> Finding:
     text = "".join(traceback.format_exception(error))
     if isinstance(error, Wrong):
-        return Finding(target, str(error), "", seed, notes, text[-6000:])
-    return Finding(target, type(error).__name__, _innermost(text, first=False), seed, notes, text[-6000:])
+        return Finding(target, str(error), "", seed, notes, _lines(text, 0, 12))
+    return Finding(target, type(error).__name__, _innermost(text, first=False), seed, notes, _lines(text, 0, 12))
+
+
+def _lines(text: str, first: int, last: int) -> str:
+    """Some lines of a report, none of them long."""
+    lines = [line[:300] for line in text.splitlines()]
+    return "\n".join(lines[:first] + lines[-last:] if last else lines[:first])
 
 
 def _innermost(text: str, first: bool) -> str:

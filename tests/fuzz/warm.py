@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from importlib import import_module
@@ -10,6 +11,7 @@ from typing import Any, Final
 from hiersrec_sdk.ranking import get_backend
 from tests.fuzz.parts import sound
 
+SANITIZED: Final = "SANITIZED_KERNEL" in os.environ
 _IMPORTED_LATE: Final = ("onnxruntime", "pandas", "polars", "pyarrow", "hiersrec_sdk.cli.main")
 _NUMBA: Final = "hiersrec_sdk.ranking.numba_backend"
 
@@ -22,6 +24,29 @@ def warm_up(numba: bool) -> None:
         get_backend("numba")
     sound()
     keep_sessions()
+
+
+def copy_tables(wanted: bool) -> None:
+    """Whether bundles are opened with each table in memory of its own, around which a sanitizer watches.
+
+    It sees nothing of a map of the file, where one table follows the other.
+    """
+    for module in [*sys.modules.values()]:
+        read = getattr(module, "read_tables", None)
+        if read is None or not getattr(module, "__name__", "").startswith("hiersrec_sdk."):
+            continue
+        if wanted and not isinstance(read, partial):
+            vars(module)["read_tables"] = partial(_copied, read)
+        elif not wanted and isinstance(read, partial):
+            vars(module)["read_tables"] = read.args[0]
+
+
+def _copied(read: Any, *arguments: Any) -> Any:
+    tables = read(*arguments)
+    for name, table in tables.items():
+        tables[name] = table.copy()
+        tables[name].flags.writeable = False
+    return tables
 
 
 def has_numba() -> bool:
