@@ -296,7 +296,7 @@ def check_lookups(recommender: Recommender) -> None:
 def check_exact(recommender: Recommender, folder: Path, sessions: list[list[Any]], chance: Chance) -> None:
     """Mode "exact" gives what a plain scan of the tables in ``folder`` gives."""
     try:
-        plain = _Plain.of(folder)
+        plain = _Plain.of(folder, DELTA in recommender.config["files"])
     except (KeyError, SafetensorError):  # a dtype of padding that the library cannot give
         return
     if not plain.is_finite:
@@ -323,13 +323,13 @@ class _Plain:
         return bool(np.isfinite(self.vectors[self.live]).all() and np.isfinite(self.bias[self.live]).all())
 
     @classmethod
-    def of(cls, folder: Path) -> _Plain:
+    def of(cls, folder: Path, changed: bool) -> _Plain:
         tables = tables_of((folder / CATALOG).read_bytes())
         vectors = [tables["item_vectors"]]
         n = len(vectors[0])
         bias = [tables.get("item_bias", np.zeros(n)).astype(np.float64)]
         live = np.ones(n, dtype=bool)
-        if (folder / DELTA).is_file():
+        if changed:
             delta = tables_of((folder / DELTA).read_bytes())
             live[delta["deleted"]] = False
             bias[0] = bias[0] + delta.get("base_user_bias", np.zeros(n))
