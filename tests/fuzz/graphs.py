@@ -134,19 +134,72 @@ def _shape_of_output(chance: Chance, model: Any) -> str:
         if kind == "narrower":
             return [node("Slice", [inner, c([0]), c([chance.choice([1, 2, 3])]), c(last)], [name])]
         if kind == "wider":
-            return [node("Tile", [inner, c([1] * (rank - 1) + [chance.choice([2, 3, 9])])], [name])]
-        if kind == "longer":
-            return [node("Pad", [inner, c([0] * rank + [0] * (rank - 1) + [1]), c(np.float32(1))], [name])]
+            return [node("Gather", [inner, c([0] * chance.choice([7, 10, 33, 1000]))], [name], axis=rank - 1)]
+        if kind == "longer":  # than there are, by one
+            one = f"{name}_one"
+            return [node("Slice", [inner, c([0]), c([1]), c(last)], [one]), node("Concat", [inner, one], [name], axis=rank - 1)]
         if kind == "huge":
             column = f"{name}_column"
             return [
                 node("Slice", [inner, c([0]), c([1]), c(last)], [column]),
-                node("Tile", [column, c([1] * (rank - 1) + [chance.choice([_LARGE, 65536])])], [name]),
+                node("Expand", [column, c([1] * (rank - 1) + [chance.choice([_LARGE, 65536])])], [name]),
             ]
         if kind == "none":
             return [node("Slice", [inner, c([0]), c([0]), c([chance.randrange(max(1, rank))])], [name])]
         if kind == "batch":
-            return [node("Tile", [inner, c([2] + [1] * (rank - 1))], [name])]
+            return [node("Gather", [inner, c([0] * chance.choice([2, 50]))], [name], axis=0)]
+        if kind == "no batch":
+            return [node("ReduceSum", [inner, c([0])], [name], keepdims=0)]
+        if kind == "one more axis":
+            return [node("Unsqueeze", [inner, c([chance.randrange(rank + 1)])], [name])]
+        if kind == "flat":
+            return [node("Reshape", [inner, c([-1])], [name])]
+        if kind == "one less":
+            return [node("ReduceSum", [inner, c(last)], [name], keepdims=0)]
+        if kind == "scalar":
+            return [node("ReduceSum", [inner], [name], keepdims=0)]
+        if kind == "one":
+            return [node("ReduceSum", [inner], [name], keepdims=1)]
+        if kind == "transposed":
+            return [node("Transpose", [inner], [name])]
+        return [  # as many as the values say, which depend on the session
+            node("Cast", [inner], [f"{name}_whole"], to=TensorProto.INT64),
+            node("ReduceMax", [f"{name}_whole"], [f"{name}_most"], keepdims=0),
+            node("Unsqueeze", [f"{name}_most", c([0])], [f"{name}_stop"]),
+            node("Slice", [inner, c([0]), f"{name}_stop", c(last)], [name]),
+        ]
+
+    hides = not chance.one_in(3)  # from onnxruntime, which else works shapes out before the graph runs
+
+    def nodes(inner: str, name: str) -> list[Any]:
+        made: list[Any] = []
+
+        def c(value: Any) -> str:
+            if hides and np.asarray(value).dtype == np.int64:
+                return _hidden(model, value, made)
+            return _constant(model, value)
+
+        return made + shaped(inner, name, c)
+
+    def shaped(inner: str, name: str, c: Callable[[Any], str]) -> list[Any]:
+        last = [rank - 1]
+        if kind == "narrower":
+            return [node("Slice", [inner, c([0]), c([chance.choice([1, 2, 3])]), c(last)], [name])]
+        if kind == "wider":
+            return [node("Gather", [inner, c([0] * chance.choice([7, 10, 33, 1000]))], [name], axis=rank - 1)]
+        if kind == "longer":  # than there are, by one
+            one = f"{name}_one"
+            return [node("Slice", [inner, c([0]), c([1]), c(last)], [one]), node("Concat", [inner, one], [name], axis=rank - 1)]
+        if kind == "huge":
+            column = f"{name}_column"
+            return [
+                node("Slice", [inner, c([0]), c([1]), c(last)], [column]),
+                node("Expand", [column, c([1] * (rank - 1) + [chance.choice([_LARGE, 65536])])], [name]),
+            ]
+        if kind == "none":
+            return [node("Slice", [inner, c([0]), c([0]), c([chance.randrange(max(1, rank))])], [name])]
+        if kind == "batch":
+            return [node("Gather", [inner, c([0] * chance.choice([2, 50]))], [name], axis=0)]
         if kind == "no batch":
             return [node("ReduceSum", [inner, c([0])], [name], keepdims=0)]
         if kind == "one more axis":
@@ -206,7 +259,7 @@ def _value_of_output(chance: Chance, model: Any) -> str:
     if output is None:
         return "nothing"
     value = np.float32(chance.choice([np.nan, np.inf, -np.inf, 3e38, 1e-45, 0]))
-    kind = chance.choice(["Add", "Mul", "constant"])
+    kind = chance.choice(["Add", "Mul", "Div", "constant"])
     if kind == "constant":
         shape = chance.choice([[1, 6], [1, 9], [1, 1], [2, 4], [0], [], [1, 0]])
         constant = _constant(model, np.full(shape, value))
@@ -329,7 +382,7 @@ def _nodes(chance: Chance, model: Any) -> str:
     if kind == "missing":
         nodes.remove(node)
     elif kind == "other":
-        node.op_type = chance.choice(["Relu", "Sqrt", "Log", "Softmax", "Exp", "MatMul", "Size", "Nothing", "", "Div", "RandomNormalLike", "IsNaN"])
+        node.op_type = chance.choice(["Relu", "Sqrt", "Log", "Softmax", "Exp", "MatMul", "Size", "Nothing", "", "Div", "RandomNormalLike", "Tile", "Range"])
     elif kind == "domain":
         node.domain = chance.choice(["com.microsoft", "ai.onnx.ml", "nobody", "ai.onnx.training"])
     elif kind == "cycle" and node.input and nodes[-1].output:

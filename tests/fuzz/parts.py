@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import tempfile
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,9 +167,13 @@ def sound() -> list[Parts]:
             if not pid:
                 try:
                     file.write_bytes(pickle.dumps(_made(Path(folder))))
+                except BaseException:
+                    traceback.print_exc()
                 finally:
                     os._exit(0)
             os.waitpid(pid, 0)
+            if not file.is_file():
+                raise RuntimeError("the sound bundles could not be made")
             _sound.extend(pickle.loads(file.read_bytes()))
     return _sound
 
@@ -254,7 +259,9 @@ def item_encoder(dimension: int) -> bytes:
         node("Gather", ["bins", "number_bins"], ["by_bin"]),
         node("ReduceSum", ["by_bin", "axis"], ["by_number"], keepdims=0),
         node("MatMul", ["vectors", "given"], ["by_vector"]),
-        node("Sum", ["by_leaf", "by_text", "by_number", "by_vector"], ["item_vectors"]),
+        node("Add", ["by_leaf", "by_text"], ["by_words"]),
+        node("Add", ["by_number", "by_vector"], ["by_numbers"]),
+        node("Add", ["by_words", "by_numbers"], ["item_vectors"]),
     ]
     inputs = [
         value("category_path", TensorProto.INT64, ["items", len(SIZES)]),

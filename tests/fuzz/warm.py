@@ -63,10 +63,12 @@ def keep_sessions() -> None:
     onnxruntime.InferenceSession = partial(_session, onnxruntime.InferenceSession, graphs, {})
 
 
-def _session(make: Any, sound_graphs: set[bytes], kept: dict[Any, Any], model: Any, options: Any, *more: Any) -> Any:
-    key = model, options.intra_op_num_threads, str(more)
+def _session(
+    make: Any, sound_graphs: set[bytes], kept: dict[Any, Any], model: Any, options: Any, *more: Any, **named: Any
+) -> Any:
     if not isinstance(model, bytes) or model not in sound_graphs:
-        return make(model, options, *more)
+        return make(model, options, *more, **named)
+    key = model, options.intra_op_num_threads, str(more)
     if key not in kept:
-        kept[key] = make(model, options, *more)
+        kept[key] = make(model, options, *more, **named)
     return kept[key]
