@@ -15,6 +15,8 @@ from libc.stdint cimport INT32_MAX, int16_t, int32_t, int64_t, uint8_t, uint16_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset, strchr
 
+import os
+
 import numpy as np
 
 
@@ -68,8 +70,8 @@ cdef extern from "topk.h" nogil:
 cdef extern from "categories.h" nogil:
     int64_t hiersrec_choose(
         const float *logits, const int64_t *ranges, const int64_t *eligible_in, int64_t categories,
-        const int64_t *first, int64_t first_count, int64_t rows, int64_t eligible, double top_p,
-        int64_t ordered, int64_t *order, int64_t *chosen, float *odds, double *total,
+        const int64_t *first, int64_t first_count, const uint8_t *is_first, int64_t rows, int64_t eligible,
+        double top_p, int64_t ordered, int64_t *order, int64_t *chosen, float *odds, double *total,
         float *heap_scores, int64_t *heap_rows)
 
 
@@ -91,6 +93,7 @@ cdef extern from "covisitation.h" nogil:
         const float *hidden_weight
         const float *hidden_bias
         const float *weight
+        uint64_t multiplier
 
     ctypedef struct hiersrec_neighbours:
         pass
@@ -461,6 +464,7 @@ cdef class Covisitation:
             raise ValueError(f"hidden_bias must have 1 to {HIERSREC_MAX_HIDDEN} values, got {scorer.hidden}")
         scorer.hidden_weight = <const float *>hold(
             &views[5], hidden_weight, &FLOAT32, HIERSREC_FEATURES, scorer.hidden, "hidden_weight")
+        scorer.multiplier = int.from_bytes(os.urandom(8), "little") | 1
         scorer.weight = <const float *>hold(&views[6], weight, &FLOAT32, scorer.hidden + 1, NONE, "weight")
 
     def __dealloc__(self):
@@ -519,7 +523,8 @@ def choose(logits, ranges, eligible, first, rows, least, double top_p, ordered):
     cdef int64_t *ordering
     cdef int64_t *taken_ranges
     cdef float *odds = NULL
-    cdef int64_t categories, taken, at, other, first_count = 0
+    cdef uint8_t *is_first = NULL
+    cdef int64_t categories, taken, at, first_count = 0
     cdef double total
     try:
         logit = <const float *>hold(&views[0], logits, &FLOAT32, ANY, NONE, "logits")
@@ -532,12 +537,15 @@ def choose(logits, ranges, eligible, first, rows, least, double top_p, ordered):
         if first is not None:
             ahead = <const int64_t *>hold(&views[3], first, &INT64, ANY, NONE, "first")
             first_count = views[3].shape[0]
+            is_first = <uint8_t *>calloc(categories, 1)
+            if is_first == NULL:
+                raise MemoryError
             for at in range(first_count):
                 if not 0 <= ahead[at] < categories:
                     raise ValueError(f"first: categories must be in [0, {categories}), got {ahead[at]}")
-                for other in range(at):
-                    if ahead[other] == ahead[at]:
-                        raise ValueError(f"first: categories must be distinct, got {ahead[at]} twice")
+                if is_first[ahead[at]]:
+                    raise ValueError(f"first: categories must be distinct, got {ahead[at]} twice")
+                is_first[ahead[at]] = 1
         named = min(named, categories)
         order = np.empty((2, categories), np.int64)
         chosen = np.empty((categories, 2), np.int64)
@@ -548,14 +556,15 @@ def choose(logits, ranges, eligible, first, rows, least, double top_p, ordered):
             raise MemoryError
         with nogil:
             taken = hiersrec_choose(
-                logit, range_of, eligible_in, categories, ahead, first_count, wanted_rows, wanted_eligible, top_p, named,
-                ordering, taken_ranges, odds, &total, odds + categories, ordering + categories)
+                logit, range_of, eligible_in, categories, ahead, first_count, is_first, wanted_rows, wanted_eligible,
+                top_p, named, ordering, taken_ranges, odds, &total, odds + categories, ordering + categories)
         best = []
         for at in range(named):
             best.append((ordering[at], odds[ordering[at]] / total))
         return order[0, :taken], chosen[:taken].copy(), tuple(best)  # a result keeps the ranges, not the room for all
     finally:
         free(odds)
+        free(is_first)
         release(views, 6)
 
 

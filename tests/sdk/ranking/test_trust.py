@@ -537,6 +537,18 @@ def test_sessions_in_wrong_arrays() -> None:
             assert failed == {True}, what
 
 
+@settings(max_examples=20, deadline=None)
+@given(length=st.integers(500, 530) | st.just(5_000), seed=st.integers(0, 99), with_logits=st.booleans())
+def test_long_sessions(length: int, seed: int, with_logits: bool) -> None:
+    random = np.random.default_rng(seed)
+    session = random.integers(0, 2 * length, length)
+    logits = random.standard_normal(length).astype(np.float32) if with_logits else None
+    first, *others = (backend.session_items(session, logits) for backend in BACKENDS)
+    for rows, sums in others:
+        np.testing.assert_array_equal(rows, first[0])
+        np.testing.assert_array_equal(sums, first[1])
+
+
 # ---- the co-visitation scorer ----
 
 
