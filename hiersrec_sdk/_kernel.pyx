@@ -110,6 +110,9 @@ cdef extern from "query_codes.h" nogil:
     bint hiersrec_integer_dots(
         const hiersrec_table *table, const float *query, int16_t *codes, int64_t *dots, void *workspace)
 
+cdef extern from "code_check.h" nogil:
+    int64_t hiersrec_first_wrong_codes(const hiersrec_table *table, int64_t start, int64_t stop)
+
 
 MAX_HIDDEN = HIERSREC_MAX_HIDDEN
 
@@ -615,3 +618,13 @@ def available_isas():
 def use_isa(str name not None):
     """Use the instruction set ``name``; False if it is not there. Not while another thread ranks."""
     return hiersrec_use_isa(name.encode())
+
+
+def first_wrong_codes(Table table not None, int64_t start, int64_t stop):
+    """The first row of ``[start, stop)``, ``start`` a multiple of 16, whose codes do not bound it; -1: there is none."""
+    cdef int64_t row
+    if table.table.codes is NULL or start < 0 or start % 16 or stop > table.table.n:
+        raise ValueError("a table with codes, and rows of it from a multiple of 16 on")
+    with nogil:
+        row = hiersrec_first_wrong_codes(&table.table, start, stop)
+    return row
