@@ -110,6 +110,7 @@ cdef extern from "query_codes.h" nogil:
     bint hiersrec_integer_dots(
         const hiersrec_table *table, const float *query, int16_t *codes, int64_t *dots, void *workspace)
 
+
 cdef extern from "code_check.h" nogil:
     int64_t hiersrec_first_wrong_codes(const hiersrec_table *table, int64_t start, int64_t stop)
 
@@ -351,6 +352,20 @@ def topk(Table table not None, requests not None, k):
         free(views)
         free(all_requests)
         free(workspace)
+
+
+def first_wrong_codes(Table table not None, start, stop):
+    """The first row of ``[start, stop)``, ``start`` a multiple of 16, whose codes do not bound it; -1: there is none."""
+    cdef int64_t row, first = whole("start", start), last = whole("stop", stop)
+    if table.table.codes == NULL:
+        raise ValueError("table must have codes")
+    if not (0 <= first and first % HIERSREC_BLOCK == 0 and last <= table.table.n):
+        raise ValueError(
+            f"rows must be those of [0, {table.table.n}), from a multiple of {HIERSREC_BLOCK} on, got [{first}, {last})"
+        )
+    with nogil:
+        row = hiersrec_first_wrong_codes(&table.table, first, last)
+    return row
 
 
 # ---- ids and sessions ----
@@ -618,13 +633,3 @@ def available_isas():
 def use_isa(str name not None):
     """Use the instruction set ``name``; False if it is not there. Not while another thread ranks."""
     return hiersrec_use_isa(name.encode())
-
-
-def first_wrong_codes(Table table not None, int64_t start, int64_t stop):
-    """The first row of ``[start, stop)``, ``start`` a multiple of 16, whose codes do not bound it; -1: there is none."""
-    cdef int64_t row
-    if table.table.codes is NULL or start < 0 or start % 16 or stop > table.table.n:
-        raise ValueError("a table with codes, and rows of it from a multiple of 16 on")
-    with nogil:
-        row = hiersrec_first_wrong_codes(&table.table, start, stop)
-    return row

@@ -98,7 +98,7 @@ def smaller(table: NDArray[Any], at: Any) -> NDArray[Any]:
     """bfloat16 or float32, 5 % smaller at a position."""
     wide: NDArray[np.float32] = table.copy() if table.dtype == np.float32 else from_bfloat(table)
     wide[at] *= np.float32(0.95)
-    return wide if table.dtype == np.float32 else wide.view(np.uint16)[..., 1::2]
+    return wide if table.dtype == np.float32 else np.ascontiguousarray(wide.view(np.uint16)[..., 1::2])
 
 
 @pytest.mark.parametrize(
