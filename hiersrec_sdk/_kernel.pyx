@@ -110,6 +110,9 @@ cdef extern from "query_codes.h" nogil:
     bint hiersrec_integer_dots(
         const hiersrec_table *table, const float *query, int16_t *codes, int64_t *dots, void *workspace)
 
+cdef extern from "id_hashes.h" nogil:
+    void hiersrec_hash_strings(const uint8_t *data, const int64_t *offsets, int64_t count, uint64_t *hashes)
+
 
 cdef extern from "code_check.h" nogil:
     int64_t hiersrec_first_wrong_codes(const hiersrec_table *table, int64_t start, int64_t stop)
@@ -633,3 +636,31 @@ def available_isas():
 def use_isa(str name not None):
     """Use the instruction set ``name``; False if it is not there. Not while another thread ranks."""
     return hiersrec_use_isa(name.encode())
+
+
+def hash_strings(data, offsets):
+    """uint64 [n]: the hash of each of the strings in ``data`` uint8, which begin at ``offsets`` int64 [n + 1]."""
+    cdef Py_buffer views[3]
+    memset(views, 0, sizeof(views))
+    cdef const uint8_t *texts
+    cdef const int64_t *edges
+    cdef uint64_t *found
+    cdef int64_t count, at
+    cdef bint rises
+    try:
+        texts = <const uint8_t *>hold(&views[0], data, &UINT8, ANY, NONE, "data")
+        # copied before they are checked: the file that they are mapped from may change
+        edges = <const int64_t *>hold(&views[1], np.array(offsets), &INT64, ANY, NONE, "offsets")
+        count = views[1].shape[0] - 1
+        rises = count >= 0 and edges[0] >= 0 and edges[count] <= views[0].shape[0]
+        for at in range(count):
+            rises &= edges[at] <= edges[at + 1]
+        if not rises:
+            raise ValueError(f"offsets must rise within the {views[0].shape[0]} bytes of data")
+        hashes = np.empty(count, np.uint64)
+        found = <uint64_t *>hold(&views[2], hashes, &UINT64, count, NONE, "hashes")
+        with nogil:
+            hiersrec_hash_strings(texts, edges, count, found)
+        return hashes
+    finally:
+        release(views, 3)

@@ -80,7 +80,7 @@ def test_what_passes_loses_no_result(
     assert first_wrong(codes, vectors) == -1
     if "c" not in available_backends():
         return
-    query = np.random.default_rng(seed).standard_normal(vectors.shape[1]).astype(np.float32)
+    query = np.random.default_rng(seed).standard_normal((vectors.shape[1],)).astype(np.float32)
     k = min(5, len(vectors))
     nothing = np.empty((0, 2), np.int64)
     for ranges in (nothing, np.array([[0, 1]])):
