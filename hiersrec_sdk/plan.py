@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hiersrec_sdk.bundle import Bundle
 from hiersrec_sdk.catalog import filters
 from hiersrec_sdk.catalog.filters import Filter
 from hiersrec_sdk.catalog.segment import SKIPPED_SINGLY, BaseSegment, Bitmap, Segment
@@ -91,8 +92,9 @@ class Plan:
 class Planner:
     """Makes plans, and keeps those without filters for the newest snapshot."""
 
-    def __init__(self, config: Mapping[str, Any], backend: Backend) -> None:
-        self._config = config
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+        self._config = bundle.config
+        self._check_unchanged = bundle.check_unchanged
         self._backend = backend
         self._kept: tuple[Catalog | None, dict[Any, Plan]] = None, {}
 
@@ -102,7 +104,9 @@ class Planner:
         Raises:
             InvalidArgumentError: an argument is not valid.
             TypeError: there is no such argument.
+            BundleCorruptError: somebody has written into the bundle since it was loaded.
         """
+        self._check_unchanged()
         kept_for, plans = self._kept  # read once: another thread may replace it
         if kept_for is not catalog:
             plans = {}

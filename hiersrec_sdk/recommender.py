@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk import explain, frames
 from hiersrec_sdk.bundle import MODEL, Bundle, write_with_delta
+from hiersrec_sdk.bundle.cache import is_in_cache
 from hiersrec_sdk.bundle.hub import download
-from hiersrec_sdk.bundle.sources import Source, is_in_cache, open_source
+from hiersrec_sdk.bundle.sources import Source, open_source
 from hiersrec_sdk.catalog import filters
 from hiersrec_sdk.catalog.delta_tables import to_tables
 from hiersrec_sdk.catalog.filters import Filter
@@ -87,7 +88,7 @@ class Recommender:
         scorer = self.catalog.covisitation
         self._backend = backend
         self._searcher = Searcher(backend)
-        self._planner = Planner(bundle.config, backend)
+        self._planner = Planner(bundle, backend)
         self._pipeline = Pipeline(
             encoder=encoder,
             backend=backend,
@@ -96,6 +97,7 @@ class Recommender:
             max_length=bundle.config["max_length"],
         )
         self._query_parts = QueryPartsGraph(bundle, encoder.providers)
+        self._bundle = bundle
         self._path = bundle.path
         self._digest: str = bundle.config["sha256"]  # of the bundle in that folder
         self._saving = threading.Lock()
@@ -122,9 +124,10 @@ class Recommender:
             backend: "c", "numba" or "numpy"; None takes the best that is there.
             threads: threads of the session encoder within one call; "auto": as many as there are CPUs for this process,
                 by its affinity and the quota of its container.
-            verify: whether to check every file against its SHA-256 and the tables' contents, which reads all of
-                them. Without it a bundle of any size opens in milliseconds: sizes, shapes and the category tree are
-                checked, the tables are mapped into memory and read as they are needed.
+            verify: whether to check every file against its SHA-256, and the contents of all tables, which reads all of
+                them. Without it a bundle of any size opens in milliseconds: settings, sizes, shapes, the category tree
+                and ``delta.safetensors`` are checked, and nothing is ever read outside of a table, but a damaged bundle
+                may give wrong answers, or BundleCorruptError later. The page on the bundle format lists the checks.
 
         Raises:
             BundleMissingError: there is no bundle, or a file of it is missing.
@@ -207,6 +210,7 @@ class Recommender:
             raise BundleError(
                 f"{path} is in the cache of unpacked bundles, where it would be lost: save it elsewhere"
             )
+        self._bundle.check_unchanged()
         snapshot = self.catalog.current
         with self._saving:
             config = {**self.config, "sha256": self._digest}
@@ -266,6 +270,7 @@ class Recommender:
             AmbiguousCategoryError: an id that several categories have; it lists their paths.
             InvalidItemIdError, NaNItemIdError: an id is not of the catalog's type, or NaN.
         """
+        self._bundle.check_unchanged()
         return filters.prepare(
             self.catalog.current,
             allow=allow,

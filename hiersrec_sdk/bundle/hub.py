@@ -12,7 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from hiersrec_sdk.bundle.schema import CONFIG, parse_config
+from hiersrec_sdk.bundle.folder import read_config
+from hiersrec_sdk.bundle.schema import CONFIG
 from hiersrec_sdk.errors import BundleError, BundleMissingError, InvalidRepoError, MissingExtraError
 
 _MISSING: Final = (
@@ -48,11 +49,11 @@ def download(
     started = time.perf_counter()
     options = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
     fetch = partial(_fetch, hub, repo, options)
-    config = fetch(revision, [CONFIG]) / CONFIG
-    if not config.is_file():
+    first = fetch(revision, [CONFIG])
+    if not (first / CONFIG).is_file():
         raise BundleMissingError(f"{repo} on the Hub is not a bundle: it has no {CONFIG}")
-    files = parse_config(config.read_bytes(), f"{repo}: {CONFIG}")["files"]
-    commit = config.parent.name  # the revision may move meanwhile
+    files = read_config(first)["files"]
+    commit = first.name  # the revision may move meanwhile
     folder = fetch(commit, [CONFIG, *map(glob.escape, files)])
     _log.info("fetched %s to %s in %.0f ms", repo, folder, 1000 * (time.perf_counter() - started))
     return folder

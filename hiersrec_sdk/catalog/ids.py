@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.bundle.tables import StringTable
+from hiersrec_sdk.bundle.tables import StringTable, hash_of
 from hiersrec_sdk.errors import BundleCorruptError, InvalidItemIdError, NaNItemIdError
 from hiersrec_sdk.ranking.backend import UNKNOWN, FindIds
 
@@ -30,13 +29,9 @@ def item_id_tables(ids: Sequence[int | str]) -> dict[str, NDArray[Any]]:
     tables = id_tables("item_ids", ids)
     if "item_ids" in tables:
         return tables | {"item_ids.order": np.argsort(tables["item_ids"], kind="stable")}
-    hashes = np.array([_hash(str(each).encode()) for each in ids], dtype=np.uint64)
+    hashes = np.array([hash_of(str(each).encode()) for each in ids], dtype=np.uint64)
     order = np.argsort(hashes, kind="stable")
     return tables | {"item_ids.order": order, "item_ids.hashes": hashes[order]}
-
-
-def _hash(text: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
 @dataclass(frozen=True)
@@ -79,9 +74,7 @@ class IntIndex:
         try:
             rows = self.find_ids(self.ids, self.order, wanted)
         except IndexError:  # of a bundle that was not verified
-            raise BundleCorruptError(
-                "table 'item_ids.order' names rows that do not exist: load with verify=True"
-            ) from None
+            raise _wrong_order() from None
         if too_large is not None:
             rows[too_large] = UNKNOWN
         return rows
@@ -102,15 +95,11 @@ class StringIndex:
     def find(self, ids: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
         """int64 [len(ids)]: the row of each id, -1 where there is none."""
         texts = _as_utf8(ids)
-        wanted = np.array([_hash(text) for text in texts], dtype=np.uint64)
+        wanted = np.array([hash_of(text) for text in texts], dtype=np.uint64)
         firsts = self.hashes.searchsorted(wanted)
         rows = self.order.take(firsts, mode="clip")
-        if len(rows) and not 0 <= rows.min() <= rows.max() < len(
-            self.order
-        ):  # of a bundle that was not verified
-            raise BundleCorruptError(
-                "table 'item_ids.order' names rows that do not exist: load with verify=True"
-            )
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self.order):
+            raise _wrong_order()
         for index, (text, have) in enumerate(zip(texts, self.strings.raw(rows), strict=True)):
             if text != have:
                 rows[index] = self._walk(text, wanted[index], int(firsts[index]))
@@ -120,6 +109,8 @@ class StringIndex:
         """The row of ``text`` among those of the same hash, from ``at`` on."""
         while at < len(self.hashes) and self.hashes[at] == wanted:
             row = int(self.order[at])
+            if not 0 <= row < len(self.order):
+                raise _wrong_order()
             if self.strings.raw([row])[0] == text:
                 return row
             at += 1
@@ -134,7 +125,7 @@ def item_index(tables: Mapping[str, NDArray[Any]], id_type: str, find_ids: FindI
     order = tables["item_ids.order"]
     if id_type == "int64":
         return IntIndex(tables["item_ids"], order, find_ids)
-    strings = StringTable(tables["item_ids.bytes"], tables["item_ids.offsets"])
+    strings = StringTable(tables["item_ids.bytes"], tables["item_ids.offsets"], "item_ids")
     return StringIndex(strings, order, tables["item_ids.hashes"])
 
 
@@ -164,6 +155,13 @@ def _as_utf8(ids: Sequence[Any] | NDArray[Any]) -> list[bytes]:
             raise _wrong_id(value, position, "strings")
     # a lone surrogate, which no UTF-8 id holds, becomes bytes that match none
     return [value.encode("utf-8", "surrogatepass") for value in values]
+
+
+def _wrong_order() -> BundleCorruptError:
+    """The error of a bundle that was not verified."""
+    return BundleCorruptError(
+        "catalog.safetensors: table 'item_ids.order' names rows that do not exist: load with verify=True"
+    )
 
 
 def _wrong_id(value: Any, position: int, right: str) -> InvalidItemIdError | NaNItemIdError:

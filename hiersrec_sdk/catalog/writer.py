@@ -61,12 +61,11 @@ class MutableCatalog(_Reading):
         self.current: Catalog = catalog
         self._cold_start_bias: float | None = bundle.config.get("cold_start_bias")
         self._encode = encode_items
-        self._lock = (
-            threading.RLock()
-        )  # a write from a signal handler must not wait for the one that it interrupts
+        # a write from a signal handler must not wait for the one that it interrupts
+        self._lock = threading.RLock()
         fresh_in_children(self, "_lock")
-        if bundle.delta:
-            self.current = from_tables(bundle.delta, catalog)
+        if (changes := bundle.delta) is not None:
+            self.current = from_tables(changes, catalog)
 
     def __len__(self) -> int:
         return len(self.current)
