@@ -1,0 +1,64 @@
+"""Saving a catalog with its changes, over the bundle that it was loaded from or elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+
+from hiersrec_sdk.bundle import Bundle, is_in_cache, write_with_delta
+from hiersrec_sdk.catalog.delta_tables import from_tables, to_tables
+from hiersrec_sdk.catalog.snapshot import Catalog
+from hiersrec_sdk.catalog.writer import MutableCatalog
+from hiersrec_sdk.errors import BundleError
+from hiersrec_sdk.forks import fresh_in_children
+from hiersrec_sdk.paths import as_path, real_path
+
+_log = logging.getLogger(__name__)
+
+
+class Saver:
+    """Saves a catalog, and knows where it has done so: nobody else's changes are replaced there.
+
+    Attributes:
+        saved: a folder, and the snapshot that it holds if nobody has replaced it.
+    """
+
+    def __init__(self, bundle: Bundle, catalog: MutableCatalog) -> None:
+        self._bundle, self._catalog = bundle, catalog
+        self.saved: tuple[Path, Catalog] = bundle.path.absolute(), catalog.current
+        # SHA-256 of the config.json that this process has loaded from a folder or written to it; several after a save
+        # that was interrupted
+        self._ours = {real_path(bundle.path): frozenset([bundle.config["sha256"]])}
+        self._lock = threading.RLock()  # a signal handler may save too
+        fresh_in_children(self, "_lock")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """See :meth:`hiersrec_sdk.Recommender.save`."""
+        started = time.perf_counter()
+        path = as_path(path).absolute()
+        if is_in_cache(path):
+            raise BundleError(
+                f"{path} is in the cache of unpacked bundles, where it would be lost: save it elsewhere"
+            )
+        self._bundle.check_unchanged()
+        with self._lock:
+            snapshot, folder = self._catalog.current, real_path(path)
+            expected = self._ours.get(folder)
+
+            def before(written: Bundle, digest: str) -> None:
+                changes = written.delta
+                if changes is not None:
+                    from_tables(changes, Catalog.of(written))
+                if expected is not None:  # from now on either may be there, whatever interrupts this
+                    self._ours[folder] = self._ours[folder] | {digest}
+
+            digest = write_with_delta(
+                self._bundle, folder, to_tables(snapshot), len(snapshot), expected=expected, before=before
+            )
+            self._ours[folder] = frozenset([digest])
+            self.saved = path, snapshot
+        took = 1000 * (time.perf_counter() - started)
+        _log.info("saved %d items to %s in %.0f ms", len(snapshot), path, took)
