@@ -114,8 +114,9 @@ def remove_parts(path: Path) -> None:
         if parts:
             with alone(path.parent) as is_alone:  # nobody is between the exchange of a folder and its check
                 found = [(part, lock) for part in parts if is_alone and (lock := _of_nobody(part))]
-    for part, _lock in found:
+    for part, lock in found:
         _remove(part)
+        lock.close()
 
 
 def sync(path: Path) -> None:
@@ -143,28 +144,39 @@ def alone(folder: Path) -> Iterator[bool]:
         lock.take(wait=True)
         yield lock.is_held
     finally:
-        lock.is_over = True
         try:  # noqa: SIM105 - without a call before it: a signal handler that raises cannot come first
             fcntl.flock(lock.descriptor, fcntl.LOCK_UN)
         except OSError:
             pass
+        lock.close()
 
 
 class _Lock:
     """A lock on a folder, which ends with the object at the latest.
 
     Attributes:
-        descriptor: of the folder, open.
+        descriptor: of the folder.
         is_held: whether it was locked; False where the file system has no locks.
-        is_over: whether it was unlocked. Closing it alone would not do that where a forked child has it open too.
+        is_over: whether the descriptor is closed.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.is_held = self.is_over = False
+        self.is_held, self.is_over = False, True
         self.descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        self.is_over = False
+
+    def close(self) -> None:
+        """Unlock it. Leaving that to ``__del__`` would hide an exception that a signal handler raises there."""
+        if not self.is_over:
+            self.is_over = True
+            try:
+                with suppress(OSError):  # closing it would not do where a forked child has it open too
+                    fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+            finally:
+                os.close(self.descriptor)
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        if hasattr(self, "descriptor"):
+        if not self.is_over:
             close(self.descriptor)
 
     def take(self, wait: bool) -> bool:
@@ -216,8 +228,7 @@ def _part_of(path: Path, mode: int) -> Iterator[_Part]:
             if part.is_spare:
                 _remove(part.path)
         finally:
-            with suppress(OSError):
-                fcntl.flock(part.lock.descriptor, fcntl.LOCK_UN)
+            part.lock.close()
 
 
 def _new_part(path: Path, mode: int) -> _Part:

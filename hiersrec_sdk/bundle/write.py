@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk import __version__
 from hiersrec_sdk.atomic import new_folder
-from hiersrec_sdk.bundle.folder import Bundle, check_tables, describe, read_config, read_folder
+from hiersrec_sdk.bundle.folder import Bundle, check_tables, describe, read_folder
 from hiersrec_sdk.bundle.opened import OpenFile
 from hiersrec_sdk.bundle.schema import (
     CATALOG,
@@ -74,9 +74,9 @@ def write_with_delta(
     delta: Mapping[str, NDArray[Any]],
     items: int,
     *,
-    expected: Collection[str] | None,
-    before: Callable[[Bundle, str], object],
-) -> str:
+    check: Callable[[Path], Mapping[str, Any]],
+    before: Callable[[Bundle], object],
+) -> None:
     """Write an opened bundle to the folder ``path`` with other changes of its catalog, all or nothing.
 
     A bundle that is at ``path`` already is replaced in one step.
@@ -86,37 +86,15 @@ def write_with_delta(
         path: the folder, without symbolic links.
         delta: tables of ``delta.safetensors``; where there are none, the bundle has no such file.
         items: number of items in the catalog with ``delta`` applied.
-        expected: SHA-256 of the ``config.json`` that may be replaced, several where it is one of them; None: that of
-            any bundle, or there is none.
-        before: called with the new bundle, opened, and the SHA-256 of its ``config.json`` before it gets its name;
-            raises where it is not a good one.
-
-    Returns:
-        SHA-256 of the new ``config.json``'s content.
+        check: raises where what is at a path, if anything, must not be replaced, see :func:`new_folder`. Gives the
+            ``files`` of its ``config.json`` where that may be trusted, else nothing.
+        before: called with the new bundle, opened, before it gets its name; raises where it is not a good one.
 
     Raises:
-        BundleError: the bundle cannot be written, something else is at ``path``, or a bundle that is not ``expected``.
-            What is there stays.
+        BundleError: the bundle cannot be written, or what is there must not be replaced. It stays.
     """
     settings = {key: value for key, value in bundle.config.items() if key not in ("files", "sha256", "delta")}
     files = {name: about for name, about in bundle.config["files"].items() if name != DELTA}
-
-    def check(folder: Path) -> dict[str, Any]:
-        """What the bundle that will be replaced says of its files, if it may be."""
-        if expected is None:
-            if os.path.lexists(folder) and not (folder / CONFIG).is_file():
-                raise BundleError(
-                    f"{path} exists already and is not a bundle: choose another folder or remove it"
-                )
-            return {}
-        config = read_config(folder)
-        if config["sha256"] not in expected:
-            raise BundleError(
-                f"the bundle in {path} was replaced since it was loaded; load it again, and apply the changes to it"
-            )
-        present: dict[str, Any] = config["files"]
-        return present
-
     try:
         present = check(path)
         with new_folder(path, replace=True, check=check) as part:
@@ -129,17 +107,15 @@ def write_with_delta(
                 write_tables(part / DELTA, delta)
                 files[DELTA] = describe(part / DELTA)
                 settings["delta"] = {"items": items}
-            digest = _write_config(part, settings, files)
+            _write_config(part, settings, files)
             written = read_folder(part, hashes=False)
             check_tables(written, contents=False)
-            before(written, digest)
-        return digest
+            before(written)
     except (OSError, TypeError, ValueError, BundleError) as error:
         raise BundleError(f"{path} was not written: {error}") from error
 
 
-def _write_config(folder: Path, config: Mapping[str, Any], files: Mapping[str, Any]) -> str:
-    """Write ``config.json``; return the SHA-256 of its content."""
+def _write_config(folder: Path, config: Mapping[str, Any], files: Mapping[str, Any]) -> None:
     about = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
@@ -150,7 +126,6 @@ def _write_config(folder: Path, config: Mapping[str, Any], files: Mapping[str, A
     about = json.loads(json.dumps(about, allow_nan=False))  # as a reader will see it: keys are strings
     digest = config_digest(about)
     (folder / CONFIG).write_text(json.dumps({**about, "sha256": digest}, indent=2) + "\n", encoding="utf-8")
-    return digest
 
 
 def _link(source: Path, target: Path, size: int) -> bool:

@@ -6,9 +6,12 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from hiersrec_sdk.bundle import Bundle, is_in_cache, write_with_delta
+from hiersrec_sdk.bundle import CONFIG, Bundle, is_in_cache, write_with_delta
+from hiersrec_sdk.bundle.folder import read_config
 from hiersrec_sdk.catalog.delta_tables import from_tables, to_tables
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.catalog.writer import MutableCatalog
@@ -45,20 +48,52 @@ class Saver:
             )
         self._bundle.check_unchanged()
         with self._lock:
-            snapshot, folder = self._catalog.current, real_path(path)
-            expected = self._ours.get(folder)
+            snapshot, folder, digest = self._catalog.current, real_path(path), ""
+            ours = self._ours.get(folder)
 
-            def before(written: Bundle, digest: str) -> None:
+            def check(at: Path) -> Mapping[str, Any]:
+                if self._ours.get(folder) is not ours:
+                    raise BundleError(f"{folder} was saved by a signal handler meanwhile, with all changes")
+                if at == folder and real_path(path) != folder:
+                    raise BundleError(f"{path} leads to another folder by now: save again")
+                return _checked(at, folder, ours)
+
+            def before(written: Bundle) -> None:
+                nonlocal digest, ours
                 changes = written.delta
                 if changes is not None:
                     from_tables(changes, Catalog.of(written))
-                if expected is not None:  # from now on either may be there, whatever interrupts this
-                    self._ours[folder] = self._ours[folder] | {digest}
+                digest = written.config["sha256"]
+                if ours is not None and self._ours.get(folder) is ours:
+                    # from now on either may be there, whatever interrupts this
+                    self._ours[folder] = ours = ours | {digest}
 
-            digest = write_with_delta(
-                self._bundle, folder, to_tables(snapshot), len(snapshot), expected=expected, before=before
+            write_with_delta(
+                self._bundle, folder, to_tables(snapshot), len(snapshot), check=check, before=before
             )
-            self._ours[folder] = frozenset([digest])
-            self.saved = path, snapshot
+            if self._ours.get(folder) is ours:
+                self._ours[folder] = frozenset([digest])
+                self.saved = path, snapshot
         took = 1000 * (time.perf_counter() - started)
         _log.info("saved %d items to %s in %.0f ms", len(snapshot), path, took)
+
+
+def _checked(at: Path, folder: Path, ours: frozenset[str] | None) -> Mapping[str, Any]:
+    """What the bundle at a path says of its files, if it is one of ``ours``; None: any bundle may be there, or nothing.
+
+    Raises:
+        BundleError: it must not be replaced; names the ``folder`` that it was in.
+    """
+    if ours is None:
+        if os.path.lexists(at) and not (at / CONFIG).is_file():
+            raise BundleError(
+                f"{folder} exists already and is not a bundle: choose another folder or remove it"
+            )
+        return {}
+    config = read_config(at)
+    if config["sha256"] not in ours:
+        raise BundleError(
+            f"the bundle in {folder} was replaced since it was loaded; load it again, and apply the changes to it"
+        )
+    files: Mapping[str, Any] = config["files"]
+    return files

@@ -201,7 +201,7 @@ SEVERAL = [
     {"id": SHOP.ids[6], "title": "Renamed"},
 ]
 MORE = [item("last", "2/2"), item(SHOP.ids[3], "2/5"), item("new-2", [*PATHS["1/1"], "fresh"])]
-LINES = [
+LINES: list[dict[str, Any]] = [
     {"upsert": SEVERAL[0]},
     {"upsert": {"id": SHOP.ids[3], "category": "2/5"}},
     {"upsert": {"id": SHOP.ids[3], "title": "Again"}},
@@ -214,7 +214,7 @@ LINES = [
 def applied(model: Model, count: int) -> Model:
     """``model`` after the first ``count`` of ``LINES``."""
     for line in LINES[:count]:
-        ((kind, value),) = line.items()
+        kind, value = next(iter(line.items()))
         if kind == "upsert":
             model.upsert(value)
         elif kind == "remove":
@@ -245,7 +245,7 @@ WRITES = {
     ),
     "file": Write(
         lambda c: apply(c, map(json.dumps, LINES)),
-        tuple(lambda m, at=at: applied(m, at) for at in range(1, len(LINES) + 1)),
+        tuple(partial(applied, count=count) for count in range(1, len(LINES) + 1)),
     ),
 }
 
