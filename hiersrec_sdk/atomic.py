@@ -157,11 +157,12 @@ class _Lock:
     Attributes:
         descriptor: of the folder.
         is_held: whether it was locked; False where the file system has no locks.
-        is_over: whether the descriptor is closed.
+        is_over: whether the descriptor is closed, or not open yet.
     """
 
+    is_held, is_over = False, True
+
     def __init__(self, folder: Path) -> None:
-        self.is_held, self.is_over = False, True
         self.descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
         self.is_over = False
 

@@ -28,6 +28,7 @@ from hiersrec_sdk.bundle.schema import (
 )
 from hiersrec_sdk.bundle.tables import write_tables
 from hiersrec_sdk.errors import BundleError
+from hiersrec_sdk.shown import shortened
 
 
 def write_bundle(
@@ -65,7 +66,7 @@ def write_bundle(
             _write_config(part, config, {name: describe(part / name) for name in sorted([*files, CATALOG])})
             check_tables(read_folder(part, hashes=False), contents=True)
     except (OSError, TypeError, ValueError, BundleError) as error:
-        raise BundleError(f"{path} was not written: {error}") from error
+        raise BundleError(f"{shortened(path)} was not written: {shortened(error)}") from error
 
 
 def write_with_delta(
@@ -112,7 +113,7 @@ def write_with_delta(
             check_tables(written, contents=False)
             before(written)
     except (OSError, TypeError, ValueError, BundleError) as error:
-        raise BundleError(f"{path} was not written: {error}") from error
+        raise BundleError(f"{shortened(path)} was not written: {shortened(error)}") from error
 
 
 def _write_config(folder: Path, config: Mapping[str, Any], files: Mapping[str, Any]) -> None:

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from hiersrec_sdk.bundle import Bundle
 from hiersrec_sdk.catalog.delta import Rows
 from hiersrec_sdk.catalog.delta_tables import from_tables
-from hiersrec_sdk.catalog.item import Item, checked_ids, checked_items
+from hiersrec_sdk.catalog.item import Item, checked_biases, checked_ids, checked_items
 from hiersrec_sdk.catalog.placement import Placement, placed, placed_by_name, unplaced
+from hiersrec_sdk.catalog.reading import Reading
 from hiersrec_sdk.catalog.segment import BaseSegment
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.catalog.tree import CategoryName, NewCategories
@@ -30,24 +31,18 @@ from hiersrec_sdk.forks import fresh_in_children
 from hiersrec_sdk.ranking.backend import UNKNOWN
 from hiersrec_sdk.shown import shown
 
-if TYPE_CHECKING:
-    _Reading = Catalog  # type checkers know by this what __getattr__ answers
-else:
-    _Reading = object
-
 _log = logging.getLogger(__name__)
 
 _LARGEST_LEAVES: Final = 16  # that speak for an item whose category is above the leaf level
 _SUPERSEDED_KEPT: Final = 1024  # rows that were superseded and may stay
 _TRIES: Final = 100
-_LARGEST_BIAS: Final = 1e30  # float32 sums of such values are finite
 _BIASES_SAMPLED: Final = 100_000  # all of a large table would take long to read
 
 EncodeItems = Callable[[Sequence[Item], Sequence[NDArray[np.int64]]], NDArray[np.float32]]
 """Vectors float32 [items, d] of items, from their metadata and the paths int64 [p, levels] to their leaf categories."""
 
 
-class MutableCatalog(_Reading):
+class MutableCatalog(Reading):
     """The catalog of a recommender: reading goes to the newest snapshot, writing makes another one.
 
     Methods and attributes of :class:`~hiersrec_sdk.catalog.snapshot.Catalog` read :attr:`current`. Writers wait for
@@ -151,7 +146,7 @@ class MutableCatalog(_Reading):
             CatalogChangeError: values that are not finite numbers, or not one for each id.
         """
         wanted = checked_ids("set_bias", ids)
-        biases = _checked_biases(values, len(wanted))
+        biases = checked_biases(values, len(wanted))
 
         def biased(now: Catalog) -> Catalog:
             rows = now.rows(wanted)
@@ -254,21 +249,6 @@ class MutableCatalog(_Reading):
             paths = [_paths(now, placements[at]) for at in to_encode]
             vectors[to_encode] = self._encode([items[at] for at in to_encode], paths)
         return vectors
-
-
-def _checked_biases(values: Any, count: int) -> NDArray[np.float32]:
-    try:
-        given = np.asarray(values)
-        if given.dtype.kind not in "iuf" or isinstance(values, np.ma.MaskedArray):
-            raise TypeError
-        biases = np.broadcast_to(given, (count,))
-    except (TypeError, ValueError):
-        raise CatalogChangeError(
-            f"values must be one number, or one for each of the {count} ids, got {shown(values)}"
-        ) from None
-    if not (np.abs(biases) <= _LARGEST_BIAS).all():
-        raise CatalogChangeError(f"values must be finite, at most {_LARGEST_BIAS:g}, got {shown(values)}")
-    return biases.astype(np.float32)
 
 
 def _appendable(now: Catalog) -> Catalog:

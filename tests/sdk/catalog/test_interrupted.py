@@ -24,8 +24,8 @@ from tests.sdk.bundles import DIMENSION, SIZES, Shop, make_shop
 from tests.sdk.interruptions import Interruption, lines_of
 
 LONG = bool(os.environ.get("HIERSREC_STRESS"))
-OPCODES = LONG  # else lines, of the files that change anything
-FILES = () if LONG else ("writer.py", "delta.py", "change_file.py")
+FILES = ("writer.py", "delta.py", "change_file.py")  # that change anything
+GRAINS = {"lines": (FILES, False)} | ({"every file": ((), False), "opcodes": (FILES, True)} if LONG else {})
 ERRORS = KeyboardInterrupt, MemoryError
 
 SHOP = make_shop("string")
@@ -255,19 +255,20 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return open_bundle(SHOP.write(tmp_path_factory.mktemp("bundle") / "bundle"))
 
 
+@pytest.mark.parametrize("grain", GRAINS)
 @pytest.mark.parametrize("name", WRITES)
 def test_a_write_that_is_interrupted_at_any_line_is_made_whole_or_not_at_all(
-    name: str, bundle: Bundle
+    name: str, grain: str, bundle: Bundle
 ) -> None:
-    write = WRITES[name]
+    write, (files, opcodes) = WRITES[name], GRAINS[grain]
     catalog = Tried(bundle).catalog
-    count = lines_of(lambda: write.call(catalog), FILES, OPCODES)
+    count = lines_of(lambda: write.call(catalog), files, opcodes)
     assert count > 20
     outcomes = set()
     for at in range(1, count + 1, 4 if name == "file" and not LONG else 1):
         for error in ERRORS if LONG else [ERRORS[at % 2]]:
             tried = Tried(bundle)
-            interruption = Interruption(at, error, FILES, OPCODES)
+            interruption = Interruption(at, error, files, opcodes)
             raised = interruption.during(partial(write.call, tried.catalog))
             assert isinstance(raised, error), interruption.where
             after = [change(tried.model.copy()) for change in write.after]

@@ -36,7 +36,7 @@ from tests.sdk.bundles import DIMENSION, make_shop
 from tests.sdk.interruptions import Interruption, lines_of
 
 LONG = bool(os.environ.get("HIERSREC_STRESS"))
-FILES = () if LONG else ("saving.py", "write.py", "atomic.py")
+FILES = ("saving.py", "write.py", "atomic.py")
 SHOP = make_shop("string")
 ZEROS = [0.0] * DIMENSION
 
