@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,18 @@ from hiersrec_sdk.paths import as_path, real_path
 _log = logging.getLogger(__name__)
 
 
+@dataclass
+class _Place:
+    """A folder that was loaded or saved to.
+
+    Attributes:
+        ours: SHA-256 of the ``config.json`` that this process has loaded from there or written there; several after a
+            save that was interrupted; None: not yet.
+    """
+
+    ours: frozenset[str] | None
+
+
 class Saver:
     """Saves a catalog, and knows where it has done so: nobody else's changes are replaced there.
 
@@ -32,9 +45,7 @@ class Saver:
     def __init__(self, bundle: Bundle, catalog: MutableCatalog) -> None:
         self._bundle, self._catalog = bundle, catalog
         self.saved: tuple[Path, Catalog] = bundle.path.absolute(), catalog.current
-        # SHA-256 of the config.json that this process has loaded from a folder or written to it; several after a save
-        # that was interrupted
-        self._ours = {real_path(bundle.path): frozenset([bundle.config["sha256"]])}
+        self._places = {real_path(bundle.path): _Place(frozenset([bundle.config["sha256"]]))}
         self._lock = threading.RLock()  # a signal handler may save too
         fresh_in_children(self, "_lock")
 
@@ -49,10 +60,11 @@ class Saver:
         self._bundle.check_unchanged()
         with self._lock:
             snapshot, folder, digest = self._catalog.current, real_path(path), ""
-            ours = self._ours.get(folder)
+            place = self._places.setdefault(folder, _Place(None))
+            ours = place.ours
 
             def check(at: Path) -> Mapping[str, Any]:
-                if self._ours.get(folder) is not ours:
+                if place.ours is not ours:
                     raise BundleError(f"{folder} was saved by a signal handler meanwhile, with all changes")
                 if at == folder and real_path(path) != folder:
                     raise BundleError(f"{path} leads to another folder by now: save again")
@@ -64,16 +76,16 @@ class Saver:
                 if changes is not None:
                     from_tables(changes, Catalog.of(written))
                 digest = written.config["sha256"]
-                if ours is not None and self._ours.get(folder) is ours:
-                    # from now on either may be there, whatever interrupts this
-                    self._ours[folder] = ours = ours | {digest}
+                if ours is not None:  # from now on either may be there, whatever interrupts this
+                    either = ours | {digest}
+                    place.ours, ours = (either, either) if place.ours is ours else (place.ours, ours)
 
             write_with_delta(
                 self._bundle, folder, to_tables(snapshot), len(snapshot), check=check, before=before
             )
-            if self._ours.get(folder) is ours:
-                self._ours[folder] = frozenset([digest])
-                self.saved = path, snapshot
+            only, saved = frozenset([digest]), (path, snapshot)
+            # One line without a call: a signal handler may have saved newer changes since.
+            place.ours, self.saved = (only, saved) if place.ours is ours else (place.ours, self.saved)
         took = 1000 * (time.perf_counter() - started)
         _log.info("saved %d items to %s in %.0f ms", len(snapshot), path, took)
 

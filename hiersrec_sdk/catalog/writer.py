@@ -180,9 +180,9 @@ class MutableCatalog(Reading):
             for _ in range(_TRIES):
                 before = self.current
                 made = change(_appendable(before))
-                # No call between these two lines: nothing, not even a signal handler, comes between check and store.
-                if self.current is before:
-                    self.current = made
+                # One line without a call: nothing, not even a signal handler, comes between check and store.
+                self.current, is_made = (made, True) if self.current is before else (self.current, False)
+                if is_made:
                     return
         raise CatalogChangeError(
             f"{_TRIES} times, the catalog was changed by the same thread in the middle of this change; nothing was made"

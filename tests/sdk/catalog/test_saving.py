@@ -259,19 +259,12 @@ def test_a_save_from_a_signal_handler_inside_a_save(bundle: Path) -> None:
     count = lines_of(shelf.save, FILES)
     refused = 0
 
+    class Handled(Interruption):
+        def handle(self) -> None:
+            shelf.add(f"inside {self.at}")
+            shelf.save()
+
     for at in range(1, count + 1, 1 if LONG else 9):
-
-        class Handled(Interruption):
-            def _line(self, frame: Any, event: str, value: Any, at: int = at) -> Any:
-                if event == "line" and self.where is None:
-                    self.lines += 1
-                    if self.lines == self.at:
-                        self.where = Path(frame.f_code.co_filename).name, frame.f_lineno
-                        sys.settrace(None)
-                        shelf.add(f"inside {at}")
-                        shelf.save()
-                return self._line
-
         shelf.add(f"outside {at}")
         handled = Handled(at, files=FILES)
         refused += isinstance(handled.during(shelf.save), errors.BundleError)
@@ -558,29 +551,23 @@ def test_a_fork_from_inside_a_write(bundle: Path) -> None:
     files = ("writer.py", "delta.py")
     count = lines_of(partial(Shelf(bundle).add, "a", "b"), files)
 
+    class Forked(Interruption):
+        child = -1
+
+        def handle(self) -> None:
+            self.child = os.fork()
+            if not self.child:
+                signal.alarm(20)
+
     for at in range(1, count + 1, 1 if LONG else 7):
-        shelf, exits = Shelf(bundle), []
-
-        class Forked(Interruption):
-            def _line(self, frame: Any, event: str, value: Any) -> Any:
-                if event == "line" and self.where is None:
-                    self.lines += 1
-                    if self.lines == self.at:
-                        self.where = "", 0
-                        sys.settrace(None)
-                        pid = os.fork()
-                        exits.append(pid)  # noqa: B023
-                        if not pid:
-                            signal.alarm(20)
-                return self._line
-
-        Forked(at, files=files).during(partial(shelf.add, "a", "b"))  # the child comes out of here too
+        shelf, forked = Shelf(bundle), Forked(at, files=files)
+        forked.during(partial(shelf.add, "a", "b"))  # the child comes out of here too
         found = set(shelf.catalog.ids(shelf.catalog.live_rows())) - set(SHOP.ids)
-        if exits == [0]:
+        if not forked.child:
             shelf.add("c")
             os._exit(0 if found == {"a", "b"} else 1)
         assert found == {"a", "b"}
-        assert os.waitpid(exits[0], 0)[1] == 0
+        assert os.waitpid(forked.child, 0)[1] == 0
 
 
 def test_a_fork_while_something_is_computed_once(bundle: Path) -> None:
