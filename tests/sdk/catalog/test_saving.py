@@ -129,10 +129,10 @@ def test_real_signals_while_saving(bundle: Path) -> None:
         for turn in range(500 if LONG else 100):
             try:
                 signal.setitimer(signal.ITIMER_REAL, chance.random() * 0.02)
-                shelf.add(f"{turn}")
+                shelf.add(f"turn {turn}")
                 shelf.save()
                 signal.setitimer(signal.ITIMER_REAL, 0)
-                acknowledged.add(f"{turn}")
+                acknowledged.add(f"turn {turn}")
             except Timeout:
                 interrupted += 1
             if turn % 10 == 9:
