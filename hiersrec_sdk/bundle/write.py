@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hiersrec_sdk import __version__
 from hiersrec_sdk.atomic import new_folder
 from hiersrec_sdk.bundle.folder import Bundle, check_tables, describe, read_folder
-from hiersrec_sdk.bundle.opened import OpenFile
+from hiersrec_sdk.bundle.opened import OpenFile, OpenFolder
 from hiersrec_sdk.bundle.schema import (
     CATALOG,
     CONFIG,
@@ -75,7 +75,7 @@ def write_with_delta(
     delta: Mapping[str, NDArray[Any]],
     items: int,
     *,
-    check: Callable[[Path], Mapping[str, Any]],
+    check: Callable[[Path], tuple[OpenFolder, Mapping[str, Any]] | None],
     before: Callable[[Bundle], object],
 ) -> None:
     """Write an opened bundle to the folder ``path`` with other changes of its catalog, all or nothing.
@@ -88,7 +88,7 @@ def write_with_delta(
         delta: tables of ``delta.safetensors``; where there are none, the bundle has no such file.
         items: number of items in the catalog with ``delta`` applied.
         check: raises where what is at a path, if anything, must not be replaced, see :func:`new_folder`. Gives the
-            ``files`` of its ``config.json`` where that may be trusted, else nothing.
+            bundle there, its folder and its ``config.json``, if that may be trusted.
         before: called with the new bundle, opened, before it gets its name; raises where it is not a good one.
 
     Raises:
@@ -97,11 +97,12 @@ def write_with_delta(
     settings = {key: value for key, value in bundle.config.items() if key not in ("files", "sha256", "delta")}
     files = {name: about for name, about in bundle.config["files"].items() if name != DELTA}
     try:
-        present = check(path)
+        old = check(path)
         with new_folder(path, replace=True, check=check) as part:
             for name, about in files.items():
                 # Links to nothing but what goes away: whoever writes into one bundle must not write into two.
-                if present.get(name) != about or not _link(path / name, part / name, about["bytes"]):
+                same = old is not None and old[1]["files"].get(name) == about
+                if not (old and same and _link(old[0], part / name, about["bytes"])):
                     _copy(bundle.file(name), part / name)
                 bundle.file(name).check_unchanged(about["sha256"])
             if delta:
@@ -129,12 +130,13 @@ def _write_config(folder: Path, config: Mapping[str, Any], files: Mapping[str, A
     (folder / CONFIG).write_text(json.dumps({**about, "sha256": digest}, indent=2) + "\n", encoding="utf-8")
 
 
-def _link(source: Path, target: Path, size: int) -> bool:
-    """Make ``target`` a hard link to the file ``source``; returns False where that cannot be, or not of this size."""
+def _link(folder: OpenFolder, target: Path, size: int) -> bool:
+    """Link ``target`` to the file of its name in ``folder``; False where that cannot be, or has another size."""
     try:
-        if not stat.S_ISREG(os.lstat(source).st_mode):  # a link into another folder, which does not go away
+        kind = os.stat(target.name, dir_fd=folder.fileno(), follow_symlinks=False).st_mode
+        if not stat.S_ISREG(kind):  # a link into another folder, which does not go away
             return False
-        os.link(source, target, follow_symlinks=False)
+        os.link(target.name, target, src_dir_fd=folder.fileno(), follow_symlinks=False)
     except OSError:  # a file of somebody else, or a file system without hard links
         return False
     if target.stat().st_size == size:

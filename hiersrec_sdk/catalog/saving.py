@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from hiersrec_sdk.bundle import CONFIG, Bundle, is_in_cache, write_with_delta
-from hiersrec_sdk.bundle.folder import read_config
+from hiersrec_sdk.bundle.folder import open_config
+from hiersrec_sdk.bundle.opened import OpenFolder
 from hiersrec_sdk.catalog.delta_tables import from_tables, to_tables
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.catalog.writer import MutableCatalog
@@ -63,7 +64,7 @@ class Saver:
             place = self._places.setdefault(folder, _Place(None))
             ours = place.ours
 
-            def check(at: Path) -> Mapping[str, Any]:
+            def check(at: Path) -> tuple[OpenFolder, Mapping[str, Any]] | None:
                 if place.ours is not ours:
                     raise BundleError(f"{folder} was saved by a signal handler meanwhile, with all changes")
                 if at == folder and real_path(path) != folder:
@@ -90,8 +91,10 @@ class Saver:
         _log.info("saved %d items to %s in %.0f ms", len(snapshot), path, took)
 
 
-def _checked(at: Path, folder: Path, ours: frozenset[str] | None) -> Mapping[str, Any]:
-    """What the bundle at a path says of its files, if it is one of ``ours``; None: any bundle may be there, or nothing.
+def _checked(
+    at: Path, folder: Path, ours: frozenset[str] | None
+) -> tuple[OpenFolder, Mapping[str, Any]] | None:
+    """The bundle at a path, if it is one of ``ours``; None: any may be there, or nothing.
 
     Raises:
         BundleError: it must not be replaced; names the ``folder`` that it was in.
@@ -101,11 +104,10 @@ def _checked(at: Path, folder: Path, ours: frozenset[str] | None) -> Mapping[str
             raise BundleError(
                 f"{folder} exists already and is not a bundle: choose another folder or remove it"
             )
-        return {}
-    config = read_config(at)
-    if config["sha256"] not in ours:
+        return None
+    found = open_config(at)
+    if found[1]["sha256"] not in ours:
         raise BundleError(
             f"the bundle in {folder} was replaced since it was loaded; load it again, and apply the changes to it"
         )
-    files: Mapping[str, Any] = config["files"]
-    return files
+    return found
