@@ -55,9 +55,8 @@ def new_folder(
     """
     if not replace and os.path.lexists(path):
         raise _exists(path)
-    with _part_of(
-        path, 0o700 if os.path.lexists(path) else 0o777
-    ) as part:  # until it has the mode of that one
+    mode = 0o700 if os.path.lexists(path) else 0o777  # that of what is there may be as narrow
+    with _part_of(path, mode) as part:
         yield part.path
         if replace:
             _take_modes(part.path, path)
@@ -290,10 +289,10 @@ def _rename(source: Path, target: Path, flag: int) -> None:
         if not libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], flag):
             return
         code = ctypes.get_errno()
-    if code not in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+    if code not in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EXDEV):  # EXDEV: of an overlay
         raise OSError(code, os.strerror(code), str(target))
     if flag == _EXCHANGE:
-        raise OSError("this system cannot replace a folder in one step: write a new one")
+        raise OSError("this file system cannot replace a folder in one step: write a new one")
     if os.path.lexists(target):
         raise _exists(target)
     source.rename(target)
