@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -29,12 +29,14 @@ class Session:
 
     __slots__ = ("_catalog", "_items", "_recommender", "_rows")
 
-    def __init__(self, recommender: Recommender | None, items: Iterable[int | str] = ()) -> None:
+    def __init__(
+        self, recommender: Recommender | None, items: Sequence[int | str] | NDArray[np.int64] = ()
+    ) -> None:
         self._recommender = recommender
         self._items: list[int | str] = []
         self._catalog: Catalog | None = None
         self._rows: list[int] = []  # of that catalog; -1 for an id that it lacks
-        self._append(list(items))
+        self._append(items.tolist() if isinstance(items, np.ndarray) else list(items))
 
     def add(self, item: int | str) -> Session:
         """Append a click; returns the session.

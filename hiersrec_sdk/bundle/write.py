@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk import __version__
 from hiersrec_sdk.atomic import new_folder
-from hiersrec_sdk.bundle.folder import as_path, check_tables, describe, read_config, read_folder
+from hiersrec_sdk.bundle.folder import check_tables, describe, read_config, read_folder
 from hiersrec_sdk.bundle.schema import (
     CATALOG,
     CONFIG,
@@ -26,6 +26,7 @@ from hiersrec_sdk.bundle.schema import (
 )
 from hiersrec_sdk.bundle.tables import write_tables
 from hiersrec_sdk.errors import BundleError
+from hiersrec_sdk.paths import as_path
 
 
 def write_bundle(

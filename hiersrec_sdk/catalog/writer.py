@@ -16,19 +16,16 @@ from numpy.typing import NDArray
 from hiersrec_sdk.bundle import Bundle
 from hiersrec_sdk.catalog.delta import Rows
 from hiersrec_sdk.catalog.delta_tables import from_tables
-from hiersrec_sdk.catalog.item import Item, checked_ids, checked_items
+from hiersrec_sdk.catalog.item import Item, checked_biases, checked_ids, checked_items
 from hiersrec_sdk.catalog.placement import Placement, placed, placed_by_name, unplaced
+from hiersrec_sdk.catalog.reading import Reading
 from hiersrec_sdk.catalog.segment import BaseSegment
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.catalog.tree import CategoryName, NewCategories
 from hiersrec_sdk.encoders.features import checked_vector
 from hiersrec_sdk.errors import CatalogChangeError, UnknownItemError
 from hiersrec_sdk.ranking.backend import UNKNOWN
-
-if TYPE_CHECKING:
-    _Reading = Catalog  # type checkers know by this what __getattr__ answers
-else:
-    _Reading = object
+from hiersrec_sdk.shown import shown
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +37,7 @@ EncodeItems = Callable[[Sequence[Item], Sequence[NDArray[np.int64]]], NDArray[np
 """Vectors float32 [items, d] of items, from their metadata and the paths int64 [p, levels] to their leaf categories."""
 
 
-class MutableCatalog(_Reading):
+class MutableCatalog(Reading):
     """The catalog of a recommender: reading goes to the newest snapshot, writing makes another one.
 
     Methods and attributes of :class:`~hiersrec_sdk.catalog.snapshot.Catalog` read :attr:`current`. Writers wait for
@@ -56,8 +53,8 @@ class MutableCatalog(_Reading):
         self._encode = encode_items
         self._lock = threading.Lock()
         os.register_at_fork(after_in_child=partial(_unlock_after_fork, weakref.ref(self)))
-        if bundle.delta:
-            self.current = from_tables(bundle.delta, catalog)
+        if (changes := bundle.delta) is not None:
+            self.current = from_tables(changes, catalog)
 
     def __len__(self) -> int:
         return len(self.current)
@@ -98,10 +95,10 @@ class MutableCatalog(_Reading):
             AmbiguousCategoryError: several categories have this id.
         """
         if category is None:
-            raise CatalogChangeError(f"item {item!r}: no category was given")
+            raise CatalogChangeError(f"item {shown(item)}: no category was given")
         with self._lock:
             if self.current.rows([item])[0] == UNKNOWN:
-                raise UnknownItemError(f"item id {item!r} is not in the catalog")
+                raise UnknownItemError(f"item id {shown(item)} is not in the catalog")
             self._upsert([Item(item, category)])
 
     def remove(self, ids: Iterable[int | str]) -> int:
@@ -131,20 +128,13 @@ class MutableCatalog(_Reading):
             CatalogChangeError: values that are not finite numbers, or not one for each id.
         """
         wanted = checked_ids("set_bias", ids)
-        try:
-            biases = np.broadcast_to(np.asarray(values, dtype=np.float32), (len(wanted),))
-        except (TypeError, ValueError):
-            raise CatalogChangeError(
-                f"values must be one number, or one for each of the {len(wanted)} ids, got {values!r}"
-            ) from None
-        if not np.isfinite(biases).all():
-            raise CatalogChangeError(f"values must be finite, got {values!r}")
+        biases = checked_biases(values, len(wanted))
         with self._lock:
             now = self.current
             rows = now.rows(wanted)
             if (rows == UNKNOWN).any():
                 position = int(np.argmax(rows == UNKNOWN))
-                raise UnknownItemError(f"item id {wanted[position]!r} is not in the catalog")
+                raise UnknownItemError(f"item id {shown(wanted[position])} is not in the catalog")
             n, by_row = len(now.base), dict(zip(rows.tolist(), biases.tolist(), strict=True))
             changed, bias = (
                 np.array([*by_row], dtype=np.int64),
