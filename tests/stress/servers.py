@@ -11,8 +11,8 @@ seconds  of a stop, until every process has ended; of recycling, from the worker
 killed   requests that a killed worker had, which nobody can answer
 again    sent once more, since the server had closed a kept connection before it read the request, as HTTP allows
 refused  begun after a stop was asked for
-unread   of a stop: begun before, and still in the queue of the listening socket when it was closed, so that no worker
-         knows of them; gunicorn's sync workers leave them there
+unread   of a stop: begun before, but no worker had read them when the socket was closed; gunicorn's sync workers leave
+         those that wait in its queue
 lost     every other one without a right answer
 """
 
