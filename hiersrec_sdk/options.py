@@ -197,4 +197,4 @@ def checked_providers(value: Any) -> tuple[str, ...]:
     names = listed("providers", value, InvalidProvidersError, "names such as ('cpu',)")
     if not len(names) or not all(isinstance(name, str) for name in names):
         raise InvalidProvidersError(f"providers must be a list of names such as ('cpu',), got {shown(value)}")
-    return tuple(names)
+    return tuple(dict.fromkeys(map(str, names)))

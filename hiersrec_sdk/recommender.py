@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
@@ -49,6 +48,7 @@ from hiersrec_sdk.options import (
     checked_threads,
     takes_options,
 )
+from hiersrec_sdk.paths import as_path, real_path
 from hiersrec_sdk.pipeline import KnownSession, Pipeline, as_ids
 from hiersrec_sdk.plan import Plan, Planner
 from hiersrec_sdk.pool import in_threads
@@ -219,6 +219,7 @@ class Recommender:
                 since, so that someone else's changes would be lost. What is there stays.
         """
         started = time.perf_counter()
+        path = as_path(path)
         if is_in_cache(path):
             raise BundleError(
                 f"{path} is in the cache of unpacked bundles, where it would be lost: save it elsewhere"
@@ -228,9 +229,9 @@ class Recommender:
         with self._saving:
             config = {**self.config, "sha256": self._digest}
             digest = write_with_delta(self._path, path, config, to_tables(snapshot), len(snapshot))
-            if Path(path).resolve() == self._path.resolve():
+            if real_path(path) == real_path(self._path):
                 self._digest = digest
-            self._saved = Path(path), snapshot
+            self._saved = path, snapshot
         took = 1000 * (time.perf_counter() - started)
         _log.info("saved %d items to %s in %.0f ms", len(snapshot), path, took)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import InvalidOptionError
+from hiersrec_sdk.id_lists import plain_id
 
 if TYPE_CHECKING:
     from hiersrec_sdk.catalog.snapshot import Catalog
@@ -51,7 +52,7 @@ class Session:
             catalog = self._attached().catalog.current
             self._rows_in(catalog)
             self._rows += catalog.rows(items).tolist()
-            self._items += items
+            self._items += [each for each in map(plain_id, items) if each is not None]
         return self
 
     def undo(self) -> int | str:

@@ -21,7 +21,7 @@ PACKAGES = {
 }
 # Rooms of hiersrec_sdk: each may import those of its own line and the lines above it.
 LAYERS = [
-    {"errors", "atomic", "cpus", "shown", "paths", "id_lists", "number_lists", "arguments"},
+    {"errors", "atomic", "cpus", "shown", "paths", "id_lists", "number_lists", "arguments", "forks"},
     {"ranking"},
     {"bundle", "encoders"},
     {"catalog"},

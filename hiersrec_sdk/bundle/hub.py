@@ -17,7 +17,7 @@ from hiersrec_sdk.bundle.folder import read_config
 from hiersrec_sdk.bundle.schema import CONFIG
 from hiersrec_sdk.errors import BundleError, BundleMissingError, InvalidRepoError, MissingExtraError
 from hiersrec_sdk.paths import as_path
-from hiersrec_sdk.shown import shown
+from hiersrec_sdk.shown import shortened, shown
 
 _MISSING: Final = (
     "RepositoryNotFoundError",
@@ -73,12 +73,12 @@ def _fetch(
     hub: Any, repo: str, options: dict[str, Any], revision: str | None, patterns: Sequence[str]
 ) -> Path:
     errors = import_module("huggingface_hub.errors")
-    at = f"{repo} on the Hub" if revision is None else f"{repo} on the Hub, at {revision},"
+    at = f"{repo} on the Hub" if revision is None else f"{repo} on the Hub, at {shortened(revision)},"
     try:
         return Path(hub.snapshot_download(repo, revision=revision, allow_patterns=list(patterns), **options))
     except errors.HFValidationError as error:
         raise InvalidRepoError(
-            f"repo must be a name such as 'org/name', got {shown(repo)}: {shown(str(error))}"
+            f"repo must be a name such as 'org/name', got {shown(repo)}: {shortened(error)}"
         ) from error
     except tuple(getattr(errors, name) for name in _MISSING) as error:
         raise BundleMissingError(f"{at} cannot be found: {error}") from error

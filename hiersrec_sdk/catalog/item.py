@@ -122,6 +122,8 @@ def _checked(item: Any) -> Item:
         text=_text(f"{of_item} text", item.text),
         numbers=_numbers(of_item, item.numbers),
         title=_text(f"{of_item} title", item.title) or None,
+        metadata_vector=_vector(f"{of_item} metadata_vector", item.metadata_vector),
+        vector=_vector(f"{of_item} vector", item.vector),
     )
     return made
 
@@ -151,6 +153,10 @@ def _text(name: str, value: Any) -> str | None:
     if not isinstance(text, str) or not fits_tables(text):
         raise CatalogChangeError(f"{name} must be UTF-8 text, got {shown(value)}")
     return text
+
+
+def _vector(name: str, value: Any) -> NDArray[np.float32] | None:
+    return None if value is None else numbers(name, value, CatalogChangeError)
 
 
 def _numbers(of_item: str, given: Any) -> dict[str, float | None]:

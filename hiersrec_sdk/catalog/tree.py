@@ -13,7 +13,6 @@ import json
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from typing import Any, Final
 
@@ -24,6 +23,7 @@ from hiersrec_sdk.arguments import integer_of
 from hiersrec_sdk.catalog.ids import IdTable, id_table
 from hiersrec_sdk.catalog.item import fits_tables
 from hiersrec_sdk.errors import AmbiguousCategoryError, UnknownCategoryError
+from hiersrec_sdk.forks import cached_property
 from hiersrec_sdk.id_lists import plain_id
 from hiersrec_sdk.shown import shown
 

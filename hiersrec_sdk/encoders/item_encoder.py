@@ -51,10 +51,11 @@ class ItemEncoder:
             found.append(graph.run(feeds)["item_vectors"])
         every = np.concatenate(found)
         sums = np.zeros((len(items), every.shape[1]), dtype=np.float32)
-        np.add.at(sums, [at for at, _ in flat], every)
-        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
         several = np.array([len(each) > 1 for each in paths])[:, None]
-        vectors = np.where(several, sums / np.maximum(lengths, 1e-12), sums).astype(np.float32)
+        with np.errstate(all="ignore"):  # what the graph gave may be anything
+            np.add.at(sums, [at for at, _ in flat], every)
+            lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+            vectors = np.where(several, sums / np.maximum(lengths, 1e-12), sums).astype(np.float32)
         is_finite = np.isfinite(vectors).all(axis=1)
         if not is_finite.all():
             item = items[int(np.argmin(is_finite))]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from math import isfinite
 from typing import Any, Final
 
 import numpy as np
@@ -164,7 +163,8 @@ class BoundGraph:
             output.fill(np.nan)
         self._bytes, self._unwritten = piece.data.cast("B"), piece.tobytes()
         parts = np.array_split(piece, max(1, -(-len(piece) // _SUMMED_TOGETHER)))
-        self._sums_of_squares = [partial(part.dot, part) for part in parts]
+        # 0 times a finite value is 0; times any other one, it is not
+        self._zeros = [partial(part.dot, np.zeros_like(part)) for part in parts]
         for name, array in feeds.items():
             self._binding.bind_ortvalue_input(name, ort_value(array))
         for name, array in self.outputs.items():
@@ -178,14 +178,16 @@ class BoundGraph:
         """
         self._bytes[:] = self._unwritten  # so that what a run leaves out is not finite either
         try:
-            self._run(
-                self._binding
-            )  # onnxruntime refuses an output that does not have the shape of its array
-        except Exception as error:
+            self._run(self._binding)
+        except Exception as error:  # also where an output does not have the shape of its array
+            self._graph.run(self._feeds)  # tells which one, and what it is
             raise self._graph.error(error, self._feeds) from error
-        for sum_of_squares in self._sums_of_squares:
-            if not isfinite(sum_of_squares()):  # or finite values, too large to be squared
-                self._graph.check_finite(self.outputs)
+        try:
+            for zero in self._zeros:
+                if zero() != 0:
+                    self._graph.check_finite(self.outputs)
+        except (FloatingPointError, RuntimeWarning):  # as the user may want it, by np.errstate or by warnings
+            self._graph.check_finite(self.outputs)
 
 
 def _checked(

@@ -123,7 +123,7 @@ def checked_providers(providers: Any) -> tuple[str, ...]:
 def described(error: Exception) -> str:
     """The message of an error of onnxruntime, shortened to one line."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
+    return text if len(text) <= _MOST_SHOWN else f"{text[:100]} ... {text[105 - _MOST_SHOWN :]}"
 
 
 def _checked_threads(threads: Any) -> int:

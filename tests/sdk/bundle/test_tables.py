@@ -259,7 +259,7 @@ def test_a_header_that_is_too_large(tmp_path: Path) -> None:
 
 
 numbers = st.integers(-2, 20) | st.sampled_from([2**31, 2**40, 2**63, 2**64])
-entries = st.fixed_dictionaries(
+entries: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
         "dtype": st.sampled_from(["F32", "U8", "I64", "U16", "BOOL", "F9"]),
         "shape": st.lists(numbers, max_size=3),
@@ -278,7 +278,8 @@ def headers(draw: st.DrawFn) -> tuple[bytes, int]:
         shape = draw(st.lists(st.integers(0, 3), max_size=3))
         begin, end = end, end + size * int(np.prod(shape, dtype=int))
         tables[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
-    if tables and draw(st.booleans()):
+    is_changed: bool = draw(st.booleans())
+    if tables and is_changed:
         name, key = (
             draw(st.sampled_from(sorted(tables))),
             draw(st.sampled_from(["dtype", "shape", "data_offsets"])),

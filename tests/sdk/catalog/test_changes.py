@@ -389,7 +389,7 @@ def test_saving_to_a_link_replaces_what_it_leads_to(tmp_path: Path) -> None:
     recommender.save(tmp_path / "current")
     assert (tmp_path / "current").is_symlink()
     assert len(Recommender.load(tmp_path / "bundle").catalog) == shop.items - 1
-    with pytest.raises(errors.InvalidOptionError, match=r"path must be a string or a path object, got None"):
+    with pytest.raises(errors.InvalidOptionError, match="path must be a string or a path object, got None"):
         recommender.save(None)  # type: ignore[arg-type]
 
 
