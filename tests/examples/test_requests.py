@@ -93,8 +93,8 @@ def service(
 ) -> Iterator[Service]:
     log, port = tmp_path_factory.mktemp("log") / "log", free_port()
     catalog = Recommender.load(bundle).catalog
-    module, *arguments = (word.format(port=port) for word in SERVERS[request.param])
-    with running(module, *arguments, log=log, HIERSREC_BUNDLE=str(bundle)) as process:
+    command, *arguments = (word.format(port=port) for word in SERVERS[request.param])
+    with running(command, *arguments, log=log, HIERSREC_BUNDLE=str(bundle)) as process:
         there = Service(request.param, port, process.pid, log, list(catalog.ids(catalog.most_clicked(3))))
         wait_for(lambda: there.is_well() or process.poll() is not None, "it answers")
         assert process.poll() is None, log.read_text()

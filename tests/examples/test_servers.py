@@ -5,6 +5,7 @@ Times are bounds for a machine that does much else. Where nothing else runs, eac
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from hiersrec_sdk import Recommender
+from tests.examples.processes import wait_for
 from tests.sdk.bundles import make_shop
-from tests.stress.servers import EVENTS, SERVERS, happens, started
+from tests.stress.servers import EVENTS, SERVERS, expected, happens, reload, started
 
 PATIENCE = 10.0  # seconds; a worker that hangs would take gunicorn's 30
 
@@ -34,6 +37,31 @@ def test_no_request_is_lost(name: str, event: str, bundle: Path, tmp_path: Path)
     assert not found.counts["lost"], found.says
     assert len(found.seconds) >= 2
     assert max(found.seconds) < (60 if event == "crash" else PATIENCE)  # uvicorn starts another interpreter
+
+
+@pytest.mark.parametrize("name", ["gunicorn, preload, gthread", "uvicorn, 2 workers"])
+def test_new_workers_load_the_bundle_anew(name: str, bundle: Path, tmp_path: Path) -> None:
+    other = make_shop(covisitation=True, seed=1).write(tmp_path / "v2")
+    (tmp_path / "v1").symlink_to(bundle)
+    (tmp_path / "current").symlink_to("v1")
+    wanted = expected(bundle)[1]
+    with started(SERVERS[name], tmp_path / "current", tmp_path) as here:
+        load = here.load
+        there = list(Recommender.load(other).recommend(json.loads(load.body)["session"], 9).items)
+        load.wanted = [wanted, there]
+        with load.running():
+            time.sleep(0.3)
+            (tmp_path / "next").symlink_to("v2")
+            (tmp_path / "next").rename(tmp_path / "current")
+            reload(here)
+            load.wanted = [there]
+            time.sleep(0.3)
+            load.stopping = time.monotonic()
+            os.kill(here.pid, signal.SIGTERM)
+            wait_for(lambda: not here.serving(), "it stops")
+    assert there != wanted
+    assert not load.counts["lost"], load.says
+    assert load.counts["answered"] > 20
 
 
 @pytest.mark.parametrize("name", SERVERS)

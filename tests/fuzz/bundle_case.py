@@ -54,7 +54,9 @@ class BundleCase:
         except HierSRecError as error:
             raise Wrong(f"loading raises {type(error).__name__}, not a BundleError") from error
         verified = self.options["verify"]
-        User(recommender, self.ids, self.chance, scratch, verified and self.trusts_graphs, folder).run(self.compare)
+        User(recommender, self.ids, self.chance, scratch, verified and self.trusts_graphs, folder).run(
+            self.compare
+        )
         return "used"
 
     def spoil(self, folder: Path) -> None:

@@ -11,7 +11,23 @@ import numpy as np
 _T = TypeVar("_T")
 
 _FLOATS = [0.0, -0.0, -1.0, 1.0, 1e-45, 1e-38, 3e38, -3e38, 1e19, 1e300, np.inf, -np.inf, np.nan]
-_INTEGERS = [0, -1, 1, 2, 255, 2**15, 2**16, 2**31 - 1, 2**31, -(2**31), 2**32, 2**40, 2**62, 2**63 - 1, -(2**63)]
+_INTEGERS = [
+    0,
+    -1,
+    1,
+    2,
+    255,
+    2**15,
+    2**16,
+    2**31 - 1,
+    2**31,
+    -(2**31),
+    2**32,
+    2**40,
+    2**62,
+    2**63 - 1,
+    -(2**63),
+]
 
 
 class Chance(random.Random):
@@ -33,7 +49,16 @@ class Chance(random.Random):
         if dtype.kind == "b":
             return np.bool_(self.one_in(2))
         limits = np.iinfo(dtype)
-        about = [near, near - 1, near + 1, 2 * near, near // 2, int(limits.min), int(limits.max), int(limits.max) - 1]
+        about = [
+            near,
+            near - 1,
+            near + 1,
+            2 * near,
+            near // 2,
+            int(limits.min),
+            int(limits.max),
+            int(limits.max) - 1,
+        ]
         value = self.choice([*about, *_INTEGERS])
         return np.array(value & (2**64 - 1), dtype=np.uint64).astype(dtype)  # what is too wide is cut off
 

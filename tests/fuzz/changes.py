@@ -123,7 +123,11 @@ def _sound(chance: Chance, parts: Parts, ids: list[Any]) -> dict[str, Any]:
     strings = parts.config["category_id_type"] == "string"
     repeated = "repeated" in parts.name
     name = chance.choice([0, 5, 7, 9] if repeated else [0, 1])
-    category: Any = (f"c{name}" if repeated else f"{chance.randrange(3)}/{name}") if strings else 100 * chance.randrange(3) + name
+    category: Any = (
+        (f"c{name}" if repeated else f"{chance.randrange(3)}/{name}")
+        if strings
+        else 100 * chance.randrange(3) + name
+    )
     if chance.one_in(3):
         category = [category, "fresh" if strings else 12345]
     kind = chance.choice(["upsert", "upsert", "upsert", "remove", "move", "set_bias"])
@@ -152,7 +156,22 @@ def _sound(chance: Chance, parts: Parts, ids: list[Any]) -> dict[str, Any]:
 def _damaged(chance: Chance, change: dict[str, Any]) -> str:
     kind = next(iter(change))
     value = change[kind]
-    how = chance.choice(["field", "field", "field", "field", "value", "more", "kind", "literal", "literal", "line", "twice", "drop"])
+    how = chance.choice(
+        [
+            "field",
+            "field",
+            "field",
+            "field",
+            "value",
+            "more",
+            "kind",
+            "literal",
+            "literal",
+            "line",
+            "twice",
+            "drop",
+        ]
+    )
     if how == "value" or (not isinstance(value, dict) and how in ("field", "more", "drop")):
         change[kind] = chance.choice(_WILD)
     elif how == "field":
@@ -200,7 +219,9 @@ def _file(chance: Chance, content: bytes) -> tuple[bytes, str]:
         return content.decode("utf-8", "replace").encode("utf-16"), "UTF-16"
     if kind == 2:
         at = chance.randrange(len(content) + 1)
-        return content[:at] + chance.choice([b"\xff", b"\xed\xa0\x80", b"\x80"]) + content[at:], f"no UTF-8 at byte {at}"
+        return content[:at] + chance.choice([b"\xff", b"\xed\xa0\x80", b"\x80"]) + content[
+            at:
+        ], f"no UTF-8 at byte {at}"
     if kind == 3:
         return content.replace(b"\n", chance.choice([b"\r", b"\r\n", b"\n\n\n"])), "other ends of lines"
     if kind == 4:

@@ -78,7 +78,19 @@ def make(chance: Chance) -> ConfigCase:
     config = config_of(parts, files)
     odd_file = None
     if chance.one_in(15):
-        kinds = ["folder", "fifo", "loop", "dangling", "device", "terminal", "outside", "empty", "longer", "missing", "endless"]
+        kinds = [
+            "folder",
+            "fifo",
+            "loop",
+            "dangling",
+            "device",
+            "terminal",
+            "outside",
+            "empty",
+            "longer",
+            "missing",
+            "endless",
+        ]
         odd_file = chance.choice([CONFIG, *files]), chance.choice(kinds)
         if odd_file[1] in ("device", "empty", "fifo") and odd_file[0] in files:
             config["files"][odd_file[0]]["bytes"] = 0
@@ -96,7 +108,22 @@ def make(chance: Chance) -> ConfigCase:
 
 
 def _change(chance: Chance, config: dict[str, Any]) -> str:
-    kind = chance.choice(["top", "top", "top", "top", "anywhere", "anywhere", "drop", "add", "files", "files", "preprocessing", "twice"])
+    kind = chance.choice(
+        [
+            "top",
+            "top",
+            "top",
+            "top",
+            "anywhere",
+            "anywhere",
+            "drop",
+            "add",
+            "files",
+            "files",
+            "preprocessing",
+            "twice",
+        ]
+    )
     if kind == "files" and isinstance(config.get("files"), dict):
         return _change_files(chance, config["files"])
     if kind == "preprocessing":
@@ -222,7 +249,9 @@ def _spoiled(chance: Chance, content: bytes) -> tuple[bytes, str]:
     if kind == 3:
         return content + chance.choice([b"x", b"{}", b"\0", b" " * 100]), "more at the end"
     if kind == 4:
-        return chance.choice([b"", b"null", b"[]", b"{}", b"0", b'"x"', b"[" * 200_000, b'{"a":' * 200_000]), "something else"
+        return chance.choice(
+            [b"", b"null", b"[]", b"{}", b"0", b'"x"', b"[" * 200_000, b'{"a":' * 200_000]
+        ), "something else"
     return chance.spoiled(content)
 
 

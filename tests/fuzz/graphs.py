@@ -30,7 +30,9 @@ def make(chance: Chance) -> BundleCase:
     else:
         model = onnx.load_from_string(parts.files[name])
         for _ in range(chance.choice([1, 1, 1, 2])):
-            note = chance.choices([change for change, _ in _CHANGES], [weight for _, weight in _CHANGES])[0](chance, model)
+            note = chance.choices([change for change, _ in _CHANGES], [weight for _, weight in _CHANGES])[0](
+                chance, model
+            )
             notes.append(f"{name}: {note}")
         try:
             parts.files[name] = model.SerializeToString()
@@ -69,7 +71,9 @@ def _constant(model: Any, value: Any) -> str:
 def _hidden(model: Any, value: Any, nodes: list[Any]) -> str:
     """A constant that is only known when the graph runs: the input that has integers takes part in it."""
     name = f"hidden_{len(model.graph.initializer)}"
-    integers = next((each.name for each in model.graph.input if each.type.tensor_type.elem_type == TensorProto.INT64), "")
+    integers = next(
+        (each.name for each in model.graph.input if each.type.tensor_type.elem_type == TensorProto.INT64), ""
+    )
     nodes += [
         helper.make_node("ReduceMin", [integers], [f"{name}_least"], keepdims=0),
         helper.make_node("Mul", [f"{name}_least", _constant(model, 0)], [f"{name}_zero"]),
@@ -80,7 +84,19 @@ def _hidden(model: Any, value: Any, nodes: list[Any]) -> str:
 
 def _declare(chance: Chance, output: Any) -> str:
     """Say something, or nothing, about the type and shape of an output."""
-    kind = chance.choice(["symbols", "symbols", "nothing", "as before", "unknown", "wrong", "other rank", "other type", "negative"])
+    kind = chance.choice(
+        [
+            "symbols",
+            "symbols",
+            "nothing",
+            "as before",
+            "unknown",
+            "wrong",
+            "other rank",
+            "other type",
+            "negative",
+        ]
+    )
     tensor = output.type.tensor_type
     if kind == "symbols":
         for at, each in enumerate(tensor.shape.dim):
@@ -102,7 +118,9 @@ def _declare(chance: Chance, output: Any) -> str:
         else:
             tensor.shape.dim.add().dim_param = "more"
     elif kind == "other type":
-        tensor.elem_type = chance.choice([TensorProto.DOUBLE, TensorProto.INT64, TensorProto.STRING, TensorProto.FLOAT16, 0, 99])
+        tensor.elem_type = chance.choice(
+            [TensorProto.DOUBLE, TensorProto.INT64, TensorProto.STRING, TensorProto.FLOAT16, 0, 99]
+        )
     return kind
 
 
@@ -114,7 +132,22 @@ def _shape_of_output(chance: Chance, model: Any) -> str:
     node = helper.make_node
     rank = len(output.type.tensor_type.shape.dim)
     kind = chance.choice(
-        ["narrower", "wider", "huge", "none", "batch", "no batch", "one more axis", "flat", "one less", "scalar", "data", "one", "transposed", "longer"]
+        [
+            "narrower",
+            "wider",
+            "huge",
+            "none",
+            "batch",
+            "no batch",
+            "one more axis",
+            "flat",
+            "one less",
+            "scalar",
+            "data",
+            "one",
+            "transposed",
+            "longer",
+        ]
     )
 
     hides = not chance.one_in(3)  # from onnxruntime, which else works shapes out before the graph runs
@@ -137,7 +170,10 @@ def _shape_of_output(chance: Chance, model: Any) -> str:
             return [node("Gather", [inner, c([0] * chance.choice([7, 10, 33, 1000]))], [name], axis=rank - 1)]
         if kind == "longer":  # than there are, by one
             one = f"{name}_one"
-            return [node("Slice", [inner, c([0]), c([1]), c(last)], [one]), node("Concat", [inner, one], [name], axis=rank - 1)]
+            return [
+                node("Slice", [inner, c([0]), c([1]), c(last)], [one]),
+                node("Concat", [inner, one], [name], axis=rank - 1),
+            ]
         if kind == "huge":
             column = f"{name}_column"
             return [
@@ -189,7 +225,10 @@ def _shape_of_output(chance: Chance, model: Any) -> str:
             return [node("Gather", [inner, c([0] * chance.choice([7, 10, 33, 1000]))], [name], axis=rank - 1)]
         if kind == "longer":  # than there are, by one
             one = f"{name}_one"
-            return [node("Slice", [inner, c([0]), c([1]), c(last)], [one]), node("Concat", [inner, one], [name], axis=rank - 1)]
+            return [
+                node("Slice", [inner, c([0]), c([1]), c(last)], [one]),
+                node("Concat", [inner, one], [name], axis=rank - 1),
+            ]
         if kind == "huge":
             column = f"{name}_column"
             return [
@@ -240,7 +279,9 @@ def _type_of_output(chance: Chance, model: Any) -> str:
         "uint8": TensorProto.UINT8,
     }
     if kind in types:
-        _behind(model, output, lambda inner, name: [helper.make_node("Cast", [inner], [name], to=types[kind])])
+        _behind(
+            model, output, lambda inner, name: [helper.make_node("Cast", [inner], [name], to=types[kind])]
+        )
         if not chance.one_in(3):
             output.type.tensor_type.elem_type = types[kind]
     elif kind == "sequence":
@@ -325,7 +366,9 @@ def _inputs(chance: Chance, model: Any) -> str:
     elif kind == "other type":
         tensor.elem_type = chance.choice([TensorProto.DOUBLE, TensorProto.INT32, TensorProto.STRING, 0])
     elif kind == "more":
-        inputs.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, chance.choice([[1], ["n"], []])))
+        inputs.append(
+            helper.make_tensor_value_info("more", TensorProto.FLOAT, chance.choice([[1], ["n"], []]))
+        )
     elif kind == "missing":
         inputs.remove(given)
     elif kind == "other rank":
@@ -339,7 +382,21 @@ def _initializers(chance: Chance, model: Any) -> str:
     if not model.graph.initializer:
         return "nothing"
     each = chance.choice(model.graph.initializer)
-    kind = chance.choice(["value", "value", "shape", "short", "type", "external", "external", "missing", "twice", "negative", "huge"])
+    kind = chance.choice(
+        [
+            "value",
+            "value",
+            "shape",
+            "short",
+            "type",
+            "external",
+            "external",
+            "missing",
+            "twice",
+            "negative",
+            "huge",
+        ]
+    )
     if kind == "value":
         table = numpy_helper.to_array(each).copy()
         if table.size:
@@ -352,12 +409,28 @@ def _initializers(chance: Chance, model: Any) -> str:
     elif kind == "short":
         each.raw_data = each.raw_data[: len(each.raw_data) // 2]
     elif kind == "type":
-        each.data_type = chance.choice([TensorProto.DOUBLE, TensorProto.INT64, TensorProto.STRING, TensorProto.BFLOAT16, 0, 77])
+        each.data_type = chance.choice(
+            [TensorProto.DOUBLE, TensorProto.INT64, TensorProto.STRING, TensorProto.BFLOAT16, 0, 77]
+        )
     elif kind == "external":
         each.ClearField("raw_data")
         each.data_location = TensorProto.EXTERNAL
-        place = chance.choice(["README.md", "catalog.safetensors", "/etc/passwd", "../x", "", "/dev/zero", "none", "/proc/self/mem"])
-        for key, value in {"location": place, "offset": chance.choice(["0", "-1", "x", "99999999999"])}.items():
+        place = chance.choice(
+            [
+                "README.md",
+                "catalog.safetensors",
+                "/etc/passwd",
+                "../x",
+                "",
+                "/dev/zero",
+                "none",
+                "/proc/self/mem",
+            ]
+        )
+        for key, value in {
+            "location": place,
+            "offset": chance.choice(["0", "-1", "x", "99999999999"]),
+        }.items():
             entry = each.external_data.add()
             entry.key, entry.value = key, value
         return f"{each.name}: in {place}"
@@ -378,11 +451,41 @@ def _nodes(chance: Chance, model: Any) -> str:
     if not nodes:
         return "nothing"
     node = chance.choice(nodes)
-    kind = chance.choice(["missing", "other", "domain", "cycle", "itself", "order", "inputs", "twice", "attribute", "nameless", "many"])
+    kind = chance.choice(
+        [
+            "missing",
+            "other",
+            "domain",
+            "cycle",
+            "itself",
+            "order",
+            "inputs",
+            "twice",
+            "attribute",
+            "nameless",
+            "many",
+        ]
+    )
     if kind == "missing":
         nodes.remove(node)
     elif kind == "other":
-        node.op_type = chance.choice(["Relu", "Sqrt", "Log", "Softmax", "Exp", "MatMul", "Size", "Nothing", "", "Div", "RandomNormalLike", "Tile", "Range"])
+        node.op_type = chance.choice(
+            [
+                "Relu",
+                "Sqrt",
+                "Log",
+                "Softmax",
+                "Exp",
+                "MatMul",
+                "Size",
+                "Nothing",
+                "",
+                "Div",
+                "RandomNormalLike",
+                "Tile",
+                "Range",
+            ]
+        )
     elif kind == "domain":
         node.domain = chance.choice(["com.microsoft", "ai.onnx.ml", "nobody", "ai.onnx.training"])
     elif kind == "cycle" and node.input and nodes[-1].output:
@@ -395,11 +498,17 @@ def _nodes(chance: Chance, model: Any) -> str:
         del nodes[:]
         nodes.extend(every)
     elif kind == "inputs" and node.input:
-        node.input[chance.randrange(len(node.input))] = chance.choice(["", "nowhere", model.graph.input[0].name if model.graph.input else ""])
+        node.input[chance.randrange(len(node.input))] = chance.choice(
+            ["", "nowhere", model.graph.input[0].name if model.graph.input else ""]
+        )
     elif kind == "twice":
         nodes.add().CopyFrom(node)
     elif kind == "attribute":
-        node.attribute.append(helper.make_attribute(chance.choice(["axis", "to", "keepdims", "other"]), chance.choice([-1, 7, 2**40])))
+        node.attribute.append(
+            helper.make_attribute(
+                chance.choice(["axis", "to", "keepdims", "other"]), chance.choice([-1, 7, 2**40])
+            )
+        )
     elif kind == "nameless":
         del node.output[:]
     elif kind == "many" and len(model.graph.output):
@@ -430,7 +539,9 @@ def _control(chance: Chance, model: Any) -> str:
         _behind(
             model,
             output,
-            lambda inner, name: [node("If", [flag], [name], then_branch=branch(inner, 1), else_branch=branch(inner, 3))],
+            lambda inner, name: [
+                node("If", [flag], [name], then_branch=branch(inner, 1), else_branch=branch(inner, 3))
+            ],
         )
         return f"{output.name}: If, declared {_declare(chance, output)}"
     if kind == "function":
@@ -448,14 +559,20 @@ def _control(chance: Chance, model: Any) -> str:
             [info("given", TensorProto.FLOAT, None)],
             [info("made", TensorProto.FLOAT, None)],
         )
-        _behind(model, output, lambda inner, name: [node("Scan", [inner], [name], body=body, num_scan_inputs=1)])
+        _behind(
+            model, output, lambda inner, name: [node("Scan", [inner], [name], body=body, num_scan_inputs=1)]
+        )
         return f"{output.name}: Scan"
     turns = chance.choice([0, 1, 3, 3, 1000, 2**62])
     count, going = _constant(model, np.array(turns)), _constant(model, np.array(True))
     body = helper.make_graph(
         [node("Identity", ["on"], ["still"]), node("Neg", ["x"], ["y"])],
         "body",
-        [info("turn", TensorProto.INT64, []), info("on", TensorProto.BOOL, []), info("x", TensorProto.FLOAT, None)],
+        [
+            info("turn", TensorProto.INT64, []),
+            info("on", TensorProto.BOOL, []),
+            info("x", TensorProto.FLOAT, None),
+        ],
         [info("still", TensorProto.BOOL, []), info("y", TensorProto.FLOAT, None)],
     )
     _behind(model, output, lambda inner, name: [node("Loop", [count, going, inner], [name], body=body)])
@@ -472,16 +589,28 @@ def _work(chance: Chance, model: Any) -> str:
 
     def nodes(inner: str, name: str) -> list[Any]:
         if kind == "memory":
-            shape = _constant(model, chance.choice([[2**40], [2**62], [2**33], [2**20, 2**20], [-1], [2**31]]))
+            shape = _constant(
+                model, chance.choice([[2**40], [2**62], [2**33], [2**20, 2**20], [-1], [2**31]])
+            )
             return [
                 node("ConstantOfShape", [shape], [f"{name}_large"]),
                 node("ReduceSum", [f"{name}_large"], [f"{name}_sum"], keepdims=0),
                 node("Add", [inner, f"{name}_sum"], [name]),
             ]
         if kind == "index":
-            return [node("Gather", [inner, _constant(model, chance.choice([[10**6], [-(10**6)], [2**62]]))], [name])]
+            return [
+                node(
+                    "Gather", [inner, _constant(model, chance.choice([[10**6], [-(10**6)], [2**62]]))], [name]
+                )
+            ]
         if kind == "reshape":
-            return [node("Reshape", [inner, _constant(model, chance.choice([[7, 7], [0, 0, 0, 0], [-1, -1], [2**62]]))], [name])]
+            return [
+                node(
+                    "Reshape",
+                    [inner, _constant(model, chance.choice([[7, 7], [0, 0, 0, 0], [-1, -1], [2**62]]))],
+                    [name],
+                )
+            ]
         return [node("Div", [inner, _constant(model, np.float32(0))], [name])]
 
     _behind(model, output, nodes)
@@ -489,18 +618,39 @@ def _work(chance: Chance, model: Any) -> str:
 
 
 def _model(chance: Chance, model: Any) -> str:
-    kind = chance.choice(["opset", "ir", "domain", "no opset", "metadata", "sparse", "quantization", "training", "name", "no graph", "doc"])
+    kind = chance.choice(
+        [
+            "opset",
+            "ir",
+            "domain",
+            "no opset",
+            "metadata",
+            "sparse",
+            "quantization",
+            "training",
+            "name",
+            "no graph",
+            "doc",
+        ]
+    )
     if kind == "opset":
         model.opset_import[0].version = chance.choice([0, 1, 7, 13, 21, 99, -1, 2**62])
     elif kind == "ir":
         model.ir_version = chance.choice([0, 1, 3, 11, 99, -1, 2**62])
     elif kind == "domain":
-        model.opset_import.append(helper.make_opsetid(chance.choice(["nobody", "com.microsoft", "", "ai.onnx"]), chance.choice([1, 99])))
+        model.opset_import.append(
+            helper.make_opsetid(
+                chance.choice(["nobody", "com.microsoft", "", "ai.onnx"]), chance.choice([1, 99])
+            )
+        )
     elif kind == "no opset":
         del model.opset_import[:]
     elif kind == "metadata":
         entry = model.metadata_props.add()
-        entry.key, entry.value = chance.choice(["ort.config", "a" * 1000, ""]), chance.choice(["{", '{"session_options": {"intra_op_num_threads": 99}}'])
+        entry.key, entry.value = (
+            chance.choice(["ort.config", "a" * 1000, ""]),
+            chance.choice(["{", '{"session_options": {"intra_op_num_threads": 99}}']),
+        )
     elif kind == "name":
         model.graph.name = chance.choice(["", "ü" * 1000])
     elif kind == "no graph":

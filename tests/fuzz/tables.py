@@ -29,7 +29,9 @@ def make(chance: Chance) -> BundleCase:
     name = DELTA if DELTA in parts.tables and chance.one_in(3) else CATALOG
     tables = parts.tables[name]
     for _ in range(chance.choice([0, 1, 1, 1, 1, 2, 2, 3, 6])):
-        note = chance.choices([change for change, _ in _CHANGES], [weight for _, weight in _CHANGES])[0](chance, tables)
+        note = chance.choices([change for change, _ in _CHANGES], [weight for _, weight in _CHANGES])[0](
+            chance, tables
+        )
         if note is not None:
             notes.append(note)
     if chance.one_in(8) or len(notes) == 1:
@@ -95,9 +97,9 @@ def _nudge(chance: Chance, tables: Tables) -> str | None:
     step = chance.choice([-1, 1, 1, 2, -60])
     with np.errstate(all="ignore"):
         flat = table.reshape(-1)
-        flat[begin:stop] = (flat[begin:stop].astype(np.float64 if table.dtype.kind == "f" else np.int64) + step).astype(
-            table.dtype
-        )
+        flat[begin:stop] = (
+            flat[begin:stop].astype(np.float64 if table.dtype.kind == "f" else np.int64) + step
+        ).astype(table.dtype)
     tables[name] = table
     return f"{name}: {step} added to {begin} to {stop}"
 
@@ -127,7 +129,10 @@ def _reorder(chance: Chance, tables: Tables) -> str | None:
     name = _table(chance, tables)
     if name is None or tables[name].size < 2 or not tables[name].ndim:
         return None
-    table, kind = tables[name], chance.choice(["reversed", "shuffled", "sorted", "rolled", "columns exchanged", "swapped"])
+    table, kind = (
+        tables[name],
+        chance.choice(["reversed", "shuffled", "sorted", "rolled", "columns exchanged", "swapped"]),
+    )
     if kind == "reversed":
         table = table[::-1]
     elif kind == "shuffled":
@@ -174,14 +179,20 @@ def _names(chance: Chance, tables: Tables) -> str | None:
         del tables[name]
         return f"{name} dropped"
     if kind == "renamed":
-        new = chance.choice(["item_bias", "nobody", "titles.offsets", "", "a\0b", "ü", name + "x", name.upper()])
+        new = chance.choice(
+            ["item_bias", "nobody", "titles.offsets", "", "a\0b", "ü", name + "x", name.upper()]
+        )
         tables[new] = tables.pop(name)
         return f"{name} renamed to {new!r}"
     if kind == "copied":
-        new = chance.choice([*sorted(tables), "item_bias", "extra_rows", "extra_offsets", "base_user_bias", "titles.bytes"])
+        new = chance.choice(
+            [*sorted(tables), "item_bias", "extra_rows", "extra_offsets", "base_user_bias", "titles.bytes"]
+        )
         tables[new] = tables[name]
         return f"{name} copied to {new}"
-    new = chance.choice(["unheard-of", "item_bias", "extra_offsets", "extra_rows", "titles.offsets", "codes", "padding"])
+    new = chance.choice(
+        ["unheard-of", "item_bias", "extra_offsets", "extra_rows", "titles.offsets", "codes", "padding"]
+    )
     count = chance.choice([0, 1, 9, 10, 60, 61])
     tables[new] = np.zeros(count, dtype=chance.choice(_DTYPES))
     return f"{new} added: {tables[new].dtype} [{count}]"
@@ -192,7 +203,9 @@ def _resize(chance: Chance, tables: Tables) -> str | None:
     if name is None:
         return None
     table = tables[name]
-    kind = chance.choice(["shorter", "longer", "empty", "half", "one more axis", "flat", "transposed", "narrower", "scalar"])
+    kind = chance.choice(
+        ["shorter", "longer", "empty", "half", "one more axis", "flat", "transposed", "narrower", "scalar"]
+    )
     if kind == "shorter":
         table = table[: max(0, len(table) - chance.choice([1, 2, 17]))] if table.ndim else table
     elif kind == "longer":
@@ -221,8 +234,15 @@ def _retype(chance: Chance, tables: Tables) -> str | None:
         return None
     dtype = chance.choice(_DTYPES)
     table = tables[name]
-    if chance.one_in(2) and table.size and table.ndim and (table.shape[-1] * table.itemsize) % np.dtype(dtype).itemsize == 0:
-        tables[name] = np.frombuffer(np.ascontiguousarray(table).tobytes(), dtype).reshape(*table.shape[:-1], -1)
+    if (
+        chance.one_in(2)
+        and table.size
+        and table.ndim
+        and (table.shape[-1] * table.itemsize) % np.dtype(dtype).itemsize == 0
+    ):
+        tables[name] = np.frombuffer(np.ascontiguousarray(table).tobytes(), dtype).reshape(
+            *table.shape[:-1], -1
+        )
         return f"{name}: taken for {dtype}"
     with np.errstate(all="ignore"):
         tables[name] = table.astype(dtype)
@@ -338,7 +358,16 @@ def _codes(chance: Chance, tables: Tables) -> str | None:
     """Codes that disagree with the vectors."""
     if "codes" not in tables:
         return None
-    name = _of(chance, tables, "codes", "codes.scales", ".suffix_norms", ".quantization_errors", ".max_norm", ".stage_ends")
+    name = _of(
+        chance,
+        tables,
+        "codes",
+        "codes.scales",
+        ".suffix_norms",
+        ".quantization_errors",
+        ".max_norm",
+        ".stage_ends",
+    )
     if name is None or not tables[name].size:
         return None
     table = tables[name].copy()
@@ -385,14 +414,21 @@ def _vectors(chance: Chance, tables: Tables) -> str | None:
 
 def _tree(chance: Chance, tables: Tables) -> str | None:
     """Ranges that overlap, cross or turn round; parents that do not exist, or in another order."""
-    name = _of(chance, tables, *(f"category_ranges.{level}" for level in range(3)), *(f"parents.{level}" for level in range(3)))
+    name = _of(
+        chance,
+        tables,
+        *(f"category_ranges.{level}" for level in range(3)),
+        *(f"parents.{level}" for level in range(3)),
+    )
     if name is None or not tables[name].size:
         return None
     table = tables[name].copy()
     at = chance.randrange(len(table)) if table.ndim else 0
     kind = chance.choice(["value", "exchanged", "boundary", "empty", "all in one"])
     if kind == "value" or table.ndim != 2:
-        table.reshape(-1)[chance.randrange(table.size)] = chance.extreme(table.dtype, chance.choice([len(table), 60]))
+        table.reshape(-1)[chance.randrange(table.size)] = chance.extreme(
+            table.dtype, chance.choice([len(table), 60])
+        )
     elif kind == "exchanged":
         table[at] = table[at][::-1]
     elif kind == "boundary" and at + 1 < len(table):
@@ -439,13 +475,34 @@ def _file(chance: Chance, packed: Packed) -> tuple[bytes, str]:
     header, data = packed.header, packed.data
     names = [*header]
     kind = chance.choice(
-        ["entry", "entry", "entry", "offsets", "shape", "dtype", "misaligned", "twice", "text", "length", "bytes", "bytes", "tail", "cut", "nested", "metadata", "product"]
+        [
+            "entry",
+            "entry",
+            "entry",
+            "offsets",
+            "shape",
+            "dtype",
+            "misaligned",
+            "twice",
+            "text",
+            "length",
+            "bytes",
+            "bytes",
+            "tail",
+            "cut",
+            "nested",
+            "metadata",
+            "product",
+        ]
     )
     if not names:
         kind = "bytes"
     name = chance.choice(names) if names else ""
     if kind == "entry":
-        key, value = chance.choice(["dtype", "shape", "data_offsets", "new", ""]), chance.choice(_HEADER_VALUES)
+        key, value = (
+            chance.choice(["dtype", "shape", "data_offsets", "new", ""]),
+            chance.choice(_HEADER_VALUES),
+        )
         if key:
             header[name][key] = value
             if chance.one_in(4):
@@ -466,15 +523,23 @@ def _file(chance: Chance, packed: Packed) -> tuple[bytes, str]:
             shape.insert(chance.randrange(len(shape) + 1), chance.choice([value, 1]))
         note = f"{name}: shape {shape}"
     elif kind == "dtype":
-        header[name]["dtype"] = chance.choice(["BF16", "F8_E4M3", "F64", "I64", "U8", "I32", "", "f32", "C64", "F4", "BOOL"])
+        header[name]["dtype"] = chance.choice(
+            ["BF16", "F8_E4M3", "F64", "I64", "U8", "I32", "", "f32", "C64", "F4", "BOOL"]
+        )
         note = f"{name}: dtype {header[name]['dtype']}"
     elif kind == "misaligned":
         return _misaligned(chance, packed)
     elif kind == "product":
-        header["nothing"] = {"dtype": "F32", "shape": chance.choice([[0, 2**62], [2**32, 2**32, 0], [0] * 70, []]), "data_offsets": [0, 0]}
+        header["nothing"] = {
+            "dtype": "F32",
+            "shape": chance.choice([[0, 2**62], [2**32, 2**32, 0], [0] * 70, []]),
+            "data_offsets": [0, 0],
+        }
         note = f"a table of shape {header['nothing']['shape']}"
     elif kind == "metadata":
-        header["__metadata__"] = chance.choice([{}, {"format": "pt"}, {"a": 1}, [], None, {"item_vectors": "x"}])
+        header["__metadata__"] = chance.choice(
+            [{}, {"format": "pt"}, {"a": 1}, [], None, {"item_vectors": "x"}]
+        )
         note = f"metadata {header['__metadata__']}"
     else:
         return _framed_wrongly(chance, kind, name, packed)
@@ -502,8 +567,22 @@ def _framed_wrongly(chance: Chance, kind: str, name: str, packed: Packed) -> tup
         text = text[:-1] + b"," + json.dumps({name: again}).encode()[1:]
         return framed(text, packed.data), f"{name} stands twice in the header"
     if kind == "text":
-        wrong = chance.choice([b"\xff", b"[]", b"null", b"{}", b"\xef\xbb\xbf" + text, text + b"\0", text + b"}", b"", text[:-1]])
-        return framed(wrong, packed.data), f"a header that begins with {wrong[:10]!r} and ends with {wrong[-3:]!r}"
+        wrong = chance.choice(
+            [
+                b"\xff",
+                b"[]",
+                b"null",
+                b"{}",
+                b"\xef\xbb\xbf" + text,
+                text + b"\0",
+                text + b"}",
+                b"",
+                text[:-1],
+            ]
+        )
+        return framed(
+            wrong, packed.data
+        ), f"a header that begins with {wrong[:10]!r} and ends with {wrong[-3:]!r}"
     if kind == "nested":
         depth = chance.choice([100, 1_000, 100_000])
         return framed(b'{"a":' + b"[" * depth + b"]" * depth + b"}", packed.data), f"a header {depth} deep"
@@ -519,5 +598,3 @@ def _framed_wrongly(chance: Chance, kind: str, name: str, packed: Packed) -> tup
         spoiled, note = chance.spoiled(text)
         return framed(spoiled, packed.data), f"header: {note}"
     return chance.spoiled(whole)
-
-

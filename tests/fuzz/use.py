@@ -129,7 +129,11 @@ class User:
             k = self.chance.choice([1, 3, 10, 20, 500])
             result = self.recommender.recommend(self.session(), k, mode=mode)
             self.read(result, len(self.recommender.catalog), k)
-        self.read(self.recommender.recommend(self.session(), 10, **self.options()), len(self.recommender.catalog), 10)
+        self.read(
+            self.recommender.recommend(self.session(), 10, **self.options()),
+            len(self.recommender.catalog),
+            10,
+        )
 
     def reading(self) -> Iterator[Callable[[], None]]:
         """Steps that change nothing."""
@@ -179,7 +183,9 @@ class User:
             str(r.trace(self.session(), 5, **self.options()))
 
         def predict() -> None:
-            r.categories(self.session(), chance.choice([1, 5, 100]), level=chance.randrange(-1, catalog.tree.depth))
+            r.categories(
+                self.session(), chance.choice([1, 5, 100]), level=chance.randrange(-1, catalog.tree.depth)
+            )
 
         def similar() -> None:
             r.similar_items(chance.choice(self.ids), chance.choice([1, 7, 200]))
@@ -192,7 +198,11 @@ class User:
 
         def prepared() -> None:
             chosen: Filter = r.filter(allow=chance.sample(self.ids, 30), exclude=chance.sample(self.ids, 3))
-            self.read(r.recommend(self.session(), 9, filter=chosen, mode=chance.choice(["exact", "auto"])), catalog.stop, 9)
+            self.read(
+                r.recommend(self.session(), 9, filter=chosen, mode=chance.choice(["exact", "auto"])),
+                catalog.stop,
+                9,
+            )
 
         def popular() -> None:
             self.read(r.recommend([self.stranger], chance.choice([1, 9, 300])), catalog.stop, 300)
@@ -205,7 +215,11 @@ class User:
         catalog, chance = self.recommender.catalog, self.chance
         text = isinstance(self.ids[0], str)
         new = "brand new" if text else 2**61 + 7
-        width = self.recommender.config["dimension"] if isinstance(self.recommender.config["dimension"], int) else 1
+        width = (
+            self.recommender.config["dimension"]
+            if isinstance(self.recommender.config["dimension"], int)
+            else 1
+        )
 
         def upsert_encoded() -> None:
             path = catalog.category(-1, chance.randrange(len(catalog.tree.leaves))).path
@@ -237,7 +251,10 @@ class User:
             catalog.set_bias(chance.sample(self.ids, 4), 0.5)
 
         def change_file() -> None:
-            lines = ['{"remove": %s}' % ('"shoe-1000"' if text else "0"), '{"set_bias": {"id": 1000, "value": 1}}']
+            lines = [
+                '{"remove": %s}' % ('"shoe-1000"' if text else "0"),
+                '{"set_bias": {"id": 1000, "value": 1}}',
+            ]
             apply(catalog, lines)
 
         steps = [upsert_encoded, upsert_vector, upsert_below, move, remove, set_bias, change_file]

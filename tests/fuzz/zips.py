@@ -85,7 +85,24 @@ def make(chance: Chance) -> ZipCase:
     if chance.one_in(4):
         entries = [(f"bundle/{name}", content) for name, content in entries]
     method = chance.choices(_METHODS, [8, 8, 1, 1])[0]
-    kind = chance.choice(["bytes", "bytes", "header", "header", "header", "header", "name", "twice", "missing", "symlink", "bomb", "config", "around", "order"])
+    kind = chance.choice(
+        [
+            "bytes",
+            "bytes",
+            "header",
+            "header",
+            "header",
+            "header",
+            "name",
+            "twice",
+            "missing",
+            "symlink",
+            "bomb",
+            "config",
+            "around",
+            "order",
+        ]
+    )
     if kind == "name":
         at = chance.randrange(len(entries))
         entries[at] = chance.choice(_NAMES), entries[at][1]
@@ -183,20 +200,62 @@ _CENTRAL: Final = [
     ("version", 6, 2), ("flags", 8, 2), ("method", 10, 2), ("time", 12, 4), ("crc", 16, 4), ("compressed", 20, 4), ("size", 24, 4),
     ("name length", 28, 2), ("extra length", 30, 2), ("comment length", 32, 2), ("disk", 34, 2), ("attributes", 38, 4), ("offset", 42, 4),
 ]  # fmt: skip
-_LOCAL: Final = [("flags", 6, 2), ("method", 8, 2), ("crc", 14, 4), ("compressed", 18, 4), ("size", 22, 4), ("name length", 26, 2), ("extra length", 28, 2), ("name", 30, 4)]
-_END: Final = [("disk", 4, 2), ("entries", 8, 2), ("all entries", 10, 2), ("directory size", 12, 4), ("directory offset", 16, 4), ("comment length", 20, 2)]
+_LOCAL: Final = [
+    ("flags", 6, 2),
+    ("method", 8, 2),
+    ("crc", 14, 4),
+    ("compressed", 18, 4),
+    ("size", 22, 4),
+    ("name length", 26, 2),
+    ("extra length", 28, 2),
+    ("name", 30, 4),
+]
+_END: Final = [
+    ("disk", 4, 2),
+    ("entries", 8, 2),
+    ("all entries", 10, 2),
+    ("directory size", 12, 4),
+    ("directory offset", 16, 4),
+    ("comment length", 20, 2),
+]
 
 
 def _headers(chance: Chance, content: bytes) -> tuple[bytes, str]:
     """A field of a header has another value."""
-    where, mark, fields = chance.choice([("central", b"PK\1\2", _CENTRAL), ("central", b"PK\1\2", _CENTRAL), ("local", b"PK\3\4", _LOCAL), ("end", b"PK\5\6", _END)])
+    where, mark, fields = chance.choice(
+        [
+            ("central", b"PK\1\2", _CENTRAL),
+            ("central", b"PK\1\2", _CENTRAL),
+            ("local", b"PK\3\4", _LOCAL),
+            ("end", b"PK\5\6", _END),
+        ]
+    )
     places = [at for at in range(len(content)) if content.startswith(mark, at)]
     if not places:
         return content, "nothing"
     at = chance.choice(places)
     name, offset, width = chance.choice(fields)
     data = bytearray(content)
-    value = chance.choice([0, 1, 8, 9, 12, 14, 93, 98, 99, 0x41, 0x800, 0xFFFF, 0xFFFFFFFF, 0x7FFFFFFF, len(content), chance.getrandbits(32)])
+    value = chance.choice(
+        [
+            0,
+            1,
+            8,
+            9,
+            12,
+            14,
+            93,
+            98,
+            99,
+            0x41,
+            0x800,
+            0xFFFF,
+            0xFFFFFFFF,
+            0x7FFFFFFF,
+            len(content),
+            chance.getrandbits(32),
+        ]
+    )
     if name == "flags":
         value = chance.choice([1, 0x20, 0x40, 0x2000, 8, 0xFFFF])
     value &= (1 << 8 * width) - 1
@@ -209,7 +268,9 @@ def _around(chance: Chance, content: bytes) -> tuple[bytes, str]:
     if kind == "comment":
         comment = chance.choice([b"x" * 65_535, b"PK\5\6" + bytes(18), b"\xff"])
         end = content.rfind(b"PK\5\6")
-        return content[: end + 20] + struct.pack("<H", len(comment)) + comment, f"a comment of {len(comment)} bytes"
+        return content[: end + 20] + struct.pack(
+            "<H", len(comment)
+        ) + comment, f"a comment of {len(comment)} bytes"
     if kind == "before":
         return chance.randbytes(100) + content, "other bytes before it"
     if kind == "after":
@@ -218,7 +279,9 @@ def _around(chance: Chance, content: bytes) -> tuple[bytes, str]:
         return content + content, "twice"
     end = content.rfind(b"PK\5\6")
     large = chance.choice([0, 2**40, 2**63, 2**64 - 1])
-    record = b"PK\6\6" + struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, chance.choice([1, large]), chance.choice([1, large]), large, large)
+    record = b"PK\6\6" + struct.pack(
+        "<QHHIIQQQQ", 44, 45, 45, 0, 0, chance.choice([1, large]), chance.choice([1, large]), large, large
+    )
     locator = b"PK\6\7" + struct.pack("<IQI", 0, chance.choice([end, large]), 1)
     tail = bytearray(content[end:])
     tail[8:20] = b"\xff" * 12
