@@ -164,6 +164,7 @@ class Load:
 
     @contextmanager
     def running(self) -> Iterator[None]:
+        """Clients ask while this holds."""
         threads = [threading.Thread(target=self.client, args=(at % 2 == 0,)) for at in range(CLIENTS)]
         for thread in threads:
             thread.start()
@@ -313,6 +314,20 @@ EVENTS: Final[dict[str, Callable[[Server, Path, Path, int], Outcome]]] = {
 }
 
 
+def resident(server: Server, bundle: Path, folder: Path, requests: int) -> list[tuple[int, int]]:
+    """MB that the processes hold together after a tenth, two tenths ... of ``requests``, with how many those were."""
+    found: list[tuple[int, int]] = []
+    with started(server, bundle, folder) as here, here.load.running():
+        while len(found) < 10:
+            answered = here.load.counts["answered"]
+            if answered >= requests * (len(found) + 1) // 10:
+                pids = {here.pid, *here.serving()}
+                found.append((answered, sum(map(_resident_kb, pids)) // 1024))
+            time.sleep(0.05)
+    assert not here.load.counts["lost"], here.load.says
+    return found
+
+
 def happens(server: Server, event: str) -> bool:
     """Whether there is such an event: a single process of uvicorn is replaced by nobody."""
     return event == "stop" or bool(server.recycle)
@@ -325,6 +340,11 @@ def _has_ended(pid: int) -> bool:
         return True
 
 
+def _resident_kb(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+
+
 def _listens(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port)).close()
@@ -335,29 +355,43 @@ def _listens(port: int) -> bool:
 
 @click.command()
 @click.option("--times", default=200, type=click.IntRange(1), show_default=True, help="Of each event.")
+@click.option(
+    "--requests",
+    type=click.IntRange(10),
+    help="Print the memory along so many requests, and do nothing else.",
+)
 @click.option("--server", "chosen", multiple=True, type=click.Choice(list(SERVERS)), help="Only these.")
 @click.option("--event", "events", multiple=True, type=click.Choice(list(EVENTS)), help="Only these.")
-def main(times: int, chosen: tuple[str, ...], events: tuple[str, ...]) -> None:
+def main(times: int, requests: int | None, chosen: tuple[str, ...], events: tuple[str, ...]) -> None:
     """Stop, recycle and crash the servers of examples/ under load."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bundle = make_shop(covisitation=True).write(folder / "bundle")
+        if requests is None:
+            raise SystemExit(_table(bundle, folder, times, chosen or tuple(SERVERS), events or tuple(EVENTS)))
+        for title in chosen or SERVERS:
+            found = resident(SERVERS[title], bundle, folder, requests)
+            click.echo(f"{title:27} {', '.join(f'{count:,}: {mb} MB' for count, mb in found)}")
+
+
+def _table(bundle: Path, folder: Path, times: int, chosen: tuple[str, ...], events: tuple[str, ...]) -> bool:
+    """Print the table; whether a request was lost."""
     columns = ("answered", "killed", "again", "refused", "unread", "lost")
     head = "".join(f" {one:>8}" for one in columns)
     click.echo(f"{'server':27} {'event':8} {'times':>5} {'median':>7} {'worst':>6}{head}")
     failed = False
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        bundle = make_shop(covisitation=True).write(folder / "bundle")
-        for title in chosen or SERVERS:
-            for event in events or EVENTS:
-                if not happens(SERVERS[title], event):
-                    continue
-                found = EVENTS[event](SERVERS[title], bundle, folder, times)
-                times_ = f"{median(found.seconds):>7.2f} {max(found.seconds):>6.2f}"
-                counts = "".join(f" {found.counts[one]:>8,}" for one in columns)
-                click.echo(f"{title:27} {event:8} {len(found.seconds):>5} {times_}{counts}")
-                for line in found.says[:5]:
-                    click.echo(f"    lost: {line}")
-                failed |= found.counts["lost"] > 0
-    raise SystemExit(failed)
+    for title in chosen:
+        for event in events:
+            if not happens(SERVERS[title], event):
+                continue
+            found = EVENTS[event](SERVERS[title], bundle, folder, times)
+            seconds = f"{median(found.seconds):>7.2f} {max(found.seconds):>6.2f}"
+            counts = "".join(f" {found.counts[one]:>8,}" for one in columns)
+            click.echo(f"{title:27} {event:8} {len(found.seconds):>5} {seconds}{counts}")
+            for line in found.says[:5]:
+                click.echo(f"    without an answer: {line}")
+            failed |= found.counts["lost"] > 0
+    return failed
 
 
 if __name__ == "__main__":
