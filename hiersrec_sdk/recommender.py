@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk import explain, frames
-from hiersrec_sdk.arguments import checked_bool, checked_level
+from hiersrec_sdk.arguments import checked_bool, checked_level, checked_threads
 from hiersrec_sdk.bundle import ITEM_ENCODER, MODEL, QUERY_PARTS, Bundle
 from hiersrec_sdk.bundle.hub import download
 from hiersrec_sdk.bundle.sources import Source, open_source
@@ -28,6 +28,7 @@ from hiersrec_sdk.cpus import Threads
 from hiersrec_sdk.encoders.item_encoder import ItemEncoder
 from hiersrec_sdk.encoders.onnx_file import check_graph
 from hiersrec_sdk.encoders.query_parts import QueryPartsGraph
+from hiersrec_sdk.encoders.runtime import checked_providers
 from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
 from hiersrec_sdk.errors import (
     CatalogChangeError,
@@ -41,8 +42,6 @@ from hiersrec_sdk.options import (
     OnUnknown,
     RecommendOptions,
     checked_batch_size,
-    checked_providers,
-    checked_threads,
     takes_options,
 )
 from hiersrec_sdk.pipeline import KnownSession, Pipeline, as_ids
@@ -150,9 +149,8 @@ class Recommender:
         recommender = cls(bundle, encoder, ranking)
         recommender._threads = threads  # for a pickle: another machine has other CPUs
         if verify:
-            encoder.encode_one(
-                recommender.catalog.current, np.zeros(1, dtype=np.int64)
-            )  # checks what it gives
+            # a run shows what the graph gives; the others are run by those who need them
+            encoder.encode_one(recommender.catalog.current, np.zeros(1, dtype=np.int64))
             for graph in {ITEM_ENCODER, QUERY_PARTS} & bundle.config["files"].keys():
                 check_graph(bundle.read(graph), graph)
         _log.info(

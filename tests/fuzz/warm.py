@@ -8,6 +8,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Final
 
+from hiersrec_sdk.encoders.runtime import import_onnxruntime
 from hiersrec_sdk.ranking import get_backend
 from tests.fuzz.parts import sound
 
@@ -56,7 +57,7 @@ def has_numba() -> bool:
 
 def keep_sessions() -> None:
     """Load each sound graph once: later sessions of it are the first one."""
-    onnxruntime: Any = import_module("onnxruntime")
+    onnxruntime = import_onnxruntime()
     if isinstance(onnxruntime.InferenceSession, partial):
         return
     graphs = {content for parts in sound() for name, content in parts.files.items() if name.endswith(".onnx")}
