@@ -214,12 +214,11 @@ def _shape_of_output(chance: Chance, model: Any) -> str:
             return [node("ReduceSum", [inner], [name], keepdims=1)]
         if kind == "transposed":
             return [node("Transpose", [inner], [name])]
-        return [  # as many as there are values above 0: it depends on the session
-            node("Greater", [inner, c(np.float32(0))], [f"{name}_above"]),
-            node("Reshape", [f"{name}_above", c([-1])], [f"{name}_flags"]),
-            node("Reshape", [inner, c([-1])], [f"{name}_flat"]),
-            node("Compress", [f"{name}_flat", f"{name}_flags"], [f"{name}_some"], axis=0),
-            node("Unsqueeze", [f"{name}_some", c([0])], [name]),
+        return [  # as many as the values say, which depend on the session
+            node("Cast", [inner], [f"{name}_whole"], to=TensorProto.INT64),
+            node("ReduceMax", [f"{name}_whole"], [f"{name}_most"], keepdims=0),
+            node("Unsqueeze", [f"{name}_most", c([0])], [f"{name}_stop"]),
+            node("Slice", [inner, c([0]), f"{name}_stop", c(last)], [name]),
         ]
 
     _behind(model, output, nodes)

@@ -352,7 +352,8 @@ def _decoded(line: bytes) -> Finding | tuple[str, str, float]:
 def _finding(target: str, seed: int, notes: list[str], error: BaseException) -> Finding:
     text = "".join(traceback.format_exception(error))
     if isinstance(error, Wrong):
-        return Finding(target, str(error), "", seed, notes, _lines(text, 0, 12))
+        cause = "".join(traceback.format_exception_only(error.__cause__)) if error.__cause__ else ""
+        return Finding(target, str(error), "", seed, notes, _lines(f"{text}caused by {cause}", 0, 8))
     return Finding(target, type(error).__name__, _innermost(text, first=False), seed, notes, _lines(text, 0, 12))
 
 
