@@ -25,12 +25,18 @@ INLINE float exponential(float x)
     return p * power;
 }
 
-/* In several lanes: one would wait for its last result at every step. */
+/* A NaN counts as the least of all. */
+INLINE float as_logit(float value)
+{
+    return value == value ? value : -INFINITY;
+}
+
+/* In several lanes: one would wait for its last result at every step. A NaN is larger than nothing. */
 static float largest_of(const float *values, int64_t count)
 {
     float lane[LANES];
     for (int j = 0; j < LANES; ++j)
-        lane[j] = values[0];
+        lane[j] = -INFINITY;
     for (int64_t i = 0; i + LANES <= count; i += LANES)
         for (int j = 0; j < LANES; ++j)
             lane[j] = values[i + j] > lane[j] ? values[i + j] : lane[j];
@@ -54,18 +60,35 @@ static double sum_of(const float *values, int64_t count)
     return lane[0];
 }
 
-/* Sums over categories. */
+/* Sums over categories; unsigned, so that ranges which are none can do no more than wrap around. */
 typedef struct {
-    int64_t rows, eligible;
+    uint64_t rows, eligible;
     double odds;
 } holding;
 
 INLINE void add_to(holding *held, int64_t category, const int64_t *ranges, const int64_t *eligible_in, const float *odds)
 {
-    int64_t rows = ranges[2 * category + 1] - ranges[2 * category];
+    uint64_t rows = (uint64_t)ranges[2 * category + 1] - (uint64_t)ranges[2 * category];
     held->rows += rows;
-    held->eligible += eligible_in ? eligible_in[category] : rows;
+    held->eligible += eligible_in ? (uint64_t)eligible_in[category] : rows;
     held->odds += odds[category];
+}
+
+/* A heap of the categories with logits from `least` up to, not including, `above`; all from there on, where that is NaN. Its
+   root is the best one: the root of a heap is its worst entry, and here all signs are turned. */
+static void fill(heap *best, const float *logits, int64_t categories, float least, float above)
+{
+    best->count = 0;
+    for (int64_t c = 0; c < categories; ++c) {
+        float logit = as_logit(logits[c]);
+        best->rows[best->count] = c;
+        best->count += logit >= least && !(logit >= above);
+    }
+    for (int64_t i = 0; i < best->count; ++i) {
+        best->scores[i] = -as_logit(logits[best->rows[i]]);
+        best->rows[i] = -best->rows[i];
+    }
+    make_heap(best);
 }
 
 int64_t hiersrec_choose(const float *logits, const int64_t *ranges, const int64_t *eligible_in, int64_t categories,
@@ -79,30 +102,9 @@ int64_t hiersrec_choose(const float *logits, const int64_t *ranges, const int64_
     double sum = sum_of(odds, categories);
     *total = sum;
 
-    /* Few categories are usually enough, so only those near the top enter the heap; more if they hold too little. */
+    /* Few categories are usually enough, so they enter the heap band by band of their logits, those near the top first. */
     heap best = {heap_scores, heap_rows, 0};
-    for (float depth = 3; best.count < categories; depth *= 2) {
-        float least = depth < 100 ? largest - depth : -INFINITY;
-        best.count = 0;
-        for (int64_t c = 0; c < categories; ++c) {
-            heap_rows[best.count] = c;
-            best.count += !(logits[c] < least); /* a NaN, which the contract rules out, must not keep this from ending */
-        }
-        holding held = {0, 0, 0};
-        for (int64_t i = 0; i < best.count; ++i)
-            add_to(&held, heap_rows[i], ranges, eligible_in, odds);
-        /* a little more of top_p, as it is summed in another order below */
-        if (best.count >= ordered + first_count && held.rows >= rows && held.eligible >= eligible && top_p < 1 &&
-            held.odds >= (top_p + 1e-9) * sum)
-            break;
-    }
-    /* The root of a heap is its worst entry. With all signs turned, it is the best category. */
-    for (int64_t i = 0; i < best.count; ++i) {
-        heap_scores[i] = -logits[heap_rows[i]];
-        heap_rows[i] = -heap_rows[i];
-    }
-    make_heap(&best);
-
+    float least = NAN, depth = 3;
     int64_t listed = 0, taken = 0;
     holding held = {0, 0, 0};
     bool enough = false;
@@ -111,6 +113,11 @@ int64_t hiersrec_choose(const float *logits, const int64_t *ranges, const int64_
         if (listed < first_count) {
             category = first[listed];
         } else {
+            for (; best.count == 0; depth *= 2) { /* the last band has all that are left */
+                float above = least;
+                least = depth < 100 ? largest - depth : -INFINITY;
+                fill(&best, logits, categories, least, above);
+            }
             bool known = false;
             category = -heap_rows[0];
             if (--best.count)
@@ -127,7 +134,7 @@ int64_t hiersrec_choose(const float *logits, const int64_t *ranges, const int64_
         chosen[2 * taken + 1] = ranges[2 * category + 1];
         ++taken;
         add_to(&held, category, ranges, eligible_in, odds);
-        enough = listed >= first_count && held.rows >= rows && held.eligible >= eligible && top_p < 1 &&
+        enough = listed >= first_count && (int64_t)held.rows >= rows && (int64_t)held.eligible >= eligible && top_p < 1 &&
                  held.odds >= top_p * sum;
     }
     return taken;

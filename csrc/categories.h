@@ -1,5 +1,6 @@
 /*
- * Which categories are candidates: the contract. The caller owns all buffers, nothing is allocated or kept.
+ * Which categories are candidates: the contract. The caller owns all buffers, and has checked them as hiersrec_sdk/_kernel.pyx
+ * does; nothing is allocated or kept.
  */
 #ifndef HIERSREC_CATEGORIES_H
 #define HIERSREC_CATEGORIES_H
@@ -14,18 +15,19 @@ extern "C" {
  * Take categories by higher logit, then lower index, after those that come `first`, until they hold `rows` rows, and
  * `eligible` eligible rows, and `top_p` of the probability; the category that reaches all of these is taken.
  *
- *   logits           [in]  [categories] none of them NaN
- *   ranges           [in]  [categories, 2] the rows [start, stop) of each
- *   eligible_in      [in]  [categories] eligible rows of each, or NULL: all rows
+ *   logits           [in]  [categories] a NaN counts as -infinity
+ *   ranges           [in]  [categories, 2] the rows [start, stop) of each; sums of their lengths wrap around in 64 bits
+ *   eligible_in      [in]  [categories] eligible rows of each, or NULL: all rows; likewise
  *   categories       [in]  >= 1
- *   first            [in]  [first_count] distinct categories that are taken in any case, before all others, in this order
+ *   first            [in]  [first_count] distinct categories, in [0, categories), that are taken in any case, before all
+ *                    others, in this order
  *   rows, eligible   [in]
  *   top_p             [in]  of the softmax of the logits, in float32, summed in float64; 0 asks for none, and from 1 on
  *                    all categories are taken
- *   ordered          [in]  how many categories to put in order, even if fewer are taken
+ *   ordered          [in]  how many categories to put in order, even if fewer are taken; 0 to categories
  *   order            [out] [categories] the taken ones, then the others that were ordered, best first; beyond unspecified
  *   chosen           [out] [categories, 2] ranges of those taken, in this order
- *   odds             [out] [categories] exp(logit - the largest)
+ *   odds             [out] [categories] exp(logit - the largest), at least exp(-87); all alike where the largest is infinite
  *   total            [out] sum of the odds
  *   heap_scores, heap_rows  [categories] workspace
  *

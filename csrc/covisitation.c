@@ -30,21 +30,18 @@ static int64_t slots_for(int64_t capacity)
     return slots;
 }
 
-/* Neighbours of `row`, from edge *first on: a bundle that was not verified may hold anything. */
-static int64_t neighbours(const hiersrec_covisitation *scorer, int64_t row, int64_t *first)
-{
-    int64_t start = scorer->offsets[row], stop = scorer->offsets[row + 1];
-    *first = start;
-    return start < 0 || stop < start || stop > scorer->edges ? 0 : stop - start;
-}
-
-int64_t hiersrec_covisitation_capacity(const hiersrec_covisitation *scorer, const int64_t *session, int64_t length)
+int64_t hiersrec_covisitation_capacity(const hiersrec_covisitation *scorer, const int64_t *session, int64_t length,
+                                       hiersrec_neighbours *near)
 {
     int64_t capacity = length;
-    int64_t first;
-    for (int64_t at = 0; at < length && at < HIERSREC_REACH; ++at)
-        capacity += neighbours(scorer, session[length - 1 - at], &first);
-    return capacity;
+    for (int64_t at = 0; at < length && at < HIERSREC_REACH; ++at) {
+        int64_t row = session[length - 1 - at], start = scorer->offsets[row], stop = scorer->offsets[row + 1];
+        bool fits = 0 <= start && start <= stop && stop <= scorer->edges;
+        near->first[at] = fits ? start : 0;
+        near->count[at] = fits ? stop - start : 0;
+        capacity += near->count[at];
+    }
+    return capacity < scorer->n ? capacity : scorer->n; /* a row is covisited once */
 }
 
 int64_t hiersrec_covisitation_workspace(int64_t capacity)
@@ -69,9 +66,9 @@ static covisited_row *entry_of(row_set *all, int32_t row)
     return one;
 }
 
-static void add_neighbours(const hiersrec_covisitation *scorer, int64_t of, double weight, bool newest, row_set *all)
+static void add_neighbours(const hiersrec_covisitation *scorer, int64_t first, int64_t count, double weight, bool newest,
+                           row_set *all)
 {
-    int64_t first, count = neighbours(scorer, of, &first);
     for (int64_t edge = first; edge < first + count; ++edge) {
         int32_t row = scorer->rows[edge];
         if (row < 0 || row >= scorer->n)
@@ -138,7 +135,8 @@ static void add_feature(const hiersrec_covisitation *scorer, int feature, float 
 }
 
 int64_t hiersrec_covisitation_offsets(const hiersrec_covisitation *scorer, const int64_t *session, int64_t length,
-                                      int64_t capacity, int64_t *rows, float *offsets, void *workspace)
+                                      const hiersrec_neighbours *near, int64_t capacity, int64_t *rows, float *offsets,
+                                      void *workspace)
 {
     uint64_t *keys = workspace;
     row_set all = {.rows = (covisited_row *)(keys + capacity), .count = 0};
@@ -149,7 +147,7 @@ int64_t hiersrec_covisitation_offsets(const hiersrec_covisitation *scorer, const
     const int64_t newest = session[length - 1];
     double weight = 1;
     for (int64_t at = 0; at < length && at < HIERSREC_REACH; ++at, weight *= 0.8f)
-        add_neighbours(scorer, session[length - 1 - at], weight, at == 0, &all);
+        add_neighbours(scorer, near->first[at], near->count[at], weight, at == 0, &all);
     float distinct = 0;
     for (int64_t at = 0; at < length; ++at) {
         int64_t row = session[length - 1 - at];

@@ -3,6 +3,9 @@
  * contract; hiersrec_sdk/ranking/covisitation.py is the definition, and says what the features mean. The caller owns all
  * buffers, nothing is allocated or kept, and any number of threads may call.
  *
+ * The caller has checked lengths, alignment, limits and the session's rows, as hiersrec_sdk/_kernel.pyx does at every call. The values
+ * of the tables may be any: offsets and neighbours are checked here, where they are read, once.
+ *
  * Offsets are reproducible bit by bit, where weights are finite
  *   Weighted counts are summed in double: the click at distance i from the newest one weighs d_i, where d_0 = 1 and
  *   d_i = d_(i-1) * 0.8f. Products are added click by click, the newest first, edge by edge, and the sum is rounded to
@@ -29,7 +32,7 @@ enum {
 };
 
 typedef struct {
-    int64_t n;                  /* rows of the catalog, at most 2^31 */
+    int64_t n;                  /* rows of the catalog, 1 to INT32_MAX */
     const float *popularity;    /* [n, POPULARITIES] */
     int64_t edges;
     const int64_t *offsets;     /* [n + 1] rising from 0 to `edges`; a row whose offsets do not has no neighbours */
@@ -41,8 +44,19 @@ typedef struct {
     const float *weight;        /* [hidden + 1], the last is the bias */
 } hiersrec_covisitation;
 
-/* How many rows may be covisited with `session` [length >= 1] of rows in [0, n), at most. */
-int64_t hiersrec_covisitation_capacity(const hiersrec_covisitation *scorer, const int64_t *session, int64_t length);
+/* The edges of a session's newest clicks, the newest first. */
+typedef struct {
+    int64_t first[HIERSREC_REACH], count[HIERSREC_REACH];
+} hiersrec_neighbours;
+
+/*
+ * How many rows may be covisited with `session` [length], at most: no more than n.
+ *
+ *   session  [in]  [length] rows in [0, n), oldest first; length is 1 to INT32_MAX
+ *   near     [out] their edges
+ */
+int64_t hiersrec_covisitation_capacity(const hiersrec_covisitation *scorer, const int64_t *session, int64_t length,
+                                       hiersrec_neighbours *near);
 
 /* Bytes of the workspace for this capacity; it needs no alignment beyond malloc's. */
 int64_t hiersrec_covisitation_workspace(int64_t capacity);
@@ -50,7 +64,8 @@ int64_t hiersrec_covisitation_workspace(int64_t capacity);
 /*
  * The rows covisited with `session`, oldest first, and the session's own.
  *
- *   capacity   [in]  hiersrec_covisitation_capacity(scorer, session, length)
+ *   near       [in]  as hiersrec_covisitation_capacity has filled it in
+ *   capacity   [in]  hiersrec_covisitation_capacity(scorer, session, length, near)
  *   rows       [out] [capacity] distinct, rising
  *   offsets    [out] [capacity] what is added to the score of each
  *   workspace  hiersrec_covisitation_workspace(capacity) bytes
@@ -58,7 +73,8 @@ int64_t hiersrec_covisitation_workspace(int64_t capacity);
  * Returns how many there are.
  */
 int64_t hiersrec_covisitation_offsets(const hiersrec_covisitation *scorer, const int64_t *session, int64_t length,
-                                      int64_t capacity, int64_t *rows, float *offsets, void *workspace);
+                                      const hiersrec_neighbours *near, int64_t capacity, int64_t *rows, float *offsets,
+                                      void *workspace);
 
 #ifdef __cplusplus
 }

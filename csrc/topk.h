@@ -44,8 +44,17 @@
  * Who owns what
  *   The caller owns every buffer and keeps it alive and unchanged during the call. Nothing is allocated, nothing is
  *   kept after the call. Memory-mapped read-only tables are fine: nothing but outputs and workspace is written. Any number
- *   of threads may call at once with outputs and workspaces of their own. The caller has checked the arguments; the kernel
- *   trusts them. The only global state is the choice of instruction set.
+ *   of threads may call at once with outputs and workspaces of their own. The only global state is the choice of
+ *   instruction set.
+ *
+ * Who checks what
+ *   The caller has checked the arguments; the kernel trusts them. hiersrec_sdk/_kernel.pyx checks at every call what memory
+ *   safety needs, whatever Python has checked before: lengths, alignment, the limits of n, dimension and stages, k >= 1,
+ *   ranges and rest with 0 <= start <= stop <= n, covisited and skipped rows that rise within [0, n).
+ *   No other value is taken for a place in memory, nor turned into an integer that it may not fit: vectors, biases,
+ *   codes, scales, suffix norms, quantization errors, the largest norm, queries and offsets may hold any bits, NaN and
+ *   infinities included, and may change during the call, as a mapped file may. Ranges may overlap. All that can do is
+ *   to give wrong results.
  *
  * Floats round to nearest, and subnormals are kept: the defaults of C.
  *
@@ -62,11 +71,12 @@ extern "C" {
 #endif
 
 enum { HIERSREC_BLOCK = 16, HIERSREC_MAX_STAGES = 4, HIERSREC_MAX_DIMENSION = 65536 };
+#define HIERSREC_MAX_ROWS ((int64_t)1 << 36) /* blocks are counted in 32 bits */
 
 /* A table of rows. [in] throughout. */
 typedef struct {
     const float *vectors;
-    int64_t n;
+    int64_t n;              /* 1 to HIERSREC_MAX_ROWS */
     int64_t dimension;      /* 1 to HIERSREC_MAX_DIMENSION */
     const float *bias;      /* or NULL */
     const uint8_t *codes;   /* or NULL: a plain scan; then what follows is not read */

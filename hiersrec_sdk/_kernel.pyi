@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ class Table:
         suffix_norms: NDArray[np.uint16] | None,
         quantization_errors: NDArray[np.float32] | None,
         stage_ends: NDArray[np.int64] | None,
-        max_norm: float,
+        max_norm: NDArray[np.float32] | None,
     ) -> None: ...
 
 class Covisitation:
@@ -32,7 +33,7 @@ class Covisitation:
     def score_offsets(self, session: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
 
 def topk(
-    table: Table, requests: list[Any], k: int
+    table: Table, requests: Sequence[Any], k: int
 ) -> list[tuple[NDArray[np.float32], NDArray[np.int64], int, int]]: ...
 def find_ids(
     ids: NDArray[np.int64], order: NDArray[np.int64], wanted: NDArray[np.int64]
@@ -56,3 +57,4 @@ def integer_dots(
 def isa() -> str: ...
 def available_isas() -> tuple[str, ...]: ...
 def use_isa(name: str) -> bool: ...
+def first_wrong_codes(table: Table, start: int, stop: int) -> int: ...

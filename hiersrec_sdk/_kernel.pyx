@@ -1,17 +1,31 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""The binding of ``csrc/``: types and layout by typed memoryviews, the GIL released.
+"""The binding of ``csrc/``. It releases the GIL.
 
-Lengths and bounds are the caller's to check (see ``hiersrec_sdk.ranking.requests``).
+C trusts its arguments, so they are checked here, at every call and whatever a caller has checked before: types, shapes,
+alignment, and each number that C takes for a place in memory. A wrong one is a TypeError or a ValueError; none makes C
+read or write outside of the arrays. What changes nothing but results is left to the caller, such as ranges that overlap.
+
+Tables may be mapped from a file that somebody changes meanwhile. Hence a number of a table that C takes for a place is
+copied before it is checked, or checked in C where it is read.
 """
 
-cimport cython
-from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint64_t, uintptr_t
-from libc.stdlib cimport free, malloc
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
+from cpython.number cimport PyNumber_Index
+from libc.stdint cimport INT32_MAX, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset, strchr
 
 import numpy as np
 
 
 cdef extern from "topk.h" nogil:
+    enum:
+        HIERSREC_BLOCK
+        HIERSREC_MAX_STAGES
+        HIERSREC_MAX_DIMENSION
+
+    int64_t HIERSREC_MAX_ROWS
+
     ctypedef struct hiersrec_table:
         const float *vectors
         int64_t n
@@ -60,7 +74,11 @@ cdef extern from "categories.h" nogil:
 
 
 cdef extern from "covisitation.h" nogil:
-    int HIERSREC_MAX_HIDDEN
+    enum:
+        HIERSREC_POPULARITIES
+        HIERSREC_EDGE_COUNTS
+        HIERSREC_FEATURES
+        HIERSREC_MAX_HIDDEN
 
     ctypedef struct hiersrec_covisitation:
         int64_t n
@@ -74,119 +92,249 @@ cdef extern from "covisitation.h" nogil:
         const float *hidden_bias
         const float *weight
 
+    ctypedef struct hiersrec_neighbours:
+        pass
+
     int64_t hiersrec_covisitation_capacity(
-        const hiersrec_covisitation *scorer, const int64_t *session, int64_t length)
+        const hiersrec_covisitation *scorer, const int64_t *session, int64_t length, hiersrec_neighbours *near)
     int64_t hiersrec_covisitation_workspace(int64_t capacity)
     int64_t hiersrec_covisitation_offsets(
-        const hiersrec_covisitation *scorer, const int64_t *session, int64_t length, int64_t capacity, int64_t *rows,
-        float *offsets, void *workspace)
+        const hiersrec_covisitation *scorer, const int64_t *session, int64_t length,
+        const hiersrec_neighbours *near, int64_t capacity, int64_t *rows, float *offsets, void *workspace)
 
 
 cdef extern from "query_codes.h" nogil:
     bint hiersrec_integer_dots(
         const hiersrec_table *table, const float *query, int16_t *codes, int64_t *dots, void *workspace)
 
+cdef extern from "code_check.h" nogil:
+    int64_t hiersrec_first_wrong_codes(const hiersrec_table *table, int64_t start, int64_t stop)
+
 
 MAX_HIDDEN = HIERSREC_MAX_HIDDEN
 
 
-cdef class Table:
-    """A table as the kernel knows it; keeps the arrays alive."""
+# ---- arguments ----
 
-    cdef hiersrec_table table
-    cdef object arrays
 
-    def __init__(
-        self,
-        const float[:, ::1] vectors not None,
-        const float[::1] bias,
-        const uint8_t[::1] codes,
-        const uint16_t[::1] scales,
-        const uint16_t[:, ::1] suffix_norms,
-        const float[::1] quantization_errors,
-        const int64_t[::1] stage_ends,
-        float max_norm,
+ctypedef struct element:
+    const char *name
+    const char *formats  # in the buffer protocol
+    Py_ssize_t size      # in bytes, and its alignment
+
+
+cdef element FLOAT32 = [b"float32", b"f", 4]
+cdef element INT16 = [b"int16", b"h", 2]
+cdef element INT32 = [b"int32", b"il", 4]
+cdef element INT64 = [b"int64", b"lq", 8]
+cdef element UINT8 = [b"uint8", b"B", 1]
+cdef element UINT16 = [b"uint16", b"H", 2]
+cdef element UINT64 = [b"uint64", b"LQ", 8]
+
+cdef enum:
+    ANY = -1   # length of a dimension
+    NONE = -2  # the array has no second dimension
+
+
+cdef void *hold(
+    Py_buffer *view, object given, const element *of, int64_t rows, int64_t columns, str name
+) except? NULL:
+    """The data of an array of this type and shape. It stays where it is until ``view`` is released."""
+    if not PyObject_CheckBuffer(given):
+        raise TypeError(f"{name} must be {wanted(of, rows, columns)}, got {type(given).__name__}")
+    try:
+        PyObject_GetBuffer(given, view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
+    except (BufferError, ValueError) as error:
+        raise ValueError(f"{name} must be {wanted(of, rows, columns)}: {error}") from None
+    if <uintptr_t>view.buf % <uintptr_t>of.size and view.itemsize == of.size:
+        raise ValueError(f"{name} must be aligned to {of.size} bytes")
+    if (
+        view.itemsize != of.size or view.format == NULL or view.format[0] == 0 or view.format[1] != 0
+        or strchr(of.formats, view.format[0]) == NULL
     ):
-        self.table.vectors = &vectors[0, 0]
-        self.table.n = vectors.shape[0]
-        self.table.dimension = vectors.shape[1]
-        self.table.bias = NULL if bias is None else &bias[0]
-        self.table.codes = NULL
-        if codes is not None:
-            self.table.codes = &codes[0]
-            self.table.scales = &scales[0]
-            self.table.suffix_norms = NULL if suffix_norms.shape[0] == 0 else &suffix_norms[0, 0]
-            self.table.quantization_errors = &quantization_errors[0]
-            self.table.stage_ends = &stage_ends[0]
-            self.table.stage_count = stage_ends.shape[0]
-            self.table.max_norm = max_norm
-        self.arrays = (vectors, bias, codes, scales, suffix_norms, quantization_errors, stage_ends)
+        format = "bytes" if view.format == NULL else repr((<bytes>view.format).decode("ascii", "replace"))
+        raise TypeError(f"{name} must be {wanted(of, rows, columns)}, got an array of {format}")
+    if (
+        view.ndim != (1 if columns == NONE else 2)
+        or (rows != ANY and view.shape[0] != rows)
+        or (columns >= 0 and view.shape[1] != columns)
+    ):
+        shape = [view.shape[at] for at in range(view.ndim)]
+        raise ValueError(f"{name} must be {wanted(of, rows, columns)}, got {shape}")
+    return view.buf
+
+
+cdef str wanted(const element *of, int64_t rows, int64_t columns):
+    lengths = [rows] if columns == NONE else [rows, columns]
+    shape = ", ".join("any" if length == ANY else str(length) for length in lengths)
+    return f"a C-contiguous array of {of.name.decode()} [{shape}]"
+
+
+cdef void release(Py_buffer *views, int64_t count) noexcept:
+    for at in range(count):
+        PyBuffer_Release(&views[at])  # does nothing where nothing is held
+
+
+cdef int64_t whole(str name, object given) except? -1:
+    """An integer of 64 bits."""
+    try:
+        return PyNumber_Index(given)
+    except OverflowError:
+        raise ValueError(f"{name} must fit 64 bits, got {given:#x}"[:80]) from None
+
+
+# Both without a branch for each row: a difference is negative, and so has the sign bit, where a rule is broken. None of them
+# overflows where the numbers themselves have no sign.
+
+
+cdef int check_ranges(str name, const int64_t *ranges, int64_t count, int64_t n) except -1:
+    cdef uint64_t signs = 0
+    cdef int64_t at, start, stop
+    for at in range(count):
+        signs |= (
+            <uint64_t>ranges[2 * at] | <uint64_t>ranges[2 * at + 1]
+            | (<uint64_t>ranges[2 * at + 1] - <uint64_t>ranges[2 * at]) | (<uint64_t>n - <uint64_t>ranges[2 * at + 1])
+        )
+    if signs >> 63 == 0:
+        return 0
+    for at in range(count):
+        start, stop = ranges[2 * at], ranges[2 * at + 1]
+        if not 0 <= start <= stop <= n:
+            break
+    raise ValueError(f"{name} must have 0 <= start <= stop <= {n}, the rows of the table, got [{start}, {stop})")
+
+
+cdef int check_rows(str name, const int64_t *rows, int64_t count, int64_t n) except -1:
+    if count == 0:
+        return 0
+    cdef uint64_t signs = <uint64_t>rows[0] | (<uint64_t>n - 1 - <uint64_t>rows[count - 1])
+    cdef int64_t at
+    for at in range(1, count):
+        signs |= <uint64_t>rows[at] | (<uint64_t>rows[at] - 1 - <uint64_t>rows[at - 1])
+    if signs >> 63:
+        raise ValueError(f"{name}: rows must be distinct, rising, and in [0, {n})")
+    return 0
 
 
 cdef void *aligned(void *buffer) noexcept nogil:
     return <void *>((<uintptr_t>buffer + 63) & ~(<uintptr_t>63))
 
 
-def topk(Table table not None, list requests not None, int64_t k):
-    """Answer ``requests``: a list of (scores float32, rows int64, rows_scored, bytes_read).
+# ---- ranking ----
+
+
+cdef class Table:
+    """A table as the kernel knows it; holds the arrays. ``bias`` may be None, and ``codes``: then what follows is not read.
+
+    Shapes are those of ``topk.h``, and ``max_norm`` is [1]. Values may be any: wrong ones give wrong results.
+    """
+
+    cdef hiersrec_table table
+    cdef int64_t stage_ends[HIERSREC_MAX_STAGES]
+    cdef Py_buffer views[8]
+
+    def __cinit__(self, vectors, bias, codes, scales, suffix_norms, quantization_errors, stage_ends, max_norm):
+        cdef hiersrec_table *table = &self.table
+        cdef Py_buffer *views = self.views
+        table.vectors = <const float *>hold(&views[0], vectors, &FLOAT32, ANY, ANY, "vectors")
+        table.n, table.dimension = views[0].shape[0], views[0].shape[1]
+        if not (1 <= table.n <= HIERSREC_MAX_ROWS and 1 <= table.dimension <= HIERSREC_MAX_DIMENSION):
+            raise ValueError(
+                f"vectors must have 1 to {HIERSREC_MAX_ROWS} rows and 1 to {HIERSREC_MAX_DIMENSION} dimensions, "
+                f"got [{table.n}, {table.dimension}]"
+            )
+        cdef int64_t rows = table.n if codes is None else (table.n + HIERSREC_BLOCK - 1) // HIERSREC_BLOCK * HIERSREC_BLOCK
+        if bias is not None:
+            table.bias = <const float *>hold(&views[1], bias, &FLOAT32, rows, NONE, "bias")
+        if codes is None:
+            return
+        cdef const void *ends = hold(&views[2], stage_ends, &INT64, ANY, NONE, "stage_ends")
+        cdef int64_t stages = views[2].shape[0], padded = (table.dimension + 7) // 8 * 8, at
+        cdef bint fits = 1 <= stages <= HIERSREC_MAX_STAGES
+        if fits:
+            memcpy(self.stage_ends, ends, stages * sizeof(int64_t))
+            for at in range(stages):
+                fits &= self.stage_ends[at] % 8 == 0 and self.stage_ends[at] > (self.stage_ends[at - 1] if at else 0)
+            fits &= self.stage_ends[stages - 1] == padded
+        if not fits:
+            raise ValueError(f"stage_ends must be 1 to {HIERSREC_MAX_STAGES} rising multiples of 8 up to {padded}")
+        table.stage_ends = self.stage_ends
+        table.stage_count = stages
+        table.codes = <const uint8_t *>hold(&views[3], codes, &UINT8, rows * padded, NONE, "codes")
+        table.scales = <const uint16_t *>hold(&views[4], scales, &UINT16, rows, NONE, "scales")
+        table.suffix_norms = <const uint16_t *>hold(&views[5], suffix_norms, &UINT16, stages - 1, rows, "suffix_norms")
+        table.quantization_errors = <const float *>hold(
+            &views[6], quantization_errors, &FLOAT32, 1 + stages, NONE, "quantization_errors")
+        table.max_norm = (<const float *>hold(&views[7], max_norm, &FLOAT32, 1, NONE, "max_norm"))[0]
+
+    def __dealloc__(self):
+        release(self.views, 8)
+
+
+cdef enum:
+    PARTS = 7  # arrays of a request
+
+
+def topk(Table table not None, requests not None, k):
+    """Answer ``requests``: a list of (scores float32, rows int64, rows_scored, bytes_read), of at most ``k`` rows.
 
     A request is a tuple: query, ranges, rest or None, bitmap or None, skipped or None, covisited and their
-    offsets or None.
+    offsets or both None.
     """
-    cdef int64_t count = len(requests), at
-    cdef hiersrec_request *all_requests = <hiersrec_request *>malloc(count * sizeof(hiersrec_request))
-    cdef void *workspace = malloc(hiersrec_workspace(&table.table, count, k) + 64)
+    cdef int64_t n = table.table.n, most = min(whole("k", k), n)
+    if most < 1:
+        raise ValueError(f"k must be an integer >= 1, got {k}")
+    asked = tuple(requests)  # which no other thread changes
+    cdef int64_t count = len(asked), at
+    if count == 0:
+        return []
+    all_scores = np.empty((count, most), np.float32)
+    all_rows = np.empty((count, most), np.int64)
+    # From here on no size overflows: the workspace takes a few times what the results do, and what a request does.
+    cdef hiersrec_request *all_requests = <hiersrec_request *>calloc(count, sizeof(hiersrec_request))
+    cdef Py_buffer *views = <Py_buffer *>calloc(count * PARTS + 2, sizeof(Py_buffer))
+    cdef void *workspace = malloc(hiersrec_workspace(&table.table, count, most) + 64)
     cdef hiersrec_request *request
-    cdef const float[::1] floats
-    cdef const int64_t[:, ::1] pairs
-    cdef const int64_t[::1] whole
-    cdef const uint64_t[::1] words
-    cdef float[:, ::1] scores
-    cdef int64_t[:, ::1] rows
+    cdef Py_buffer *view
+    cdef float *scores
+    cdef int64_t *rows
     try:
-        if all_requests == NULL or workspace == NULL:
+        if all_requests == NULL or views == NULL or workspace == NULL:
             raise MemoryError
-        all_scores = np.empty((count, k), np.float32)
-        all_rows = np.empty((count, k), np.int64)
-        scores = all_scores
-        rows = all_rows
+        scores = <float *>hold(&views[count * PARTS], all_scores, &FLOAT32, count, most, "scores")
+        rows = <int64_t *>hold(&views[count * PARTS + 1], all_rows, &INT64, count, most, "rows")
         for at in range(count):
-            query, ranges, rest, bitmap, skipped, covisited, offsets = requests[at]
+            query, ranges, rest, bitmap, skipped, covisited, offsets = asked[at]
             request = &all_requests[at]
-            floats = query
-            request.query = &floats[0]
-            pairs = ranges
-            request.range_count = pairs.shape[0]
-            request.ranges = NULL if pairs.shape[0] == 0 else &pairs[0, 0]
-            request.rest = NULL
-            request.rest_count = 0
-            if rest is not None and len(rest):
-                pairs = rest
-                request.rest = &pairs[0, 0]
-                request.rest_count = pairs.shape[0]
-            request.bitmap = NULL
+            view = &views[at * PARTS]
+            request.query = <const float *>hold(view, query, &FLOAT32, table.table.dimension, NONE, "query")
+            request.ranges = <const int64_t *>hold(&view[1], ranges, &INT64, ANY, 2, "ranges")
+            request.range_count = view[1].shape[0]
+            check_ranges("ranges", request.ranges, request.range_count, n)
+            if rest is not None:
+                request.rest = <const int64_t *>hold(&view[2], rest, &INT64, ANY, 2, "rest")
+                request.rest_count = view[2].shape[0]
+                check_ranges("rest", request.rest, request.rest_count, n)
             if bitmap is not None:
-                words = bitmap
-                request.bitmap = &words[0]
-            request.skipped = NULL
-            request.skipped_count = 0
-            if skipped is not None and len(skipped):
-                whole = skipped
-                request.skipped = &whole[0]
-                request.skipped_count = whole.shape[0]
-            request.covisited = NULL
-            request.offsets = NULL
-            request.covisited_count = 0
-            if covisited is not None and len(covisited):
-                whole = covisited
-                floats = offsets
-                request.covisited = &whole[0]
-                request.offsets = &floats[0]
-                request.covisited_count = whole.shape[0]
-            request.scores = &scores[at, 0]
-            request.rows = &rows[at, 0]
+                request.bitmap = <const uint64_t *>hold(&view[3], bitmap, &UINT64, ANY, NONE, "bitmap")
+                if view[3].shape[0] < (n + 63) // 64:
+                    raise ValueError(f"bitmap must have at least {(n + 63) // 64} words, got {view[3].shape[0]}")
+            if skipped is not None:
+                request.skipped = <const int64_t *>hold(&view[4], skipped, &INT64, ANY, NONE, "skipped")
+                request.skipped_count = view[4].shape[0]
+                check_rows("skipped", request.skipped, request.skipped_count, n)
+            if covisited is not None:
+                request.covisited = <const int64_t *>hold(&view[5], covisited, &INT64, ANY, NONE, "covisited")
+                request.covisited_count = view[5].shape[0]
+                check_rows("covisited", request.covisited, request.covisited_count, n)
+                request.offsets = <const float *>hold(
+                    &view[6], offsets, &FLOAT32, request.covisited_count, NONE, "offsets")
+            elif offsets is not None:
+                raise ValueError("covisited and offsets go together: give both, or neither")
+            request.scores = scores + at * most
+            request.rows = rows + at * most
         with nogil:
-            hiersrec_topk(&table.table, all_requests, count, k, aligned(workspace))
+            hiersrec_topk(&table.table, all_requests, count, most, aligned(workspace))
         found = []
         for at in range(count):
             request = &all_requests[at]
@@ -195,144 +343,254 @@ def topk(Table table not None, list requests not None, int64_t k):
             ))
         return found
     finally:
+        if views != NULL:
+            release(views, count * PARTS + 2)
+        free(views)
         free(all_requests)
         free(workspace)
 
 
-@cython.boundscheck(True)  # of a bundle that was not verified, `order` may name rows that are not there
-def find_ids(const int64_t[::1] ids not None, const int64_t[::1] order not None, const int64_t[::1] wanted not None):
-    """int64 [m]: the row of each of ``wanted`` in ``ids`` [n], which ``order`` [n] sorts; -1 where it is not there."""
-    rows = np.empty(wanted.shape[0], np.int64)
-    cdef int64_t[::1] found = rows
-    cdef int64_t at, low, half, count
-    for at in range(wanted.shape[0]):
-        low = 0
-        count = ids.shape[0]
-        while count > 0:
-            half = count // 2
-            if ids[order[low + half]] < wanted[at]:
-                low += half + 1
-                count -= half + 1
-            else:
-                count = half
-        found[at] = order[low] if low < ids.shape[0] and ids[order[low]] == wanted[at] else -1
-    return rows
+# ---- ids and sessions ----
 
 
-def session_items(const int64_t[::1] session not None, const float[::1] logits):
+def find_ids(ids, order, wanted):
+    """int64 [m]: the row of each of ``wanted`` in ``ids`` [n], which ``order`` [n] sorts; -1 where it is not there.
+
+    Raises:
+        IndexError: ``order`` names rows outside of ``ids``.
+    """
+    cdef Py_buffer views[4]
+    memset(views, 0, sizeof(views))
+    cdef const int64_t *stored
+    cdef const int64_t *sorting
+    cdef const int64_t *sought
+    cdef int64_t *found
+    cdef int64_t at, low, half, count, row, n, many
+    try:
+        stored = <const int64_t *>hold(&views[0], ids, &INT64, ANY, NONE, "ids")
+        n = views[0].shape[0]
+        sorting = <const int64_t *>hold(&views[1], order, &INT64, n, NONE, "order")
+        sought = <const int64_t *>hold(&views[2], wanted, &INT64, ANY, NONE, "wanted")
+        many = views[2].shape[0]
+        rows = np.empty(many, np.int64)
+        found = <int64_t *>hold(&views[3], rows, &INT64, many, NONE, "rows")
+        for at in range(many):
+            low = 0
+            count = n
+            while count > 0:
+                half = count // 2
+                row = sorting[low + half]
+                if not 0 <= row < n:
+                    raise IndexError(f"order names row {row}, which is not in [0, {n})")
+                if stored[row] < sought[at]:
+                    low += half + 1
+                    count -= half + 1
+                else:
+                    count = half
+            found[at] = -1
+            if low < n:
+                row = sorting[low]
+                if not 0 <= row < n:
+                    raise IndexError(f"order names row {row}, which is not in [0, {n})")
+                if stored[row] == sought[at]:
+                    found[at] = row
+        return rows
+    finally:
+        release(views, 4)
+
+
+def session_items(session, logits):
     """Distinct rows of a session, rising, int64, and the sums of their logits [at least len(session)] or zeros, float32."""
-    cdef int64_t at, slot, to, count = 0
-    rows = np.empty(session.shape[0], np.int64)
-    sums = np.empty(session.shape[0], np.float32)
-    cdef int64_t[::1] row_view = rows
-    cdef float[::1] sum_view = sums
+    cdef Py_buffer views[4]
+    memset(views, 0, sizeof(views))
+    cdef const int64_t *clicks
+    cdef const float *summands = NULL
+    cdef int64_t *row
+    cdef float *sum
+    cdef int64_t at, slot, to, length, count = 0
     cdef float logit
-    for at in range(session.shape[0]):
-        logit = 0 if logits is None else logits[at]
-        slot = count
-        while slot > 0 and row_view[slot - 1] > session[at]:
-            slot -= 1
-        if slot > 0 and row_view[slot - 1] == session[at]:
-            sum_view[slot - 1] += logit
-            continue
-        for to in range(count, slot, -1):
-            row_view[to] = row_view[to - 1]
-            sum_view[to] = sum_view[to - 1]
-        row_view[slot] = session[at]
-        sum_view[slot] = logit
-        count += 1
-    return rows[:count], sums[:count]
+    try:
+        clicks = <const int64_t *>hold(&views[0], session, &INT64, ANY, NONE, "session")
+        length = views[0].shape[0]
+        if logits is not None:
+            summands = <const float *>hold(&views[1], logits, &FLOAT32, ANY, NONE, "logits")
+            if views[1].shape[0] < length:
+                raise ValueError(f"logits must be at least {length}, one for each click, got {views[1].shape[0]}")
+        rows = np.empty(length, np.int64)
+        sums = np.empty(length, np.float32)
+        row = <int64_t *>hold(&views[2], rows, &INT64, length, NONE, "rows")
+        sum = <float *>hold(&views[3], sums, &FLOAT32, length, NONE, "sums")
+        for at in range(length):
+            logit = 0 if summands == NULL else summands[at]
+            slot = count
+            while slot > 0 and row[slot - 1] > clicks[at]:
+                slot -= 1
+            if slot > 0 and row[slot - 1] == clicks[at]:
+                sum[slot - 1] += logit
+                continue
+            for to in range(count, slot, -1):
+                row[to] = row[to - 1]
+                sum[to] = sum[to - 1]
+            row[slot] = clicks[at]
+            sum[slot] = logit
+            count += 1
+        return rows[:count], sums[:count]
+    finally:
+        release(views, 4)
 
 
 cdef class Covisitation:
-    """A co-visitation scorer as C knows it; keeps the arrays alive. Shapes are the caller's to check."""
+    """A co-visitation scorer as C knows it; holds the arrays. Shapes are those of ``covisitation.h``, values may be any."""
 
     cdef hiersrec_covisitation scorer
-    cdef object arrays
+    cdef Py_buffer views[7]
 
-    def __init__(
-        self,
-        const float[:, ::1] popularity not None,
-        const int64_t[::1] offsets not None,
-        const int32_t[::1] rows not None,
-        const uint16_t[:, ::1] counts not None,
-        const float[:, ::1] hidden_weight not None,
-        const float[::1] hidden_bias not None,
-        const float[::1] weight not None,
-    ):
-        self.scorer.n = popularity.shape[0]
-        self.scorer.popularity = &popularity[0, 0]
-        self.scorer.edges = rows.shape[0]
-        self.scorer.offsets = &offsets[0]
-        self.scorer.rows = NULL if rows.shape[0] == 0 else &rows[0]
-        self.scorer.counts = NULL if rows.shape[0] == 0 else &counts[0, 0]
-        self.scorer.hidden = hidden_bias.shape[0]
-        self.scorer.hidden_weight = &hidden_weight[0, 0]
-        self.scorer.hidden_bias = &hidden_bias[0]
-        self.scorer.weight = &weight[0]
-        self.arrays = (popularity, offsets, rows, counts, hidden_weight, hidden_bias, weight)
+    def __cinit__(self, popularity, offsets, rows, counts, hidden_weight, hidden_bias, weight):
+        cdef hiersrec_covisitation *scorer = &self.scorer
+        cdef Py_buffer *views = self.views
+        scorer.popularity = <const float *>hold(
+            &views[0], popularity, &FLOAT32, ANY, HIERSREC_POPULARITIES, "popularity")
+        scorer.n = views[0].shape[0]
+        if not 1 <= scorer.n <= INT32_MAX:
+            raise ValueError(f"popularity must have 1 to {INT32_MAX} rows, got {scorer.n}")
+        scorer.offsets = <const int64_t *>hold(&views[1], offsets, &INT64, scorer.n + 1, NONE, "offsets")
+        scorer.rows = <const int32_t *>hold(&views[2], rows, &INT32, ANY, NONE, "rows")
+        scorer.edges = views[2].shape[0]
+        scorer.counts = <const uint16_t *>hold(
+            &views[3], counts, &UINT16, scorer.edges, HIERSREC_EDGE_COUNTS, "counts")
+        scorer.hidden_bias = <const float *>hold(&views[4], hidden_bias, &FLOAT32, ANY, NONE, "hidden_bias")
+        scorer.hidden = views[4].shape[0]
+        if not 1 <= scorer.hidden <= HIERSREC_MAX_HIDDEN:
+            raise ValueError(f"hidden_bias must have 1 to {HIERSREC_MAX_HIDDEN} values, got {scorer.hidden}")
+        scorer.hidden_weight = <const float *>hold(
+            &views[5], hidden_weight, &FLOAT32, HIERSREC_FEATURES, scorer.hidden, "hidden_weight")
+        scorer.weight = <const float *>hold(&views[6], weight, &FLOAT32, scorer.hidden + 1, NONE, "weight")
 
-    def score_offsets(self, const int64_t[::1] session not None):
+    def __dealloc__(self):
+        release(self.views, 7)
+
+    def score_offsets(self, session):
         """Rows covisited with ``session`` [at least 1], rising, int64, and their score offsets, float32."""
-        cdef int64_t length = session.shape[0], count
-        cdef int64_t capacity = hiersrec_covisitation_capacity(&self.scorer, &session[0], length)
-        rows = np.empty(capacity, np.int64)
-        offsets = np.empty(capacity, np.float32)
-        cdef int64_t[::1] row_view = rows
-        cdef float[::1] offset_view = offsets
-        cdef void *workspace = malloc(hiersrec_covisitation_workspace(capacity))
-        if workspace == NULL:
+        cdef Py_buffer views[3]
+        memset(views, 0, sizeof(views))
+        cdef hiersrec_neighbours near
+        cdef const int64_t *clicks
+        cdef int64_t *row
+        cdef float *offset
+        cdef void *workspace = NULL
+        cdef int64_t at, length, capacity, count
+        try:
+            clicks = <const int64_t *>hold(&views[0], session, &INT64, ANY, NONE, "session")
+            length = views[0].shape[0]
+            if not 1 <= length <= INT32_MAX:
+                raise ValueError(f"session must have 1 to {INT32_MAX} clicks, got {length}")
+            for at in range(length):
+                if not 0 <= clicks[at] < self.scorer.n:
+                    raise ValueError(f"session: rows must be in [0, {self.scorer.n}), got {clicks[at]}")
+            capacity = hiersrec_covisitation_capacity(&self.scorer, clicks, length, &near)
+            rows = np.empty(capacity, np.int64)
+            offsets = np.empty(capacity, np.float32)
+            row = <int64_t *>hold(&views[1], rows, &INT64, capacity, NONE, "rows")
+            offset = <float *>hold(&views[2], offsets, &FLOAT32, capacity, NONE, "offsets")
+            workspace = malloc(hiersrec_covisitation_workspace(capacity))
+            if workspace == NULL:
+                raise MemoryError
+            with nogil:
+                count = hiersrec_covisitation_offsets(
+                    &self.scorer, clicks, length, &near, capacity, row, offset, workspace)
+            return rows[:count], offsets[:count]
+        finally:
+            free(workspace)
+            release(views, 3)
+
+
+# ---- categories ----
+
+
+def choose(logits, ranges, eligible, first, rows, least, double top_p, ordered):
+    """Categories by logit: see ``hiersrec_sdk.ranking.candidates.Choice``, whose fields this returns."""
+    cdef int64_t wanted_rows = whole("rows", rows), wanted_eligible = whole("least", least)
+    cdef int64_t named = whole("ordered", ordered)
+    if named < 0:
+        raise ValueError(f"ordered must be an integer >= 0, got {named}")
+    cdef Py_buffer views[6]
+    memset(views, 0, sizeof(views))
+    cdef const float *logit
+    cdef const int64_t *range_of
+    cdef const int64_t *eligible_in = NULL
+    cdef const int64_t *ahead = NULL
+    cdef int64_t *ordering
+    cdef int64_t *taken_ranges
+    cdef float *odds = NULL
+    cdef int64_t categories, taken, at, other, first_count = 0
+    cdef double total
+    try:
+        logit = <const float *>hold(&views[0], logits, &FLOAT32, ANY, NONE, "logits")
+        categories = views[0].shape[0]
+        if categories < 1:
+            raise ValueError("logits must be those of at least one category, got none")
+        range_of = <const int64_t *>hold(&views[1], ranges, &INT64, categories, 2, "ranges")
+        if eligible is not None:
+            eligible_in = <const int64_t *>hold(&views[2], eligible, &INT64, categories, NONE, "eligible")
+        if first is not None:
+            ahead = <const int64_t *>hold(&views[3], first, &INT64, ANY, NONE, "first")
+            first_count = views[3].shape[0]
+            for at in range(first_count):
+                if not 0 <= ahead[at] < categories:
+                    raise ValueError(f"first: categories must be in [0, {categories}), got {ahead[at]}")
+                for other in range(at):
+                    if ahead[other] == ahead[at]:
+                        raise ValueError(f"first: categories must be distinct, got {ahead[at]} twice")
+        named = min(named, categories)
+        order = np.empty((2, categories), np.int64)
+        chosen = np.empty((categories, 2), np.int64)
+        ordering = <int64_t *>hold(&views[4], order, &INT64, 2, categories, "order")
+        taken_ranges = <int64_t *>hold(&views[5], chosen, &INT64, categories, 2, "chosen")
+        odds = <float *>malloc(2 * categories * sizeof(float))
+        if odds == NULL:
             raise MemoryError
         with nogil:
-            count = hiersrec_covisitation_offsets(
-                &self.scorer, &session[0], length, capacity, &row_view[0], &offset_view[0], workspace)
-            free(workspace)
-        return rows[:count], offsets[:count]
+            taken = hiersrec_choose(
+                logit, range_of, eligible_in, categories, ahead, first_count, wanted_rows, wanted_eligible, top_p, named,
+                ordering, taken_ranges, odds, &total, odds + categories, ordering + categories)
+        best = []
+        for at in range(named):
+            best.append((ordering[at], odds[ordering[at]] / total))
+        return order[0, :taken], chosen[:taken].copy(), tuple(best)  # a result keeps the ranges, not the room for all
+    finally:
+        free(odds)
+        release(views, 6)
 
 
-def choose(
-    const float[::1] logits not None,
-    const int64_t[:, ::1] ranges not None,
-    const int64_t[::1] eligible,
-    const int64_t[::1] first,
-    int64_t rows,
-    int64_t least,
-    double top_p,
-    int64_t ordered,
-):
-    """Categories by logit: see ``hiersrec_sdk.ranking.candidates.Choice``, whose fields this returns."""
-    cdef int64_t categories = logits.shape[0], taken, at
-    cdef double total
-    order = np.empty((2, categories), np.int64)
-    chosen = np.empty((categories, 2), np.int64)
-    odds = np.empty((2, categories), np.float32)
-    cdef int64_t[:, ::1] order_view = order
-    cdef int64_t[:, ::1] chosen_view = chosen
-    cdef float[:, ::1] odds_view = odds
-    with nogil:
-        taken = hiersrec_choose(
-            &logits[0], &ranges[0, 0], NULL if eligible is None else &eligible[0], categories,
-            NULL if first is None else &first[0], 0 if first is None else first.shape[0], rows, least, top_p, ordered,
-            &order_view[0, 0], &chosen_view[0, 0], &odds_view[0, 0], &total, &odds_view[1, 0], &order_view[1, 0])
-    best = []
-    for at in range(min(ordered, categories)):
-        best.append((order_view[0, at], odds_view[0, order_view[0, at]] / total))
-    return order[0, :taken], chosen[:taken].copy(), tuple(best)  # a result keeps the ranges, not the room for all
+# ---- for tests, and about instruction sets ----
 
 
-def integer_dots(Table table not None, const float[::1] query not None):
+def integer_dots(Table table not None, query):
     """For tests: (query codes int16, integer dot products int64 [blocks * 16]); None where codes cannot hold the query."""
+    if table.table.codes == NULL:
+        raise ValueError("table must have codes")
     cdef int64_t padded = table.table.stage_ends[table.table.stage_count - 1]
-    codes = np.empty(padded, np.int16)
-    products = np.empty((table.table.n + 15) // 16 * 16, np.int64)
-    cdef int16_t[::1] code_view = codes
-    cdef int64_t[::1] product_view = products
-    cdef void *workspace = malloc(hiersrec_workspace(&table.table, 1, 1) + 64)
-    if workspace == NULL:
-        raise MemoryError
-    cdef bint held = hiersrec_integer_dots(&table.table, &query[0], &code_view[0], &product_view[0], aligned(workspace))
-    free(workspace)
-    return (codes, products) if held else None
+    cdef int64_t rows = (table.table.n + HIERSREC_BLOCK - 1) // HIERSREC_BLOCK * HIERSREC_BLOCK
+    cdef Py_buffer views[3]
+    memset(views, 0, sizeof(views))
+    cdef const float *asked
+    cdef int16_t *code
+    cdef int64_t *product
+    cdef void *workspace = NULL
+    try:
+        asked = <const float *>hold(&views[0], query, &FLOAT32, table.table.dimension, NONE, "query")
+        codes = np.empty(padded, np.int16)
+        products = np.empty(rows, np.int64)
+        code = <int16_t *>hold(&views[1], codes, &INT16, padded, NONE, "codes")
+        product = <int64_t *>hold(&views[2], products, &INT64, rows, NONE, "products")
+        workspace = malloc(hiersrec_workspace(&table.table, 1, 1) + 64)
+        if workspace == NULL:
+            raise MemoryError
+        held = hiersrec_integer_dots(&table.table, asked, code, product, aligned(workspace))
+        return (codes, products) if held else None
+    finally:
+        free(workspace)
+        release(views, 3)
 
 
 def isa():
@@ -351,3 +609,13 @@ def available_isas():
 def use_isa(str name not None):
     """Use the instruction set ``name``; False if it is not there. Not while another thread ranks."""
     return hiersrec_use_isa(name.encode())
+
+
+def first_wrong_codes(Table table not None, int64_t start, int64_t stop):
+    """The first row of ``[start, stop)``, ``start`` a multiple of 16, whose codes do not bound it; -1: there is none."""
+    cdef int64_t row
+    if table.table.codes is NULL or start < 0 or start % 16 or stop > table.table.n:
+        raise ValueError("a table with codes, and rows of it from a multiple of 16 on")
+    with nogil:
+        row = hiersrec_first_wrong_codes(&table.table, start, stop)
+    return row

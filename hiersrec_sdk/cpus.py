@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 Threads = int | Literal["auto"]
+MOST_THREADS: Final = 256  # that one call, or one graph, may work with
 
 
 def available_cpus(root: Path = Path("/")) -> int:
@@ -26,13 +27,14 @@ def available_cpus(root: Path = Path("/")) -> int:
 
 
 def resolved(threads: Any) -> Any:
-    """``threads``, with "auto" replaced by the CPUs that were available when this process first asked."""
+    """``threads``, with "auto" replaced by the CPUs that were available when this process first asked, up to
+    ``MOST_THREADS``."""
     return _available_cpus() if isinstance(threads, str) and threads == "auto" else threads
 
 
 @cache
 def _available_cpus() -> int:
-    return available_cpus()
+    return min(available_cpus(), MOST_THREADS)
 
 
 def _quotas(root: Path) -> Iterator[float]:

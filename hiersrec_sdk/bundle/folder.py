@@ -8,6 +8,9 @@
     ...                  other files, such as item_encoder.onnx and README.md
 
 ``config.json`` also holds the SHA-256 of its own content, so that a change of any file is noticed.
+
+A folder may be replaced by another at any time, so all files are opened at once, below the folder that is open already.
+They are of one version, whatever is at the path later, and they stay readable after they were removed.
 """
 
 from __future__ import annotations
@@ -15,49 +18,89 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle.checks import CatalogChecks
-from hiersrec_sdk.bundle.schema import CATALOG, CONFIG, DELTA, parse_config
-from hiersrec_sdk.bundle.tables import read_tables
-from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingError, InvalidPathError
+from hiersrec_sdk.bundle.opened import OpenFile, OpenFolder
+from hiersrec_sdk.bundle.schema import CATALOG, CONFIG, DELTA, LARGEST_CONFIG, parse_config
+from hiersrec_sdk.bundle.tables import parse_tables
+from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingError
+from hiersrec_sdk.paths import as_path
+
+_ATTEMPTS: Final = 100  # to open a folder that is replaced meanwhile, each some milliseconds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bundle:
-    """An opened bundle: its folder, the content of ``config.json``, the tables as read-only memory maps."""
+    """An opened bundle. It stays this version, whatever is at its path by now.
+
+    Attributes:
+        path: the folder when it was opened.
+        config: the content of ``config.json``.
+        tables: those of ``catalog.safetensors``, as read-only memory maps.
+        files: every file that ``config.json`` lists, open.
+        folder: the folder, open.
+    """
 
     path: Path
     config: dict[str, Any]
     tables: dict[str, NDArray[Any]]
-    delta: dict[str, NDArray[Any]] | None = None  # changes of the catalog since the export
+    files: Mapping[str, OpenFile] = field(default_factory=dict, repr=False)
+    folder: OpenFolder | None = field(default=None, repr=False)
+
+    def file(self, name: str) -> OpenFile:
+        """The file ``name``, which ``config.json`` lists, as it was opened."""
+        return self.files[name]
 
     def read(self, name: str) -> bytes:
         """The content of the file ``name``, which ``config.json`` lists.
 
         Raises:
-            BundleCorruptError: the file was replaced since the bundle was opened.
+            BundleCorruptError: it is not what ``config.json`` says, or was written to since the bundle was opened.
             BundleError: it cannot be read.
         """
-        file = self.path / name
-        try:
-            content = file.read_bytes()
-        except OSError as error:
-            raise BundleError(f"{file} cannot be read: {error}") from error
+        file = self.files[name]
+        content = file.read()
         if hashlib.sha256(content).hexdigest() != self.config["files"][name]["sha256"]:
-            raise BundleCorruptError(f"{file} is not the one that was loaded: load the bundle again")
+            raise BundleCorruptError(f"{file.label} is altered: its SHA-256 is not the one in {CONFIG}")
         return content
+
+    @property
+    def delta(self) -> dict[str, NDArray[Any]] | None:
+        """The tables of ``delta.safetensors``, the changes of the catalog since the export; None if there are none.
+
+        Raises:
+            BundleCorruptError, BundleError: as :meth:`read`; or it holds no tables.
+        """
+        if DELTA not in self.files:
+            return None
+        return parse_tables(self.read(DELTA), self.files[DELTA].label)
+
+    def check_unchanged(self) -> None:
+        """Check that nobody has written into the tables that are mapped: about a microsecond, where nobody has.
+
+        Raises:
+            BundleCorruptError: somebody has.
+        """
+        catalog = self.files.get(CATALOG)
+        if catalog is not None:
+            catalog.check_unchanged(self.config["files"][CATALOG]["sha256"])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickle holds the absolute path alone."""
+        return open_bundle, (self.path.absolute(), False)
 
 
 def open_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:
     """Open the bundle ``path`` and check it.
 
-    The settings, the shapes of the tables, the category tree and the size of every file are always checked. With
-    ``verify`` the SHA-256 of every file and the contents of all tables are checked too, which reads all of them.
+    Always checked are the settings, names, types and shapes of the tables, the category tree and the size of every
+    file. With ``verify`` the SHA-256 of every file and the contents of all tables are checked too, which reads all of
+    them. ``docs/bundle_format.md`` lists the checks.
 
     Raises:
         BundleMissingError: there is no bundle, or one of its files is missing.
@@ -67,90 +110,98 @@ def open_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:
         InvalidPathError: ``path`` is not a path.
     """
     path = as_path(path)
-    if path.is_file():
-        raise BundleMissingError(
-            f"{path} is a file: a bundle is the folder that holds {CONFIG}, or a complete zip file of it"
-        )
-    if not path.is_dir():
-        raise BundleMissingError(f"{path} is not a bundle: there is no such folder")
-    while True:  # until the folder was not replaced while it was read
-        folder = path.stat().st_ino
+    for attempt in range(1, _ATTEMPTS + 1):
+        folder = open_folder(path)
         try:
-            bundle = _open(path, verify=verify)
+            bundle = _read(folder, hashes=verify)
+            check_tables(bundle, contents=verify)
         except BundleError:
-            if path.is_dir() and path.stat().st_ino != folder:
-                continue
-            raise
-        if path.stat().st_ino == folder:
-            return bundle
+            if attempt == _ATTEMPTS or folder.is_still_there():
+                raise
+            continue  # its files were removed when it was replaced: open what is there now
+        return bundle
+    raise AssertionError  # the last attempt returns or raises
 
 
-def check_file(file: Path, about: Mapping[str, Any], verify: bool, label: str = "") -> None:
-    """Check the size of ``file``, and with ``verify`` its SHA-256, against its entry in ``config.json``.
-
-    Args:
-        file: the file.
-        about: its entry, with ``sha256`` and ``bytes``.
-        verify: also check the SHA-256.
-        label: what messages call the file; by default its path.
+def open_folder(path: Path) -> OpenFolder:
+    """Open the folder of a bundle.
 
     Raises:
-        BundleMissingError: there is no such file.
-        BundleCorruptError: it is not the file that ``config.json`` describes.
+        BundleMissingError: there is none.
+        BundleError: it cannot be opened.
     """
-    label = label or str(file)
-    if not file.is_file():
-        raise BundleMissingError(f"{label} is missing: {CONFIG} lists it")
-    size = file.stat().st_size
-    if size != about["bytes"]:
-        damage = "truncated" if size < about["bytes"] else "altered"
-        raise BundleCorruptError(f"{label} is {damage}: it has {size} bytes, {CONFIG} says {about['bytes']}")
-    if verify and describe(file)["sha256"] != about["sha256"]:
-        raise BundleCorruptError(f"{label} is altered: its SHA-256 is not the one in {CONFIG}")
-
-
-def as_path(path: Any) -> Path:
     try:
-        return Path(path)
-    except TypeError:
-        raise InvalidPathError(
-            f"path must be the folder of a bundle, a str or a Path, got {path!r}"
+        return OpenFolder(path)
+    except FileNotFoundError:
+        raise BundleMissingError(f"{path} is not a bundle: there is no such folder") from None
+    except NotADirectoryError:
+        raise BundleMissingError(
+            f"{path} is a file: a bundle is the folder that holds {CONFIG}, or a complete zip file of it"
         ) from None
-
-
-def _open(path: Path, verify: bool) -> Bundle:
-    try:
-        bundle = read_folder(path, hashes=verify)
-    except BundleError:  # some of which are an OSError
-        raise
     except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error}") from error
-    check_tables(bundle, contents=verify)
-    return bundle
+        raise BundleError(f"{path} cannot be opened: {error.strerror}") from error
 
 
 def read_folder(path: Path, hashes: bool) -> Bundle:
-    config = read_config(path)
+    """Open the bundle in the folder ``path``, its tables unchecked; with ``hashes`` check the SHA-256 of every file."""
+    return _read(open_folder(path), hashes)
+
+
+def _read(folder: OpenFolder, hashes: bool) -> Bundle:
+    config = _config(folder)
+    files = {}
+    for name in config["files"]:  # all of them before the first is read, which may take long
+        try:
+            files[name] = folder.open(name)
+        except BundleMissingError as error:
+            raise BundleMissingError(f"{error}: {CONFIG} lists it") from None
     for name, about in config["files"].items():
-        check_file(path / name, about, hashes)
-    tables = read_tables(path / CATALOG)
-    delta = read_tables(path / DELTA) if DELTA in config["files"] else None
-    return Bundle(path, config, tables, delta)
+        check_file(files[name], about, hashes)
+    tables = parse_tables(files[CATALOG].map(), files[CATALOG].label)
+    return Bundle(folder.path, config, tables, files, folder)
+
+
+def check_file(file: OpenFile, about: Mapping[str, Any], verify: bool) -> None:
+    """Check the size of ``file``, and with ``verify`` its SHA-256, against its entry in ``config.json``.
+
+    Raises:
+        BundleCorruptError: it is not the file that ``config.json`` describes.
+        BundleError: it cannot be read.
+    """
+    if file.size != about["bytes"]:
+        damage = "truncated" if file.size < about["bytes"] else "altered"
+        raise BundleCorruptError(
+            f"{file.label} is {damage}: it has {file.size} bytes, {CONFIG} says {about['bytes']}"
+        )
+    if verify and file.sha256() != about["sha256"]:
+        raise BundleCorruptError(f"{file.label} is altered: its SHA-256 is not the one in {CONFIG}")
 
 
 def check_tables(bundle: Bundle, contents: bool) -> None:
+    """Check the tables of the catalog; with ``contents`` also what takes a whole read of them."""
     CatalogChecks(bundle.path / CATALOG, bundle.tables, contents).run(bundle.config)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    file = folder / CONFIG
+def read_config(path: Path) -> dict[str, Any]:
+    """The checked content of the ``config.json`` in the folder ``path``.
+
+    Raises:
+        BundleError: as :func:`open_bundle`.
+    """
+    return _config(open_folder(path))
+
+
+def _config(folder: OpenFolder) -> dict[str, Any]:
     try:
-        return parse_config(file.read_bytes(), str(file))
-    except FileNotFoundError:
-        raise BundleMissingError(f"{file} is missing: {folder} is not a bundle") from None
+        file = folder.open(CONFIG)
+    except BundleMissingError as error:
+        raise BundleMissingError(f"{error}: {folder.path} is not a bundle") from None
+    if file.size > LARGEST_CONFIG:
+        raise BundleCorruptError(f"{file.label} is larger than {LARGEST_CONFIG:,} bytes")
+    return parse_config(file.read(), file.label)
 
 
-def describe(file: Path) -> dict[str, Any]:
-    """The entry of ``file`` in ``config.json``."""
-    with file.open("rb") as stream:
-        return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "bytes": file.stat().st_size}
+def describe(path: Path) -> dict[str, Any]:
+    """The entry of the file ``path`` in ``config.json``."""
+    file = OpenFile(path, str(path))
+    return {"sha256": file.sha256(), "bytes": file.size}

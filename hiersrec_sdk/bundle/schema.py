@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import re
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from hiersrec_sdk.bundle.strict_json import parse_json
 from hiersrec_sdk.errors import BundleCorruptError, BundleVersionError
+from hiersrec_sdk.shown import shown
 
 FORMAT: Final = "hiersrec-bundle"
 SCHEMA_VERSION: Final = 3
@@ -20,6 +23,15 @@ QUERY_PARTS: Final = "query_parts.onnx"
 CATALOG: Final = "catalog.safetensors"
 DELTA: Final = "delta.safetensors"
 ID_TYPES: Final = ("int64", "string")
+LARGEST_CONFIG: Final = 4 << 20  # bytes; real ones have a few thousand
+MAX_DIMENSION: Final = 65_536  # HIERSREC_MAX_DIMENSION
+
+_LARGEST_FLOAT32: Final = 3.4028234e38
+_LARGEST_FILE: Final = 1 << 50  # bytes
+_LONGEST_NAME: Final = 255  # bytes, as file systems have it
+_MOST_FILES: Final = 100  # each is open as long as the bundle is
+_MOST_LEVELS: Final = 64
+_SHA256: Final = re.compile("[0-9a-f]{64}")
 
 _Rule = tuple[Callable[[Any], bool], str]  # whether a value is valid; what it must be
 
@@ -31,25 +43,41 @@ def parse_config(content: bytes, file: str) -> dict[str, Any]:
         BundleCorruptError: it is truncated, altered or of another format.
         BundleVersionError: it has another schema version.
     """
+    if len(content) > LARGEST_CONFIG:
+        raise BundleCorruptError(f"{file} is larger than {LARGEST_CONFIG:,} bytes")
     try:
-        config = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        config = parse_json(content)
+    except (ValueError, MemoryError, RecursionError) as error:
         raise BundleCorruptError(f"{file} is truncated or not JSON: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise BundleCorruptError(f"{file} does not describe a HierSRec bundle: its format is not {FORMAT!r}")
     _check_version(config.get("schema_version"), file)
-    for key in _REQUIRED:
-        if key not in config:
-            raise BundleCorruptError(f"{file} lacks {key!r}")
-    for key, (is_valid, expected) in (_REQUIRED | _OPTIONAL).items():
-        if key in config and not is_valid(config[key]):
-            raise BundleCorruptError(f"{file}: {key!r} must be {expected}")
+    for path, (is_valid, expected) in _RULES.items():
+        _check(config, path, is_valid, expected, file)
     levels, sizes = config["levels"], config["categories"]
     if len(levels) != len(sizes):
         raise BundleCorruptError(f"{file}: {len(levels)} levels, but {len(sizes)} counts of categories")
     if config.get("sha256") != config_digest(config):
         raise BundleCorruptError(f"{file} is altered: its content does not match its own SHA-256")
     return config
+
+
+def _check(
+    config: dict[str, Any], path: str, is_valid: Callable[[Any], bool], expected: str, file: str
+) -> None:
+    """Check the value at ``path``: the keys to it. One with a question mark may be missing, with two also be null."""
+    value: Any = config
+    for key in path.split("."):
+        name = key.rstrip("?")
+        if name not in value:
+            if key == name:
+                raise BundleCorruptError(f"{file} lacks {path.replace('?', '')!r}")
+            return
+        value = value[name]
+        if value is None and key.endswith("??"):
+            return
+    if not is_valid(value):
+        raise BundleCorruptError(f"{file}: {path.replace('?', '')!r} must be {expected}, got {shown(value)}")
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
@@ -61,12 +89,17 @@ def config_digest(config: Mapping[str, Any]) -> str:
 
 def is_file_name(name: str) -> bool:
     """Whether a bundle may list a file of this name; a name with a folder in it could lead out of the bundle."""
-    return Path(name).name == name and name not in ("", "..", CONFIG) and name.isprintable()
+    return (
+        Path(name).name == name
+        and name not in ("", "..", CONFIG)
+        and name.isprintable()
+        and len(name.encode()) <= _LONGEST_NAME
+    )
 
 
 def _check_version(version: Any, file: str) -> None:
     if type(version) is not int or version < 1:
-        raise BundleCorruptError(f"{file}: schema_version must be an integer ≥ 1, got {version!r}")
+        raise BundleCorruptError(f"{file}: schema_version must be an integer ≥ 1, got {shown(version)}")
     if version > SCHEMA_VERSION:
         raise BundleVersionError(
             f"{file} has schema version {version}; this version of hiersrec-sdk reads version {SCHEMA_VERSION}: "
@@ -87,73 +120,132 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 1
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_integer(least: int, largest: int) -> _Rule:
+    return (
+        lambda value: type(value) is int and least <= value <= largest,
+        f"an integer from {least} to {largest:,}",
+    )
 
 
 def _is_share(value: Any) -> bool:
     return type(value) in (int, float) and 0 < value <= 1
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, float) and math.isfinite(value)
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)  # finite, as all that was parsed
+
+
+def _is_bias(value: Any) -> bool:
+    return isinstance(value, float) and abs(value) <= _LARGEST_FLOAT32
 
 
 def _is_id_type(value: Any) -> bool:
     return value in ID_TYPES
 
 
-def _is_list_of(is_valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and len(value) > 0 and all(map(is_valid, value))
-
-
-def _is_preprocessing(value: Any) -> bool:
-    if not isinstance(value, dict):
-        return False
-    vectors = value.get("vectors")
-    return vectors is None or (
-        isinstance(vectors, dict) and _is_count(vectors.get("width")) and _is_string(vectors.get("from"))
+def _are_names(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and 0 < len(value) <= _MOST_LEVELS
+        and all(map(_is_string, value))
+        and len(set(value)) == len(value)
     )
 
 
-def _is_calibration(value: Any) -> bool:
-    nested = value.get("session_categories") if isinstance(value, dict) else None
-    return isinstance(nested, dict) and _is_share(value.get("top_p")) and _is_share(nested.get("top_p"))
+def _are_strings(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_string, value))
 
 
-def _is_delta(value: Any) -> bool:
-    return isinstance(value, dict) and type(value.get("items")) is int and value["items"] >= 0
+def _are_sizes(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 0 and all(map(_COUNT[0], value))
+
+
+def _are_edges(value: Any) -> bool:
+    """Whether these are columns, each with the rising edges of its bins."""
+    return isinstance(value, dict) and all(
+        isinstance(edges, list)
+        and all(map(_is_number, edges))
+        and all(low < high for low, high in pairwise(edges))
+        for edges in value.values()
+    )
+
+
+def _are_counts(value: Any) -> bool:
+    """Whether these are sizes of a dataset: of each split with sessions the examples too."""
+    if not isinstance(value, dict):
+        return False
+    sessions = [name.removesuffix("_sessions") for name in value if name.endswith("_sessions")]
+    counts = [value.get(f"{split}_{what}") for split in sessions for what in ("sessions", "examples")]
+    return all(type(count) is int and count >= 0 for count in counts)
+
+
+def _are_metrics(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
 
 
 def _are_files(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and {MODEL, CATALOG} <= value.keys()
+        and len(value) <= _MOST_FILES
         and all(map(is_file_name, value))
         and all(_is_object(about) and {"sha256", "bytes"} <= about.keys() for about in value.values())
-        and all(_is_string(about["sha256"]) and type(about["bytes"]) is int for about in value.values())
+        and all(
+            _is_string(about["sha256"]) and _SHA256.fullmatch(about["sha256"]) for about in value.values()
+        )
+        and all(
+            type(about["bytes"]) is int and 0 <= about["bytes"] <= _LARGEST_FILE for about in value.values()
+        )
     )
 
 
-_REQUIRED: Final[dict[str, _Rule]] = {
+_COUNT: Final[_Rule] = _is_integer(1, 1 << 40)
+_SHARE: Final[_Rule] = _is_share, "a number in (0, 1]"
+_OBJECT: Final[_Rule] = _is_object, "an object"
+
+# Everything that any code reads of config.json; see `_check` for the paths.
+_RULES: Final[dict[str, _Rule]] = {
     "created_by": (_is_string, "a string"),
     "item_id_type": (_is_id_type, "'int64' or 'string'"),
     "category_id_type": (_is_id_type, "'int64' or 'string'"),
-    "items": (_is_count, "an integer ≥ 1"),
-    "dimension": (_is_count, "an integer ≥ 1"),
-    "levels": (_is_list_of(_is_string), "a list of names"),
-    "categories": (_is_list_of(_is_count), "a list of integers ≥ 1"),
-    "max_length": (_is_count, "an integer ≥ 1"),
-    "candidate_share": (_is_share, "a number in (0, 1]"),
-    "model": (_is_object, "an object"),
-    "preprocessing": (_is_preprocessing, "an object; its vectors, if any, need a width and a from"),
-    "data": (_is_object, "an object"),
-    "metrics": (_is_object, "an object"),
-    "files": (_are_files, f"an object of SHA-256 and bytes by file name, with {MODEL} and {CATALOG}"),
-}
-
-_OPTIONAL: Final[dict[str, _Rule]] = {
-    "calibration": (_is_calibration, "an object with a top_p in (0, 1], also in its session_categories"),
-    "cold_start_bias": (_is_finite, "a finite number"),
-    "delta": (_is_delta, "an object with the number of items"),
+    "items": _COUNT,
+    "dimension": _is_integer(1, MAX_DIMENSION),
+    "levels": (_are_names, f"a list of 1 to {_MOST_LEVELS} distinct names"),
+    "categories": (_are_sizes, "a list of integers ≥ 1"),
+    "max_length": _is_integer(1, 1 << 20),
+    "candidate_share": _SHARE,
+    "calibration?": _OBJECT,
+    "calibration?.top_p": _SHARE,
+    "calibration?.session_categories": _OBJECT,
+    "calibration?.session_categories.top_p": _SHARE,
+    "calibration?.kept": _SHARE,
+    "calibration?.examples": _is_integer(0, 1 << 60),
+    "calibration?.split": (_is_string, "a string"),
+    "calibration?.trained_on": (_is_flag, "true or false"),
+    "cold_start_bias?": (_is_bias, "a finite number, such as 0.0"),
+    "model": _OBJECT,
+    "preprocessing": _OBJECT,
+    "preprocessing.text??": _OBJECT,
+    "preprocessing.text??.buckets": _is_integer(1, 1 << 40),
+    "preprocessing.text??.max_tokens": _is_integer(1, 1 << 20),
+    "preprocessing.numbers??": (_are_edges, "an object of rising numbers by column"),
+    "preprocessing.vectors??": _OBJECT,
+    "preprocessing.vectors??.width": _is_integer(1, 1 << 20),
+    "preprocessing.vectors??.from": (_is_string, "a string"),
+    "data": _OBJECT,
+    "data.logs?": (_are_strings, "a list of strings"),
+    "data.counts?": (_are_counts, "an object with counts of sessions and of examples"),
+    "metrics": _OBJECT,
+    "metrics.trained_on?": (_is_string, "a string"),
+    "metrics.validation?": (_are_metrics, "an object of numbers"),
+    "delta?": _OBJECT,
+    "delta?.items": _is_integer(0, 1 << 40),
+    "files": (
+        _are_files,
+        f"an object of SHA-256 and bytes by file name, with {MODEL} and {CATALOG}, of at most {_MOST_FILES} files",
+    ),
 }

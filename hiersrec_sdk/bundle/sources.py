@@ -7,17 +7,18 @@ is checked first; then only the files that it lists are read, up to the sizes th
 
 from __future__ import annotations
 
-import fcntl
 import io
 import logging
 import lzma
 import os
 import re
 import shutil
+import struct
 import tempfile
 import time
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -25,8 +26,10 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from hiersrec_sdk.atomic import PART, new_folder
+from hiersrec_sdk.bundle import cache
 from hiersrec_sdk.bundle.folder import Bundle, check_file, open_bundle
-from hiersrec_sdk.bundle.schema import CONFIG, parse_config
+from hiersrec_sdk.bundle.opened import OpenFile
+from hiersrec_sdk.bundle.schema import CONFIG, LARGEST_CONFIG, parse_config
 from hiersrec_sdk.errors import (
     BundleCorruptError,
     BundleError,
@@ -35,18 +38,26 @@ from hiersrec_sdk.errors import (
     InvalidPathError,
     MissingExtraError,
 )
+from hiersrec_sdk.paths import as_path
+from hiersrec_sdk.shown import shown
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview
-_Open = Callable[
-    [str], IO[bytes]
-]  # opens a file of the bundle by its name; FileNotFoundError or KeyError: none
+# opens a file of the bundle by its name; FileNotFoundError or KeyError: none
+_Open = Callable[[str], IO[bytes]]
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::.+)?://")
-_LARGEST_CONFIG: Final = 16 << 20  # bytes; real ones have a few thousand
 _BLOCK: Final = 1 << 20
-_BUNDLES: Final = "bundles"  # folder of the cache
 # Errors that reading a damaged zip file raises, beside OSError.
-_UNZIP_ERRORS: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
+_UNZIP_ERRORS: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    ValueError,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -68,45 +79,23 @@ def open_source(source: Source, verify: bool = True) -> Bundle:
         return _open_zip(io.BytesIO(source), "the zip file given as bytes", verify)
     if isinstance(source, str) and _URL.match(source):
         return _open_url(source, verify)
-    try:
-        path = Path(source)
-    except TypeError:
+    if not isinstance(source, str | os.PathLike):
         raise InvalidPathError(
-            f"path must be a bundle: its folder, a zip file, a URL or the bytes of a zip file, got {source!r}"
-        ) from None
+            f"path must be a bundle: its folder, a zip file, a URL or the bytes of a zip file, got {shown(source)}"
+        )
+    path = as_path(source)
+    if _is_file(path):
+        file = OpenFile(path, str(path))
+        with os.fdopen(os.dup(file.fileno()), "rb") as content:
+            if zipfile.is_zipfile(content):
+                return _open_zip(content, str(path), verify)
+    return open_bundle(path, verify)
+
+
+def _is_file(path: Path) -> bool:
     try:
-        if path.is_file() and zipfile.is_zipfile(path):
-            with path.open("rb") as file:
-                return _open_zip(file, str(path), verify)
-        return open_bundle(path, verify)
-    except HierSRecError:  # some of which are an OSError
-        raise
-    except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise BundleError(f"{path} cannot be read: {error}") from error
-
-
-def cache_folder() -> Path:
-    """The folder that bundles are unpacked to.
-
-    ``$HIERSREC_CACHE``, else ``$XDG_CACHE_HOME/hiersrec``, else ``~/.cache/hiersrec``.
-
-    Raises:
-        BundleError: neither variable is set, and there is no home folder.
-    """
-    ours, shared = os.environ.get("HIERSREC_CACHE"), Path(os.environ.get("XDG_CACHE_HOME", ""))
-    try:
-        if ours:
-            return Path(ours).expanduser().absolute()
-        return (shared if shared.is_absolute() else Path.home() / ".cache") / "hiersrec"
-    except RuntimeError as error:
-        raise BundleError(f"there is no folder to unpack to: {error}; set HIERSREC_CACHE") from error
-
-
-def is_in_cache(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` lies in the cache of unpacked bundles, where a saved bundle would be overwritten."""
-    try:
-        return Path(path).resolve().is_relative_to((cache_folder() / _BUNDLES).resolve())
-    except (BundleError, TypeError):  # there is no cache, or this is not a path
+        return path.is_file()
+    except OSError:  # a name that is too long, a folder that may not be entered
         return False
 
 
@@ -139,8 +128,14 @@ def _seekable(file: IO[bytes]) -> Iterator[IO[bytes]]:
     if file.seekable():
         yield file
         return
+    most = cache.largest()
     with tempfile.TemporaryFile() as copy:
-        shutil.copyfileobj(file, copy, _BLOCK)
+        while block := file.read(_BLOCK):
+            copy.write(block)
+            if copy.tell() > most:
+                raise BundleError(
+                    f"it has more than {most:,} bytes; HIERSREC_LARGEST_BUNDLE sets another limit"
+                )
         yield copy
 
 
@@ -153,9 +148,8 @@ def _open_zip(file: IO[bytes], label: str, verify: bool) -> Bundle:
     except _UNZIP_ERRORS as error:
         raise BundleCorruptError(f"{label} is truncated or not a zip file: {error}") from error
     with archive:
-        configs = {
-            name for name in archive.namelist() if re.fullmatch(rf"([^/]+/)?{re.escape(CONFIG)}", name)
-        }
+        names = archive.namelist()
+        configs = {name for name in names if re.fullmatch(rf"([^/]+/)?{re.escape(CONFIG)}", name)}
         if CONFIG not in configs and len(configs) != 1:
             found = (
                 f"{len(configs)} of its folders have one"
@@ -163,32 +157,34 @@ def _open_zip(file: IO[bytes], label: str, verify: bool) -> Bundle:
                 else "neither it nor a folder in it has one"
             )
             raise BundleMissingError(f"{label} is not a bundle: it must have one {CONFIG}; {found}")
+        if len(set(names)) < len(names):
+            ((twice, _),) = Counter(names).most_common(1)
+            raise BundleCorruptError(f"{label} has the file {shown(twice)} twice")
         folder = "" if CONFIG in configs else configs.pop().removesuffix(CONFIG)
         return _open_cached(lambda name: archive.open(folder + name), label, verify)
 
 
 def _open_cached(open_file: _Open, label: str, verify: bool) -> Bundle:
-    content = b"".join(_blocks(open_file, CONFIG, _LARGEST_CONFIG, label))
-    if len(content) > _LARGEST_CONFIG:
-        raise BundleCorruptError(f"{label}: {CONFIG} is larger than {_LARGEST_CONFIG:,} bytes")
+    content = b"".join(_blocks(open_file, CONFIG, LARGEST_CONFIG, label))
     config = parse_config(content, f"{label}: {CONFIG}")
-    entry = cache_folder() / _BUNDLES / config["sha256"]
+    entry = cache.entry_of(config["sha256"])
     bundle = _entry(entry, verify, logging.DEBUG)
     if bundle is not None:
         return bundle
     try:
-        with _alone(entry):
+        cache.check_fits(sum(about["bytes"] for about in config["files"].values()), label)
+        with cache.locked(entry):
             bundle = _entry(entry, verify, logging.WARNING)  # by now another process may have unpacked it
             if bundle is not None:
                 return bundle
             _unpack(open_file, config["files"], content, entry, label)
+            return _used(open_bundle(entry, verify))
     except BundleError:
         raise
     except OSError as error:
         raise BundleError(
             f"{label} cannot be unpacked to {entry}: {error}; set HIERSREC_CACHE to another folder"
         ) from error
-    return open_bundle(entry, verify)
 
 
 def _entry(entry: Path, verify: bool, level: int) -> Bundle | None:
@@ -200,18 +196,13 @@ def _entry(entry: Path, verify: bool, level: int) -> Bundle | None:
     except (BundleCorruptError, FileNotFoundError) as error:  # it may be replaced at this moment
         _log.log(level, "unpacking again: the cache is damaged: %s", error)
         return None
-    return bundle if bundle.config["sha256"] == entry.name else None  # another was saved there
+    return _used(bundle) if bundle.config["sha256"] == entry.name else None  # another was saved there
 
 
-@contextmanager
-def _alone(entry: Path) -> Iterator[None]:
-    """Lock ``entry`` against other processes and threads, and remove what killed ones have left of it."""
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    with entry.with_name(f"{entry.name}.lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for part in entry.parent.glob(f"{entry.name}{PART}*"):
-            shutil.rmtree(part, ignore_errors=True)
-        yield
+def _used(bundle: Bundle) -> Bundle:
+    assert bundle.folder is not None
+    cache.mark_used(bundle.folder)
+    return bundle
 
 
 def _unpack(open_file: _Open, files: dict[str, Any], config: bytes, entry: Path, label: str) -> None:
@@ -222,7 +213,7 @@ def _unpack(open_file: _Open, files: dict[str, Any], config: bytes, entry: Path,
         for name, about in files.items():
             with (part / name).open("xb") as file:
                 file.writelines(_blocks(open_file, name, about["bytes"], label))
-            check_file(part / name, about, True, f"{label}: {name}")
+            check_file(OpenFile(part / name, f"{label}: {name}"), about, True)
         (part / CONFIG).write_bytes(config)
     if os.path.lexists(entry):  # not exchanged in one step, which some network file systems cannot do
         entry.rename(damaged)

@@ -19,7 +19,7 @@ from hiersrec_sdk.catalog.ids import id_tables
 from hiersrec_sdk.catalog.placement import Placement
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.catalog.tree import NEW, CategoryTree, NewCategories, Node
-from hiersrec_sdk.errors import BundleCorruptError, InvalidArgumentError
+from hiersrec_sdk.errors import BundleCorruptError
 from hiersrec_sdk.ranking.backend import UNKNOWN
 
 Tables = dict[str, NDArray[Any]]
@@ -32,7 +32,7 @@ def to_tables(catalog: Catalog) -> Tables:
         return {}
     delta = delta.compacted()
     columns = delta.columns
-    placements, created = columns.placements, columns.categories
+    placements, created = columns.placements, delta.categories
     categories = [
         (at, *node) for at, placement in enumerate(placements) for node in sorted(placement.categories)
     ]
@@ -70,10 +70,11 @@ def from_tables(tables: Mapping[str, NDArray[Any]], catalog: Catalog) -> Catalog
     """
     try:
         return _read(tables, catalog)
-    except (KeyError, ValueError, IndexError, TypeError, InvalidArgumentError) as error:
-        raise BundleCorruptError(
-            f"delta.safetensors does not hold changes of this bundle: {error}"
-        ) from error
+    except KeyError as error:
+        cause: object = f"table {error} is missing"
+    except (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:
+        cause = error
+    raise BundleCorruptError(f"delta.safetensors does not hold changes of this bundle: {cause}")
 
 
 def _read(tables: Mapping[str, NDArray[Any]], catalog: Catalog) -> Catalog:
@@ -132,7 +133,6 @@ def _read(tables: Mapping[str, NDArray[Any]], catalog: Catalog) -> Catalog:
     for placement in placements:
         _check(placement, [len(ranges) for ranges in tree.ranges])
     columns = DeltaColumns(d)
-    columns.categories = created
     columns.append(
         Rows(
             ids=ids,
@@ -146,7 +146,7 @@ def _read(tables: Mapping[str, NDArray[Any]], catalog: Catalog) -> Catalog:
         )
     )
     user_bias = column("base_user_bias", np.float32, n) if "base_user_bias" in tables else None
-    delta = DeltaSegment.of(columns, n, tree.depth)
+    delta = DeltaSegment.of(columns, n, tree.depth, created)
     return Catalog(base.without(deleted).with_user_bias(user_bias), delta, catalog.item_id_type)
 
 
@@ -193,18 +193,16 @@ def _ids(name: str, ids: list[Any]) -> Tables:
 def _read_ids(tables: Mapping[str, NDArray[Any]], name: str) -> list[int | str]:
     if f"{name}.offsets" in tables:
         return [*_strings(tables, name)]
-    found: list[int | str] = tables[name].astype(np.int64, casting="safe").tolist() if name in tables else []
+    if name not in tables:
+        return []
+    table = tables[name]
+    if table.dtype != np.int64 or table.ndim != 1:
+        raise ValueError(f"table {name!r} is {table.dtype} {list(table.shape)}")
+    found: list[int | str] = table.tolist()
     return found
 
 
 def _strings(tables: Mapping[str, NDArray[Any]], name: str) -> list[str]:
-    strings = StringTable(tables[f"{name}.bytes"], tables[f"{name}.offsets"])
-    offsets = strings.offsets
-    if (
-        offsets.dtype != np.int64
-        or offsets[0] != 0
-        or offsets[-1] != len(strings.data)
-        or (np.diff(offsets) < 0).any()
-    ):
-        raise ValueError(f"table {name!r} does not run up to its end")
+    strings = StringTable(tables[f"{name}.bytes"], tables[f"{name}.offsets"], name)
+    strings.check()
     return strings.take(np.arange(len(strings)))

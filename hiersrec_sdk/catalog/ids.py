@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.bundle.tables import StringTable
+from hiersrec_sdk.bundle.tables import StringTable, hash_of
 from hiersrec_sdk.errors import BundleCorruptError, InvalidItemIdError, NaNItemIdError
+from hiersrec_sdk.id_lists import plain_id
 from hiersrec_sdk.ranking.backend import UNKNOWN, FindIds
+from hiersrec_sdk.shown import described
 
 _INT64: Final = np.iinfo(np.int64)
 
@@ -30,13 +31,9 @@ def item_id_tables(ids: Sequence[int | str]) -> dict[str, NDArray[Any]]:
     tables = id_tables("item_ids", ids)
     if "item_ids" in tables:
         return tables | {"item_ids.order": np.argsort(tables["item_ids"], kind="stable")}
-    hashes = np.array([_hash(str(each).encode()) for each in ids], dtype=np.uint64)
+    hashes = np.array([hash_of(str(each).encode()) for each in ids], dtype=np.uint64)
     order = np.argsort(hashes, kind="stable")
     return tables | {"item_ids.order": order, "item_ids.hashes": hashes[order]}
-
-
-def _hash(text: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
 @dataclass(frozen=True)
@@ -79,9 +76,7 @@ class IntIndex:
         try:
             rows = self.find_ids(self.ids, self.order, wanted)
         except IndexError:  # of a bundle that was not verified
-            raise BundleCorruptError(
-                "table 'item_ids.order' names rows that do not exist: load with verify=True"
-            ) from None
+            raise _wrong_order() from None
         if too_large is not None:
             rows[too_large] = UNKNOWN
         return rows
@@ -102,15 +97,11 @@ class StringIndex:
     def find(self, ids: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
         """int64 [len(ids)]: the row of each id, -1 where there is none."""
         texts = _as_utf8(ids)
-        wanted = np.array([_hash(text) for text in texts], dtype=np.uint64)
+        wanted = np.array([hash_of(text) for text in texts], dtype=np.uint64)
         firsts = self.hashes.searchsorted(wanted)
         rows = self.order.take(firsts, mode="clip")
-        if len(rows) and not 0 <= rows.min() <= rows.max() < len(
-            self.order
-        ):  # of a bundle that was not verified
-            raise BundleCorruptError(
-                "table 'item_ids.order' names rows that do not exist: load with verify=True"
-            )
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self.order):
+            raise _wrong_order()
         for index, (text, have) in enumerate(zip(texts, self.strings.raw(rows), strict=True)):
             if text != have:
                 rows[index] = self._walk(text, wanted[index], int(firsts[index]))
@@ -120,6 +111,8 @@ class StringIndex:
         """The row of ``text`` among those of the same hash, from ``at`` on."""
         while at < len(self.hashes) and self.hashes[at] == wanted:
             row = int(self.order[at])
+            if not 0 <= row < len(self.order):
+                raise _wrong_order()
             if self.strings.raw([row])[0] == text:
                 return row
             at += 1
@@ -134,7 +127,7 @@ def item_index(tables: Mapping[str, NDArray[Any]], id_type: str, find_ids: FindI
     order = tables["item_ids.order"]
     if id_type == "int64":
         return IntIndex(tables["item_ids"], order, find_ids)
-    strings = StringTable(tables["item_ids.bytes"], tables["item_ids.offsets"])
+    strings = StringTable(tables["item_ids.bytes"], tables["item_ids.offsets"], "item_ids")
     return StringIndex(strings, order, tables["item_ids.hashes"])
 
 
@@ -144,11 +137,11 @@ def _as_int64(ids: Sequence[Any] | NDArray[Any]) -> tuple[NDArray[np.int64], NDA
         return np.ascontiguousarray(ids, dtype=np.int64), None
     values = ids.tolist() if isinstance(ids, np.ndarray) else ids
     if set(map(type, values)) - {int}:
-        for position, value in enumerate(values):
-            # bool is an int and timedelta64 a NumPy integer, but neither is an id
-            if not isinstance(value, int | np.integer) or isinstance(value, bool | np.timedelta64):
-                raise _wrong_id(value, position, "integers (int64)")
-        values = [int(value) for value in values]
+        plain = [plain_id(value) for value in values]
+        for position, value in enumerate(plain):
+            if not isinstance(value, int):
+                raise _wrong_id(values[position], position, "integers (int64)")
+        values = plain
     try:
         return np.array(values, dtype=np.int64), None
     except OverflowError:
@@ -163,7 +156,14 @@ def _as_utf8(ids: Sequence[Any] | NDArray[Any]) -> list[bytes]:
         if not isinstance(value, str):
             raise _wrong_id(value, position, "strings")
     # a lone surrogate, which no UTF-8 id holds, becomes bytes that match none
-    return [value.encode("utf-8", "surrogatepass") for value in values]
+    return [str.encode(value, "utf-8", "surrogatepass") for value in values]
+
+
+def _wrong_order() -> BundleCorruptError:
+    """The error of a bundle that was not verified."""
+    return BundleCorruptError(
+        "catalog.safetensors: table 'item_ids.order' names rows that do not exist: load with verify=True"
+    )
 
 
 def _wrong_id(value: Any, position: int, right: str) -> InvalidItemIdError | NaNItemIdError:
@@ -171,7 +171,6 @@ def _wrong_id(value: Any, position: int, right: str) -> InvalidItemIdError | NaN
         return NaNItemIdError(
             f"item id at position {position} is NaN, a missing value: drop it from the session"
         )
-    given = "None" if value is None else f"{value!r}, of type {type(value).__name__}"
     return InvalidItemIdError(
-        f"item id at position {position} is {given}; the ids of this catalog are {right}"
+        f"item id at position {position} is {described(value)}; the ids of this catalog are {right}"
     )

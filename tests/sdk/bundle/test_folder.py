@@ -204,7 +204,7 @@ def writing_faults(shop: Shop) -> list[tuple[dict[str, Any], Tables, dict[str, b
     return [
         ({**config, "metrics": {"recall": float("nan")}}, tables, files, "JSON"),
         ({**config, "data": {"x": object()}}, tables, files, "JSON serializable"),
-        ({**config, "items": "60"}, tables, files, "'items' must be an integer ≥ 1"),
+        ({**config, "items": "60"}, tables, files, "'items' must be an integer from 1"),
         (
             config,
             {**tables, "item_vectors": vectors},

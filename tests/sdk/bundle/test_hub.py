@@ -192,7 +192,7 @@ def test_errors(hub: tuple[str, list[str]], tmp_path: Path) -> None:
         (
             {"repo": "shop/other"},
             "BundleCorruptError",
-            "shop/other: config.json does not describe a HierSRec bundle",
+            "config.json does not describe a HierSRec bundle",
         ),
         ({"repo": "shop/altered"}, "BundleCorruptError", "README.md is altered: its SHA-256"),
         ({"repo": "private/model"}, "BundleMissingError", "private/model on the Hub cannot be found"),

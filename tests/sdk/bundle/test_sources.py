@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hiersrec_sdk import Recommender, errors
+from hiersrec_sdk.bundle.cache import cache_folder
 from hiersrec_sdk.bundle.schema import config_digest
-from hiersrec_sdk.bundle.sources import cache_folder
 from tests.sdk.bundles import make_shop
 
 SHOP = make_shop(covisitation=True)
@@ -240,7 +240,7 @@ def test_changes_are_not_saved_into_the_cache(bundle: Path, wanted: Any, cache: 
 
 
 def test_a_name_that_is_too_long() -> None:
-    with pytest.raises(errors.BundleError, match="cannot be read"):
+    with pytest.raises(errors.BundleError, match="cannot be opened: File name too long"):
         Recommender.load("x" * 5_000)
 
 
@@ -269,7 +269,7 @@ def fails(source: Any, error: type[Exception], message: str, cache: Path) -> Non
     assert not list(cache.parent.parent.rglob("*evil*"))
 
 
-@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "..", "", ".", "a/evil", "evil\0", "\ud800"])
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "..", "", ".", "a/evil", "evil\0"])
 def test_names_that_lead_out(name: str, bundle: Path, cache: Path) -> None:
     content = with_config(
         files(bundle), lambda config: config["files"].update({name: {"sha256": "0" * 64, "bytes": 3}})
@@ -312,8 +312,8 @@ def test_a_bomb_goes_no_further_than_its_size(bundle: Path, cache: Path) -> None
 
 
 def test_a_config_that_is_a_bomb(bundle: Path, cache: Path) -> None:
-    packed = zipped(files(bundle) | {"config.json": b" " * (17 << 20)})
-    fails(packed, errors.BundleCorruptError, r"config\.json is larger than 16,777,216 bytes", cache)
+    packed = zipped(files(bundle) | {"config.json": b" " * (5 << 20)})
+    fails(packed, errors.BundleCorruptError, r"config\.json is larger than 4,194,304 bytes", cache)
 
 
 def test_not_a_bundle(bundle: Path, cache: Path) -> None:

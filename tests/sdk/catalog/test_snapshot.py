@@ -79,7 +79,7 @@ def test_string_ids_against_a_dict(data: st.DataObject) -> None:
 def test_string_ids_whose_hashes_clash(ids: list[str], asked: list[str]) -> None:
     row_of = {own: row for row, own in enumerate(ids)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hiersrec_sdk.catalog.ids, "_hash", lambda text: len(text) % 2)
+        patch.setattr(hiersrec_sdk.catalog.ids, "hash_of", lambda text: len(text) % 2)
         catalog = of_ids(ids)
         assert catalog.rows(ids).tolist() == list(range(len(ids)))
         assert catalog.rows(asked).tolist() == [row_of.get(own, -1) for own in asked]

@@ -1,0 +1,200 @@
+"""Files and folders that are opened once: whatever is at their path later, they stay the ones that were there."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import mmap
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingError
+
+# Without O_NONBLOCK the opening of a named pipe waits for a writer.
+_FILE: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_FOLDER: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
+_BLOCK: Final = 1 << 18
+
+_hashing = threading.Lock()  # held while a file is read again, so that one thread of many does it
+
+
+def _unlock_after_fork() -> None:
+    global _hashing
+    _hashing = threading.Lock()  # whoever held it is not in the child
+
+
+os.register_at_fork(after_in_child=_unlock_after_fork)
+
+
+class _Descriptor:
+    """A file descriptor that is closed with the object."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        """The descriptor, open as long as the object is there."""
+        return self._descriptor
+
+    def __del__(self, close: object = os.close) -> None:
+        assert callable(close)
+        if hasattr(self, "_descriptor"):
+            close(self._descriptor)
+
+
+class OpenFile(_Descriptor):
+    """A regular file, open for reading.
+
+    Attributes:
+        label: what messages call it: its path, as a rule.
+        size: its bytes when it was opened.
+    """
+
+    def __init__(self, path: str | Path, label: str, folder: int | None = None) -> None:
+        """Open ``path``, in the folder with the descriptor ``folder`` if there is one.
+
+        Raises:
+            BundleMissingError: there is no such file.
+            BundleCorruptError: it is a folder, a named pipe, a device or the like.
+            BundleError: it cannot be opened.
+        """
+        try:
+            # looked at first, since the opening of a device can do something
+            kind = os.stat(path, dir_fd=folder).st_mode
+            if stat.S_ISREG(kind):
+                super().__init__(os.open(path, _FILE, dir_fd=folder))
+                now = os.fstat(self._descriptor)
+                kind = now.st_mode
+        except FileNotFoundError:
+            raise BundleMissingError(f"{label} is missing") from None
+        except OSError as error:
+            raise BundleError(f"{label} cannot be opened: {error.strerror}") from error
+        if not stat.S_ISREG(kind):
+            raise BundleCorruptError(f"{label} is no regular file")
+        self.label = label
+        self.size: int = now.st_size
+        self._modified: int = now.st_mtime_ns
+        self._altered: int | None = None  # a time of modification that other content has
+
+    def read(self) -> bytes:
+        """Its content.
+
+        Raises:
+            BundleCorruptError: it has become shorter since it was opened.
+            BundleError: it cannot be read.
+        """
+        content = b"".join(self.blocks())
+        if len(content) != self.size:
+            raise BundleCorruptError(f"{self.label} {_WRITTEN}")
+        return content
+
+    def blocks(self) -> Iterator[bytes]:
+        """Its content in blocks, up to the size that it had when it was opened.
+
+        Raises:
+            BundleError: it cannot be read.
+        """
+        position = 0
+        while position < self.size:
+            try:
+                block = os.pread(self._descriptor, min(_BLOCK, self.size - position), position)
+            except OSError as error:
+                raise BundleError(f"{self.label} cannot be read: {error.strerror}") from error
+            if not block:
+                return
+            position += len(block)
+            yield block
+
+    def sha256(self) -> str:
+        """SHA-256 of its content, read anew and not through a map, where a file cut short would end the process."""
+        digest = hashlib.sha256()
+        for block in self.blocks():
+            digest.update(block)
+        return digest.hexdigest()
+
+    def map(self) -> mmap.mmap | bytes:
+        """Its content as a read-only memory map, which outlives this object.
+
+        Raises:
+            BundleError: it cannot be mapped.
+        """
+        if not self.size:
+            return b""  # which cannot be mapped
+        try:
+            return mmap.mmap(self._descriptor, self.size, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:  # out of address space; cut short
+            raise BundleError(f"{self.label} cannot be mapped: {error}") from error
+
+    def check_unchanged(self, sha256: str) -> None:
+        """Check that it still has the content with this SHA-256 that it had when it was opened.
+
+        This costs about a microsecond. Only if it was written to, or touched, it is read again, once.
+
+        Raises:
+            BundleCorruptError: it has another content.
+        """
+        now = os.fstat(self._descriptor)
+        # Not the time of its inode's change: a hard link changes that.
+        if now.st_mtime_ns != self._modified or now.st_size != self.size:
+            self._check_again(sha256)
+
+    def _check_again(self, sha256: str) -> None:
+        with _hashing:
+            now = os.fstat(self._descriptor)
+            if now.st_mtime_ns == self._modified and now.st_size == self.size:
+                return  # another thread has read it meanwhile
+            if now.st_size == self.size and now.st_mtime_ns != self._altered and self.sha256() == sha256:
+                self._modified = now.st_mtime_ns
+                return
+            self._altered = now.st_mtime_ns
+        raise BundleCorruptError(f"{self.label} {_WRITTEN}")
+
+
+_WRITTEN: Final = (
+    "was written to since it was loaded: deploy a bundle by renaming its folder, and load it again"
+)
+
+
+class OpenFolder(_Descriptor):
+    """A folder, whose files are opened by their names in it, whatever is at its path by now.
+
+    Attributes:
+        path: where it was when it was opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the folder ``path``.
+
+        Raises:
+            OSError, ValueError: there is none, or it cannot be opened.
+        """
+        super().__init__(os.open(path, _FOLDER))
+        self.path = path
+
+    def open(self, name: str) -> OpenFile:
+        """Open the file ``name``; errors as :class:`OpenFile`."""
+        return OpenFile(name, str(self.path / name), self._descriptor)
+
+    def is_still_there(self) -> bool:
+        """Whether it is at its path. While it is open, no other folder can have its inode."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
+        except OSError:
+            return False
+
+    def lock(self, exclusive: bool = False) -> bool:
+        """Lock the folder for as long as it is open; False where another lock is in the way.
+
+        A process that is forked shares the lock. Where the file system has none, nothing is locked.
+        """
+        try:
+            fcntl.flock(self._descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            return True
+        return True
