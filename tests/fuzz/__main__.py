@@ -18,7 +18,9 @@ if "SANITIZED_KERNEL" in os.environ:
 def main() -> int:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--target", action="append", help="what is damaged; repeatable; by default everything")
+    parser.add_argument(
+        "--target", action="append", help="what is damaged; repeatable; by default everything"
+    )
     parser.add_argument("--seed", type=int, help="run this case alone, in this process")
     parser.add_argument("--first", type=int, help="the first seed; by default the date")
     parser.add_argument("--cases", type=int, help="cases of each target")

@@ -28,15 +28,21 @@ from typing import Any, Final, Protocol
 from tests.fuzz.chance import Chance
 from tests.fuzz.parts import SCRATCH, remove
 from tests.fuzz.warm import SANITIZED
-from tests.fuzz.use import Wrong
+from tests.fuzz.use import WrongError
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 HANG: Final = 20.0  # seconds
 _CASES: Final = 400  # of one worker
 _MEMORY: Final = 2 << 30  # bytes that a worker may have beside those that it begins with
 _FILE: Final = 256 << 20  # bytes of the largest file that it may write
-_NO_MEMORY: Final = ("allocator", "requested", "out-of-memory")  # where C++ would raise, the sanitizer ends the process
-_PROJECT: Final = re.compile(r"(hiersrec_sdk/[\w/]+\.(?:py|pyx)|csrc/\w+\.(?:c|h|inc))\D{1,10}(\d+)(?:, in |:\d+)?(\w*)")
+_NO_MEMORY: Final = (
+    "allocator",
+    "requested",
+    "out-of-memory",
+)  # where C++ would raise, the sanitizer ends the process
+_PROJECT: Final = re.compile(
+    r"(hiersrec_sdk/[\w/]+\.(?:py|pyx)|csrc/\w+\.(?:c|h|inc))\D{1,10}(\d+)(?:, in |:\d+)?(\w*)"
+)
 
 
 class Case(Protocol):
@@ -115,7 +121,9 @@ class Report:
             ends, seconds = self.ends[target], self.seconds[target]
             total = sum(ends.values())
             told = ", ".join(f"{count:,} {end}" for end, count in sorted(ends.items()))
-            lines.append(f"{target:<8} {total:>7,} cases, {total / max(seconds, 1e-9):6.1f} a second and process: {told}")
+            lines.append(
+                f"{target:<8} {total:>7,} cases, {total / max(seconds, 1e-9):6.1f} a second and process: {told}"
+            )
         for found in sorted(self.findings.values(), key=lambda each: each.key):
             lines += ["", f"{found.title}: {found.count:,} cases, the first {found.seed}"]
             lines += [f"    {ascii(note)[1:-1]}" for note in found.notes]
@@ -168,7 +176,9 @@ def run(
     folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir=SCRATCH))
     plan = [(target, make) for target, make in targets.items()]
     stop = len(plan) * cases if cases is not None else sys.maxsize
-    workers = [_Worker(folder / str(at), plan, first, at, processes, stop, until, hang) for at in range(processes)]
+    workers = [
+        _Worker(folder / str(at), plan, first, at, processes, stop, until, hang) for at in range(processes)
+    ]
     try:
         for worker in workers:
             worker.start()
@@ -351,10 +361,12 @@ def _decoded(line: bytes) -> Finding | tuple[str, str, float]:
 
 def _finding(target: str, seed: int, notes: list[str], error: BaseException) -> Finding:
     text = "".join(traceback.format_exception(error))
-    if isinstance(error, Wrong):
+    if isinstance(error, WrongError):
         cause = "".join(traceback.format_exception_only(error.__cause__)) if error.__cause__ else ""
         return Finding(target, str(error), "", seed, notes, _lines(f"{text}caused by {cause}", 0, 8))
-    return Finding(target, type(error).__name__, _innermost(text, first=False), seed, notes, _lines(text, 0, 12))
+    return Finding(
+        target, type(error).__name__, _innermost(text, first=False), seed, notes, _lines(text, 0, 12)
+    )
 
 
 def _lines(text: str, first: int, last: int) -> str:

@@ -64,7 +64,13 @@ def keep_sessions() -> None:
 
 
 def _session(
-    make: Any, sound_graphs: set[bytes], kept: dict[Any, Any], model: Any, options: Any, *more: Any, **named: Any
+    make: Any,
+    sound_graphs: set[bytes],
+    kept: dict[Any, Any],
+    model: Any,
+    options: Any,
+    *more: Any,
+    **named: Any,
 ) -> Any:
     if not isinstance(model, bytes) or model not in sound_graphs:
         return make(model, options, *more, **named)
