@@ -14,10 +14,20 @@ from tests.fuzz.chance import Chance
 from tests.fuzz.parts import config_of, signed, sound
 from tests.fuzz.wild_json import WILD, again, described, dumps, literal
 
-_KEYS: Final = (
-    "items dimension levels categories max_length candidate_share item_id_type category_id_type preprocessing calibration "
-    "cold_start_bias delta data metrics model files schema_version format created_by sha256"
-).split()
+_KEYS: Final = [
+    *["format", "schema_version", "created_by", "sha256", "files", "delta", "data", "metrics", "model"],
+    *[
+        "items",
+        "dimension",
+        "levels",
+        "categories",
+        "max_length",
+        "candidate_share",
+        "item_id_type",
+        "category_id_type",
+    ],
+    *["preprocessing", "calibration", "cold_start_bias"],
+]
 _FILES: Final = [
     *[
         "../README.md",

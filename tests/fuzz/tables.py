@@ -479,10 +479,9 @@ def _entry(chance: Chance, packed: Packed) -> str:
     kind = chance.kind("3 * value, offsets, shape, dtype, empty, metadata")
     name, value = chance.choice([*header]), chance.choice(_IN_HEADER)
     if kind == "metadata":
-        header["__metadata__"] = chance.choice(
-            [{}, {"format": "pt"}, {"a": 1}, [], None, {"item_vectors": "x"}]
-        )
-        return f"metadata {header['__metadata__']}"
+        metadata: Any = chance.choice([{}, {"format": "pt"}, {"a": 1}, [], None, {"item_vectors": "x"}])
+        header["__metadata__"] = metadata
+        return f"metadata {metadata}"
     if kind == "empty":
         shape = chance.choice([[0, 2**62], [2**32, 2**32, 0], [0] * 70, []])
         header["nothing"] = {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}

@@ -164,7 +164,7 @@ class User:
 
         def many() -> None:
             sessions = [self.session() for _ in range(chance.choice([1, 3, 9]))]
-            output = chance.choice(["results", "numpy", "numpy", "arrow", "polars", "pandas"])
+            output: Any = chance.kind("results, 2 * numpy, arrow, polars, pandas")
             found = r.recommend_many(sessions, 5, output=output, batch_size=chance.choice([1, 2, 64]))
             if output == "results":
                 for result in found:
@@ -193,7 +193,7 @@ class User:
             session.recommend(5)
 
         def prepared() -> None:
-            chosen: Filter = r.filter(allow=chance.sample(self.ids, 30), exclude=chance.sample(self.ids, 3))
+            chosen = r.filter(allow=chance.sample(self.ids, 30), exclude=chance.sample(self.ids, 3))
             self.read(
                 r.recommend(self.session(), 9, filter=chosen, mode=chance.choice(["exact", "auto"])),
                 catalog.stop,

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any, Final
 
-_RAW: Final = "\x01raw:"  # a string that begins so stands for the JSON text behind it; a key that ends so, for that before it
+_RAW: Final = "\x01raw:"  # what follows it in a string is JSON text; in a key it is left out
 
 LITERALS: Final = [
     *[
