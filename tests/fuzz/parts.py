@@ -159,7 +159,7 @@ _sound: list[Parts] = []
 
 
 def sound() -> list[Parts]:
-    """The sound bundles. They are made once, in a process of its own, so that this one loads no graph before it forks."""
+    """The sound bundles. They are made once, in another process, so that this one loads no graph before it forks."""
     if not _sound:
         with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
             file = Path(folder) / "parts"
@@ -190,7 +190,7 @@ def _made(folder: Path) -> list[Parts]:
             "string", seed=4, full=False, dimension=24, stages=[8, 16], covisitation=True
         ),
     }
-    found = []
+    found: list[Parts] = []
     for name, shop in shops.items():
         path = folder / str(len(found))
         d = shop.vectors.shape[1]
