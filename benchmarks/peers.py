@@ -237,9 +237,11 @@ def _onnxruntime(setup: Setup) -> list[Peer]:
     The table, transposed, is a constant of the graph, which onnxruntime packs for its own kernel; above 1 GiB it is an
     input that is bound once. Both were faster than ``Gemm`` with ``transB`` and than ``MatMul(table, query)``.
     """
-    import onnxruntime
     from onnx import numpy_helper, parser
 
+    from hiersrec_sdk.encoders.runtime import import_onnxruntime
+
+    onnxruntime = import_onnxruntime()
     table = np.ascontiguousarray(setup.vectors.T)
     d, n = table.shape
     tensors = {"k": np.array([setup.k]), "table": table}

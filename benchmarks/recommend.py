@@ -23,7 +23,6 @@ from typing import Any, Final
 
 import click
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from benchmarks.bundles import examples, grown_bundle, items_to_upsert, random_sessions
@@ -31,6 +30,7 @@ from benchmarks.tables import table
 from benchmarks.timing import ensure_one_thread, race
 from hiersrec_sdk import Recommender, Result
 from hiersrec_sdk.bundle.schema import MODEL
+from hiersrec_sdk.encoders.runtime import import_onnxruntime
 from hiersrec_sdk.errors import InvalidOptionError
 from hiersrec_sdk.ranking import Backend, Found, Request, Table
 
@@ -47,6 +47,7 @@ Encoder = Callable[[NDArray[np.float32]], object]
 
 def bare_encoder(model: Path) -> Encoder:
     """The session encoder of a bundle in onnxruntime, for vectors float32 [1, length, d]; all outputs."""
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(model), options, ["CPUExecutionProvider"])

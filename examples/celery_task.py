@@ -13,6 +13,9 @@ from celery import Celery
 from celery.signals import worker_process_init
 
 from hiersrec_sdk import Recommender
+from hiersrec_sdk.errors import InvalidArgumentError
+
+MOST = 1_000  # clicks of a session, and items of an answer
 
 app = Celery("examples.celery_task")
 # Broker and result backend: CELERY_BROKER_URL and CELERY_RESULT_BACKEND, or a module of settings.
@@ -37,6 +40,8 @@ def recommend(session: list[int | str], k: int = 20) -> list[dict[str, int | str
     An :class:`~hiersrec_sdk.errors.InvalidArgumentError` is not retried, since it would fail again; ``.get()`` raises
     it.
     """
+    if len(session) > MOST or k > MOST:
+        raise InvalidArgumentError(f"session and k may be up to {MOST:,}")
     return [
         {"item": hit.item, "score": hit.score, "title": hit.title}
         for hit in recommender().recommend(session, k)

@@ -150,6 +150,8 @@ cdef void *hold(
         PyObject_GetBuffer(given, view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
     except (BufferError, ValueError) as error:
         raise ValueError(f"{name} must be {wanted(of, rows, columns)}: {error}") from None
+    if <uintptr_t>view.buf % <uintptr_t>of.size and view.itemsize == of.size:
+        raise ValueError(f"{name} must be aligned to {of.size} bytes")
     if (
         view.itemsize != of.size or view.format == NULL or view.format[0] == 0 or view.format[1] != 0
         or strchr(of.formats, view.format[0]) == NULL
@@ -163,8 +165,6 @@ cdef void *hold(
     ):
         shape = [view.shape[at] for at in range(view.ndim)]
         raise ValueError(f"{name} must be {wanted(of, rows, columns)}, got {shape}")
-    if <uintptr_t>view.buf % <uintptr_t>of.size:
-        raise ValueError(f"{name} must be aligned to {of.size} bytes")
     return view.buf
 
 

@@ -6,6 +6,7 @@ HierSRecError
 │   ├── InvalidItemIdError             an item id of another type than the catalog's
 │   ├── NaNItemIdError                 an item id that is NaN
 │   ├── UnknownItemError               an item id that is not in the catalog, with on_unknown="error"
+│   ├── InvalidRowError                a row that the catalog does not have
 │   ├── InvalidFilterError             not a filter, or a filter made for another catalog
 │   ├── UnknownCategoryError           a category that is not in the catalog
 │   ├── AmbiguousCategoryError         a category id that several categories have
@@ -66,6 +67,10 @@ class UnknownItemError(InvalidArgumentError, KeyError):
         return str(self.args[0]) if self.args else ""
 
 
+class InvalidRowError(InvalidArgumentError, IndexError):
+    """A row is not one of the catalog's."""
+
+
 class InvalidFilterError(InvalidArgumentError):
     """A filter is not a :class:`~hiersrec_sdk.Filter`, or was made for another catalog."""
 
@@ -115,7 +120,7 @@ class InvalidMaxPerCategoryError(InvalidOptionError):
 
 
 class InvalidThreadsError(InvalidOptionError):
-    """``threads`` is not an integer ≥ 1 or "auto"."""
+    """``threads`` is not an integer from 1 to 256, or "auto"."""
 
 
 class InvalidBatchSizeError(InvalidOptionError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib import import_module
@@ -11,7 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.errors import InvalidOptionError, InvalidSessionError, MissingExtraError
+from hiersrec_sdk.arguments import is_one_of
+from hiersrec_sdk.errors import InvalidOutputError, InvalidSessionError, MissingExtraError
+from hiersrec_sdk.id_lists import is_column, listed
+from hiersrec_sdk.shown import shown
 
 if TYPE_CHECKING:
     from hiersrec_sdk.catalog.snapshot import Catalog
@@ -21,46 +23,28 @@ Sessions = Iterable[Iterable[int | str]]
 Output = Literal["results", "numpy", "pandas", "polars", "arrow"]
 Make = Callable[[Sequence["Result"], "Catalog"], Any]
 
+_NULLS: Final = ("NAType", "NaTType")
 _NO_ROWS: Final = np.empty(0, dtype=np.int64)
 _NO_SCORES: Final = np.empty(0, dtype=np.float32)
 
 
-def sessions_of(sessions: Any) -> Iterable[Any]:
+def sessions_of(sessions: Any) -> Sequence[Any] | NDArray[Any]:
     """The sessions of a column of lists, a null as an empty one; of anything else what it holds.
 
     Columns are NumPy object arrays, pandas Series, Polars Series, Arrow arrays. A null within a session stays one,
     which is no item id.
 
     Raises:
-        InvalidSessionError: a table, of which one column is meant.
+        InvalidSessionError: not a list of sessions, or a table, of which one column is meant.
     """
-    if hasattr(type(sessions), "columns"):
-        raise InvalidSessionError(
-            f"sessions is a table, {type(sessions).__name__}; give the column of it that holds lists of item ids"
-        )
-    if isinstance(sessions, np.ndarray):
-        if not sessions.ndim:
-            raise InvalidSessionError(f"sessions must be a list of sessions, got {sessions!r}")
-        return [() if sessions.dtype == object and _is_null(value) else value for value in sessions]
-    if _is_one(sessions, "pandas", "Series", "Index"):
-        return [() if null else value for null, value in zip(sessions.isna(), sessions.tolist(), strict=True)]
-    if _is_one(sessions, "polars", "Series"):
-        return [() if value is None else value for value in sessions.to_list()]
-    if _is_one(sessions, "pyarrow", "Array", "ChunkedArray"):
-        return [() if value is None else value for value in sessions.to_pylist()]
-    found: Iterable[Any] = sessions
-    return found
-
-
-def _is_one(value: Any, module: str, *names: str) -> bool:
-    """Whether ``value`` is of one of these classes. A module that nobody has imported has made no column; nor has one
-    that another thread is importing, and which lacks them yet."""
-    classes = (getattr(sys.modules.get(module), name, None) for name in names)
-    return any(isinstance(each, type) and isinstance(value, each) for each in classes)
+    found = listed("sessions", sessions, InvalidSessionError, "sessions", dimensions=None)
+    has_nulls = is_column(sessions) or (isinstance(found, np.ndarray) and found.dtype == object)
+    return [() if _is_null(session) else session for session in found] if has_nulls else found
 
 
 def _is_null(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and value != value)
+    """Whether a cell of a column is missing: None, NaN, or what pandas writes for one."""
+    return value is None or (isinstance(value, float) and value != value) or type(value).__name__ in _NULLS
 
 
 def maker(output: Any) -> Make:
@@ -71,12 +55,12 @@ def maker(output: Any) -> Make:
     by name, strings as objects.
 
     Raises:
-        InvalidOptionError: there is no such output.
+        InvalidOutputError: there is no such output.
         MissingExtraError: its package is not installed.
     """
-    if not isinstance(output, str) or output not in get_args(Output):
-        raise InvalidOptionError(
-            f"output must be one of {', '.join(map(repr, get_args(Output)))}, got {output!r}"
+    if not is_one_of(output, Output):
+        raise InvalidOutputError(
+            f"output must be one of {', '.join(map(repr, get_args(Output)))}, got {shown(output)}"
         )
     if output == "results":
         return lambda results, _: list(results)

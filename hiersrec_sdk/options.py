@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar
 
 import numpy as np
 
+from hiersrec_sdk.arguments import checked_bool, is_integer, is_one_of
 from hiersrec_sdk.catalog.filters import Filter
 from hiersrec_sdk.catalog.tree import CategoryName
-from hiersrec_sdk.cpus import Threads, resolved
+from hiersrec_sdk.cpus import MOST_THREADS, Threads, resolved
 from hiersrec_sdk.errors import (
     InvalidBatchSizeError,
     InvalidCandidatesError,
@@ -22,8 +23,11 @@ from hiersrec_sdk.errors import (
     InvalidMaxPerCategoryError,
     InvalidModeError,
     InvalidOnUnknownError,
+    InvalidProvidersError,
     InvalidThreadsError,
 )
+from hiersrec_sdk.id_lists import listed
+from hiersrec_sdk.shown import shown
 
 Mode = Literal["candidates", "exact", "auto"]
 OnUnknown = Literal["skip", "error"]
@@ -96,31 +100,32 @@ class Options:
 
     def __post_init__(self) -> None:
         if not is_integer(self.k, 1):
-            raise InvalidKError(f"k must be an integer ≥ 1, got {self.k!r}")
-        if not isinstance(self.mode, str) or self.mode not in get_args(Mode):
-            raise InvalidModeError(f"mode must be 'candidates', 'exact' or 'auto', got {self.mode!r}")
-        share = self.candidates
+            raise InvalidKError(f"k must be an integer ≥ 1, got {shown(self.k)}")
+        if not is_one_of(self.mode, Mode):
+            raise InvalidModeError(f"mode must be 'candidates', 'exact' or 'auto', got {shown(self.mode)}")
+        share: Any = self.candidates
         is_auto = isinstance(share, str) and share == "auto"
-        is_number = isinstance(share, float | np.floating) or is_integer(share, 1)
-        if share is not None and not is_auto and not (is_number and 0 < float(share) <= 1):
-            raise InvalidCandidatesError(f"candidates must be a number in (0, 1], or 'auto', got {share!r}")
-        if not isinstance(self.include_session_categories, bool | np.bool_):
-            raise InvalidIncludeSessionCategoriesError(
-                f"include_session_categories must be True or False, got {self.include_session_categories!r}"
+        is_number = issubclass(type(share), float | np.floating) or is_integer(share, 1)
+        if share is not None and not is_auto and not (is_number and 0 < share <= 1):
+            raise InvalidCandidatesError(
+                f"candidates must be a number in (0, 1], or 'auto', got {shown(share)}"
             )
-        if not isinstance(self.exclude_seen, bool | np.bool_):
-            raise InvalidExcludeSeenError(f"exclude_seen must be True or False, got {self.exclude_seen!r}")
+        checked_bool(
+            "include_session_categories",
+            self.include_session_categories,
+            InvalidIncludeSessionCategoriesError,
+        )
+        checked_bool("exclude_seen", self.exclude_seen, InvalidExcludeSeenError)
         if self.max_per_category is not None and not is_integer(self.max_per_category, 1):
             raise InvalidMaxPerCategoryError(
-                f"max_per_category must be an integer ≥ 1, or None, got {self.max_per_category!r}"
+                f"max_per_category must be an integer ≥ 1, or None, got {shown(self.max_per_category)}"
             )
-        if not isinstance(self.on_unknown, str) or self.on_unknown not in get_args(OnUnknown):
-            raise InvalidOnUnknownError(f"on_unknown must be 'skip' or 'error', got {self.on_unknown!r}")
-        if not is_integer(resolved(self.threads), 1):
-            raise InvalidThreadsError(f"threads must be an integer ≥ 1, or 'auto', got {self.threads!r}")
+        if not is_one_of(self.on_unknown, OnUnknown):
+            raise InvalidOnUnknownError(f"on_unknown must be 'skip' or 'error', got {shown(self.on_unknown)}")
+        checked_threads(self.threads)
         if self.filter is not None and not isinstance(self.filter, Filter):
             raise InvalidFilterError(
-                f"filter must come from Recommender.filter(), or be None, got {self.filter!r}"
+                f"filter must come from Recommender.filter(), or be None, got {shown(self.filter)}"
             )
 
     @classmethod
@@ -132,7 +137,7 @@ class Options:
         """
         for name in given:
             if name not in _NAMES:
-                raise TypeError(f"there is no argument {name!r}; there are {', '.join(_NAMES)}")
+                raise TypeError(f"there is no argument {shown(name)}; there are {', '.join(_NAMES)}")
         return cls(k, **given)
 
     @property
@@ -151,30 +156,45 @@ def takes_options(method: _Method) -> _Method:
     """Show each option in the signature of a method that takes ``**options``, for ``help()`` and notebooks."""
     if TYPE_CHECKING:
         return method
-    shown = inspect.signature(method)
+    signature = inspect.signature(method)
     parameters = [
-        each for each in shown.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD
+        each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD
     ]
     for field in fields(Options):
-        if field.name not in shown.parameters:
+        if field.name not in signature.parameters:
             parameters.append(
                 inspect.Parameter(
                     field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type
                 )
             )
-    method.__signature__ = shown.replace(parameters=parameters)
+    method.__signature__ = signature.replace(parameters=parameters)
     return method
+
+
+def checked_threads(value: Any) -> int:
+    """``threads``, checked: how many.
+
+    Raises:
+        InvalidThreadsError: not an integer from 1 to ``MOST_THREADS``, nor "auto".
+    """
+    threads = resolved(value)
+    if not is_integer(threads, 1) or threads > MOST_THREADS:
+        raise InvalidThreadsError(
+            f"threads must be an integer from 1 to {MOST_THREADS}, or 'auto', got {shown(value)}"
+        )
+    return int(threads)
 
 
 def checked_batch_size(value: Any) -> int:
     """``batch_size`` of :meth:`Recommender.recommend_many`, checked."""
     if not is_integer(value, 1):
-        raise InvalidBatchSizeError(f"batch_size must be an integer ≥ 1, got {value!r}")
+        raise InvalidBatchSizeError(f"batch_size must be an integer ≥ 1, got {shown(value)}")
     return int(value)
 
 
-def is_integer(value: Any, least: int | None = None) -> bool:
-    """Whether ``value`` is an integer, of Python or NumPy, of at least ``least``."""
-    # bool is an int and timedelta64 a NumPy integer, but neither counts anything
-    is_one = isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
-    return is_one and (least is None or bool(value >= least))
+def checked_providers(value: Any) -> tuple[str, ...]:
+    """``providers`` of :meth:`Recommender.load`, checked: names, which there may be or not."""
+    names = listed("providers", value, InvalidProvidersError, "names such as ('cpu',)")
+    if not len(names) or not all(isinstance(name, str) for name in names):
+        raise InvalidProvidersError(f"providers must be a list of names such as ('cpu',), got {shown(value)}")
+    return tuple(dict.fromkeys(map(str, names)))

@@ -10,7 +10,7 @@ from hiersrec_sdk.errors import InvalidPathError
 from hiersrec_sdk.shown import shown
 
 
-def as_path(value: Any, name: str = "path") -> Path:
+def as_path(value: Any, name: str = "path", what: str = "a string or a path object") -> Path:
     """The path that the argument ``name`` gives, as it stands: ``~`` and the like mean nothing.
 
     Raises:
@@ -21,7 +21,7 @@ def as_path(value: Any, name: str = "path") -> Path:
     except TypeError:
         text = None
     if not isinstance(text, str):
-        raise InvalidPathError(f"{name} must be a string or a path object, got {shown(value)}")
+        raise InvalidPathError(f"{name} must be {what}, got {shown(value)}")
     try:
         wrong = not text or "\0" in text or not os.fsencode(text)
     except UnicodeEncodeError:  # a surrogate that stands for no byte

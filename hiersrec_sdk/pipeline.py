@@ -5,7 +5,7 @@ Each step's value is a frozen object. A call can be watched: :mod:`hiersrec_sdk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.encoders.session_encoder import Encoded, OnnxSessionEncoder
 from hiersrec_sdk.errors import InvalidSessionError, UnknownItemError
+from hiersrec_sdk.id_lists import listed
 from hiersrec_sdk.plan import Plan
 from hiersrec_sdk.ranking import Backend, Found
 from hiersrec_sdk.ranking.backend import UNKNOWN
 from hiersrec_sdk.ranking.covisitation import ScoreOffsets
 from hiersrec_sdk.results import NOTHING_RANKED, Ranked, Result
 from hiersrec_sdk.search import Requests, Searcher, requests_of, within_limit
+from hiersrec_sdk.shown import shown
 
 _CATEGORIES_SHOWN: Final = 5
 
@@ -104,7 +106,7 @@ class Pipeline:
             if plan.on_unknown == "error":
                 position = int(np.argmax(rows == UNKNOWN))
                 raise UnknownItemError(
-                    f"item id {ids[position]!r} at position {position} is not in the catalog; "
+                    f"item id {shown(ids[position])} at position {position} is not in the catalog; "
                     "on_unknown='skip' leaves such ids out"
                 )
         return KnownSession(seen[-self.max_length :], seen, unknown)
@@ -186,25 +188,9 @@ def as_ids(session: Any) -> Sequence[Any] | NDArray[Any]:
     """The ids of a session, as a list, tuple or array.
 
     Raises:
-        InvalidSessionError: a string, a mapping, a set, or not iterable.
+        InvalidSessionError: not a list of ids, or a set, which has no order.
     """
-    if isinstance(session, list | tuple):
-        return session
-    if isinstance(session, np.ndarray) and session.ndim == 1:
-        return session
-    no_ids = isinstance(session, str | bytes | bytearray | Mapping | Set | np.ndarray)
-    if no_ids or not isinstance(session, Iterable):
-        raise InvalidSessionError(
-            f"session must be a list, tuple or 1-d array of item ids, oldest first, got {described(session)}"
-        )
-    return list(session)
-
-
-def described(value: Any) -> str:
-    """A value of the wrong type, for a message."""
-    if isinstance(value, np.ndarray):
-        return f"an array of shape {value.shape}"
-    return "None" if value is None else f"{value!r}, of type {type(value).__name__}"
+    return listed("session", session, InvalidSessionError, "item ids, oldest first")
 
 
 def _most_probable(logits: NDArray[np.float32]) -> tuple[int, float]:

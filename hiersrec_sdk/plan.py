@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
@@ -15,9 +15,8 @@ from hiersrec_sdk.catalog import filters
 from hiersrec_sdk.catalog.filters import Filter
 from hiersrec_sdk.catalog.segment import SKIPPED_SINGLY, BaseSegment, Bitmap, Segment
 from hiersrec_sdk.catalog.snapshot import Catalog
-from hiersrec_sdk.cpus import resolved
 from hiersrec_sdk.errors import InvalidCandidatesError
-from hiersrec_sdk.options import OnUnknown, Options
+from hiersrec_sdk.options import OnUnknown, Options, checked_threads
 from hiersrec_sdk.ranking import Backend, Request, row_ranges
 
 # mode="auto" ranks everything where that reads at most so many bytes more than candidates: what one core reads in about
@@ -115,7 +114,7 @@ class Planner:
         key = (k, type(k), *given.items(), *map(type, given.values()))
         try:
             kept = plans.get(key)
-        except TypeError:  # an argument that has no hash: a list of ids, or a wrong one
+        except Exception:  # an argument that has no hash: a list of ids, or a wrong one
             kept = None
         if kept is not None:
             return kept
@@ -135,10 +134,11 @@ class Planner:
         if options.mode == "auto":
             allowed = 1.0 if chosen is None else len(chosen) / n
             exact = allowed * self._exact_bytes(catalog) <= _AUTO_BYTES + rows * self._row_bytes(catalog.base)
-        eligible, limit = catalog.base.eligible(chosen), options.max_per_category
-        if limit is not None:
+        eligible, limit = catalog.base.eligible(chosen), None
+        if options.max_per_category is not None:
+            limit = min(int(options.max_per_category), n)
             leaves = catalog.tree.leaves
-            eligible = np.minimum(leaves[:, 1] - leaves[:, 0] if eligible is None else eligible, int(limit))
+            eligible = np.minimum(leaves[:, 1] - leaves[:, 0] if eligible is None else eligible, limit)
         return Plan(
             catalog=catalog,
             k=k,
@@ -156,8 +156,8 @@ class Planner:
                 for each in catalog.segments
             ),
             eligible=eligible,
-            max_per_category=None if limit is None else int(limit),
-            threads=int(resolved(options.threads)),
+            max_per_category=limit,
+            threads=checked_threads(options.threads),
         )
 
     def _budget(self, options: Options) -> tuple[float, float]:
@@ -199,9 +199,7 @@ class Planner:
 
 def _restrictions(catalog: Catalog, options: Options) -> tuple[Filter | None, NDArray[np.int64] | None]:
     """One filter for all that restricts a call, and a few rows that are excluded beside it."""
-    exclude: Any = options.exclude
-    if isinstance(exclude, Iterator):
-        exclude = list(exclude)  # it may be read twice
+    exclude: Any = None if options.exclude is None else filters.list_of_ids("exclude", options.exclude)
     excluded = None if exclude is None else np.unique(filters.rows_of(catalog, "exclude", exclude))
     many = excluded is not None and len(excluded) > SKIPPED_SINGLY
     given = options.allow, options.categories, options.exclude_categories

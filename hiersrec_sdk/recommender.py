@@ -7,16 +7,16 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk import explain, frames
-from hiersrec_sdk.bundle import MODEL, Bundle, write_with_delta
+from hiersrec_sdk.arguments import checked_bool, checked_level
+from hiersrec_sdk.bundle import ITEM_ENCODER, MODEL, QUERY_PARTS, Bundle, write_with_delta
 from hiersrec_sdk.bundle.cache import is_in_cache
 from hiersrec_sdk.bundle.hub import download
 from hiersrec_sdk.bundle.sources import Source, open_source
@@ -26,16 +26,15 @@ from hiersrec_sdk.catalog.filters import Filter
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.catalog.tree import CategoryName
 from hiersrec_sdk.catalog.writer import MutableCatalog
-from hiersrec_sdk.cpus import Threads, resolved
+from hiersrec_sdk.cpus import Threads
 from hiersrec_sdk.encoders.item_encoder import ItemEncoder
+from hiersrec_sdk.encoders.onnx_file import check_graph
 from hiersrec_sdk.encoders.query_parts import QueryPartsGraph
 from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
 from hiersrec_sdk.errors import (
     BundleError,
     CatalogChangeError,
     InvalidArgumentError,
-    InvalidLevelError,
-    InvalidSessionError,
     UnknownItemError,
 )
 from hiersrec_sdk.explain import Explanation, Trace
@@ -45,16 +44,20 @@ from hiersrec_sdk.options import (
     OnUnknown,
     RecommendOptions,
     checked_batch_size,
-    is_integer,
+    checked_providers,
+    checked_threads,
     takes_options,
 )
-from hiersrec_sdk.pipeline import KnownSession, Pipeline, as_ids, described
+from hiersrec_sdk.paths import as_path, real_path
+from hiersrec_sdk.pipeline import KnownSession, Pipeline, as_ids
 from hiersrec_sdk.plan import Plan, Planner
+from hiersrec_sdk.pool import in_threads
 from hiersrec_sdk.ranking import Backend, get_backend, kernel_file
 from hiersrec_sdk.ranking.backend import UNKNOWN
 from hiersrec_sdk.results import CategoryHit, Hit, Result
 from hiersrec_sdk.search import Searcher
 from hiersrec_sdk.session import Session
+from hiersrec_sdk.shown import shown
 
 if TYPE_CHECKING:
     import pandas
@@ -140,6 +143,8 @@ class Recommender:
             InvalidOptionError: another argument is out of its range.
         """
         started = time.perf_counter()
+        providers, cores = checked_providers(providers), checked_threads(threads)
+        verify = checked_bool("verify", verify)
         ranking = get_backend(backend)
         bundle = open_source(path, verify)
         encoder = OnnxSessionEncoder(
@@ -147,10 +152,16 @@ class Recommender:
             dimension=bundle.config["dimension"],
             categories=bundle.config["categories"],
             providers=providers,
-            threads=resolved(threads),
+            threads=cores,
         )
         recommender = cls(bundle, encoder, ranking)
         recommender._threads = threads  # for a pickle: another machine has other CPUs
+        if verify:
+            encoder.encode_one(
+                recommender.catalog.current, np.zeros(1, dtype=np.int64)
+            )  # checks what it gives
+            for graph in {ITEM_ENCODER, QUERY_PARTS} & bundle.config["files"].keys():
+                check_graph(bundle.read(graph), graph)
         _log.info(
             "loaded %s: %d items, backend %s, providers %s, in %.0f ms",
             bundle.path,
@@ -192,6 +203,8 @@ class Recommender:
             MissingExtraError: huggingface_hub is not installed (extra ``hub``).
             HierSRecError: as :meth:`load`.
         """
+        providers, verify = checked_providers(providers), checked_bool("verify", verify)
+        checked_threads(threads)  # before anything is fetched
         folder = download(repo, revision, cache_dir, token, local_files_only)
         return cls.load(folder, providers=providers, backend=backend, threads=threads, verify=verify)
 
@@ -206,6 +219,7 @@ class Recommender:
                 since, so that someone else's changes would be lost. What is there stays.
         """
         started = time.perf_counter()
+        path = as_path(path)
         if is_in_cache(path):
             raise BundleError(
                 f"{path} is in the cache of unpacked bundles, where it would be lost: save it elsewhere"
@@ -215,9 +229,9 @@ class Recommender:
         with self._saving:
             config = {**self.config, "sha256": self._digest}
             digest = write_with_delta(self._path, path, config, to_tables(snapshot), len(snapshot))
-            if Path(path).resolve() == self._path.resolve():
+            if real_path(path) == real_path(self._path):
                 self._digest = digest
-            self._saved = Path(path), snapshot
+            self._saved = path, snapshot
         took = 1000 * (time.perf_counter() - started)
         _log.info("saved %d items to %s in %.0f ms", len(snapshot), path, took)
 
@@ -320,8 +334,7 @@ class Recommender:
         Raises:
             InvalidSessionError, InvalidItemIdError, NaNItemIdError: as :meth:`recommend`.
         """
-        ids = items.items if isinstance(items, Session) else as_ids(items)
-        return Session(self, ids.tolist() if isinstance(ids, np.ndarray) else ids)
+        return Session(self, items.items if isinstance(items, Session) else as_ids(items))
 
     @overload
     def recommend_many(
@@ -386,11 +399,9 @@ class Recommender:
         plan = self._planner.plan(self.catalog.current, k, options)
         threads, plan = plan.threads, plan.on_one_thread()
         size = checked_batch_size(batch_size)
-        sessions = frames.sessions_of(sessions)
-        if isinstance(sessions, str | bytes | Mapping) or not isinstance(sessions, Iterable):
-            raise InvalidSessionError(f"sessions must be a list of sessions, got {described(sessions)}")
         finish = frames.maker(output)
-        known = [self._known(at, session, plan) for at, session in enumerate(sessions)]
+        every = frames.sessions_of(sessions)
+        known = [self._known(at, session, plan) for at, session in enumerate(every)]
         results = {
             at: self._pipeline.popular(each, plan) for at, each in enumerate(known) if not len(each.rows)
         }
@@ -402,7 +413,7 @@ class Recommender:
             return self._pipeline.answer_batch([known[at] for at in batch], plan)
 
         alone = threads == 1 or len(batches) < 2
-        answers = map(answer, batches) if alone else self._searcher.pool(threads).map(answer, batches)
+        answers = map(answer, batches) if alone else in_threads(answer, batches, threads)
         for batch, found in zip(batches, answers, strict=True):
             results.update(zip(batch, found, strict=True))
         return finish([results[at] for at in range(len(known))], plan.catalog)
@@ -433,13 +444,10 @@ class Recommender:
             InvalidArgumentError: as :meth:`recommend`.
         """
         plan = self._planner.plan(self.catalog.current, k, {"on_unknown": on_unknown})
-        levels = plan.catalog.tree.depth
-        if not is_integer(level) or not -levels <= level < levels:
-            raise InvalidLevelError(f"level must be an integer from 0 to {levels - 1}, or -1, got {level!r}")
+        level = checked_level(level, plan.catalog.tree.depth)
         known = self._pipeline.look_up(session, plan)
         if not len(known.rows):
             return ()
-        level = range(levels)[level]
         share = explain.softmax(self._pipeline.encode([known], plan.catalog).category_logits[level][0])
         best = np.argsort(-share, kind="stable")[: int(k)]
         found = [plan.catalog.category(level, int(at)) for at in best]
@@ -490,5 +498,5 @@ class Recommender:
 def _row_of(item: Any, catalog: Catalog) -> int:
     row = int(catalog.rows([item])[0])
     if row == UNKNOWN:
-        raise UnknownItemError(f"item id {item!r} is not in the catalog")
+        raise UnknownItemError(f"item id {shown(item)} is not in the catalog")
     return row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, SupportsIndex, overload
@@ -127,7 +128,8 @@ class Result:
     def __getitem__(self, index: SupportsIndex | slice) -> Hit | tuple[Hit, ...]:
         if isinstance(index, slice):
             return tuple(self[at] for at in range(len(self))[index])
-        return Hit(self.items[index], float(self.scores[index]), self._catalog.title(int(self._rows[index])))
+        at = operator.index(index)
+        return Hit(self.items[at], float(self.scores[at]), self._catalog.title(int(self._rows[at])))
 
     @property
     def categories(self) -> tuple[CategoryHit, ...]:

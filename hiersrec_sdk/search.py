@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Final
 
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.plan import Plan
+from hiersrec_sdk.pool import in_threads
 from hiersrec_sdk.ranking import Backend, Found, Request, Table, row_ranges
 from hiersrec_sdk.ranking.candidates import Choice
 from hiersrec_sdk.ranking.row_ranges import Rows
@@ -20,6 +19,7 @@ from hiersrec_sdk.ranking.row_ranges import Rows
 Requests = Sequence[Request | None]
 """What a session asks of each segment; None: there is nothing to rank in it."""
 
+_PART_ROWS: Final = 4096  # that a thread ranks at least: fewer take less time than waking it
 _NO_RANGES: Final = np.empty((0, 2), dtype=np.int64)
 _NO_ROWS: Final = np.empty(0, dtype=np.int64)
 _NO_OFFSETS: Final = np.empty(0, dtype=np.float32)
@@ -69,7 +69,6 @@ class Searcher:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process and number of threads
 
     def best(self, plan: Plan, asked: Sequence[Requests]) -> list[Found]:
         """The best ``plan.k`` rows of the catalog for each session."""
@@ -86,12 +85,6 @@ class Searcher:
         requests = requests_of(plan, catalog.vectors(at_row)[0], first, at_row, _NO_ROWS, _NO_OFFSETS)
         return self._best(catalog, [requests], plan.k, 1, plain=True)[0]
 
-    def pool(self, threads: int) -> ThreadPoolExecutor:
-        """A pool of ``threads`` threads of this process."""
-        key = os.getpid(), threads  # a forked child has the pools, but not their threads
-        pool = self._pools.get(key)
-        return self._pools.setdefault(key, ThreadPoolExecutor(threads)) if pool is None else pool
-
     def _best(
         self, catalog: Catalog, asked: Sequence[Requests], k: int, threads: int, plain: bool = False
     ) -> list[Found]:
@@ -103,8 +96,9 @@ class Searcher:
                 request = each[at]
                 if request is not None:
                     requests.append(request)
-            if threads > 1 and requests and requests[0].rest is not None:
-                found = [self._in_parts(table, one, k, threads) for one in requests]
+            count = min(threads, len(table) // _PART_ROWS) if threads > 1 else 1
+            if count > 1 and requests and requests[0].rest is not None:
+                found = [self._in_parts(table, one, k, count) for one in requests]
             else:
                 found = self._backend.search(table, requests, k) if requests else []
             if not at:
@@ -135,8 +129,8 @@ class Searcher:
                 return Found(found.scores[kept], found.rows[kept], scored, read)
             wanted = min(8 * wanted, n)
 
-    def _in_parts(self, table: Table, request: Request, k: int, threads: int) -> Found:
-        """The best rows of a request, the rest of the table in parts, one for each thread."""
+    def _in_parts(self, table: Table, request: Request, k: int, count: int) -> Found:
+        """The best rows of a request, the rest of the table in ``count`` parts, one for each thread."""
         first = self._backend.search(table, [request._replace(rest=None)], k)[0]
         # what has been found takes part in every part, so that each begins with its threshold
         covisited = _NO_ROWS if request.covisited is None else request.covisited
@@ -145,10 +139,10 @@ class Searcher:
         if request.offsets is not None:
             offsets[always.searchsorted(covisited)] = request.offsets
         rest = _NO_RANGES if request.rest is None else request.rest
-        cuts = np.linspace(0, len(table), threads + 1).astype(np.int64).tolist()
+        cuts = np.linspace(0, len(table), count + 1).astype(np.int64).tolist()
         alone = request._replace(ranges=_NO_RANGES, rest=None, covisited=always, offsets=offsets)
         parts = [alone._replace(rest=rest.clip(start, stop)) for start, stop in pairwise(cuts)]
-        found = list(self.pool(threads).map(lambda part: self._backend.search(table, [part], k)[0], parts))
+        found = in_threads(lambda part: self._backend.search(table, [part], k)[0], parts, count)
         rows, positions = np.unique(np.concatenate([one.rows for one in found]), return_index=True)
         scores = np.concatenate([one.scores for one in found])[positions]
         best = np.lexsort((rows, -scores))[:k]

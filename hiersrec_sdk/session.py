@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import InvalidOptionError
+from hiersrec_sdk.id_lists import plain_id
 
 if TYPE_CHECKING:
     from hiersrec_sdk.catalog.snapshot import Catalog
@@ -29,12 +30,14 @@ class Session:
 
     __slots__ = ("_catalog", "_items", "_recommender", "_rows")
 
-    def __init__(self, recommender: Recommender | None, items: Iterable[int | str] = ()) -> None:
+    def __init__(
+        self, recommender: Recommender | None, items: Sequence[int | str] | NDArray[np.int64] = ()
+    ) -> None:
         self._recommender = recommender
         self._items: list[int | str] = []
         self._catalog: Catalog | None = None
         self._rows: list[int] = []  # of that catalog; -1 for an id that it lacks
-        self._append(list(items))
+        self._append(items.tolist() if isinstance(items, np.ndarray) else list(items))
 
     def add(self, item: int | str) -> Session:
         """Append a click; returns the session.
@@ -49,7 +52,7 @@ class Session:
             catalog = self._attached().catalog.current
             self._rows_in(catalog)
             self._rows += catalog.rows(items).tolist()
-            self._items += items
+            self._items += [each for each in map(plain_id, items) if each is not None]
         return self
 
     def undo(self) -> int | str:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 _MOST: Final = 100  # characters
+_LONG: Final = 400  # characters of a text that is no value
 _DIGITS: Final = 40  # of an integer that is written out
 _LARGE: Final = 1_000  # elements of a set or mapping, which is sorted to be shown
 
@@ -50,3 +51,16 @@ def shown(value: Any) -> str:
     if "\n" in text:  # a table
         text = " ".join(text.split())
     return text if len(text) <= _MOST else f"{text[: _MOST - 20]}...{text[-17:]}"
+
+
+def shortened(text: object) -> str:
+    """The text of a path or of another error, with the middle left out where it is long."""
+    whole = str(text)
+    return whole if len(whole) <= _LONG else f"{whole[: _LONG // 2]}...{whole[-_LONG // 4 :]}"
+
+
+def described(value: Any) -> str:
+    """A value of the wrong type, for a message."""
+    if value is None or issubclass(type(value), np.ndarray):
+        return shown(value)
+    return f"{shown(value)}, of type {type(value).__name__}"

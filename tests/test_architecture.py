@@ -21,11 +21,11 @@ PACKAGES = {
 }
 # Rooms of hiersrec_sdk: each may import those of its own line and the lines above it.
 LAYERS = [
-    {"errors", "atomic", "cpus", "shown", "paths", "id_lists"},
+    {"errors", "atomic", "cpus", "shown", "paths", "id_lists", "number_lists", "arguments", "forks"},
     {"ranking"},
     {"bundle", "encoders"},
     {"catalog"},
-    {"options", "plan", "search", "results", "frames"},
+    {"options", "plan", "search", "results", "frames", "pool"},
     {"pipeline", "explain"},
     {"recommender", "session"},
     {"cli"},

@@ -22,6 +22,7 @@ from hiersrec_sdk.bundle.schema import QUERY_PARTS
 from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.bundle.write import write_bundle
 from hiersrec_sdk.catalog.ids import id_tables, item_id_tables
+from hiersrec_sdk.cpus import resolved
 from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
 from hiersrec_sdk.errors import BundleError, ExportError
 from hiersrec_sdk.ranking import Codes
@@ -174,7 +175,7 @@ class _Traced:
             self.graph,
             dimension=self.model.config.dimension,
             categories=self.model.shape.categories,
-            threads=os.cpu_count() or 1,
+            threads=resolved("auto"),
         )
         examples = examples_of(data.validation, data.items)
         scorer = Scorer(encoder, self.rotated, self.item_bias, self.covisitation)

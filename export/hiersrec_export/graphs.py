@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from hiersrec_export import IR_VERSION, OPSET
+from hiersrec_sdk.encoders.onnx_file import check_graph
+from hiersrec_sdk.errors import BundleCorruptError, ExportError
 from hiersrec_training.model import HierSRec
 
 _CHUNK = 65_536  # rows at a time: the work is done in float64, whose copy of a whole table would be large
@@ -249,7 +251,12 @@ def _export(
     proto.ir_version = IR_VERSION
     _strip(proto)
     onnx.checker.check_model(proto, full_check=True)
-    return bytes(proto.SerializeToString())
+    content = bytes(proto.SerializeToString())
+    try:
+        check_graph(content, "the exported graph")
+    except BundleCorruptError as error:
+        raise ExportError(f"{error}. Does another version of PyTorch write it otherwise?") from error
+    return content
 
 
 def _as_arguments(shapes: list[dict[int, Dim]], graph: nn.Module) -> tuple[object, ...]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from hiersrec_export.graphs import SessionGraph, rotate
+from hiersrec_sdk.bundle.schema import ITEM_ENCODER, MODEL, QUERY_PARTS
+from hiersrec_sdk.encoders.runtime import open_session
 from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
 from hiersrec_sdk.errors import ExportError
 from hiersrec_training.data.dataset import Sessions
@@ -47,7 +48,7 @@ def check_item_parity(
     Raises:
         ExportError: it is above 1e-4.
     """
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    session = open_session(graph, ITEM_ENCODER)
     names = [value.name for value in session.get_inputs()]
     random = np.random.default_rng(seed)
     samples = [meta.rows(torch.from_numpy(random.integers(0, len(meta.tokens), size))) for size in (1, 7, 64)]
@@ -145,9 +146,7 @@ def check_query_parts(
     """
     random = np.random.default_rng(seed)
     worst = 0.0
-    whole, split = (
-        onnxruntime.InferenceSession(each, providers=["CPUExecutionProvider"]) for each in (graph, parts)
-    )
+    whole, split = open_session(graph, MODEL), open_session(parts, QUERY_PARTS)
     for length in (1, 2, max_length):
         x, lengths = _real(random, _largest_batch(length), length, vectors, real)
         feeds = {"session_vectors": x, "session_lengths": lengths}

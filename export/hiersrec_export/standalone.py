@@ -16,7 +16,8 @@ from hiersrec_sdk import Recommender, Result, __version__
 from hiersrec_sdk.atomic import write_file
 from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_sdk.bundle.schema import MODEL
-from hiersrec_sdk.encoders.onnx import load_graph
+from hiersrec_sdk.cpus import resolved
+from hiersrec_sdk.encoders.runtime import open_session
 from hiersrec_sdk.errors import ExportError
 
 FORMAT: Final = "hiersrec-standalone"
@@ -143,7 +144,7 @@ def check_standalone(
     Raises:
         ExportError: it is above 1e-4, or the items differ where scores do not tie within that.
     """
-    running = load_graph(model.read_bytes(), str(model), ("cpu",), os.cpu_count() or 1)
+    running = open_session(model.read_bytes(), str(model), threads=resolved("auto"))
     k = np.array([_K], dtype=np.int64)
     start, turn, worst = 0, 0, 0.0
     while start < len(sessions):

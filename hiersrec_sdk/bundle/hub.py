@@ -12,9 +12,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
+from hiersrec_sdk.arguments import checked_bool, checked_text
 from hiersrec_sdk.bundle.folder import read_config
 from hiersrec_sdk.bundle.schema import CONFIG
 from hiersrec_sdk.errors import BundleError, BundleMissingError, InvalidRepoError, MissingExtraError
+from hiersrec_sdk.paths import as_path
+from hiersrec_sdk.shown import shortened, shown
 
 _MISSING: Final = (
     "RepositoryNotFoundError",
@@ -41,7 +44,14 @@ def download(
             cannot be reached or must not be asked.
         BundleError: the Hub gives an unexpected answer, or its cache cannot be written.
         InvalidRepoError: ``repo`` cannot be the name of a repository.
+        InvalidPathError, InvalidOptionError: another argument is of the wrong type.
     """
+    if not isinstance(repo, str):
+        raise InvalidRepoError(f"repo must be a name such as 'org/name', got {shown(repo)}")
+    revision = None if revision is None else checked_text("revision", revision)
+    cache_dir = None if cache_dir is None else as_path(cache_dir, "cache_dir")
+    token = token if token is None or isinstance(token, bool) else checked_text("token", token)
+    local_files_only = checked_bool("local_files_only", local_files_only)
     try:
         hub = import_module("huggingface_hub")
     except ImportError as error:
@@ -63,11 +73,13 @@ def _fetch(
     hub: Any, repo: str, options: dict[str, Any], revision: str | None, patterns: Sequence[str]
 ) -> Path:
     errors = import_module("huggingface_hub.errors")
-    at = f"{repo} on the Hub" if revision is None else f"{repo} on the Hub, at {revision},"
+    at = f"{repo} on the Hub" if revision is None else f"{repo} on the Hub, at {shortened(revision)},"
     try:
         return Path(hub.snapshot_download(repo, revision=revision, allow_patterns=list(patterns), **options))
     except errors.HFValidationError as error:
-        raise InvalidRepoError(f"repo must be a name such as 'org/name', got {repo!r}: {error}") from error
+        raise InvalidRepoError(
+            f"repo must be a name such as 'org/name', got {shown(repo)}: {shortened(error)}"
+        ) from error
     except tuple(getattr(errors, name) for name in _MISSING) as error:
         raise BundleMissingError(f"{at} cannot be found: {error}") from error
     except Exception as error:  # errors of its HTTP client are not OSErrors

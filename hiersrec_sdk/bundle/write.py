@@ -26,7 +26,8 @@ from hiersrec_sdk.bundle.schema import (
 )
 from hiersrec_sdk.bundle.tables import write_tables
 from hiersrec_sdk.errors import BundleError
-from hiersrec_sdk.paths import as_path
+from hiersrec_sdk.paths import as_path, real_path
+from hiersrec_sdk.shown import shortened
 
 
 def write_bundle(
@@ -64,7 +65,7 @@ def write_bundle(
             _write_config(part, config, {name: describe(part / name) for name in sorted([*files, CATALOG])})
             check_tables(read_folder(part, hashes=False), contents=True)
     except (OSError, TypeError, ValueError, BundleError) as error:
-        raise BundleError(f"{path} was not written: {error}") from error
+        raise BundleError(f"{shortened(path)} was not written: {shortened(error)}") from error
 
 
 def write_with_delta(
@@ -93,7 +94,7 @@ def write_with_delta(
             by now. What is there stays.
         InvalidPathError: ``path`` is not a path.
     """
-    path = as_path(path).resolve()
+    path = real_path(as_path(path))
     if read_config(source)["sha256"] != config["sha256"]:
         raise BundleError(
             f"{path} was not written: the bundle in {source} was replaced since it was loaded; load it again, and "
@@ -115,7 +116,7 @@ def write_with_delta(
                 settings["delta"] = {"items": items}
             return _write_config(part, settings, files)
     except (OSError, TypeError, ValueError, BundleError) as error:
-        raise BundleError(f"{path} was not written: {error}") from error
+        raise BundleError(f"{shortened(path)} was not written: {shortened(error)}") from error
 
 
 def _write_config(folder: Path, config: Mapping[str, Any], files: Mapping[str, Any]) -> str:

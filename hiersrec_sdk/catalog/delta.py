@@ -2,7 +2,8 @@
 
 A changed or new item gets a row here; the row that it had before is deleted or superseded. Rows are appended to columns
 that all snapshots share: a snapshot sees the first so many. Everything else is copied when it changes, so that a
-snapshot never does.
+snapshot never does. Rows beyond those of every snapshot were left by a write that was interrupted; nobody appends after
+them: the next write takes columns of its own.
 
 What a call asks of these rows is kept small: NumPy gives the GIL away in work on more than some hundred elements, and
 threads that recommend would wait for each other.
@@ -11,8 +12,7 @@ threads that recommend would wait for each other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -21,10 +21,13 @@ from numpy.typing import NDArray
 from hiersrec_sdk.catalog.placement import Placement
 from hiersrec_sdk.catalog.segment import NO_ROWS, Bitmap
 from hiersrec_sdk.catalog.tree import NewCategories
+from hiersrec_sdk.errors import CatalogChangeError
+from hiersrec_sdk.forks import cached_property
 from hiersrec_sdk.ranking import Table, row_ranges
 from hiersrec_sdk.ranking.backend import UNKNOWN
 from hiersrec_sdk.ranking.candidates import Choice
 from hiersrec_sdk.ranking.row_ranges import Ranges
+from hiersrec_sdk.shown import shown
 
 if TYPE_CHECKING:
     from hiersrec_sdk.catalog.filters import Filter
@@ -51,7 +54,8 @@ class Column:
         self._length = stop
 
     def view(self) -> NDArray[Any]:
-        return self._array[: self._length]
+        length = self._length  # first: an array that is taken later holds at least as many
+        return self._array[:length]
 
 
 class Versions:
@@ -97,7 +101,7 @@ class Rows:
 
 
 class DeltaColumns:
-    """The shared columns of all delta rows. Only the writer appends.
+    """The shared columns of all delta rows. Only the writer appends, and an append may be interrupted.
 
     Attributes:
         vectors, clicks: of each row.
@@ -110,7 +114,6 @@ class DeltaColumns:
         rows_of_placement: the rows of each placement.
         placements_of_leaf: by leaf category, the placements that it makes candidates.
         by_id, by_origin: the rows of each external id, and of each row of the bundle.
-        categories: those created since the export; whoever adds one replaces it by a larger copy.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -125,17 +128,31 @@ class DeltaColumns:
         self.placements_of_leaf: dict[int, list[int]] = {}
         self._number: dict[Placement, int] = {}
         self.by_id, self.by_origin = Versions(), Versions()
-        self.categories = NewCategories()
+        self._is_whole = True  # False while rows are appended, and ever after where that was interrupted
 
-    def __len__(self) -> int:
-        return len(self.ids)
+    def ends_at(self, count: int) -> bool:
+        """Whether these are ``count`` whole rows, so that others can be appended."""
+        return self._is_whole and len(self.ids) == count
 
     def append(self, rows: Rows) -> None:
+        """Add rows at the end.
+
+        Raises:
+            CatalogChangeError: values that are not finite; names the item. Nothing is added.
+        """
+        bias = rows.model_bias + rows.user_bias
+        finite = np.isfinite(rows.vectors).all(axis=1) & np.isfinite(bias)
+        if not finite.all():
+            item_id = rows.ids[int(finite.argmin())]
+            raise CatalogChangeError(
+                f"item {shown(item_id)}: its vector or its bias has values that are not finite"
+            )
+        self._is_whole = False
         first = len(self.ids)
         self.vectors.append(rows.vectors)
         self.model_bias.append(rows.model_bias)
         self.user_bias.append(rows.user_bias)
-        self.bias.append(rows.model_bias + rows.user_bias)
+        self.bias.append(bias)
         self.clicks.append(rows.clicks)
         self.origin.append(rows.origin)
         self.leaf.append(np.array([each.leaf for each in rows.placements], dtype=np.int64))
@@ -151,6 +168,7 @@ class DeltaColumns:
             self.by_id.add(item_id, row)
             if base_row != UNKNOWN:
                 self.by_origin.add(base_row, row)
+        self._is_whole = True
 
     def some(self, rows: NDArray[np.int64], user_bias: NDArray[np.float32]) -> Rows:
         """Some rows int64, to be appended again, with other biases of the user."""
@@ -181,7 +199,7 @@ class DeltaColumns:
 
 @dataclass(frozen=True, eq=False)
 class DeltaSegment:
-    """The delta rows that one snapshot sees. Made by the writer, while nothing is appended.
+    """The delta rows that one snapshot sees.
 
     Attributes:
         columns: shared, of which it sees the first rows.
@@ -206,7 +224,12 @@ class DeltaSegment:
 
     @classmethod
     def of(
-        cls, columns: DeltaColumns, first_row: int, depth: int, superseded: NDArray[np.int64] = NO_ROWS
+        cls,
+        columns: DeltaColumns,
+        first_row: int,
+        depth: int,
+        categories: NewCategories,
+        superseded: NDArray[np.int64] = NO_ROWS,
     ) -> DeltaSegment:
         """All rows that the columns hold by now."""
         return cls(
@@ -220,7 +243,7 @@ class DeltaSegment:
             clicks=columns.clicks.view(),
             origin=columns.origin.view(),
             leaf=columns.leaf.view(),
-            categories=columns.categories,
+            categories=categories,
         )
 
     def __len__(self) -> int:
@@ -230,18 +253,35 @@ class DeltaSegment:
     def items(self) -> int:
         return len(self) - len(self.superseded)
 
-    def later(self, superseded: NDArray[np.int64]) -> DeltaSegment:
-        """What the columns hold by now, with further rows int64 superseded."""
+    def later(
+        self,
+        superseded: NDArray[np.int64],
+        rows: Rows | None = None,
+        categories: NewCategories | None = None,
+    ) -> DeltaSegment:
+        """The segment with further rows int64 superseded, and ``rows`` at its end, which must be :meth:`appendable`.
+
+        Raises:
+            CatalogChangeError: values that are not finite.
+        """
+        now = self
+        if rows is not None:
+            self.columns.append(rows)
+            created = self.categories if categories is None else categories
+            now = DeltaSegment.of(self.columns, self.first_row, self.depth, created)
         every = np.union1d(self.superseded, superseded) if len(superseded) else self.superseded
-        return DeltaSegment.of(self.columns, self.first_row, self.depth, every)
+        return replace(now, superseded=every)
+
+    def appendable(self) -> DeltaSegment:
+        """The segment itself; in other columns where a write that was interrupted has left rows after its own."""
+        return self if self.columns.ends_at(len(self)) else self.compacted()
 
     def compacted(self) -> DeltaSegment:
         """The live rows alone, in columns of their own."""
         rows = np.flatnonzero(self.live_mask)
         columns = DeltaColumns(self.vectors.shape[1])
-        columns.categories = self.categories
         columns.append(self.columns.some(rows, self.user_bias[rows]))
-        return DeltaSegment.of(columns, self.first_row, self.depth)
+        return DeltaSegment.of(columns, self.first_row, self.depth, self.categories)
 
     @cached_property
     def table(self) -> Table:

@@ -32,7 +32,7 @@ def to_tables(catalog: Catalog) -> Tables:
         return {}
     delta = delta.compacted()
     columns = delta.columns
-    placements, created = columns.placements, columns.categories
+    placements, created = columns.placements, delta.categories
     categories = [
         (at, *node) for at, placement in enumerate(placements) for node in sorted(placement.categories)
     ]
@@ -133,7 +133,6 @@ def _read(tables: Mapping[str, NDArray[Any]], catalog: Catalog) -> Catalog:
     for placement in placements:
         _check(placement, [len(ranges) for ranges in tree.ranges])
     columns = DeltaColumns(d)
-    columns.categories = created
     columns.append(
         Rows(
             ids=ids,
@@ -147,7 +146,7 @@ def _read(tables: Mapping[str, NDArray[Any]], catalog: Catalog) -> Catalog:
         )
     )
     user_bias = column("base_user_bias", np.float32, n) if "base_user_bias" in tables else None
-    delta = DeltaSegment.of(columns, n, tree.depth)
+    delta = DeltaSegment.of(columns, n, tree.depth, created)
     return Catalog(base.without(deleted).with_user_bias(user_bias), delta, catalog.item_id_type)
 
 

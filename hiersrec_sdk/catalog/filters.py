@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,11 @@ from hiersrec_sdk.errors import (
     InvalidFilterError,
     UnknownCategoryError,
 )
+from hiersrec_sdk.id_lists import listed, plain_id
 from hiersrec_sdk.ranking import row_ranges
 from hiersrec_sdk.ranking.backend import UNKNOWN
+
+FindRows: TypeAlias = Callable[[Sequence[Any] | NDArray[Any]], NDArray[np.int64]]
 
 
 class _Judged:
@@ -122,7 +125,8 @@ def prepare(
     if base is not None:
         check_same_catalog(base, catalog)
         mask[:] = np.unpackbits(base.bitmap.view(np.uint8), count=n, bitorder="little")
-    allow, exclude = _as_list("allow", allow), _as_list("exclude", exclude)
+    allow = None if allow is None else list_of_ids("allow", allow)
+    exclude = None if exclude is None else list_of_ids("exclude", exclude)
     if allow is not None:
         mask &= _marked(n, _rows_of(index.find, "allow", allow))
     if exclude is not None:
@@ -140,8 +144,8 @@ def prepare(
     held = np.concatenate([[0], mask.cumsum()])
     rule = _Rule(
         None if base is None else base._rule,
-        None if allow is None else frozenset(allow),
-        frozenset(exclude or ()),
+        None if allow is None else _set_of(allow),
+        frozenset() if exclude is None else _set_of(exclude),
         only,
         never,
     )
@@ -155,35 +159,31 @@ def check_same_catalog(chosen: Filter, catalog: Catalog) -> None:
         raise InvalidFilterError("filter was made by another recommender: rows differ, make it with this one")
 
 
-def rows_of(catalog: Catalog, name: str, ids: Iterable[Any]) -> NDArray[np.int64]:
+def list_of_ids(name: str, ids: Any, of: str = "item ids") -> Sequence[Any] | NDArray[Any]:
+    """The ids that the argument ``name`` lists, in any order.
+
+    Raises:
+        InvalidFilterError: it is not a list of ids.
+    """
+    return listed(name, ids, InvalidFilterError, of, ordered=False)
+
+
+def rows_of(catalog: Catalog, name: str, ids: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
     """Rows of the items ``ids`` of the argument ``name``, without those that the catalog lacks."""
     return _rows_of(catalog.rows, name, ids)
 
 
-def _rows_of(find: Any, name: str, ids: Any) -> NDArray[np.int64]:
-    _check_list(name, ids, "item ids")
+def _rows_of(find: FindRows, name: str, ids: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
     try:
-        rows: NDArray[np.int64] = find(ids if isinstance(ids, np.ndarray) else list(ids))
+        rows = find(ids)
     except InvalidArgumentError as error:
         raise type(error)(f"{name}: {error}") from error
     known: NDArray[np.int64] = rows[rows != UNKNOWN]
     return known
 
 
-def _as_list(name: str, ids: Iterable[Any] | None) -> list[Any] | None:
-    if ids is None:
-        return None
-    _check_list(name, ids, "item ids")
-    found: list[Any] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
-    return found
-
-
-def _check_list(name: str, ids: Any, of_what: str) -> None:
-    is_list = ids.ndim == 1 if isinstance(ids, np.ndarray) else isinstance(ids, Iterable)
-    if not is_list or isinstance(ids, str | bytes | Mapping):
-        raise InvalidFilterError(
-            f"{name} must be a list of {of_what}, got {ids!r}, of type {type(ids).__name__}"
-        )
+def _set_of(ids: Sequence[Any] | NDArray[Any]) -> frozenset[Any]:
+    return frozenset(ids.tolist() if isinstance(ids, np.ndarray) else map(plain_id, ids))
 
 
 def _marked(n: int, rows: NDArray[np.int64]) -> NDArray[np.bool]:
@@ -193,9 +193,8 @@ def _marked(n: int, rows: NDArray[np.int64]) -> NDArray[np.bool]:
 
 
 def _nodes(catalog: Catalog, argument: str, names: Iterable[Any]) -> frozenset[Node]:
-    _check_list(argument, names, "category ids")
     try:
-        return frozenset(catalog.find_category(name) for name in names)
+        return frozenset(catalog.find_category(name) for name in list_of_ids(argument, names, "category ids"))
     except (AmbiguousCategoryError, UnknownCategoryError) as error:
         raise type(error)(f"{argument}: {error}") from None
 

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.errors import BundleCorruptError, InvalidItemIdError, NaNItemIdError
+from hiersrec_sdk.id_lists import plain_id
 from hiersrec_sdk.ranking.backend import UNKNOWN, FindIds
 from hiersrec_sdk.ranking.id_hashes import hash_of, hashes_of
+from hiersrec_sdk.shown import described
 
 _INT64: Final = np.iinfo(np.int64)
 
@@ -136,11 +138,11 @@ def _as_int64(ids: Sequence[Any] | NDArray[Any]) -> tuple[NDArray[np.int64], NDA
         return np.ascontiguousarray(ids, dtype=np.int64), None
     values = ids.tolist() if isinstance(ids, np.ndarray) else ids
     if set(map(type, values)) - {int}:
-        for position, value in enumerate(values):
-            # bool is an int and timedelta64 a NumPy integer, but neither is an id
-            if not isinstance(value, int | np.integer) or isinstance(value, bool | np.timedelta64):
-                raise _wrong_id(value, position, "integers (int64)")
-        values = [int(value) for value in values]
+        plain = [plain_id(value) for value in values]
+        for position, value in enumerate(plain):
+            if not isinstance(value, int):
+                raise _wrong_id(values[position], position, "integers (int64)")
+        values = plain
     try:
         return np.array(values, dtype=np.int64), None
     except OverflowError:
@@ -155,7 +157,7 @@ def _as_utf8(ids: Sequence[Any] | NDArray[Any]) -> list[bytes]:
         if not isinstance(value, str):
             raise _wrong_id(value, position, "strings")
     # a lone surrogate, which no UTF-8 id holds, becomes bytes that match none
-    return [value.encode("utf-8", "surrogatepass") for value in values]
+    return [str.encode(value, "utf-8", "surrogatepass") for value in values]
 
 
 def _wrong_order() -> BundleCorruptError:
@@ -170,7 +172,6 @@ def _wrong_id(value: Any, position: int, right: str) -> InvalidItemIdError | NaN
         return NaNItemIdError(
             f"item id at position {position} is NaN, a missing value: drop it from the session"
         )
-    given = "None" if value is None else f"{value!r}, of type {type(value).__name__}"
     return InvalidItemIdError(
-        f"item id at position {position} is {given}; the ids of this catalog are {right}"
+        f"item id at position {position} is {described(value)}; the ids of this catalog are {right}"
     )

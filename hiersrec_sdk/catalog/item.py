@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
@@ -10,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import CatalogChangeError, InvalidItemIdError
+from hiersrec_sdk.id_lists import listed, plain_id
+from hiersrec_sdk.number_lists import number, numbers
+from hiersrec_sdk.shown import described, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,45 +61,8 @@ def checked_items(items: Any) -> list[Item]:
         CatalogChangeError: not a list of items, or a field of a wrong type.
         InvalidItemIdError: an id that no catalog can hold.
     """
-    if isinstance(items, str | bytes | Mapping | Item) or not isinstance(items, Iterable):
-        raise CatalogChangeError(f"items must be a list of Item or of mappings, got {items!r}")
-    return list({item.id: item for item in map(_checked, items)}.values())
-
-
-def _checked(item: Any) -> Item:
-    if not isinstance(item, Item):
-        if not isinstance(item, Mapping):
-            raise CatalogChangeError(
-                f"an item must be an Item or a mapping of {', '.join(_FIELDS)}, got {item!r}"
-            )
-        unknown = [name for name in item if name not in _FIELDS]
-        if unknown:
-            raise CatalogChangeError(f"an item has no field {unknown[0]!r}; known: {', '.join(_FIELDS)}")
-        if "id" not in item:
-            raise CatalogChangeError(f"an item without an id: {dict(item)!r}")
-        item = Item(**item)
-    item_id = _plain(item.id)
-    if not isinstance(item_id, int | str) or not fits_tables(item_id):
-        raise InvalidItemIdError(
-            f"item id {item_id!r} of type {type(item_id).__name__} must be an int64 or UTF-8 text"
-        )
-    for name in ("text", "title"):
-        value = getattr(item, name)
-        if value is not None and not (isinstance(value, str) and fits_tables(value)):
-            raise CatalogChangeError(f"item {item_id!r}: its {name} must be UTF-8 text, got {value!r}")
-    numbers = {} if item.numbers is None else item.numbers
-    if not isinstance(numbers, Mapping):
-        raise CatalogChangeError(f"item {item_id!r}: numbers must map column to number, got {numbers!r}")
-    category = _plain(item.category)
-    if isinstance(category, Sequence) and not isinstance(category, str):
-        category = tuple(_plain(each) for each in category)
-    parts = category if isinstance(category, tuple) else (category,)
-    if not all(isinstance(part, int | str) for part in parts) and category is not None:
-        raise CatalogChangeError(
-            f"item {item_id!r}: category must be an id or a list of ids, got {category!r}"
-        )
-    made: Item = replace(item, id=item_id, numbers=numbers, category=category, title=item.title or None)
-    return made
+    every = listed("items", items, CatalogChangeError, "Item or of mappings")
+    return list({item.id: item for item in map(_checked, every)}.values())
 
 
 def checked_ids(name: str, ids: Any) -> list[Any]:
@@ -104,9 +71,25 @@ def checked_ids(name: str, ids: Any) -> list[Any]:
     Raises:
         CatalogChangeError: not a list of ids.
     """
-    if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Iterable):
-        raise CatalogChangeError(f"{name}: ids must be a list of item ids, got {ids!r}")
-    return ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+    found = listed(f"{name}: ids", ids, CatalogChangeError, ordered=False)
+    return found.tolist() if isinstance(found, np.ndarray) else list(found)
+
+
+def checked_biases(values: Any, count: int) -> NDArray[np.float32]:
+    """float32 [count]: the biases of ``count`` items, of one number for all or one for each.
+
+    Raises:
+        CatalogChangeError: they are not that many finite numbers.
+    """
+    one = number(values.item() if type(values) is np.ndarray and not values.ndim else values)
+    biases = numbers("values", values if one is None else [one] * count, CatalogChangeError)
+    if len(biases) != count:
+        raise CatalogChangeError(
+            f"values must be one number, or one for each of the {count} ids, got {len(biases)}"
+        )
+    if not np.isfinite(biases).all():
+        raise CatalogChangeError(f"values must be finite numbers of float32, got {shown(values)}")
+    return biases
 
 
 def fits_tables(value: int | str) -> bool:
@@ -116,6 +99,78 @@ def fits_tables(value: int | str) -> bool:
     return value.encode("utf-8", "replace").decode() == value
 
 
-def _plain(value: Any) -> Any:
-    """A NumPy scalar or array as what Python has for it."""
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+def _checked(item: Any) -> Item:
+    if not isinstance(item, Item):
+        if not isinstance(item, Mapping):
+            raise CatalogChangeError(
+                f"an item must be an Item or a mapping of {', '.join(_FIELDS)}, got {shown(item)}"
+            )
+        unknown = [name for name in item if name not in _FIELDS]
+        if unknown:
+            raise CatalogChangeError(f"an item has no field {shown(unknown[0])}; known: {', '.join(_FIELDS)}")
+        if "id" not in item:
+            raise CatalogChangeError(f"an item without an id: {shown(dict(item))}")
+        item = Item(**item)
+    item_id = plain_id(item.id)
+    if item_id is None or not fits_tables(item_id):
+        raise InvalidItemIdError(f"item id {described(item.id)} must be an int64 or UTF-8 text")
+    of_item = f"item {shown(item_id)}: its"
+    made: Item = replace(
+        item,
+        id=item_id,
+        category=_category(of_item, item.category),
+        text=_text(f"{of_item} text", item.text),
+        numbers=_numbers(of_item, item.numbers),
+        title=_text(f"{of_item} title", item.title) or None,
+        metadata_vector=_vector(f"{of_item} metadata_vector", item.metadata_vector),
+        vector=_vector(f"{of_item} vector", item.vector),
+    )
+    return made
+
+
+def _category(of_item: str, category: Any) -> int | str | tuple[int | str, ...] | None:
+    """The id of a category, or a path of ids."""
+    if category is None:
+        return None
+    one = plain_id(category)
+    if one is not None:
+        return one
+    path = []
+    for each in listed(f"{of_item} category", category, CatalogChangeError, "ids, or one id"):
+        part = plain_id(each)
+        if part is None:
+            raise CatalogChangeError(
+                f"{of_item} category must be an id or a list of ids, got {shown(category)}"
+            )
+        path.append(part)
+    return tuple(path)
+
+
+def _text(name: str, value: Any) -> str | None:
+    text = plain_id(value)
+    if value is None:
+        return None
+    if not isinstance(text, str) or not fits_tables(text):
+        raise CatalogChangeError(f"{name} must be UTF-8 text, got {shown(value)}")
+    return text
+
+
+def _vector(name: str, value: Any) -> NDArray[np.float32] | None:
+    return None if value is None else numbers(name, value, CatalogChangeError)
+
+
+def _numbers(of_item: str, given: Any) -> dict[str, float | None]:
+    """The numbers of an item by column, None where one is missing; NaN stands for that too."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise CatalogChangeError(f"{of_item} numbers must map column to number, got {shown(given)}")
+    found: dict[str, float | None] = {}
+    for column, value in given.items():
+        one = None if value is None else number(value)
+        if not isinstance(column, str) or (one is None and value is not None) or one in (math.inf, -math.inf):
+            raise CatalogChangeError(
+                f"{of_item} number {shown(column)} must be a finite number, or None, got {described(value)}"
+            )
+        found[column] = one
+    return found

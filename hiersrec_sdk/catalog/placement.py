@@ -13,6 +13,7 @@ from hiersrec_sdk.errors import (
     CatalogChangeError,
     UnknownCategoryError,
 )
+from hiersrec_sdk.shown import shown
 
 _NO_LEAF: Final = 1 << 40  # a number beyond every leaf category, new ones included
 
@@ -77,7 +78,7 @@ def placed_by_name(tree: CategoryTree, item: Item, created: NewCategories) -> Pl
     try:
         node = _resolved_or_created(tree, item, created)
     except (AmbiguousCategoryError, UnknownCategoryError) as error:
-        raise type(error)(f"item {item.id!r}: {error}") from None
+        raise type(error)(f"item {shown(item.id)}: {error}") from None
     if node[0] == NEW:
         return placed_in_new(tree, created, node[1])
     return placed(tree, tree.lowest_repeat(node))
@@ -108,6 +109,6 @@ def _resolved_or_created(tree: CategoryTree, item: Item, created: NewCategories)
     wanted = int if tree.id_type == "int64" else str
     if type(path[-1]) is not wanted or not fits_tables(path[-1]):
         raise CatalogChangeError(
-            f"item {item.id!r}: category {path[-1]!r} is of another type than those of this catalog"
+            f"item {shown(item.id)}: category {shown(path[-1])} is of another type than those of this catalog"
         )
     return NEW, created.add(parent, path[-1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.catalog.ids import ItemIndex, item_index
 from hiersrec_sdk.catalog.tree import CategoryTree
+from hiersrec_sdk.forks import cached_property
 from hiersrec_sdk.ranking import Codes, CovisitationScorer, Table, row_ranges
 from hiersrec_sdk.ranking.backend import UNKNOWN, FindIds
 from hiersrec_sdk.ranking.candidates import Choice

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from hiersrec_sdk.bundle import Bundle
 from hiersrec_sdk.catalog.delta import DeltaColumns, DeltaSegment
 from hiersrec_sdk.catalog.segment import BaseSegment, Segment
-from hiersrec_sdk.catalog.tree import Category, CategoryName, CategoryPath, CategoryTree, Node, label, resolve
+from hiersrec_sdk.catalog.tree import (
+    Category,
+    CategoryName,
+    CategoryPath,
+    CategoryTree,
+    NewCategories,
+    Node,
+    label,
+    resolve,
+)
 from hiersrec_sdk.ranking import Codes, CovisitationScorer
 from hiersrec_sdk.ranking.backend import UNKNOWN, FindIds
 from hiersrec_sdk.ranking.covisitation import ScoreOffsets
@@ -47,7 +56,9 @@ class Catalog:
         config, tables = bundle.config, bundle.tables
         tree = CategoryTree.from_tables(tables, len(config["levels"]), config["category_id_type"])
         base = BaseSegment.open(tables, tree, config["item_id_type"], find_ids)
-        delta = DeltaSegment.of(DeltaColumns(base.table.vectors.shape[1]), len(base), tree.depth)
+        delta = DeltaSegment.of(
+            DeltaColumns(base.table.vectors.shape[1]), len(base), tree.depth, NewCategories()
+        )
         return cls(base, delta, config["item_id_type"])
 
     def __len__(self) -> int:

@@ -13,16 +13,19 @@ import json
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hiersrec_sdk.arguments import integer_of
 from hiersrec_sdk.catalog.ids import IdTable, id_table
 from hiersrec_sdk.catalog.item import fits_tables
 from hiersrec_sdk.errors import AmbiguousCategoryError, UnknownCategoryError
+from hiersrec_sdk.forks import cached_property
+from hiersrec_sdk.id_lists import plain_id
+from hiersrec_sdk.shown import shown
 
 NEW: Final = -1
 Node = tuple[int, int]
@@ -35,6 +38,8 @@ UNKNOWN_IDS: Final[dict[str, int | str]] = {"int64": -1, "string": "unknown"}
 """The id of the category of items without one, by the type of category ids; it is at the top level."""
 
 _SHOWN: Final = 4  # paths in a message
+_WRITTEN: Final = 100  # ids or characters of a path that is written as it is
+_ALIKE: Final = 200  # characters of an id that are compared
 _COMPARED: Final = 10_000  # ids that are searched for one that is spelled alike
 
 
@@ -257,10 +262,10 @@ def resolve(tree: CategoryTree, created: NewCategories, name: Any) -> Node:
         AmbiguousCategoryError: several categories have this id.
     """
     if _is_path(name):
-        path = [_plain(each) for each in name]
+        path = [plain_id(each) for each in name]
         found = [] if None in path else _find_path(tree, created, path)
     else:
-        category_id = _plain(name)
+        category_id = plain_id(name)
         found = [] if category_id is None else _find(tree, created, category_id)
     if len(found) == 1:
         return found[0]
@@ -293,12 +298,12 @@ def parse_name(text: str, id_type: str) -> CategoryName:
         return tuple(path)
     if id_type == "string":
         return text
-    try:
-        return int(text)
-    except ValueError:
+    category_id = integer_of(text)
+    if category_id is None:
         raise UnknownCategoryError(
-            f"category ids of this catalog are integers, and a path is a JSON array of them, got {text!r}"
-        ) from None
+            f"category ids of this catalog are integers, and a path is a JSON array of them, got {shown(text)}"
+        )
+    return category_id
 
 
 def written(path: Sequence[int | str]) -> str:
@@ -323,19 +328,10 @@ def _bare(name: Any) -> Any:
 
 def _shown(name: Any) -> str:
     """The name as messages show it: a path as those that they list."""
-    path = [_plain(each) for each in name] if _is_path(name) else [None]
-    return repr(_bare(name)) if None in path else written([each for each in path if each is not None])
-
-
-def _plain(category_id: Any) -> int | str | None:
-    """The id as Python has it; None where it cannot be one."""
-    if isinstance(category_id, str):
-        return str(category_id)
-    if type(category_id) is int:
-        return category_id
-    if isinstance(category_id, np.integer) and not isinstance(category_id, np.timedelta64):
-        return int(category_id)
-    return None
+    path = [plain_id(each) for each in islice(name, _WRITTEN)] if _is_path(name) else [None]
+    ids = [each for each in path if isinstance(each, str) or (each is not None and fits_tables(each))]
+    text = written(ids)
+    return text if len(ids) == len(path) < _WRITTEN >= len(text) else shown(_bare(name))
 
 
 def _find(tree: CategoryTree, created: NewCategories, category_id: int | str) -> list[Node]:
@@ -371,17 +367,17 @@ def _unknown(tree: CategoryTree, created: NewCategories, name: Any) -> str:
     of_type = "" if _is_path(name) else f" of type {type(_bare(name)).__name__}"
     message = (
         f"there is no category {_shown(name)}{of_type}; category ids of this catalog are {kind}, "
-        f"such as {example!r}"
+        f"such as {shown(example)}"
     )
-    wrong = _plain(name)
+    wrong = plain_id(name)
     if _is_path(name):  # the first id that leads nowhere
-        ids = [_plain(each) for each in name]
+        ids = [plain_id(each) for each in name]
         wrong = next((own for at, own in enumerate(ids) if not tree.find_path(ids[: at + 1])), None)
     if wrong is None:
         return message
     elsewhere = _find(tree, created, wrong)
     if elsewhere:
-        return f"{message}; {wrong!r} stands at {_listed(tree, created, elsewhere)}"
+        return f"{message}; {shown(wrong)} stands at {_listed(tree, created, elsewhere)}"
     some = [each for each in islice(tree.every_id, _COMPARED) if isinstance(each, str)]
-    alike = difflib.get_close_matches(str(wrong), some)
+    alike = difflib.get_close_matches(shown(wrong) if isinstance(wrong, int) else wrong[:_ALIKE], some)
     return f"{message}; spelled alike: {', '.join(map(repr, alike))}" if alike else message

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hiersrec_sdk.errors import CatalogChangeError
+from hiersrec_sdk.number_lists import numbers
+from hiersrec_sdk.shown import shown
 
 _WORD = re.compile(r"\w+")
 
@@ -55,12 +57,11 @@ def checked_vector(item_id: int | str, name: str, value: Any, width: int) -> NDA
     Raises:
         CatalogChangeError: not as many finite numbers.
     """
-    try:
-        vector = np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError):
-        raise CatalogChangeError(f"item {item_id!r}: its {name} must be a list of numbers") from None
-    if vector.shape != (width,) or not np.isfinite(vector).all():
+    vector = numbers(f"item {shown(item_id)}: its {name}", value, CatalogChangeError)
+    off = np.count_nonzero(~np.isfinite(vector))
+    if len(vector) != width or off:
+        given = f"{off} that are NaN, infinite or too large" if off else str(len(vector))
         raise CatalogChangeError(
-            f"item {item_id!r}: its {name} must be {width} finite numbers, got shape {list(vector.shape)}"
+            f"item {shown(item_id)}: its {name} must be {width} finite numbers, got {given}"
         )
     return vector

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -11,13 +10,16 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle import ITEM_ENCODER, Bundle
 from hiersrec_sdk.encoders.features import checked_vector, number_bins, token_table
-from hiersrec_sdk.encoders.onnx import load_graph
+from hiersrec_sdk.encoders.forks import PerProcess
+from hiersrec_sdk.encoders.onnx import Graph, Shape
 from hiersrec_sdk.errors import CatalogChangeError
+from hiersrec_sdk.shown import shown
 
 if TYPE_CHECKING:
     from hiersrec_sdk.catalog.item import Item
 
 _ENCODED_TOGETHER: Final = 1024
+_PATH: Final = "category_path"  # the input that every item encoder has
 
 
 class ItemEncoder:
@@ -25,41 +27,67 @@ class ItemEncoder:
 
     def __init__(self, bundle: Bundle, providers: Sequence[str]) -> None:
         self._bundle, self._providers = bundle, providers
+        self._graph = PerProcess(self._load)
         preprocessing: Mapping[str, Any] = bundle.config["preprocessing"]
         self._text: Mapping[str, Any] = preprocessing.get("text") or {}
         self._edges: Mapping[str, Sequence[float]] = preprocessing.get("numbers") or {}
         self._given: Mapping[str, Any] = preprocessing.get("vectors") or {}
-
-    @cached_property
-    def _session(self) -> Any:
-        if ITEM_ENCODER not in self._bundle.config["files"]:
-            raise CatalogChangeError(
-                f"the bundle has no {ITEM_ENCODER}: an item needs a vector, Item(id, vector=...)"
-            )
-        content = self._bundle.read(ITEM_ENCODER)
-        return load_graph(content, ITEM_ENCODER, self._providers, 1)
 
     def encode(self, items: Sequence[Item], paths: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
         """float32 [items, d]: the vector of each item, the mean direction over its ``paths`` int64 [p, levels].
 
         Raises:
             CatalogChangeError: the bundle has no item encoder, or an item's metadata do not fit it; names the item.
+            BundleCorruptError: the graph fails, or gives an output of another shape.
         """
-        inputs = [value.name for value in self._session.get_inputs()]
+        graph: Graph = self._graph()
         flat = [(at, path) for at, several in enumerate(paths) for path in several]
         found = []
         for start in range(0, len(flat), _ENCODED_TOGETHER):
             some = flat[start : start + _ENCODED_TOGETHER]
             chosen = [items[at] for at, _ in some]
-            values = {name: self._column(name, chosen) for name in inputs if name != "category_path"}
-            feeds = {"category_path": np.stack([path for _, path in some]).astype(np.int64), **values}
-            found.append(self._session.run(["item_vectors"], feeds)[0])
+            feeds = {name: self._column(name, chosen) for name in graph.inputs if name != _PATH}
+            feeds[_PATH] = np.stack([path for _, path in some]).astype(np.int64)
+            found.append(graph.run(feeds)["item_vectors"])
         every = np.concatenate(found)
         sums = np.zeros((len(items), every.shape[1]), dtype=np.float32)
-        np.add.at(sums, [at for at, _ in flat], every)
-        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
         several = np.array([len(each) > 1 for each in paths])[:, None]
-        return np.where(several, sums / np.maximum(lengths, 1e-12), sums).astype(np.float32)
+        with np.errstate(all="ignore"):  # what the graph gave may be anything
+            np.add.at(sums, [at for at, _ in flat], every)
+            lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+            vectors = np.where(several, sums / np.maximum(lengths, 1e-12), sums).astype(np.float32)
+        is_finite = np.isfinite(vectors).all(axis=1)
+        if not is_finite.all():
+            item = items[int(np.argmin(is_finite))]
+            raise CatalogChangeError(
+                f"item {shown(item.id)}: {ITEM_ENCODER} gives it a vector that is not finite: its metadata are out of "
+                "range, or the file is damaged"
+            )
+        return vectors
+
+    def _load(self) -> Graph:
+        if ITEM_ENCODER not in self._bundle.config["files"]:
+            raise CatalogChangeError(
+                f"the bundle has no {ITEM_ENCODER}: an item needs a vector, Item(id, vector=...)"
+            )
+        config = self._bundle.config
+        inputs: dict[str, tuple[type[np.generic], Shape]] = {
+            _PATH: (np.int64, ("items", len(config["levels"])))
+        }
+        if self._text:
+            inputs["tokens"] = (np.int64, ("items", "words"))
+        if self._edges:
+            inputs["number_bins"] = (np.int64, ("items", len(self._edges)))
+        if self._given:
+            inputs["vectors"] = (np.float32, ("items", self._given["width"]))
+        return Graph(
+            self._bundle.read(ITEM_ENCODER),
+            ITEM_ENCODER,
+            inputs=inputs,
+            outputs={"item_vectors": (np.float32, ("items", config["dimension"]))},
+            optional=inputs.keys() - {_PATH},
+            providers=self._providers,
+        )
 
     def _column(self, name: str, items: Sequence[Item]) -> NDArray[Any]:
         if name == "tokens":
@@ -69,8 +97,8 @@ class ItemEncoder:
                 unknown = set(item.numbers) - set(self._edges)
                 if unknown:
                     raise CatalogChangeError(
-                        f"item {item.id!r}: the model knows no number {sorted(unknown)[0]!r}; it was trained with "
-                        f"{', '.join(self._edges)}"
+                        f"item {shown(item.id)}: the model knows no number {shown(min(unknown, key=str))}; "
+                        f"it was trained with {', '.join(self._edges)}"
                     )
             columns = [
                 number_bins([_number(item, column) for item in items], edges)
@@ -89,9 +117,4 @@ class ItemEncoder:
 
 def _number(item: Item, column: str) -> float:
     value = item.numbers.get(column)
-    try:
-        return float("nan") if value is None else float(value)
-    except (TypeError, ValueError):
-        raise CatalogChangeError(
-            f"item {item.id!r}: number {column!r} must be a number, got {value!r}"
-        ) from None
+    return float("nan") if value is None else value

@@ -1,88 +1,224 @@
-"""The bundle's ONNX graphs in onnxruntime: sessions on the providers asked for, and checks of what a graph has."""
+"""A graph of the bundle, loaded: what goes in and comes out is what the bundle's format says, or an error.
+
+Nothing that a graph gives is taken on trust. Whoever reads an output relies on its type and its whole shape, in native
+code too, and a graph from elsewhere may give any other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from importlib import import_module
+import math
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
-from hiersrec_sdk.errors import (
-    BundleCorruptError,
-    InvalidProvidersError,
-    InvalidThreadsError,
-    MissingExtraError,
-    ProviderError,
-)
+import numpy as np
+from numpy.typing import NDArray
 
-# Name here: name in onnxruntime, extra that installs it.
-_PROVIDERS: Final = {"cpu": ("CPUExecutionProvider", "cpu"), "cuda": ("CUDAExecutionProvider", "gpu")}
+from hiersrec_sdk.encoders.onnx_file import check_graph
+from hiersrec_sdk.encoders.runtime import checked_providers, import_onnxruntime, open_session, run_error
+from hiersrec_sdk.errors import BundleCorruptError
+from hiersrec_sdk.shown import shown
 
-Values = Mapping[str, tuple[str, list[int | None]]]
-"""What a graph has to have: type and shape by name, None for a length that differs from call to call."""
+Shape = tuple[int | str, ...]
+"""Lengths of an array; one with a name differs from call to call."""
 
+Values = Mapping[str, tuple[type[np.generic], Shape]]
+"""What goes into a graph or comes out of it: type and shape by name."""
 
-def load_graph(model: bytes, name: str, providers: Sequence[str], threads: int) -> Any:
-    """An ``onnxruntime.InferenceSession`` that runs on ``providers``."""
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise InvalidThreadsError(f"threads must be an integer ≥ 1, or 'auto', got {threads!r}")
-    if isinstance(providers, str) or not providers:
-        raise InvalidProvidersError(f"providers must be a list of names such as ('cpu',), got {providers!r}")
-    for provider in providers:
-        if provider not in _PROVIDERS:
-            known = ", ".join(map(repr, _PROVIDERS))
-            raise ProviderError(f"provider {provider!r} is unknown; there are {known}")
-    try:
-        onnxruntime = import_module("onnxruntime")
-    except ImportError as error:
-        raise MissingExtraError(_PROVIDERS[providers[0]][1], "running a model", "onnxruntime") from error
-    _require(providers, onnxruntime.get_available_providers(), "is not in the onnxruntime installed here")
+Arrays = dict[str, NDArray[Any]]
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3  # errors
-    # idle threads leave the cores free
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        session = onnxruntime.InferenceSession(
-            model, options, [_PROVIDERS[provider][0] for provider in providers]
-        )
-    except Exception as error:  # onnxruntime's errors have no common base of their own
-        raise BundleCorruptError(f"{name} cannot be loaded: {error}") from error
-    # onnxruntime goes on without a provider that does not start, e.g. for want of a driver.
-    _require(providers, session.get_providers(), "did not start: its driver or libraries are missing")
-    session.disable_fallback()  # nor may a later call move to another one unseen
-    return session
+_TYPES: Final[dict[type[np.generic], str]] = {np.float32: "tensor(float)", np.int64: "tensor(int64)"}
+_ALIGNMENT: Final = 16  # float32 values: each output begins at a multiple of 64 bytes
+_MOST_SHOWN: Final = 300  # characters of a list of names
+_SUMMED_TOGETHER: Final = 8192  # BLAS would start threads for more
 
 
-def _require(providers: Sequence[str], present: Sequence[str], otherwise: str) -> None:
-    for provider in providers:
-        name, extra = _PROVIDERS[provider]
-        if name not in present:
-            raise ProviderError(
-                f"provider {provider!r} ({name}) {otherwise}: pip uninstall onnxruntime onnxruntime-gpu, then "
-                f"pip install 'hiersrec-sdk[{extra}]'; or ask for another provider. There are {', '.join(present)}"
+class Graph:
+    """An ONNX graph of a bundle in onnxruntime. Any number of threads may run it at once.
+
+    Args:
+        content: the ONNX file.
+        name: of the file, for messages.
+        inputs: what it has to take, and nothing else. The names of lengths are shared with the outputs.
+        outputs: what it has to give.
+        optional: inputs and outputs that it may lack.
+        providers: where to run, in order of preference: "cpu", "cuda".
+        threads: threads of one run.
+
+    Attributes:
+        inputs: those that it has.
+        outputs: those of ``outputs`` that it has, in their order.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+        ProviderError: a provider is unknown, not in this onnxruntime, or did not start.
+        BundleCorruptError: the file is no ONNX graph, holds what no graph of a bundle may, or has other inputs or
+            outputs.
+        InvalidThreadsError: ``threads`` is not an integer from 1 to 256.
+        InvalidProvidersError: ``providers`` is not a list of names.
+    """
+
+    def __init__(
+        self,
+        content: bytes,
+        name: str,
+        *,
+        inputs: Values,
+        outputs: Values,
+        optional: Collection[str] = (),
+        providers: Sequence[str] = ("cpu",),
+        threads: int = 1,
+    ) -> None:
+        self.name = name
+        self._content, self._providers = content, checked_providers(providers)
+        check_graph(content, name)
+        self.session: Any = open_session(content, name, providers, threads)
+        try:
+            has_inputs, has_outputs = (
+                {value.name: (value.type, value.shape) for value in values}
+                for values in (self.session.get_inputs(), self.session.get_outputs())
             )
+        except UnicodeDecodeError as error:
+            raise BundleCorruptError(f"{name} cannot be loaded: a name in it is not UTF-8") from error
+        self.inputs: Values = _checked(f"{name}: input", has_inputs, inputs, optional)
+        self.outputs: Values = _checked(f"{name}: output", has_outputs, outputs, optional)
+        for other in has_inputs.keys() - inputs.keys():
+            raise BundleCorruptError(f"{name}: input {shown(other)} must not be there")
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
+        """The outputs, by name, for inputs of the declared types and shapes. Their values may be anything.
+
+        Raises:
+            BundleCorruptError: the graph fails, or an output is of another type or shape.
+            ProviderError: the provider fails.
+        """
+        shapes = self.shapes(feeds)
+        try:
+            values = self.session.run(list(self.outputs), dict(feeds))
+        except Exception as error:
+            raise self.error(error, feeds) from error
+        found: Arrays = {}
+        for (output, (dtype, _)), shape, value in zip(
+            self.outputs.items(), shapes.values(), values, strict=True
+        ):
+            if not isinstance(value, np.ndarray) or value.dtype != dtype or value.shape != shape:
+                raise BundleCorruptError(
+                    f"{self.name}: output {output!r} is {_described(value)}; it must be "
+                    f"{dtype.__name__} {list(shape)}"
+                )
+            found[output] = value
+        return found
+
+    def shapes(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
+        """The shape that each output must have."""
+        lengths: dict[str | int, int] = {}
+        for input_, (_, shape) in self.inputs.items():
+            lengths.update(zip(shape, feeds[input_].shape, strict=True))
+        return {
+            output: tuple(length if isinstance(length, int) else lengths[length] for length in shape)
+            for output, (_, shape) in self.outputs.items()
+        }
+
+    def check_finite(self, values: Mapping[str, NDArray[Any]]) -> None:
+        """Check the values of outputs.
+
+        Raises:
+            BundleCorruptError: one is NaN or infinite.
+        """
+        for output, value in values.items():
+            if not np.isfinite(value).all():
+                raise BundleCorruptError(
+                    f"{self.name}: output {output!r} is not finite: the file, or what it read, is damaged"
+                )
+
+    def error(self, error: Exception, feeds: Mapping[str, NDArray[Any]]) -> Exception:
+        """What to raise where onnxruntime raised ``error`` at ``feeds``."""
+        return run_error(error, self._content, self.name, self._providers, feeds)
 
 
-def check_values(what: str, values: Sequence[Any], wanted: Values) -> None:
-    """Raise :class:`BundleCorruptError` where the graph's ``values`` are not those ``wanted``."""
-    present = {value.name: value for value in values}
+class BoundGraph:
+    """A graph with inputs and outputs of one shape, bound once: onnxruntime reads and writes NumPy's own memory.
+
+    For the CPU, outputs of float32, and one thread at a time.
+
+    Attributes:
+        outputs: by name; each run writes them anew.
+    """
+
+    def __init__(self, graph: Graph, feeds: Mapping[str, NDArray[Any]]) -> None:
+        """Bind ``feeds``, contiguous arrays whose content may change between runs."""
+        self._graph, self._feeds = graph, feeds
+        ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
+        self._binding, self._run = graph.session.io_binding(), graph.session.run_with_iobinding
+        # All outputs lie in one piece, so that one pass clears them and another one checks them.
+        shapes = graph.shapes(feeds)
+        sizes = [math.prod(shape) for shape in shapes.values()]
+        starts = np.cumsum([0, *(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes)]).tolist()
+        piece = np.zeros(starts[-1], dtype=np.float32)
+        self.outputs: Arrays = {
+            name: piece[start : start + size].reshape(shape)
+            for (name, shape), size, start in zip(shapes.items(), sizes, starts, strict=False)
+        }
+        for output in self.outputs.values():
+            output.fill(np.nan)
+        self._bytes, self._unwritten = piece.data.cast("B"), piece.tobytes()
+        parts = np.array_split(piece, max(1, -(-len(piece) // _SUMMED_TOGETHER)))
+        # 0 times a finite value is 0; times any other one, it is not
+        self._zeros = [partial(part.dot, np.zeros_like(part)) for part in parts]
+        for name, array in feeds.items():
+            self._binding.bind_ortvalue_input(name, ort_value(array))
+        for name, array in self.outputs.items():
+            self._binding.bind_ortvalue_output(name, ort_value(array))
+
+    def run(self) -> None:
+        """Run the graph on what its inputs hold now.
+
+        Raises:
+            BundleCorruptError: the graph fails, gives an output of another shape, or one that is not finite.
+        """
+        self._bytes[:] = self._unwritten  # so that what a run leaves out is not finite either
+        try:
+            self._run(self._binding)
+        except Exception as error:  # also where an output does not have the shape of its array
+            self._graph.run(self._feeds)  # tells which one, and what it is
+            raise self._graph.error(error, self._feeds) from error
+        try:
+            for zero in self._zeros:
+                if zero() != 0:
+                    self._graph.check_finite(self.outputs)
+        except (FloatingPointError, RuntimeWarning):  # as the user may want it, by np.errstate or by warnings
+            self._graph.check_finite(self.outputs)
+
+
+def _checked(
+    what: str, values: Mapping[str, tuple[str, list[Any]]], wanted: Values, optional: Collection[str]
+) -> Values:
+    """Those ``wanted`` that are there.
+
+    Raises:
+        BundleCorruptError: one is missing, or of another type or shape. A length that the graph leaves open fits here,
+            and is compared when the graph has run.
+    """
+    found = {}
     for name, (dtype, shape) in wanted.items():
-        if name not in present:
-            raise BundleCorruptError(
-                f"{what} {name!r} is missing; the graph has {', '.join(present) or 'none'}"
-            )
-        value = present[name]
-        # A length that the graph leaves open has a name or None; it is taken on trust.
-        fits = len(value.shape) == len(shape) and all(
-            have == want if isinstance(have, int) else True
-            for have, want in zip(value.shape, shape, strict=True)
+        if name not in values:
+            if name in optional:
+                continue
+            names = ", ".join(values)[:_MOST_SHOWN] or "none"
+            raise BundleCorruptError(f"{what} {name!r} is missing; the graph has {names}")
+        type_, has = values[name]
+        fits = len(has) == len(shape) and all(
+            length == want for length, want in zip(has, shape, strict=True) if isinstance(length, int)
         )
-        if value.type != dtype or not fits:
+        if type_ != _TYPES[dtype] or not fits:
             raise BundleCorruptError(
-                f"{what} {name!r} is {value.type} {value.shape}; it should be {dtype} "
-                f"{['any' if want is None else want for want in shape]}"
+                f"{what} {name!r} is {type_} {shown(has)}; it must be {_TYPES[dtype]} {list(shape)}"
             )
+        found[name] = (dtype, shape)
+    return found
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype.name} {list(value.shape)}"
+    return f"no tensor but a {type(value).__name__}"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle import QUERY_PARTS, Bundle
-from hiersrec_sdk.encoders.onnx import load_graph
+from hiersrec_sdk.encoders.forks import PerProcess
+from hiersrec_sdk.encoders.onnx import Graph
 
 
 class QueryParts(NamedTuple):
@@ -28,18 +29,36 @@ class QueryPartsGraph:
     """``query_parts.onnx`` of a bundle, loaded when it is first asked. Any number of threads may call it."""
 
     def __init__(self, bundle: Bundle, providers: Sequence[str]) -> None:
-        self._bundle, self._providers = bundle, providers
-
-    @cached_property
-    def _session(self) -> Any:
-        if QUERY_PARTS not in self._bundle.config["files"]:
-            return None
-        return load_graph(self._bundle.read(QUERY_PARTS), QUERY_PARTS, self._providers, 1)
+        self._has_graph = QUERY_PARTS in bundle.config["files"]
+        self._graph = PerProcess(partial(_load, bundle, providers))
 
     def __call__(self, vectors: NDArray[np.float32]) -> QueryParts | None:
-        """The parts for one session of ``vectors`` float32 [length, d]; None where the bundle has no such graph."""
-        if self._session is None:
+        """The parts for one session of ``vectors`` float32 [length, d]; None where the bundle has no such graph.
+
+        Raises:
+            BundleCorruptError: the graph fails, or gives an output of another shape or one that is not finite.
+        """
+        if not self._has_graph:
             return None
-        feeds = {"session_vectors": vectors[None], "session_lengths": np.array([len(vectors)])}
-        names = ["session_weights", "state_query", "category_query"]
-        return QueryParts(*(value[0] for value in self._session.run(names, feeds)))
+        graph: Graph = self._graph()
+        found = graph.run({"session_vectors": vectors[None], "session_lengths": np.array([len(vectors)])})
+        graph.check_finite(found)
+        return QueryParts(found["session_weights"][0], found["state_query"][0], found["category_query"][0])
+
+
+def _load(bundle: Bundle, providers: Sequence[str]) -> Graph:
+    d = bundle.config["dimension"]
+    return Graph(
+        bundle.read(QUERY_PARTS),
+        QUERY_PARTS,
+        inputs={
+            "session_vectors": (np.float32, ("batch", "length", d)),
+            "session_lengths": (np.int64, ("batch",)),
+        },
+        outputs={
+            "session_weights": (np.float32, ("batch", "length")),
+            "state_query": (np.float32, ("batch", d)),
+            "category_query": (np.float32, ("batch", d)),
+        },
+        providers=providers,
+    )

@@ -9,21 +9,17 @@ out  item_query           float32 [batch, d]          score(item) = item_query .
 
 from __future__ import annotations
 
-import ctypes
-import os
-import threading
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
-from typing import Any, Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle.schema import MODEL
-from hiersrec_sdk.encoders.onnx import Values, check_values, load_graph
+from hiersrec_sdk.encoders.forks import PerProcess
+from hiersrec_sdk.encoders.onnx import Arrays, BoundGraph, Graph, Values
 
 _MOST_BUFFERS: Final = 256  # lengths that a thread keeps buffers for
 
@@ -66,11 +62,9 @@ class OnnxSessionEncoder:
         threads: threads of one call.
 
     Raises:
-        MissingExtraError: onnxruntime is not installed.
-        ProviderError: a provider is unknown, not in this onnxruntime, or did not start.
-        BundleCorruptError: the file is no ONNX graph, or lacks an input or output of the table above.
-        InvalidThreadsError: ``threads`` is not an integer ≥ 1.
-        InvalidProvidersError: ``providers`` is not a list of names.
+        BundleCorruptError: the file is no ONNX graph, holds what no graph of a bundle may, or lacks an input or output
+            of the table above.
+        HierSRecError: as :class:`~hiersrec_sdk.encoders.onnx.Graph`.
     """
 
     def __init__(
@@ -82,32 +76,34 @@ class OnnxSessionEncoder:
         providers: Sequence[str] = ("cpu",),
         threads: int = 1,
     ) -> None:
-        self._load = partial(load_graph, model, MODEL, providers, threads)
-        self._session = self._load()
-        self.providers: tuple[str, ...] = tuple(providers)
-        self.threads: int = threads
-        self._levels = len(categories)
-        levels = [*(f"category_logits_{level}" for level in range(self._levels - 1)), "category_logits"]
+        *higher, leaf = categories
+        self._levels = [*(f"category_logits_{level}" for level in range(len(higher))), "category_logits"]
         inputs: Values = {
-            "session_vectors": ("tensor(float)", [None, None, dimension]),
-            "session_lengths": ("tensor(int64)", [None]),
+            "session_vectors": (np.float32, ("batch", "length", dimension)),
+            "session_lengths": (np.int64, ("batch",)),
         }
         outputs: Values = {
             **{
-                level: ("tensor(float)", [None, size]) for level, size in zip(levels, categories, strict=True)
+                name: (np.float32, ("batch", size))
+                for name, size in zip(self._levels, (*higher, leaf), strict=True)
             },
-            "item_query": ("tensor(float)", [None, dimension]),
+            "item_query": (np.float32, ("batch", dimension)),
+            "repeat_logits": (np.float32, ("batch", "length")),
         }
-        repeats: Values = {"repeat_logits": ("tensor(float)", [None, None])}
-        check_values(f"{MODEL}: input", self._session.get_inputs(), inputs)
-        if any(value.name in repeats for value in self._session.get_outputs()):
-            outputs = {**outputs, **repeats}
-        check_values(f"{MODEL}: output", self._session.get_outputs(), outputs)
-        self._outputs = list(outputs)
-        self._local = threading.local()
-        self._lock = threading.Lock()
-        if threads > 1:  # with one there are no threads but the caller's
-            os.register_at_fork(after_in_child=partial(_forget_after_fork, weakref.ref(self)))
+        load = partial(
+            Graph,
+            model,
+            MODEL,
+            inputs=inputs,
+            outputs=outputs,
+            optional=("repeat_logits",),
+            providers=providers,
+            threads=threads,
+        )
+        self._graph = PerProcess(load)
+        self._graph()
+        self.providers: tuple[str, ...] = tuple(providers)
+        self.threads: int = threads
 
     def encode_one(self, catalog: Vectors, rows: NDArray[np.int64]) -> Encoded:
         """Encode one session: ``rows`` int64 [length], at least one, of ``catalog``.
@@ -115,68 +111,53 @@ class OnnxSessionEncoder:
         The vectors are gathered into buffers that the runtime reads, and it writes into others: the answer holds until
         the next call in the same thread.
         """
+        length = len(rows)
         if self.providers != ("cpu",):  # buffers of this process are not the device's
-            return self.encode(catalog.vectors(rows)[None], np.array([len(rows)]))
-        buffers: dict[int, _Buffers] | None = getattr(self._local, "buffers", None)
+            return self.encode(catalog.vectors(rows)[None], np.array([length]))
+        buffers: dict[int, _Buffers] | None = getattr(self._graph.local, "buffers", None)
         if buffers is None:
-            buffers = self._local.buffers = {}
-        bound = buffers.get(len(rows))
+            buffers = self._graph.local.buffers = {}
+        bound = buffers.get(length)
         if bound is None:
             if len(buffers) == _MOST_BUFFERS:
                 buffers.clear()
             vectors = catalog.vectors(rows)
-            encoded = self.encode(vectors[None], np.array([len(rows)]))
-            buffers[len(rows)] = _Buffers(self._running, vectors.shape[1], len(rows), encoded, self._outputs)
+            encoded = self.encode(vectors[None], np.array([length]))
+            buffers[length] = self._buffers(length, vectors.shape[1])
             return encoded
         catalog.vectors_into(rows, bound.vectors)
-        bound.run(bound.binding)
+        bound.graph.run()
         return bound.encoded
 
     def encode(self, vectors: NDArray[np.float32], lengths: NDArray[np.int64]) -> Encoded:
-        """Encode ``vectors`` float32 [batch, length, d] of which ``lengths`` int64 [batch], >= 1, are real."""
-        values = self._running.run(self._outputs, {"session_vectors": vectors, "session_lengths": lengths})
-        category_logits, (item_query, *repeats) = values[: self._levels], values[self._levels :]
-        return Encoded(tuple(category_logits), repeats[0] if repeats else None, item_query)
+        """Encode ``vectors`` float32 [batch, length, d] of which ``lengths`` int64 [batch], >= 1, are real.
 
-    @property
-    def _running(self) -> Any:
-        """The ``onnxruntime.InferenceSession``."""
-        if self._session is None:
-            with self._lock:
-                if self._session is None:
-                    self._session = self._load()
-        return self._session
+        Raises:
+            BundleCorruptError: the graph fails, or gives an output of another shape or one that is not finite.
+            ProviderError: the provider fails.
+        """
+        graph: Graph = self._graph()
+        outputs = graph.run({"session_vectors": vectors, "session_lengths": lengths})
+        graph.check_finite(outputs)
+        return self._encoded(outputs)
 
-    def _forget(self) -> None:
-        """In a forked child: the session's threads are not there, so it can neither run nor be taken down, which would
-        wait for them for ever. It is left alone, and loaded anew by the next call."""
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
-        self._session, self._local, self._lock = None, threading.local(), threading.Lock()
-
-
-def _forget_after_fork(encoder: weakref.ref[OnnxSessionEncoder]) -> None:
-    there = encoder()
-    if there is not None:
-        there._forget()
-
-
-class _Buffers:
-    """Inputs and outputs of one session of one length, bound once: onnxruntime reads and writes NumPy's own memory."""
-
-    def __init__(
-        self, session: Any, dimension: int, length: int, like: Encoded, names: Sequence[str]
-    ) -> None:
-        ort_value = import_module("onnxruntime").OrtValue.ortvalue_from_numpy
-        self.binding, self.run = session.io_binding(), session.run_with_iobinding
+    def _buffers(self, length: int, dimension: int) -> _Buffers:
         vectors = np.zeros((1, length, dimension), dtype=np.float32)
-        self.vectors = vectors[0]
-        self._inputs = [ort_value(vectors), ort_value(np.array([length], dtype=np.int64))]
-        for name, value in zip(("session_vectors", "session_lengths"), self._inputs, strict=True):
-            self.binding.bind_ortvalue_input(name, value)
-        repeats = [] if like.repeat_logits is None else [np.empty_like(like.repeat_logits)]
-        outputs = [*map(np.empty_like, like.category_logits), np.empty_like(like.item_query), *repeats]
-        self._outputs = [ort_value(output) for output in outputs]
-        for name, value in zip(names, self._outputs, strict=True):
-            self.binding.bind_ortvalue_output(name, value)
-        levels = len(like.category_logits)
-        self.encoded = Encoded(tuple(outputs[:levels]), repeats[0] if repeats else None, outputs[levels])
+        feeds: Arrays = {"session_vectors": vectors, "session_lengths": np.array([length], dtype=np.int64)}
+        graph = BoundGraph(self._graph(), feeds)
+        return _Buffers(vectors[0], graph, self._encoded(graph.outputs))
+
+    def _encoded(self, outputs: Arrays) -> Encoded:
+        logits = tuple(outputs[level] for level in self._levels)
+        return Encoded(logits, outputs.get("repeat_logits"), outputs["item_query"])
+
+
+class _Buffers(NamedTuple):
+    """Memory for one session of one length: what the graph reads, the graph bound to it, and what it writes.
+
+    ``vectors`` float32 [length, d].
+    """
+
+    vectors: NDArray[np.float32]
+    graph: BoundGraph
+    encoded: Encoded

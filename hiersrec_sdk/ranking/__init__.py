@@ -22,6 +22,7 @@ from hiersrec_sdk.ranking.candidates import Choice
 from hiersrec_sdk.ranking.codes import Codes
 from hiersrec_sdk.ranking.covisitation import CovisitationCounts, CovisitationScorer
 from hiersrec_sdk.ranking.requests import Found, Request, Table
+from hiersrec_sdk.shown import shown
 
 __all__ = [
     "Backend",
@@ -64,9 +65,9 @@ def get_backend(name: str | None = None) -> Backend:
         name = available_backends()[0]
         if name != "c":
             _warn_of_missing_kernel()
-    elif name not in _BACKENDS or not _is_available(name):
+    elif not isinstance(name, str) or name not in _BACKENDS or not _is_available(name):
         raise BackendError(
-            f"ranking backend {name!r} is not available here; available: {', '.join(available_backends())}"
+            f"ranking backend {shown(name)} is not available here; available: {', '.join(available_backends())}"
         )
     try:
         backend: Backend = import_module(f"{__name__}.{name}_backend").BACKEND

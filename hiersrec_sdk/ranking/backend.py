@@ -30,8 +30,8 @@ class Backend:
 
     Attributes:
         name: "c", "numba" or "numpy".
-        search: ``search(table, requests, k)``: the best ``k`` rows of each request. Requests must have been checked, or
-            be right by construction; see :class:`~hiersrec_sdk.ranking.requests.Request`.
+        search: ``search(table, requests, k)``: the best ``k`` rows of each request. It checks no more of requests than
+            memory safety needs; see :class:`~hiersrec_sdk.ranking.requests.Request`.
         choose: which categories are candidates; see :func:`hiersrec_sdk.ranking.candidates.choose`.
         find_ids: ``find_ids(ids, order, wanted)``: int64 [m], the row of each of ``wanted`` int64 [m] in ``ids``
             int64 [n], which ``order`` int64 [n] sorts; -1 where it is not there. Raises :class:`IndexError` where

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk import _kernel
 from hiersrec_sdk.errors import BackendError
+from hiersrec_sdk.ranking import numpy_backend
 from hiersrec_sdk.ranking.backend import Backend
 from hiersrec_sdk.ranking.candidates import Choice
 from hiersrec_sdk.ranking.codes import BLOCK
@@ -74,7 +75,7 @@ def choose(
 def covisitation(scorer: CovisitationScorer) -> ScoreOffsets:
     """The scorer in C, which has 1 to ``MAX_HIDDEN`` hidden units; another one stays in NumPy."""
     if not 1 <= len(scorer.hidden_bias) <= _kernel.MAX_HIDDEN:
-        return scorer.score_offsets
+        return numpy_backend.covisitation(scorer)
     return _kernel.Covisitation(*scorer.tables().values()).score_offsets
 
 

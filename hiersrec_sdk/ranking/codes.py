@@ -144,6 +144,8 @@ class Codes:
         """Raise :class:`ValueError` unless dtypes, shapes and stages are those of codes of n rows of d dimensions."""
         padded_n, padded_d = n + -n % BLOCK, d + -d % MULTIPLE
         stages = self.stage_ends.size
+        if not 1 <= stages <= MAX_STAGES:
+            raise ValueError(f"stage_ends are {stages}, not 1 to {MAX_STAGES}")
         wanted: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
             "stage_ends": (np.int64, (stages,)),
             "codes": (np.uint8, (padded_n * padded_d,)),
@@ -154,18 +156,15 @@ class Codes:
         }
         for name, (dtype, shape) in wanted.items():
             table = getattr(self, name)
-            if table.dtype != dtype or table.shape != shape or not table.flags.c_contiguous:
+            if table.dtype != dtype or table.shape != shape:
                 raise ValueError(
                     f"{name} is {table.dtype} {list(table.shape)}, not {np.dtype(dtype)} {list(shape)}"
                 )
+            if not (table.flags.c_contiguous and table.flags.aligned):
+                raise ValueError(f"{name} is not C-contiguous and aligned")
         ends = self.stage_ends.tolist()
         rising = all(low < high for low, high in zip([0, *ends], ends, strict=False))
-        if (
-            not 1 <= stages <= MAX_STAGES
-            or not rising
-            or any(end % MULTIPLE for end in ends)
-            or ends[-1] != padded_d
-        ):
+        if not rising or any(end % MULTIPLE for end in ends) or ends[-1] != padded_d:
             raise ValueError(
                 f"stage_ends are {ends}, not 1 to {MAX_STAGES} rising multiples of {MULTIPLE} up to {padded_d}"
             )

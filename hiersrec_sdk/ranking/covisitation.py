@@ -18,6 +18,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from hiersrec_sdk.ranking.arrays import FLOAT32, INT32, INT64, UINT16, array_of
+
 REACH: Final = 8  # newest clicks whose neighbours are covisited
 DECAY: Final = 0.8  # what a click weighs, to the power of its distance to the newest
 POPULARITIES: Final = 5  # counts of an item's clicks, in newest parts of the log and in all of it
@@ -74,7 +76,12 @@ class CovisitationCounts:
 
         Returns:
             Distinct items, rising, int64 [m]; and their features, float32 [m, FEATURES].
+
+        Raises:
+            ValueError: no click, or a row outside of the catalog.
         """
+        if not len(session) or session.min() < 0 or session.max() >= len(self.popularity):
+            raise ValueError(f"session must be at least one row, all in [0, {len(self.popularity)})")
         log = _log_of if log is None else log
         newest_first = session[::-1]
         neighbours, distances, counts = self._neighbours(newest_first[:REACH])
@@ -156,12 +163,34 @@ class CovisitationScorer:
             )
         )
 
+    def check(self) -> None:
+        """Raise unless the tables fit together.
+
+        Raises:
+            TypeError: a table is not an array, or of the wrong dtype.
+            ValueError: a wrong shape or layout, or no item.
+        """
+        counts, hidden = self.counts, len(array_of("hidden_bias", self.hidden_bias, FLOAT32, (None,)))
+        items = len(array_of("popularity", counts.popularity, FLOAT32, (None, POPULARITIES)))
+        if not items:
+            raise ValueError("popularity must be that of at least one item, got none")
+        array_of("offsets", counts.offsets, INT64, (items + 1,))
+        edges = len(array_of("rows", counts.rows, INT32, (None,)))
+        array_of("counts", counts.counts, UINT16, (edges, EDGE_COUNTS))
+        array_of("hidden_weight", self.hidden_weight, FLOAT32, (FEATURES, hidden))
+        array_of("weight", self.weight, FLOAT32, (hidden + 1,))
+
     def score_offsets(self, session: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Which items' scores change after ``session`` int64 [length], oldest first, at least one click.
 
         Returns:
             The covisited rows, distinct, rising, int64 [m]; and their score offsets, float32 [m].
+
+        Raises:
+            TypeError: ``session`` is not an array, or of the wrong dtype.
+            ValueError: no click, or a row outside of the catalog.
         """
+        array_of("session", session, INT64, (None,))
         rows, features = self.counts.features(session)
         shared = self.hidden_bias.copy()
         for feature in _OF_SESSION:

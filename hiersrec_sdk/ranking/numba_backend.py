@@ -13,10 +13,9 @@ from typing import Any, Final
 import numba
 import numpy as np
 from numba import types
-from numpy.typing import NDArray
 
 from hiersrec_sdk.ranking import numpy_backend
-from hiersrec_sdk.ranking.requests import Found, Request, Table
+from hiersrec_sdk.ranking.requests import Found, Request, Table, checked_k
 
 LANES: Final = 16
 
@@ -94,6 +93,25 @@ def _offer(scores: Any, rows: Any, count: Any, score: Any, row: Any) -> Any:
     return count + 1
 
 
+@numba.njit(nogil=True, inline="always")
+def _are_ranges(ranges: Any, n: Any) -> Any:
+    """Whether the ranges lie in [0, n)."""
+    right = True
+    for at in range(len(ranges)):
+        right &= 0 <= ranges[at, 0] <= ranges[at, 1] <= n
+    return right
+
+
+@numba.njit(nogil=True, inline="always")
+def _are_rows(rows: Any, n: Any) -> Any:
+    """Whether the rows rise within [0, n)."""
+    right, last = True, -1
+    for at in range(len(rows)):
+        right &= last < rows[at] < n
+        last = rows[at]
+    return right
+
+
 @numba.njit(nogil=True)
 def _holds(rows: Any, row: Any) -> Any:
     at = np.searchsorted(rows, row)
@@ -138,7 +156,26 @@ def _topk(
     scores: Any,
     rows: Any,
 ) -> Any:
-    """Fill ``scores`` and ``rows`` with the best, best first; how many there are, and how many rows were scored."""
+    """Fill ``scores`` and ``rows`` with the best, best first; how many there are, and how many rows were scored.
+
+    (-1, 0) where an argument leaves the table or another argument: Numba does not check where it reads.
+    """
+    n, d = vectors.shape
+    if (
+        len(query) != d
+        or ranges.shape[1] != 2
+        or rest.shape[1] != 2
+        or (len(bitmap) and len(bitmap) < (n + 63) >> 6)
+        or len(offsets) != len(covisited)
+        or (len(bias) and len(bias) != n)
+        or not len(scores)
+        or len(scores) != len(rows)
+        or not _are_ranges(ranges, n)
+        or not _are_ranges(rest, n)
+        or not _are_rows(skipped, n)
+        or not _are_rows(covisited, n)
+    ):
+        return -1, 0
     lane = np.empty(LANES, np.float32)
     count = 0
     scored = 0
@@ -174,29 +211,35 @@ def _topk(
 
 def search(table: Table, requests: Sequence[Request], k: int) -> list[Found]:
     """The best ``k`` of each request. Runs without the GIL."""
-    return [_search(table, request, k) for request in requests]
+    count = min(checked_k(k, 1), len(table))
+    return [_search(table, request, count) for request in requests]
 
 
 def _search(table: Table, request: Request, k: int) -> Found:
     scores = np.empty(k, np.float32)
     rows = np.empty(k, np.int64)
-
-    def given(array: NDArray[Any] | None, otherwise: NDArray[Any]) -> NDArray[Any]:
-        return otherwise if array is None else np.asarray(array)
-
-    count, scored = _topk(
-        np.asarray(table.vectors),
-        request.query,
-        request.ranges,
-        given(request.rest, _NO_RANGES),
-        given(request.bitmap, _NO_WORDS),
-        given(request.skipped, _NO_ROWS),
-        given(request.covisited, _NO_ROWS),
-        given(request.offsets, _NO_FLOATS),
-        given(table.bias, _NO_FLOATS),
-        scores,
-        rows,
-    )
+    if not all(part is None or (type(part) is np.ndarray and part.flags.aligned) for part in request):
+        request = request.within(table)  # of a subclass, it makes a plain array
+    _, _, rest, bitmap, skipped, covisited, offsets = request
+    try:
+        count, scored = _topk(
+            np.asarray(table.vectors),
+            request.query,
+            request.ranges,
+            _NO_RANGES if rest is None else rest,
+            _NO_WORDS if bitmap is None else bitmap,
+            _NO_ROWS if skipped is None else skipped,
+            _NO_ROWS if covisited is None else covisited,
+            _NO_FLOATS if offsets is None else offsets,
+            _NO_FLOATS if table.bias is None else np.asarray(table.bias),
+            scores,
+            rows,
+        )
+    except TypeError:  # of a type that was not compiled
+        count, scored = -1, 0
+    if count < 0 or (bitmap is not None and not len(bitmap)):
+        request.within(table)  # names what is wrong
+        raise ValueError("the table changed since it was made")
     read = scored * (4 * table.vectors.shape[1] + (0 if table.bias is None else 4))
     return Found(scores[:count], rows[:count], scored, read)
 

@@ -11,10 +11,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from hiersrec_sdk.ranking.arrays import FLOAT32, INT64, array_of
 from hiersrec_sdk.ranking.backend import UNKNOWN, Backend
 from hiersrec_sdk.ranking.candidates import choose
 from hiersrec_sdk.ranking.covisitation import CovisitationScorer, ScoreOffsets
-from hiersrec_sdk.ranking.requests import Found, Request, Table
+from hiersrec_sdk.ranking.requests import Found, Request, Table, checked_k
 
 LANES: Final = 16
 _CHUNK: Final = 4_096  # rows at a time, so that the copies stay in cache
@@ -22,7 +23,8 @@ _CHUNK: Final = 4_096  # rows at a time, so that the copies stay in cache
 
 def search(table: Table, requests: Sequence[Request], k: int) -> list[Found]:
     """The best ``k`` of each request."""
-    return [_search(table, request, k) for request in requests]
+    count = checked_k(k, 1)
+    return [_search(table, request.within(table), count) for request in requests]
 
 
 def _search(table: Table, request: Request, k: int) -> Found:
@@ -82,6 +84,9 @@ def find_ids(
     ids: NDArray[np.int64], order: NDArray[np.int64], wanted: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """int64 [m]: the row of each of ``wanted`` in ``ids`` [n], which ``order`` [n] sorts; -1 where it is not there."""
+    array_of("ids", ids, INT64, (None,))
+    array_of("order", order, INT64, (len(ids),))
+    array_of("wanted", wanted, INT64, (None,))
     if not len(ids):
         return np.full(len(wanted), UNKNOWN)
     try:
@@ -99,6 +104,9 @@ def session_items(
     session: NDArray[np.int64], logits: NDArray[np.float32] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The distinct rows of ``session``, rising, and the sums of their ``logits``, or zeros."""
+    array_of("session", session, INT64, (None,))
+    if logits is not None and len(array_of("logits", logits, FLOAT32, (None,))) < len(session):
+        raise ValueError(f"logits must be at least {len(session)}, one for each click, got {len(logits)}")
     rows, positions = np.unique(session, return_inverse=True)
     if logits is None:
         return rows, np.zeros(len(rows), dtype=np.float32)
@@ -109,6 +117,7 @@ def session_items(
 
 def covisitation(scorer: CovisitationScorer) -> ScoreOffsets:
     """The scorer in NumPy."""
+    scorer.check()
     return scorer.score_offsets
 
 

@@ -1,4 +1,4 @@
-"""The question to a backend: a table, and requests to it. All backends take these, so they are checked here."""
+"""The question to a backend: a table, and requests to it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import Any, Final, NamedTuple, SupportsIndex, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from hiersrec_sdk.ranking.arrays import FLOAT32, INT64, UINT64, array_of, described
 from hiersrec_sdk.ranking.codes import Codes
 
 MAX_DIMENSION: Final = 65_536
-
-_FLOAT32, _INT64, _UINT64 = (np.dtype(name) for name in ("float32", "int64", "uint64"))
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -36,17 +35,17 @@ class Table:
     codes: Codes | None = None
 
     def __post_init__(self) -> None:
-        n, d = _array("vectors", self.vectors, _FLOAT32, (None, None)).shape
+        n, d = array_of("vectors", self.vectors, FLOAT32, (None, None)).shape
         if n < 1 or not 1 <= d <= MAX_DIMENSION:
             raise ValueError(
                 f"vectors must have at least one row and 1 to {MAX_DIMENSION} dimensions, "
-                f"got {_described(self.vectors)}"
+                f"got {described(self.vectors)}"
             )
         if self.bias is not None:
-            _array("bias", self.bias, _FLOAT32, (n,))
+            array_of("bias", self.bias, FLOAT32, (n,))
         if self.codes is not None:
             if not isinstance(self.codes, Codes):
-                raise TypeError(f"codes must be Codes or None, got {_described(self.codes)}")
+                raise TypeError(f"codes must be Codes or None, got {described(self.codes)}")
             self.codes.check(n, d)
 
     def __len__(self) -> int:
@@ -54,7 +53,10 @@ class Table:
 
 
 class Request(NamedTuple):
-    """One query and the rows that rank for it. A request that a backend's ``search`` gets has been checked.
+    """One query and the rows that rank for it.
+
+    Every backend's ``search`` raises what :meth:`within` raises. It trusts ranges to be disjoint, and the rest to rise:
+    otherwise its results are wrong, and no more than that.
 
     Attributes:
         query: float32 [d].
@@ -75,34 +77,48 @@ class Request(NamedTuple):
     covisited: NDArray[np.int64] | None = None
     offsets: NDArray[np.float32] | None = None
 
-    def checked(self, table: Table) -> Request:
-        """The request, once it is certain that a kernel can trust it.
+    def within(self, table: Table) -> Request:
+        """The request, once it is certain that it stays within the table and its own arrays.
 
         Raises:
             TypeError: an argument is not an array, or of the wrong dtype.
-            ValueError: a wrong shape or layout, ranges or rows that leave the table, overlap or repeat.
+            ValueError: a wrong shape or layout, ranges or rows that leave the table, rows that repeat or do not rise.
         """
         n, d = table.vectors.shape
-        query = _array("query", self.query, _FLOAT32, (d,))
-        ranges = _array("ranges", self.ranges, _INT64, (None, 2))
-        rest = None if self.rest is None else _array("rest", self.rest, _INT64, (None, 2))
-        _check_ranges(ranges if rest is None else np.concatenate([ranges, rest]), n)
-        if rest is not None and (rest[1:, 0] < rest[:-1, 1]).any():
-            raise ValueError("rest: ranges must rise")
+        query = array_of("query", self.query, FLOAT32, (d,))
+        ranges = array_of("ranges", self.ranges, INT64, (None, 2))
+        _check_ranges("ranges", ranges, n)
+        rest = None if self.rest is None else array_of("rest", self.rest, INT64, (None, 2))
+        if rest is not None:
+            _check_ranges("rest", rest, n)
         bitmap = self.bitmap
         if bitmap is not None:
             words = -(-n // 64)
-            bitmap = _array("bitmap", bitmap, _UINT64, (None,))
+            bitmap = array_of("bitmap", bitmap, UINT64, (None,))
             if len(bitmap) < words:
                 raise ValueError(
-                    f"bitmap must have at least {words} words of 64 bits for {n} rows, got {_described(bitmap)}"
+                    f"bitmap must have at least {words} words of 64 bits for {n} rows, got {described(bitmap)}"
                 )
         skipped = None if self.skipped is None else _rows("skipped", self.skipped, n)
         if (self.covisited is None) != (self.offsets is None):
             raise ValueError("covisited and offsets go together: give both, or neither")
         covisited = None if self.covisited is None else _rows("covisited", self.covisited, n)
-        offsets = None if covisited is None else _array("offsets", self.offsets, _FLOAT32, (len(covisited),))
+        offsets = None if covisited is None else array_of("offsets", self.offsets, FLOAT32, (len(covisited),))
         return Request(query, ranges, rest, bitmap, skipped, covisited, offsets)
+
+    def checked(self, table: Table) -> Request:
+        """The request, once it is certain that its results are right.
+
+        Raises:
+            TypeError: an argument is not an array, or of the wrong dtype.
+            ValueError: a wrong shape or layout, ranges or rows that leave the table, overlap or repeat.
+        """
+        request = self.within(table)
+        ranges, rest = request.ranges, request.rest
+        _check_disjoint(ranges if rest is None else np.concatenate([ranges, rest]))
+        if rest is not None and (rest[1:, 0] < rest[:-1, 1]).any():
+            raise ValueError("rest: ranges must rise")
+        return request
 
 
 class Found(NamedTuple):
@@ -122,66 +138,46 @@ class Found(NamedTuple):
 
 
 Search: TypeAlias = Callable[[Table, Sequence[Request], int], list[Found]]
-"""The best ``k`` >= 1 of each request, checked before."""
+"""The best ``k`` >= 1 of each request. Raises what :meth:`Request.within` raises, and likewise where ``k`` is wrong."""
 
 
-def checked_k(k: SupportsIndex) -> int:
+def checked_k(k: SupportsIndex, least: int = 0) -> int:
     """``k`` as an int.
 
     Raises:
         TypeError: not an integer.
-        ValueError: negative.
+        ValueError: below ``least``.
     """
     if isinstance(k, bool | np.bool_):
-        raise TypeError(f"k must be an integer ≥ 0, got {k!r}")
+        raise TypeError(f"k must be an integer ≥ {least}, got {k!r}")
     try:
         count = operator.index(k)
     except TypeError:
-        raise TypeError(f"k must be an integer ≥ 0, got {k!r}") from None
-    if count < 0:
-        raise ValueError(f"k must be an integer ≥ 0, got {count}")
+        raise TypeError(f"k must be an integer ≥ {least}, got {k!r}") from None
+    if count < least:
+        raise ValueError(f"k must be an integer ≥ {least}, got {count}")
     return count
 
 
-def _array(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int | None, ...]) -> NDArray[Any]:
-    """``value`` as a plain ndarray over the same memory; None in ``shape`` is any length."""
-    if not isinstance(value, np.ndarray) or value.dtype != dtype:
-        raise TypeError(f"{name} must be {_wanted(dtype, shape)}, got {_described(value)}")
-    if value.ndim != len(shape) or any(
-        want is not None and have != want for have, want in zip(value.shape, shape, strict=True)
-    ):
-        raise ValueError(f"{name} must be {_wanted(dtype, shape)}, got {_described(value)}")
-    if not (value.flags.c_contiguous and value.flags.aligned):
-        raise ValueError(f"{name} must be C-contiguous and aligned; pass np.ascontiguousarray({name})")
-    return np.asarray(value)
-
-
-def _described(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype} {list(value.shape)}"
-    return type(value).__name__
-
-
-def _wanted(dtype: np.dtype[Any], shape: tuple[int | None, ...]) -> str:
-    lengths = ", ".join("any" if length is None else str(length) for length in shape)
-    return f"an array of {dtype} [{lengths}]"
-
-
 def _rows(name: str, value: Any, n: int) -> NDArray[np.int64]:
-    rows = _array(name, value, _INT64, (None,))
+    rows = array_of(name, value, INT64, (None,))
     if len(rows) and not (rows[0] >= 0 and rows[-1] < n and (rows[1:] > rows[:-1]).all()):
         raise ValueError(f"{name}: rows must be distinct, rising, and in [0, {n})")
     return rows
 
 
-def _check_ranges(ranges: NDArray[np.int64], n: int) -> None:
-    """Raise unless the ranges lie in the table and do not overlap."""
+def _check_ranges(name: str, ranges: NDArray[np.int64], n: int) -> None:
+    """Raise unless the ranges lie in the table."""
     wrong = (ranges[:, 0] < 0) | (ranges[:, 0] > ranges[:, 1]) | (ranges[:, 1] > n)
     if wrong.any():
         start, stop = ranges[int(wrong.argmax())]
         raise ValueError(
-            f"ranges must have 0 <= start <= stop <= {n}, the rows of the table, got [{start}, {stop})"
+            f"{name} must have 0 <= start <= stop <= {n}, the rows of the table, got [{start}, {stop})"
         )
+
+
+def _check_disjoint(ranges: NDArray[np.int64]) -> None:
+    """Raise if ranges overlap."""
     ranges = ranges[ranges[:, 0] < ranges[:, 1]]
     ranges = ranges[np.argsort(ranges[:, 0])]
     clash = ranges[1:, 0] < ranges[:-1, 1]

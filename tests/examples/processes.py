@@ -23,12 +23,12 @@ def free_port() -> int:
     return port
 
 
-def wait_for(done: Callable[[], bool], what: str) -> None:
+def wait_for(done: Callable[[], bool], what: str, every: float = 0.05) -> None:
     stop = time.monotonic() + PATIENCE
     while not done():
         if time.monotonic() > stop:
             raise TimeoutError(what)
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 @contextmanager

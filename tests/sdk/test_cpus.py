@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from hiersrec_sdk import Recommender, cpus, errors
+import hiersrec_sdk.recommender
+from hiersrec_sdk import Recommender, cpus, errors, pool, search
 from hiersrec_sdk.cpus import available_cpus
 from tests.sdk.bundles import make_shop
 
@@ -115,6 +116,15 @@ def test_no_control_groups(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cores", [1, 3])
 def test_auto_is_the_number_of_cpus(cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[int] = set()
+
+    def in_threads(make: Any, values: Any, threads: int) -> Any:
+        asked.add(threads)
+        return pool.in_threads(make, values, threads)
+
+    monkeypatch.setattr(search, "_PART_ROWS", 8)
+    for module in (search, hiersrec_sdk.recommender):
+        monkeypatch.setattr(module, "in_threads", in_threads)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
     shop = make_shop(times=4)
     recommender = Recommender.load(shop.write(tmp_path / "bundle"), threads="auto")
@@ -126,13 +136,13 @@ def test_auto_is_the_number_of_cpus(cores: int, tmp_path: Path, monkeypatch: pyt
     assert list(recommender.recommend(session, 9, mode="exact", threads="auto")) == list(one)
     many: Any = recommender.recommend_many([session] * 5, 9, batch_size=2, threads="auto", mode="exact")
     assert [list(found) for found in many] == [list(one)] * 5
-    assert {threads for _, threads in recommender._searcher._pools} == ({wanted} if wanted > 1 else set())
+    assert asked == ({wanted} if wanted > 1 else set())
 
 
 def test_an_invalid_number_of_threads(tmp_path: Path) -> None:
     recommender: Any = Recommender.load(make_shop().write(tmp_path / "bundle"))
-    wrong: list[Any] = [0, -1, "all", None, 1.5, True]
-    message = "threads must be an integer ≥ 1, or 'auto', got"
+    wrong: list[Any] = [0, -1, "all", None, 1.5, True, 257, 10**6, 2**63, 10**5_000]
+    message = "threads must be an integer from 1 to 256, or 'auto', got"
     for threads in wrong:
         for call in (recommender.recommend, recommender.recommend_many):
             with pytest.raises(errors.InvalidThreadsError, match=message):

@@ -171,8 +171,21 @@ def test_filters() -> None:
 
 
 def test_catalog() -> None:
-    assert public(MutableCatalog) == ["move", "remove", "set_bias", "upsert"]
-    assert signatures(MutableCatalog) == {
+    checked = [
+        "biases",
+        "categories_of",
+        "category",
+        "category_label",
+        "clicks_of",
+        "ids",
+        "rows",
+        "title",
+        "vectors",
+    ]
+    writing = ["move", "remove", "set_bias", "upsert"]
+    assert public(MutableCatalog) == sorted(checked + writing)
+    assert signatures(MutableCatalog, checked) == signatures(Catalog, checked)
+    assert signatures(MutableCatalog, writing) == {
         "move": ["self", "item", "category"],
         "remove": ["self", "ids"],
         "set_bias": ["self", "ids", "values"],
@@ -278,6 +291,7 @@ def test_errors() -> None:
             "    InvalidItemIdError",
             "    NaNItemIdError",
             "    UnknownItemError",
+            "    InvalidRowError",
             "    InvalidFilterError",
             "    UnknownCategoryError",
             "    AmbiguousCategoryError",

@@ -6,7 +6,7 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 import hiersrec_sdk.plan
-from hiersrec_sdk import CategoryHit, Filter, Hit, Recommender, Result, errors
+from hiersrec_sdk import CategoryHit, Filter, Hit, Recommender, Result, errors, search
 from hiersrec_sdk.encoders import session_encoder
 from hiersrec_sdk.encoders.session_encoder import Encoded, OnnxSessionEncoder
 from hiersrec_sdk.options import Mode
@@ -39,6 +39,14 @@ SHOPS = {
     "large": make_shop("string", seed=3, times=30, dimension=20, stages=[8, 16], covisitation=True),
 }
 BACKENDS = (available_backends()[0], "numpy")  # the best that is here, and the definition
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_parts() -> Iterator[None]:
+    """A thread ranks its part of a small catalog too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "_PART_ROWS", 8)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -511,47 +519,47 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"session": "shoe-17"},
         errors.InvalidSessionError,
-        "session must be a list, tuple or 1-d array of item ids, oldest first, got 'shoe-17', of type str",
+        "session must be a list of item ids, oldest first, got 'shoe-17', of type str",
     ),
     (
         {"session": b"shoe"},
         errors.InvalidSessionError,
-        "session must be a list, tuple or 1-d array of item ids, oldest first, got b'shoe', of type bytes",
+        "session must be a list of item ids, oldest first, got b'shoe', of type bytes",
     ),
     (
         {"session": {"a": 1}},
         errors.InvalidSessionError,
-        "session must be a list, tuple or 1-d array of item ids, oldest first, got {'a': 1}, of type dict",
+        "session must be a list of item ids, oldest first, got {'a': 1}, of type dict",
     ),
     (
         {"session": {"a"}},
         errors.InvalidSessionError,
-        "session must be a list, tuple or 1-d array of item ids, oldest first, got {'a'}, of type set",
+        "session must be a list of item ids, oldest first, got {'a'}, of type set",
     ),
     (
         {"session": frozenset()},
         errors.InvalidSessionError,
-        "session must be a list, tuple or 1-d array of item ids, oldest first, got frozenset(), of type frozenset",
+        "session must be a list of item ids, oldest first, got frozenset(), of type frozenset",
     ),
     (
         {"session": None},
         errors.InvalidSessionError,
-        "session must be a list, tuple or 1-d array of item ids, oldest first, got None",
+        "session must be a list of item ids, oldest first, got None",
     ),
     (
         {"session": 17},
         errors.InvalidSessionError,
-        "session must be a list, tuple or 1-d array of item ids, oldest first, got 17, of type int",
+        "session must be a list of item ids, oldest first, got 17, of type int",
     ),
     (
         {"session": np.zeros((2, 2))},
         errors.InvalidSessionError,
-        "session must be a list, tuple or 1-d array of item ids, oldest first, got an array of shape (2, 2)",
+        "session must be a list of item ids, oldest first, got an array of float64 [2, 2]",
     ),
     (
         {"session": np.array("a")},
         errors.InvalidSessionError,
-        "session must be a list, tuple or 1-d array of item ids, oldest first, got an array of shape ()",
+        "session must be a list of item ids, oldest first, got an array of <U1 []",
     ),
     (
         {"session": ["0", 17]},
@@ -648,10 +656,26 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
         errors.InvalidIncludeSessionCategoriesError,
         "include_session_categories must be True or False, got 2",
     ),
-    ({"threads": 0}, errors.InvalidThreadsError, "threads must be an integer ≥ 1, or 'auto', got 0"),
-    ({"threads": 1.0}, errors.InvalidThreadsError, "threads must be an integer ≥ 1, or 'auto', got 1.0"),
-    ({"threads": True}, errors.InvalidThreadsError, "threads must be an integer ≥ 1, or 'auto', got True"),
-    ({"threads": None}, errors.InvalidThreadsError, "threads must be an integer ≥ 1, or 'auto', got None"),
+    (
+        {"threads": 0},
+        errors.InvalidThreadsError,
+        "threads must be an integer from 1 to 256, or 'auto', got 0",
+    ),
+    (
+        {"threads": 1.0},
+        errors.InvalidThreadsError,
+        "threads must be an integer from 1 to 256, or 'auto', got 1.0",
+    ),
+    (
+        {"threads": True},
+        errors.InvalidThreadsError,
+        "threads must be an integer from 1 to 256, or 'auto', got True",
+    ),
+    (
+        {"threads": None},
+        errors.InvalidThreadsError,
+        "threads must be an integer from 1 to 256, or 'auto', got None",
+    ),
     (
         {"max_per_category": 0},
         errors.InvalidMaxPerCategoryError,
@@ -998,10 +1022,10 @@ def test_providers(tmp_path: Path) -> None:
         Recommender.load(path, providers=())
     with pytest.raises(errors.BackendError, match="'fortran' is not available"):
         Recommender.load(path, backend="fortran")
-    no_counts: list[Any] = [0, 1.5, True]
+    no_counts: list[Any] = [0, 1.5, True, 257, 10**6, 10**5000, "2", None]
     for threads in no_counts:
         with pytest.raises(
-            errors.InvalidThreadsError, match="threads must be an integer ≥ 1, or 'auto', got "
+            errors.InvalidThreadsError, match="threads must be an integer from 1 to 256, or 'auto', got "
         ):
             Recommender.load(path, threads=threads)
 
@@ -1022,8 +1046,8 @@ def test_a_provider_that_is_asked_for_and_missing(monkeypatch: pytest.MonkeyPatc
     assert Recommender.load(path).providers == ("cpu",)
 
 
-def on_cpu(session: Any, model: Any, options: Any, providers: list[str]) -> Any:
-    return session(model, options, ["CPUExecutionProvider"])
+def on_cpu(session: Any, model: Any, options: Any, providers: list[str], **settings: Any) -> Any:
+    return session(model, options, ["CPUExecutionProvider"], **settings)
 
 
 def test_onnxruntime_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -1068,11 +1092,11 @@ def double_query(found: onnx.GraphProto) -> None:
         (graph(SHOPS["bare"].weights[:2], None), "output 'category_logits_1' is missing"),
         (
             graph([*SHOPS["bare"].weights[:2], SHOPS["bare"].weights[2][:, 1:]], None),
-            r"output 'category_logits' is tensor\(float\) \['batch', 8\]; it should be tensor\(float\) \['any', 9\]",
+            r"output 'category_logits' is tensor\(float\) \['batch', 8\]; it must be tensor\(float\) \['batch', 9\]",
         ),
         (
             graph([weights[1:] for weights in SHOPS["bare"].weights], None),
-            r"input 'session_vectors' is tensor\(float\) \['batch', 'length', 5\]; it should be .* 6\]",
+            r"input 'session_vectors' is tensor\(float\) \['batch', 'length', 5\]; it must be .* 6\]",
         ),
         (changed_graph(narrow_batch), r"input 'session_vectors' is tensor\(float\) \[1, "),
     ],

@@ -1,0 +1,103 @@
+"""Reading the catalog of a recommender: arguments are checked, which a snapshot leaves to its caller."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiersrec_sdk.arguments import checked_level, is_integer
+from hiersrec_sdk.catalog.snapshot import Catalog
+from hiersrec_sdk.catalog.tree import Category, CategoryPath
+from hiersrec_sdk.errors import InvalidItemIdError, InvalidRowError, UnknownCategoryError
+from hiersrec_sdk.id_lists import listed, plain_id
+from hiersrec_sdk.shown import shown
+
+if TYPE_CHECKING:
+    _Base = Catalog  # type checkers know by this what __getattr__ answers
+else:
+    _Base = object
+
+
+class Reading(_Base):
+    """The methods of :class:`~hiersrec_sdk.catalog.snapshot.Catalog` that users call, of the newest snapshot.
+
+    Attributes:
+        current: the newest snapshot.
+    """
+
+    current: Catalog
+
+    def rows(self, ids: Sequence[int | str] | NDArray[Any]) -> NDArray[np.int64]:
+        """See :meth:`Catalog.rows`."""
+        return self.current.rows(listed("ids", ids, InvalidItemIdError))
+
+    def ids(self, rows: NDArray[np.int64]) -> Sequence[int | str]:
+        """See :meth:`Catalog.ids`."""
+        catalog = self.current
+        return catalog.ids(_rows(catalog, rows))
+
+    def title(self, row: int) -> str | None:
+        """See :meth:`Catalog.title`."""
+        catalog = self.current
+        if not is_integer(row, 0) or row >= catalog.stop:
+            raise InvalidRowError(f"row must be an integer from 0 to {catalog.stop - 1}, got {shown(row)}")
+        return catalog.title(int(row))
+
+    def category(self, level: int, index: int) -> Category:
+        """See :meth:`Catalog.category`."""
+        tree = self.current.tree
+        level = checked_level(level, tree.depth)
+        size = len(tree.ranges[level])
+        if not is_integer(index) or not -size <= index < size:
+            raise UnknownCategoryError(
+                f"index must be an integer from 0 to {size - 1}, for level {level}, got {shown(index)}"
+            )
+        return tree.category(level, int(index))
+
+    def category_label(self, path: CategoryPath) -> str:
+        """See :meth:`Catalog.category_label`."""
+        catalog = self.current
+        every = listed("path", path, UnknownCategoryError, "category ids")
+        catalog.find_category(list(every))  # for its errors
+        return catalog.category_label(tuple(each for each in map(plain_id, every) if each is not None))
+
+    def categories_of(self, rows: NDArray[np.int64], level: int = -1) -> NDArray[np.int64]:
+        """See :meth:`Catalog.categories_of`."""
+        catalog = self.current
+        return catalog.categories_of(_rows(catalog, rows), checked_level(level, catalog.tree.depth))
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """See :meth:`Catalog.vectors`."""
+        catalog = self.current
+        return catalog.vectors(_rows(catalog, rows))
+
+    def biases(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """See :meth:`Catalog.biases`."""
+        catalog = self.current
+        return catalog.biases(_rows(catalog, rows))
+
+    def clicks_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See :meth:`Catalog.clicks_of`."""
+        catalog = self.current
+        return catalog.clicks_of(_rows(catalog, rows))
+
+
+def _rows(catalog: Catalog, given: Any) -> NDArray[np.int64]:
+    """The rows that a user gave: int64, within the catalog.
+
+    Raises:
+        InvalidRowError: not a list of rows, or one that the catalog does not have, such as the -1 of an unknown id.
+    """
+    rows = listed("rows", given, InvalidRowError, "rows of the catalog")
+    if not isinstance(rows, np.ndarray):
+        wrong = [row for row in rows if not is_integer(row, 0) or row >= catalog.stop]
+        if not wrong:
+            return np.array(rows, dtype=np.int64)
+    elif not len(rows) or 0 <= rows.min() <= rows.max() < catalog.stop:
+        return rows.astype(np.int64, copy=False)
+    else:
+        wrong = rows[(rows < 0) | (rows >= catalog.stop)].tolist()
+    raise InvalidRowError(f"rows must be integers from 0 to {catalog.stop - 1}, got {shown(wrong[0])}")

@@ -1,0 +1,66 @@
+"""onnxruntime in processes that fork, such as the workers of gunicorn with ``preload_app``.
+
+A session of onnxruntime does not survive a fork. In the child its threads are not there, and a lock that another thread
+held stays locked, so that running it, or taking it down, may wait for ever. Each process therefore loads its own, and
+leaves its parent's alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Final
+
+_LIBC: Final = ctypes.CDLL(None)
+
+
+class PerProcess:
+    """The ``onnxruntime.InferenceSession`` of this process: loaded when it is first asked for, anew in a forked child.
+
+    Args:
+        load: loads it.
+
+    Attributes:
+        local: for what a thread keeps together with the session.
+    """
+
+    def __init__(self, load: Callable[[], Any]) -> None:
+        self.local: threading.local = threading.local()
+        self._load = load
+        self._session: Any = None
+        self._lock = threading.Lock()
+        _all.add(self)
+
+    def __call__(self) -> Any:
+        """The session. Raises what ``load`` raises."""
+        if self._session is None:
+            with self._lock:
+                if self._session is None:
+                    self._session = self._load()
+        return self._session
+
+    def _leave_to_parent(self) -> None:
+        for owned in (self._session, self.local):  # never taken down, not even when the process ends
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(owned))
+        self._session, self.local, self._lock = None, threading.local(), threading.Lock()
+
+
+_all: Final[weakref.WeakSet[PerProcess]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    inherited = list(_all)
+    for session in inherited:
+        session._leave_to_parent()
+    if inherited and hasattr(_LIBC, "on_exit"):  # of glibc
+        # Exit handlers of the parent's libraries do not run in the child: onnxruntime's may wait for a thread that only
+        # the parent has. They run newest first: flush C's streams, then end, with the status that exit() was given.
+        # What the child registers from here on, and what Python does when it ends, comes before both.
+        _LIBC.on_exit(ctypes.cast(_LIBC._exit, ctypes.c_void_p), None)
+        _LIBC.__cxa_atexit(ctypes.cast(_LIBC.fflush, ctypes.c_void_p), None, None)
+
+
+os.register_at_fork(after_in_child=_after_fork)

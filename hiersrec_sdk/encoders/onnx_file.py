@@ -1,0 +1,237 @@
+"""What an ONNX file may hold, checked before onnxruntime sees it.
+
+A graph of a bundle is a straight line of arithmetic whose weights lie in the file itself. It has no loops or branches,
+which can keep a process busy for ever; no weights in other files; and no functions, and no operators but
+:data:`OPERATORS`, so that little of onnxruntime has to withstand a hostile file.
+
+An ONNX file is a protocol buffer. This reader knows the fields that such a graph needs. It refuses any other one, and
+a second value of a field that has one value. So it need not know how protocol buffers skip and merge, and messages nest
+as deep as the tables below, no deeper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from hiersrec_sdk.errors import BundleCorruptError
+
+_ELEMENT_BY_ELEMENT: Final = (
+    "Abs Add And Cast Clip Div Equal Erf Exp Gelu Greater GreaterOrEqual Identity Less LessOrEqual Log Max Min Mul Neg "
+    "Not Or Pow Reciprocal Relu Sigmoid Sqrt Sub Tanh Where"
+)
+_PRODUCTS: Final = "Gemm LayerNormalization MatMul ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Softmax"
+_SHAPES: Final = (
+    "Concat Constant ConstantOfShape Expand Gather GatherElements GatherND Range Reshape Shape Slice Split Squeeze "
+    "Transpose Unsqueeze"
+)
+OPERATORS: Final = frozenset(f"{_ELEMENT_BY_ELEMENT} {_PRODUCTS} {_SHAPES}".split())
+"""The operators that a graph may hold, all of ONNX's own domain: those that ``hiersrec export`` writes, and their near
+relatives, which another version of PyTorch may write in their place."""
+
+_MOST_FIELDS: Final = 300_000  # a model of 100 layers has about 50,000
+_MOST_NODES: Final = 20_000
+
+_VARINT, _BYTES, _FIXED32 = 0, 2, 5  # wire types
+
+
+class _Field(NamedTuple):
+    """A field of a message: its name in onnx.proto, the wire types that it may have, whether it may come again."""
+
+    name: str
+    wires: tuple[int, ...]
+    repeated: bool = False
+
+
+_Message = dict[str, list[memoryview]]  # the bytes of the values of a message, by the name of their field
+
+
+def _integer(name: str) -> _Field:
+    return _Field(name, (_VARINT,))
+
+
+def _bytes(name: str) -> _Field:  # text, a message, or numbers in one piece
+    return _Field(name, (_BYTES,))
+
+
+def _several(name: str, *wires: int) -> _Field:
+    return _Field(name, (*wires, _BYTES), repeated=True)
+
+
+def _refused(name: str) -> _Field:
+    return _Field(name, ())
+
+
+_MODEL: Final = {
+    1: _integer("ir_version"),
+    2: _bytes("producer_name"),
+    3: _bytes("producer_version"),
+    4: _bytes("domain"),
+    5: _integer("model_version"),
+    6: _bytes("doc_string"),
+    7: _bytes("graph"),
+    8: _several("opset_import"),
+    14: _refused("metadata_props"),
+    20: _refused("training_info"),
+    25: _refused("functions"),
+}
+_GRAPH: Final = {
+    1: _several("node"),
+    2: _bytes("name"),
+    5: _several("initializer"),
+    10: _bytes("doc_string"),
+    11: _several("input"),  # onnxruntime checks these types
+    12: _several("output"),
+    13: _several("value_info"),
+    14: _refused("quantization_annotation"),
+    15: _refused("sparse_initializer"),
+    16: _refused("metadata_props"),
+}
+_NODE: Final = {
+    1: _several("input"),
+    2: _several("output"),
+    3: _bytes("name"),
+    4: _bytes("op_type"),
+    5: _several("attribute"),
+    6: _bytes("doc_string"),
+    7: _bytes("domain"),
+    8: _refused("overload"),
+    9: _refused("metadata_props"),
+}
+_ATTRIBUTE: Final = {
+    1: _bytes("name"),
+    2: _Field("f", (_FIXED32,)),
+    3: _integer("i"),
+    4: _bytes("s"),
+    5: _bytes("t"),
+    6: _refused("a subgraph"),
+    7: _several("floats", _FIXED32),
+    8: _several("ints", _VARINT),
+    9: _refused("strings"),
+    10: _refused("tensors"),
+    11: _refused("subgraphs"),
+    13: _bytes("doc_string"),
+    14: _refused("a type"),
+    15: _refused("types"),
+    20: _integer("type"),
+    21: _refused("a reference to an attribute"),
+    22: _refused("a sparse tensor"),
+    23: _refused("sparse tensors"),
+}
+_TENSOR: Final = {
+    1: _several("dims", _VARINT),
+    2: _integer("data_type"),
+    3: _refused("a segment"),
+    4: _bytes("float_data"),
+    5: _bytes("int32_data"),
+    6: _refused("strings"),
+    7: _bytes("int64_data"),
+    8: _bytes("name"),
+    9: _bytes("raw_data"),
+    10: _bytes("double_data"),
+    11: _bytes("uint64_data"),
+    12: _bytes("doc_string"),
+    13: _refused("external data, which lies in another file"),
+    14: _refused("a data location, as external data have"),
+}
+
+
+def check_graph(content: bytes, name: str) -> list[str]:
+    """The operators of the nodes of a graph, in the order of the file.
+
+    Args:
+        content: of the ONNX file.
+        name: what messages call the file.
+
+    Raises:
+        BundleCorruptError: it is no ONNX file, or holds what a graph of a bundle may not; names the node.
+    """
+    try:
+        return _Reader().operators(memoryview(content))
+    except _RefusedError as refused:
+        raise BundleCorruptError(f"{name} cannot be loaded: {refused}") from None
+
+
+class _RefusedError(Exception):
+    """Why the file is refused."""
+
+
+class _Reader:
+    """Reads one file."""
+
+    def __init__(self) -> None:
+        self._fields = 0
+
+    def operators(self, content: memoryview) -> list[str]:
+        model = self._read("the file", content, _MODEL)
+        if "graph" not in model:
+            raise _RefusedError("it holds no graph")
+        graph = self._read("the graph", model["graph"][0], _GRAPH)
+        for at, tensor in enumerate(graph.get("initializer", [])):
+            self._read(f"initializer {at}", tensor, _TENSOR)
+        nodes = graph.get("node", [])
+        if len(nodes) > _MOST_NODES:
+            raise _RefusedError(f"it has {len(nodes):,} nodes; a graph may have {_MOST_NODES:,}")
+        return [self._operator(node, at) for at, node in enumerate(nodes)]
+
+    def _operator(self, content: memoryview, at: int) -> str:
+        node = self._read(f"node {at}", content, _NODE)
+        operator, domain, name = (_text(node, field) for field in ("op_type", "domain", "name"))
+        where = f"node {at}, {operator[:40]} {name[:40]!r},"
+        if operator not in OPERATORS:
+            raise _RefusedError(f"{where} is of an operator that no graph of a bundle may hold")
+        if domain:
+            raise _RefusedError(f"{where} is of the domain {domain[:40]!r}, not of ONNX's own")
+        for attribute in node.get("attribute", []):
+            for tensor in self._read(where, attribute, _ATTRIBUTE).get("t", []):
+                self._read(where, tensor, _TENSOR)
+        return operator
+
+    def _read(self, what: str, data: memoryview, fields: Mapping[int, _Field]) -> _Message:
+        """The message in ``data``, all of it."""
+        found: _Message = {}
+        at = 0
+        while at < len(data):
+            tag, at = _varint(what, data, at)
+            field = fields.get(tag >> 3)
+            if field is None:
+                raise _RefusedError(f"{what} has the field {tag >> 3}, which no graph of a bundle may hold")
+            name, wires, repeated = field
+            if not wires:
+                raise _RefusedError(f"{what} has {name}, which no graph of a bundle may hold")
+            wire = tag & 7
+            if wire not in wires or (name in found and not repeated):
+                raise _RefusedError(f"{what} is damaged at its field {name}")
+            self._fields += 1
+            if self._fields > _MOST_FIELDS:
+                raise _RefusedError(f"it has more than {_MOST_FIELDS:,} fields")
+            start = at
+            if wire == _VARINT:
+                _, at = _varint(what, data, at)
+            elif wire == _FIXED32:
+                at += 4
+            else:
+                length, start = _varint(what, data, at)
+                at = start + length
+            if at > len(data):
+                raise _RefusedError(f"{what} is truncated at its field {name}")
+            found.setdefault(name, []).append(data[start:at])
+        return found
+
+
+def _varint(what: str, data: memoryview, at: int) -> tuple[int, int]:
+    """The number at a position, and the position behind it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at == len(data):
+            break
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise _RefusedError(f"{what} is damaged: a number in it does not end")
+
+
+def _text(message: _Message, field: str) -> str:
+    return str(message[field][0], "utf-8", "replace") if field in message else ""

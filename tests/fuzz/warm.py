@@ -1,0 +1,74 @@
+"""What costs more time than a case: done once, before workers are forked, or once in each worker."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from importlib import import_module
+from typing import Any, Final
+
+from hiersrec_sdk.ranking import get_backend
+from tests.fuzz.parts import sound
+
+SANITIZED: Final = "SANITIZED_KERNEL" in os.environ
+_IMPORTED_LATE: Final = ("onnxruntime", "pandas", "polars", "pyarrow", "hiersrec_sdk.cli.main")
+_NUMBA: Final = "hiersrec_sdk.ranking.numba_backend"
+
+
+def warm_up(numba: bool) -> None:
+    """Import what the SDK imports when it is needed, and compile the kernels of Numba, if wanted."""
+    for name in _IMPORTED_LATE:
+        import_module(name)
+    if numba:
+        get_backend("numba")
+    sound()
+    keep_sessions()
+
+
+def copy_tables(wanted: bool) -> None:
+    """Whether bundles are opened with each table in memory of its own, around which a sanitizer watches.
+
+    It sees nothing of a map of the file, where one table follows the other.
+    """
+    for module in [*sys.modules.values()]:
+        read = getattr(module, "read_tables", None)
+        if read is None or not getattr(module, "__name__", "").startswith("hiersrec_sdk."):
+            continue
+        if wanted and not isinstance(read, partial):
+            vars(module)["read_tables"] = partial(_copied, read)
+        elif not wanted and isinstance(read, partial):
+            vars(module)["read_tables"] = read.args[0]
+
+
+def _copied(read: Any, *arguments: Any) -> Any:
+    tables = read(*arguments)
+    for name, table in tables.items():
+        tables[name] = table.copy()
+        tables[name].flags.writeable = False
+    return tables
+
+
+def has_numba() -> bool:
+    """Whether the kernels of Numba are compiled."""
+    return _NUMBA in sys.modules
+
+
+def keep_sessions() -> None:
+    """Load each sound graph once: later sessions of it are the first one."""
+    onnxruntime: Any = import_module("onnxruntime")
+    if isinstance(onnxruntime.InferenceSession, partial):
+        return
+    graphs = {content for parts in sound() for name, content in parts.files.items() if name.endswith(".onnx")}
+    onnxruntime.InferenceSession = partial(_session, onnxruntime.InferenceSession, graphs, {})
+
+
+def _session(
+    make: Any, sound_graphs: set[bytes], kept: dict[Any, Any], model: Any, options: Any, *more: Any, **named: Any
+) -> Any:
+    if not isinstance(model, bytes) or model not in sound_graphs:
+        return make(model, options, *more, **named)
+    key = model, options.intra_op_num_threads, str(more)
+    if key not in kept:
+        kept[key] = make(model, options, *more, **named)
+    return kept[key]

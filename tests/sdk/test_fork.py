@@ -1,0 +1,114 @@
+"""A process that forks after it has loaded a bundle: its children answer right, and end at once in every way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.sdk import forked
+from tests.sdk.bundles import make_shop
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(program: str | Path, *arguments: object) -> str:
+    """What a Python program prints."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            *(("-c",) if isinstance(program, str) else ()),
+            program,
+            *map(str, arguments),
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("used", ["used", "unused"])
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_every_way_out_of_a_child(tiny_bundle: Path, threads: int, used: str) -> None:
+    found = json.loads(run(Path(forked.__file__), tiny_bundle, threads, used))
+    assert {name: (status, said) for name, (_, status, said) in found.items()} == {
+        name: (status, "right") for name, (_, status) in forked.ENDS.items()
+    }
+    slow = {name: seconds for name, (seconds, _, _) in found.items() if seconds > 5}
+    assert not slow  # a fraction of a second where nothing else runs
+
+
+LIBRARIES = """
+import ctypes, os, sys
+from hiersrec_sdk import Recommender
+
+libc = ctypes.CDLL(None)
+Ended = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+libc.__cxa_atexit(ctypes.cast(libc.pause, ctypes.c_void_p), None, None)  # waits for ever
+recommender = Recommender.load(sys.argv[1])
+child = os.fork()
+if not child:
+    recommender.recommend([], 3)
+    print("Python's, ", end="")
+    libc.printf(b"C's, ")
+    libc.__cxa_atexit(ctypes.cast(libc.puts, ctypes.c_void_p), ctypes.c_char_p(b"the child's own"), None)
+    sys.exit(7)
+_, status = os.waitpid(child, 0)
+sys.stdout.write(f"status {os.waitstatus_to_exitcode(status)}")
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def test_exit_handlers_of_the_parents_libraries_do_not_run_in_a_child(tmp_path: Path) -> None:
+    bundle = make_shop().write(tmp_path / "bundle")
+    assert sorted(run(LIBRARIES, bundle).replace("\n", ", ").split(", ")) == sorted(
+        ["Python's", "C's", "the child's own", "status 7"]
+    )
+
+
+BUSY = """
+import os, sys, threading, time
+from hiersrec_sdk import Recommender
+
+bundle, threads, times = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+recommender = Recommender.load(bundle, threads=threads)
+ids = list(recommender.catalog.ids(recommender.catalog.most_clicked(8)))
+wanted = [recommender.recommend(ids[:n], 9).items for n in range(9)]
+
+def work(at):
+    while True:
+        at = at % 8 + 1
+        recommender.recommend(ids[:at], 9)
+        recommender.explain(ids[:at], ids[0])
+        recommender.recommend_many([ids[:at]] * 5, 9, threads=2)
+
+def load():
+    while True:
+        Recommender.load(bundle, threads=threads).recommend(ids, 9)
+
+for target, arguments in ((work, (1,)), (work, (5,)), (load, ())):
+    threading.Thread(target=target, args=arguments, daemon=True).start()
+for _ in range(times):
+    child = os.fork()
+    if not child:
+        sys.exit([recommender.recommend(ids[:n], 9).items for n in range(9)] != wanted)
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status))
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_fork_while_other_threads_call_and_load(tiny_bundle: Path, threads: int) -> None:
+    assert run(BUSY, tiny_bundle, threads, 30).split() == ["0"] * 30
