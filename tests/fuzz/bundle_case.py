@@ -26,8 +26,8 @@ class BundleCase:
         ids: item ids of the sound bundle.
         chance: chooses how it is used.
         options: of ``Recommender.load``.
-        compare: whether a verified bundle is compared with a plain scan.
-        trusts_graphs: whether the graphs are sound, so that a verified bundle may not fail in use.
+        trusts_graphs: whether the graphs are sound, so that a verified bundle may not fail in use, nor give another
+            answer than a plain scan.
     """
 
     notes: list[str]
@@ -35,7 +35,6 @@ class BundleCase:
     ids: list[Any]
     chance: Chance
     options: dict[str, Any]
-    compare: bool = True
     trusts_graphs: bool = True
 
     def run(self, scratch: Path) -> str:
@@ -50,24 +49,17 @@ class BundleCase:
         except BundleError as error:
             str(error).encode()
             if self.chance.one_in(25):
-                inspect(folder)
+                with suppress(HierSRecError):
+                    command(["inspect"], folder)
             return "refused"
         except HierSRecError as error:
             raise WrongError(f"loading raises {type(error).__name__}, not a BundleError") from error
-        verified = self.options["verify"]
-        User(recommender, self.ids, self.chance, scratch, verified and self.trusts_graphs, folder).run(
-            self.compare
-        )
+        verified = self.options["verify"] and self.trusts_graphs
+        User(recommender, self.ids, self.chance, scratch, verified, folder).run()
         return "used"
 
     def spoil(self, folder: Path) -> None:
         """Damage the folder itself."""
-
-
-def inspect(folder: Path) -> None:
-    """Describe a bundle that is refused."""
-    with suppress(HierSRecError):
-        command(["inspect"], folder)
 
 
 def opening(chance: Chance) -> dict[str, Any]:
@@ -75,4 +67,5 @@ def opening(chance: Chance) -> dict[str, Any]:
     backend = chance.kind("40 * c, 8 * numpy, numba")
     if backend == "numba" and not warm.has_numba():  # it would compile for longer than a case may take
         backend = "numpy"
-    return {"backend": backend, "verify": not chance.one_in(2)}
+    threads = 2 if chance.one_in(20) else 1
+    return {"backend": backend, "verify": not chance.one_in(2), "threads": threads}

@@ -51,7 +51,7 @@ def make(chance: Chance) -> BundleCase:
     options = opening(chance)
     notes.append(str(options))
     files = with_config(parts, parts.content())
-    return BundleCase(notes, files, parts.ids, chance, options, compare=False, trusts_graphs=False)
+    return BundleCase(notes, files, parts.ids, chance, options, trusts_graphs=False)
 
 
 def _behind(model: Any, output: Any, nodes: Callable[[str, str], list[Any]]) -> None:

@@ -196,6 +196,14 @@ def _made(folder: Path) -> list[Parts]:
         d = shop.vectors.shape[1]
         config = {
             **shop.config,
+            "data": {
+                "name": "made up",
+                "logs": ["clicks.csv"],
+                "counts": {
+                    f"{split}_{what}": 9 for split in ("train", "test") for what in ("sessions", "examples")
+                },
+            },
+            "metrics": {"trained_on": "train", "validation": {"recall@20": 0.5, "mrr@20": 0.25}},
             "cold_start_bias": -1.5,
             "preprocessing": {
                 "text": {"buckets": 8, "max_tokens": 4},

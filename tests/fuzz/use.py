@@ -21,6 +21,7 @@ from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.schema import CATALOG, DELTA
 from hiersrec_sdk.catalog.change_file import apply
 from hiersrec_sdk.errors import BundleError, HierSRecError
+from hiersrec_sdk.options import RecommendOptions
 from tests.fuzz.chance import Chance
 from tests.fuzz.parts import tables_of
 from tests.sdk.cli.run import hiersrec
@@ -52,11 +53,13 @@ class User:
     verified: bool
     folder: Path
 
-    def run(self, compare: bool = True) -> None:
-        """Do everything. With ``compare``, what is verified is compared with a plain scan too."""
-        if self.verified and compare:
+    def run(self) -> None:
+        """Do everything. What is verified is compared with a plain scan, and sometimes with another backend, too."""
+        if self.verified:
             check_lookups(self.recommender)
             check_exact(self.recommender, self.folder, [self.session() for _ in range(2)], self.chance)
+            if self.chance.one_in(4):
+                self.check_backends()
         steps = [*self.reading()]
         self.chance.shuffle(steps)
         for step in steps:
@@ -66,8 +69,8 @@ class User:
             self.attempt(self.recommend)
         if self.chance.one_in(3):
             self.attempt(self.save)
-        if self.chance.one_in(25):
-            self.attempt(self.inspect)
+        if self.chance.one_in(12):
+            self.attempt(self.command_line)
 
     def attempt(self, step: Callable[[], None]) -> None:
         """Take a step, which may end in an error of the SDK."""
@@ -273,19 +276,36 @@ class User:
         self.recommender.save(target)
         again = Recommender.load(target, backend=self.recommender.backend, verify=self.verified)
         self.read(again.recommend(self.session(), 5), again.catalog.stop, 5)
+        pickle.loads(pickle.dumps(self.recommender)).recommend(self.session(), 5)
 
-    def inspect(self) -> None:
-        """Describe the bundle on the command line."""
-        command(self.chance.choice([["inspect"], ["inspect", "--json"]]), self.folder)
+    def command_line(self) -> None:
+        """Use the bundle on the command line."""
+        some = [str(self.chance.choice(self.ids)) for _ in range(3)]
+        kind = self.chance.kind("3 * inspect, recommend, explain")
+        more = ["--json"] if self.chance.one_in(2) else []
+        command([kind, *more, "--"], self.folder, *([] if kind == "inspect" else some))
+
+    def check_backends(self) -> None:
+        """The C and the NumPy backend give the same answers, bit by bit."""
+        other = Recommender.load(self.folder, backend="numpy" if self.recommender.backend == "c" else "c")
+        for mode in ("exact", "candidates"):
+            session, k = self.session(), self.chance.choice([1, 5, 30, 500])
+            options: RecommendOptions = {"mode": mode, "exclude_seen": self.chance.one_in(3)}
+            try:
+                one, two = (each.recommend(session, k, **options) for each in (self.recommender, other))
+            except BundleError:  # a graph that overflows
+                continue
+            if one.items != two.items or not np.array_equal(one.scores, two.scores):
+                raise WrongError(f"{self.recommender.backend} and {other.backend} differ in mode {mode}")
 
 
-def command(arguments: list[str], *paths: Path) -> None:
+def command(arguments: list[str], *more: Path | str) -> None:
     """Run a command, which may fail with one line.
 
     Raises:
         BundleError: it failed so.
     """
-    result = hiersrec(*arguments, *paths)
+    result = hiersrec(*arguments, *more)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     if result.exit_code not in (0, 1, 2):

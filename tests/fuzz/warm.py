@@ -8,6 +8,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Final
 
+from hiersrec_sdk import search
 from hiersrec_sdk.ranking import get_backend
 from tests.fuzz.parts import sound
 
@@ -22,6 +23,8 @@ def warm_up(numba: bool) -> None:
         import_module(name)
     if numba:
         get_backend("numba")
+    assert search._PART_ROWS
+    vars(search)["_PART_ROWS"] = 16  # so that small tables are searched by several threads too
     sound()
     keep_sessions()
 

@@ -89,8 +89,24 @@ class ZipCase:
                 raise WrongError("files beside the cache")
         user = User(recommender, self.parts.ids, self.chance, scratch, False, cache_folder)
         user.attempt(user.recommend)
-        Recommender.load(source, **self.options).recommend(self.parts.ids[:2])
+        note = self._spoil_cache(cache_folder)
+        try:
+            Recommender.load(source, **self.options).recommend(self.parts.ids[:2])
+        except BundleError as error:  # what is damaged in the cache is unpacked again, where it is seen
+            if self.options["verify"] or not note:
+                raise WrongError("the cache is damaged, and not unpacked again") from error
         return "used"
+
+    def _spoil_cache(self, folder: Path) -> str:
+        """Damage a file in the cache, some of the time; returns how."""
+        files = sorted(file for file in folder.rglob("*") if file.is_file() and file.stat().st_size)
+        if not files or self.chance.one_in(2):
+            return ""
+        file = self.chance.choice(files)
+        content, note = self.chance.spoiled(file.read_bytes())
+        file.unlink()  # the recommender that was loaded reads it yet
+        file.write_bytes(content)
+        return note
 
 
 def make(chance: Chance) -> ZipCase:
