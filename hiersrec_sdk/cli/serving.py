@@ -149,7 +149,7 @@ def apply_changes(bundle: Path, changes: Path, out: Path) -> None:
     {"set_bias": {"id": "sku-9", "value": 1.5}}
     """
     recommender = Recommender.load(bundle)
-    with changes.open(encoding="utf-8") as lines:
+    with changes.open("rb") as lines:
         done = apply(recommender.catalog, lines)
     recommender.save(out)
     counts = ", ".join(f"{count:,} {change}" for change, count in done.items() if count) or "no changes"
