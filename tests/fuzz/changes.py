@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -14,20 +13,11 @@ from hiersrec_sdk.catalog.change_file import apply
 from hiersrec_sdk.errors import HierSRecError, InvalidArgumentError
 from tests.fuzz.bundle_case import opening
 from tests.fuzz.chance import Chance
-from tests.fuzz.parts import Parts, config_of, sound, write
-from tests.fuzz.use import User, Wrong, command
+from tests.fuzz.parts import Parts, sound, with_config, write
+from tests.fuzz.use import User, WrongError, command
+from tests.fuzz.wild_json import BROKEN, LITERALS, WILD, dumps, literal
 
-_RAW: Final = "\x01raw:"
-_WILD: Final[list[Any]] = [
-    None, True, False, 0, -1, 1, 5, 2**31, 2**63 - 1, -(2**63), 2**63, 2**64, 10**40, 0.5, -0.0, 1e308, 1e39, 1e-320,
-    "", " ", "x", "0", "-1", "\0", "a\0b", "\ud800", "ü", "unknown", "x" * 5000, [], [[]], [None], [0], ["x"], [0, 0], ["0/0", "1/0", "2/0"],
-    {}, {"a": 1}, {"id": 1}, [1e39], [True], [0.1] * 20, ["nan"], {"price": None}, {"price": "3"}, {"price": True}, {"": 1}, {"price": [1]},
-    {"price": {}}, {"price": 10**400}, "NaN", "1_000",
-]  # fmt: skip
-_LITERALS: Final = [
-    "NaN", "Infinity", "-Infinity", "1e999", "9" * 5000, "-" + "9" * 4301, "1" + "0" * 400, "[" * 100_000, "[" * 500 + "]" * 500,
-    "{" * 1000, '"\\ud800"', '"\\u0000"', "01", "+1", ".5", "1.", "'x'", "tru", "-", '"\t"', "[1,]", "[" * 5000 + "]" * 5000,
-]  # fmt: skip
+_LONGEST_MESSAGE = 2_000  # characters
 
 
 @dataclass
@@ -35,7 +25,7 @@ class ChangesCase:
     """A change file for a sound bundle.
 
     Attributes:
-        notes: what the file has.
+        notes: the lines that are damaged.
         parts: the bundle.
         content: the file.
         through: "apply", or "cli".
@@ -52,55 +42,56 @@ class ChangesCase:
 
     def run(self, scratch: Path) -> str:
         """Apply it, and use the catalog that it leaves."""
-        files = self.parts.content()
-        files = {"config.json": json.dumps(config_of(self.parts, files)).encode(), **files}
-        folder = write(scratch / "bundle", files)
+        folder = write(scratch / "bundle", with_config(self.parts, self.parts.content()))
+        after = scratch / "after"
         if self.through == "cli":
-            changes, out = scratch / "changes.jsonl", scratch / "out"
+            changes = scratch / "changes.jsonl"
             changes.write_bytes(self.content)
             try:
-                command(["catalog", "apply"], folder, changes, Path("--out"), out)
+                command(["catalog", "apply"], folder, changes, Path("--out"), after)
             except HierSRecError:
-                if out.exists():
-                    raise Wrong("a change file was refused, but a bundle was written") from None
+                if after.exists():
+                    raise WrongError("a change file was refused, but a bundle was written") from None
                 return "refused"
-            recommender = Recommender.load(out, **self.options)
-            end = "used"
+            recommender, end = Recommender.load(after, **self.options), "used"
         else:
             recommender = Recommender.load(folder, **self.options)
-            catalog = recommender.catalog
-            try:
-                apply(catalog, self.content.decode("utf-8", "surrogateescape").splitlines(keepends=True))
-                end = "used"
-            except InvalidArgumentError as error:
-                str(error).encode("utf-8", "backslashreplace")
-                if len(str(error)) > 2_000:
-                    raise Wrong("a message of more than 2,000 characters") from error
-                end = "refused"
-            recommender.save(scratch / "after")
-            again = Recommender.load(scratch / "after", backend="numpy")
-            rows, then = catalog.live_rows(), again.catalog.live_rows()
-            same = [*catalog.ids(rows)] == [*again.catalog.ids(then)] and np.array_equal(
-                catalog.vectors(rows), again.catalog.vectors(then)
-            )
-            if not same:
-                raise Wrong("the catalog that was saved is another one when it is loaded")
+            end = self._apply(recommender)
+            recommender.save(after)
+            _compare(recommender, Recommender.load(after, backend="numpy"))
         user = User(recommender, self.parts.ids, self.chance, scratch, True, folder)
         for step in user.reading():
             if step.__name__ in ("look_up", "titles", "recommend", "many"):
                 user.attempt(step)
         return end
 
+    def _apply(self, recommender: Recommender) -> str:
+        text = self.content.decode("utf-8", "surrogateescape")
+        try:
+            apply(recommender.catalog, text.splitlines(keepends=True))
+        except InvalidArgumentError as error:
+            if len(str(error)) > _LONGEST_MESSAGE:
+                raise WrongError(f"a message of more than {_LONGEST_MESSAGE:,} characters") from error
+            return "refused"
+        return "used"
+
+
+def _compare(saved: Recommender, loaded: Recommender) -> None:
+    """The catalog that was saved is the one that is loaded."""
+    one, other = saved.catalog.live_rows(), loaded.catalog.live_rows()
+    ids = [*saved.catalog.ids(one)] == [*loaded.catalog.ids(other)]
+    if not ids or not np.array_equal(saved.catalog.vectors(one), loaded.catalog.vectors(other)):
+        raise WrongError("the catalog that was saved is another one when it is loaded")
+
 
 def make(chance: Chance) -> ChangesCase:
     """A change file."""
     parts = chance.choice(sound())
-    ids = parts.ids
     notes, lines = [parts.name], []
     for _ in range(chance.choice([1, 1, 2, 3, 8])):
-        change = _sound(chance, parts, ids)
-        if chance.one_in(5):
-            lines.append(json.dumps(change))
+        change = _sound(chance, parts)
+        if chance.one_in(2):
+            lines.append(dumps(change))
             continue
         line = _damaged(chance, change)
         notes.append(line if len(line) < 200 else f"{line[:150]}… ({len(line)})")
@@ -109,100 +100,98 @@ def make(chance: Chance) -> ChangesCase:
     if chance.one_in(6):
         content, note = _file(chance, content)
         notes.append(note)
-    options = opening(chance) | {"verify": True}
-    through = "cli" if chance.one_in(5) else "apply"
+    through = chance.kind("4 * apply, cli")
     notes.append(f"through {through}")
-    return ChangesCase(notes, parts, content, through, chance, options)
+    return ChangesCase(notes, parts, content, through, chance, opening(chance) | {"verify": True})
 
 
-def _sound(chance: Chance, parts: Parts, ids: list[Any]) -> dict[str, Any]:
+def _sound(chance: Chance, parts: Parts) -> dict[str, Any]:
     """A change that can be made."""
-    text = isinstance(ids[0], str)
-    new = f"new-{chance.randrange(3)}" if text else 2**40 + chance.randrange(3)
-    item = chance.choice([chance.choice(ids), chance.choice(ids), new])
-    strings = parts.config["category_id_type"] == "string"
-    repeated = "repeated" in parts.name
-    name = chance.choice([0, 5, 7, 9] if repeated else [0, 1])
-    category: Any = (f"c{name}" if repeated else f"{chance.randrange(3)}/{name}") if strings else 100 * chance.randrange(3) + name
-    if chance.one_in(3):
-        category = [category, "fresh" if strings else 12345]
-    kind = chance.choice(["upsert", "upsert", "upsert", "remove", "move", "set_bias"])
+    new = f"new-{chance.randrange(3)}" if isinstance(parts.ids[0], str) else 2**40 + chance.randrange(3)
+    item = chance.choice([chance.choice(parts.ids), chance.choice(parts.ids), new])
+    category = _category(chance, parts)
+    kind = chance.kind("3 * upsert, remove, move, set_bias")
     if kind == "remove":
         return {"remove": item}
     if kind == "move":
         return {"move": {"id": item, "category": category}}
     if kind == "set_bias":
         return {"set_bias": {"id": item, "value": chance.choice([0, 1.5, -3])}}
-    upsert: dict[str, Any] = {"id": item}
-    if chance.one_in(2):
-        upsert["category"] = category
-    if chance.one_in(2):
-        upsert["text"] = "red boots"
-    if chance.one_in(3):
-        upsert["numbers"] = {"price": 3.5}
-    if chance.one_in(3):
-        upsert["title"] = "Größe 3"
-    if chance.one_in(4):
-        upsert["vector"] = [0.25] * int(parts.config["dimension"])
-    if chance.one_in(5):
-        upsert["metadata_vector"] = [0.5, 0.5, 1]
-    return {"upsert": upsert}
+    fields: dict[str, Any] = {
+        "category": category,
+        "text": "red boots",
+        "numbers": {"price": 3.5},
+        "title": "Größe 3",
+        "vector": [0.25] * int(parts.config["dimension"]),
+        "metadata_vector": [0.5, 0.5, 1],
+    }
+    return {"upsert": {"id": item} | {name: value for name, value in fields.items() if chance.one_in(3)}}
+
+
+def _category(chance: Chance, parts: Parts) -> Any:
+    """An id of a category, or the path to a new one; not all of these ids exist."""
+    name, level = chance.choice([0, 1, 5, 7, 9]), chance.randrange(3)
+    if parts.config["category_id_type"] == "int64":
+        return chance.choice([100 * level + name, [100 * level + name, 12345]])
+    named = f"c{name}" if "repeated" in parts.name else f"{level}/{name}"
+    return chance.choice([named, [named, "fresh"]])
 
 
 def _damaged(chance: Chance, change: dict[str, Any]) -> str:
     kind = next(iter(change))
-    value = change[kind]
-    how = chance.choice(["field", "field", "field", "field", "value", "more", "kind", "literal", "literal", "line", "twice", "drop"])
-    if how == "value" or (not isinstance(value, dict) and how in ("field", "more", "drop")):
-        change[kind] = chance.choice(_WILD)
-    elif how == "field":
-        names = ["id", "category", "text", "title", "numbers", "vector", "metadata_vector", "value"]
-        value[chance.choice([*value, *value, chance.choice(names)])] = chance.choice(_WILD)
+    value, wild = change[kind], chance.choice(WILD)
+    ascii_only = chance.one_in(2)
+    how = chance.kind("4 * field, value, more, kind, 2 * broken, line, twice, drop")
+    if how == "line":
+        return _line(chance, dumps(change, ascii_only))
+    if how == "twice":
+        other = {chance.kind("upsert, remove, move"): wild}
+        return f"{dumps(change)[:-1]}, {dumps(other)[1:]}"
+    if how == "kind":
+        return dumps({chance.choice(["upserts", "", "Upsert", "compact", "\0"]): value}, ascii_only)
+    if how == "broken":
+        wild = literal(chance.choice(BROKEN + LITERALS))
+    if how == "value" or not isinstance(value, dict):
+        change[kind] = wild
     elif how == "more":
-        value[chance.choice(["", "ids", "x", "clicks", "\ud800", "id "])] = chance.choice(_WILD)
+        value[chance.choice(["", "ids", "x", "clicks", "\ud800", "id "])] = wild
     elif how == "drop":
-        value.pop(chance.choice([*value]))
-    elif how == "kind":
-        change = {chance.choice(["upserts", "", "Upsert", "compact", "\0"]): value}
-    elif how == "literal":
-        literal = chance.choice(_LITERALS)
-        if isinstance(value, dict):
-            value[chance.choice([*value])] = _RAW
-        else:
-            change[kind] = _RAW
-        return json.dumps(change).replace(json.dumps(_RAW), literal)
-    elif how == "twice":
-        return json.dumps(change)[:-1] + ", " + json.dumps(_extra(chance))[1:]
-    elif how == "line":
-        return _line(chance, json.dumps(change, ensure_ascii=chance.one_in(2)))
-    return json.dumps(change, ensure_ascii=chance.one_in(2))
-
-
-def _extra(chance: Chance) -> dict[str, Any]:
-    return {chance.choice(["upsert", "remove", "move"]): chance.choice(_WILD)}
+        del value[chance.choice([*value])]
+    elif how == "field" and chance.one_in(3):
+        value[chance.kind("id, category, text, title, numbers, vector, metadata_vector, value")] = wild
+    else:
+        value[chance.choice([*value])] = wild
+    return dumps(change, ascii_only)
 
 
 def _line(chance: Chance, line: str) -> str:
+    """A line that is cut, doubled, wrapped or preceded by something."""
     at = chance.randrange(len(line))
-    wrong = [
-        line[:at], line[at:], line + line, line + "}", f"[{line}]", f'"{line}"', line[:at] + "\0" + line[at:], "null", "[]", "{}", "3",
-        "\ufeff" + line, line.replace('"', "'"), "\x85" + line, "\u2028" + line, line + "\r", " " * 10_000 + line, "[" * 100_000, '{"upsert":' * 50_000,
-        "#" + line, line.replace(":", "="), '{"upsert": [' + line + "]}",
-    ]  # fmt: skip
-    return chance.choice(wrong)
+    cut = [line[:at], line[at:], line[:at] + "\0" + line[at:], line + line, line + "}", line + "\r"]
+    wrapped = [
+        f"[{line}]",
+        f'"{line}"',
+        f'{{"upsert": [{line}]}}',
+        line.replace('"', "'"),
+        line.replace(":", "="),
+    ]
+    led = [start + line for start in ("\ufeff", "\x85", "\u2028", "#", " " * 10_000)]
+    return chance.choice(
+        [*cut, *wrapped, *led, "null", "[]", "{}", "3", "[" * 100_000, '{"upsert":' * 50_000]
+    )
 
 
 def _file(chance: Chance, content: bytes) -> tuple[bytes, str]:
-    kind = chance.randrange(7)
-    if kind == 0:
+    kind = chance.kind("mark, encoding, no UTF-8, ends, many, 2 * bytes")
+    if kind == "mark":
         return b"\xef\xbb\xbf" + content, "a byte order mark"
-    if kind == 1:
+    if kind == "encoding":
         return content.decode("utf-8", "replace").encode("utf-16"), "UTF-16"
-    if kind == 2:
-        at = chance.randrange(len(content) + 1)
-        return content[:at] + chance.choice([b"\xff", b"\xed\xa0\x80", b"\x80"]) + content[at:], f"no UTF-8 at byte {at}"
-    if kind == 3:
+    if kind == "no UTF-8":
+        at, bad = chance.randrange(len(content) + 1), chance.choice([b"\xff", b"\xed\xa0\x80", b"\x80"])
+        return content[:at] + bad + content[at:], f"no UTF-8 at byte {at}"
+    if kind == "ends":
         return content.replace(b"\n", chance.choice([b"\r", b"\r\n", b"\n\n\n"])), "other ends of lines"
-    if kind == 4:
+    if kind == "many":
         return (content + b"\n") * chance.choice([2, 300]), "many times over"
     return chance.spoiled(content)

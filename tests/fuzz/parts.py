@@ -159,7 +159,7 @@ _sound: list[Parts] = []
 
 
 def sound() -> list[Parts]:
-    """The sound bundles. They are made once, in a process of its own, so that this one loads no graph before it forks."""
+    """The sound bundles. They are made once, in another process, so that this one loads no graph before it forks."""
     if not _sound:
         with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
             file = Path(folder) / "parts"
@@ -190,7 +190,7 @@ def _made(folder: Path) -> list[Parts]:
             "string", seed=4, full=False, dimension=24, stages=[8, 16], covisitation=True
         ),
     }
-    found = []
+    found: list[Parts] = []
     for name, shop in shops.items():
         path = folder / str(len(found))
         d = shop.vectors.shape[1]
@@ -232,7 +232,9 @@ def _change(shop: Shop, path: Path) -> None:
     new = "new" if isinstance(deepest[0], str) else 77
     catalog.upsert([{"id": f"added-{n}" if text else 50 + n, "vector": shop.vectors[n]} for n in range(4)])
     catalog.upsert([{"id": ids[9], "title": "größer", "category": [*deepest[:2], new], "text": "red boots"}])
-    catalog.upsert([{"id": "later" if text else 60, "category": [*deepest[:1], new], "numbers": {"price": 2.0}}])
+    catalog.upsert(
+        [{"id": "later" if text else 60, "category": [*deepest[:1], new], "numbers": {"price": 2.0}}]
+    )
     catalog.move(ids[20], deepest)
     catalog.remove([ids[30], ids[31], ids[17]])
     catalog.set_bias([ids[3], ids[9]], [0.5, -0.25])
@@ -297,7 +299,9 @@ def query_parts(dimension: int) -> bytes:
     return _model(nodes, inputs, outputs, arrays)
 
 
-def _model(nodes: list[Any], inputs: list[Any], outputs: list[Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
+def _model(
+    nodes: list[Any], inputs: list[Any], outputs: list[Any], arrays: Mapping[str, NDArray[Any]]
+) -> bytes:
     constants = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
     graph = helper.make_graph(nodes, "graph", inputs, outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

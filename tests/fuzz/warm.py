@@ -32,17 +32,17 @@ def copy_tables(wanted: bool) -> None:
     It sees nothing of a map of the file, where one table follows the other.
     """
     for module in [*sys.modules.values()]:
-        read = getattr(module, "read_tables", None)
-        if read is None or not getattr(module, "__name__", "").startswith("hiersrec_sdk."):
+        parse = getattr(module, "parse_tables", None)
+        if parse is None or not module.__name__.startswith("hiersrec_sdk."):
             continue
-        if wanted and not isinstance(read, partial):
-            vars(module)["read_tables"] = partial(_copied, read)
-        elif not wanted and isinstance(read, partial):
-            vars(module)["read_tables"] = read.args[0]
+        if wanted and not isinstance(parse, partial):
+            vars(module)["parse_tables"] = partial(_copied, parse)
+        elif not wanted and isinstance(parse, partial):
+            vars(module)["parse_tables"] = parse.args[0]
 
 
-def _copied(read: Any, *arguments: Any) -> Any:
-    tables = read(*arguments)
+def _copied(parse: Any, *arguments: Any) -> Any:
+    tables = parse(*arguments)
     for name, table in tables.items():
         tables[name] = table.copy()
         tables[name].flags.writeable = False
@@ -64,7 +64,13 @@ def keep_sessions() -> None:
 
 
 def _session(
-    make: Any, sound_graphs: set[bytes], kept: dict[Any, Any], model: Any, options: Any, *more: Any, **named: Any
+    make: Any,
+    sound_graphs: set[bytes],
+    kept: dict[Any, Any],
+    model: Any,
+    options: Any,
+    *more: Any,
+    **named: Any,
 ) -> Any:
     if not isinstance(model, bytes) or model not in sound_graphs:
         return make(model, options, *more, **named)

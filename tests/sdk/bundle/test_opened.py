@@ -109,7 +109,7 @@ def test_versions_are_never_mixed(bundle: Path, other: Path, tmp_path: Path) -> 
             at += 1
             fresh = tmp_path / f"fresh-{at}"
             shutil.copytree((other, bundle)[at % 2], fresh)
-            hiersrec_sdk.atomic._exchange(fresh, current)
+            hiersrec_sdk.atomic._rename(fresh, current, hiersrec_sdk.atomic._EXCHANGE)
             shutil.rmtree(fresh)
 
     deployer = threading.Thread(target=deploy)
