@@ -25,12 +25,6 @@ INLINE float exponential(float x)
     return p * power;
 }
 
-/* A NaN counts as the least of all. */
-INLINE float as_logit(float value)
-{
-    return value == value ? value : -INFINITY;
-}
-
 /* In several lanes: one would wait for its last result at every step. A NaN is larger than nothing. */
 static float largest_of(const float *values, int64_t count)
 {
@@ -78,22 +72,23 @@ INLINE void add_to(holding *held, int64_t category, const int64_t *ranges, const
    root is the best one: the root of a heap is its worst entry, and here all signs are turned. */
 static void fill(heap *best, const float *logits, int64_t categories, float least, float above)
 {
+    const bool last = least == -INFINITY; /* all that are left, a NaN too */
     best->count = 0;
     for (int64_t c = 0; c < categories; ++c) {
-        float logit = as_logit(logits[c]);
         best->rows[best->count] = c;
-        best->count += logit >= least && !(logit >= above);
+        best->count += (last | (logits[c] >= least)) & !(logits[c] >= above);
     }
     for (int64_t i = 0; i < best->count; ++i) {
-        best->scores[i] = -as_logit(logits[best->rows[i]]);
+        float logit = logits[best->rows[i]];
+        best->scores[i] = logit == logit ? -logit : INFINITY;
         best->rows[i] = -best->rows[i];
     }
     make_heap(best);
 }
 
 int64_t hiersrec_choose(const float *logits, const int64_t *ranges, const int64_t *eligible_in, int64_t categories,
-                        const int64_t *first, int64_t first_count, int64_t rows, int64_t eligible, double top_p,
-                        int64_t ordered, int64_t *order, int64_t *chosen, float *odds, double *total,
+                        const int64_t *first, int64_t first_count, const uint8_t *is_first, int64_t rows,
+                        int64_t eligible, double top_p, int64_t ordered, int64_t *order, int64_t *chosen, float *odds, double *total,
                         float *heap_scores, int64_t *heap_rows)
 {
     float largest = largest_of(logits, categories);
@@ -118,13 +113,10 @@ int64_t hiersrec_choose(const float *logits, const int64_t *ranges, const int64_
                 least = depth < 100 ? largest - depth : -INFINITY;
                 fill(&best, logits, categories, least, above);
             }
-            bool known = false;
             category = -heap_rows[0];
             if (--best.count)
                 sink(&best, 0, best.count, heap_scores[best.count], heap_rows[best.count]);
-            for (int64_t i = 0; i < first_count; ++i)
-                known |= first[i] == category;
-            if (known)
+            if (is_first && is_first[category])
                 continue;
         }
         order[listed++] = category;

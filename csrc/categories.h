@@ -21,6 +21,7 @@ extern "C" {
  *   categories       [in]  >= 1
  *   first            [in]  [first_count] distinct categories, in [0, categories), that are taken in any case, before all
  *                    others, in this order
+ *   is_first         [in]  [categories] 1 for these, 0 for the others; NULL where there are none
  *   rows, eligible   [in]
  *   top_p             [in]  of the softmax of the logits, in float32, summed in float64; 0 asks for none, and from 1 on
  *                    all categories are taken
@@ -34,8 +35,8 @@ extern "C" {
  * Returns how many are taken.
  */
 int64_t hiersrec_choose(const float *logits, const int64_t *ranges, const int64_t *eligible_in, int64_t categories,
-                        const int64_t *first, int64_t first_count, int64_t rows, int64_t eligible, double top_p,
-                        int64_t ordered, int64_t *order, int64_t *chosen, float *odds, double *total,
+                        const int64_t *first, int64_t first_count, const uint8_t *is_first, int64_t rows,
+                        int64_t eligible, double top_p, int64_t ordered, int64_t *order, int64_t *chosen, float *odds, double *total,
                         float *heap_scores, int64_t *heap_rows);
 
 #ifdef __cplusplus

@@ -65,23 +65,29 @@ static uint32_t wrong_rows(const hiersrec_table *table, int64_t block, int64_t c
             unpack(table, block, stage, at, codes);
             int64_t width = d - at < WIDTH ? d - at : WIDTH; /* what is beyond d is padding */
             for (int64_t j = 0; j < count; ++j) {
-                double row[WIDTH] = {0};
-                for (int64_t i = 0; i < width; ++i)
-                    row[i] = vectors[j * d + at + i];
+                float row[WIDTH] = {0};
+                double exact[WIDTH], e[WIDTH];
+                memcpy(row, vectors + j * d + at, (size_t)width * sizeof *row);
                 for (int i = 0; i < WIDTH; ++i)
-                    norm[j][i] += row[i] * row[i];
+                    norm[j][i] += (double)row[i] * row[i];
                 if (!(scale[j] > 0))
                     continue;
-                for (int64_t i = 0; i < width; ++i) {
-                    double exact = row[i] / scale[j], e = exact - (codes[j][i] - 128);
-                    error[j][i] += e * e;
-                }
+                for (int i = 0; i < WIDTH; ++i)
+                    exact[i] = row[i] / scale[j];
+                for (int i = 0; i < WIDTH; ++i)
+                    e[i] = exact[i] - (codes[j][i] - 128);
+                for (int64_t i = width; i < WIDTH; ++i)
+                    e[i] = 0;
+                for (int i = 0; i < WIDTH; ++i)
+                    error[j][i] += e[i] * e[i];
                 if (stage)
                     continue;
-                for (int64_t i = 0; i < width; ++i) {
-                    double e = row[i] / scale[j] - ((codes[j][i] & 0xf0) + 8 - 128);
-                    leading_error[j][i] += e * e;
-                }
+                for (int i = 0; i < WIDTH; ++i)
+                    e[i] = exact[i] - ((codes[j][i] & 0xf0) + 8 - 128);
+                for (int64_t i = width; i < WIDTH; ++i)
+                    e[i] = 0;
+                for (int i = 0; i < WIDTH; ++i)
+                    leading_error[j][i] += e[i] * e[i];
             }
         }
         for (int64_t j = 0; j < count; ++j) {

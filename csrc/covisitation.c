@@ -19,15 +19,17 @@ typedef struct {
     covisited_row *rows;
     int64_t count;
     int32_t *slots; /* number of a row, -1 where free */
-    uint64_t mask;
+    int bits;       /* slots are 2 to the power of this */
+    uint64_t multiplier;
 } row_set;
 
-static int64_t slots_for(int64_t capacity)
+/* For so many slots that at most half of them are taken. */
+static int bits_for(int64_t capacity)
 {
-    int64_t slots = 16;
-    while (slots < 2 * capacity)
-        slots *= 2;
-    return slots;
+    int bits = 4;
+    while ((int64_t)1 << bits < 2 * capacity)
+        ++bits;
+    return bits;
 }
 
 int64_t hiersrec_covisitation_capacity(const hiersrec_covisitation *scorer, const int64_t *session, int64_t length,
@@ -46,17 +48,17 @@ int64_t hiersrec_covisitation_capacity(const hiersrec_covisitation *scorer, cons
 
 int64_t hiersrec_covisitation_workspace(int64_t capacity)
 {
-    return capacity * (int64_t)(sizeof(covisited_row) + sizeof(uint64_t)) + slots_for(capacity) * (int64_t)sizeof(int32_t);
+    return capacity * (int64_t)(sizeof(covisited_row) + sizeof(uint64_t)) + ((int64_t)sizeof(int32_t) << bits_for(capacity));
 }
 
 /* The entry of `row`, which is made if there is none. */
 static covisited_row *entry_of(row_set *all, int32_t row)
 {
-    uint64_t at = ((uint64_t)(uint32_t)row * 0x9E3779B97F4A7C15u >> 32) & all->mask;
+    uint64_t at = (uint32_t)row * all->multiplier >> (64 - all->bits), last = ((uint64_t)1 << all->bits) - 1;
     while (all->slots[at] >= 0) {
         if (all->rows[all->slots[at]].row == row)
             return &all->rows[all->slots[at]];
-        at = (at + 1) & all->mask;
+        at = (at + 1) & last;
     }
     all->slots[at] = (int32_t)all->count;
     covisited_row *one = &all->rows[all->count++];
@@ -85,7 +87,11 @@ static void add_neighbours(const hiersrec_covisitation *scorer, int64_t first, i
 /* Shell sort: a few hundred keys, and no recursion. */
 static void sort(uint64_t *keys, int64_t count)
 {
-    static const int64_t gaps[] = {1750, 701, 301, 132, 57, 23, 10, 4, 1};
+    static const int64_t gaps[] = { /* Ciura's; above, each is 2.25 times the last */
+        1698453753, 754868335, 335497038, 149109795, 66271020, 29453787, 13090572, 5818032, 2585792,
+        1149241, 510774, 227011, 100894, 44842, 19930, 8858, 3937, 1750,
+        701, 301, 132, 57, 23, 10, 4, 1,
+    };
     for (size_t pass = 0; pass < sizeof gaps / sizeof *gaps; ++pass)
         for (int64_t at = gaps[pass]; at < count; ++at) {
             uint64_t key = keys[at];
@@ -139,10 +145,9 @@ int64_t hiersrec_covisitation_offsets(const hiersrec_covisitation *scorer, const
                                       void *workspace)
 {
     uint64_t *keys = workspace;
-    row_set all = {.rows = (covisited_row *)(keys + capacity), .count = 0};
+    row_set all = {.rows = (covisited_row *)(keys + capacity), .bits = bits_for(capacity), .multiplier = scorer->multiplier};
     all.slots = (int32_t *)(all.rows + capacity);
-    all.mask = (uint64_t)slots_for(capacity) - 1;
-    memset(all.slots, 0xFF, (all.mask + 1) * sizeof *all.slots);
+    memset(all.slots, 0xFF, sizeof *all.slots << all.bits);
 
     const int64_t newest = session[length - 1];
     double weight = 1;

@@ -42,6 +42,8 @@ typedef struct {
     const float *hidden_weight; /* [FEATURES, hidden] */
     const float *hidden_bias;   /* [hidden] */
     const float *weight;        /* [hidden + 1], the last is the bias */
+    uint64_t multiplier;        /* odd, of a hash of rows: a random one, which nobody can choose rows against; no result
+                                   depends on it */
 } hiersrec_covisitation;
 
 /* The edges of a session's newest clicks, the newest first. */

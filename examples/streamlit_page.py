@@ -1,6 +1,6 @@
 """A page to try out a bundle: the session on the left, recommendations and explanations on the right.
 
-streamlit run examples/streamlit_page.py -- bundle
+streamlit run examples/streamlit_page.py --browser.gatherUsageStats false -- bundle
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ from libc.stdint cimport INT32_MAX, int16_t, int32_t, int64_t, uint8_t, uint16_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset, strchr
 
+import os
+
 import numpy as np
 
 
@@ -68,8 +70,8 @@ cdef extern from "topk.h" nogil:
 cdef extern from "categories.h" nogil:
     int64_t hiersrec_choose(
         const float *logits, const int64_t *ranges, const int64_t *eligible_in, int64_t categories,
-        const int64_t *first, int64_t first_count, int64_t rows, int64_t eligible, double top_p,
-        int64_t ordered, int64_t *order, int64_t *chosen, float *odds, double *total,
+        const int64_t *first, int64_t first_count, const uint8_t *is_first, int64_t rows, int64_t eligible,
+        double top_p, int64_t ordered, int64_t *order, int64_t *chosen, float *odds, double *total,
         float *heap_scores, int64_t *heap_rows)
 
 
@@ -91,6 +93,7 @@ cdef extern from "covisitation.h" nogil:
         const float *hidden_weight
         const float *hidden_bias
         const float *weight
+        uint64_t multiplier
 
     ctypedef struct hiersrec_neighbours:
         pass
@@ -106,6 +109,10 @@ cdef extern from "covisitation.h" nogil:
 cdef extern from "query_codes.h" nogil:
     bint hiersrec_integer_dots(
         const hiersrec_table *table, const float *query, int16_t *codes, int64_t *dots, void *workspace)
+
+cdef extern from "id_hashes.h" nogil:
+    void hiersrec_hash_strings(const uint8_t *data, const int64_t *offsets, int64_t count, uint64_t *hashes)
+
 
 cdef extern from "code_check.h" nogil:
     int64_t hiersrec_first_wrong_codes(const hiersrec_table *table, int64_t start, int64_t stop)
@@ -350,6 +357,20 @@ def topk(Table table not None, requests not None, k):
         free(workspace)
 
 
+def first_wrong_codes(Table table not None, start, stop):
+    """The first row of ``[start, stop)``, ``start`` a multiple of 16, whose codes do not bound it; -1: there is none."""
+    cdef int64_t row, first = whole("start", start), last = whole("stop", stop)
+    if table.table.codes == NULL:
+        raise ValueError("table must have codes")
+    if not (0 <= first and first % HIERSREC_BLOCK == 0 and last <= table.table.n):
+        raise ValueError(
+            f"rows must be those of [0, {table.table.n}), from a multiple of {HIERSREC_BLOCK} on, got [{first}, {last})"
+        )
+    with nogil:
+        row = hiersrec_first_wrong_codes(&table.table, first, last)
+    return row
+
+
 # ---- ids and sessions ----
 
 
@@ -464,6 +485,7 @@ cdef class Covisitation:
             raise ValueError(f"hidden_bias must have 1 to {HIERSREC_MAX_HIDDEN} values, got {scorer.hidden}")
         scorer.hidden_weight = <const float *>hold(
             &views[5], hidden_weight, &FLOAT32, HIERSREC_FEATURES, scorer.hidden, "hidden_weight")
+        scorer.multiplier = int.from_bytes(os.urandom(8), "little") | 1
         scorer.weight = <const float *>hold(&views[6], weight, &FLOAT32, scorer.hidden + 1, NONE, "weight")
 
     def __dealloc__(self):
@@ -522,7 +544,8 @@ def choose(logits, ranges, eligible, first, rows, least, double top_p, ordered):
     cdef int64_t *ordering
     cdef int64_t *taken_ranges
     cdef float *odds = NULL
-    cdef int64_t categories, taken, at, other, first_count = 0
+    cdef uint8_t *is_first = NULL
+    cdef int64_t categories, taken, at, first_count = 0
     cdef double total
     try:
         logit = <const float *>hold(&views[0], logits, &FLOAT32, ANY, NONE, "logits")
@@ -535,12 +558,15 @@ def choose(logits, ranges, eligible, first, rows, least, double top_p, ordered):
         if first is not None:
             ahead = <const int64_t *>hold(&views[3], first, &INT64, ANY, NONE, "first")
             first_count = views[3].shape[0]
+            is_first = <uint8_t *>calloc(categories, 1)
+            if is_first == NULL:
+                raise MemoryError
             for at in range(first_count):
                 if not 0 <= ahead[at] < categories:
                     raise ValueError(f"first: categories must be in [0, {categories}), got {ahead[at]}")
-                for other in range(at):
-                    if ahead[other] == ahead[at]:
-                        raise ValueError(f"first: categories must be distinct, got {ahead[at]} twice")
+                if is_first[ahead[at]]:
+                    raise ValueError(f"first: categories must be distinct, got {ahead[at]} twice")
+                is_first[ahead[at]] = 1
         named = min(named, categories)
         order = np.empty((2, categories), np.int64)
         chosen = np.empty((categories, 2), np.int64)
@@ -551,14 +577,15 @@ def choose(logits, ranges, eligible, first, rows, least, double top_p, ordered):
             raise MemoryError
         with nogil:
             taken = hiersrec_choose(
-                logit, range_of, eligible_in, categories, ahead, first_count, wanted_rows, wanted_eligible, top_p, named,
-                ordering, taken_ranges, odds, &total, odds + categories, ordering + categories)
+                logit, range_of, eligible_in, categories, ahead, first_count, is_first, wanted_rows, wanted_eligible,
+                top_p, named, ordering, taken_ranges, odds, &total, odds + categories, ordering + categories)
         best = []
         for at in range(named):
             best.append((ordering[at], odds[ordering[at]] / total))
         return order[0, :taken], chosen[:taken].copy(), tuple(best)  # a result keeps the ranges, not the room for all
     finally:
         free(odds)
+        free(is_first)
         release(views, 6)
 
 
@@ -611,11 +638,29 @@ def use_isa(str name not None):
     return hiersrec_use_isa(name.encode())
 
 
-def first_wrong_codes(Table table not None, int64_t start, int64_t stop):
-    """The first row of ``[start, stop)``, ``start`` a multiple of 16, whose codes do not bound it; -1: there is none."""
-    cdef int64_t row
-    if table.table.codes is NULL or start < 0 or start % 16 or stop > table.table.n:
-        raise ValueError("a table with codes, and rows of it from a multiple of 16 on")
-    with nogil:
-        row = hiersrec_first_wrong_codes(&table.table, start, stop)
-    return row
+def hash_strings(data, offsets):
+    """uint64 [n]: the hash of each of the strings in ``data`` uint8, which begin at ``offsets`` int64 [n + 1]."""
+    cdef Py_buffer views[3]
+    memset(views, 0, sizeof(views))
+    cdef const uint8_t *texts
+    cdef const int64_t *edges
+    cdef uint64_t *found
+    cdef int64_t count, at
+    cdef bint rises
+    try:
+        texts = <const uint8_t *>hold(&views[0], data, &UINT8, ANY, NONE, "data")
+        # copied before they are checked: the file that they are mapped from may change
+        edges = <const int64_t *>hold(&views[1], np.array(offsets), &INT64, ANY, NONE, "offsets")
+        count = views[1].shape[0] - 1
+        rises = count >= 0 and edges[0] >= 0 and edges[count] <= views[0].shape[0]
+        for at in range(count):
+            rises &= edges[at] <= edges[at + 1]
+        if not rises:
+            raise ValueError(f"offsets must rise within the {views[0].shape[0]} bytes of data")
+        hashes = np.empty(count, np.uint64)
+        found = <uint64_t *>hold(&views[2], hashes, &UINT64, count, NONE, "hashes")
+        with nogil:
+            hiersrec_hash_strings(texts, edges, count, found)
+        return hashes
+    finally:
+        release(views, 3)

@@ -8,7 +8,8 @@ from typing import Any, Final, get_args
 
 import numpy as np
 
-from hiersrec_sdk.errors import InvalidLevelError, InvalidOptionError
+from hiersrec_sdk.cpus import MOST_THREADS, resolved
+from hiersrec_sdk.errors import InvalidLevelError, InvalidOptionError, InvalidThreadsError
 from hiersrec_sdk.shown import shown
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+")
@@ -27,6 +28,20 @@ def checked_text(name: str, value: Any, error: type[InvalidOptionError] = Invali
     if not isinstance(value, str) or not value:
         raise error(f"{name} must be a text, got {shown(value)}")
     return value
+
+
+def checked_threads(value: Any) -> int:
+    """``threads``, checked: how many.
+
+    Raises:
+        InvalidThreadsError: not an integer from 1 to ``MOST_THREADS``, nor "auto".
+    """
+    threads = resolved(value)
+    if not is_integer(threads, 1) or threads > MOST_THREADS:
+        raise InvalidThreadsError(
+            f"threads must be an integer from 1 to {MOST_THREADS}, or 'auto', got {shown(value)}"
+        )
+    return int(threads)
 
 
 def checked_level(value: Any, levels: int) -> int:

@@ -1,29 +1,53 @@
-"""Files and folders that appear whole or not at all: written beside their place, flushed to disk, then renamed."""
+"""Files and folders that appear whole or not at all: written beside their place, flushed to disk, then renamed.
+
+What is not whole yet lies in a part: a folder beside the final name, which its writer keeps locked. A part without a
+lock was left by a writer that was killed, or is what another folder has replaced: whoever writes to the same name
+later removes it.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import os
+import re
 import secrets
 import shutil
+import stat
+import threading
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
-PART = ".part-"  # in the name of whatever is not whole yet; a killed process may leave it behind
+PART: Final = ".part-"  # in the name of every part
+_AFTER_PART: Final = re.compile(r"\d+-[0-9a-f]{8}")
 
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_AT_FDCWD: Final = -100
+_NOREPLACE: Final = 1  # flags of renameat2
+_EXCHANGE: Final = 2
+
+_thread = threading.local()  # .alone: a weak reference to the lock that this thread holds in alone()
 
 
 @contextmanager
-def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+def new_folder(
+    path: Path, *, replace: bool = False, check: Callable[[Path], object] | None = None
+) -> Iterator[Path]:
     """A temporary folder beside ``path``, to write in. At the end every file is flushed and it becomes ``path``.
 
-    Missing parents are made. After an error the temporary folder is removed, and ``path`` is as it was.
+    Missing parents are made. After an error, and after whatever else ends it early, ``path`` is what it was or what
+    it was to be. A folder that replaces another has its mode, and its owner where that is permitted; so do its files,
+    each that of its name.
 
     Args:
         path: the folder to make.
         replace: whether a folder that is there is replaced, in one step. Otherwise it is an error.
+        check: raises where what is at the path it is given, if anything, must not be replaced. It is called with
+            ``path`` while other writers that use this function wait, and with the folder that came out in exchange:
+            if that one must not be replaced, it is put back.
 
     Raises:
         FileExistsError: ``path`` exists and is not to be replaced.
@@ -31,27 +55,29 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """
     if not replace and os.path.lexists(path):
         raise _exists(path)
-    part = _beside(path)
-    try:
-        part.mkdir(parents=True)
-        yield part
-        for folder, _, files in os.walk(part, topdown=False):
+    mode = 0o700 if os.path.lexists(path) else 0o777  # that of what is there may be as narrow
+    with _part_of(path, mode) as part:
+        yield part.path
+        if replace:
+            _take_modes(part.path, path)
+        for folder, _, files in os.walk(part.path, topdown=False):
             for name in files:
                 sync(Path(folder) / name)
             sync(Path(folder))
-        if not os.path.lexists(path):
-            part.rename(path)
-        elif replace:
-            _exchange(part, path)
-        else:
-            raise _exists(path)
+        with alone(path.parent):
+            if check is not None:
+                check(path)
+            if not os.path.lexists(path):
+                _rename(part.path, path, _NOREPLACE)
+            elif replace:
+                _exchange(part, path, check)
+            else:
+                raise _exists(path)
         sync(path.parent)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)  # what was written, or what was replaced
 
 
 def write_file(path: Path, content: bytes | str | Callable[[Path], object]) -> None:
-    """Write the file ``path`` in one step. A file that is there is replaced.
+    """Write the file ``path`` in one step. A file that is there is replaced, and its mode is kept.
 
     Missing parents are made. After an error ``path`` is as it was.
 
@@ -62,43 +88,256 @@ def write_file(path: Path, content: bytes | str | Callable[[Path], object]) -> N
     Raises:
         OSError: a write failed; and whatever ``content`` raises.
     """
-    part = _beside(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _part_of(path, 0o700) as part:
+        file = part.path / path.name
         if isinstance(content, bytes):
-            part.write_bytes(content)
+            file.write_bytes(content)
         elif isinstance(content, str):
-            part.write_text(content, encoding="utf-8")
+            file.write_text(content, encoding="utf-8")
         else:
-            content(part)
-        sync(part)
-        part.replace(path)
+            content(file)
+        with suppress(FileNotFoundError):
+            _take_mode(file, os.lstat(path))
+        sync(file)
+        file.replace(path)
         sync(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
+
+
+def remove_parts(path: Path) -> None:
+    """Remove the parts beside ``path`` that nobody writes any more. What cannot be removed stays."""
+    found = []
+    with suppress(OSError):
+        start = path.name + PART
+        names = [each.name for each in path.parent.iterdir() if each.name.startswith(start)]
+        parts = [path.with_name(name) for name in names if _AFTER_PART.fullmatch(name, len(start))]
+        if parts:
+            with alone(path.parent) as is_alone:  # nobody is between the exchange of a folder and its check
+                found = [(part, lock) for part in parts if is_alone and (lock := _of_nobody(part))]
+    for part, lock in found:
+        _remove(part)
+        lock.close()
 
 
 def sync(path: Path) -> None:
     """Wait until the file or folder ``path`` has reached the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.name}{PART}{os.getpid()}-{secrets.token_hex(4)}")
+@contextmanager
+def alone(folder: Path) -> Iterator[bool]:
+    """Exclude all other threads and processes that call this for the same folder.
+
+    Gives False where they cannot be excluded: the file system has no locks, or a signal handler has interrupted this
+    thread just there, which it must not wait for.
+    """
+    lock, outer = _Lock(folder), getattr(_thread, "alone", lambda: None)()
+    if outer is not None and not outer.is_over and lock.is_of(outer):
+        yield False
+        return
+    _thread.alone = weakref.ref(lock)
+    try:
+        lock.take(wait=True)
+        yield lock.is_held
+    finally:
+        try:  # noqa: SIM105 - without a call before it: a signal handler that raises cannot come first
+            fcntl.flock(lock.descriptor, fcntl.LOCK_UN)
+        except OSError:
+            pass
+        lock.close()
+
+
+class _Lock:
+    """A lock on a folder, which ends with the object at the latest.
+
+    Attributes:
+        descriptor: of the folder.
+        is_held: whether it was locked; False where the file system has no locks.
+        is_over: whether the descriptor is closed, or not open yet.
+    """
+
+    is_held, is_over = False, True
+
+    def __init__(self, folder: Path) -> None:
+        self.descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        self.is_over = False
+
+    def close(self) -> None:
+        """Unlock it. Leaving that to ``__del__`` would hide an exception that a signal handler raises there."""
+        if not self.is_over:
+            self.is_over = True
+            try:
+                with suppress(OSError):  # closing it would not do where a forked child has it open too
+                    fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+            finally:
+                os.close(self.descriptor)
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if not self.is_over:
+            close(self.descriptor)
+
+    def take(self, wait: bool) -> bool:
+        """Lock it; returns False where somebody else has."""
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            self.is_held = True
+        except BlockingIOError:
+            return False
+        except OSError:  # this file system has no locks
+            pass
+        return True
+
+    def is_of(self, other: _Lock) -> bool:
+        """Whether both are of one folder."""
+        return os.path.samestat(os.fstat(self.descriptor), os.fstat(other.descriptor))
+
+    def is_at(self, path: Path) -> bool:
+        """Whether the folder is at ``path``."""
+        try:
+            return os.path.samestat(os.fstat(self.descriptor), os.lstat(path))
+        except FileNotFoundError:
+            return False
+
+
+class _Part:
+    """A part that is written.
+
+    Attributes:
+        path: its folder.
+        lock: of the folder that was made for it, wherever that is by now.
+        is_spare: whether what is at the path is nobody else's, and may be removed.
+    """
+
+    def __init__(self, path: Path, lock: _Lock) -> None:
+        self.path, self.lock, self.is_spare = path, lock, True
+
+
+@contextmanager
+def _part_of(path: Path, mode: int) -> Iterator[_Part]:
+    """A new part beside ``path``, and others removed."""
+    _make_folder(path.parent)
+    remove_parts(path)
+    part = _new_part(path, mode)
+    try:
+        yield part
+    finally:
+        try:
+            if part.is_spare:
+                _remove(part.path)
+        finally:
+            part.lock.close()
+
+
+def _new_part(path: Path, mode: int) -> _Part:
+    while True:
+        part = path.with_name(f"{path.name}{PART}{os.getpid()}-{secrets.token_hex(4)}")
+        part.mkdir(mode)
+        try:
+            lock = _Lock(part)
+        except FileNotFoundError:
+            continue
+        if lock.take(wait=False) and lock.is_at(part):
+            return _Part(part, lock)
+        # before it was locked somebody took it for one that a killed writer has left
+
+
+def _of_nobody(part: Path) -> _Lock | None:
+    """A lock on a part that nobody writes; None: somebody does, or that cannot be known."""
+    try:
+        lock = _Lock(part)
+        return lock if lock.take(wait=False) and lock.is_held and lock.is_at(part) else None
+    except OSError:
+        return None
+
+
+def _exchange(part: _Part, path: Path, check: Callable[[Path], object] | None) -> None:
+    """Swap the part and the folder ``path``, in one step; swap them back where ``check`` refuses what came out."""
+    if not part.lock.is_at(part.path):
+        raise OSError(f"{part.path} was removed while it was written")
+    part.is_spare = False
+    try:
+        _rename(part.path, path, _EXCHANGE)
+        if check is not None:
+            check(part.path)
+    except BaseException:
+        _put_back(part, path)
+        part.is_spare = True
+        raise
+    part.is_spare = True
+
+
+def _put_back(part: _Part, path: Path) -> None:
+    """Undo an exchange, if there was one. Whoever has replaced ``path`` meanwhile, without a lock, is put back too."""
+    put = part.lock
+    while not put.is_at(part.path):
+        came = _Lock(part.path)
+        _rename(part.path, path, _EXCHANGE)
+        if put.is_at(part.path):
+            return
+        put = came
+
+
+def _rename(source: Path, target: Path, flag: int) -> None:
+    """Rename a folder to a name that nothing has, or swap the names of two."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    code = errno.ENOSYS
+    if hasattr(libc, "renameat2"):
+        names = os.fsencode(source), os.fsencode(target)
+        if not libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], flag):
+            return
+        code = ctypes.get_errno()
+    if code not in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EXDEV):  # EXDEV: of an overlay
+        raise OSError(code, os.strerror(code), str(target))
+    if flag == _EXCHANGE:
+        raise OSError("this file system cannot replace a folder in one step: write a new one")
+    if os.path.lexists(target):
+        raise _exists(target)
+    source.rename(target)
+
+
+def _take_modes(new: Path, old: Path) -> None:
+    """Give a folder and the files in it the modes and owners of those that they will replace."""
+    try:
+        folder = os.lstat(old)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(folder.st_mode):
+        return
+    _take_mode(new, folder)
+    for file in new.iterdir():
+        if file.is_file() and not file.is_symlink():
+            try:
+                _take_mode(file, os.lstat(old / file.name))
+            except FileNotFoundError:  # the folder says who may read the files in it
+                _take_mode(file, folder, 0o666)
+
+
+def _take_mode(path: Path, like: os.stat_result, mask: int = 0o7777) -> None:
+    if stat.S_ISLNK(like.st_mode) or os.path.samestat(os.lstat(path), like):
+        return
+    for owner, group in ((like.st_uid, -1), (-1, like.st_gid)):
+        with suppress(OSError):
+            os.chown(path, owner, group)
+    path.chmod(stat.S_IMODE(like.st_mode) & mask)
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder and its parents, on the disk too."""
+    if not path.is_dir():
+        if path.parent != path:
+            _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync(path.parent)
+
+
+def _remove(folder: Path) -> None:
+    with suppress(OSError):
+        folder.chmod(0o700)  # of a folder that was read-only
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _exists(path: Path) -> FileExistsError:
     return FileExistsError(f"{path} exists already: choose another folder or remove it")
-
-
-def _exchange(one: Path, other: Path) -> None:
-    """Swap the names of two folders, in one step."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "renameat2") or libc.renameat2(
-        _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE
-    ):
-        raise OSError("this system cannot replace a folder in one step: write a new one")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar
 
 import numpy as np
 
-from hiersrec_sdk.arguments import checked_bool, is_integer, is_one_of
+from hiersrec_sdk.arguments import checked_bool, checked_threads, is_integer, is_one_of
 from hiersrec_sdk.catalog.filters import Filter
 from hiersrec_sdk.catalog.tree import CategoryName
-from hiersrec_sdk.cpus import MOST_THREADS, Threads, resolved
+from hiersrec_sdk.cpus import Threads
 from hiersrec_sdk.errors import (
     InvalidBatchSizeError,
     InvalidCandidatesError,
@@ -23,10 +23,7 @@ from hiersrec_sdk.errors import (
     InvalidMaxPerCategoryError,
     InvalidModeError,
     InvalidOnUnknownError,
-    InvalidProvidersError,
-    InvalidThreadsError,
 )
-from hiersrec_sdk.id_lists import listed
 from hiersrec_sdk.shown import shown
 
 Mode = Literal["candidates", "exact", "auto"]
@@ -171,30 +168,8 @@ def takes_options(method: _Method) -> _Method:
     return method
 
 
-def checked_threads(value: Any) -> int:
-    """``threads``, checked: how many.
-
-    Raises:
-        InvalidThreadsError: not an integer from 1 to ``MOST_THREADS``, nor "auto".
-    """
-    threads = resolved(value)
-    if not is_integer(threads, 1) or threads > MOST_THREADS:
-        raise InvalidThreadsError(
-            f"threads must be an integer from 1 to {MOST_THREADS}, or 'auto', got {shown(value)}"
-        )
-    return int(threads)
-
-
 def checked_batch_size(value: Any) -> int:
     """``batch_size`` of :meth:`Recommender.recommend_many`, checked."""
     if not is_integer(value, 1):
         raise InvalidBatchSizeError(f"batch_size must be an integer ≥ 1, got {shown(value)}")
     return int(value)
-
-
-def checked_providers(value: Any) -> tuple[str, ...]:
-    """``providers`` of :meth:`Recommender.load`, checked: names, which there may be or not."""
-    names = listed("providers", value, InvalidProvidersError, "names such as ('cpu',)")
-    if not len(names) or not all(isinstance(name, str) for name in names):
-        raise InvalidProvidersError(f"providers must be a list of names such as ('cpu',), got {shown(value)}")
-    return tuple(dict.fromkeys(map(str, names)))

@@ -10,13 +10,14 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hiersrec_sdk.arguments import checked_threads
 from hiersrec_sdk.bundle import Bundle
 from hiersrec_sdk.catalog import filters
 from hiersrec_sdk.catalog.filters import Filter
 from hiersrec_sdk.catalog.segment import SKIPPED_SINGLY, BaseSegment, Bitmap, Segment
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.errors import InvalidCandidatesError
-from hiersrec_sdk.options import OnUnknown, Options, checked_threads
+from hiersrec_sdk.options import OnUnknown, Options
 from hiersrec_sdk.ranking import Backend, Request, row_ranges
 
 # mode="auto" ranks everything where that reads at most so many bytes more than candidates: what one core reads in about

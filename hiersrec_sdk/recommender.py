@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -15,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk import explain, frames
-from hiersrec_sdk.arguments import checked_bool, checked_level
-from hiersrec_sdk.bundle import ITEM_ENCODER, MODEL, QUERY_PARTS, Bundle, write_with_delta
-from hiersrec_sdk.bundle.cache import is_in_cache
+from hiersrec_sdk.arguments import checked_bool, checked_level, checked_threads
+from hiersrec_sdk.bundle import ITEM_ENCODER, MODEL, QUERY_PARTS, Bundle
 from hiersrec_sdk.bundle.hub import download
 from hiersrec_sdk.bundle.sources import Source, open_source
 from hiersrec_sdk.catalog import filters
-from hiersrec_sdk.catalog.delta_tables import to_tables
 from hiersrec_sdk.catalog.filters import Filter
+from hiersrec_sdk.catalog.saving import Saver
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.catalog.tree import CategoryName
 from hiersrec_sdk.catalog.writer import MutableCatalog
@@ -30,9 +28,9 @@ from hiersrec_sdk.cpus import Threads
 from hiersrec_sdk.encoders.item_encoder import ItemEncoder
 from hiersrec_sdk.encoders.onnx_file import check_graph
 from hiersrec_sdk.encoders.query_parts import QueryPartsGraph
+from hiersrec_sdk.encoders.runtime import checked_providers
 from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
 from hiersrec_sdk.errors import (
-    BundleError,
     CatalogChangeError,
     InvalidArgumentError,
     UnknownItemError,
@@ -44,11 +42,8 @@ from hiersrec_sdk.options import (
     OnUnknown,
     RecommendOptions,
     checked_batch_size,
-    checked_providers,
-    checked_threads,
     takes_options,
 )
-from hiersrec_sdk.paths import as_path, real_path
 from hiersrec_sdk.pipeline import KnownSession, Pipeline, as_ids
 from hiersrec_sdk.plan import Plan, Planner
 from hiersrec_sdk.pool import in_threads
@@ -101,10 +96,7 @@ class Recommender:
         )
         self._query_parts = QueryPartsGraph(bundle, encoder.providers)
         self._bundle = bundle
-        self._path = bundle.path
-        self._digest: str = bundle.config["sha256"]  # of the bundle in that folder
-        self._saving = threading.Lock()
-        self._saved = bundle.path, self.catalog.current  # a folder that holds this snapshot
+        self._saver = Saver(bundle, self.catalog)
         self._threads: Threads = encoder.threads
 
     @classmethod
@@ -157,9 +149,8 @@ class Recommender:
         recommender = cls(bundle, encoder, ranking)
         recommender._threads = threads  # for a pickle: another machine has other CPUs
         if verify:
-            encoder.encode_one(
-                recommender.catalog.current, np.zeros(1, dtype=np.int64)
-            )  # checks what it gives
+            # a run shows what the graph gives; the others are run by those who need them
+            encoder.encode_one(recommender.catalog.current, np.zeros(1, dtype=np.int64))
             for graph in {ITEM_ENCODER, QUERY_PARTS} & bundle.config["files"].keys():
                 check_graph(bundle.read(graph), graph)
         _log.info(
@@ -211,29 +202,19 @@ class Recommender:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the bundle with all changes of its catalog to the folder ``path``: whole or not at all.
 
-        A bundle that is there already, this one even, is replaced in one step. Unchanged files are linked, where the
-        file system can, so that this takes the time of the changes.
+        A bundle that is there already is replaced in one step, and what replaces it was opened and checked before. Over
+        the bundle that was loaded, unchanged files are linked where the file system can, so that this takes the time of
+        the changes. Elsewhere they are copied: no two bundles share a file.
+
+        When it returns, the bundle is on the disk, and no save of anybody who has not loaded it replaces it. Several
+        threads and processes may save at once.
 
         Raises:
-            BundleError: it cannot be written, ``path`` is not a bundle, or the bundle that was loaded has been replaced
-                since, so that someone else's changes would be lost. What is there stays.
+            BundleError: it cannot be written, or ``path`` is not a bundle; or the bundle there is neither the one that
+                was loaded nor the one that was saved there last, so that somebody else's changes would be lost: load
+                it again. What is there stays.
         """
-        started = time.perf_counter()
-        path = as_path(path)
-        if is_in_cache(path):
-            raise BundleError(
-                f"{path} is in the cache of unpacked bundles, where it would be lost: save it elsewhere"
-            )
-        self._bundle.check_unchanged()
-        snapshot = self.catalog.current
-        with self._saving:
-            config = {**self.config, "sha256": self._digest}
-            digest = write_with_delta(self._path, path, config, to_tables(snapshot), len(snapshot))
-            if real_path(path) == real_path(self._path):
-                self._digest = digest
-            self._saved = path, snapshot
-        took = 1000 * (time.perf_counter() - started)
-        _log.info("saved %d items to %s in %.0f ms", len(snapshot), path, took)
+        self._saver.save(path)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickle holds the bundle's absolute path and how it was loaded: whoever unpickles it has to have the bundle
@@ -242,7 +223,7 @@ class Recommender:
         Raises:
             CatalogChangeError: the catalog has changes that are in no bundle yet.
         """
-        path, snapshot = self._saved
+        path, snapshot = self._saver.saved
         if snapshot is not self.catalog.current:
             raise CatalogChangeError("the catalog has changes that a pickle cannot hold: save() them first")
         load = partial(
@@ -252,7 +233,7 @@ class Recommender:
             threads=self._threads,
             verify=False,
         )
-        return load, (path.absolute(),)
+        return load, (path,)
 
     def __repr__(self) -> str:
         return (

@@ -114,6 +114,19 @@ def test_only_ranking_imports_the_kernel() -> None:
     assert not wrong
 
 
+def test_one_module_imports_onnxruntime() -> None:
+    """It switches the telemetry off before."""
+    wrong = [
+        where(file, found.line)
+        for folder in (*PACKAGES.values(), *(ROOT / name for name in ("benchmarks", "examples", "tests")))
+        for file in modules(folder)
+        if file != SDK / "encoders/runtime.py"
+        for found in imports(file)
+        if found.is_of("onnxruntime")
+    ]
+    assert not wrong
+
+
 def test_the_sdk_imports_training_and_export_only_inside_of_commands() -> None:
     wrong = [
         f"{where(file, found.line)} imports {found.name}"

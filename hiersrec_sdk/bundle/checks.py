@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.bundle.tables import StringTable, hash_of
+from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.errors import BundleCorruptError
 from hiersrec_sdk.ranking import covisitation
 from hiersrec_sdk.ranking.code_check import check_rows
 from hiersrec_sdk.ranking.codes import Codes
+from hiersrec_sdk.ranking.id_hashes import hashes_of
 
 _CHUNK = 16_384  # rows at a time, so that a check takes little memory
 
@@ -147,10 +148,8 @@ class CatalogChecks:
         self._require(np.all(hashes[1:] >= hashes[:-1]), "table 'item_ids.hashes' is not sorted")
         once = np.all(np.bincount(order, minlength=items) == 1)
         self._require(once, "table 'item_ids.order' does not name every row once")
-        for start in range(0, items, _CHUNK):
-            texts = strings.raw(order[start : start + _CHUNK])
-            right = hashes[start : start + _CHUNK].tolist() == [hash_of(text) for text in texts]
-            self._require(right, "table 'item_ids.hashes' does not hold the hashes of the ids")
+        right = np.array_equal(hashes_of(strings.data, strings.offsets)[order], hashes)
+        self._require(right, "table 'item_ids.hashes' does not hold the hashes of the ids")
         same = hashes[1:] == hashes[:-1]
         if same.any():
             alike = order[np.append(same, False) | np.append(False, same)]

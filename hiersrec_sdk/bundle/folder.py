@@ -183,12 +183,25 @@ def check_tables(bundle: Bundle, contents: bool) -> None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The checked content of the ``config.json`` in the folder ``path``.
+    """The checked content of the ``config.json`` in the folder ``path``; errors as :func:`open_config`."""
+    return open_config(path)[1]
+
+
+def open_config(path: Path) -> tuple[OpenFolder, dict[str, Any]]:
+    """The folder ``path``, opened, and the checked content of its ``config.json``.
 
     Raises:
         BundleError: as :func:`open_bundle`.
     """
-    return _config(open_folder(path))
+    for _ in range(_ATTEMPTS - 1):
+        folder = open_folder(path)
+        try:
+            return folder, _config(folder)
+        except BundleError:
+            if folder.is_still_there():
+                raise  # else it was replaced meanwhile
+    folder = open_folder(path)
+    return folder, _config(folder)
 
 
 def _config(folder: OpenFolder) -> dict[str, Any]:

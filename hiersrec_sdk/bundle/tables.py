@@ -7,7 +7,6 @@ first. The format allows no gaps, so the bytes up to the next multiple are an en
 from __future__ import annotations
 
 import codecs
-import hashlib
 import json
 import math
 import mmap
@@ -158,11 +157,6 @@ def _are_counts(value: Any) -> bool:
     return isinstance(value, list) and all(
         type(each) is int and 0 <= each <= _LARGEST_COUNT for each in value
     )
-
-
-def hash_of(text: bytes | memoryview) -> int:
-    """The hash by which the string with this UTF-8 is found."""
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Mapping
+import stat
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk import __version__
 from hiersrec_sdk.atomic import new_folder
-from hiersrec_sdk.bundle.folder import check_tables, describe, read_config, read_folder
+from hiersrec_sdk.bundle.folder import Bundle, check_tables, describe, read_folder
+from hiersrec_sdk.bundle.opened import OpenFile, OpenFolder
 from hiersrec_sdk.bundle.schema import (
     CATALOG,
     CONFIG,
@@ -26,7 +28,6 @@ from hiersrec_sdk.bundle.schema import (
 )
 from hiersrec_sdk.bundle.tables import write_tables
 from hiersrec_sdk.errors import BundleError
-from hiersrec_sdk.paths import as_path, real_path
 from hiersrec_sdk.shown import shortened
 
 
@@ -69,58 +70,54 @@ def write_bundle(
 
 
 def write_with_delta(
-    source: Path,
-    path: str | os.PathLike[str],
-    config: Mapping[str, Any],
+    bundle: Bundle,
+    path: Path,
     delta: Mapping[str, NDArray[Any]],
     items: int,
-) -> str:
-    """Write the bundle in ``source`` to ``path`` with the tables of ``delta``, all or nothing.
+    *,
+    check: Callable[[Path], tuple[OpenFolder, Mapping[str, Any]] | None],
+    before: Callable[[Bundle], object],
+) -> None:
+    """Write an opened bundle to the folder ``path`` with other changes of its catalog, all or nothing.
 
-    A bundle that is at ``path`` already, which may be ``source``, is replaced in one step.
+    A bundle that is at ``path`` already is replaced in one step.
 
     Args:
-        source: folder of the bundle that was loaded.
-        path: folder to write.
-        config: content of the ``config.json`` in ``source``, as it was loaded.
+        bundle: the bundle that was loaded: its files are written as they were opened, whatever is at its path by now.
+        path: the folder, without symbolic links.
         delta: tables of ``delta.safetensors``; where there are none, the bundle has no such file.
         items: number of items in the catalog with ``delta`` applied.
-
-    Returns:
-        SHA-256 of the new ``config.json``'s content.
+        check: raises where what is at a path, if anything, must not be replaced, see :func:`new_folder`. Gives the
+            bundle there, its folder and its ``config.json``, if that may be trusted.
+        before: called with the new bundle, opened, before it gets its name; raises where it is not a good one.
 
     Raises:
-        BundleError: the bundle cannot be written, something else is at ``path``, or ``source`` holds another bundle
-            by now. What is there stays.
-        InvalidPathError: ``path`` is not a path.
+        BundleError: the bundle cannot be written, or what is there must not be replaced. It stays.
     """
-    path = real_path(as_path(path))
-    if read_config(source)["sha256"] != config["sha256"]:
-        raise BundleError(
-            f"{path} was not written: the bundle in {source} was replaced since it was loaded; load it again, and "
-            "apply the changes to it"
-        )
-    if os.path.lexists(path) and not (path / CONFIG).is_file():
-        raise BundleError(f"{path} exists already and is not a bundle: choose another folder or remove it")
-    settings = {key: value for key, value in config.items() if key not in ("files", "sha256", "delta")}
-    files = {name: about for name, about in config["files"].items() if name != DELTA}
+    settings = {key: value for key, value in bundle.config.items() if key not in ("files", "sha256", "delta")}
+    files = {name: about for name, about in bundle.config["files"].items() if name != DELTA}
     try:
-        with new_folder(path, replace=True) as part:
-            for name in files:
-                _link(source / name, part / name)
-            if read_config(source)["sha256"] != config["sha256"]:
-                raise BundleError(f"the bundle in {source} was replaced meanwhile")
+        old = check(path)
+        with new_folder(path, replace=True, check=check) as part:
+            for name, about in files.items():
+                # Links to nothing but what goes away: whoever writes into one bundle must not write into two.
+                same = old is not None and old[1]["files"].get(name) == about
+                if not (old and same and _link(old[0], part / name, about["bytes"])):
+                    _copy(bundle.file(name), part / name)
+                bundle.file(name).check_unchanged(about["sha256"])
             if delta:
                 write_tables(part / DELTA, delta)
                 files[DELTA] = describe(part / DELTA)
                 settings["delta"] = {"items": items}
-            return _write_config(part, settings, files)
+            _write_config(part, settings, files)
+            written = read_folder(part, hashes=False)
+            check_tables(written, contents=False)
+            before(written)
     except (OSError, TypeError, ValueError, BundleError) as error:
         raise BundleError(f"{shortened(path)} was not written: {shortened(error)}") from error
 
 
-def _write_config(folder: Path, config: Mapping[str, Any], files: Mapping[str, Any]) -> str:
-    """Write ``config.json``; return the SHA-256 of its content."""
+def _write_config(folder: Path, config: Mapping[str, Any], files: Mapping[str, Any]) -> None:
     about = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
@@ -131,12 +128,33 @@ def _write_config(folder: Path, config: Mapping[str, Any], files: Mapping[str, A
     about = json.loads(json.dumps(about, allow_nan=False))  # as a reader will see it: keys are strings
     digest = config_digest(about)
     (folder / CONFIG).write_text(json.dumps({**about, "sha256": digest}, indent=2) + "\n", encoding="utf-8")
-    return digest
 
 
-def _link(source: Path, target: Path) -> None:
-    """Make ``target`` a hard link to ``source``, or a copy where there are no hard links."""
+def _link(folder: OpenFolder, target: Path, size: int) -> bool:
+    """Link ``target`` to the file of its name in ``folder``; False where that cannot be, or has another size."""
     try:
-        os.link(source.resolve(), target)  # the hub's cache holds symbolic links: link to their target
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)
+        kind = os.stat(target.name, dir_fd=folder.fileno(), follow_symlinks=False).st_mode
+        if not stat.S_ISREG(kind):  # a link into another folder, which does not go away
+            return False
+        os.link(target.name, target, src_dir_fd=folder.fileno(), follow_symlinks=False)
+    except OSError:  # a file of somebody else, or a file system without hard links
+        return False
+    if target.stat().st_size == size:
+        return True
+    target.unlink()
+    return False
+
+
+def _copy(file: OpenFile, target: Path) -> None:
+    """Copy a file: where the file system can, without copying its blocks."""
+    with target.open("xb") as copy:
+        position = 0
+        with suppress(OSError):  # from one file system to another
+            while position < file.size:
+                rest = file.size - position
+                done = os.copy_file_range(file.fileno(), copy.fileno(), rest, position, position)
+                if not done:
+                    break
+                position += done
+        if position < file.size:
+            copy.writelines(file.blocks())

@@ -36,7 +36,7 @@ def apply(catalog: MutableCatalog, lines: Iterable[str]) -> dict[str, int]:
     for changes in _batches(lines):
         if len(changes) > 1:
             try:
-                done["upsert"] += catalog.upsert(value for _, _, value in changes)
+                done["upsert"] += catalog.upsert([value for _, _, value in changes])
                 continue
             except InvalidArgumentError:
                 pass  # one by one, to say which one it is

@@ -10,10 +10,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.bundle.tables import StringTable, hash_of
+from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.errors import BundleCorruptError, InvalidItemIdError, NaNItemIdError
 from hiersrec_sdk.id_lists import plain_id
 from hiersrec_sdk.ranking.backend import UNKNOWN, FindIds
+from hiersrec_sdk.ranking.id_hashes import hash_of, hashes_of
 from hiersrec_sdk.shown import described
 
 _INT64: Final = np.iinfo(np.int64)
@@ -31,7 +32,7 @@ def item_id_tables(ids: Sequence[int | str]) -> dict[str, NDArray[Any]]:
     tables = id_tables("item_ids", ids)
     if "item_ids" in tables:
         return tables | {"item_ids.order": np.argsort(tables["item_ids"], kind="stable")}
-    hashes = np.array([hash_of(str(each).encode()) for each in ids], dtype=np.uint64)
+    hashes = hashes_of(tables["item_ids.bytes"], tables["item_ids.offsets"])
     order = np.argsort(hashes, kind="stable")
     return tables | {"item_ids.order": order, "item_ids.hashes": hashes[order]}
 

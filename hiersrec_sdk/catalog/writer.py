@@ -36,7 +36,6 @@ _log = logging.getLogger(__name__)
 _LARGEST_LEAVES: Final = 16  # that speak for an item whose category is above the leaf level
 _SUPERSEDED_KEPT: Final = 1024  # rows that were superseded and may stay
 _TRIES: Final = 100
-_LARGEST_BIAS: Final = 1e30  # float32 sums of such values are finite
 _BIASES_SAMPLED: Final = 100_000  # all of a large table would take long to read
 
 EncodeItems = Callable[[Sequence[Item], Sequence[NDArray[np.int64]]], NDArray[np.float32]]
@@ -57,9 +56,8 @@ class MutableCatalog(Reading):
         self.current: Catalog = catalog
         self._cold_start_bias: float | None = bundle.config.get("cold_start_bias")
         self._encode = encode_items
-        self._lock = (
-            threading.RLock()
-        )  # a write from a signal handler must not wait for the one that it interrupts
+        # a write from a signal handler must not wait for the one that it interrupts
+        self._lock = threading.RLock()
         fresh_in_children(self, "_lock")
         if (changes := bundle.delta) is not None:
             self.current = from_tables(changes, catalog)
@@ -182,9 +180,9 @@ class MutableCatalog(Reading):
             for _ in range(_TRIES):
                 before = self.current
                 made = change(_appendable(before))
-                # No call between these two lines: nothing, not even a signal handler, comes between check and store.
-                if self.current is before:
-                    self.current = made
+                # One line without a call: nothing, not even a signal handler, comes between check and store.
+                self.current, is_made = (made, True) if self.current is before else (self.current, False)
+                if is_made:
                     return
         raise CatalogChangeError(
             f"{_TRIES} times, the catalog was changed by the same thread in the middle of this change; nothing was made"

@@ -12,17 +12,15 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final
 
-import numpy as np
-
-from hiersrec_sdk.cpus import MOST_THREADS
+from hiersrec_sdk.arguments import checked_threads
 from hiersrec_sdk.errors import (
     BundleCorruptError,
     HierSRecError,
     InvalidProvidersError,
-    InvalidThreadsError,
     MissingExtraError,
     ProviderError,
 )
+from hiersrec_sdk.id_lists import listed
 from hiersrec_sdk.shown import shown
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -54,7 +52,7 @@ def open_session(model: bytes, name: str, providers: Sequence[str] = ("cpu",), t
         InvalidThreadsError: ``threads`` is not an integer from 1 to 256.
         InvalidProvidersError: ``providers`` is not a list of names.
     """
-    threads, providers = _checked_threads(threads), checked_providers(providers)
+    threads, providers = checked_threads(threads), checked_providers(providers)
     onnxruntime = import_onnxruntime(_PROVIDERS[providers[0]][1])
     _require(providers, onnxruntime.get_available_providers(), "is not in the onnxruntime installed here")
     options = onnxruntime.SessionOptions()
@@ -100,39 +98,26 @@ def run_error(
     return BundleCorruptError(f"{name} failed to run: {described(error)}")
 
 
-def checked_providers(providers: Any) -> tuple[str, ...]:
-    """``providers`` as a tuple of names.
+def checked_providers(value: Any) -> tuple[str, ...]:
+    """``providers``, checked: names that are known here, whether onnxruntime has them or not; each once.
 
     Raises:
-        InvalidProvidersError: not a list or tuple of strings, or one comes twice.
-        ProviderError: one that is not known here.
+        InvalidProvidersError: not a list of names.
+        ProviderError: one that is not known.
     """
-    is_list = isinstance(providers, list | tuple) and len(providers) > 0
-    if not is_list or not all(isinstance(provider, str) for provider in providers):
-        raise InvalidProvidersError(
-            f"providers must be a list of names such as ('cpu',), got {shown(providers)}"
-        )
-    for provider in providers:
-        if provider not in _PROVIDERS:
-            raise ProviderError(f"provider {shown(provider)} is unknown; there are {_named(_PROVIDERS)}")
-    if len(set(providers)) < len(providers):
-        raise InvalidProvidersError(f"providers must name each one once, got {shown(providers)}")
-    return tuple(providers)
+    names = listed("providers", value, InvalidProvidersError, "names such as ('cpu',)")
+    if not len(names) or not all(isinstance(name, str) for name in names):
+        raise InvalidProvidersError(f"providers must be a list of names such as ('cpu',), got {shown(value)}")
+    for name in names:
+        if name not in _PROVIDERS:
+            raise ProviderError(f"provider {shown(name)} is unknown; there are {_named(_PROVIDERS)}")
+    return tuple(dict.fromkeys(map(str, names)))
 
 
 def described(error: Exception) -> str:
     """The message of an error of onnxruntime, shortened to one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _MOST_SHOWN else f"{text[:100]} ... {text[105 - _MOST_SHOWN :]}"
-
-
-def _checked_threads(threads: Any) -> int:
-    is_integer = isinstance(threads, int | np.integer) and not isinstance(threads, bool)
-    if not is_integer or not 1 <= threads <= MOST_THREADS:
-        raise InvalidThreadsError(
-            f"threads must be an integer from 1 to {MOST_THREADS}, or 'auto', got {shown(threads)}"
-        )
-    return int(threads)
 
 
 def _require(providers: Sequence[str], present: Sequence[str], otherwise: str) -> None:

@@ -23,6 +23,8 @@ _ISA = os.environ.get("HIERSREC_ISA")  # an instruction set to use instead of th
 if _ISA and not _kernel.use_isa(_ISA):
     raise BackendError(f"HIERSREC_ISA is {_ISA!r}; this processor has {', '.join(_kernel.available_isas())}")
 
+_FEW_CLICKS: Final = 512  # which the kernel puts in order faster; more take time by their square
+
 _prepared: Final[WeakKeyDictionary[Table, _kernel.Table]] = WeakKeyDictionary()
 
 
@@ -79,4 +81,12 @@ def covisitation(scorer: CovisitationScorer) -> ScoreOffsets:
     return _kernel.Covisitation(*scorer.tables().values()).score_offsets
 
 
-BACKEND: Final = Backend("c", search, choose, _kernel.find_ids, _kernel.session_items, covisitation)
+def session_items(
+    session: NDArray[np.int64], logits: NDArray[np.float32] | None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The distinct rows of ``session``, rising, and the sums of their ``logits``, or zeros."""
+    native = len(session) <= _FEW_CLICKS
+    return _kernel.session_items(session, logits) if native else numpy_backend.session_items(session, logits)
+
+
+BACKEND: Final = Backend("c", search, choose, _kernel.find_ids, session_items, covisitation)

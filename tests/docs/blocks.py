@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,8 +29,10 @@ _TINY: Final = {
     "simulate": ["--items", "250", "--sessions", "2500"],
     "train": ["--set", "epochs=1", "--set", "dimension=16", "--no-progress"],
 }
-_NOT_RUN: Final = ("pip", "npm", "node", "gunicorn", "celery")
+_NOT_RUN: Final = ("pip", "npm", "node", "gunicorn", "celery", "rsync")
+_OF_THE_SYSTEM: Final = ("mkdir", "cp", "ln", "mv")
 _FENCE: Final = re.compile(r"^(?P<fence>`{3,})(?P<about>[^`\n]*)\n(?P<body>.*?)^(?P=fence)$", re.M | re.S)
+_ASSIGNMENT: Final = re.compile(r"[A-Z_]+=")
 _OPTION: Final = re.compile(r":(?P<name>[\w-]+): *(?P<value>.*)\n")
 
 
@@ -101,8 +104,12 @@ class Reader:
         if not words or words[0] in _NOT_RUN:
             return
         words = [word.replace("8000", self.port) for word in words]
+        variables = dict(word.split("=", 1) for word in takewhile(_ASSIGNMENT.match, words))
+        words = words[len(variables) :]
         if words[0] == "hiersrec":
-            self._run_hiersrec(words[1:])
+            self._run_hiersrec(words[1:], variables)
+        elif words[0] in _OF_THE_SYSTEM:
+            subprocess.run(words, cwd=self.folder, check=True)
         elif words[0].startswith("scripts/"):
             assert (ROOT / words[0]).is_file(), words[0]
         elif words[0] == "uvicorn":
@@ -113,14 +120,16 @@ class Reader:
         else:
             raise AssertionError(f"{self.page.name}: what does {words[0]!r} do here?")
 
-    def _run_hiersrec(self, words: list[str]) -> None:
+    def _run_hiersrec(self, words: list[str], variables: dict[str, str]) -> None:
         command = main.commands[words[0]]
         if not isinstance(command, click.Group):
             with command.make_context(words[0], words[1:]) as context:  # which checks the options
                 out = context.params.get("out")
                 if out is not None and out.exists():
                     return  # the tutorial has made it
-        result = CliRunner().invoke(main, [*words, *_TINY.get(words[0], ())], catch_exceptions=False)
+        result = CliRunner().invoke(
+            main, [*words, *_TINY.get(words[0], ())], env=variables, catch_exceptions=False
+        )
         assert result.exit_code == 0, f"{shlex.join(words)}\n{result.output}"
 
     def _wait_for_server(self) -> None:

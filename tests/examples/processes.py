@@ -32,11 +32,13 @@ def wait_for(done: Callable[[], bool], what: str, every: float = 0.05) -> None:
 
 
 @contextmanager
-def running(module: str, *arguments: str, log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """``python -m module`` in the project's folder, asked to stop at the end; what it prints goes to ``log``."""
+def running(
+    command: str, *arguments: str, log: Path, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """``command arguments`` in the project's folder, asked to stop at the end; what it prints goes to ``log``."""
     with log.open("wb") as printed:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, Path(sys.executable).with_name(command), *arguments],
             cwd=ROOT,
             env=quiet(environment),
             stdout=printed,

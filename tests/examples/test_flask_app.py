@@ -28,7 +28,9 @@ _OPENER = build_opener(ProxyHandler({}))
         ({"session": SESSION, "k": -1}, "InvalidKError"),
         ({"session": [7]}, "InvalidItemIdError"),
         ({"k": 5}, "InvalidSessionError"),
-        (5, "InvalidSessionError"),
+        (5, "InvalidArgumentError"),
+        ({"session": SESSION, "exlude_seen": True}, "InvalidArgumentError"),
+        ({"session": SESSION, "k": 1_001}, "InvalidArgumentError"),
     ],
 )
 def test_says_what_is_wrong(tiny_bundle: Path, body: object, error: str) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
 from pathlib import Path
+from urllib.request import ProxyHandler, build_opener
 
 import pytest
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.testing.v1 import AppTest
+from websockets.sync.client import connect
 
 from hiersrec_sdk import Recommender
-from tests.examples.processes import ROOT
+from tests.examples.processes import PATIENCE, ROOT, free_port, running, wait_for
 
 
 @pytest.fixture
@@ -55,3 +62,48 @@ def test_the_session_is_in_the_address(page: AppTest, tiny_bundle: Path) -> None
         Recommender.load(tiny_bundle).recommend(["item-3"], 10, exclude_seen=True).items
     )
     assert [text.value for text in page.sidebar.markdown] == ["1. Item 3"]
+
+
+def test_a_server_stops_while_pages_are_open(tiny_bundle: Path, tmp_path: Path) -> None:
+    log, port = tmp_path / "log", free_port()
+    arguments = ["run", "examples/streamlit_page.py", f"--server.port={port}", "--server.headless=true"]
+    options = [
+        "--server.address=127.0.0.1",
+        "--browser.gatherUsageStats=false",
+        "--global.developmentMode=false",
+        "--",
+        str(tiny_bundle),
+    ]
+    opener = build_opener(ProxyHandler({}))
+
+    def is_up() -> bool:
+        try:
+            with opener.open(f"http://127.0.0.1:{port}/_stcore/health", timeout=10) as reply:
+                return bool(reply.status == 200)
+        except OSError:
+            return False
+
+    with running("streamlit", *arguments, *options, log=log) as server:
+        wait_for(lambda: is_up() or server.poll() is not None, "it serves")
+        assert server.poll() is None, log.read_text()
+        pages = [connect(f"ws://127.0.0.1:{port}/_stcore/stream", proxy=None) for _ in range(3)]
+        for page in pages:
+            ask = BackMsg()
+            ask.rerun_script.query_string = "session=item-3"
+            page.send(ask.SerializeToString())
+        for page in pages:
+            shown = b""
+            message = ForwardMsg()
+            while message.WhichOneof("type") != "script_finished":
+                content = page.recv(timeout=PATIENCE)
+                assert isinstance(content, bytes)
+                shown += content
+                message.ParseFromString(content)
+            assert b"Recommended items" in shown
+        started = time.monotonic()
+        os.kill(server.pid, signal.SIGTERM)
+        server.wait(PATIENCE)
+        assert time.monotonic() - started < 10
+        for page in pages:
+            page.close()
+    assert "Traceback" not in log.read_text()

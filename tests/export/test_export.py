@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,6 +19,7 @@ from hiersrec_export.graphs import ItemGraph, item_graph, principal_axes, rotate
 from hiersrec_export.parity import check_item_parity, check_parity
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
+from hiersrec_sdk.encoders.runtime import import_onnxruntime
 from hiersrec_sdk.errors import BundleError, DataError, ExportError, RunError
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
@@ -113,7 +113,7 @@ def test_an_item_with_a_given_vector_keeps_it_through_the_export(
     export(tmp_path / "run", tmp_path / "bundle", report=quiet)
     assert open_bundle(tmp_path / "bundle").config["preprocessing"]["vectors"] == {"width": 5, "from": "file"}
     assert "vectors of width 5, from a file of the shop" in (tmp_path / "bundle/README.md").read_text()
-    encoder = onnxruntime.InferenceSession(tmp_path / "bundle/item_encoder.onnx")
+    encoder = import_onnxruntime().InferenceSession(tmp_path / "bundle/item_encoder.onnx")
     inputs = {value.name: value for value in encoder.get_inputs()}
     assert (inputs["vectors"].type, inputs["vectors"].shape) == ("tensor(float)", ["items", 5])
     feed = {name: getattr(meta, name).numpy() for name in inputs}
@@ -170,7 +170,7 @@ def test_the_item_encoder_gives_the_vectors_of_unseen_items(
     model, info, data = loaded
     meta = Metadata.of(data, info.shape, info.config)
     axes = principal_axes(trained_vectors(model, info, data))
-    encoder = onnxruntime.InferenceSession(tiny_bundle / "item_encoder.onnx")
+    encoder = import_onnxruntime().InferenceSession(tiny_bundle / "item_encoder.onnx")
     names = ItemGraph(model).input_names
     inputs = {name: getattr(meta, name).numpy() for name in names}
     (found,) = encoder.run(["item_vectors"], inputs)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from click.testing import CliRunner
 from hypothesis import example, given
@@ -23,6 +22,7 @@ from hiersrec_sdk import Item, Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_sdk.bundle.write import write_bundle
 from hiersrec_sdk.cli.main import main
+from hiersrec_sdk.encoders.runtime import import_onnxruntime
 from hiersrec_sdk.errors import BundleMissingError, ExportError
 from hiersrec_sdk.ranking.covisitation import FEATURES, REACH
 from tests.sdk.bundles import ITEMS, MAX_LENGTH, Shop, make_shop
@@ -41,7 +41,7 @@ class Both:
         self.recommender = Recommender.load(bundle)
         self.catalog = self.recommender.catalog.current
         self.ids = Tables.of(self.catalog).ids
-        self.model = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+        self.model = import_onnxruntime().InferenceSession(out, providers=["CPUExecutionProvider"])
         self.about = self.model.get_modelmeta().custom_metadata_map
         strings = isinstance(self.ids[0], str)
         self.padding: Any = self.about["padding"] if strings else int(self.about["padding"])

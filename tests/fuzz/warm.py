@@ -9,11 +9,12 @@ from importlib import import_module
 from typing import Any, Final
 
 from hiersrec_sdk import search
+from hiersrec_sdk.encoders.runtime import import_onnxruntime
 from hiersrec_sdk.ranking import get_backend
 from tests.fuzz.parts import sound
 
 SANITIZED: Final = "SANITIZED_KERNEL" in os.environ
-_IMPORTED_LATE: Final = ("onnxruntime", "pandas", "polars", "pyarrow", "hiersrec_sdk.cli.main")
+_IMPORTED_LATE: Final = ("pandas", "polars", "pyarrow", "hiersrec_sdk.cli.main")
 _NUMBA: Final = "hiersrec_sdk.ranking.numba_backend"
 
 
@@ -34,9 +35,10 @@ def copy_tables(wanted: bool) -> None:
 
     It sees nothing of a map of the file, where one table follows the other.
     """
-    for module in [*sys.modules.values()]:
+    holders = [module for name, module in sys.modules.items() if name.startswith("hiersrec_sdk.bundle.")]
+    for module in holders:
         parse = getattr(module, "parse_tables", None)
-        if parse is None or not module.__name__.startswith("hiersrec_sdk."):
+        if parse is None:
             continue
         if wanted and not isinstance(parse, partial):
             vars(module)["parse_tables"] = partial(_copied, parse)
@@ -59,7 +61,7 @@ def has_numba() -> bool:
 
 def keep_sessions() -> None:
     """Load each sound graph once: later sessions of it are the first one."""
-    onnxruntime: Any = import_module("onnxruntime")
+    onnxruntime = import_onnxruntime()
     if isinstance(onnxruntime.InferenceSession, partial):
         return
     graphs = {content for parts in sound() for name, content in parts.files.items() if name.endswith(".onnx")}

@@ -16,6 +16,8 @@ SDK = str(Path(hiersrec_sdk.__file__).parent)
 class Interruption:
     """Raises ``error`` before the ``at``-th line that :meth:`during` runs of some files of the SDK; counts them.
 
+    A subclass may do something else there, by another :meth:`handle`.
+
     Args:
         at: which one; 0: none.
         error: what is raised.
@@ -54,6 +56,8 @@ class Interruption:
 
     def _enter(self, frame: FrameType, event: str, value: Any) -> Any:
         file = frame.f_code.co_filename
+        if frame.f_code.co_name == "__del__":  # Python hides what is raised there
+            return None
         if not file.startswith(SDK) or (self.files and Path(file).name not in self.files):
             return None
         frame.f_trace_opcodes = self.opcodes
@@ -64,8 +68,13 @@ class Interruption:
             self.lines += 1
             if self.lines == self.at:
                 self.where = Path(frame.f_code.co_filename).name, frame.f_lineno
-                raise self.error("from outside")
+                sys.settrace(None)
+                self.handle()
         return self._line
+
+    def handle(self) -> None:
+        """What a signal handler does there."""
+        raise self.error("from outside")
 
 
 def lines_of(call: Callable[[], object], files: Collection[str] = (), opcodes: bool = False) -> int:

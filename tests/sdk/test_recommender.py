@@ -15,7 +15,6 @@ from typing import Any, get_args
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -25,6 +24,7 @@ from onnx import TensorProto
 import hiersrec_sdk.plan
 from hiersrec_sdk import CategoryHit, Filter, Hit, Recommender, Result, errors, search
 from hiersrec_sdk.encoders import session_encoder
+from hiersrec_sdk.encoders.runtime import import_onnxruntime
 from hiersrec_sdk.encoders.session_encoder import Encoded, OnnxSessionEncoder
 from hiersrec_sdk.options import Mode
 from hiersrec_sdk.ranking import available_backends, kernel_file
@@ -1033,6 +1033,7 @@ def test_providers(tmp_path: Path) -> None:
 def test_a_provider_that_is_asked_for_and_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = SHOPS["bare"].write(tmp_path / "bundle")
     cpu, cuda = "CPUExecutionProvider", "CUDAExecutionProvider"
+    onnxruntime = import_onnxruntime()
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cpu])
     with pytest.raises(
         errors.ProviderError, match=r"'cuda' .*is not in the onnxruntime installed here.*hiersrec-sdk\[gpu\]"

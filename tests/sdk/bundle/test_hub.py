@@ -32,7 +32,7 @@ from hiersrec_sdk import Recommender
 for line in sys.stdin:
     try:
         found = Recommender.from_pretrained(**json.loads(line))
-        answer = [list(found.recommend(SESSION, 9).items), str(found._path)]
+        answer = [list(found.recommend(SESSION, 9).items), str(found._bundle.path)]
     except Exception as error:
         answer = [type(error).__name__, str(error)]
     print(json.dumps(answer))

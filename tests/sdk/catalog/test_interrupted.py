@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import random
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hiersrec_sdk import errors
 from hiersrec_sdk.bundle import Bundle, open_bundle
 from hiersrec_sdk.catalog import filters
 from hiersrec_sdk.catalog.change_file import apply
@@ -24,9 +27,15 @@ from tests.sdk.bundles import DIMENSION, SIZES, Shop, make_shop
 from tests.sdk.interruptions import Interruption, lines_of
 
 LONG = bool(os.environ.get("HIERSREC_STRESS"))
-OPCODES = LONG  # else lines, of the files that change anything
-FILES = () if LONG else ("writer.py", "delta.py", "change_file.py")
-ERRORS = KeyboardInterrupt, MemoryError
+FILES = ("writer.py", "delta.py", "change_file.py")  # that change anything
+GRAINS = {"lines": (FILES, False)} | ({"every file": ((), False), "opcodes": (FILES, True)} if LONG else {})
+
+
+class OutOfTime(Exception):  # noqa: N818
+    """As Celery's soft time limit is one: an Exception, raised by a signal handler."""
+
+
+ERRORS = KeyboardInterrupt, MemoryError, OutOfTime
 
 SHOP = make_shop("string")
 NODES = SHOP.category_paths
@@ -201,7 +210,7 @@ SEVERAL = [
     {"id": SHOP.ids[6], "title": "Renamed"},
 ]
 MORE = [item("last", "2/2"), item(SHOP.ids[3], "2/5"), item("new-2", [*PATHS["1/1"], "fresh"])]
-LINES = [
+LINES: list[dict[str, Any]] = [
     {"upsert": SEVERAL[0]},
     {"upsert": {"id": SHOP.ids[3], "category": "2/5"}},
     {"upsert": {"id": SHOP.ids[3], "title": "Again"}},
@@ -214,7 +223,7 @@ LINES = [
 def applied(model: Model, count: int) -> Model:
     """``model`` after the first ``count`` of ``LINES``."""
     for line in LINES[:count]:
-        ((kind, value),) = line.items()
+        kind, value = next(iter(line.items()))
         if kind == "upsert":
             model.upsert(value)
         elif kind == "remove":
@@ -245,7 +254,7 @@ WRITES = {
     ),
     "file": Write(
         lambda c: apply(c, map(json.dumps, LINES)),
-        tuple(lambda m, at=at: applied(m, at) for at in range(1, len(LINES) + 1)),
+        tuple(partial(applied, count=count) for count in range(1, len(LINES) + 1)),
     ),
 }
 
@@ -255,19 +264,20 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return open_bundle(SHOP.write(tmp_path_factory.mktemp("bundle") / "bundle"))
 
 
+@pytest.mark.parametrize("grain", GRAINS)
 @pytest.mark.parametrize("name", WRITES)
 def test_a_write_that_is_interrupted_at_any_line_is_made_whole_or_not_at_all(
-    name: str, bundle: Bundle
+    name: str, grain: str, bundle: Bundle
 ) -> None:
-    write = WRITES[name]
+    write, (files, opcodes) = WRITES[name], GRAINS[grain]
     catalog = Tried(bundle).catalog
-    count = lines_of(lambda: write.call(catalog), FILES, OPCODES)
+    count = lines_of(lambda: write.call(catalog), files, opcodes)
     assert count > 20
     outcomes = set()
     for at in range(1, count + 1, 4 if name == "file" and not LONG else 1):
-        for error in ERRORS if LONG else [ERRORS[at % 2]]:
+        for error in ERRORS if LONG else [ERRORS[at % 3]]:
             tried = Tried(bundle)
-            interruption = Interruption(at, error, FILES, OPCODES)
+            interruption = Interruption(at, error, files, opcodes)
             raised = interruption.during(partial(write.call, tried.catalog))
             assert isinstance(raised, error), interruption.where
             after = [change(tried.model.copy()) for change in write.after]
@@ -282,3 +292,86 @@ def test_a_write_that_is_interrupted_at_any_line_is_made_whole_or_not_at_all(
             except AssertionError as wrong:
                 raise AssertionError(f"interrupted before {interruption.where}") from wrong
     assert outcomes == set(range(len(write.after) + 1))
+
+
+def test_real_signals_while_writing(bundle: Bundle) -> None:
+    tried, chance = Tried(bundle), random.Random(0)
+    interrupted = [0, 0]  # writes that were not made, and that were
+
+    def interrupt(*_: Any) -> None:
+        raise OutOfTime
+
+    names = [*WRITES]
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        while sum(interrupted) < (5_000 if LONG else 500):
+            write = WRITES[chance.choice(names)]
+            after = [change(tried.model.copy()) for change in write.after if "new-2" in tried.model.items]
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 + chance.random() * 0.003)
+                write.call(tried.catalog)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except OutOfTime:
+                at = [tried.model, *after].index(tried.check(tried.model, *after))
+                interrupted[at > 0] += 1
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            tried = Tried(bundle) if chance.random() < 0.05 else tried
+            tried.catalog.upsert(MORE)
+            tried.model = tried.check(*(model.upsert(*MORE) for model in [tried.model, *after]))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert min(interrupted) > 0
+
+
+def test_a_write_from_a_signal_handler_inside_a_write(bundle: Bundle) -> None:
+    """At any line: the one inside comes first, and both are made."""
+    inside = [item("inside", "2/8"), item("new-2", "2/6"), item("category", [*PATHS["1/2"], "inner"])]
+    count = lines_of(partial(WRITES["upsert"].call, Tried(bundle).catalog), FILES)
+
+    class Handled(Interruption):
+        def handle(self) -> None:
+            tried.catalog.upsert(inside)
+
+    for at in range(1, count + 1):
+        tried = Tried(bundle)
+        handled = Handled(at, files=FILES)
+        handled.during(partial(tried.catalog.upsert, SEVERAL))
+        assert handled.where is not None
+        inner_first = tried.model.copy().upsert(*inside).upsert(*SEVERAL)
+        inner_last = (
+            tried.model.copy().upsert(*SEVERAL).upsert(*inside)
+        )  # when the outer one was published already
+        tried.check(inner_first, inner_last)
+        tried.check_old()
+
+
+def test_an_encoder_that_writes(bundle: Bundle) -> None:
+    """A change in the middle of which there is another one each time ends in an error, and nothing of it is made."""
+
+    def encode(items: Any, paths: Any) -> Any:
+        tried.catalog.upsert([item("again", "2/8")])
+        return np.zeros((len(items), DIMENSION), dtype=np.float32)
+
+    tried = Tried(bundle)
+    tried.catalog._encode = encode
+    with pytest.raises(errors.CatalogChangeError, match="by the same thread in the middle of this change"):
+        tried.catalog.upsert([{"id": "x", "category": "2/2", "text": "words"}])
+    tried.check(tried.model.upsert(item("again", "2/8")))
+
+
+def test_lines_before_a_broken_one_are_made_and_ids_may_come_again(bundle: Bundle) -> None:
+    tried = Tried(bundle)
+    lines = [*map(json.dumps, LINES[:3]), "{"]
+    with pytest.raises(errors.CatalogChangeError, match="line 4 is not JSON"):
+        apply(tried.catalog, lines)
+    assert tried.check(applied(tried.model.copy(), 3)).items[SHOP.ids[3]].home == PATHS["2/5"]
+
+    def broken() -> Iterator[str]:
+        yield json.dumps({"upsert": item("another", "2/2")})
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        apply(tried.catalog, broken())
+    assert "another" in contents(tried.catalog.current)

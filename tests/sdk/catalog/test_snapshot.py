@@ -80,6 +80,9 @@ def test_string_ids_whose_hashes_clash(ids: list[str], asked: list[str]) -> None
     row_of = {own: row for row, own in enumerate(ids)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hiersrec_sdk.catalog.ids, "hash_of", lambda text: len(text) % 2)
+        patch.setattr(
+            hiersrec_sdk.catalog.ids, "hashes_of", lambda _, offsets: (np.diff(offsets) % 2).astype(np.uint64)
+        )
         catalog = of_ids(ids)
         assert catalog.rows(ids).tolist() == list(range(len(ids)))
         assert catalog.rows(asked).tolist() == [row_of.get(own, -1) for own in asked]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,12 @@ def test_another_format_that_onnxruntime_knows() -> None:
     from tests.sdk.bundles import DIMENSION, SIZES
 
     OnnxSessionEncoder(content, dimension=DIMENSION, categories=SIZES)
+
+
+def test_the_documentation_lists_the_operators() -> None:
+    page = Path(__file__).parents[3] / "docs/bundle_format.md"
+    rows = [line for line in page.read_text("utf-8").splitlines() if line.startswith("  | ")]
+    assert {operator for row in rows for operator in re.findall("`([A-Za-z0-9]+)`", row)} == OPERATORS
 
 
 def test_exported_graphs_are_read(tiny_bundle: Path) -> None:

@@ -80,7 +80,7 @@ def test_what_passes_loses_no_result(
     assert first_wrong(codes, vectors) == -1
     if "c" not in available_backends():
         return
-    query = np.random.default_rng(seed).standard_normal(vectors.shape[1]).astype(np.float32)
+    query = np.random.default_rng(seed).standard_normal((vectors.shape[1],)).astype(np.float32)
     k = min(5, len(vectors))
     nothing = np.empty((0, 2), np.int64)
     for ranges in (nothing, np.array([[0, 1]])):
@@ -98,7 +98,7 @@ def smaller(table: NDArray[Any], at: Any) -> NDArray[Any]:
     """bfloat16 or float32, 5 % smaller at a position."""
     wide: NDArray[np.float32] = table.copy() if table.dtype == np.float32 else from_bfloat(table)
     wide[at] *= np.float32(0.95)
-    return wide if table.dtype == np.float32 else wide.view(np.uint16)[..., 1::2]
+    return wide if table.dtype == np.float32 else np.ascontiguousarray(wide.view(np.uint16)[..., 1::2])
 
 
 @pytest.mark.parametrize(

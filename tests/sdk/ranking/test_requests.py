@@ -164,7 +164,7 @@ FAULTS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ),
     ({"ranges": np.array([[0, 5], [0, 5]])}, ValueError, "disjoint"),
     ({"rest": np.array([[5, 9]], np.int32)}, TypeError, r"rest must be .*, got int32 \[1, 2\]"),
-    ({"rest": np.array([[5, 71]])}, ValueError, r"ranges must have .*, got \[5, 71\)"),
+    ({"rest": np.array([[5, 71]])}, ValueError, r"rest must have .*, got \[5, 71\)"),
     ({"rest": np.array([[2, 9]])}, ValueError, r"disjoint, got \[0, 3\) and \[2, 9\)"),
     ({"rest": np.array([[20, 30], [5, 9]])}, ValueError, "rest: ranges must rise"),
     ({"skipped": np.array([1, 1])}, ValueError, r"skipped: rows must be distinct, rising, and in \[0, 70\)"),

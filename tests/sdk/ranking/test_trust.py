@@ -322,6 +322,44 @@ def test_a_table_keeps_its_stages_when_the_file_changes() -> None:
     assert kernel.topk(table, [asked()], 5)[0][1].tolist() == before
 
 
+@needs_kernel
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), start=st.integers(-40, 140), stop=st.integers(-40, 140))
+def test_codes_of_any_bits_are_checked(seed: int, start: int, stop: int) -> None:
+    random, vectors = np.random.default_rng(seed), vectors_of(seed)
+    arguments = kernel_table(vectors, None, Codes.of(vectors))
+    assert kernel.first_wrong_codes(kernel.Table(*arguments.values()), 0, N) == -1
+    for name in ("vectors", "codes", "scales", "suffix_norms", "quantization_errors", "max_norm"):
+        if random.random() < 0.5:
+            arguments[name] = any_bits(random, arguments[name])
+    row = outcome(kernel.first_wrong_codes, kernel.Table(*arguments.values()), start, stop)
+    assert isinstance(row, str) == (start < 0 or start % 16 != 0 or stop > N)
+    assert isinstance(row, str) or row == -1 or start <= row < stop
+
+
+@needs_kernel
+def test_codes_that_are_checked_where_there_are_none() -> None:
+    vectors = vectors_of(0)
+    plain, coded = (
+        kernel.Table(vectors, *[None] * 7),
+        kernel.Table(*kernel_table(vectors, None, Codes.of(vectors)).values()),
+    )
+    for table, start, stop in (
+        (plain, 0, N),
+        (None, 0, N),
+        (coded, 0, 2**63),
+        (coded, -(2**63) - 1, N),
+        (coded, -(2**63), N),
+        (coded, 0, 2**63 - 1),
+        (coded, 2**63 - 16, 2**63 - 1),
+        (coded, 0.0, N),
+        (coded, "0", N),
+        (coded, None, N),
+    ):
+        assert outcome(kernel.first_wrong_codes, table, start, stop) == "an error"
+    assert kernel.first_wrong_codes(coded, 2**62, N) == -1  # no rows
+
+
 # ---- requests ----
 
 
@@ -537,6 +575,18 @@ def test_sessions_in_wrong_arrays() -> None:
             assert failed == {True}, what
 
 
+@settings(max_examples=20, deadline=None)
+@given(length=st.integers(500, 530) | st.just(5_000), seed=st.integers(0, 99), with_logits=st.booleans())
+def test_long_sessions(length: int, seed: int, with_logits: bool) -> None:
+    random = np.random.default_rng(seed)
+    session = random.integers(0, 2 * length, length)
+    logits = random.standard_normal(length).astype(np.float32) if with_logits else None
+    first, *others = (backend.session_items(session, logits) for backend in BACKENDS)
+    for rows, sums in others:
+        np.testing.assert_array_equal(rows, first[0])
+        np.testing.assert_array_equal(sums, first[1])
+
+
 # ---- the co-visitation scorer ----
 
 
@@ -633,6 +683,32 @@ def test_no_room_is_asked_for_what_cannot_be_covisited() -> None:
     scorer = kernel.Covisitation(*tables.values())
     rows, _ = scorer.score_offsets(np.arange(0, 16, 2))
     assert rows.base is None or len(rows.base) <= n
+
+
+@needs_kernel
+def test_arrays_are_given_back() -> None:
+    vectors = vectors_of(0)
+    table_arrays = kernel_table(vectors, vectors[:, 0].copy(), Codes.of(vectors))
+    table, scorer_arrays = kernel.Table(*table_arrays.values()), scorer_of(0)
+    scorer = kernel.Covisitation(*scorer_arrays.values())
+    ids = {"ids": np.arange(5), "order": np.arange(5), "wanted": np.array([3])}
+    session = {"session": np.array([3, 1]), "logits": np.ones(2, np.float32)}
+    calls: list[tuple[Callable[..., Any], dict[str, Any]]] = [
+        (kernel.Table, table_arrays),
+        (kernel.Covisitation, scorer_arrays),
+        (lambda *parts: kernel.topk(table, [parts, parts], 3), asked()._asdict()),
+        (kernel.choose, question()),
+        (kernel.find_ids, ids),
+        (kernel.session_items, session),
+        (scorer.score_offsets, {"session": session["session"]}),
+        (lambda query: kernel.integer_dots(table, query), {"query": asked().query}),
+    ]
+    for call, right in calls:
+        for what, _, arguments in [("right", True, right), *each_wrong(right)]:
+            arrays = [one for one in arguments.values() if isinstance(one, np.ndarray)]
+            before = [sys.getrefcount(array) for array in arrays]
+            outcome(call, *arguments.values())
+            assert [sys.getrefcount(array) for array in arrays] == before, what
 
 
 # ---- threads ----

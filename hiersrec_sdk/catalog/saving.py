@@ -1,0 +1,113 @@
+"""Saving a catalog with its changes, over the bundle that it was loaded from or elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hiersrec_sdk.bundle import CONFIG, Bundle, is_in_cache, write_with_delta
+from hiersrec_sdk.bundle.folder import open_config
+from hiersrec_sdk.bundle.opened import OpenFolder
+from hiersrec_sdk.catalog.delta_tables import from_tables, to_tables
+from hiersrec_sdk.catalog.snapshot import Catalog
+from hiersrec_sdk.catalog.writer import MutableCatalog
+from hiersrec_sdk.errors import BundleError
+from hiersrec_sdk.forks import fresh_in_children
+from hiersrec_sdk.paths import as_path, real_path
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Place:
+    """A folder that was loaded or saved to.
+
+    Attributes:
+        ours: SHA-256 of the ``config.json`` that this process has loaded from there or written there; several after a
+            save that was interrupted; None: not yet.
+    """
+
+    ours: frozenset[str] | None
+
+
+class Saver:
+    """Saves a catalog, and knows where it has done so: nobody else's changes are replaced there.
+
+    Attributes:
+        saved: a folder, and the snapshot that it holds if nobody has replaced it.
+    """
+
+    def __init__(self, bundle: Bundle, catalog: MutableCatalog) -> None:
+        self._bundle, self._catalog = bundle, catalog
+        self.saved: tuple[Path, Catalog] = bundle.path.absolute(), catalog.current
+        self._places = {real_path(bundle.path): _Place(frozenset([bundle.config["sha256"]]))}
+        self._lock = threading.RLock()  # a signal handler may save too
+        fresh_in_children(self, "_lock")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """See :meth:`hiersrec_sdk.Recommender.save`."""
+        started = time.perf_counter()
+        path = as_path(path).absolute()
+        if is_in_cache(path):
+            raise BundleError(
+                f"{path} is in the cache of unpacked bundles, where it would be lost: save it elsewhere"
+            )
+        self._bundle.check_unchanged()
+        with self._lock:
+            snapshot, folder, digest = self._catalog.current, real_path(path), ""
+            place = self._places.setdefault(folder, _Place(None))
+            ours = place.ours
+
+            def check(at: Path) -> tuple[OpenFolder, Mapping[str, Any]] | None:
+                if place.ours is not ours:
+                    raise BundleError(f"{folder} was saved by a signal handler meanwhile, with all changes")
+                if at == folder and real_path(path) != folder:
+                    raise BundleError(f"{path} leads to another folder by now: save again")
+                return _checked(at, folder, ours)
+
+            def before(written: Bundle) -> None:
+                nonlocal digest, ours
+                changes = written.delta
+                if changes is not None:
+                    from_tables(changes, Catalog.of(written))
+                digest = written.config["sha256"]
+                if ours is not None:  # from now on either may be there, whatever interrupts this
+                    either = ours | {digest}
+                    place.ours, ours = (either, either) if place.ours is ours else (place.ours, ours)
+
+            write_with_delta(
+                self._bundle, folder, to_tables(snapshot), len(snapshot), check=check, before=before
+            )
+            only, saved = frozenset([digest]), (path, snapshot)
+            # One line without a call: a signal handler may have saved newer changes since.
+            place.ours, self.saved = (only, saved) if place.ours is ours else (place.ours, self.saved)
+        took = 1000 * (time.perf_counter() - started)
+        _log.info("saved %d items to %s in %.0f ms", len(snapshot), path, took)
+
+
+def _checked(
+    at: Path, folder: Path, ours: frozenset[str] | None
+) -> tuple[OpenFolder, Mapping[str, Any]] | None:
+    """The bundle at a path, if it is one of ``ours``; None: any may be there, or nothing.
+
+    Raises:
+        BundleError: it must not be replaced; names the ``folder`` that it was in.
+    """
+    if ours is None:
+        if os.path.lexists(at) and not (at / CONFIG).is_file():
+            raise BundleError(
+                f"{folder} exists already and is not a bundle: choose another folder or remove it"
+            )
+        return None
+    found = open_config(at)
+    if found[1]["sha256"] not in ours:
+        raise BundleError(
+            f"the bundle in {folder} was replaced since it was loaded; load it again, and apply the changes to it"
+        )
+    return found

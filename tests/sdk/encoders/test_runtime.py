@@ -1,0 +1,176 @@
+"""Sessions of onnxruntime: providers, threads, and whose fault it is when one does not start or fails."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hiersrec_sdk.encoders.runtime import checked_providers, import_onnxruntime, open_session
+from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
+from hiersrec_sdk.errors import (
+    BundleCorruptError,
+    InvalidProvidersError,
+    InvalidThreadsError,
+    ProviderError,
+)
+from tests.sdk.bundles import DIMENSION, SIZES, make_shop
+from tests.sdk.encoders.forged import node, with_output
+
+RIGHT = make_shop("int64", seed=1).files["model.onnx"]
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+def test_providers() -> None:
+    assert checked_providers(("cpu",)) == ("cpu",)
+    assert checked_providers(["cuda", "cpu", "cuda"]) == ("cuda", "cpu")
+    assert checked_providers(name for name in ("cpu", "cpu")) == ("cpu",)
+    for wrong in (
+        5,
+        None,
+        "cpu",
+        b"cpu",
+        [],
+        (),
+        [[]],
+        [5],
+        [None],
+        {"cpu": 1},
+        [b"cpu"],
+        [("cpu", {})],
+        object(),
+    ):
+        with pytest.raises(InvalidProvidersError, match=r"^providers must be .*, got ") as raised:
+            checked_providers(wrong)
+        assert len(str(raised.value)) < 300
+    for unknown in ("tpu", "CPU", "", "CPUExecutionProvider", "x" * 10_000, "\ud800"):
+        with pytest.raises(ProviderError, match=r"is unknown; there are 'cpu', 'cuda'$") as raised_of_name:
+            checked_providers(["cpu", unknown])
+        assert len(str(raised_of_name.value)) < 300
+
+
+def test_threads() -> None:
+    for threads in (1, 2, np.int64(2), 256):
+        before = threading.active_count()
+        open_session(RIGHT, "model.onnx", threads=threads)  # type: ignore[arg-type]
+        assert threading.active_count() == before
+    wrong: list[Any] = [0, -1, 257, 10**6, 10**5000, 1.0, True, None, "2", [1]]
+    for threads in wrong:
+        with pytest.raises(
+            InvalidThreadsError, match=r"^threads must be an integer from 1 to 256, or 'auto', got "
+        ):
+            open_session(RIGHT, "model.onnx", threads=threads)
+
+
+class _WithCuda:
+    """onnxruntime with a CUDA that does as told; what does not concern it goes to the CPU."""
+
+    def __init__(self, session: Any, start: Callable[[], None], run: Callable[[], None]) -> None:
+        self._session, self._start, self._run = session, start, run
+
+    def __call__(self, model: bytes, options: Any, providers: list[str], **settings: Any) -> Any:
+        started = self._session(model, options, [CPU], **settings)
+        if CUDA not in providers:
+            return started
+        self._start()
+        run = started.run
+        started.run = lambda *arguments: (self._run(), run(*arguments))[1]
+        started.get_providers = lambda: [CUDA, CPU]
+        return started
+
+
+@pytest.fixture
+def with_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    onnxruntime = import_onnxruntime()
+
+    def pretend(start: Callable[[], None] = lambda: None, run: Callable[[], None] = lambda: None) -> None:
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+        with_it = _WithCuda(onnxruntime.InferenceSession, start, run)
+        monkeypatch.setattr(onnxruntime, "InferenceSession", with_it)
+
+    return pretend
+
+
+def fail() -> None:
+    raise RuntimeError(
+        "CUDA failure 100: no CUDA-capable device is detected ; GPU=0 ; hostname=x ; " + "y" * 5000
+    )
+
+
+def encoder(model: bytes) -> OnnxSessionEncoder:
+    return OnnxSessionEncoder(model, dimension=DIMENSION, categories=SIZES, providers=("cuda", "cpu"))
+
+
+def test_cuda_that_does_not_start(with_cuda: Callable[..., None]) -> None:
+    with_cuda(start=fail)
+    with pytest.raises(
+        ProviderError, match=r"^'cuda', 'cpu' did not start: CUDA failure 100: .*providers=\('cpu',\)$"
+    ):
+        encoder(RIGHT)
+    with pytest.raises(BundleCorruptError, match=r"^model\.onnx cannot be loaded"):
+        encoder(RIGHT[:-100])
+
+
+def test_cuda_that_fails(with_cuda: Callable[..., None]) -> None:
+    with_cuda(run=fail)
+    loaded = encoder(RIGHT)
+    with pytest.raises(
+        ProviderError, match=r"^model\.onnx failed to run on 'cuda', 'cpu': CUDA failure 100"
+    ) as raised:
+        loaded.encode(np.ones((1, 2, DIMENSION), np.float32), np.array([2]))
+    assert len(str(raised.value)) < 400
+    hopeless = with_output(
+        RIGHT,
+        "item_query",
+        [node("Reshape", ["right", "seven"], ["item_query"])],
+        {"seven": np.array([1, 7])},
+    )
+    loaded = encoder(hopeless)
+    with pytest.raises(BundleCorruptError, match=r"^model\.onnx failed to run: "):
+        loaded.encode(np.ones((1, 2, DIMENSION), np.float32), np.array([2]))
+
+
+def test_what_cuda_gives_is_checked_too(with_cuda: Callable[..., None]) -> None:
+    with_cuda()
+
+    class Table:
+        def vectors(self, rows: Any) -> Any:
+            return np.ones((len(rows), DIMENSION), np.float32)
+
+        vectors_into: Any = None  # buffers are for the CPU alone
+
+    assert encoder(RIGHT).encode_one(Table(), np.arange(3)).item_query.shape == (1, DIMENSION)
+    narrow = with_output(
+        RIGHT,
+        "item_query",
+        [node("Expand", ["x", "two"], ["item_query"])],
+        {"x": np.float32(1), "two": np.array([1, 2])},
+    )
+    loaded = encoder(narrow)
+    for _ in range(2):
+        with pytest.raises(BundleCorruptError, match=r"output 'item_query' is float32 \[1, 2\]"):
+            loaded.encode_one(Table(), np.arange(3))
+    wrong = with_output(
+        RIGHT, "item_query", [node("Add", ["right", "nan"], ["item_query"])], {"nan": np.float32(np.nan)}
+    )
+    with pytest.raises(BundleCorruptError, match="output 'item_query' is not finite"):
+        encoder(wrong).encode_one(Table(), np.arange(3))
+
+
+def test_a_file_of_nonsense_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """onnxruntime by itself prints to stdout when it falls back to other providers, and its errors to stderr."""
+    with pytest.raises(BundleCorruptError):
+        open_session(b"nonsense", "model.onnx")
+    failing = with_output(
+        RIGHT,
+        "item_query",
+        [node("Reshape", ["right", "seven"], ["item_query"])],
+        {"seven": np.array([1, 7])},
+    )
+    loaded = OnnxSessionEncoder(failing, dimension=DIMENSION, categories=SIZES)
+    with pytest.raises(BundleCorruptError, match=r"^model\.onnx failed to run: "):
+        loaded.encode(np.ones((1, 2, DIMENSION), np.float32), np.array([2]))
+    assert capfd.readouterr() == ("", "")
