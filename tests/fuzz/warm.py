@@ -13,7 +13,7 @@ from hiersrec_sdk.ranking import get_backend
 from tests.fuzz.parts import sound
 
 SANITIZED: Final = "SANITIZED_KERNEL" in os.environ
-_IMPORTED_LATE: Final = ("onnxruntime", "pandas", "polars", "pyarrow", "hiersrec_sdk.cli.main")
+_IMPORTED_LATE: Final = ("pandas", "polars", "pyarrow", "hiersrec_sdk.cli.main")
 _NUMBA: Final = "hiersrec_sdk.ranking.numba_backend"
 
 
@@ -34,9 +34,10 @@ def copy_tables(wanted: bool) -> None:
 
     It sees nothing of a map of the file, where one table follows the other.
     """
-    for module in [*sys.modules.values()]:
+    holders = [module for name, module in sys.modules.items() if name.startswith("hiersrec_sdk.bundle.")]
+    for module in holders:
         parse = getattr(module, "parse_tables", None)
-        if parse is None or not module.__name__.startswith("hiersrec_sdk."):
+        if parse is None:
             continue
         if wanted and not isinstance(parse, partial):
             vars(module)["parse_tables"] = partial(_copied, parse)
