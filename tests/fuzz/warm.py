@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from hiersrec_sdk import search
+from hiersrec_sdk.encoders.runtime import import_onnxruntime
 from hiersrec_sdk.ranking import get_backend
 from tests.fuzz.parts import sound
 
