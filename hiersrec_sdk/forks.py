@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from functools import cached_property as cached_property
 else:
 
-    class cached_property:  # noqa: N801
+    class _CachedProperty:
         """``functools.cached_property`` without the lock that it holds in Python 3.11 while it computes.
 
         A child that is forked meanwhile would wait for that lock for ever. Two threads may compute a value at once.
@@ -48,3 +48,5 @@ else:
             if instance is None:
                 return self
             return instance.__dict__.setdefault(self._name, self._compute(instance))
+
+    cached_property = _CachedProperty

@@ -21,6 +21,7 @@ from typing import Final
 from hiersrec_sdk.atomic import PART
 from hiersrec_sdk.bundle.opened import OpenFolder
 from hiersrec_sdk.errors import BundleError
+from hiersrec_sdk.paths import real_path
 
 _BUNDLES: Final = "bundles"
 _LOCK: Final = ".lock"
@@ -73,8 +74,7 @@ def entry_of(digest: str) -> Path:
 def is_in_cache(path: str | os.PathLike[str]) -> bool:
     """Whether ``path`` lies in the cache of unpacked bundles, where a saved bundle would be overwritten."""
     try:
-        cache = os.path.realpath(cache_folder() / _BUNDLES)
-        return Path(os.path.realpath(path)).is_relative_to(cache)
+        return real_path(Path(path)).is_relative_to(real_path(cache_folder() / _BUNDLES))
     except (BundleError, TypeError, ValueError):  # there is no cache, or this is not a path
         return False
 

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from numpy.typing import NDArray
 
@@ -31,6 +31,8 @@ from hiersrec_sdk.bundle.tables import parse_tables
 from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingError
 from hiersrec_sdk.paths import as_path
 from hiersrec_sdk.shown import shortened
+
+_Read = TypeVar("_Read")
 
 _ATTEMPTS: Final = 100  # to open a folder that is replaced meanwhile, each some milliseconds
 
@@ -52,10 +54,6 @@ class Bundle:
     tables: dict[str, NDArray[Any]]
     files: Mapping[str, OpenFile] = field(default_factory=dict, repr=False)
     folder: OpenFolder | None = field(default=None, repr=False)
-
-    def file(self, name: str) -> OpenFile:
-        """The file ``name``, which ``config.json`` lists, as it was opened."""
-        return self.files[name]
 
     def read(self, name: str) -> bytes:
         """The content of the file ``name``, which ``config.json`` lists.
@@ -110,17 +108,24 @@ def open_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:
         BundleError: a file cannot be read.
         InvalidPathError: ``path`` is not a path.
     """
-    path = as_path(path)
+
+    def checked(folder: OpenFolder) -> Bundle:
+        bundle = _read(folder, hashes=verify)
+        check_tables(bundle, contents=verify)
+        return bundle
+
+    return _from_folder(as_path(path), checked)
+
+
+def _from_folder(path: Path, read: Callable[[OpenFolder], _Read]) -> _Read:
+    """What ``read`` makes of the folder ``path``: of the one that is there, if another was replaced meanwhile."""
     for attempt in range(1, _ATTEMPTS + 1):
         folder = open_folder(path)
         try:
-            bundle = _read(folder, hashes=verify)
-            check_tables(bundle, contents=verify)
+            return read(folder)
         except BundleError:
             if attempt == _ATTEMPTS or folder.is_still_there():
                 raise
-            continue  # its files were removed when it was replaced: open what is there now
-        return bundle
     raise AssertionError  # the last attempt returns or raises
 
 
@@ -194,15 +199,7 @@ def open_config(path: Path) -> tuple[OpenFolder, dict[str, Any]]:
     Raises:
         BundleError: as :func:`open_bundle`.
     """
-    for _ in range(_ATTEMPTS - 1):
-        folder = open_folder(path)
-        try:
-            return folder, _config(folder)
-        except BundleError:
-            if folder.is_still_there():
-                raise  # else it was replaced meanwhile
-    folder = open_folder(path)
-    return folder, _config(folder)
+    return _from_folder(path, lambda folder: (folder, _config(folder)))
 
 
 def _config(folder: OpenFolder) -> dict[str, Any]:

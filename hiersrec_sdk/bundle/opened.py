@@ -7,27 +7,22 @@ import hashlib
 import mmap
 import os
 import stat
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingError
+from hiersrec_sdk.forks import fresh_in_children
 
 # Without O_NONBLOCK the opening of a named pipe waits for a writer.
 _FILE: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _FOLDER: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
 _BLOCK: Final = 1 << 18
 
-_hashing = threading.Lock()  # held while a file is read again, so that one thread of many does it
-
-
-def _unlock_after_fork() -> None:
-    global _hashing
-    _hashing = threading.Lock()  # whoever held it is not in the child
-
-
-os.register_at_fork(after_in_child=_unlock_after_fork)
+_hashing = threading.RLock()  # held while a file is read again, so that one thread of many does it
+fresh_in_children(sys.modules[__name__], "_hashing")
 
 
 class _Descriptor:
@@ -40,8 +35,7 @@ class _Descriptor:
         """The descriptor, open as long as the object is there."""
         return self._descriptor
 
-    def __del__(self, close: object = os.close) -> None:
-        assert callable(close)
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if hasattr(self, "_descriptor"):
             close(self._descriptor)
 

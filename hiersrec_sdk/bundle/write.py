@@ -103,8 +103,8 @@ def write_with_delta(
                 # Links to nothing but what goes away: whoever writes into one bundle must not write into two.
                 same = old is not None and old[1]["files"].get(name) == about
                 if not (old and same and _link(old[0], part / name, about["bytes"])):
-                    _copy(bundle.file(name), part / name)
-                bundle.file(name).check_unchanged(about["sha256"])
+                    _copy(bundle.files[name], part / name)
+                bundle.files[name].check_unchanged(about["sha256"])
             if delta:
                 write_tables(part / DELTA, delta)
                 files[DELTA] = describe(part / DELTA)

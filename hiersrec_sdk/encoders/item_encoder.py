@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle import ITEM_ENCODER, Bundle
 from hiersrec_sdk.encoders.features import checked_vector, number_bins, token_table
-from hiersrec_sdk.encoders.forks import PerProcess
 from hiersrec_sdk.encoders.onnx import Graph, Shape
+from hiersrec_sdk.encoders.per_process import PerProcess
 from hiersrec_sdk.errors import CatalogChangeError
 from hiersrec_sdk.shown import shown
 

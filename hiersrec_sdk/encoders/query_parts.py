@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle import QUERY_PARTS, Bundle
-from hiersrec_sdk.encoders.forks import PerProcess
 from hiersrec_sdk.encoders.onnx import Graph
+from hiersrec_sdk.encoders.per_process import PerProcess
 
 
 class QueryParts(NamedTuple):

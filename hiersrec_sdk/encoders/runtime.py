@@ -21,13 +21,12 @@ from hiersrec_sdk.errors import (
     ProviderError,
 )
 from hiersrec_sdk.id_lists import listed
-from hiersrec_sdk.shown import shown
+from hiersrec_sdk.shown import shortened, shown
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Name here: name in onnxruntime, extra that installs it.
 _PROVIDERS: Final = {"cpu": ("CPUExecutionProvider", "cpu"), "cuda": ("CUDAExecutionProvider", "gpu")}
-_MOST_SHOWN: Final = 300  # characters of a message of onnxruntime
 
 
 def import_onnxruntime(extra: str = "cpu") -> Any:
@@ -116,8 +115,7 @@ def checked_providers(value: Any) -> tuple[str, ...]:
 
 def described(error: Exception) -> str:
     """The message of an error of onnxruntime, shortened to one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _MOST_SHOWN else f"{text[:100]} ... {text[105 - _MOST_SHOWN :]}"
+    return shortened(" ".join(str(error).split()) or type(error).__name__)
 
 
 def _require(providers: Sequence[str], present: Sequence[str], otherwise: str) -> None:

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle.schema import MODEL
-from hiersrec_sdk.encoders.forks import PerProcess
 from hiersrec_sdk.encoders.onnx import Arrays, BoundGraph, Graph, Values
+from hiersrec_sdk.encoders.per_process import PerProcess
 
 _MOST_BUFFERS: Final = 256  # lengths that a thread keeps buffers for
 

@@ -1,6 +1,6 @@
 """Whether codes are those of their rows, so that the bound of ``csrc/query_codes.h`` holds: wrong ones lose results.
 
-``csrc/code_check.h`` is the contract. Here the check stands in NumPy, which takes ten times as long.
+``csrc/code_check.h`` is the contract. Here the check stands in NumPy, which is slower.
 """
 
 from __future__ import annotations

@@ -36,10 +36,13 @@ class Service:
         """Status and text of the answer."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
         headers = {} if kind is None else {"Content-Type": kind}
-        chunks = None if isinstance(body, bytes) else {"Transfer-Encoding": "chunked"}
+        if isinstance(body, bytes):
+            headers["Content-Length"] = str(len(body))
+        else:
+            headers["Transfer-Encoding"] = "chunked"
         try:
             connection.putrequest(method, path)
-            for name, value in {**headers, **(chunks or {"Content-Length": str(len(body))})}.items():  # type: ignore[arg-type]
+            for name, value in headers.items():
                 connection.putheader(name, value)
             connection.endheaders()
             return read(connection, body)

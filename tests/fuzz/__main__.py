@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import sys
 from datetime import UTC, datetime
+from importlib import import_module
 
 import click
 
 if "SANITIZED_KERNEL" in os.environ:
-    import tests.sanitized  # noqa: F401  # before anything imports the other kernel
+    import_module("tests.sanitized")  # before anything imports the other kernel
 
 from tests.fuzz import runner
 from tests.fuzz.targets import TARGETS

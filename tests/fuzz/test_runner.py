@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -84,7 +84,7 @@ def test_cases_that_end_well_are_counted(processes: int) -> None:
         (raise_in_the_project, "ValueError", "hiersrec_sdk/ranking/codes.py"),
         (raise_elsewhere, "KeyboardInterrupt", "elsewhere"),
         (lambda _: os._exit(3), "exit 3", "elsewhere"),
-        (lambda _: faulthandler._sigsegv(), "SIGSEGV", "elsewhere"),  # type: ignore[attr-defined]
+        (lambda _: signal.raise_signal(signal.SIGSEGV), "SIGSEGV", "elsewhere"),
         (lambda _: os.kill(os.getpid(), 9), "SIGKILL", "elsewhere"),
     ],
 )
@@ -104,7 +104,9 @@ def test_a_hang_is_ended_and_found() -> None:
 
 
 def test_a_crash_names_the_innermost_line_of_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
-    crash = faulthandler._sigsegv  # type: ignore[attr-defined]
+    def crash() -> None:
+        signal.raise_signal(signal.SIGSEGV)
+
     monkeypatch.setattr("hiersrec_sdk.ranking.codes.BLOCK", Modulus(crash))
     found = only(fuzz(lambda _: Codes.of(np.zeros((1, 3), np.float32)), cases=1))
     assert found.kind == "SIGSEGV"

@@ -51,8 +51,8 @@ def test_files_are_those_of_the_version_that_was_opened(shop: Shop, bundle: Path
     replace(bundle, other)
     for name, content in shop.files.items():
         assert opened.read(name) == content
-        assert opened.file(name).read() == content
-        assert opened.file(name).size == len(content)
+        assert opened.files[name].read() == content
+        assert opened.files[name].size == len(content)
     assert np.array_equal(opened.tables["item_vectors"], shop.vectors)
     opened.check_unchanged()
     shutil.rmtree(bundle)
@@ -338,7 +338,7 @@ def test_a_forked_child_reads_the_same_version(bundle: Path, other: Path) -> Non
     replace(bundle, other)
     held = hiersrec_sdk.bundle.opened._hashing
     with held:  # by a thread that the child does not have
-        os.utime(opened.file(CATALOG).fileno(), ns=(0, 7))
+        os.utime(opened.files[CATALOG].fileno(), ns=(0, 7))
         child = os.fork()
         if not child:
             found = opened.read("model.onnx"), recommender.recommend(["0"], 5).items
