@@ -106,7 +106,7 @@ def write_file(path: Path, content: bytes | str | Callable[[Path], object]) -> N
 def remove_parts(path: Path) -> None:
     """Remove the parts beside ``path`` that nobody writes any more. What cannot be removed stays."""
     found = []
-    with suppress(OSError):
+    with if_possible():
         start = path.name + PART
         names = [each.name for each in path.parent.iterdir() if each.name.startswith(start)]
         parts = [path.with_name(name) for name in names if _AFTER_PART.fullmatch(name, len(start))]
@@ -116,6 +116,21 @@ def remove_parts(path: Path) -> None:
     for part, lock in found:
         _remove(part)
         lock.close()
+
+
+def is_time_limit(error: BaseException) -> bool:
+    """Whether a signal handler has raised an error that Python takes for one of the system: ``TimeoutError``."""
+    return isinstance(error, TimeoutError) and error.errno is None
+
+
+@contextmanager
+def if_possible() -> Iterator[None]:
+    """Go on after an error of the system."""
+    try:
+        yield
+    except OSError as error:
+        if is_time_limit(error):
+            raise
 
 
 def sync(path: Path) -> None:
@@ -143,10 +158,11 @@ def alone(folder: Path) -> Iterator[bool]:
         lock.take(wait=True)
         yield lock.is_held
     finally:
-        try:  # noqa: SIM105 - without a call before it: a signal handler that raises cannot come first
+        try:  # without a call before it: a signal handler that raises cannot come first
             fcntl.flock(lock.descriptor, fcntl.LOCK_UN)
-        except OSError:
-            pass
+        except OSError as error:
+            if is_time_limit(error):
+                raise
         lock.close()
 
 
@@ -170,7 +186,7 @@ class _Lock:
         if not self.is_over:
             self.is_over = True
             try:
-                with suppress(OSError):  # closing it would not do where a forked child has it open too
+                with if_possible():  # closing it would not do where a forked child has it open too
                     fcntl.flock(self.descriptor, fcntl.LOCK_UN)
             finally:
                 os.close(self.descriptor)
@@ -186,8 +202,9 @@ class _Lock:
             self.is_held = True
         except BlockingIOError:
             return False
-        except OSError:  # this file system has no locks
-            pass
+        except OSError as error:  # this file system has no locks
+            if is_time_limit(error):
+                raise
         return True
 
     def is_of(self, other: _Lock) -> bool:
@@ -249,7 +266,9 @@ def _of_nobody(part: Path) -> _Lock | None:
     try:
         lock = _Lock(part)
         return lock if lock.take(wait=False) and lock.is_held and lock.is_at(part) else None
-    except OSError:
+    except OSError as error:
+        if is_time_limit(error):
+            raise
         return None
 
 
@@ -319,7 +338,7 @@ def _take_mode(path: Path, like: os.stat_result, mask: int = 0o7777) -> None:
     if stat.S_ISLNK(like.st_mode) or os.path.samestat(os.lstat(path), like):
         return
     for owner, group in ((like.st_uid, -1), (-1, like.st_gid)):
-        with suppress(OSError):
+        with if_possible():
             os.chown(path, owner, group)
     path.chmod(stat.S_IMODE(like.st_mode) & mask)
 
@@ -334,7 +353,7 @@ def _make_folder(path: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    with suppress(OSError):
+    with if_possible():
         folder.chmod(0o700)  # of a folder that was read-only
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -115,8 +115,10 @@ class Planner:
         key = (k, type(k), *given.items(), *map(type, given.values()))
         try:
             kept = plans.get(key)
-        except Exception:  # an argument that has no hash: a list of ids, or a wrong one
-            kept = None
+        except Exception:
+            if _has_hash(key):  # then a signal handler has raised it, such as the time limit of a task queue
+                raise
+            kept = None  # an argument is a list of ids, or a wrong one
         if kept is not None:
             return kept
         options = Options.of(k, given)
@@ -196,6 +198,14 @@ class Planner:
         return self._measured_bytes
 
     _measured_bytes: float | None = None
+
+
+def _has_hash(key: object) -> bool:
+    try:
+        hash(key)
+    except Exception:
+        return False
+    return True
 
 
 def _restrictions(catalog: Catalog, options: Options) -> tuple[Filter | None, NDArray[np.int64] | None]:

@@ -6,7 +6,6 @@ import json
 import os
 import stat
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk import __version__
-from hiersrec_sdk.atomic import new_folder
+from hiersrec_sdk.atomic import if_possible, is_time_limit, new_folder
 from hiersrec_sdk.bundle.folder import Bundle, check_tables, describe, read_folder
 from hiersrec_sdk.bundle.opened import OpenFile, OpenFolder
 from hiersrec_sdk.bundle.schema import (
@@ -66,6 +65,8 @@ def write_bundle(
             _write_config(part, config, {name: describe(part / name) for name in sorted([*files, CATALOG])})
             check_tables(read_folder(part, hashes=False), contents=True)
     except (OSError, TypeError, ValueError, BundleError) as error:
+        if is_time_limit(error):
+            raise
         raise BundleError(f"{shortened(path)} was not written: {shortened(error)}") from error
 
 
@@ -114,6 +115,8 @@ def write_with_delta(
             check_tables(written, contents=False)
             before(written)
     except (OSError, TypeError, ValueError, BundleError) as error:
+        if is_time_limit(error):
+            raise
         raise BundleError(f"{shortened(path)} was not written: {shortened(error)}") from error
 
 
@@ -137,7 +140,9 @@ def _link(folder: OpenFolder, target: Path, size: int) -> bool:
         if not stat.S_ISREG(kind):  # a link into another folder, which does not go away
             return False
         os.link(target.name, target, src_dir_fd=folder.fileno(), follow_symlinks=False)
-    except OSError:  # a file of somebody else, or a file system without hard links
+    except OSError as error:  # a file of somebody else, or a file system without hard links
+        if is_time_limit(error):
+            raise
         return False
     if target.stat().st_size == size:
         return True
@@ -149,7 +154,7 @@ def _copy(file: OpenFile, target: Path) -> None:
     """Copy a file: where the file system can, without copying its blocks."""
     with target.open("xb") as copy:
         position = 0
-        with suppress(OSError):  # from one file system to another
+        with if_possible():  # from one file system to another
             while position < file.size:
                 rest = file.size - position
                 done = os.copy_file_range(file.fileno(), copy.fileno(), rest, position, position)

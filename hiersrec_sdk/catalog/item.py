@@ -114,21 +114,23 @@ def _checked(item: Any) -> Item:
     item_id = plain_id(item.id)
     if item_id is None or not fits_tables(item_id):
         raise InvalidItemIdError(f"item id {described(item.id)} must be an int64 or UTF-8 text")
-    of_item = f"item {shown(item_id)}: its"
-    made: Item = replace(
-        item,
-        id=item_id,
-        category=_category(of_item, item.category),
-        text=_text(f"{of_item} text", item.text),
-        numbers=_numbers(of_item, item.numbers),
-        title=_text(f"{of_item} title", item.title) or None,
-        metadata_vector=_vector(f"{of_item} metadata_vector", item.metadata_vector),
-        vector=_vector(f"{of_item} vector", item.vector),
-    )
+    try:
+        made: Item = replace(
+            item,
+            id=item_id,
+            category=_category(item.category),
+            text=_text("text", item.text),
+            numbers=_numbers(item.numbers),
+            title=_text("title", item.title) or None,
+            metadata_vector=_vector("metadata_vector", item.metadata_vector),
+            vector=_vector("vector", item.vector),
+        )
+    except CatalogChangeError as error:
+        raise CatalogChangeError(f"item {shown(item_id)}: its {error}") from error
     return made
 
 
-def _category(of_item: str, category: Any) -> int | str | tuple[int | str, ...] | None:
+def _category(category: Any) -> int | str | tuple[int | str, ...] | None:
     """The id of a category, or a path of ids."""
     if category is None:
         return None
@@ -136,12 +138,10 @@ def _category(of_item: str, category: Any) -> int | str | tuple[int | str, ...] 
     if one is not None:
         return one
     path = []
-    for each in listed(f"{of_item} category", category, CatalogChangeError, "ids, or one id"):
+    for each in listed("category", category, CatalogChangeError, "ids, or one id"):
         part = plain_id(each)
         if part is None:
-            raise CatalogChangeError(
-                f"{of_item} category must be an id or a list of ids, got {shown(category)}"
-            )
+            raise CatalogChangeError(f"category must be an id or a list of ids, got {shown(category)}")
         path.append(part)
     return tuple(path)
 
@@ -159,18 +159,18 @@ def _vector(name: str, value: Any) -> NDArray[np.float32] | None:
     return None if value is None else numbers(name, value, CatalogChangeError)
 
 
-def _numbers(of_item: str, given: Any) -> dict[str, float | None]:
+def _numbers(given: Any) -> dict[str, float | None]:
     """The numbers of an item by column, None where one is missing; NaN stands for that too."""
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        raise CatalogChangeError(f"{of_item} numbers must map column to number, got {shown(given)}")
+        raise CatalogChangeError(f"numbers must map column to number, got {shown(given)}")
     found: dict[str, float | None] = {}
     for column, value in given.items():
         one = None if value is None else number(value)
         if not isinstance(column, str) or (one is None and value is not None) or one in (math.inf, -math.inf):
             raise CatalogChangeError(
-                f"{of_item} number {shown(column)} must be a finite number, or None, got {described(value)}"
+                f"number {shown(column)} must be a finite number, or None, got {described(value)}"
             )
         found[column] = one
     return found

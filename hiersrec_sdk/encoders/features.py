@@ -57,11 +57,12 @@ def checked_vector(item_id: int | str, name: str, value: Any, width: int) -> NDA
     Raises:
         CatalogChangeError: not as many finite numbers.
     """
-    vector = numbers(f"item {shown(item_id)}: its {name}", value, CatalogChangeError)
-    off = np.count_nonzero(~np.isfinite(vector))
-    if len(vector) != width or off:
-        given = f"{off} that are NaN, infinite or too large" if off else str(len(vector))
-        raise CatalogChangeError(
-            f"item {shown(item_id)}: its {name} must be {width} finite numbers, got {given}"
-        )
+    try:
+        vector = numbers(name, value, CatalogChangeError)
+        off = np.count_nonzero(~np.isfinite(vector))
+        if len(vector) != width or off:
+            given = f"{off} that are NaN, infinite or too large" if off else str(len(vector))
+            raise CatalogChangeError(f"{name} must be {width} finite numbers, got {given}")
+    except CatalogChangeError as error:
+        raise CatalogChangeError(f"item {shown(item_id)}: its {error}") from error
     return vector

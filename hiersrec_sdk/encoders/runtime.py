@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from hiersrec_sdk.arguments import checked_threads
+from hiersrec_sdk.atomic import is_time_limit
 from hiersrec_sdk.errors import (
     BundleCorruptError,
     HierSRecError,
@@ -71,6 +72,7 @@ def open_session(model: bytes, name: str, providers: Sequence[str] = ("cpu",), t
             model, options, names, enable_fallback=0, read_config_from_model=0
         )
     except Exception as error:  # onnxruntime's errors have no common base of their own
+        _raise_if_from_outside(error)
         if providers != ("cpu",):
             open_session(model, name)  # raises, if it is the graph that is at fault
             raise ProviderError(
@@ -86,7 +88,12 @@ def open_session(model: bytes, name: str, providers: Sequence[str] = ("cpu",), t
 def run_error(
     error: Exception, model: bytes, name: str, providers: Sequence[str], feeds: Any
 ) -> HierSRecError:
-    """What to raise where onnxruntime raised ``error`` when the graph ``model`` ran on ``feeds``."""
+    """What to raise where onnxruntime raised ``error`` when the graph ``model`` ran on ``feeds``.
+
+    Raises:
+        Exception: ``error`` itself, where it is not onnxruntime's.
+    """
+    _raise_if_from_outside(error)
     if tuple(providers) != ("cpu",):
         try:
             open_session(model, name).run(None, feeds)
@@ -95,6 +102,13 @@ def run_error(
         else:
             return ProviderError(f"{name} failed to run on {_named(providers)}: {described(error)}")
     return BundleCorruptError(f"{name} failed to run: {described(error)}")
+
+
+def _raise_if_from_outside(error: Exception) -> None:
+    """Raise what a signal handler has raised while onnxruntime ran, such as the time limit of a task queue."""
+    raiser = type(error).__module__.partition(".")[0]
+    if raiser not in ("builtins", "onnxruntime") or is_time_limit(error):
+        raise error
 
 
 def checked_providers(value: Any) -> tuple[str, ...]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
+import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from hiersrec_sdk import Recommender
 from hiersrec_sdk.encoders.runtime import checked_providers, import_onnxruntime, open_session
 from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
 from hiersrec_sdk.errors import (
@@ -174,3 +178,32 @@ def test_a_file_of_nonsense_prints_nothing(capfd: pytest.CaptureFixture[str]) ->
     with pytest.raises(BundleCorruptError, match=r"^model\.onnx failed to run: "):
         loaded.encode(np.ones((1, 2, DIMENSION), np.float32), np.array([2]))
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", [TimeoutError, type("OutOfTime", (Exception,), {})])
+def test_what_a_signal_handler_raises_is_no_fault_of_the_graph(kind: type[Exception], tmp_path: Path) -> None:
+    """Such as the time limit of a task queue."""
+
+    fired, raised, chance = 0, 0, random.Random(0)
+
+    def out_of_time(*_: Any) -> None:
+        nonlocal fired
+        fired += 1
+        raise kind
+
+    shop = make_shop("string")
+    recommender = Recommender.load(shop.write(tmp_path / "bundle"))
+    recommender.recommend(shop.ids[3:6], 5)
+    before = signal.signal(signal.SIGALRM, out_of_time)
+    try:
+        for _ in range(300):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 + chance.random() * 5e-4)
+                for _ in range(1_000):
+                    recommender.recommend(shop.ids[3:6], 5)
+            except kind:
+                raised += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert raised == fired == 300
