@@ -214,7 +214,10 @@ def write_in_place(path: Path, at: int, change: Callable[[int], int] = lambda by
 
 def calls(recommender: Recommender, shop: Shop, path: Path) -> list[Callable[[], Any]]:
     ids = shop.ids[5:8]
+    growing = recommender.session(ids)
     return [
+        lambda: growing.add(ids[0]),
+        lambda: growing.recommend(3),
         lambda: recommender.recommend(ids, 3),
         lambda: recommender.recommend([], 3),
         lambda: recommender.recommend_many([ids], 3),
@@ -224,6 +227,12 @@ def calls(recommender: Recommender, shop: Shop, path: Path) -> list[Callable[[],
         lambda: recommender.categories(ids),
         lambda: recommender.similar_items(ids[0]),
         lambda: recommender.trace(ids),
+        lambda: recommender.catalog.rows(ids),
+        lambda: recommender.catalog.title(0),
+        lambda: recommender.catalog.upsert([{"id": ids[0], "title": "x"}]),
+        lambda: recommender.catalog.remove(ids),
+        lambda: recommender.catalog.move(ids[0], shop.category_paths[0, 0]),
+        lambda: recommender.catalog.set_bias(ids, 1.0),
         lambda: recommender.save(path),
     ]
 
@@ -231,8 +240,9 @@ def calls(recommender: Recommender, shop: Shop, path: Path) -> list[Callable[[],
 @pytest.mark.parametrize("verify", [True, False])
 def test_tables_that_are_written_to(verify: bool, shop: Shop, bundle: Path, tmp_path: Path) -> None:
     recommender = Recommender.load(bundle, verify=verify)
+    every = calls(recommender, shop, tmp_path / "saved")
     write_in_place(bundle / CATALOG, -1 % (bundle / CATALOG).stat().st_size)
-    for call in calls(recommender, shop, tmp_path / "saved"):
+    for call in every:
         with pytest.raises(
             BundleCorruptError, match=rf"{CATALOG} was written to since it was loaded: deploy"
         ):

@@ -359,6 +359,17 @@ def test_a_damaged_zip_is_an_error_of_ours_or_does_no_harm(
         assert files(cache / one(entries(cache))) == files(bundle)
 
 
+def test_bytes_that_are_none(bundle: Path) -> None:
+    packed = zipped(files(bundle))
+    released = memoryview(packed)
+    released.release()
+    for source in (memoryview(packed)[::2], released):
+        with pytest.raises(
+            errors.InvalidPathError, match="path must be the bytes of a zip file, one after the other"
+        ):
+            Recommender.load(source)
+
+
 def test_a_truncated_zip_file(tmp_path: Path, bundle: Path) -> None:
     (tmp_path / "bundle.zip").write_bytes(zipped(files(bundle))[:-40])
     with pytest.raises(errors.BundleMissingError, match="or a complete zip file of it"):
