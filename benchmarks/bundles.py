@@ -145,7 +145,7 @@ def write_grown_bundle(path: Path, bundle: Bundle, rows: int, seed: int = 0) -> 
     made |= item_id_tables(_item_ids(bundle, kept, rows))
     made |= Codes.of(grown.vectors).tables()
     names = [name for name in config["files"] if name not in (CATALOG, CONFIG)]
-    files = {name: (bundle.path / name).read_bytes() for name in names}
+    files = {name: bundle.read(name) for name in names}
     write_bundle(path, {**config, "items": rows}, made, files)
 
 

@@ -49,7 +49,9 @@ class Session:
 
     def _append(self, items: list[int | str]) -> Session:
         if items:
-            catalog = self._attached().catalog.current
+            recommender = self._attached()
+            recommender._bundle.check_unchanged()
+            catalog = recommender.catalog.current
             self._rows_in(catalog)
             rows = catalog.rows(items).tolist()
             ids = [each for each in map(plain_id, items) if each is not None]

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from hiersrec_export.standalone_graph import Tables, standalone_graph
 from hiersrec_sdk import Recommender, Result, __version__
 from hiersrec_sdk.atomic import write_file
-from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_sdk.bundle.schema import MODEL
 from hiersrec_sdk.cpus import resolved
 from hiersrec_sdk.encoders.runtime import open_session
@@ -72,7 +71,7 @@ def export_standalone(
     step("building the standalone model…")
     config = recommender.config
     model = standalone_graph(
-        onnx.load_from_string(open_bundle(bundle, verify=False).read(MODEL)), tables, config["max_length"]
+        onnx.load_from_string(recommender._bundle.read(MODEL)), tables, config["max_length"]
     )
     model.producer_name, model.producer_version = "hiersrec-sdk", __version__
     about = {

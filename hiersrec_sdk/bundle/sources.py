@@ -76,7 +76,13 @@ def open_source(source: Source, verify: bool = True) -> Bundle:
         InvalidPathError: ``source`` is none of these.
     """
     if isinstance(source, bytes | bytearray | memoryview):
-        return _open_zip(io.BytesIO(source), "the zip file given as bytes", verify)
+        try:
+            content = io.BytesIO(source)
+        except (BufferError, ValueError) as error:  # a view with gaps, or of what was released
+            raise InvalidPathError(
+                f"path must be the bytes of a zip file, one after the other: {error}"
+            ) from None
+        return _open_zip(content, "the zip file given as bytes", verify)
     if isinstance(source, str) and _URL.match(source):
         return _open_url(source, verify)
     if not isinstance(source, str | os.PathLike):
@@ -86,9 +92,9 @@ def open_source(source: Source, verify: bool = True) -> Bundle:
     path = as_path(source)
     if _is_file(path):
         file = OpenFile(path, str(path))
-        with os.fdopen(os.dup(file.fileno()), "rb") as content:
-            if zipfile.is_zipfile(content):
-                return _open_zip(content, str(path), verify)
+        with os.fdopen(os.dup(file.fileno()), "rb") as stream:
+            if zipfile.is_zipfile(stream):
+                return _open_zip(stream, str(path), verify)
     return open_bundle(path, verify)
 
 

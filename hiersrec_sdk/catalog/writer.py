@@ -56,6 +56,7 @@ class MutableCatalog(Reading):
         self.current: Catalog = catalog
         self._cold_start_bias: float | None = bundle.config.get("cold_start_bias")
         self._encode = encode_items
+        self._check_unchanged = bundle.check_unchanged
         # a write from a signal handler must not wait for the one that it interrupts
         self._lock = threading.RLock()
         fresh_in_children(self, "_lock")
@@ -70,7 +71,7 @@ class MutableCatalog(Reading):
         def __getattr__(self, name: str) -> Any:
             if name.startswith("__"):
                 raise AttributeError(name)
-            return getattr(self.current, name)
+            return getattr(self._now, name)
 
     def upsert(self, items: Iterable[Item | Mapping[str, Any]]) -> int:
         """Add new items and change known ones, all or none; the next call can recommend them.
@@ -176,6 +177,7 @@ class MutableCatalog(Reading):
         Raises:
             CatalogChangeError: that happens every time, as it does where an item's own code writes.
         """
+        self._check_unchanged()
         with self._lock:
             for _ in range(_TRIES):
                 before = self.current

@@ -214,7 +214,10 @@ def write_in_place(path: Path, at: int, change: Callable[[int], int] = lambda by
 
 def calls(recommender: Recommender, shop: Shop, path: Path) -> list[Callable[[], Any]]:
     ids = shop.ids[5:8]
+    growing = recommender.session(ids)
     return [
+        lambda: growing.add(ids[0]),
+        lambda: growing.recommend(3),
         lambda: recommender.recommend(ids, 3),
         lambda: recommender.recommend([], 3),
         lambda: recommender.recommend_many([ids], 3),
@@ -224,6 +227,12 @@ def calls(recommender: Recommender, shop: Shop, path: Path) -> list[Callable[[],
         lambda: recommender.categories(ids),
         lambda: recommender.similar_items(ids[0]),
         lambda: recommender.trace(ids),
+        lambda: recommender.catalog.rows(ids),
+        lambda: recommender.catalog.title(0),
+        lambda: recommender.catalog.upsert([{"id": ids[0], "title": "x"}]),
+        lambda: recommender.catalog.remove(ids),
+        lambda: recommender.catalog.move(ids[0], shop.category_paths[0, 0]),
+        lambda: recommender.catalog.set_bias(ids, 1.0),
         lambda: recommender.save(path),
     ]
 
@@ -231,8 +240,9 @@ def calls(recommender: Recommender, shop: Shop, path: Path) -> list[Callable[[],
 @pytest.mark.parametrize("verify", [True, False])
 def test_tables_that_are_written_to(verify: bool, shop: Shop, bundle: Path, tmp_path: Path) -> None:
     recommender = Recommender.load(bundle, verify=verify)
+    every = calls(recommender, shop, tmp_path / "saved")
     write_in_place(bundle / CATALOG, -1 % (bundle / CATALOG).stat().st_size)
-    for call in calls(recommender, shop, tmp_path / "saved"):
+    for call in every:
         with pytest.raises(
             BundleCorruptError, match=rf"{CATALOG} was written to since it was loaded: deploy"
         ):
@@ -352,6 +362,26 @@ def test_a_pickle_opens_the_bundle_again(shop: Shop, bundle: Path) -> None:
     assert len(content) < 1_000
     found = pickle.loads(content)
     assert np.array_equal(found.tables["item_vectors"], shop.vectors)
+
+
+def test_descriptors_that_somebody_closed(bundle: Path, tmp_path: Path) -> None:
+    """As a process does that becomes a daemon. The maps stay, and what has the numbers now is left alone."""
+    recommender = Recommender.load(bundle)
+    wanted = recommender.recommend(["0"], 5).items
+    opened = recommender._bundle
+    numbers = [file.fileno() for file in opened.files.values()]
+    for number in numbers:
+        os.close(number)
+    assert recommender.recommend(["0"], 5).items == wanted
+    others = [os.open(tmp_path, os.O_RDONLY) for _ in numbers]
+    assert set(others) & set(numbers)
+    assert recommender.recommend(["0"], 5).items == wanted
+    with pytest.raises(BundleError, match=r"model\.onnx cannot be read: its descriptor was closed"):
+        opened.read("model.onnx")
+    del recommender, opened
+    gc.collect()
+    for other in others:
+        os.close(other)  # still ours
 
 
 def test_a_bundle_is_closed_with_its_recommender(bundle: Path) -> None:

@@ -312,8 +312,8 @@ def test_a_bomb_goes_no_further_than_its_size(bundle: Path, cache: Path) -> None
 
 
 def test_a_config_that_is_a_bomb(bundle: Path, cache: Path) -> None:
-    packed = zipped(files(bundle) | {"config.json": b" " * (5 << 20)})
-    fails(packed, errors.BundleCorruptError, r"config\.json is larger than 4,194,304 bytes", cache)
+    packed = zipped(files(bundle) | {"config.json": b" " * (17 << 20)})
+    fails(packed, errors.BundleCorruptError, r"config\.json is larger than 16,777,216 bytes", cache)
 
 
 def test_not_a_bundle(bundle: Path, cache: Path) -> None:
@@ -357,6 +357,17 @@ def test_a_damaged_zip_is_an_error_of_ours_or_does_no_harm(
     else:
         assert found.recommend(SESSION, 9).items == wanted
         assert files(cache / one(entries(cache))) == files(bundle)
+
+
+def test_bytes_that_are_none(bundle: Path) -> None:
+    packed = zipped(files(bundle))
+    released = memoryview(packed)
+    released.release()
+    for source in (memoryview(packed)[::2], released):
+        with pytest.raises(
+            errors.InvalidPathError, match="path must be the bytes of a zip file, one after the other"
+        ):
+            Recommender.load(source)
 
 
 def test_a_truncated_zip_file(tmp_path: Path, bundle: Path) -> None:
