@@ -10,21 +10,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from functools import partial
+from typing import IO, Any, Final
 
+from hiersrec_sdk.bundle.strict_json import parse_json
 from hiersrec_sdk.catalog.writer import MutableCatalog
 from hiersrec_sdk.errors import CatalogChangeError, InvalidArgumentError
-from hiersrec_sdk.shown import shown
+from hiersrec_sdk.shown import shortened, shown
 
 _KINDS: Final = ("upsert", "remove", "move", "set_bias")
 _TOGETHER: Final = 1_000  # upserts that are made at once
+_LONGEST: Final = 16 << 20  # bytes of a line
 
 _Change = tuple[int, str, Any]
 """The number of a line, the kind of its change, and the value."""
 
 
-def apply(catalog: MutableCatalog, lines: Iterable[str]) -> dict[str, int]:
+def apply(catalog: MutableCatalog, lines: Iterable[str | bytes]) -> dict[str, int]:
     """Make the changes of ``lines``, in order; blank lines are skipped. Returns how many items each kind concerned.
+    Lines of bytes are UTF-8.
 
     Whatever ends it early, an error or Ctrl-C: the changes up to some line are made, and none of those after it.
 
@@ -48,7 +52,12 @@ def apply(catalog: MutableCatalog, lines: Iterable[str]) -> dict[str, int]:
     return done
 
 
-def _batches(lines: Iterable[str]) -> Iterator[list[_Change]]:
+def read_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file for :func:`apply`, of one that is too long only so much as shows it."""
+    return iter(partial(file.readline, _LONGEST + 1), b"")
+
+
+def _batches(lines: Iterable[str | bytes]) -> Iterator[list[_Change]]:
     """The changes in order, upserts of distinct items together; then the error of a line that cannot be read."""
     together: list[_Change] = []
     ids: set[str] = set()
@@ -75,16 +84,18 @@ def _batches(lines: Iterable[str]) -> Iterator[list[_Change]]:
         raise failed
 
 
-def _parse(number: int, line: str) -> tuple[str, Any]:
+def _parse(number: int, line: str | bytes) -> tuple[str, Any]:
+    if len(line) > _LONGEST:
+        raise CatalogChangeError(f"line {number} is longer than {_LONGEST:,} bytes")
     try:
-        change = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise CatalogChangeError(f"line {number} is not JSON: {error}") from error
+        change = parse_json(line if isinstance(line, bytes) else line.encode("utf-8"))
+    except (ValueError, MemoryError, RecursionError) as error:
+        raise CatalogChangeError(f"line {number} is not JSON: {shortened(error)}") from error
     kind, value = next(iter(change.items()), ("", None)) if isinstance(change, dict) else ("", None)
     if kind not in _KINDS or len(change) != 1:
         kinds = ", ".join(_KINDS)
         raise CatalogChangeError(
-            f"line {number} must be an object with one key of {kinds}, got {shown(line.strip())}"
+            f"line {number} must be an object with one key of {kinds}, got {shown(change)}"
         )
     return kind, value
 

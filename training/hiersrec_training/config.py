@@ -127,6 +127,8 @@ class Config:
         Raises:
             ConfigError: an unknown name (with the nearest known one), or a value of the wrong type or range.
         """
+        if not isinstance(settings, dict):
+            raise ConfigError(f"settings must be a table of names and values, got {shown(settings)}")
         fields = {field.name: field for field in dataclasses.fields(cls)}
         checked: dict[str, Any] = {}
         for name, value in settings.items():
