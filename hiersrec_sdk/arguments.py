@@ -70,6 +70,11 @@ def number_of(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def is_utf8(text: str) -> bool:
+    """Whether UTF-8 has all of ``text``: a lone surrogate, as of a file whose name is in no encoding, it has not."""
+    return text.encode("utf-8", "replace").decode() == text
+
+
 def is_one_of(value: Any, names: Any) -> bool:
     """Whether ``value`` is one of the strings of a ``Literal``."""
     return isinstance(value, str) and value in get_args(names)

@@ -17,6 +17,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from hiersrec_sdk.arguments import is_integer
 from hiersrec_sdk.atomic import PART, new_folder, write_file
@@ -176,12 +177,19 @@ def save_weights(model: HierSRec, path: Path) -> None:
     write_file(path, lambda part: save_file(state, part))
 
 
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors in a file."""
+    if path.exists() and not path.is_file():  # a named pipe would be waited for
+        raise OSError("it is not a regular file")
+    return load_file(path)
+
+
 def load_weights(model: HierSRec, path: Path) -> None:
     """Raises :class:`RunError` where the file is missing, truncated, does not fit the model, or holds no numbers."""
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(_tensors(path))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise RunError(f"{path} does not hold this run's weights: {error}") from error
+        raise RunError(f"{path} does not hold this run's weights: {shortened(error)}") from error
     if (name := diverged_weight(model)) is not None:
         raise RunError(
             f"{path}: {name} has weights that are not finite or beyond {LARGEST_WEIGHT:.0e}, so training diverged: "
@@ -238,7 +246,7 @@ def load_checkpoint(folder: Path, model: HierSRec, optimizer: Adam) -> dict[str,
     newest = found[-1]
     load_weights(model, newest / "model.safetensors")
     try:
-        optimizer.load(load_file(newest / "optimizer.safetensors"))
+        optimizer.load(_tensors(newest / "optimizer.safetensors"))
         state: dict[str, Any] = read_json(newest / "state.json")
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise RunError(f"{newest} cannot be resumed from: {error}") from error

@@ -24,6 +24,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from hiersrec_sdk.arguments import is_utf8
 from hiersrec_sdk.atomic import new_folder
 from hiersrec_sdk.errors import DataError
 from hiersrec_sdk.shown import shortened, shown
@@ -222,6 +223,7 @@ class Dataset:
             DataError: the path exists, or it cannot be written.
         """
         self.tree.check()
+        check_name(path)
         try:
             with new_folder(path) as part:
                 self._write(part)
@@ -320,6 +322,12 @@ class Dataset:
             settings=about["settings"],
             fingerprint=about["fingerprint"],
         )
+
+
+def check_name(path: Path) -> None:
+    """Raise :class:`DataError` where a folder cannot hold tables: Polars writes to no path that is not UTF-8."""
+    if not is_utf8(str(path.absolute())):
+        raise DataError(f"{shown(str(path))}: the path of a table must be UTF-8")
 
 
 def read_about(path: Path) -> dict[str, Any]:
