@@ -7,9 +7,11 @@ import re
 from typing import Any, Final, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hiersrec_sdk.cpus import MOST_THREADS, resolved
-from hiersrec_sdk.errors import InvalidLevelError, InvalidOptionError, InvalidThreadsError
+from hiersrec_sdk.errors import InvalidLevelError, InvalidOptionError, InvalidRowError, InvalidThreadsError
+from hiersrec_sdk.id_lists import listed
 from hiersrec_sdk.shown import shown
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+")
@@ -55,6 +57,24 @@ def checked_level(value: Any, levels: int) -> int:
     return range(levels)[int(value)]
 
 
+def checked_rows(given: Any, stop: int) -> NDArray[np.int64]:
+    """The rows that a user gave: int64, all below ``stop``.
+
+    Raises:
+        InvalidRowError: not a list of rows, or one that is not there, such as the -1 of an unknown id.
+    """
+    rows = listed("rows", given, InvalidRowError, "rows of the catalog")
+    if not isinstance(rows, np.ndarray):
+        wrong = [row for row in rows if not is_integer(row, 0) or row >= stop]
+        if not wrong:
+            return np.array(rows, dtype=np.int64)
+    elif not len(rows) or 0 <= rows.min() <= rows.max() < stop:
+        return rows.astype(np.int64, copy=False)
+    else:
+        wrong = rows[(rows < 0) | (rows >= stop)].tolist()
+    raise InvalidRowError(f"rows must be integers from 0 to {stop - 1}, got {shown(wrong[0])}")
+
+
 def integer_of(text: str) -> int | None:
     """The integer that ``text`` is: a sign and the digits 0 to 9, and nothing of what else ``int()`` takes, such as
     ``1_0``, ``٣`` or blanks. None where it is none, or of thousands of digits."""
@@ -68,6 +88,11 @@ def number_of(text: str) -> float | None:
     """The finite number that ``text`` is, such as ``-1.5e3``; None where it is none."""
     value = float(text) if _NUMBER.fullmatch(text) else math.inf
     return value if math.isfinite(value) else None
+
+
+def is_utf8(text: str) -> bool:
+    """Whether UTF-8 has all of ``text``: a lone surrogate, as of a file whose name is in no encoding, it has not."""
+    return text.encode("utf-8", "replace").decode() == text
 
 
 def is_one_of(value: Any, names: Any) -> bool:

@@ -9,7 +9,6 @@ from typing import Any, Final
 import numpy as np
 
 _MOST: Final = 100  # characters
-_LONG: Final = 400  # characters of a text that is no value
 _DIGITS: Final = 40  # of an integer that is written out
 _LARGE: Final = 1_000  # elements of a set or mapping, which is sorted to be shown
 
@@ -53,10 +52,10 @@ def shown(value: Any) -> str:
     return text if len(text) <= _MOST else f"{text[: _MOST - 20]}...{text[-17:]}"
 
 
-def shortened(text: object) -> str:
-    """The text of a path or of another error, with the middle left out where it is long."""
+def shortened(text: object, most: int = 400) -> str:
+    """The text of a path or of another error, at most about ``most`` characters: the middle is left out."""
     whole = str(text)
-    return whole if len(whole) <= _LONG else f"{whole[: _LONG // 2]}...{whole[-_LONG // 4 :]}"
+    return whole if len(whole) <= most else f"{whole[: most // 2]}...{whole[-most // 4 :]}"
 
 
 def described(value: Any) -> str:

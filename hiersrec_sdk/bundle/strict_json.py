@@ -27,7 +27,8 @@ def parse_json(content: bytes) -> Any:
     Raises:
         ValueError: says what is wrong.
     """
-    _check_depth(content)
+    if content.count(b"[") + content.count(b"{") > _DEEPEST:
+        _check_depth(content)
     value = json.loads(
         content.decode("utf-8"),
         object_pairs_hook=_object,
@@ -35,7 +36,8 @@ def parse_json(content: bytes) -> Any:
         parse_float=_float,
         parse_constant=_constant,
     )
-    json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair cannot be encoded
+    if b"\\u" in content:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair cannot be encoded
     return value
 
 

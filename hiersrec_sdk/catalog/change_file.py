@@ -11,7 +11,8 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from functools import partial
+from typing import IO, Any, Final
 
 from hiersrec_sdk.bundle.strict_json import parse_json
 from hiersrec_sdk.catalog.writer import MutableCatalog
@@ -20,6 +21,7 @@ from hiersrec_sdk.shown import shortened, shown
 
 _KINDS: Final = ("upsert", "remove", "move", "set_bias")
 _TOGETHER: Final = 1_000  # upserts that are made at once
+_LONGEST: Final = 16 << 20  # bytes of a line
 
 _Change = tuple[int, str, Any]
 """The number of a line, the kind of its change, and the value."""
@@ -51,6 +53,11 @@ def apply(catalog: MutableCatalog, lines: Iterable[str | bytes]) -> dict[str, in
     return done
 
 
+def read_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file for :func:`apply`, of one that is too long only so much as shows it."""
+    return iter(partial(file.readline, _LONGEST + 1), b"")
+
+
 def _batches(lines: Iterable[str | bytes]) -> Iterator[list[_Change]]:
     """The changes in order, upserts of distinct items together; then the error of a line that cannot be read."""
     together: list[_Change] = []
@@ -79,6 +86,8 @@ def _batches(lines: Iterable[str | bytes]) -> Iterator[list[_Change]]:
 
 
 def _parse(number: int, line: str | bytes) -> tuple[str, Any]:
+    if len(line) > _LONGEST:
+        raise CatalogChangeError(f"line {number} is longer than {_LONGEST:,} bytes")
     try:
         content = line.encode() if isinstance(line, str) else line
         change = parse_json(content.removeprefix(codecs.BOM_UTF8) if number == 1 else content)
@@ -88,7 +97,7 @@ def _parse(number: int, line: str | bytes) -> tuple[str, Any]:
     if kind not in _KINDS or len(change) != 1:
         kinds = ", ".join(_KINDS)
         raise CatalogChangeError(
-            f"line {number} must be an object with one key of {kinds}, got {shown(line.strip())}"
+            f"line {number} must be an object with one key of {kinds}, got {shown(change)}"
         )
     return kind, value
 

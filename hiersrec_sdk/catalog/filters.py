@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from hiersrec_sdk.arguments import checked_rows
 from hiersrec_sdk.catalog.delta import DeltaColumns, DeltaSegment
 from hiersrec_sdk.catalog.segment import Bitmap
 from hiersrec_sdk.catalog.snapshot import Catalog
@@ -57,8 +58,12 @@ class Filter:
         return self.items
 
     def allows(self, rows: NDArray[np.int64]) -> NDArray[np.bool]:
-        """bool [len(rows)]: whether each of the bundle's rows may be recommended."""
-        return row_ranges.in_bitmap(self.bitmap, rows)
+        """bool [len(rows)]: whether each of the bundle's rows may be recommended.
+
+        Raises:
+            InvalidRowError: a row that the bundle does not have.
+        """
+        return row_ranges.in_bitmap(self.bitmap, checked_rows(rows, int(self.tree.leaves[-1, 1])))
 
     def allows_delta(self, delta: DeltaSegment) -> NDArray[np.bool]:
         """bool [delta rows]: whether each may be recommended."""

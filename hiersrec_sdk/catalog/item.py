@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from hiersrec_sdk.arguments import is_utf8
 from hiersrec_sdk.errors import CatalogChangeError, InvalidItemIdError
 from hiersrec_sdk.id_lists import listed, plain_id
 from hiersrec_sdk.number_lists import number, numbers
@@ -96,7 +97,7 @@ def fits_tables(value: int | str) -> bool:
     """Whether a bundle can hold the id or text: an int64, or valid UTF-8."""
     if isinstance(value, int):
         return -(1 << 63) <= value < 1 << 63
-    return value.encode("utf-8", "replace").decode() == value
+    return is_utf8(value)
 
 
 def _checked(item: Any) -> Item:

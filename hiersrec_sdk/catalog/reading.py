@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.arguments import checked_level, is_integer
+from hiersrec_sdk.arguments import checked_level, checked_rows, is_integer
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.catalog.tree import Category, CategoryPath
 from hiersrec_sdk.errors import InvalidItemIdError, InvalidRowError, UnknownCategoryError
@@ -93,18 +93,4 @@ class Reading(_Base):
 
 
 def _rows(catalog: Catalog, given: Any) -> NDArray[np.int64]:
-    """The rows that a user gave: int64, within the catalog.
-
-    Raises:
-        InvalidRowError: not a list of rows, or one that the catalog does not have, such as the -1 of an unknown id.
-    """
-    rows = listed("rows", given, InvalidRowError, "rows of the catalog")
-    if not isinstance(rows, np.ndarray):
-        wrong = [row for row in rows if not is_integer(row, 0) or row >= catalog.stop]
-        if not wrong:
-            return np.array(rows, dtype=np.int64)
-    elif not len(rows) or 0 <= rows.min() <= rows.max() < catalog.stop:
-        return rows.astype(np.int64, copy=False)
-    else:
-        wrong = rows[(rows < 0) | (rows >= catalog.stop)].tolist()
-    raise InvalidRowError(f"rows must be integers from 0 to {catalog.stop - 1}, got {shown(wrong[0])}")
+    return checked_rows(given, catalog.stop)

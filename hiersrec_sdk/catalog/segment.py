@@ -275,7 +275,11 @@ class BaseSegment:
         if not len(self.deleted):
             return None if chosen is None else chosen.eligible
         leaves = self.tables.tree.leaves
-        rows = self.deleted if chosen is None else self.deleted[chosen.allows(self.deleted)]
+        rows = (
+            self.deleted
+            if chosen is None
+            else self.deleted[row_ranges.in_bitmap(chosen.bitmap, self.deleted)]
+        )
         lost = np.bincount(self.tables.tree.leaf_of(rows), minlength=len(leaves))
         whole = leaves[:, 1] - leaves[:, 0] if chosen is None else chosen.eligible
         return np.ascontiguousarray(whole - lost)

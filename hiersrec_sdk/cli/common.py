@@ -15,7 +15,9 @@ from hiersrec_sdk.arguments import integer_of, number_of
 from hiersrec_sdk.errors import HierSRecError, InvalidItemIdError, InvalidOptionError, MissingExtraError
 from hiersrec_sdk.options import Mode
 from hiersrec_sdk.paths import as_path
-from hiersrec_sdk.shown import shown
+from hiersrec_sdk.shown import shortened, shown
+
+_LONGEST_ERROR: Final = 2_000  # characters
 
 
 class PathType(click.ParamType[Path]):
@@ -69,7 +71,7 @@ class Group(click.Group):
         try:
             return super().invoke(context)
         except (HierSRecError, OSError) as error:
-            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+            click.echo(f"Error: {shortened(' '.join(str(error).split()), _LONGEST_ERROR)}", err=True)
             context.exit(1)
 
 

@@ -259,6 +259,7 @@ def prepare(
     """
     prepare_options = import_extra("hiersrec_training.data.options", "prepare").PrepareOptions
     prepare_data = import_extra("hiersrec_training.data.prepare", "prepare").prepare
+    import_extra("hiersrec_training.data.dataset", "prepare").check_name(out)
     if out.exists():
         raise InvalidOptionError(f"{out} exists already; choose another folder or remove it")
     for name in ("missing", "time_column"):

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from hiersrec_sdk import Recommender, available_backends
-from hiersrec_sdk.catalog.change_file import apply
+from hiersrec_sdk.catalog.change_file import apply, read_lines
 from hiersrec_sdk.catalog.tree import parse_name
 from hiersrec_sdk.cli.common import (
     INTEGER,
@@ -149,8 +149,8 @@ def apply_changes(bundle: Path, changes: Path, out: Path) -> None:
     {"set_bias": {"id": "sku-9", "value": 1.5}}
     """
     recommender = Recommender.load(bundle)
-    with changes.open("rb") as lines:
-        done = apply(recommender.catalog, lines)
+    with changes.open("rb") as file:
+        done = apply(recommender.catalog, read_lines(file))
     recommender.save(out)
     counts = ", ".join(f"{count:,} {change}" for change, count in done.items() if count) or "no changes"
     click.echo(f"{counts}; {len(recommender.catalog):,} items; written to {out}")

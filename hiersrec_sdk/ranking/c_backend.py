@@ -18,10 +18,13 @@ from hiersrec_sdk.ranking.candidates import Choice
 from hiersrec_sdk.ranking.codes import BLOCK
 from hiersrec_sdk.ranking.covisitation import CovisitationScorer, ScoreOffsets
 from hiersrec_sdk.ranking.requests import Found, Request, Table
+from hiersrec_sdk.shown import shown
 
 _ISA = os.environ.get("HIERSREC_ISA")  # an instruction set to use instead of the best that the processor has
 if _ISA and not _kernel.use_isa(_ISA):
-    raise BackendError(f"HIERSREC_ISA is {_ISA!r}; this processor has {', '.join(_kernel.available_isas())}")
+    raise BackendError(
+        f"HIERSREC_ISA is {shown(_ISA)}; this processor has {', '.join(_kernel.available_isas())}"
+    )
 
 _FEW_CLICKS: Final = 512  # which the kernel puts in order faster; more take time by their square
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.ranking.arrays import FLOAT32, INT64, UINT64, array_of, described
 from hiersrec_sdk.ranking.codes import Codes
+from hiersrec_sdk.shown import shown
 
 MAX_DIMENSION: Final = 65_536
 
@@ -149,13 +150,13 @@ def checked_k(k: SupportsIndex, least: int = 0) -> int:
         ValueError: below ``least``.
     """
     if isinstance(k, bool | np.bool_):
-        raise TypeError(f"k must be an integer ≥ {least}, got {k!r}")
+        raise TypeError(f"k must be an integer ≥ {least}, got {shown(k)}")
     try:
         count = operator.index(k)
     except TypeError:
-        raise TypeError(f"k must be an integer ≥ {least}, got {k!r}") from None
+        raise TypeError(f"k must be an integer ≥ {least}, got {shown(k)}") from None
     if count < least:
-        raise ValueError(f"k must be an integer ≥ {least}, got {count}")
+        raise ValueError(f"k must be an integer ≥ {least}, got {shown(count)}")
     return count
 
 

@@ -8,13 +8,19 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
+from collections import UserList, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hiersrec_sdk import Item, Recommender, Result, errors
 from hiersrec_sdk.ranking import get_backend
@@ -168,6 +174,7 @@ def calls(shops: Shops, name: str) -> dict[str, Call]:
         "set_bias ids": lambda value: biased(value, 1.0),
         "set_bias values": lambda value: biased([ids[3]], value),
         "set_bias values of six": lambda value: biased(ids[10:16], value),
+        "filter.allows rows": lambda value: recommender.filter(exclude=ids[::2]).allows(value).tolist(),
         "catalog.rows ids": lambda value: catalog.rows(value).tolist(),
         "catalog.ids rows": lambda value: list(catalog.ids(value)),
         "catalog.title row": lambda value: catalog.title(value),
@@ -228,3 +235,80 @@ def test_every_argument(name: str, shops: Shops) -> None:
                 if found is not None:
                     faults.append(f"{argument}, {odd.name}: {found}")
     assert not faults, f"{len(faults)} faults:\n" + "\n".join(faults)
+
+
+def test_an_index_of_a_result(shops: Shops) -> None:
+    """It is that of a tuple, whatever is given."""
+    result = shops.strings[1].recommend(shops.strings[0].ids[5:8], 4)
+    hits = tuple(result)
+    for odd in ODD:
+        found, wanted = (_at(sequence, odd.make()) for sequence in (result, hits))
+        assert found == wanted, odd.name
+
+
+def _at(sequence: Any, index: Any) -> Any:
+    try:
+        return sequence[index]
+    except Exception as error:
+        return type(error)
+
+
+def _objects(values: list[Any]) -> Any:
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {
+    "tuple": tuple,
+    "deque": deque,
+    "UserList": UserList,
+    "iterator": iter,
+    "generator": lambda values: (value for value in values),
+    "array of objects": _objects,
+    "pandas": lambda values: pd.Series(values, dtype=object),
+}
+COLUMNS: dict[str, Callable[[list[Any]], Any]] = {
+    "array": np.array,
+    "strided": lambda values: np.repeat(np.array(values), 2)[::2],
+    "pandas": pd.Series,
+    "index": pd.Index,
+    "Polars": pl.Series,
+    "Arrow": pa.array,
+    "Arrow, in chunks": lambda values: pa.chunked_array([values[:1], values[1:]]),
+    **CONTAINERS,
+}
+
+
+@given(data=st.data(), name=st.sampled_from(["string", "int64"]))
+def test_a_list_of_ids_is_the_same_in_every_form(data: st.DataObject, name: str, shops: Shops) -> None:
+    shop, _ = shops.strings if name == "string" else shops.integers
+    known = st.sampled_from(shop.ids)
+    one_kind = st.text(max_size=3) if name == "string" else st.integers(-(2**63), 2**63 - 1)
+    any_kind = st.one_of(
+        known,
+        st.text(max_size=2),
+        st.integers(),
+        st.floats(),
+        st.none(),
+        st.booleans(),
+        st.binary(max_size=2),
+    )
+    mixed = data.draw(st.booleans())
+    ids = data.draw(st.lists(any_kind if mixed else known | one_kind, min_size=0 if mixed else 1, max_size=6))
+    made = data.draw(st.sampled_from([*(CONTAINERS if mixed else COLUMNS).values()]))
+    for argument, call in calls(shops, name).items():
+        if argument.split()[-1] in ("session", "allow", "exclude") and not argument.startswith(
+            "recommend_many"
+        ):
+            assert outcome(call, made(ids)) == outcome(call, ids), argument
+    many = calls(shops, name)["recommend_many one session"]
+    assert outcome(many, made(ids)) == outcome(many, ids)
+
+
+def outcome(call: Call, value: Any) -> Any:
+    """The answer, or the class of the error."""
+    try:
+        return call(value)
+    except OURS as error:
+        return type(error)

@@ -127,6 +127,8 @@ class Config:
         Raises:
             ConfigError: an unknown name (with the nearest known one), or a value of the wrong type or range.
         """
+        if not isinstance(settings, dict):
+            raise ConfigError(f"settings must be a table of names and values, got {shown(settings)}")
         fields = {field.name: field for field in dataclasses.fields(cls)}
         checked: dict[str, Any] = {}
         for name, value in settings.items():
@@ -152,6 +154,8 @@ def load_config(file: Path | None = None, assignments: Iterable[str] = ()) -> Co
     settings: dict[str, Any] = {}
     if file is not None:
         try:
+            if file.exists() and not file.is_file():  # a named pipe would be waited for
+                raise OSError("it is not a regular file")
             settings = tomllib.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:  # not UTF-8, or not TOML
             raise ConfigError(f"{file}: {shortened(error)}") from error

@@ -17,14 +17,27 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from hiersrec_sdk.arguments import is_integer
 from hiersrec_sdk.atomic import PART, new_folder, write_file
 from hiersrec_sdk.errors import ConfigError, RunError
+from hiersrec_sdk.ranking.requests import MAX_DIMENSION
+from hiersrec_sdk.shown import shortened, shown
 from hiersrec_training.config import Config
+from hiersrec_training.json_files import read_json
 from hiersrec_training.model import HierSRec, Shape
 from hiersrec_training.optimizer import Adam
 
 SCHEMA_VERSION = 2
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("data", "versions", "metrics", "covisitation_metrics", "cold_start", "diverged"), dict),
+    **dict.fromkeys(("device", "precision"), str),
+    **dict.fromkeys(("final", "finished"), bool),
+    **dict.fromkeys(("threads", "best_epoch"), int),
+    "seconds": (int, float),
+}
+_DATA_KINDS = {"path": str, "fingerprint": str, "counts": dict, "settings": dict}
 LARGEST_WEIGHT = 1e18  # the square of a larger one may overflow
 
 
@@ -67,11 +80,11 @@ class RunInfo:
             RunError: it is not a run, or one of another version.
         """
         try:
-            about = json.loads((folder / "run.json").read_text())
+            about = read_json(folder / "run.json")
         except FileNotFoundError:
             raise RunError(f"{folder} is not a training run: it has no run.json") from None
         except (OSError, ValueError) as error:
-            raise RunError(f"{folder / 'run.json'} cannot be read: {error}") from error
+            raise RunError(f"{shortened(folder / 'run.json')} cannot be read: {shortened(error)}") from error
         if not isinstance(about, dict) or about.pop("format", None) != "hiersrec-run":
             raise RunError(f"{folder / 'run.json'} does not describe a HierSRec run")
         version = about.pop("schema_version", None)
@@ -79,14 +92,51 @@ class RunInfo:
             older = type(version) is int and version < SCHEMA_VERSION
             hint = "make a new run with hiersrec train DATA --out RUN" if older else "upgrade hiersrec-sdk"
             raise RunError(
-                f"{folder} has schema version {version}, this version reads {SCHEMA_VERSION}: {hint}"
+                f"{folder} has schema version {shown(version)}, this version reads {SCHEMA_VERSION}: {hint}"
             )
         try:
             about["config"] = Config.from_dict(about["config"])
             about["shape"] = Shape(**about["shape"])
-            return cls(**about)
+            info = cls(**about)
+            _check(info)
+            return info
         except (KeyError, TypeError, ConfigError) as error:
             raise RunError(f"{folder / 'run.json'} is not as this version writes it: {error!r}") from error
+
+
+def _check(info: RunInfo) -> None:
+    """Raise :class:`TypeError` where a value is of another kind than this version writes."""
+    shape = info.shape
+    for name, kind in _KINDS.items():
+        _need(name, getattr(info, name), kind)
+    for name, kind in _DATA_KINDS.items():
+        _need(f"data.{name}", info.data[name], kind)
+    for split in ("train", "validation", "test"):
+        for name in (f"{split}_sessions", f"{split}_examples"):
+            _need(f"data.counts.{name}", info.data["counts"][name], int)
+    for name in ("metrics", "covisitation_metrics", "cold_start", "diverged"):
+        for key, value in getattr(info, name).items():
+            _need(f"{name}.{key}", value, (int, float))
+    if info.validated_by is not None:
+        _need("validated_by", info.validated_by, str)
+    _need("shape.text", shape.text, bool)
+    _need("shape.vector_length", shape.vector_length, (int, float))
+    _need("shape.categories", shape.categories, list)
+    _need("shape.numbers", shape.numbers, dict)
+    for size in (shape.items, *shape.categories):
+        if not is_integer(size, 1) or size >= 1 << 31:
+            raise TypeError(f"shape: a number of items or categories is {shown(size)}")
+    if not shape.categories or not is_integer(shape.vectors, 0) or shape.vectors > MAX_DIMENSION:
+        raise TypeError(f"shape: there are no categories, or vectors is {shown(shape.vectors)}")
+    for name, edges in shape.numbers.items():
+        _need(f"shape.numbers.{name}", edges, list)
+        for edge in edges:
+            _need(f"shape.numbers.{name}", edge, (int, float))
+
+
+def _need(name: str, value: Any, kind: type | tuple[type, ...]) -> None:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"{name} is {shown(value)}")
 
 
 def load_model(folder: Path) -> tuple[HierSRec, RunInfo]:
@@ -96,7 +146,12 @@ def load_model(folder: Path) -> tuple[HierSRec, RunInfo]:
         RunError: not a finished run, or its weights are missing, truncated or of another shape.
     """
     info = finished_run(folder)
-    model = HierSRec(info.shape, info.config)
+    try:
+        model = HierSRec(info.shape, info.config)
+    except (RuntimeError, MemoryError) as error:
+        raise RunError(
+            f"{folder / 'run.json'} describes a model that cannot be made: {shortened(error)}"
+        ) from error
     load_weights(model, folder / "model.safetensors")
     return model.eval(), info
 
@@ -122,12 +177,19 @@ def save_weights(model: HierSRec, path: Path) -> None:
     write_file(path, lambda part: save_file(state, part))
 
 
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors in a file."""
+    if path.exists() and not path.is_file():  # a named pipe would be waited for
+        raise OSError("it is not a regular file")
+    return load_file(path)
+
+
 def load_weights(model: HierSRec, path: Path) -> None:
     """Raises :class:`RunError` where the file is missing, truncated, does not fit the model, or holds no numbers."""
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(_tensors(path))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise RunError(f"{path} does not hold this run's weights: {error}") from error
+        raise RunError(f"{path} does not hold this run's weights: {shortened(error)}") from error
     if (name := diverged_weight(model)) is not None:
         raise RunError(
             f"{path}: {name} has weights that are not finite or beyond {LARGEST_WEIGHT:.0e}, so training diverged: "
@@ -184,8 +246,8 @@ def load_checkpoint(folder: Path, model: HierSRec, optimizer: Adam) -> dict[str,
     newest = found[-1]
     load_weights(model, newest / "model.safetensors")
     try:
-        optimizer.load(load_file(newest / "optimizer.safetensors"))
-        state: dict[str, Any] = json.loads((newest / "state.json").read_text())
+        optimizer.load(_tensors(newest / "optimizer.safetensors"))
+        state: dict[str, Any] = read_json(newest / "state.json")
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise RunError(f"{newest} cannot be resumed from: {error}") from error
     return state

@@ -24,14 +24,26 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from hiersrec_sdk.arguments import is_utf8
 from hiersrec_sdk.atomic import new_folder
 from hiersrec_sdk.errors import DataError
+from hiersrec_sdk.shown import shortened, shown
+from hiersrec_training.json_files import read_json
 
 SCHEMA_VERSION = 3
 SPLITS = ("train", "validation", "test")
 NUMBER_PREFIX = "number:"
 VECTOR = "vector"
 _ABOUT_KEYS = ("schema_version", "category_id_type", "numbers", "counts", "settings", "fingerprint")
+_ABOUT_KINDS = {
+    "numbers": list,
+    "counts": dict,
+    "settings": dict,
+    "fingerprint": str,
+    "category_id_type": str,
+}
+# Of reading tables that dataset.json does not describe, though it says that it does.
+_FOREIGN_TABLES = (pl.exceptions.PolarsError, LookupError, TypeError, ValueError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -211,6 +223,7 @@ class Dataset:
             DataError: the path exists, or it cannot be written.
         """
         self.tree.check()
+        check_name(path)
         try:
             with new_folder(path) as part:
                 self._write(part)
@@ -274,6 +287,16 @@ class Dataset:
             raise DataError(f"{path} lacks {', '.join(name + '.parquet' for name in missing)}")
         if _fingerprint(path, names) != about["fingerprint"]:
             raise DataError(f"{path}: the tables are not those that dataset.json describes; prepare it again")
+        try:
+            return cls._read(path, names, about)
+        except _FOREIGN_TABLES as error:
+            raise DataError(
+                f"{path}: the tables are not as this version writes them: {shortened(error)}; prepare it again"
+            ) from error
+
+    @classmethod
+    def _read(cls, path: Path, names: list[str], about: dict[str, Any]) -> Dataset:
+        """The dataset in the tables ``names`` of the folder ``path``."""
         # as one absolute path and no glob: Polars takes [ * ? for patterns and a leading ~ for a home folder
         tables = {
             name: pl.read_parquet(path.absolute() / f"{name}.parquet", glob=False, hive_partitioning=False)
@@ -301,6 +324,12 @@ class Dataset:
         )
 
 
+def check_name(path: Path) -> None:
+    """Raise :class:`DataError` where a folder cannot hold tables: Polars writes to no path that is not UTF-8."""
+    if not is_utf8(str(path.absolute())):
+        raise DataError(f"{shown(str(path))}: the path of a table must be UTF-8")
+
+
 def read_about(path: Path) -> dict[str, Any]:
     """The ``dataset.json`` of the folder ``path``, its format and schema version checked.
 
@@ -308,13 +337,13 @@ def read_about(path: Path) -> dict[str, Any]:
         DataError: there is no dataset, or one of another version.
     """
     try:
-        about = json.loads((path / "dataset.json").read_text("utf-8"))
+        about = read_json(path / "dataset.json")
     except FileNotFoundError:
         raise DataError(
             f"{path} is not a dataset: it has no dataset.json (hiersrec prepare writes one)"
         ) from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path / 'dataset.json'} cannot be read: {error}") from error
+        raise DataError(f"{shortened(path / 'dataset.json')} cannot be read: {shortened(error)}") from error
     if not isinstance(about, dict) or about.get("format") != "hiersrec-dataset":
         raise DataError(f"{path / 'dataset.json'} does not describe a HierSRec dataset")
     missing = [key for key in _ABOUT_KEYS if key not in about]
@@ -324,7 +353,16 @@ def read_about(path: Path) -> dict[str, Any]:
     if version != SCHEMA_VERSION:
         older = type(version) is int and version < SCHEMA_VERSION
         hint = "make a new dataset with hiersrec prepare LOGS --out DATA" if older else "upgrade hiersrec-sdk"
-        raise DataError(f"{path} has schema version {version}, this version reads {SCHEMA_VERSION}: {hint}")
+        raise DataError(
+            f"{path} has schema version {shown(version)}, this version reads {SCHEMA_VERSION}: {hint}"
+        )
+    for key, kind in _ABOUT_KINDS.items():
+        if not isinstance(about[key], kind):
+            raise DataError(
+                f"{path / 'dataset.json'}: {key} must be a {kind.__name__}, got {shown(about[key])}"
+            )
+    if not all(isinstance(name, str) for name in about["numbers"]):
+        raise DataError(f"{path / 'dataset.json'}: numbers must be names, got {shown(about['numbers'])}")
     return about
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from hiersrec_sdk.arguments import is_utf8
 from hiersrec_sdk.errors import InvalidOptionError
+from hiersrec_sdk.shown import shown
 from hiersrec_training.data.text_encoders import HASHED, without_folders
 from hiersrec_training.data.times import checked_format, checked_zone, parse_moment
 
@@ -319,6 +321,9 @@ class PrepareOptions:
             if isinstance(value, list | tuple) and entry.name != "logs":
                 for each in value:
                     need(each, str, "texts", flag(entry.name))
+            for each in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(each, str) and entry.name != "logs" and not is_utf8(each):
+                    raise InvalidOptionError(f"{flag(entry.name)} must be UTF-8 text, got {shown(each)}")
 
     def given(self, name: str) -> bool:
         """Whether an option was given."""

@@ -19,8 +19,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from hiersrec_sdk.arguments import is_integer
 from hiersrec_sdk.atomic import new_folder
 from hiersrec_sdk.errors import DataError, InvalidOptionError
+from hiersrec_sdk.shown import shown
+from hiersrec_training.data.dataset import check_name
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -179,10 +182,19 @@ def simulate(out: Path, items: int = 2000, sessions: int = 20000, seed: int = 0,
         InvalidOptionError: an argument out of its range.
         DataError: ``out`` exists, or it cannot be written; nothing is left behind.
     """
-    least = {"items": len(_leaf_paths()), "sessions": 1, "seed": 0, "days": 1}
+    ranges = {
+        "items": (len(_leaf_paths()), 10_000_000),
+        "sessions": (1, 1_000_000_000),
+        "seed": (0, 2**63 - 1),
+        "days": (1, 36_500),
+    }
     for name, value in (("items", items), ("sessions", sessions), ("seed", seed), ("days", days)):
-        if value < least[name]:
-            raise InvalidOptionError(f"{name} must be an integer ≥ {least[name]}, got {value}")
+        least, most = ranges[name]
+        if not is_integer(value, least):
+            raise InvalidOptionError(f"{name} must be an integer ≥ {least}, got {shown(value)}")
+        if value > most:
+            raise InvalidOptionError(f"{name} must be an integer ≤ {most}, got {shown(value)}")
+    check_name(out)
     rng = np.random.default_rng(seed)
     shop = _open_shop(rng, items)
     events = _visit(rng, shop, sessions, days)

@@ -377,7 +377,7 @@ def _find_bad_json(path: Path, file: Path) -> DataError | None:
                     f"{path}, line {number:,}: byte 0x{line[error.start]:02x} is not UTF-8; name the encoding of the "
                     "file, such as --encoding latin-1"
                 )
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 return DataError(
                     f"{path}, line {number:,}: {line.decode()[:80].rstrip()!r} is not JSON: {error}"
                 )
