@@ -51,8 +51,12 @@ class Session:
         if items:
             catalog = self._attached().catalog.current
             self._rows_in(catalog)
-            self._rows += catalog.rows(items).tolist()
-            self._items += [each for each in map(plain_id, items) if each is not None]
+            rows = catalog.rows(items).tolist()
+            ids = [each for each in map(plain_id, items) if each is not None]
+            self._catalog = None  # whatever interrupts this: rows are looked up again
+            self._items += ids
+            self._rows += rows
+            self._catalog = catalog
         return self
 
     def undo(self) -> int | str:
@@ -63,9 +67,12 @@ class Session:
         """
         if not self._items:
             raise InvalidOptionError("the session is empty: there is no click to take back")
+        catalog, self._catalog = self._catalog, None
+        item_id = self._items.pop()
         if self._rows:  # an unpickled session has none
             self._rows.pop()
-        return self._items.pop()
+            self._catalog = catalog
+        return item_id
 
     @property
     def items(self) -> tuple[int | str, ...]:

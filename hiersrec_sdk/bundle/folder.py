@@ -30,6 +30,7 @@ from hiersrec_sdk.bundle.schema import CATALOG, CONFIG, DELTA, LARGEST_CONFIG, p
 from hiersrec_sdk.bundle.tables import parse_tables
 from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingError
 from hiersrec_sdk.paths import as_path
+from hiersrec_sdk.shown import shortened
 
 _ATTEMPTS: Final = 100  # to open a folder that is replaced meanwhile, each some milliseconds
 
@@ -133,13 +134,13 @@ def open_folder(path: Path) -> OpenFolder:
     try:
         return OpenFolder(path)
     except FileNotFoundError:
-        raise BundleMissingError(f"{path} is not a bundle: there is no such folder") from None
+        raise BundleMissingError(f"{shortened(path)} is not a bundle: there is no such folder") from None
     except NotADirectoryError:
         raise BundleMissingError(
-            f"{path} is a file: a bundle is the folder that holds {CONFIG}, or a complete zip file of it"
+            f"{shortened(path)} is a file: a bundle is the folder that holds {CONFIG}, or a complete zip file of it"
         ) from None
     except OSError as error:
-        raise BundleError(f"{path} cannot be opened: {error.strerror}") from error
+        raise BundleError(f"{shortened(path)} cannot be opened: {error.strerror}") from error
 
 
 def read_folder(path: Path, hashes: bool) -> Bundle:

@@ -8,13 +8,15 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from hiersrec_sdk.bundle.strict_json import parse_json
 from hiersrec_sdk.catalog.writer import MutableCatalog
 from hiersrec_sdk.errors import CatalogChangeError, InvalidArgumentError
-from hiersrec_sdk.shown import shown
+from hiersrec_sdk.shown import shortened, shown
 
 _KINDS: Final = ("upsert", "remove", "move", "set_bias")
 _TOGETHER: Final = 1_000  # upserts that are made at once
@@ -23,8 +25,9 @@ _Change = tuple[int, str, Any]
 """The number of a line, the kind of its change, and the value."""
 
 
-def apply(catalog: MutableCatalog, lines: Iterable[str]) -> dict[str, int]:
-    """Make the changes of ``lines``, in order; blank lines are skipped. Returns how many items each kind concerned.
+def apply(catalog: MutableCatalog, lines: Iterable[str | bytes]) -> dict[str, int]:
+    """Make the changes of ``lines``, text or UTF-8, in order; blank lines are skipped. Returns how many items each kind
+    concerned.
 
     Whatever ends it early, an error or Ctrl-C: the changes up to some line are made, and none of those after it.
 
@@ -48,7 +51,7 @@ def apply(catalog: MutableCatalog, lines: Iterable[str]) -> dict[str, int]:
     return done
 
 
-def _batches(lines: Iterable[str]) -> Iterator[list[_Change]]:
+def _batches(lines: Iterable[str | bytes]) -> Iterator[list[_Change]]:
     """The changes in order, upserts of distinct items together; then the error of a line that cannot be read."""
     together: list[_Change] = []
     ids: set[str] = set()
@@ -75,11 +78,12 @@ def _batches(lines: Iterable[str]) -> Iterator[list[_Change]]:
         raise failed
 
 
-def _parse(number: int, line: str) -> tuple[str, Any]:
+def _parse(number: int, line: str | bytes) -> tuple[str, Any]:
     try:
-        change = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise CatalogChangeError(f"line {number} is not JSON: {error}") from error
+        content = line.encode() if isinstance(line, str) else line
+        change = parse_json(content.removeprefix(codecs.BOM_UTF8) if number == 1 else content)
+    except ValueError as error:
+        raise CatalogChangeError(f"line {number} is not JSON: {shortened(error)}") from error
     kind, value = next(iter(change.items()), ("", None)) if isinstance(change, dict) else ("", None)
     if kind not in _KINDS or len(change) != 1:
         kinds = ", ".join(_KINDS)

@@ -12,7 +12,7 @@ threads that recommend would wait for each other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -141,8 +141,8 @@ class DeltaColumns:
             CatalogChangeError: values that are not finite; names the item. Nothing is added.
         """
         bias = rows.model_bias + rows.user_bias
-        finite = np.isfinite(rows.vectors).all(axis=1) & np.isfinite(bias)
-        if not finite.all():
+        if not (np.isfinite(rows.vectors).all() and np.isfinite(bias).all()):
+            finite = np.isfinite(rows.vectors).all(axis=1) & np.isfinite(bias)
             item_id = rows.ids[int(finite.argmin())]
             raise CatalogChangeError(
                 f"item {shown(item_id)}: its vector or its bias has values that are not finite"
@@ -156,7 +156,9 @@ class DeltaColumns:
         self.clicks.append(rows.clicks)
         self.origin.append(rows.origin)
         self.leaf.append(np.array([each.leaf for each in rows.placements], dtype=np.int64))
-        numbers = np.array([self._placement_id(each) for each in rows.placements], dtype=np.int64)
+        distinct = {id(each): each for each in rows.placements}  # hashing a placement takes longer
+        known = {key: self._placement_id(each) for key, each in distinct.items()}
+        numbers = np.array([known[id(each)] for each in rows.placements], dtype=np.int64)
         self.placement_id.append(numbers)
         for number in set(numbers.tolist()):
             self.rows_of_placement[number].append(first + np.flatnonzero(numbers == number))
@@ -264,13 +266,11 @@ class DeltaSegment:
         Raises:
             CatalogChangeError: values that are not finite.
         """
-        now = self
         if rows is not None:
             self.columns.append(rows)
-            created = self.categories if categories is None else categories
-            now = DeltaSegment.of(self.columns, self.first_row, self.depth, created)
+        created = self.categories if categories is None else categories
         every = np.union1d(self.superseded, superseded) if len(superseded) else self.superseded
-        return replace(now, superseded=every)
+        return DeltaSegment.of(self.columns, self.first_row, self.depth, created, every)
 
     def appendable(self) -> DeltaSegment:
         """The segment itself; in other columns where a write that was interrupted has left rows after its own."""

@@ -135,7 +135,7 @@ def item_index(tables: Mapping[str, NDArray[Any]], id_type: str, find_ids: FindI
 def _as_int64(ids: Sequence[Any] | NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool] | None]:
     """The ids as int64; and which of them int64 cannot hold, so that the catalog lacks them, or None."""
     if isinstance(ids, np.ndarray) and ids.dtype.kind == "i":
-        return np.ascontiguousarray(ids, dtype=np.int64), None
+        return np.require(ids, np.int64, ["C", "A"]), None  # native code reads it
     values = ids.tolist() if isinstance(ids, np.ndarray) else ids
     if set(map(type, values)) - {int}:
         plain = [plain_id(value) for value in values]

@@ -3,16 +3,56 @@
 from __future__ import annotations
 
 import importlib
+import io
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, get_args
 
 import click
 
+from hiersrec_sdk.arguments import integer_of, number_of
 from hiersrec_sdk.errors import HierSRecError, InvalidItemIdError, InvalidOptionError, MissingExtraError
 from hiersrec_sdk.options import Mode
+from hiersrec_sdk.paths import as_path
+from hiersrec_sdk.shown import shown
 
-PATH: Final = click.Path(path_type=Path)
+
+class PathType(click.ParamType[Path]):
+    """A path of exactly the characters that are given: no pattern, no home folder, and never empty."""
+
+    name = "path"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path:
+        """``value`` as a path; InvalidPathError names the option."""
+        return as_path(value, _named(parameter))
+
+
+class IntegerType(click.ParamType[int]):
+    """An integer in the digits 0 to 9; of what ``int()`` takes beside, such as ``1_0`` or ``٣``, nothing."""
+
+    name = "integer"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> int:
+        """``value`` as an int."""
+        found = value if isinstance(value, int) else integer_of(value)
+        return self.fail(f"must be an integer, got {shown(value)}", parameter) if found is None else found
+
+
+class NumberType(click.ParamType[float]):
+    """A finite number in the digits 0 to 9; no ``nan``, no ``inf``, no ``1_0.5``."""
+
+    name = "number"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        """``value`` as a float."""
+        found = float(value) if isinstance(value, int | float) else number_of(value)
+        return self.fail(f"must be a number, got {shown(value)}", parameter) if found is None else found
+
+
+PATH: Final = PathType()
+INTEGER: Final = IntegerType()
+NUMBER: Final = NumberType()
 
 
 class Group(click.Group):
@@ -20,6 +60,12 @@ class Group(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         """Run a command; exit with 1 after an error."""
+        for stream in (
+            sys.stdout,
+            sys.stderr,
+        ):  # a name that the terminal's encoding lacks is no reason to fail
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(context)
         except (HierSRecError, OSError) as error:
@@ -58,7 +104,7 @@ class CandidateShare(click.ParamType[Any]):
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
         """``value`` as a float, or "auto" as it is."""
-        return value if value == "auto" else click.FLOAT.convert(value, parameter, context)
+        return value if value == "auto" else NUMBER.convert(value, parameter, context)
 
 
 mode_option = click.option(
@@ -117,11 +163,18 @@ def parse_ids(texts: Sequence[str], id_type: str) -> list[Any]:
         return list(texts)
     ids = []
     for text in texts:
-        try:
-            ids.append(int(text))
-        except ValueError:
-            raise InvalidItemIdError(f"item ids of this catalog are integers, got {text!r}") from None
+        item_id = integer_of(text)
+        if item_id is None:
+            raise InvalidItemIdError(f"item ids of this catalog are integers, got {shown(text)}")
+        ids.append(item_id)
     return ids
+
+
+def _named(parameter: click.Parameter | None) -> str:
+    """How the user calls an option or argument."""
+    if parameter is None:
+        return "path"
+    return parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
 
 
 def labelled(identifier: int | str, name: str | None) -> str:

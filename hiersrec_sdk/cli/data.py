@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from hiersrec_sdk.cli.common import PATH, SectionCommand, SectionOption, import_extra
+from hiersrec_sdk.cli.common import INTEGER, NUMBER, PATH, SectionCommand, SectionOption, import_extra
 from hiersrec_sdk.errors import InvalidOptionError
 
 _FILES = partial(click.option, cls=SectionOption, section="Files and formats")
@@ -124,7 +124,7 @@ _SPLITS = partial(click.option, cls=SectionOption, section="Filters and splits")
 )
 @_SESSIONS(
     "--session-gap",
-    type=float,
+    type=NUMBER,
     help="Minutes without a click that end a session of a user.  [default: 30]",
 )
 @_SESSIONS(
@@ -135,7 +135,7 @@ _SPLITS = partial(click.option, cls=SectionOption, section="Filters and splits")
 @_SESSIONS("--drop-repeats", is_flag=True, help="Leave out repeats: same session, item, time and event type.")
 @_SESSIONS(
     "--max-session-length",
-    type=int,
+    type=INTEGER,
     default=200,
     show_default=True,
     help="Most clicks of a session, the newest; a longer one is mostly a bot.",
@@ -221,23 +221,27 @@ _SPLITS = partial(click.option, cls=SectionOption, section="Filters and splits")
 )
 @_SPLITS(
     "--min-item-support",
-    type=int,
+    type=INTEGER,
     default=1,
     show_default=True,
     help="Fewest clicks of an item in the training split.",
 )
-@_SPLITS("--min-session-length", type=int, default=2, show_default=True, help="Fewest clicks of a session.")
-@_SPLITS("--test-days", type=float, help="Test split: sessions that end in the last so many days.")
-@_SPLITS("--test-fraction", type=float, help="Test split: this fraction of the sessions, the newest.")
+@_SPLITS(
+    "--min-session-length", type=INTEGER, default=2, show_default=True, help="Fewest clicks of a session."
+)
+@_SPLITS("--test-days", type=NUMBER, help="Test split: sessions that end in the last so many days.")
+@_SPLITS("--test-fraction", type=NUMBER, help="Test split: this fraction of the sessions, the newest.")
 @_SPLITS(
     "--validation-fraction",
-    type=float,
+    type=NUMBER,
     default=0.1,
     show_default=True,
     help="Validation split: this fraction of the sessions before the test split, the newest.",
 )
 @_SPLITS(
-    "--shuffle-seed", type=int, help="Shuffle sessions before they are split, for logs that have no order."
+    "--shuffle-seed",
+    type=INTEGER,
+    help="Shuffle sessions before they are split, for logs that have no order.",
 )
 @_SPLITS(
     "--allow-copies",
@@ -271,12 +275,14 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 @click.command()
 @click.option("--out", required=True, type=PATH, help="Folder to write; it must not exist.")
-@click.option("--items", type=int, default=2000, show_default=True, help="Number of items.")
-@click.option("--sessions", type=int, default=20000, show_default=True, help="Number of sessions in the log.")
+@click.option("--items", type=INTEGER, default=2000, show_default=True, help="Number of items.")
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="Seed; the output depends on nothing else."
+    "--sessions", type=INTEGER, default=20000, show_default=True, help="Number of sessions in the log."
 )
-@click.option("--days", type=int, default=30, show_default=True, help="Days that the log covers.")
+@click.option(
+    "--seed", type=INTEGER, default=0, show_default=True, help="Seed; the output depends on nothing else."
+)
+@click.option("--days", type=INTEGER, default=30, show_default=True, help="Days that the log covers.")
 def simulate(out: Path, items: int, sessions: int, seed: int, days: int) -> None:
     """Write a SIMULATED shop: an item table with three category levels, prices and names, and a click log."""
     module = import_extra("hiersrec_training.data.simulate", "simulate")

@@ -11,6 +11,7 @@ import click
 
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.cli.common import (
+    INTEGER,
     PATH,
     candidates_option,
     check_candidates,
@@ -43,7 +44,7 @@ _AT_CUTS: Final = ("recall", "mrr", "ndcg")
     "--set", "assignments", multiple=True, metavar="NAME=NUMBER", help="Setting of the baseline; repeatable."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one flat JSON object.")
-@click.option("--threads", type=int, default=1, show_default=True, help="Threads of the session encoder.")
+@click.option("--threads", type=INTEGER, default=1, show_default=True, help="Threads of the session encoder.")
 @click.option(
     "--backend",
     type=click.Choice(["c", "numba", "numpy"]),

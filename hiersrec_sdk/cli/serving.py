@@ -13,6 +13,7 @@ from hiersrec_sdk import Recommender, available_backends
 from hiersrec_sdk.catalog.change_file import apply
 from hiersrec_sdk.catalog.tree import parse_name
 from hiersrec_sdk.cli.common import (
+    INTEGER,
     PATH,
     candidates_option,
     check_candidates,
@@ -40,7 +41,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("bundle", type=PATH)
 @click.argument("session", nargs=-1, metavar="[ITEM]...")
-@click.option("-k", type=int, default=10, show_default=True, help="Number of items to recommend.")
+@click.option("-k", type=INTEGER, default=10, show_default=True, help="Number of items to recommend.")
 @mode_option
 @candidates_option
 @click.option(
@@ -148,7 +149,7 @@ def apply_changes(bundle: Path, changes: Path, out: Path) -> None:
     {"set_bias": {"id": "sku-9", "value": 1.5}}
     """
     recommender = Recommender.load(bundle)
-    with changes.open(encoding="utf-8") as lines:
+    with changes.open("rb") as lines:
         done = apply(recommender.catalog, lines)
     recommender.save(out)
     counts = ", ".join(f"{count:,} {change}" for change, count in done.items() if count) or "no changes"

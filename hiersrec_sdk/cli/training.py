@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from hiersrec_sdk.bundle.schema import CONFIG
-from hiersrec_sdk.cli.common import PATH, import_extra
+from hiersrec_sdk.cli.common import INTEGER, PATH, import_extra
 from hiersrec_sdk.errors import InvalidOptionError
 
 
@@ -30,7 +30,7 @@ def _show_config(context: click.Context, parameter: click.Parameter, wanted: boo
 @click.option("--out", required=True, type=PATH, help="Run folder to write; called OUT.part until the end.")
 @click.option("--config", "config_file", type=PATH, help="TOML file of settings; see --show-config.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="One setting; repeatable.")
-@click.option("--seed", type=int, help="Short for --set seed=N.")
+@click.option("--seed", type=INTEGER, help="Short for --set seed=N.")
 @click.option(
     "--final", is_flag=True, help="Train on the training and validation splits, without validation."
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -18,44 +19,43 @@ _LIBC: Final = ctypes.CDLL(None)
 
 
 class PerProcess:
-    """The ``onnxruntime.InferenceSession`` of this process: loaded when it is first asked for, anew in a forked child.
+    """A graph of this process: loaded when it is first asked for, anew in a forked child.
 
     Args:
-        load: loads it.
+        load: loads it; what it returns holds the session of onnxruntime.
 
     Attributes:
-        local: for what a thread keeps together with the session.
+        local: for what a thread keeps together with the graph.
     """
 
     def __init__(self, load: Callable[[], Any]) -> None:
         self.local: threading.local = threading.local()
         self._load = load
-        self._session: Any = None
+        self._graph: Any = None
         self._lock = threading.Lock()
         _all.add(self)
 
     def __call__(self) -> Any:
-        """The session. Raises what ``load`` raises."""
-        if self._session is None:
+        """The graph. Raises what ``load`` raises."""
+        if self._graph is None:
             with self._lock:
-                if self._session is None:
-                    self._session = self._load()
-        return self._session
+                if self._graph is None:
+                    self._graph = self._load()
+        return self._graph
 
     def _leave_to_parent(self) -> None:
-        for owned in (self._session, self.local):  # never taken down, not even when the process ends
+        for owned in (self._graph, self.local):  # never taken down, not even when the process ends
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(owned))
-        self._session, self.local, self._lock = None, threading.local(), threading.Lock()
+        self._graph, self.local, self._lock = None, threading.local(), threading.Lock()
 
 
 _all: Final[weakref.WeakSet[PerProcess]] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    inherited = list(_all)
-    for session in inherited:
-        session._leave_to_parent()
-    if inherited and hasattr(_LIBC, "on_exit"):  # of glibc
+    for graph in list(_all):
+        graph._leave_to_parent()
+    if "onnxruntime" in sys.modules and hasattr(_LIBC, "on_exit"):  # of glibc
         # Exit handlers of the parent's libraries do not run in the child: onnxruntime's may wait for a thread that only
         # the parent has. They run newest first: flush C's streams, then end, with the status that exit() was given.
         # What the child registers from here on, and what Python does when it ends, comes before both.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -26,8 +27,8 @@ class ItemEncoder:
     """``item_encoder.onnx`` of a bundle: metadata to vectors. Loaded by the first item that needs it."""
 
     def __init__(self, bundle: Bundle, providers: Sequence[str]) -> None:
-        self._bundle, self._providers = bundle, providers
-        self._graph = PerProcess(self._load)
+        # not a method, as a cycle would keep the bundle open until the garbage collector finds it
+        self._graph = PerProcess(partial(_load, bundle, providers))
         preprocessing: Mapping[str, Any] = bundle.config["preprocessing"]
         self._text: Mapping[str, Any] = preprocessing.get("text") or {}
         self._edges: Mapping[str, Sequence[float]] = preprocessing.get("numbers") or {}
@@ -65,30 +66,6 @@ class ItemEncoder:
             )
         return vectors
 
-    def _load(self) -> Graph:
-        if ITEM_ENCODER not in self._bundle.config["files"]:
-            raise CatalogChangeError(
-                f"the bundle has no {ITEM_ENCODER}: an item needs a vector, Item(id, vector=...)"
-            )
-        config = self._bundle.config
-        inputs: dict[str, tuple[type[np.generic], Shape]] = {
-            _PATH: (np.int64, ("items", len(config["levels"])))
-        }
-        if self._text:
-            inputs["tokens"] = (np.int64, ("items", "words"))
-        if self._edges:
-            inputs["number_bins"] = (np.int64, ("items", len(self._edges)))
-        if self._given:
-            inputs["vectors"] = (np.float32, ("items", self._given["width"]))
-        return Graph(
-            self._bundle.read(ITEM_ENCODER),
-            ITEM_ENCODER,
-            inputs=inputs,
-            outputs={"item_vectors": (np.float32, ("items", config["dimension"]))},
-            optional=inputs.keys() - {_PATH},
-            providers=self._providers,
-        )
-
     def _column(self, name: str, items: Sequence[Item]) -> NDArray[Any]:
         if name == "tokens":
             return token_table([item.text for item in items], self._text["buckets"], self._text["max_tokens"])
@@ -113,6 +90,30 @@ class ItemEncoder:
             for item in items
         ]
         return np.stack(rows)
+
+
+def _load(bundle: Bundle, providers: Sequence[str]) -> Graph:
+    config = bundle.config
+    if ITEM_ENCODER not in config["files"]:
+        raise CatalogChangeError(
+            f"the bundle has no {ITEM_ENCODER}: an item needs a vector, Item(id, vector=...)"
+        )
+    metadata = config["preprocessing"]
+    inputs: dict[str, tuple[type[np.generic], Shape]] = {_PATH: (np.int64, ("items", len(config["levels"])))}
+    if metadata.get("text"):
+        inputs["tokens"] = (np.int64, ("items", "words"))
+    if metadata.get("numbers"):
+        inputs["number_bins"] = (np.int64, ("items", len(metadata["numbers"])))
+    if metadata.get("vectors"):
+        inputs["vectors"] = (np.float32, ("items", metadata["vectors"]["width"]))
+    return Graph(
+        bundle.read(ITEM_ENCODER),
+        ITEM_ENCODER,
+        inputs=inputs,
+        outputs={"item_vectors": (np.float32, ("items", config["dimension"]))},
+        optional=inputs.keys() - {_PATH},
+        providers=providers,
+    )
 
 
 def _number(item: Item, column: str) -> float:

@@ -28,9 +28,8 @@ Values = Mapping[str, tuple[type[np.generic], Shape]]
 Arrays = dict[str, NDArray[Any]]
 
 _TYPES: Final[dict[type[np.generic], str]] = {np.float32: "tensor(float)", np.int64: "tensor(int64)"}
-_ALIGNMENT: Final = 16  # float32 values: each output begins at a multiple of 64 bytes
 _MOST_SHOWN: Final = 300  # characters of a list of names
-_SUMMED_TOGETHER: Final = 8192  # BLAS would start threads for more
+_ZEROS: Final = np.zeros(8192, dtype=np.float32)  # BLAS would start threads for more
 
 
 class Graph:
@@ -152,19 +151,16 @@ class BoundGraph:
         self._binding, self._run = graph.session.io_binding(), graph.session.run_with_iobinding
         # All outputs lie in one piece, so that one pass clears them and another one checks them.
         shapes = graph.shapes(feeds)
-        sizes = [math.prod(shape) for shape in shapes.values()]
-        starts = np.cumsum([0, *(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes)]).tolist()
-        piece = np.zeros(starts[-1], dtype=np.float32)
+        stops = np.cumsum([math.prod(shape) for shape in shapes.values()])
+        self._piece = np.empty(stops[-1], dtype=np.float32)
+        pieces = np.split(self._piece, stops[:-1])
         self.outputs: Arrays = {
-            name: piece[start : start + size].reshape(shape)
-            for (name, shape), size, start in zip(shapes.items(), sizes, starts, strict=False)
+            name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
         }
-        for output in self.outputs.values():
-            output.fill(np.nan)
-        self._bytes, self._unwritten = piece.data.cast("B"), piece.tobytes()
-        parts = np.array_split(piece, max(1, -(-len(piece) // _SUMMED_TOGETHER)))
         # 0 times a finite value is 0; times any other one, it is not
-        self._zeros = [partial(part.dot, np.zeros_like(part)) for part in parts]
+        starts = range(0, len(self._piece), len(_ZEROS))
+        parts = [self._piece[start : start + len(_ZEROS)] for start in starts]
+        self._zeros = [partial(part.dot, _ZEROS[: len(part)]) for part in parts]
         for name, array in feeds.items():
             self._binding.bind_ortvalue_input(name, ort_value(array))
         for name, array in self.outputs.items():
@@ -176,7 +172,7 @@ class BoundGraph:
         Raises:
             BundleCorruptError: the graph fails, gives an output of another shape, or one that is not finite.
         """
-        self._bytes[:] = self._unwritten  # so that what a run leaves out is not finite either
+        self._piece.fill(np.nan)  # so that what a run leaves out is not finite either
         try:
             self._run(self._binding)
         except Exception as error:  # also where an output does not have the shape of its array

@@ -87,9 +87,8 @@ def _stored(codes: Codes, start: int, count: int) -> NDArray[np.uint8]:
 def _in_c(codes: Codes, vectors: NDArray[np.float32]) -> Callable[[int, int], int] | None:
     """:func:`first_wrong_row` in the compiled kernel, if there is one."""
     try:
+        kernel = import_module("hiersrec_sdk._kernel")
         prepare = import_module("hiersrec_sdk.ranking.c_backend").prepare
     except ImportError:
         return None
-    return partial(
-        import_module("hiersrec_sdk._kernel").first_wrong_codes, prepare(Table(vectors, None, codes))
-    )
+    return partial(kernel.first_wrong_codes, prepare(Table(vectors, None, codes)))

@@ -61,7 +61,7 @@ def has_numba() -> bool:
 
 def keep_sessions() -> None:
     """Load each sound graph once: later sessions of it are the first one."""
-    onnxruntime = import_onnxruntime()
+    onnxruntime: Any = import_onnxruntime()
     if isinstance(onnxruntime.InferenceSession, partial):
         return
     graphs = {content for parts in sound() for name, content in parts.files.items() if name.endswith(".onnx")}

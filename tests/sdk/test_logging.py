@@ -44,7 +44,7 @@ def test_what_is_logged(bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureF
     assert logged(caplog) == []  # nothing on the way of an answer
 
     recommender.catalog.upsert([Item(SHOP.stranger, vector=SHOP.vectors[3])])
-    assert only(caplog) == ("DEBUG", "hiersrec_sdk.catalog.writer", "upserted 1 items, 1 of them new")
+    assert only(caplog) == ("DEBUG", "hiersrec_sdk.catalog.writer", "upserted 1 items")
     recommender.catalog.remove(SHOP.ids[:3])
     assert only(caplog) == ("DEBUG", "hiersrec_sdk.catalog.writer", "removed 3 items")
     recommender.catalog.set_bias(SHOP.ids[5:7], 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from hiersrec_sdk import Recommender, Session, errors
 from tests.sdk.bundles import Shop, make_shop
+from tests.sdk.interruptions import Interruption, lines_of
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +92,22 @@ def test_what_is_wrong_changes_nothing(recommender: Recommender, tmp_path: Path)
     assert session.recommend(3).mode == "popular"
     with pytest.raises(errors.UnknownItemError, match="position 0"):
         session.add("stranger").recommend(on_unknown="error")
+
+
+@pytest.mark.parametrize("change", ["add", "undo"])
+def test_a_change_that_is_interrupted_at_any_line_is_made_or_not(
+    change: str, recommender: Recommender, shop: Shop
+) -> None:
+    def call(session: Session) -> object:
+        return session.add(shop.ids[9]) if change == "add" else session.undo()
+
+    before = tuple(shop.ids[3:6])
+    after = (*before, shop.ids[9]) if change == "add" else before[:-1]
+    count = lines_of(lambda: call(recommender.session(before)), ["session.py"])
+    for at in range(1, count + 1):
+        session = recommender.session(before)
+        Interruption(at, files=["session.py"]).during(partial(call, session))
+        assert session.items in (before, after)
+        assert session.recommend(5).items == recommender.recommend(session.items, 5).items
+        session.add(shop.ids[20])
+        assert session.recommend(5).items == recommender.recommend(session.items, 5).items

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from hiersrec_sdk.arguments import number_of
 from hiersrec_sdk.errors import InvalidOptionError
+from hiersrec_sdk.shown import shown
 from hiersrec_training.data.dataset import Sessions
 from hiersrec_training.examples import Examples
 from hiersrec_training.metrics import ranking_metrics, target_ranks
@@ -179,11 +181,11 @@ def parse_options(assignments: Iterable[str]) -> dict[str, float]:
     """``name=number`` strings as a dictionary. Raises :class:`InvalidOptionError`."""
     options: dict[str, float] = {}
     for assignment in assignments:
-        name, _, number = assignment.partition("=")
-        try:
-            options[name.strip()] = float(number)
-        except ValueError:
-            raise InvalidOptionError(f"--set takes name=number, got {assignment!r}") from None
+        name, _, text = assignment.partition("=")
+        number = number_of(text.strip())
+        if number is None:
+            raise InvalidOptionError(f"--set takes name=number, got {shown(assignment)}")
+        options[name.strip()] = number
     return options
 
 
@@ -195,12 +197,12 @@ def baseline(
     Raises :class:`InvalidOptionError` for a name or an option that is not known, or an option that is not above 0.
     """
     if name not in KINDS:
-        raise InvalidOptionError(f"there is no baseline {name!r}; known: {', '.join(KINDS)}")
+        raise InvalidOptionError(f"there is no baseline {shown(name)}; known: {', '.join(KINDS)}")
     kind, defaults = KINDS[name]
     for option, value in (options or {}).items():
         if option not in defaults:
             raise InvalidOptionError(
-                f"{name} has no option {option!r}; known: {', '.join(defaults) or 'none'}"
+                f"{name} has no option {shown(option)}; known: {', '.join(defaults) or 'none'}"
             )
         if not value > 0:
             raise InvalidOptionError(f"{option} must be above 0, got {value}")

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hiersrec_sdk.arguments import number_of
 from hiersrec_sdk.errors import ConfigError
+from hiersrec_sdk.number_lists import number
+from hiersrec_sdk.shown import shortened, shown
 
 ITEM_INPUTS = ("id", "category", "text", "numbers", "vectors")
 _RANGES = {  # the most is a bound on memory and time, far above what is of use
@@ -90,9 +93,9 @@ class Config:
             value = getattr(self, name)
             kind = "an integer" if isinstance(value, int) else "a number"
             if value < least:
-                raise ConfigError(f"{name} must be {kind} ≥ {least}, got {value}")
+                raise ConfigError(f"{name} must be {kind} ≥ {least}, got {shown(value)}")
             if value > most:
-                raise ConfigError(f"{name} must be {kind} ≤ {most}, got {value}")
+                raise ConfigError(f"{name} must be {kind} ≤ {most}, got {shown(value)}")
         for name in ("dropout", "id_dropout", "cold_start_cost", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be a number in [0, 1), got {getattr(self, name)}")
@@ -103,11 +106,11 @@ class Config:
         inputs = self.item_inputs.split()
         if not inputs or len(set(inputs)) < len(inputs) or not set(inputs) <= set(ITEM_INPUTS):
             raise ConfigError(
-                f"item_inputs must be some of {', '.join(ITEM_INPUTS)}, each once, got {self.item_inputs!r}"
+                f"item_inputs must be some of {', '.join(ITEM_INPUTS)}, each once, got {shown(self.item_inputs)}"
             )
         for name, known in _CHOICES.items():
             if (value := getattr(self, name)) not in known:
-                raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+                raise ConfigError(f"{name} must be one of {', '.join(known)}, got {shown(value)}")
 
     def is_sampled(self, items: int) -> bool:
         """Whether the softmax over a catalog of ``items`` is sampled."""
@@ -130,12 +133,12 @@ class Config:
             if name not in fields:
                 near = difflib.get_close_matches(name, fields, n=1)
                 hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(fields)}"
-                raise ConfigError(f"there is no setting {name!r}{hint}")
+                raise ConfigError(f"there is no setting {shown(name)}{hint}")
             wanted = type(fields[name].default)
             if wanted is float and type(value) is int:
-                value = float(value)
+                value = number(value)
             if type(value) is not wanted:
-                raise ConfigError(f"{name} must be {_KINDS[wanted]}, got {value!r}")
+                raise ConfigError(f"{name} must be {_KINDS[wanted]}, got {shown(value)}")
             checked[name] = value
         return cls(**checked)
 
@@ -150,15 +153,18 @@ def load_config(file: Path | None = None, assignments: Iterable[str] = ()) -> Co
     if file is not None:
         try:
             settings = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:  # not UTF-8, or not TOML
-            raise ConfigError(f"{file}: {error}") from error
+        except (OSError, ValueError, RecursionError) as error:  # not UTF-8, or not TOML
+            raise ConfigError(f"{file}: {shortened(error)}") from error
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
-            raise ConfigError(f"--set takes name=value, got {assignment!r}")
+            raise ConfigError(f"--set takes name=value, got {shown(assignment)}")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             value = text.strip()  # a bare word, such as precision=float32
+        is_number = type(value) is int or (isinstance(value, float) and math.isfinite(value))
+        if is_number and number_of(text.strip()) is None:  # TOML has 1_0 too
+            raise ConfigError(f"--set {name.strip()} takes a number such as 10 or 0.5, got {shown(text)}")
         settings[name.strip()] = value
     return Config.from_dict(settings)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def test_versions_are_never_mixed(bundle: Path, other: Path, tmp_path: Path) -> 
             at += 1
             fresh = tmp_path / f"fresh-{at}"
             shutil.copytree((other, bundle)[at % 2], fresh)
-            hiersrec_sdk.atomic._exchange(fresh, current)
+            hiersrec_sdk.atomic._rename(fresh, current, hiersrec_sdk.atomic._EXCHANGE)
             shutil.rmtree(fresh)
 
     deployer = threading.Thread(target=deploy)
@@ -351,6 +352,21 @@ def test_a_pickle_opens_the_bundle_again(shop: Shop, bundle: Path) -> None:
     assert len(content) < 1_000
     found = pickle.loads(content)
     assert np.array_equal(found.tables["item_vectors"], shop.vectors)
+
+
+def test_a_bundle_is_closed_with_its_recommender(bundle: Path) -> None:
+    """At once, and not only when the garbage collector comes by."""
+    gc.collect()
+    gc.disable()
+    try:
+        recommender = Recommender.load(bundle)
+        recommender.recommend(["0"], 3)
+        recommender.catalog.remove(["0"])
+        opened = weakref.ref(recommender._bundle)
+        del recommender
+        assert opened() is None
+    finally:
+        gc.enable()
 
 
 def test_descriptors_are_closed_with_the_bundle(bundle: Path) -> None:

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import re
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -246,6 +247,34 @@ def test_saving(trained: Recommender, tmp_path: Path) -> None:
     with pytest.raises(errors.BundleCorruptError, match="truncated"):
         Recommender.load(tmp_path / "bundle")
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["bundle", "same"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"remove": "\xff"}', "line 2 is not JSON: .*utf-8"),
+        (b'{"remove": "\\ud800"}', "line 2 is not JSON"),
+        (b'{"remove": ' + b"[" * 100_000, "line 2 is not JSON: .*deep"),
+        (b'{"remove": ' + b"9" * 5_000 + b"}", "line 2 is not JSON: .*64 bits"),
+        (b'{"set_bias": {"id": "item-5", "value": NaN}}', "line 2 is not JSON: .*NaN"),
+        (b'{"set_bias": {"id": "item-5", "value": 1e999}}', "line 2 is not JSON"),
+        (b'{"remove": "item-1", "remove": "item-2"}', "line 2 is not JSON: .*twice"),
+        (b'{"remove": "item\0"}', "line 2 is not JSON"),
+        (b'\xef\xbb\xbf{"remove": "item-2"}', "line 2 is not JSON"),
+    ],
+)
+def test_a_line_that_is_no_plain_json_is_named(
+    line: bytes, message: str, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "changes.jsonl"
+    file.write_bytes(b'\xef\xbb\xbf{"remove": "item-3"}\r\n' + line + b"\n")
+    result = CliRunner().invoke(
+        main, ["catalog", "apply", str(tiny_bundle), str(file), "--out", str(tmp_path / "out")]
+    )
+    assert result.exit_code == 1
+    assert re.search(message, result.output, re.IGNORECASE)
+    assert len(result.output) < 500
+    assert not (tmp_path / "out").exists()
 
 
 def test_changes_from_a_file(tiny_bundle: Path, tmp_path: Path) -> None:

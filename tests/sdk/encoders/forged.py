@@ -48,34 +48,37 @@ def model_of(
     constants: Constants,
     inputs: Mapping[str, tuple[int, Sequence[int | str]]],
     outputs: Mapping[str, tuple[int, Sequence[int | str]]],
+    hidden: bool = True,
 ) -> bytes:
-    """A graph with inputs and outputs of these types and shapes."""
+    """A graph with inputs and outputs of these types and shapes; ``hidden``: from shape inference."""
     given, made = (
         [helper.make_tensor_value_info(name, dtype, list(shape)) for name, (dtype, shape) in values.items()]
         for values in (inputs, outputs)
     )
     whole = helper.make_graph([], "forged", given, made)
-    _extend(whole, nodes, constants, next(iter(inputs)))
+    _extend(whole, nodes, constants, next(iter(inputs)) if hidden else None)
     model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     return bytes(model.SerializeToString())
 
 
-def _extend(graph: onnx.GraphProto, nodes: Sequence[NodeProto], constants: Constants, an_input: str) -> None:
-    """Add nodes, and constants that they read; whole numbers, which may be shapes, seem to depend on ``an_input``."""
+def _extend(
+    graph: onnx.GraphProto, nodes: Sequence[NodeProto], constants: Constants, an_input: str | None
+) -> None:
+    """Add nodes and the constants that they read. Integers, which may be shapes, seem to depend on ``an_input``."""
     arrays = {name: np.asarray(value) for name, value in constants.items()}
-    hidden = [name for name, array in arrays.items() if array.dtype == np.int64 and name != "axis"]
-    arrays = {f"{name} known" if name in hidden else name: array for name, array in arrays.items()}
-    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
-    graph.initializer.append(numpy_helper.from_array(np.array(0), "an integer 0"))
-    graph.node.extend(
-        [
+    if an_input is not None:
+        hidden = [name for name, array in arrays.items() if array.dtype == np.int64 and name != "axis"]
+        arrays = {f"{name} known" if name in hidden else name: array for name, array in arrays.items()}
+        arrays["an integer 0"] = np.array(0)
+        nodes = [
             node("Cast", [an_input], ["the input as integers"], to=TensorProto.INT64),
             node("Mul", ["the input as integers", "an integer 0"], ["zeros"]),
             node("ReduceSum", ["zeros"], ["nothing"], keepdims=0),
             *(node("Add", [f"{name} known", "nothing"], [name]) for name in hidden),
             *nodes,
         ]
-    )
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
+    graph.node.extend(nodes)
 
 
 def files(shop: Shop, model: bytes) -> dict[str, bytes]:

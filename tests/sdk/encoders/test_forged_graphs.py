@@ -464,3 +464,64 @@ def test_an_item_encoder_with_other_inputs(tmp_path: Path) -> None:
         recommender = Recommender.load(path)
         with pytest.raises(BundleCorruptError, match=rf"^item_encoder\.onnx: {message}"):
             recommender.catalog.upsert(items(recommender, 4))
+
+
+def copies(source: str, target: str) -> dict[str, list[NodeProto]]:
+    """Ways to give the array [batch, 6] ``source`` under another name, which onnxruntime may take for one array."""
+    return {
+        "Identity": [node("Identity", [source], [target])],
+        "Reshape": [node("Reshape", [source, "any by 6"], [target])],
+        "Squeeze": [
+            node("Unsqueeze", [source, "2"], [f"{target} 3"]),
+            node("Squeeze", [f"{target} 3", "2"], [target]),
+        ],
+        "Add": [node("Add", [source, "no number"], [target])],
+        "Concat": [node("Concat", [source], [target], axis=1)],
+        "Slice": [node("Slice", [source, "0", "much", "axis"], [target])],
+        "Split": [node("Split", [source, "6"], [target], axis=1)],
+        "Transpose": [node("Transpose", [source], [target], perm=[0, 1])],
+        "Expand": [node("Expand", [source, "1 by 1"], [target])],
+        "Clip": [node("Clip", [source], [target])],
+    }
+
+
+@pytest.mark.parametrize("in_a_row", [True, False])
+@pytest.mark.parametrize("second", copies("", ""))
+@pytest.mark.parametrize("first", copies("", ""))
+def test_bound_outputs_are_those_of_a_plain_run(first: str, second: str, in_a_row: bool) -> None:
+    names = ("item_query", "state_query")
+    nodes = [
+        node("ReduceSum", ["session_vectors", "axis"], ["total"], keepdims=0),
+        *copies("total", names[0])[first],
+        *copies(names[0] if in_a_row else "total", names[1])[second],
+    ]
+    integers = {
+        "axis": [1],
+        "any by 6": [-1, 6],
+        "2": [2],
+        "0": [0],
+        "much": [100],
+        "6": [6],
+        "1 by 1": [1, 1],
+    }
+    constants = {name: np.array(value) for name, value in integers.items()}
+    model = model_of(
+        nodes,
+        {**constants, "no number": np.float32(0)},
+        inputs={"session_vectors": (TensorProto.FLOAT, ["batch", "length", DIMENSION])},
+        outputs={name: (TensorProto.FLOAT, ["batch", DIMENSION]) for name in names},
+        hidden=False,
+    )
+    inputs: Values = {"session_vectors": INPUTS["session_vectors"]}
+    graph = Graph(
+        model, "x.onnx", inputs=inputs, outputs=dict.fromkeys(names, (np.float32, ("batch", DIMENSION)))
+    )
+    vectors = np.zeros((1, 3, DIMENSION), dtype=np.float32)
+    bound = BoundGraph(graph, {"session_vectors": vectors})
+    for start in range(3):
+        vectors[0] = SHOP.vectors[start : start + 3]
+        bound.run()
+        right = graph.run({"session_vectors": vectors.copy()})
+        assert {name: array.tolist() for name, array in bound.outputs.items()} == {
+            name: array.tolist() for name, array in right.items()
+        }
