@@ -57,7 +57,7 @@ class User:
         """Do everything. What is verified is compared with a plain scan, and sometimes with another backend, too."""
         if self.verified:
             check_lookups(self.recommender)
-            check_exact(self.recommender, self.folder, [self.session() for _ in range(2)], self.chance)
+            check_exact(self.recommender, self.folder, [self.session() for _ in range(6)], self.chance)
             if self.chance.one_in(4):
                 self.check_backends()
         steps = [*self.reading()]
@@ -339,7 +339,7 @@ def check_exact(recommender: Recommender, folder: Path, sessions: list[list[Any]
     if not plain.is_finite:
         raise WrongError("verified, but vectors or biases are not finite")
     for session in sessions:
-        k = chance.choice([1, 3, 10, 1000])
+        k = chance.choice([1, 1, 2, 3, 10, 1000])
         try:
             trace = recommender.trace(session, k, mode="exact")
         except HierSRecError:  # no known item; or a graph's output
