@@ -20,8 +20,9 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load
 
 from hiersrec_sdk import Recommender
-from hiersrec_sdk.bundle.schema import CATALOG, CONFIG, DELTA, ITEM_ENCODER, QUERY_PARTS
-from tests.sdk.bundles import SIZES, Shop, make_shop
+from hiersrec_sdk.bundle.schema import CATALOG, CONFIG, DELTA, ITEM_ENCODER, MODEL, QUERY_PARTS
+from hiersrec_sdk.catalog.ids import id_tables, item_id_tables
+from tests.sdk.bundles import SIZES, Shop, graph, make_shop
 
 Tables = dict[str, NDArray[Any]]
 
@@ -179,56 +180,73 @@ def sound() -> list[Parts]:
 
 
 def _made(folder: Path) -> list[Parts]:
+    full: dict[str, Any] = {"stages": [8, 16], "covisitation": True}
     shops = {
-        "integers, codes, covisitation, delta": make_shop(dimension=20, stages=[8, 16], covisitation=True),
+        "integers, codes, covisitation, delta": make_shop(dimension=20, **full),
         "strings, repeated categories, delta": make_shop("string", seed=1, repeated=True),
-        "strings, codes, covisitation": make_shop(
-            "string", seed=2, times=3, dimension=16, stages=[8], covisitation=True
-        ),
+        "strings, codes, covisitation": make_shop("string", seed=2, times=3, dimension=20, **full),
         "integers, bare": make_shop(seed=3, full=False),
-        "strings, bare, codes, covisitation, delta": make_shop(
-            "string", seed=4, full=False, dimension=24, stages=[8, 16], covisitation=True
-        ),
+        "strings, bare, codes, covisitation, delta": make_shop("string", 4, full=False, dimension=24, **full),
+        "integers, four stages": make_shop(seed=5, dimension=99, stages=[32, 64, 96]),
     }
-    found: list[Parts] = []
+    found = [_one_item()]
     for name, shop in shops.items():
-        path = folder / str(len(found))
-        d = shop.vectors.shape[1]
-        config = {
-            **shop.config,
-            "data": {
-                "name": "made up",
-                "logs": ["clicks.csv"],
-                "counts": {
-                    f"{split}_{what}": 9 for split in ("train", "test") for what in ("sessions", "examples")
-                },
-            },
-            "metrics": {"trained_on": "train", "validation": {"recall@20": 0.5, "mrr@20": 0.25}},
-            "cold_start_bias": -1.5,
-            "preprocessing": {
-                "text": {"buckets": 8, "max_tokens": 4},
-                "numbers": {"price": [1.0, 2.5, 10.0]},
-                "vectors": {"width": 3, "from": "file"},
-            },
-            "calibration": {
-                "top_p": 0.61,
-                "session_categories": {"top_p": 0.3},
-                "trained_on": False,
-                "kept": 0.9,
-                "examples": 10,
-                "split": "validation",
-            },
-        }
-        files = shop.files | {ITEM_ENCODER: item_encoder(d), QUERY_PARTS: query_parts(d)}
-        content = Parts(name, config, {CATALOG: shop.tensors}, files, shop.ids)
-        packed = content.content()
-        write(path, with_config(content, packed))
+        tables = {CATALOG: shop.tensors}
+        made = Parts(
+            name, shop.config | _SETTINGS, tables, {**shop.files, **_graphs(shop.vectors.shape[1])}, shop.ids
+        )
         if "delta" in name:
+            path = write(folder / str(len(found)), with_config(made, made.content()))
             _change(shop, path)
-            config["delta"] = json.loads((path / CONFIG).read_text())["delta"]
-            content.tables[DELTA] = tables_of((path / DELTA).read_bytes())
-        found.append(content)
+            made.config["delta"] = json.loads((path / CONFIG).read_text())["delta"]
+            tables[DELTA] = tables_of((path / DELTA).read_bytes())
+        found.append(made)
     return found
+
+
+def _one_item() -> Parts:
+    """The smallest bundle: an item in a category, and vectors of one dimension."""
+    one = np.ones((1, 1), np.float32)
+    tables: Tables = {
+        "item_vectors": one,
+        "clicks": np.array([3]),
+        **item_id_tables(["only"]),
+        "category_ranges.0": np.array([[0, 1]]),
+        "category_parents.0": np.array([-1], np.int32),
+        **id_tables("category_ids.0", ["all"]),
+    }
+    sizes = {"items": 1, "dimension": 1, "levels": ["shop"], "categories": [1], "max_length": 1}
+    config = make_shop("string").config | _SETTINGS | sizes
+    files = {MODEL: graph([one], None), **_graphs(1, 1, 1)}
+    return Parts("one item", config, {CATALOG: tables}, files, ["only"])
+
+
+_SETTINGS: Final[dict[str, Any]] = {
+    "data": {
+        "name": "made up",
+        "logs": ["clicks.csv"],
+        "counts": {"train_sessions": 9, "train_examples": 20, "test_sessions": 3, "test_examples": 4},
+    },
+    "metrics": {"trained_on": "train", "validation": {"recall@20": 0.5, "mrr@20": 0.25}},
+    "cold_start_bias": -1.5,
+    "preprocessing": {
+        "text": {"buckets": 8, "max_tokens": 4},
+        "numbers": {"price": [1.0, 2.5, 10.0]},
+        "vectors": {"width": 3, "from": "file"},
+    },
+    "calibration": {
+        "top_p": 0.61,
+        "session_categories": {"top_p": 0.3},
+        "trained_on": False,
+        "kept": 0.9,
+        "examples": 10,
+        "split": "validation",
+    },
+}
+
+
+def _graphs(dimension: int, levels: int = len(SIZES), leaves: int = SIZES[-1]) -> dict[str, bytes]:
+    return {ITEM_ENCODER: _item_encoder(dimension, levels, leaves), QUERY_PARTS: _query_parts(dimension)}
 
 
 def _change(shop: Shop, path: Path) -> None:
@@ -249,18 +267,18 @@ def _change(shop: Shop, path: Path) -> None:
     recommender.save(path)
 
 
-def item_encoder(dimension: int) -> bytes:
+def _item_encoder(dimension: int, levels: int, leaves: int) -> bytes:
     """An item encoder with every input: sums of rows of small tables."""
     random = np.random.default_rng(dimension)
     value, node = helper.make_tensor_value_info, helper.make_node
     constants = {
-        "leaves": random.integers(-8, 9, (SIZES[-1], dimension)),
+        "leaves": random.integers(-8, 9, (leaves, dimension)),
         "words": random.integers(-8, 9, (9, dimension)),
         "bins": random.integers(-8, 9, (5, dimension)),
         "given": random.integers(-8, 9, (3, dimension)),
     }
     arrays = {name: (table / 8).astype(np.float32) for name, table in constants.items()}
-    arrays |= {"last": np.array(len(SIZES) - 1), "axis": np.array([1])}
+    arrays |= {"last": np.array(levels - 1), "axis": np.array([1])}
     nodes = [
         node("Gather", ["category_path", "last"], ["leaf"], axis=1),
         node("Gather", ["leaves", "leaf"], ["by_leaf"]),
@@ -274,7 +292,7 @@ def item_encoder(dimension: int) -> bytes:
         node("Add", ["by_words", "by_numbers"], ["item_vectors"]),
     ]
     inputs = [
-        value("category_path", TensorProto.INT64, ["items", len(SIZES)]),
+        value("category_path", TensorProto.INT64, ["items", levels]),
         value("tokens", TensorProto.INT64, ["items", "words"]),
         value("number_bins", TensorProto.INT64, ["items", 1]),
         value("vectors", TensorProto.FLOAT, ["items", 3]),
@@ -283,7 +301,7 @@ def item_encoder(dimension: int) -> bytes:
     return _model(nodes, inputs, outputs, arrays)
 
 
-def query_parts(dimension: int) -> bytes:
+def _query_parts(dimension: int) -> bytes:
     """Parts that are a third of the session's sum each, more or less."""
     value, node = helper.make_tensor_value_info, helper.make_node
     arrays = {"axis": np.array([1]), "one": np.array([0.5] * dimension, np.float32), "last": np.array([2])}

@@ -176,7 +176,7 @@ def run(
         cases: of each target; None: as many as there is time for.
         seconds: how long; None: until the cases are done.
         processes: workers at a time.
-        hang: seconds after which a case hangs.
+        hang: seconds after which a case hangs; so it does if that happens twice.
         found: told of each finding that is the first of its kind.
     """
     until = float("inf") if seconds is None else time.monotonic() + seconds
@@ -235,6 +235,7 @@ class _Worker:
             hang,
         )
         self._numbers, self._next = numbers, 0
+        self._died_at = -1  # the position of the newest case that ended a worker
         self._shared = mmap.mmap(-1, 16)  # the position of the case that runs, and when it began
         self._rest = b""
 
@@ -276,7 +277,12 @@ class _Worker:
         said: list[_Said] = []
         if status:
             said = self._died(status, time.monotonic() - began)
-            self._next += 1
+            is_first = self._next != self._died_at
+            self._died_at = self._next
+            if is_first and any(isinstance(each, Finding) and each.kind == "hang" for each in said):
+                said = []  # it is tried again, as a machine may have been too busy
+            else:
+                self._next += 1
         if self._next < len(self._numbers) and time.monotonic() < self._until:
             self.start()
         return said

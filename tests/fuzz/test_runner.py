@@ -103,6 +103,17 @@ def test_a_hang_is_ended_and_found() -> None:
     assert time.monotonic() - started < 60
 
 
+def test_a_case_that_was_slow_once_is_no_finding(tmp_path: Path) -> None:
+    def slow_at_first(scratch: Path) -> None:
+        if not (tmp_path / "tried").exists():
+            (tmp_path / "tried").touch()
+            time.sleep(100)
+
+    report = fuzz(slow_at_first, cases=1, hang=1.0)
+    assert not report.findings
+    assert report.ends["bad"] == {"used": 1}
+
+
 def test_a_crash_names_the_innermost_line_of_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
     def crash() -> None:
         signal.raise_signal(signal.SIGSEGV)

@@ -16,7 +16,7 @@ from tests.fuzz import bundle_case, chance, parts, use, wild_json
 from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).resolve().parents[2]
-SOUND = range(5)
+SOUND = range(7)
 
 
 def chosen(seed: str) -> chance.Chance:

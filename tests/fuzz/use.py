@@ -57,7 +57,7 @@ class User:
         """Do everything. What is verified is compared with a plain scan, and sometimes with another backend, too."""
         if self.verified:
             check_lookups(self.recommender)
-            check_exact(self.recommender, self.folder, [self.session() for _ in range(2)], self.chance)
+            check_exact(self.recommender, self.folder, [self.session() for _ in range(6)], self.chance)
             if self.chance.one_in(4):
                 self.check_backends()
         steps = [*self.reading()]
@@ -93,6 +93,10 @@ class User:
             return [self.stranger] if chance.one_in(2) else []
         return found
 
+    def some_ids(self, count: int) -> list[Any]:
+        """So many ids, or all."""
+        return self.chance.sample(self.ids, min(count, len(self.ids)))
+
     @property
     def stranger(self) -> Any:
         """An id of the right type that no bundle has."""
@@ -113,9 +117,9 @@ class User:
         if chance.one_in(4):
             given["threads"] = 2
         if chance.one_in(5):
-            given["allow"] = chance.sample(self.ids, 20)
+            given["allow"] = self.some_ids(20)
         if chance.one_in(5):
-            given["exclude"] = chance.sample(self.ids, 5)
+            given["exclude"] = self.some_ids(5)
         if chance.one_in(4):
             name = chance.choice(["categories", "exclude_categories"])
             level = chance.randrange(catalog.tree.depth)
@@ -196,7 +200,7 @@ class User:
             session.recommend(5)
 
         def prepared() -> None:
-            chosen = r.filter(allow=chance.sample(self.ids, 30), exclude=chance.sample(self.ids, 3))
+            chosen = r.filter(allow=self.some_ids(30), exclude=self.some_ids(3))
             self.read(
                 r.recommend(self.session(), 9, filter=chosen, mode=chance.choice(["exact", "auto"])),
                 catalog.stop,
@@ -231,7 +235,7 @@ class User:
             )
 
         def upsert_vector() -> None:
-            some = [{"id": each, "vector": np.full(width, 0.25)} for each in chance.sample(self.ids, 3)]
+            some = [{"id": each, "vector": np.full(width, 0.25)} for each in self.some_ids(3)]
             catalog.upsert([*some, {"id": new, "vector": np.full(width, 0.5), "title": "new"}])
 
         def upsert_below() -> None:
@@ -244,10 +248,10 @@ class User:
             catalog.move(chance.choice(self.ids), catalog.category(0, 0).path)
 
         def remove() -> None:
-            catalog.remove(chance.sample(self.ids, 4))
+            catalog.remove(self.some_ids(4))
 
         def set_bias() -> None:
-            catalog.set_bias(chance.sample(self.ids, 4), 0.5)
+            catalog.set_bias(self.some_ids(4), 0.5)
 
         def change_file() -> None:
             lines = [
@@ -335,7 +339,7 @@ def check_exact(recommender: Recommender, folder: Path, sessions: list[list[Any]
     if not plain.is_finite:
         raise WrongError("verified, but vectors or biases are not finite")
     for session in sessions:
-        k = chance.choice([1, 3, 10, 1000])
+        k = chance.choice([1, 1, 2, 3, 10, 1000])
         try:
             trace = recommender.trace(session, k, mode="exact")
         except HierSRecError:  # no known item; or a graph's output

@@ -35,11 +35,11 @@ def copy_tables(wanted: bool) -> None:
 
     It sees nothing of a map of the file, where one table follows the other.
     """
-    holders = [module for name, module in sys.modules.items() if name.startswith("hiersrec_sdk.bundle.")]
+    bundle = [module for name, module in sys.modules.items() if name.startswith("hiersrec_sdk.bundle.")]
+    holders = [module for module in bundle if hasattr(module, "parse_tables")]
+    assert holders
     for module in holders:
-        parse = getattr(module, "parse_tables", None)
-        if parse is None:
-            continue
+        parse: Any = module.parse_tables
         if wanted and not isinstance(parse, partial):
             vars(module)["parse_tables"] = partial(_copied, parse)
         elif not wanted and isinstance(parse, partial):
