@@ -35,15 +35,22 @@ class _Descriptor:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._opened: os.stat_result = os.fstat(descriptor)
 
     def fileno(self) -> int:
         """The descriptor, open as long as the object is there."""
         return self._descriptor
 
-    def __del__(self, close: object = os.close) -> None:
-        assert callable(close)
-        if hasattr(self, "_descriptor"):
-            close(self._descriptor)
+    def is_open(self) -> bool:
+        """Whether the descriptor is still this file's: a process that becomes a daemon may close all that it has."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self._opened)
+        except OSError:
+            return False
+
+    def __del__(self) -> None:
+        if hasattr(self, "_opened") and self.is_open():
+            os.close(self._descriptor)
 
 
 class OpenFile(_Descriptor):
@@ -67,8 +74,7 @@ class OpenFile(_Descriptor):
             kind = os.stat(path, dir_fd=folder).st_mode
             if stat.S_ISREG(kind):
                 super().__init__(os.open(path, _FILE, dir_fd=folder))
-                now = os.fstat(self._descriptor)
-                kind = now.st_mode
+                kind = self._opened.st_mode
         except FileNotFoundError:
             raise BundleMissingError(f"{label} is missing") from None
         except OSError as error:
@@ -76,8 +82,8 @@ class OpenFile(_Descriptor):
         if not stat.S_ISREG(kind):
             raise BundleCorruptError(f"{label} is no regular file")
         self.label = label
-        self.size: int = now.st_size
-        self._modified: int = now.st_mtime_ns
+        self.size: int = self._opened.st_size
+        self._modified: int = self._opened.st_mtime_ns
         self._altered: int | None = None  # a time of modification that other content has
 
     def read(self) -> bytes:
@@ -87,7 +93,10 @@ class OpenFile(_Descriptor):
             BundleCorruptError: it has become shorter since it was opened.
             BundleError: it cannot be read.
         """
-        content = b"".join(self.blocks())
+        try:
+            content = b"".join(self.blocks())
+        except MemoryError:
+            raise BundleError(f"{self.label} has {self.size:,} bytes, more than there is memory") from None
         if len(content) != self.size:
             raise BundleCorruptError(f"{self.label} {_WRITTEN}")
         return content
@@ -98,6 +107,10 @@ class OpenFile(_Descriptor):
         Raises:
             BundleError: it cannot be read.
         """
+        if not self.is_open():
+            raise BundleError(
+                f"{self.label} cannot be read: its descriptor was closed; load the bundle again"
+            )
         position = 0
         while position < self.size:
             try:
@@ -137,12 +150,17 @@ class OpenFile(_Descriptor):
         Raises:
             BundleCorruptError: it has another content.
         """
-        now = os.fstat(self._descriptor)
+        try:
+            now = os.fstat(self._descriptor)
+        except OSError:  # somebody has closed it, and there is nothing to ask
+            return
         # Not the time of its inode's change: a hard link changes that.
         if now.st_mtime_ns != self._modified or now.st_size != self.size:
             self._check_again(sha256)
 
     def _check_again(self, sha256: str) -> None:
+        if not self.is_open():  # somebody has closed it, and it is another file's by now
+            return
         with _hashing:
             now = os.fstat(self._descriptor)
             if now.st_mtime_ns == self._modified and now.st_size == self.size:

@@ -23,11 +23,12 @@ QUERY_PARTS: Final = "query_parts.onnx"
 CATALOG: Final = "catalog.safetensors"
 DELTA: Final = "delta.safetensors"
 ID_TYPES: Final = ("int64", "string")
-LARGEST_CONFIG: Final = 4 << 20  # bytes; real ones have a few thousand
+LARGEST_CONFIG: Final = 16 << 20  # bytes; real ones have some thousands
 MAX_DIMENSION: Final = 65_536  # HIERSREC_MAX_DIMENSION
 
 _LARGEST_FLOAT32: Final = 3.4028234e38
 _LARGEST_FILE: Final = 1 << 50  # bytes
+_LARGEST_GRAPH: Final = (1 << 31) - 1  # what ONNX files have at most; they are read into memory
 _LONGEST_NAME: Final = 255  # bytes, as file systems have it
 _MOST_FILES: Final = 100  # each is open as long as the bundle is
 _MOST_LEVELS: Final = 64
@@ -192,15 +193,17 @@ def _are_files(value: Any) -> bool:
         isinstance(value, dict)
         and {MODEL, CATALOG} <= value.keys()
         and len(value) <= _MOST_FILES
-        and all(map(is_file_name, value))
-        and all(_is_object(about) and {"sha256", "bytes"} <= about.keys() for about in value.values())
-        and all(
-            _is_string(about["sha256"]) and _SHA256.fullmatch(about["sha256"]) for about in value.values()
-        )
-        and all(
-            type(about["bytes"]) is int and 0 <= about["bytes"] <= _LARGEST_FILE for about in value.values()
-        )
+        and all(is_file_name(name) and _is_file(name, about) for name, about in value.items())
     )
+
+
+def _is_file(name: str, about: Any) -> bool:
+    largest = _LARGEST_GRAPH if name.endswith(".onnx") else _LARGEST_FILE
+    if not isinstance(about, dict) or not {"sha256", "bytes"} <= about.keys():
+        return False
+    digest, size = about["sha256"], about["bytes"]
+    is_digest = isinstance(digest, str) and _SHA256.fullmatch(digest) is not None
+    return is_digest and type(size) is int and 0 <= size <= largest
 
 
 _COUNT: Final[_Rule] = _is_integer(1, 1 << 40)

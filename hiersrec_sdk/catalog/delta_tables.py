@@ -8,7 +8,7 @@ category of the bundle that it lies below.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.catalog.tree import NEW, CategoryTree, NewCategories, Node
 from hiersrec_sdk.errors import BundleCorruptError
 from hiersrec_sdk.ranking.backend import UNKNOWN
+
+_MOST_REACHED: Final = 1 << 24  # some seconds of work, and 200 MB
 
 Tables = dict[str, NDArray[Any]]
 
@@ -132,6 +134,11 @@ def _read(tables: Mapping[str, NDArray[Any]], catalog: Catalog) -> Catalog:
     ]
     for placement in placements:
         _check(placement, [len(ranges) for ranges in tree.ranges])
+    reached = sum(placement.stop - placement.start + len(placement.extra) for placement in placements)
+    if reached > _MOST_REACHED:
+        raise ValueError(
+            f"placements that are reached through more than {_MOST_REACHED:,} leaf categories together"
+        )
     columns = DeltaColumns(d)
     columns.append(
         Rows(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_sdk.bundle.write import write_bundle
-from hiersrec_sdk.catalog.ids import item_id_tables
+from hiersrec_sdk.catalog.ids import id_tables, item_id_tables
 from hiersrec_sdk.errors import BundleCorruptError, BundleError
 from tests.sdk.bundles import ITEMS, SIZES, Shop, forge, make_shop
 
@@ -127,7 +127,13 @@ def test_a_wrong_table(change: Callable[[Tables], None], cause: str, shop: Shop,
     with pytest.raises(BundleError, match=rf"written was not written: .*{cause}"):
         write_bundle(tmp_path / "written", shop.config, tables, shop.files)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["forged"]
-    if "is missing" in cause or "int" in cause or "float" in cause or "category_" in cause:
+    if (
+        "is missing" in cause
+        or "int" in cause
+        or "float" in cause
+        or "category_" in cause
+        or "extra" in cause
+    ):
         with pytest.raises(
             BundleCorruptError, match=cause
         ):  # what can be seen without reading all of a table
@@ -243,6 +249,22 @@ def test_parents_that_do_not_rise(tmp_path: Path) -> None:
                 match=r"table 'category_parents\.1' must rise from 0 and name every category",
             ):
                 open_bundle(path, verify)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_category_that_is_there_twice(full: bool, tmp_path: Path) -> None:
+    """Below one parent; a shop may have the same id below several."""
+    shop = make_shop(full=full, repeated=True)
+    open_bundle(shop.write(tmp_path / "bundle"))
+    ids = [list(level) for level in shop.category_ids]
+    ids[2][3] = ids[2][2]  # children of one
+    tables = {**shop.tensors, **id_tables("category_ids.2", ids[2])}
+    forge(tmp_path / "forged", shop.config, tables, shop.files)
+    for verify in (True, False):
+        with pytest.raises(
+            BundleCorruptError, match=r"table 'category_ids\.2' has an id twice below one parent"
+        ):
+            open_bundle(tmp_path / "forged", verify)
 
 
 def test_an_id_that_is_there_twice(tmp_path: Path) -> None:

@@ -354,6 +354,26 @@ def test_a_pickle_opens_the_bundle_again(shop: Shop, bundle: Path) -> None:
     assert np.array_equal(found.tables["item_vectors"], shop.vectors)
 
 
+def test_descriptors_that_somebody_closed(bundle: Path, tmp_path: Path) -> None:
+    """As a process does that becomes a daemon. The maps stay, and what has the numbers now is left alone."""
+    recommender = Recommender.load(bundle)
+    wanted = recommender.recommend(["0"], 5).items
+    opened = recommender._bundle
+    numbers = [file.fileno() for file in opened.files.values()]
+    for number in numbers:
+        os.close(number)
+    assert recommender.recommend(["0"], 5).items == wanted
+    others = [os.open(tmp_path, os.O_RDONLY) for _ in numbers]
+    assert set(others) & set(numbers)
+    assert recommender.recommend(["0"], 5).items == wanted
+    with pytest.raises(BundleError, match=r"model\.onnx cannot be read: its descriptor was closed"):
+        opened.read("model.onnx")
+    del recommender, opened
+    gc.collect()
+    for other in others:
+        os.close(other)  # still ours
+
+
 def test_a_bundle_is_closed_with_its_recommender(bundle: Path) -> None:
     """At once, and not only when the garbage collector comes by."""
     gc.collect()

@@ -203,6 +203,7 @@ def file_entries(count: int) -> dict[str, Any]:
         {"a": {"sha256": "0" * 64, "bytes": -1}},
         {"a": {"sha256": "0" * 64, "bytes": True}},
         {"a": {"sha256": "0" * 64, "bytes": 2**60}},
+        {"item_encoder.onnx": {"sha256": "0" * 64, "bytes": 2**31}},
         {"a": []},
         {"ü" * 128: {"sha256": "0" * 64, "bytes": 1}},
         file_entries(99),
@@ -251,8 +252,8 @@ def test_brackets_in_strings_are_no_nesting(bundle: Path) -> None:
 
 def test_a_config_that_is_too_large(bundle: Path) -> None:
     with (bundle / "config.json").open("a") as file:
-        file.write(" " * (4 << 20))
-    with pytest.raises(BundleCorruptError, match=r"config\.json is larger than 4,194,304 bytes"):
+        file.write(" " * (16 << 20))
+    with pytest.raises(BundleCorruptError, match=r"config\.json is larger than 16,777,216 bytes"):
         open_bundle(bundle)
 
 

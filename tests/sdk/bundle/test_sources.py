@@ -312,8 +312,8 @@ def test_a_bomb_goes_no_further_than_its_size(bundle: Path, cache: Path) -> None
 
 
 def test_a_config_that_is_a_bomb(bundle: Path, cache: Path) -> None:
-    packed = zipped(files(bundle) | {"config.json": b" " * (5 << 20)})
-    fails(packed, errors.BundleCorruptError, r"config\.json is larger than 4,194,304 bytes", cache)
+    packed = zipped(files(bundle) | {"config.json": b" " * (17 << 20)})
+    fails(packed, errors.BundleCorruptError, r"config\.json is larger than 16,777,216 bytes", cache)
 
 
 def test_not_a_bundle(bundle: Path, cache: Path) -> None:
