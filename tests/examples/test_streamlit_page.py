@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
 
@@ -83,10 +84,13 @@ def test_a_server_stops_while_pages_are_open(tiny_bundle: Path, tmp_path: Path) 
         except OSError:
             return False
 
-    with running("streamlit", *arguments, *options, log=log) as server:
+    with running("streamlit", *arguments, *options, log=log) as server, ExitStack() as opened:
         wait_for(lambda: is_up() or server.poll() is not None, "it serves")
         assert server.poll() is None, log.read_text()
-        pages = [connect(f"ws://127.0.0.1:{port}/_stcore/stream", proxy=None) for _ in range(3)]
+        pages = [
+            opened.enter_context(connect(f"ws://127.0.0.1:{port}/_stcore/stream", proxy=None))
+            for _ in range(3)
+        ]
         for page in pages:
             ask = BackMsg()
             ask.rerun_script.query_string = "session=item-3"
@@ -104,6 +108,4 @@ def test_a_server_stops_while_pages_are_open(tiny_bundle: Path, tmp_path: Path) 
         os.kill(server.pid, signal.SIGTERM)
         server.wait(PATIENCE)
         assert time.monotonic() - started < 10
-        for page in pages:
-            page.close()
     assert "Traceback" not in log.read_text()
