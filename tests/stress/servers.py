@@ -11,8 +11,8 @@ seconds  of a stop, until every process has ended; of recycling, from the worker
 killed   requests that a killed worker had, which nobody can answer
 again    sent once more, since the server had closed a kept connection before it read the request, as HTTP allows
 refused  begun after a stop was asked for
-unread   of a stop: begun before, but no worker had read them when the socket was closed; gunicorn's sync workers leave
-         those that wait in its queue
+unread   closed before a worker had read them: those that wait in the queue of the socket when a server stops, above all
+         with gunicorn's sync workers; and those that a worker of uvicorn has accepted, but not read, when it ends
 cut      of a stop: cancelled by uvicorn at the end of its graceful timeout, on a connection that came as it stopped and
          that it forgot to close
 lost     every other one without a right answer
@@ -187,8 +187,13 @@ class Outcome:
     counts: Counter[str] = field(default_factory=Counter)
     says: list[str] = field(default_factory=list)
 
-    def add(self, load: Load) -> None:
-        self.counts += load.counts
+    def add(self, load: Load, log: str) -> None:
+        counts = load.counts
+        if counts["lost"] and _CUT in log:
+            counts["cut"], counts["lost"] = counts["lost"], 0
+        elif counts["lost"] and log.count('"POST /recommend') == counts["answered"]:
+            counts["unread"], counts["lost"] = counts["lost"], 0
+        self.counts += counts
         self.says += load.says
 
 
@@ -250,13 +255,7 @@ def stop(server: Server, bundle: Path, folder: Path, times: int) -> Outcome:
             wait_for(lambda: _has_ended(here.pid), "it stops", 0.005)
             wait_for(lambda: all(map(_has_ended, here.found(_SERVES))), "its workers stop", 0.005)
             found.seconds.append(time.monotonic() - here.load.stopping)
-        counts = here.load.counts
-        log = here.log.read_text()
-        if counts["lost"] and _CUT in log:
-            counts["cut"], counts["lost"] = counts["lost"], 0
-        elif counts["lost"] and log.count('"POST /recommend') == counts["answered"]:
-            counts["unread"], counts["lost"] = counts["lost"], 0
-        found.add(here.load)
+        found.add(here.load, here.log.read_text())
     return found
 
 
@@ -277,7 +276,7 @@ def recycle(server: Server, bundle: Path, folder: Path, times: int) -> Outcome:
                     ended.add(pid)
                     found.seconds.append(now - said[pid])
             time.sleep(0.01)
-    found.add(here.load)
+    found.add(here.load, here.log.read_text())
     return found
 
 
@@ -294,7 +293,7 @@ def crash(server: Server, bundle: Path, folder: Path, times: int) -> Outcome:
             wait_for(partial(_has_ended, killed), "it dies", 0.001)
             wait_for(lambda: len(here.serving()) == here.workers, "another worker serves", 0.01)
             found.seconds.append(time.monotonic() - now)
-    found.add(here.load)
+    found.add(here.load, here.log.read_text())
     return found
 
 
