@@ -115,8 +115,10 @@ class Planner:
         key = (k, type(k), *given.items(), *map(type, given.values()))
         try:
             kept = plans.get(key)
-        except Exception:
-            if _has_hash(key):  # then a signal handler has raised it, such as the time limit of a task queue
+        except Exception as error:
+            if not _is_of_hash(
+                key, error
+            ):  # a signal handler has raised it, such as a task queue's time limit
                 raise
             kept = None  # an argument is a list of ids, or a wrong one
         if kept is not None:
@@ -200,12 +202,13 @@ class Planner:
     _measured_bytes: float | None = None
 
 
-def _has_hash(key: object) -> bool:
+def _is_of_hash(key: object, error: Exception) -> bool:
+    """Whether ``key`` has no hash, and says so by such an ``error``."""
     try:
         hash(key)
-    except Exception:
-        return False
-    return True
+    except Exception as again:
+        return type(again) is type(error)
+    return False
 
 
 def _restrictions(catalog: Catalog, options: Options) -> tuple[Filter | None, NDArray[np.int64] | None]:

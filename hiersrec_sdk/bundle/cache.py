@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hiersrec_sdk.atomic import PART
+from hiersrec_sdk.atomic import PART, is_time_limit
 from hiersrec_sdk.bundle.opened import OpenFolder
 from hiersrec_sdk.errors import BundleError
 from hiersrec_sdk.paths import real_path
@@ -164,7 +164,9 @@ def entries() -> list[Entry]:
         try:
             size = sum(file.lstat().st_size for file in path.rglob("*"))
             found.append(Entry(path, size, path.stat().st_mtime, _is_in_use(path), match[2] is None))
-        except OSError:  # it was removed meanwhile
+        except OSError as error:  # it was removed meanwhile
+            if is_time_limit(error):
+                raise
             continue
     return sorted(found, key=lambda entry: -entry.used)
 
@@ -202,6 +204,8 @@ def _pruned(name: str, old: list[Entry], in_use: bool) -> list[Entry]:
             if not whole.exists():
                 whole.with_name(name + _LOCK).unlink(missing_ok=True)
     except OSError as error:
+        if is_time_limit(error):
+            raise
         raise BundleError(f"{whole.parent} cannot be pruned: {error}") from error
     return [entry for entry in old if not entry.path.exists()]
 
@@ -213,13 +217,17 @@ def _listed() -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
+        if is_time_limit(error):
+            raise
         raise BundleError(f"{folder} cannot be read: {error}") from error
 
 
 def _is_in_use(path: Path) -> bool:
     try:
         return not OpenFolder(path).lock(exclusive=True)
-    except OSError:
+    except OSError as error:
+        if is_time_limit(error):
+            raise
         return False
 
 

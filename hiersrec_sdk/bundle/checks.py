@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from hiersrec_sdk.ranking.code_check import check_rows
 from hiersrec_sdk.ranking.codes import Codes
 from hiersrec_sdk.ranking.id_hashes import hashes_of
 
-_SPREAD = np.uint64(0x9E37_79B9_7F4A_7C15)  # odd: multiples of it are far apart
 _CHUNK = 16_384  # rows at a time, so that a check takes little memory
 
 
@@ -161,16 +159,13 @@ class CatalogChecks:
     def _category_ids(self, level: int, id_type: str, parents: NDArray[np.int32]) -> None:
         """Check the ids of a level: no two below one parent are equal, or a path would name both."""
         name, count = f"category_ids.{level}", len(parents)
-        ids: Callable[[], list[Any]]
+        ids: Sequence[int | str]
         if id_type == "int64":
-            table = self._array(name, np.int64, count)
-            ids, keys = table.tolist, table.view(np.uint64)
+            ids = self._array(name, np.int64, count).tolist()
         else:  # few, so that they are always checked whole
-            strings = self._strings(name, count, True)
-            ids, keys = partial(strings.take, range(count)), hashes_of(strings.data, strings.offsets)
-        if len(np.unique(keys + _SPREAD * parents.view(np.uint32))) < count:  # two are equal, or clash
-            distinct = set(zip(parents.tolist(), ids(), strict=True))
-            self._require(len(distinct) == count, f"table {name!r} has an id twice below one parent")
+            ids = self._strings(name, count, True).take(range(count))
+        distinct = set(zip(parents.tolist(), ids, strict=True))
+        self._require(len(distinct) == count, f"table {name!r} has an id twice below one parent")
 
     def _tree(self, id_type: str, items: int, sizes: list[int]) -> None:
         for level, size in enumerate(sizes):

@@ -24,6 +24,7 @@ from typing import Any, Final, TypeVar
 
 from numpy.typing import NDArray
 
+from hiersrec_sdk.atomic import is_time_limit
 from hiersrec_sdk.bundle.checks import CatalogChecks
 from hiersrec_sdk.bundle.opened import OpenFile, OpenFolder
 from hiersrec_sdk.bundle.schema import CATALOG, CONFIG, DELTA, LARGEST_CONFIG, parse_config
@@ -145,6 +146,8 @@ def open_folder(path: Path) -> OpenFolder:
             f"{shortened(path)} is a file: a bundle is the folder that holds {CONFIG}, or a complete zip file of it"
         ) from None
     except OSError as error:
+        if is_time_limit(error):
+            raise
         raise BundleError(f"{shortened(path)} cannot be opened: {error.strerror}") from error
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from hiersrec_sdk.atomic import is_time_limit
 from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingError
 from hiersrec_sdk.forks import fresh_in_children
 
@@ -40,7 +41,9 @@ class _Descriptor:
         """Whether the descriptor is still this file's: a process that becomes a daemon may close all that it has."""
         try:
             return os.path.samestat(os.fstat(self._descriptor), self._opened)
-        except OSError:
+        except OSError as error:
+            if is_time_limit(error):
+                raise
             return False
 
     def __del__(self) -> None:
@@ -73,6 +76,8 @@ class OpenFile(_Descriptor):
         except FileNotFoundError:
             raise BundleMissingError(f"{label} is missing") from None
         except OSError as error:
+            if is_time_limit(error):
+                raise
             raise BundleError(f"{label} cannot be opened: {error.strerror}") from error
         if not stat.S_ISREG(kind):
             raise BundleCorruptError(f"{label} is no regular file")
@@ -111,6 +116,8 @@ class OpenFile(_Descriptor):
             try:
                 block = os.pread(self._descriptor, min(_BLOCK, self.size - position), position)
             except OSError as error:
+                if is_time_limit(error):
+                    raise
                 raise BundleError(f"{self.label} cannot be read: {error.strerror}") from error
             if not block:
                 return
@@ -135,6 +142,8 @@ class OpenFile(_Descriptor):
         try:
             return mmap.mmap(self._descriptor, self.size, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:  # out of address space; cut short
+            if is_time_limit(error):
+                raise
             raise BundleError(f"{self.label} cannot be mapped: {error}") from error
 
     def check_unchanged(self, sha256: str) -> None:
@@ -147,7 +156,9 @@ class OpenFile(_Descriptor):
         """
         try:
             now = os.fstat(self._descriptor)
-        except OSError:  # somebody has closed it, and there is nothing to ask
+        except OSError as error:  # somebody has closed it, and there is nothing to ask
+            if is_time_limit(error):
+                raise
             return
         # Not the time of its inode's change: a hard link changes that.
         if now.st_mtime_ns != self._modified or now.st_size != self.size:
@@ -196,7 +207,9 @@ class OpenFolder(_Descriptor):
         """Whether it is at its path. While it is open, no other folder can have its inode."""
         try:
             return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
-        except OSError:
+        except OSError as error:
+            if is_time_limit(error):
+                raise
             return False
 
     def lock(self, exclusive: bool = False) -> bool:
@@ -208,6 +221,8 @@ class OpenFolder(_Descriptor):
             fcntl.flock(self._descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        except OSError:  # a file system without locks
+        except OSError as error:  # a file system without locks
+            if is_time_limit(error):
+                raise
             return True
         return True

@@ -25,7 +25,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, Final
 
-from hiersrec_sdk.atomic import PART, new_folder
+from hiersrec_sdk.atomic import PART, is_time_limit, new_folder
 from hiersrec_sdk.bundle import cache
 from hiersrec_sdk.bundle.folder import Bundle, check_file, open_bundle
 from hiersrec_sdk.bundle.opened import OpenFile
@@ -101,7 +101,9 @@ def open_source(source: Source, verify: bool = True) -> Bundle:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name that is too long, a folder that may not be entered
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        if is_time_limit(error):
+            raise
         return False
 
 
@@ -150,6 +152,8 @@ def _open_zip(file: IO[bytes], label: str, verify: bool) -> Bundle:
     try:
         archive = zipfile.ZipFile(file)
     except OSError as error:
+        if is_time_limit(error):
+            raise
         raise BundleError(f"{label} cannot be read: {error}") from error
     except _UNZIP_ERRORS as error:
         raise BundleCorruptError(f"{label} is truncated or not a zip file: {error}") from error
@@ -188,6 +192,8 @@ def _open_cached(open_file: _Open, label: str, verify: bool) -> Bundle:
     except BundleError:
         raise
     except OSError as error:
+        if is_time_limit(error):
+            raise
         raise BundleError(
             f"{label} cannot be unpacked to {entry}: {error}; set HIERSREC_CACHE to another folder"
         ) from error
@@ -240,6 +246,8 @@ def _blocks(open_file: _Open, name: str, most: int, label: str) -> Iterator[byte
         why = "this is not a bundle" if name == CONFIG else f"{CONFIG} lists it"
         raise BundleMissingError(f"{label}: {name} is missing: {why}") from None
     except OSError as error:
+        if is_time_limit(error):
+            raise
         raise BundleError(f"{label}: {name} cannot be read: {error}") from error
     except _UNZIP_ERRORS as error:
         raise BundleCorruptError(f"{label}: {name} cannot be read: {error}") from error

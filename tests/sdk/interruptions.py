@@ -82,3 +82,18 @@ def lines_of(call: Callable[[], object], files: Collection[str] = (), opcodes: b
     counted = Interruption(0, files=files, opcodes=opcodes)
     counted.during(call)
     return counted.lines
+
+
+def first_visits(call: Callable[[], object]) -> list[int]:
+    """For each line of the SDK that ``call`` runs, the :attr:`Interruption.at` of the first time."""
+
+    class Visits(Interruption):
+        def _line(self, frame: FrameType, event: str, value: Any) -> Any:
+            if event == "line":
+                self.lines += 1
+                found.setdefault((frame.f_code.co_filename, frame.f_lineno), self.lines)
+            return self._line
+
+    found: dict[tuple[str, int], int] = {}
+    Visits(0).during(call)
+    return [*found.values()]

@@ -1,0 +1,47 @@
+"""A time limit that a signal handler raises, as task queues do, gets out of every call as it is.
+
+``TimeoutError`` is the hardest one: Python takes it for an error of the system, as a file that is missing is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hiersrec_sdk import Recommender
+from tests.sdk.bundles import make_shop
+from tests.sdk.interruptions import Interruption, first_visits
+
+SHOP = make_shop("string", full=True)
+CALLS: dict[str, Callable[[Recommender, Path], Any]] = {
+    "load": lambda _, bundle: Recommender.load(bundle),
+    "recommend": lambda recommender, _: recommender.recommend(SHOP.ids[3:6], 5),
+    "recommend, filters": lambda recommender, _: recommender.recommend(
+        SHOP.ids[3:6], 5, exclude=SHOP.ids[:2], allow=SHOP.ids[1:20], max_per_category=2, mode="exact"
+    ),
+    "recommend_many": lambda recommender, _: recommender.recommend_many([SHOP.ids[3:6], SHOP.ids[:1]], 5),
+    "similar_items": lambda recommender, _: recommender.similar_items(SHOP.ids[3], 5),
+    "explain": lambda recommender, _: recommender.explain(SHOP.ids[3:6], SHOP.ids[9]),
+    "save": lambda recommender, bundle: recommender.save(bundle.with_name("saved")),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_time_limit_gets_out_of_every_line(name: str, tmp_path: Path) -> None:
+    bundle = SHOP.write(tmp_path / "bundle")
+    recommender = Recommender.load(bundle)
+
+    def call() -> None:
+        CALLS[name](recommender, bundle)
+
+    reached = 0
+    for at in first_visits(call):
+        interruption = Interruption(at, TimeoutError)
+        raised = interruption.during(call)
+        if interruption.where is not None:  # a call may take fewer lines when it is made again
+            reached += 1
+            assert type(raised) is TimeoutError, interruption.where
+    assert reached > 20
