@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, Final
-
-_LIBC: Final = ctypes.CDLL(None)
 
 
 class PerProcess:
@@ -55,12 +52,6 @@ _all: Final[weakref.WeakSet[PerProcess]] = weakref.WeakSet()
 def _after_fork() -> None:
     for graph in list(_all):
         graph._leave_to_parent()
-    if "onnxruntime" in sys.modules and hasattr(_LIBC, "on_exit"):  # of glibc
-        # Exit handlers of the parent's libraries do not run in the child: onnxruntime's may wait for a thread that only
-        # the parent has. They run newest first: flush C's streams, then end, with the status that exit() was given.
-        # What the child registers from here on, and what Python does when it ends, comes before both.
-        _LIBC.on_exit(ctypes.cast(_LIBC._exit, ctypes.c_void_p), None)
-        _LIBC.__cxa_atexit(ctypes.cast(_LIBC.fflush, ctypes.c_void_p), None, None)
 
 
 os.register_at_fork(after_in_child=_after_fork)

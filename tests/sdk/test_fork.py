@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.sdk import forked
-from tests.sdk.bundles import make_shop
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,35 +44,6 @@ def test_every_way_out_of_a_child(tiny_bundle: Path, threads: int, used: str) ->
     }
     slow = {name: seconds for name, (seconds, _, _) in found.items() if seconds > 5}
     assert not slow  # a fraction of a second where nothing else runs
-
-
-LIBRARIES = """
-import ctypes, os, sys
-from hiersrec_sdk import Recommender
-
-libc = ctypes.CDLL(None)
-Ended = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-libc.__cxa_atexit(ctypes.cast(libc.pause, ctypes.c_void_p), None, None)  # waits for ever
-recommender = Recommender.load(sys.argv[1])
-child = os.fork()
-if not child:
-    recommender.recommend([], 3)
-    print("Python's, ", end="")
-    libc.printf(b"C's, ")
-    libc.__cxa_atexit(ctypes.cast(libc.puts, ctypes.c_void_p), ctypes.c_char_p(b"the child's own"), None)
-    sys.exit(7)
-_, status = os.waitpid(child, 0)
-sys.stdout.write(f"status {os.waitstatus_to_exitcode(status)}")
-sys.stdout.flush()
-os._exit(0)
-"""
-
-
-def test_exit_handlers_of_the_parents_libraries_do_not_run_in_a_child(tmp_path: Path) -> None:
-    bundle = make_shop().write(tmp_path / "bundle")
-    assert sorted(run(LIBRARIES, bundle).replace("\n", ", ").split(", ")) == sorted(
-        ["Python's", "C's", "the child's own", "status 7"]
-    )
 
 
 BUSY = """
