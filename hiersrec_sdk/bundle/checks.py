@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hiersrec_sdk.bundle.schema import MOST_CLICKS
 from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.errors import BundleCorruptError
 from hiersrec_sdk.ranking import covisitation
+from hiersrec_sdk.ranking.arrays import LARGEST, are_bounded
 from hiersrec_sdk.ranking.code_check import check_rows
 from hiersrec_sdk.ranking.codes import Codes
 from hiersrec_sdk.ranking.id_hashes import hashes_of
@@ -48,7 +50,8 @@ class CatalogChecks:
         self._covisitation(items)
         clicks = self._array("clicks", np.int64, items)
         if self.contents:
-            self._require(clicks.min() >= 0, "table 'clicks' has values below 0")
+            inside = 0 <= clicks.min() <= clicks.max() < MOST_CLICKS
+            self._require(inside, f"table 'clicks' has values outside [0, {MOST_CLICKS})")
         self._item_ids(config["item_id_type"], items)
         if "titles.offsets" in self.tables or "titles.bytes" in self.tables:
             self._strings("titles", items, self.contents)
@@ -72,11 +75,11 @@ class CatalogChecks:
         return table
 
     def _floats(self, name: str, *shape: int) -> None:
-        """Check a table of float32; with contents, that all are finite."""
+        """Check a table of float32; with contents, that all are numbers, none too large."""
         rows = self._array(name, np.float32, *shape)
         if self.contents:
-            finite = all(np.isfinite(rows[at : at + _CHUNK]).all() for at in range(0, len(rows), _CHUNK))
-            self._require(finite, f"table {name!r} has values that are not finite")
+            bounded = all(are_bounded(rows[at : at + _CHUNK]) for at in range(0, len(rows), _CHUNK))
+            self._require(bounded, f"table {name!r} has values that are NaN, infinite or above {LARGEST:g}")
 
     def _offsets(self, name: str, count: int, contents: bool) -> int:
         """Check the offsets of ``count`` slices, with ``contents`` all of them; return where the last one ends."""

@@ -23,6 +23,7 @@ QUERY_PARTS: Final = "query_parts.onnx"
 CATALOG: Final = "catalog.safetensors"
 DELTA: Final = "delta.safetensors"
 ID_TYPES: Final = ("int64", "string")
+MOST_CLICKS: Final = 1 << 62  # of an item, and one more
 LARGEST_CONFIG: Final = 16 << 20  # bytes; real ones have some thousands
 MAX_DIMENSION: Final = 65_536  # HIERSREC_MAX_DIMENSION
 

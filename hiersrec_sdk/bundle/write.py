@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk import __version__
@@ -52,8 +51,6 @@ def write_bundle(
     path = Path(path)
     if os.path.lexists(path):
         raise BundleError(f"{path} exists already: choose another folder or remove it")
-    if "item_vectors" in tensors and not np.isfinite(tensors["item_vectors"]).all():
-        raise BundleError(f"{path} was not written: table 'item_vectors' has values that are not finite")
     for name in files:
         if not is_file_name(name):
             raise BundleError(f"{path} was not written: {name!r} cannot be the name of a file in it")

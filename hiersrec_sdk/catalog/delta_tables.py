@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from hiersrec_sdk.bundle.schema import MOST_CLICKS
 from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.catalog.delta import DeltaColumns, DeltaSegment, Rows
 from hiersrec_sdk.catalog.ids import id_tables
@@ -20,6 +21,7 @@ from hiersrec_sdk.catalog.placement import Placement
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.catalog.tree import NEW, CategoryTree, NewCategories, Node
 from hiersrec_sdk.errors import BundleCorruptError
+from hiersrec_sdk.ranking.arrays import LARGEST, are_bounded
 from hiersrec_sdk.ranking.backend import UNKNOWN
 
 _MOST_REACHED: Final = 1 << 24  # some seconds of work, and 200 MB
@@ -88,8 +90,8 @@ def _read(tables: Mapping[str, NDArray[Any]], catalog: Catalog) -> Catalog:
         fits = table.dtype == dtype and table.ndim == len(shape)
         if not fits or any(have != want for have, want in zip(table.shape, shape, strict=True) if want >= 0):
             raise ValueError(f"table {name!r} is {table.dtype} {list(table.shape)}")
-        if dtype is np.float32 and not np.isfinite(table).all():
-            raise ValueError(f"table {name!r} holds values that are not finite")
+        if dtype is np.float32 and not are_bounded(table):
+            raise ValueError(f"table {name!r} holds values that are NaN, infinite or above {LARGEST:g}")
         return table
 
     def within(name: str, values: NDArray[Any], start: int, stop: int) -> NDArray[Any]:
@@ -148,7 +150,7 @@ def _read(tables: Mapping[str, NDArray[Any]], catalog: Catalog) -> Catalog:
             vectors=vectors,
             model_bias=column("model_bias", np.float32, m),
             user_bias=column("user_bias", np.float32, m),
-            clicks=within("clicks", column("clicks", np.int64, m), 0, 1 << 62),
+            clicks=within("clicks", column("clicks", np.int64, m), 0, MOST_CLICKS),
             origin=origin,
         )
     )

@@ -14,6 +14,7 @@ from hiersrec_sdk.arguments import is_utf8
 from hiersrec_sdk.errors import CatalogChangeError, InvalidItemIdError
 from hiersrec_sdk.id_lists import listed, plain_id
 from hiersrec_sdk.number_lists import number, numbers
+from hiersrec_sdk.ranking.arrays import LARGEST, are_bounded
 from hiersrec_sdk.shown import described, shown
 
 
@@ -80,7 +81,7 @@ def checked_biases(values: Any, count: int) -> NDArray[np.float32]:
     """float32 [count]: the biases of ``count`` items, of one number for all or one for each.
 
     Raises:
-        CatalogChangeError: they are not that many finite numbers.
+        CatalogChangeError: they are not that many numbers, or one is too large.
     """
     one = number(values.item() if type(values) is np.ndarray and not values.ndim else values)
     biases = numbers("values", values if one is None else [one] * count, CatalogChangeError)
@@ -88,8 +89,8 @@ def checked_biases(values: Any, count: int) -> NDArray[np.float32]:
         raise CatalogChangeError(
             f"values must be one number, or one for each of the {count} ids, got {len(biases)}"
         )
-    if not np.isfinite(biases).all():
-        raise CatalogChangeError(f"values must be finite numbers of float32, got {shown(values)}")
+    if not are_bounded(biases):
+        raise CatalogChangeError(f"values must be finite, up to {LARGEST:g}, got {shown(values)}")
     return biases
 
 

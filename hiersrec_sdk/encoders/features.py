@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hiersrec_sdk.errors import CatalogChangeError
 from hiersrec_sdk.number_lists import numbers
+from hiersrec_sdk.ranking.arrays import LARGEST
 from hiersrec_sdk.shown import shown
 
 _WORD = re.compile(r"\w+")
@@ -59,7 +60,7 @@ def checked_vector(item_id: int | str, name: str, value: Any, width: int) -> NDA
     """
     try:
         vector = numbers(name, value, CatalogChangeError)
-        off = np.count_nonzero(~np.isfinite(vector))
+        off = np.count_nonzero(~(np.abs(vector) <= LARGEST))
         if len(vector) != width or off:
             given = f"{off} that are NaN, infinite or too large" if off else str(len(vector))
             raise CatalogChangeError(f"{name} must be {width} finite numbers, got {given}")

@@ -14,6 +14,7 @@ from hiersrec_sdk.encoders.features import checked_vector, number_bins, token_ta
 from hiersrec_sdk.encoders.onnx import Graph, Shape
 from hiersrec_sdk.encoders.per_process import PerProcess
 from hiersrec_sdk.errors import CatalogChangeError
+from hiersrec_sdk.ranking.arrays import LARGEST
 from hiersrec_sdk.shown import shown
 
 if TYPE_CHECKING:
@@ -57,12 +58,12 @@ class ItemEncoder:
             np.add.at(sums, [at for at, _ in flat], every)
             lengths = np.linalg.norm(sums, axis=1, keepdims=True)
             vectors = np.where(several, sums / np.maximum(lengths, 1e-12), sums).astype(np.float32)
-        is_finite = np.isfinite(vectors).all(axis=1)
-        if not is_finite.all():
-            item = items[int(np.argmin(is_finite))]
+            is_bounded = (np.abs(vectors) <= LARGEST).all(axis=1)
+        if not is_bounded.all():
+            item = items[int(np.argmin(is_bounded))]
             raise CatalogChangeError(
-                f"item {shown(item.id)}: {ITEM_ENCODER} gives it a vector that is not finite: its metadata are out of "
-                "range, or the file is damaged"
+                f"item {shown(item.id)}: {ITEM_ENCODER} gives it a vector that is not finite, or too large: its "
+                "metadata are out of range, or the file is damaged"
             )
         return vectors
 

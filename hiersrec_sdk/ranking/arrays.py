@@ -12,6 +12,7 @@ INT32: Final = np.dtype("int32")
 INT64: Final = np.dtype("int64")
 UINT16: Final = np.dtype("uint16")
 UINT64: Final = np.dtype("uint64")
+LARGEST: Final = 1e15  # magnitude of what is stored of an item, so that products of vectors are finite
 
 
 def array_of(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int | None, ...]) -> NDArray[Any]:
@@ -30,6 +31,11 @@ def array_of(name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int | Non
     if not (value.flags.c_contiguous and value.flags.aligned):
         raise ValueError(f"{name} must be C-contiguous and aligned; pass np.ascontiguousarray({name})")
     return np.asarray(value)
+
+
+def are_bounded(values: NDArray[np.float32]) -> bool:
+    """Whether all are numbers, none larger than :data:`LARGEST`."""
+    return bool(np.all(np.abs(values) <= LARGEST))
 
 
 def described(value: Any) -> str:

@@ -209,7 +209,7 @@ def writing_faults(shop: Shop) -> list[tuple[dict[str, Any], Tables, dict[str, b
             config,
             {**tables, "item_vectors": vectors},
             files,
-            "'item_vectors' has values that are not finite",
+            "'item_vectors' has values that are NaN, infinite or above",
         ),
         (config, tables, {"README.md": b""}, "'files' must be an object of SHA-256 and bytes"),
         (config, tables, {**files, "../outside": b"x"}, "'../outside' cannot be the name of a file in it"),

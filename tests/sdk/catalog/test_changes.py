@@ -103,6 +103,7 @@ def test_a_changed_item_keeps_its_vector_unless_it_is_described(trained: Recomme
         ([Item("x", ["n"])], r"no category \[.n.\]"),
         ([Item("x", vector=[1.0])], "16 finite numbers, got 1$"),
         ([Item("x", vector=[float("nan")] * 16)], "16 finite numbers, got 16 that are NaN"),
+        ([Item("x", vector=[3e38] * 16)], "16 finite numbers, got 16 that are NaN, infinite or too large"),
         ([Item("x", vector="abc")], "must be a list of numbers"),  # type: ignore[arg-type]
         ([Item("x", "left", numbers={"weight": 3})], "knows no number 'weight'; it was trained with price"),
         ([Item("x", "left", numbers={"price": "dear"})], "must be a finite number, or None, got 'dear'"),  # type: ignore[dict-item]
