@@ -90,6 +90,11 @@ def _sources(content: bytes, state: dict[str, Array]) -> dict[str, Source] | Non
             if symmetric or len({name for name, _ in found}) != 1:
                 return None
             sources[tensor.name] = found[0]
+    used = {name for name, _ in sources.values()}
+    if any(
+        weight.size == 1 and weight.item() in (0, 1) for name, weight in state.items() if name not in used
+    ):
+        return None  # the exporter leaves out a factor of 1, which another model's is not
     return sources
 
 
