@@ -272,7 +272,10 @@ def _initializers(chance: Chance, model: Any) -> str:
     kind = chance.kind("2 * value, shape, short, type, 2 * external, missing, twice, negative, huge")
     name = each.name
     if kind == "value":
-        table = numpy_helper.to_array(each).copy()
+        try:
+            table = numpy_helper.to_array(each).copy()
+        except (TypeError, ValueError, KeyError):  # its shape or type was changed before
+            return "nothing"
         at = chance.randrange(max(1, table.size))
         table.reshape(-1)[at : at + 1] = chance.extreme(table.dtype, 9)
         each.CopyFrom(numpy_helper.from_array(table, name))
