@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,6 @@ from hypothesis import settings
 
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import CategoryTree, Dataset, Sessions
-from tests.traced_once import TracedOnce
 
 torch.set_num_threads(1)  # the models of the tests are too small for more
 settings.register_profile("tests", deadline=None)  # a busy machine takes longer
@@ -119,17 +118,6 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def quiet(line: str) -> None:
     """Takes a line and prints nothing."""
-
-
-@pytest.fixture(scope="session", autouse=True)
-def traced_once() -> Iterator[Callable[..., bytes]]:
-    """Exports trace each architecture once. Gives the function that traces."""
-    from hiersrec_export import graphs
-
-    trace = graphs._export
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graphs, "_export", TracedOnce(trace))
-        yield trace
 
 
 @pytest.fixture(scope="session")

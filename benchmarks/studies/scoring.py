@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from hiersrec_export.calibrate import Encoder, Scorer
 from hiersrec_export.export import trained_vectors
-from hiersrec_export.graphs import SessionGraph
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_sdk.bundle.schema import MODEL
@@ -19,6 +18,7 @@ from hiersrec_sdk.encoders.session_encoder import Encoded, OnnxSessionEncoder
 from hiersrec_sdk.ranking.covisitation import CovisitationScorer
 from hiersrec_training.covisitation import by_rows
 from hiersrec_training.data.dataset import Dataset
+from hiersrec_training.model import HierSRec
 from hiersrec_training.run import load_model
 
 
@@ -56,18 +56,17 @@ def scorer_of(bundle: Path, recommender: Recommender, data: Dataset, encoder: En
 class TorchEncoder:
     """The session encoder of a run, in PyTorch: what the exported graph computes, without an export."""
 
-    def __init__(self, graph: SessionGraph) -> None:
-        self._graph = graph.eval()
+    def __init__(self, model: HierSRec) -> None:
+        self._model = model.eval()
 
     @torch.no_grad()
     def encode(self, vectors: NDArray[np.float32], lengths: NDArray[np.int64], /) -> Encoded:
-        leaf, *higher, repeats, query = (
-            output.numpy() for output in self._graph(torch.from_numpy(vectors), torch.from_numpy(lengths))
-        )
-        return Encoded((*higher, leaf), repeats, query)
+        served = self._model.serve(torch.from_numpy(vectors), torch.from_numpy(lengths))
+        logits = tuple(level.numpy() for level in served.category_logits)
+        return Encoded(logits, served.repeats.numpy(), served.query.numpy())
 
 
 def scorer_of_run(run: Path, data: Dataset) -> Scorer:
     """The encoder of the run ``run`` alone: without item bias and co-visitation scorer."""
     model, info = load_model(run)
-    return Scorer(TorchEncoder(SessionGraph(model)), trained_vectors(model, info, data))
+    return Scorer(TorchEncoder(model), trained_vectors(model, info, data))

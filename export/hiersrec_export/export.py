@@ -88,29 +88,29 @@ def export(
         raise ExportError(f"{data_path} is not the data set that {run_path} was trained on")
     measured = Path(calibrate_with or run_path)
     other = None if calibrate_with is None else _calibration_run(measured, Path(run_path), info, data, report)
-    step("tracing the model…")
-    traced = _Traced.of(model, info, data)
+    step("preparing the model…")
+    served = _Servable.of(model, info, data)
     files = {
-        "model.onnx": traced.graph,
-        "item_encoder.onnx": item_graph(model, traced.axes),
-        QUERY_PARTS: query_parts_graph(model, traced.axes),
+        "model.onnx": served.graph,
+        "item_encoder.onnx": item_graph(model, served.axes),
+        QUERY_PARTS: query_parts_graph(model, served.axes),
     }
     report(", ".join(f"{name} {len(content):,} bytes" for name, content in files.items()))
     step("checking parity of PyTorch and onnxruntime…")
     meta = Metadata.of(data, info.shape, info.config)
-    item_parity = check_item_parity(model, files["item_encoder.onnx"], meta, traced.axes)
+    item_parity = check_item_parity(model, files["item_encoder.onnx"], meta, served.axes)
     real = data.validation if len(data.validation) else data.train
-    parity = check_parity(model, traced.graph, traced.vectors, real, traced.axes)
+    parity = check_parity(model, served.graph, served.vectors, real, served.axes)
     report(
         f"PyTorch and onnxruntime agree on {parity.sessions:,} sessions, lengths 1 to {model.config.max_length}, "
         f"batches 1 to 64: worst relative difference {max(parity.worst.values()):.1e}; on items {item_parity:.1e}"
     )
-    check_query_parts(files["model.onnx"], files[QUERY_PARTS], traced.rotated, real, model.config.max_length)
+    check_query_parts(files["model.onnx"], files[QUERY_PARTS], served.rotated, real, model.config.max_length)
     config = _config(info, data, parity)
     if data.validation.example_count:
         if other is not None:
-            step(f"tracing the model of {measured}…")
-        source = traced if other is None else _Traced.of(*other, data)
+            step(f"preparing the model of {measured}…")
+        source = served if other is None else _Servable.of(*other, data)
         step("calibrating candidates…")
         calibration = {
             "split": "validation",
@@ -123,13 +123,13 @@ def export(
         files["calibration.png"] = calibration_picture(calibration, data.items)
     files["README.md"] = model_card(name or Path(run_path).name, info, config).encode()
     step(f"writing {out}…")
-    tables = catalog_tables(data, traced.rotated, traced.item_bias, traced.covisitation)
+    tables = catalog_tables(data, served.rotated, served.item_bias, served.covisitation)
     write_bundle(Path(out), config, tables, files)
     return parity
 
 
 @dataclass(frozen=True)
-class _Traced:
+class _Servable:
     """A model ready to serve.
 
     Attributes:
@@ -151,7 +151,7 @@ class _Traced:
     item_bias: NDArray[np.float32] | None
 
     @classmethod
-    def of(cls, model: HierSRec, info: RunInfo, data: Dataset) -> _Traced:
+    def of(cls, model: HierSRec, info: RunInfo, data: Dataset) -> _Servable:
         vectors = trained_vectors(model, info, data)
         if wrong := int((~np.isfinite(vectors).all(axis=1)).sum()):
             raise ExportError(

@@ -3,26 +3,31 @@
 The bundle's vectors are rotated to the principal axes of the item table, and no score changes: a score is a dot
 product, and ``(q R) · (v R) = q · v`` for an orthogonal R. Rotated, the first dimensions hold most of every score, so
 that ranking can drop rows after reading a part of them. The graphs read and give rotated vectors.
+
+The graphs are written here node by node, not traced. For one session a node costs half a microsecond whatever it does,
+and what a tracer writes computes positions, masks and shapes anew in every call: these are tables here, and what can be
+folded into weights is. The parity check compares every graph with the model before anything is written.
 """
 
 from __future__ import annotations
 
-import logging
-import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 from torch import Tensor, nn
-from torch.export import Dim
 
 from hiersrec_export import IR_VERSION, OPSET
-from hiersrec_sdk.encoders.onnx_file import check_graph
-from hiersrec_sdk.errors import BundleCorruptError, ExportError
-from hiersrec_training.model import HierSRec
+from hiersrec_export.nodes import Nodes
+from hiersrec_training.model import Block, HierSRec
 
+Weights = NDArray[np.float64]  # folded in float64, rounded once
+Shape = list[str | int]
+
+_NEVER = -1e9  # a logit of what must have no weight
 _CHUNK = 65_536  # rows at a time: the work is done in float64, whose copy of a whole table would be large
 
 
@@ -55,230 +60,245 @@ def rotate(vectors: NDArray[np.float32], axes: NDArray[np.float32] | None) -> ND
     return rotated
 
 
-class Axes(nn.Module):
-    """A rotation to ``axes`` float32 [d, d] and back; the identity where they are None."""
-
-    back: Tensor
-    axes: Tensor
-
-    def __init__(self, axes: NDArray[np.float32] | None) -> None:
-        super().__init__()
-        self.identity = axes is None
-        if axes is not None:
-            # both ways, as constants that the runtime packs once: a transposed operand would cost in every call
-            self.register_buffer("back", torch.from_numpy(axes.T.copy()))
-            self.register_buffer("axes", torch.from_numpy(axes.copy()))
-
-    def to_model(self, vectors: Tensor) -> Tensor:
-        """Rotated vectors as the model knows them."""
-        return vectors if self.identity else vectors @ self.back
-
-    def to_bundle(self, vectors: Tensor) -> Tensor:
-        """Vectors of the model, rotated."""
-        return vectors if self.identity else vectors @ self.axes
-
-
-class SessionGraph(nn.Module):
-    """The session encoder as it is exported: the newest state only, with scale and temperature folded in.
-
-    The session vectors it reads and the query it gives are in ``axes`` float32 [d, d]; None: those of the model.
-    """
-
-    def __init__(self, model: HierSRec, axes: NDArray[np.float32] | None = None) -> None:
-        super().__init__()
-        self.session = model.session
-        self.scale = model.covisitation.scale
-        self.rotation = Axes(axes)
-        levels = len(model.session.category_head)
-        higher = [f"category_logits_{level}" for level in range(levels - 1)]
-        self.output_names = ["category_logits", *higher, "repeat_logits", "item_query"]
-
-    def forward(self, session_vectors: Tensor, session_lengths: Tensor) -> tuple[Tensor, ...]:
-        """Answer sessions.
-
-        Args:
-            session_vectors: float32 [B, T, d].
-            session_lengths: int64 [B].
-
-        Returns:
-            Leaf logits; the other levels' logits, from the top on; repeat logits [B, T]; query [B, d].
-        """
-        states, sums = self.session.read(self.rotation.to_model(session_vectors))
-        last = (session_lengths - 1).clamp_min(0)  # [B]
-        newest = last[:, None, None].expand(-1, 1, states.shape[2])
-        answer = self.session.answer(states.gather(1, newest)[:, 0], sums.gather(1, newest)[:, 0])
-        distance = last[:, None] - torch.arange(session_vectors.shape[1], device=last.device)  # [B, T]
-        repeats = answer.repeats.gather(1, distance.clamp(0, self.session.max_length - 1))
-        repeats = repeats * (distance >= 0) * self.scale
-        query = self.rotation.to_bundle(answer.query * self.scale)
-        return (answer.category_logits[-1], *answer.category_logits[:-1], repeats, query)
-
-
-class QueryPartsGraph(nn.Module):
-    """The summands of the query of :class:`SessionGraph`, for explanations.
-
-    They are the vectors of the session's items, each times a weight; the contribution of the state; and that of the
-    category prediction. Vectors are in ``axes`` float32 [d, d]; None: those of the model.
-    """
-
-    def __init__(self, model: HierSRec, axes: NDArray[np.float32] | None = None) -> None:
-        super().__init__()
-        self.session = model.session
-        self.scale = model.covisitation.scale
-        self.rotation = Axes(axes)
-        self.output_names = ["session_weights", "state_query", "category_query"]
-
-    def forward(self, session_vectors: Tensor, session_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """From [B, T, d] and int64 [B]: weights [B, T], 0 at padding, and two queries [B, d]."""
-        session, d = self.session, session_vectors.shape[2]
-        session_vectors = self.rotation.to_model(session_vectors)
-        states, weights = session.attend(session_vectors)
-        newest = (session_lengths - 1).clamp_min(0)[:, None, None]
-        state = states.gather(1, newest.expand(-1, 1, d))[:, 0]
-        weights = weights.gather(1, newest.expand(-1, 1, weights.shape[2]))[:, 0]
-        _, known = session.condition(state)
-        gate = torch.sigmoid(session.item_gate(known))
-        head = session.item_head
-        from_state = gate * F.linear(state, head.weight[:, :d], head.bias)
-        from_categories = torch.zeros_like(from_state)
-        if known.shape[1] > d:
-            from_categories = gate * F.linear(known[:, d:], head.weight[:, d:])
-        query = (weights[:, None] @ session_vectors)[:, 0] + from_state + from_categories
-        length = query.norm(dim=1, keepdim=True).clamp_min(1e-12)
-        scale = self.scale / (length * session.temperature)  # [B, 1]
-        return (
-            weights * scale,
-            self.rotation.to_bundle(from_state * scale),
-            self.rotation.to_bundle(from_categories * scale),
-        )
-
-
-class ItemGraph(nn.Module):
-    """The item encoder as it is exported: the unit vector of an item that training never saw, from metadata alone.
-
-    Inputs are int64: ``category_path`` [n, L]; ``tokens`` [n, W] where the model reads text; ``number_bins`` [n, N]
-    where it reads numbers; and float32 ``vectors`` [n, m] where it reads given vectors. Words are gathered and averaged
-    here, where n is small, since ONNX has no embedding bag. The item's vector is in ``axes`` float32 [d, d]; None:
-    those of the model.
-    """
-
-    def __init__(self, model: HierSRec, axes: NDArray[np.float32] | None = None) -> None:
-        super().__init__()
-        self.items = items = model.items
-        self.rotation = Axes(axes)
-        self.input_names = ["category_path"]
-        self.input_names += ["tokens"] if items.token is not None else []
-        self.input_names += ["number_bins"] if len(items.number) else []
-        self.input_names += ["vectors"] if items.vector is not None else []
-
-    def forward(self, category_path: Tensor, *rest: Tensor) -> Tensor:
-        inputs = dict(zip(self.input_names, (category_path, *rest), strict=True))
-        none = category_path.new_zeros(category_path.shape[0], 0)
-        encoder = self.items
-        x = encoder.from_bins(category_path, inputs.get("number_bins", none))
-        if encoder.token is not None:
-            tokens = inputs["tokens"]
-            words = encoder.token.weight[tokens] * (tokens > 0)[..., None]  # [n, W, d]
-            x = x + words.sum(1) / (tokens > 0).sum(1, keepdim=True).clamp_min(1)
-        if encoder.vector is not None:
-            x = x + encoder.vector(inputs["vectors"]) / encoder.vector_length
-        return self.rotation.to_bundle(F.normalize(x, dim=1))
-
-
 def session_graph(model: HierSRec, axes: NDArray[np.float32] | None = None) -> bytes:
-    """Bytes of ``model.onnx``: session vectors and lengths in; category logits, repeat logits and item query out.
+    """Bytes of ``model.onnx``: the session encoder for the newest click, with scale and temperature folded in.
 
-    Vectors are in ``axes`` float32 [d, d]; None: those of the model.
+    In: ``session_vectors`` float32 [batch, length, d], ``session_lengths`` int64 [batch]. Out, all float32:
+    ``category_logits`` [batch, leaves] and ``category_logits_<level>`` of the levels above, ``repeat_logits``
+    [batch, length], ``item_query`` [batch, d]. Vectors are in ``axes`` float32 [d, d]; None: those of the model.
     """
-    return _of_sessions(model, SessionGraph(model, axes))
+    op, session, sizes = Nodes(), model.session, model.shape.categories
+    rotation, scale = _axes(model, axes), _weights(model.covisitation.scale)
+    names = [*(f"category_logits_{level}" for level in range(len(sizes) - 1)), "category_logits"]
+    read = _read(op, model, rotation)
+    known = _conditioned(op, model, read.state, names)
+    sums = op.Squeeze(op.MatMul(op.Transpose(read.weights, perm=[0, 2, 1]), "session_vectors"), [1])
+    added = op.Mul(_gate(op, model, known), _linear(op, known, session.item_head))
+    query = op.LpNormalization(op.Gemm(added, _float(rotation), sums), axis=-1, p=2)
+    op.Mul(query, _float(scale / session.temperature), name="item_query")
+    # a column of zeros for places behind the session
+    weight, bias = _weights(session.repeat_head.weight) * scale, _weights(session.repeat_head.bias) * scale
+    repeats = op.Gemm(read.state, _float(np.pad(weight.T, ((0, 0), (0, 1)))), _float(np.append(bias, 0)))
+    op.GatherElements(repeats, read.places, axis=1, name="repeat_logits")
+    outputs: dict[str, Shape] = {names[-1]: ["batch", sizes[-1]]}
+    outputs |= {name: ["batch", size] for name, size in zip(names[:-1], sizes[:-1], strict=True)}
+    outputs |= {"repeat_logits": ["batch", "length"], "item_query": ["batch", model.config.dimension]}
+    return _of_sessions(op, model, outputs)
 
 
 def query_parts_graph(model: HierSRec, axes: NDArray[np.float32] | None = None) -> bytes:
-    """Bytes of ``query_parts.onnx``: session vectors and lengths in, the summands of the item query out."""
-    return _of_sessions(model, QueryPartsGraph(model, axes))
+    """Bytes of ``query_parts.onnx``: the summands of the query of :func:`session_graph`, for explanations.
 
-
-def item_graph(model: HierSRec, axes: NDArray[np.float32] | None = None) -> bytes:
-    """Bytes of ``item_encoder.onnx``: category paths and metadata of items in, their vectors out."""
-    graph = ItemGraph(model, axes).eval()
-    shape = model.shape
-    widths = {"category_path": len(shape.categories), "tokens": 5, "number_bins": len(shape.numbers)}
-    given = {name: torch.zeros(3, width, dtype=torch.int64) for name, width in widths.items()}
-    given["vectors"] = torch.zeros(3, shape.vectors)
-    items = Dim("items")
-    shapes = {name: {0: items} for name in graph.input_names}
-    if "tokens" in shapes:
-        shapes["tokens"] = {0: items, 1: Dim("words")}
-    inputs = tuple(given[name] for name in graph.input_names)
-    return _export(graph, inputs, shapes, ["item_vectors"])
-
-
-def _of_sessions(model: HierSRec, graph: SessionGraph | QueryPartsGraph) -> bytes:
-    batch = Dim("batch")
-    length = Dim("length", max=model.config.max_length)
-    return _export(
-        graph.eval(),
-        (torch.zeros(3, min(7, model.config.max_length), model.config.dimension), torch.tensor([1, 1, 1])),
-        {"session_vectors": {0: batch, 1: length}, "session_lengths": {0: batch}},
-        graph.output_names,
+    Out, float32: ``session_weights`` [batch, length], 0 at padding, what the vectors of the session's items are
+    multiplied with; ``state_query`` and ``category_query`` [batch, d], what the state and the category predictions add.
+    """
+    op, session, d = Nodes(), model.session, model.config.dimension
+    rotation = _axes(model, axes)
+    read = _read(op, model, rotation)
+    known = _conditioned(op, model, read.state)
+    gate, head = _gate(op, model, known), session.item_head
+    weight = _weights(head.weight).T
+    from_state = op.MatMul(
+        op.Mul(gate, op.Gemm(read.state, _float(weight[:d]), _float(_weights(head.bias)))), _float(rotation)
+    )
+    from_categories = op.Mul(from_state, 0.0)
+    if len(weight) > d:
+        predicted = op.Slice(known, [d], [len(weight)], [1])
+        from_categories = op.MatMul(op.Mul(gate, op.MatMul(predicted, _float(weight[d:]))), _float(rotation))
+    sums = op.Squeeze(op.MatMul(op.Transpose(read.weights, perm=[0, 2, 1]), "session_vectors"), [1])
+    query = op.Add(op.Add(sums, from_state), from_categories)
+    length = op.Max(op.ReduceL2(query, [1], keepdims=1), 1e-12)
+    scale = op.Div(_float(_weights(model.covisitation.scale) / session.temperature), length)  # [batch, 1]
+    op.Mul(op.Squeeze(read.weights, [2]), scale, name="session_weights")
+    op.Mul(from_state, scale, name="state_query")
+    op.Mul(from_categories, scale, name="category_query")
+    return _of_sessions(
+        op,
+        model,
+        {"session_weights": ["batch", "length"], "state_query": ["batch", d], "category_query": ["batch", d]},
     )
 
 
-def _export(
-    graph: nn.Module, inputs: tuple[Tensor, ...], shapes: dict[str, dict[int, Dim]], output_names: list[str]
-) -> bytes:
-    """ONNX bytes of ``graph``; the inputs bear the names and the dynamic axes of ``shapes``, in their order."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)  # it warns of packages that are not installed
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                graph,
-                inputs,
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=list(shapes),
-                output_names=output_names,
-                dynamic_shapes=_as_arguments(list(shapes.values()), graph),
-                verbose=False,
-            )
-    finally:
-        log.setLevel(level)
-    assert program is not None
-    proto = program.model_proto
-    proto.ir_version = IR_VERSION
-    _strip(proto)
+def item_graph(model: HierSRec, axes: NDArray[np.float32] | None = None) -> bytes:
+    """Bytes of ``item_encoder.onnx``: the unit vector of an item that training never saw, from metadata alone.
+
+    In, int64: ``category_path`` [items, L]; ``tokens`` [items, words] where the model reads text; ``number_bins``
+    [items, N] where it reads numbers; and float32 ``vectors`` [items, m] where it reads given vectors. Out:
+    ``item_vectors`` float32 [items, d], in ``axes`` float32 [d, d]; None: those of the model.
+    """
+    op, items, shape = Nodes(), model.items, model.shape
+    d, levels = model.config.dimension, len(shape.categories)
+    inputs: dict[str, tuple[int, Shape]] = {"category_path": (TensorProto.INT64, ["items", levels])}
+    terms = _looked_up(op, "category_path", items.category)
+    if items.token is not None:
+        inputs["tokens"] = TensorProto.INT64, ["items", "words"]
+        table = _weights(items.token.weight)
+        table[0] = 0  # of padding
+        words = op.ReduceSum(op.Gather(_float(table), "tokens"), [1], keepdims=0)
+        are_words = op.Cast(op.Greater("tokens", 0), to=TensorProto.FLOAT)
+        terms.append(op.Div(words, op.Max(op.ReduceSum(are_words, [1], keepdims=1), 1.0)))
+    if len(items.number):
+        inputs["number_bins"] = TensorProto.INT64, ["items", len(items.number)]
+        terms += _looked_up(op, "number_bins", items.number)
+    if items.vector is not None:
+        inputs["vectors"] = TensorProto.FLOAT, ["items", shape.vectors]
+        terms.append(op.MatMul("vectors", _float(_weights(items.vector.weight).T / items.vector_length)))
+    if not terms:  # the model reads ids alone
+        terms = [op.MatMul(op.Cast("category_path", to=TensorProto.FLOAT), np.zeros((levels, d), np.float32))]
+    total = terms[0]
+    for term in terms[1:]:
+        total = op.Add(total, term)
+    total = op.MatMul(total, _float(_axes(model, axes)))
+    length = op.Max(op.ReduceL2(total, [1], keepdims=1), 1e-12)
+    op.Div(total, length, name="item_vectors")
+    return _bytes(op, inputs, {"item_vectors": ["items", d]})
+
+
+class _Read(NamedTuple):
+    """What the heads read of sessions.
+
+    Attributes:
+        state: [batch, d], of the newest click.
+        weights: [batch, length, 1], of the clicks in the sum of their vectors; 0 behind the newest.
+        places: int64 [batch, length], the distance of each click to the newest; ``max_length`` behind it.
+    """
+
+    state: str
+    weights: str
+    places: str
+
+
+def _read(op: Nodes, model: HierSRec, rotation: Weights) -> _Read:
+    session, most = model.session, model.config.max_length
+    x = op.MatMul("session_vectors", _float(rotation.T * model.config.dimension**0.5))
+    for block in session.blocks:
+        assert isinstance(block, Block)
+        x = _block(op, block, x)
+    states = _norm(op, session.norm, x)
+    # By length: the place of the newest click, and the distances to it.
+    newest = np.maximum(np.arange(most + 1) - 1, 0)[:, None]
+    distance = newest - np.arange(most)
+    length = op.Shape("session_vectors", start=1, end=2)
+    places = op.Gather(np.where(distance < 0, most, distance), "session_lengths")
+    places = op.Slice(places, [0], length, [1])
+    state = op.GatherND(states, op.Gather(newest, "session_lengths"), batch_dims=1)
+    # Without the bias of ``weigh``, which all clicks have.
+    by_distance = op.Gather(_float(np.append(_weights(session.weigh_distance), _NEVER)[:, None]), places)
+    logits = op.Add(op.MatMul(states, _float(_weights(session.weigh.weight).T)), by_distance)
+    return _Read(state, op.Softmax(logits, axis=1), places)
+
+
+def _block(op: Nodes, block: Block, x: str) -> str:
+    """One Transformer layer: [batch, length, d] to the same."""
+    x = op.Add(x, _attention(op, block, _norm(op, block.norm_attention, x)))
+    widen, _, narrow = block.mlp
+    return str(op.Add(x, _linear(op, op.Gelu(_linear(op, _norm(op, block.norm_mlp, x), widen)), narrow)))
+
+
+def _attention(op: Nodes, block: Block, x: str) -> str:
+    """Attention of each click to itself and those before it: [batch, length, d] to the same.
+
+    The bias of the keys adds the same to all scores of a click, and is left out; that of the values passes through, as
+    weights sum to 1, into the bias of the last layer. The heads' biases by distance are a table, with the mask in it.
+    """
+    attention, most = block.attention, block.attention.distance.shape[1]
+    weight, bias = _weights(attention.qkv.weight).T, _weights(attention.qkv.bias)
+    d, heads = len(weight), attention.heads
+    root = (d // heads) ** 0.5
+    weight[:, :d] /= root
+    only_queries = np.pad(bias[:d] / root, (0, 2 * d))
+    qkv = op.Add(op.MatMul(x, _float(weight)), _float(only_queries))
+    # [3, batch, heads, length, d / heads]; the first axis stays, of size 1 in each
+    qkv = op.Transpose(op.Reshape(qkv, [0, 0, 3, heads, d // heads]), perm=[2, 0, 3, 1, 4])
+    queries, keys, values = op.Split(qkv, outputs=3, num_outputs=3, axis=0)
+    scores = op.MatMul(queries, op.Transpose(keys, perm=[0, 1, 2, 4, 3]))
+    distance = np.subtract.outer(np.arange(most), np.arange(most))
+    table = np.where(distance < 0, _NEVER, _weights(attention.distance)[:, np.maximum(distance, 0)])
+    shape = op.Shape(scores, start=3, end=5)  # [length, length]
+    weights = op.Softmax(op.Add(scores, op.Slice(_float(table), [0, 0], shape, [1, 2])), axis=-1)
+    mixed = op.Transpose(op.MatMul(weights, values), perm=[1, 3, 0, 2, 4])
+    mixed = op.Reshape(mixed, [0, 0, d])
+    op.shapes[mixed] = ["batch", "length", d]  # which lets onnxruntime fuse what follows
+    out = _weights(attention.out.weight)
+    return str(
+        op.Add(op.MatMul(mixed, _float(out.T)), _float(_weights(attention.out.bias) + out @ bias[2 * d :]))
+    )
+
+
+def _conditioned(op: Nodes, model: HierSRec, state: str, names: Sequence[str] | None = None) -> str:
+    """The state with the category predictions that the item head reads, [batch, d · (1 + levels)].
+
+    The logits of the levels bear the ``names``, from the top level on.
+    """
+    session, known = model.session, state
+    for level, head in enumerate(session.category_head):
+        if names is None and str(level) not in session.category_conditioning:
+            continue
+        logits = _linear(op, known, head, names[level] if names else "")
+        if str(level) in session.category_conditioning:
+            weight = _weights(session.category_conditioning[str(level)].weight)
+            known = op.Concat(known, op.MatMul(op.Softmax(logits, axis=-1), _float(weight.T)), axis=-1)
+    return known
+
+
+def _gate(op: Nodes, model: HierSRec, known: str) -> str:
+    return str(op.Sigmoid(_linear(op, known, model.session.item_gate)))
+
+
+def _linear(op: Nodes, x: str, layer: nn.Module, name: str = "") -> str:
+    weight = _float(_weights(layer.weight).T)
+    bias = _float(_weights(layer.bias))
+    return str(op.Add(op.MatMul(x, weight), bias, name=name))
+
+
+def _norm(op: Nodes, norm: nn.Module, x: str) -> str:
+    weight, bias = _float(_weights(norm.weight)), _float(_weights(norm.bias))
+    return str(op.LayerNormalization(x, weight, bias, axis=-1, epsilon=norm.eps))
+
+
+def _looked_up(op: Nodes, name: str, tables: nn.ModuleList) -> list[str]:
+    """The rows [items, d] of each of the ``tables`` at a column of the input ``name``."""
+    return [
+        op.Gather(_float(_weights(table.weight)), op.Gather(name, column, axis=1))
+        for column, table in enumerate(tables)
+    ]
+
+
+def _axes(model: HierSRec, axes: NDArray[np.float32] | None) -> Weights:
+    return np.eye(model.config.dimension) if axes is None else axes.astype(np.float64)
+
+
+def _weights(tensor: Any) -> Weights:
+    assert isinstance(tensor, Tensor)
+    return tensor.detach().cpu().numpy().astype(np.float64)
+
+
+def _float(weights: Weights) -> NDArray[np.float32]:
+    return weights.astype(np.float32)
+
+
+def _of_sessions(op: Nodes, model: HierSRec, outputs: Mapping[str, Shape]) -> bytes:
+    d = model.config.dimension
+    inputs: dict[str, tuple[int, Shape]] = {
+        "session_vectors": (TensorProto.FLOAT, ["batch", "length", d]),
+        "session_lengths": (TensorProto.INT64, ["batch"]),
+    }
+    return _bytes(op, inputs, outputs)
+
+
+def _bytes(op: Nodes, inputs: Mapping[str, tuple[int, Shape]], outputs: Mapping[str, Shape]) -> bytes:
+    """The graph of the nodes ``op``; its outputs are float32."""
+    graph = helper.make_graph(
+        op.nodes,
+        "hiersrec",
+        [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in inputs.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
+        op.initializers,
+        value_info=[
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in op.shapes.items()
+        ],
+    )
+    opset = helper.make_opsetid("", OPSET)
+    proto = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
     onnx.checker.check_model(proto, full_check=True)
-    content = bytes(proto.SerializeToString())
-    try:
-        check_graph(content, "the exported graph")
-    except BundleCorruptError as error:
-        raise ExportError(f"{error}. Does another version of PyTorch write it otherwise?") from error
-    return content
-
-
-def _as_arguments(shapes: list[dict[int, Dim]], graph: nn.Module) -> tuple[object, ...]:
-    """In the form of the signature of ``forward``: a starred argument takes a tuple."""
-    if isinstance(graph, ItemGraph) and len(shapes) > 1:
-        return (shapes[0], tuple(shapes[1:]))
-    return tuple(shapes)
-
-
-def _strip(proto: onnx.ModelProto) -> None:
-    """Remove the exporter's notes: they name files of the machine that exported."""
-    proto.doc_string = ""
-    del proto.metadata_props[:]
-    for part in (proto.graph, *proto.functions):
-        if isinstance(part, onnx.GraphProto):
-            part.doc_string = ""
-            for value in (*part.input, *part.output, *part.initializer):
-                value.doc_string = ""
-                del value.metadata_props[:]
-        del part.metadata_props[:]
-        for value in part.value_info:
-            del value.metadata_props[:]
-        for node in part.node:
-            node.doc_string = ""
-            del node.metadata_props[:]
+    return bytes(proto.SerializeToString())

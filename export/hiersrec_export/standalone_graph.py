@@ -18,15 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from hiersrec_export import IR_VERSION, OPSET
+from hiersrec_export.nodes import Nodes
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.ranking.backend import UNKNOWN
 from hiersrec_sdk.ranking.covisitation import DECAY, POPULARITIES, REACH, CovisitationScorer
@@ -37,7 +37,6 @@ CATEGORIES_SHOWN: Final = 5  # as of Result.categories
 _ENCODER: Final = "encoder/"
 
 Ids = Sequence[int] | Sequence[str]
-Operand = str | int | float | list[int] | NDArray[Any]  # a value of the graph by its name, or a constant
 
 
 @dataclass(frozen=True)
@@ -105,54 +104,6 @@ class Tables:
             arrays += self.covisitation.tables().values()
         texts = sum(len(id_.encode()) + 4 if isinstance(id_, str) else 10 for id_ in self.ids)
         return sum(array.nbytes for array in arrays if array is not None) + 2 * texts
-
-
-class Nodes:
-    """Nodes of a graph. ``op.Add(x, 1)`` makes one and returns the name of its output.
-
-    The name may be given as ``name``. With several ``outputs`` it returns a list of names. Numbers and lists are
-    constants: int64, or float32 where they are floats.
-    """
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
-        self._constants: dict[tuple[str, bytes], str] = {}
-
-    def __getattr__(self, op_type: str) -> Any:
-        return partial(self._add, op_type)
-
-    def _add(
-        self,
-        op_type: str,
-        *inputs: Operand,
-        name: str = "",
-        outputs: int = 1,
-        domain: str = "",
-        **attributes: Any,
-    ) -> str | list[str]:
-        node = f"{op_type}.{len(self.nodes)}"
-        names = [name] if name else [f"{node}.{at}" for at in range(outputs)]
-        known = [one if isinstance(one, str) else self.constant(one) for one in inputs]
-        self.nodes.append(helper.make_node(op_type, known, names, domain=domain, name=node, **attributes))
-        return names[0] if outputs == 1 else names
-
-    def constant(self, value: int | float | list[int] | NDArray[Any]) -> str:
-        array = np.asarray(value, dtype=np.float32) if isinstance(value, float) else np.asarray(value)
-        key = f"{array.dtype}{list(array.shape)}", array.tobytes()
-        if key not in self._constants:
-            self._constants[key] = self.table(f"constant.{len(self._constants)}", array)
-        return self._constants[key]
-
-    def table(self, name: str, values: NDArray[Any] | Ids) -> str:
-        """Add an initializer, and return its name."""
-        if not isinstance(values, np.ndarray) and isinstance(values[0], str):
-            texts: list[Any] = [str(value).encode() for value in values]
-            tensor = helper.make_tensor(name, TensorProto.STRING, [len(texts)], texts)
-        else:
-            tensor = numpy_helper.from_array(np.asarray(values, order="C"), name)
-        self.initializers.append(tensor)
-        return name
 
 
 def standalone_graph(encoder: onnx.ModelProto, tables: Tables, max_length: int) -> onnx.ModelProto:

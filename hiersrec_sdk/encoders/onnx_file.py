@@ -20,14 +20,16 @@ _ELEMENT_BY_ELEMENT: Final = (
     "Abs Add And Cast Clip Div Equal Erf Exp Gelu Greater GreaterOrEqual Identity Less LessOrEqual Log Max Min Mul Neg "
     "Not Or Pow Reciprocal Relu Sigmoid Sqrt Sub Tanh Where"
 )
-_PRODUCTS: Final = "Gemm LayerNormalization MatMul ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Softmax"
+_PRODUCTS: Final = (
+    "Gemm LayerNormalization LpNormalization MatMul ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Softmax"
+)
 _SHAPES: Final = (
     "Concat Constant ConstantOfShape Expand Gather GatherElements GatherND Range Reshape Shape Slice Split Squeeze "
     "Transpose Unsqueeze"
 )
 OPERATORS: Final = frozenset(f"{_ELEMENT_BY_ELEMENT} {_PRODUCTS} {_SHAPES}".split())
 """The operators that a graph may hold, all of ONNX's own domain: those that ``hiersrec export`` writes, and their near
-relatives, which another version of PyTorch may write in their place."""
+relatives, which PyTorch's exporter writes in their place."""
 
 _MOST_FIELDS: Final = 300_000  # a model of 100 layers has about 50,000
 _MOST_NODES: Final = 20_000

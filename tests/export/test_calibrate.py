@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from hiersrec_export.calibrate import KEPT, Budgets, K, Layout, Scorer, all_top_ps, measure, shares_of
 from hiersrec_export.export import export, trained_vectors
-from hiersrec_export.graphs import SessionGraph
 from hiersrec_export.model_card import calibration_picture, model_card, summary
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
@@ -183,11 +182,9 @@ def ranks_by_the_model(run: Path, data: Dataset) -> NDArray[np.int64]:
         for length in range(1, len(clicks)):
             prefix = clicks[max(0, length - info.config.max_length) : length]
             with torch.no_grad():
-                *_, repeats, query = SessionGraph(model)(
-                    torch.from_numpy(vectors[prefix])[None], torch.tensor([len(prefix)])
-                )
-            scores = vectors @ query[0].numpy()
-            np.add.at(scores, prefix, repeats[0].numpy())
+                served = model.serve(torch.from_numpy(vectors[prefix])[None], torch.tensor([len(prefix)]))
+            scores = vectors @ served.query[0].numpy()
+            np.add.at(scores, prefix, served.repeats[0].numpy())
             scores += bias
             items, offsets = scorer.score_offsets(prefix)
             scores[items] += offsets

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hiersrec_export import IR_VERSION, OPSET
 from hiersrec_export import export as export_module
 from hiersrec_export.export import catalog_tables, export, trained_vectors
-from hiersrec_export.graphs import ItemGraph, item_graph, principal_axes, rotate, session_graph
+from hiersrec_export.graphs import item_graph, principal_axes, rotate, session_graph
 from hiersrec_export.parity import check_item_parity, check_parity
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
@@ -76,13 +76,13 @@ def test_parity_holds_and_a_wrong_graph_is_caught(
     parity = check_parity(model, graph, vectors, data.validation)
     assert parity.sessions == 2 * sum(range(1, 65))
     assert set(parity.worst) == {"category_logits", "category_logits_0", "repeat_logits", "item_query"}
-    for name in ("item_gate", "repeat_head", "category_head.0", "category_head.1", "qkv"):
-        proto = onnx.load_from_string(graph)
-        weights = next(tensor for tensor in proto.graph.initializer if name in tensor.name)
+    for at, weights in enumerate(onnx.load_from_string(graph).graph.initializer):
         changed = onnx.numpy_helper.to_array(weights) * np.float32(1.01) + np.float32(1e-3)
-        weights.CopyFrom(onnx.numpy_helper.from_array(changed, weights.name))
-        with pytest.raises(ExportError, match="differ"):
-            check_parity(model, proto.SerializeToString(), vectors, data.validation)
+        if weights.data_type == onnx.TensorProto.FLOAT and np.unique(changed).size > 1:
+            proto = onnx.load_from_string(graph)
+            proto.graph.initializer[at].CopyFrom(onnx.numpy_helper.from_array(changed, weights.name))
+            with pytest.raises(ExportError, match="differ"):
+                check_parity(model, proto.SerializeToString(), vectors, data.validation)
 
 
 def test_a_wrong_item_encoder_is_caught(
@@ -171,7 +171,7 @@ def test_the_item_encoder_gives_the_vectors_of_unseen_items(
     meta = Metadata.of(data, info.shape, info.config)
     axes = principal_axes(trained_vectors(model, info, data))
     encoder = import_onnxruntime().InferenceSession(tiny_bundle / "item_encoder.onnx")
-    names = ItemGraph(model).input_names
+    names = [value.name for value in encoder.get_inputs()]
     inputs = {name: getattr(meta, name).numpy() for name in names}
     (found,) = encoder.run(["item_vectors"], inputs)
     with torch.no_grad():
@@ -206,7 +206,7 @@ def test_an_item_that_nobody_clicked_is_placed_by_its_metadata(
 
 def test_each_step_is_named_before_it_begins(tiny_export: Exported) -> None:
     assert [line.split()[0] for line in tiny_export.steps] == [
-        "tracing",
+        "preparing",
         "checking",
         "calibrating",
         "writing",

@@ -1,23 +1,29 @@
+"""The exported graphs answer as the model does, whatever its architecture; rotation keeps scores."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hiersrec_export import graphs
 from hiersrec_export.export import trained_vectors
-from hiersrec_export.graphs import SessionGraph, principal_axes, rotate, session_graph
+from hiersrec_export.graphs import item_graph, principal_axes, query_parts_graph, rotate, session_graph
+from hiersrec_export.parity import check_item_parity, check_parity, check_query_parts
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
+from hiersrec_training.config import Config
 from hiersrec_training.covisitation import count_covisits
-from hiersrec_training.data.dataset import Dataset
+from hiersrec_training.data.dataset import Dataset, Sessions
+from hiersrec_training.model import HierSRec, Metadata, Shape
 from hiersrec_training.run import load_model
 
 
@@ -71,11 +77,9 @@ def test_a_rotated_bundle_ranks_as_the_model_does(
     for start in range(8):
         session = data.test.items[start * 7 : start * 7 + length].astype(np.int64)
         with torch.no_grad():
-            *_, repeats, query = SessionGraph(model)(
-                torch.from_numpy(vectors[session])[None], torch.tensor([length])
-            )
-        scores = vectors @ query[0].numpy()
-        np.add.at(scores, session, repeats[0].numpy())
+            served = model.serve(torch.from_numpy(vectors[session])[None], torch.tensor([length]))
+        scores = vectors @ served.query[0].numpy()
+        np.add.at(scores, session, served.repeats[0].numpy())
         scores += bias
         items, offsets = scorer.score_offsets(session)
         scores[items] += offsets
@@ -85,18 +89,52 @@ def test_a_rotated_bundle_ranks_as_the_model_does(
         np.testing.assert_allclose([found[item_id] for item_id in ids], scores, atol=1e-4)
 
 
-def test_a_graph_filled_with_weights_is_the_one_that_tracing_makes(
-    tiny_run: Path, tiny_bundle: Path, traced_once: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+def random_model(shape: Shape, config: Config) -> HierSRec:
+    """A model none of whose weights is 0 or 1."""
+    torch.manual_seed(0)
+    model = HierSRec(shape, config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.2 * torch.randn_like(weight))
+        model.covisitation.scale.fill_(0.8)
+    return model
+
+
+@pytest.mark.parametrize("conditioning", ["all", "top", "leaf", "none"])
+@pytest.mark.parametrize(("sizes", "layers", "heads"), [([5], 1, 4), ([2, 5], 2, 1), ([1, 3, 7], 1, 2)])
+def test_graphs_of_any_architecture_answer_as_pytorch(
+    conditioning: str, sizes: list[int], layers: int, heads: int
 ) -> None:
-    """The tests trace each architecture once, see tests/traced_once.py."""
-    model, _ = load_model(tiny_run)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    axes = principal_axes(table(50, model.config.dimension, 1))
-    filled = onnx.load_from_string(session_graph(model, axes)).graph
-    monkeypatch.setattr(graphs, "_export", traced_once)
-    traced = onnx.load_from_string(session_graph(model, axes)).graph
-    assert filled.node == traced.node
-    for one, other in zip(filled.initializer, traced.initializer, strict=True):
-        assert one.name == other.name
-        np.testing.assert_array_equal(onnx.numpy_helper.to_array(one), onnx.numpy_helper.to_array(other))
+    config = Config(
+        dimension=16, layers=layers, heads=heads, max_length=7, category_conditioning=conditioning
+    )
+    model = random_model(Shape(items=9, categories=sizes, text=False, numbers={}), config)
+    vectors = F.normalize(torch.randn(9, 16), dim=1).numpy()
+    axes = principal_axes(vectors)
+    sessions = Sessions(np.arange(9, dtype=np.int32), np.array([0, 2, 9]))
+    for rotation in (None, axes):
+        graph, parts = session_graph(model, rotation), query_parts_graph(model, rotation)
+        assert max(check_parity(model, graph, vectors, sessions, rotation).worst.values()) < 1e-5
+        assert check_query_parts(graph, parts, rotate(vectors, rotation), sessions, 7) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "inputs", ["id", "category", "text", "numbers", "vectors", "category text numbers vectors", "id text"]
+)
+def test_the_item_graph_places_an_item_by_the_metadata_that_the_model_reads(
+    inputs: str, make_dataset: Callable[..., Dataset], tiny_config: Config
+) -> None:
+    data, config = make_dataset(), replace(tiny_config, item_inputs=inputs)
+    vectors = np.random.default_rng(0).standard_normal((data.items, 5)).astype(np.float32)
+    vectors[::4] = 0
+    data = replace(data, vectors=vectors)
+    shape = Shape.of(data, config)
+    model = random_model(shape, config)
+    graph, meta = item_graph(model), Metadata.of(data, shape, config)
+    read = {"category_path"} | {
+        name
+        for given, name in (("text", "tokens"), ("numbers", "number_bins"), ("vectors", "vectors"))
+        if given in inputs.split()
+    }
+    assert {value.name for value in onnx.load_from_string(graph).graph.input} == read
+    assert check_item_parity(model, graph, meta) < 1e-5

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiersrec_export.graphs import ItemGraph, SessionGraph
 from hiersrec_training import model as model_module
 from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
@@ -148,10 +147,6 @@ def test_an_item_is_made_of_the_chosen_inputs_alone(
         ("numbers", replace(meta, number_bins=torch.zeros_like(meta.number_bins))),
     ):
         assert torch.equal(model.items.all_vectors(changed), vectors) == (name not in inputs.split())
-    graph = ItemGraph(model)
-    given = {"tokens": meta.tokens, "number_bins": meta.number_bins, "category_path": meta.category_path}
-    cold = graph(*(given[name] for name in graph.input_names))
-    torch.testing.assert_close(cold, F.normalize(model.items.from_metadata(meta), dim=1))
 
 
 def test_items_that_lose_their_id_in_training_stand_where_new_ones_will(
@@ -195,10 +190,6 @@ def test_given_vectors_are_added_where_there_are_some(
     )
     some = torch.tensor([5, 4, 5])
     torch.testing.assert_close(items.some_vectors(some, meta), table[some])
-    graph = ItemGraph(model)
-    assert ("vectors" in graph.input_names) == ("vectors" in inputs)
-    cold = graph(*(getattr(meta, name) for name in graph.input_names))
-    torch.testing.assert_close(cold, F.normalize(items.from_metadata(meta), dim=1))
 
 
 @given(st.floats(-6, 6))
@@ -242,7 +233,7 @@ def test_the_item_head_reads_the_levels_that_condition_it(
     assert [logits.shape[1] for logits in answer.category_logits] == data.tree.sizes
 
 
-def test_the_session_graph_is_the_training_path_at_the_newest_click(
+def test_what_is_served_is_the_training_path_at_the_newest_click(
     model: HierSRec, meta: Metadata, data: Dataset
 ) -> None:
     table = model.items.all_vectors(meta)
@@ -253,28 +244,17 @@ def test_the_session_graph_is_the_training_path_at_the_newest_click(
     rows = torch.arange(len(lengths))
     wanted = model.session.answer(states[rows, lengths - 1], sums[rows, lengths - 1])
     garbage = x + ~batch.there[..., None] * torch.randn(1)  # padding must not matter
-    graph = SessionGraph(model)
-    outputs = dict(zip(graph.output_names, graph(garbage, lengths), strict=True))
-    torch.testing.assert_close(outputs["category_logits_0"], wanted.category_logits[0])
-    torch.testing.assert_close(outputs["category_logits"], wanted.category_logits[1])
-    torch.testing.assert_close(outputs["item_query"], 0.75 * wanted.query)
+    served = model.serve(garbage, lengths)
+    torch.testing.assert_close(served.category_logits, wanted.category_logits)
+    torch.testing.assert_close(served.query, 0.75 * wanted.query)
     for row, length in enumerate(lengths.tolist()):
-        torch.testing.assert_close(
-            outputs["repeat_logits"][row, :length], 0.75 * wanted.repeats[row, :length].flip(0)
-        )
-        assert not outputs["repeat_logits"][row, length:].any()
+        torch.testing.assert_close(served.repeats[row, :length], 0.75 * wanted.repeats[row, :length].flip(0))
+        assert not served.repeats[row, length:].any()
 
 
 def test_scores_are_cosines_over_the_temperature(model: HierSRec, meta: Metadata) -> None:
-    query = SessionGraph(model)(torch.randn(4, 3, 16), torch.tensor([3, 2, 1, 3]))[-1]
+    query = model.serve(torch.randn(4, 3, 16), torch.tensor([3, 2, 1, 3])).query
     torch.testing.assert_close(query.norm(dim=1), torch.full((4,), 0.75 / model.config.temperature))
-
-
-def test_the_item_graph_places_an_item_by_its_metadata(model: HierSRec, meta: Metadata) -> None:
-    graph = ItemGraph(model)
-    assert graph.input_names == ["category_path", "tokens", "number_bins"]
-    wanted = F.normalize(model.items.from_metadata(meta), dim=1)
-    torch.testing.assert_close(graph(meta.category_path, meta.tokens, meta.number_bins), wanted)
 
 
 def test_the_category_prediction_conditions_what_follows(model: HierSRec) -> None:
@@ -294,4 +274,3 @@ def test_a_model_without_metadata_or_graph_still_works(make_dataset: Callable[..
     none = torch.zeros(5, 0, dtype=torch.int64)
     meta = Metadata(torch.zeros(5, 1, dtype=torch.int64), none, none, torch.zeros(5, 0))
     torch.testing.assert_close(model.items.all_vectors(meta), model.items.some_vectors(torch.arange(5), meta))
-    assert ItemGraph(model).input_names == ["category_path"]

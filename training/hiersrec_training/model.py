@@ -418,6 +418,14 @@ class SessionEncoder(nn.Module):
         return category_logits, known
 
 
+class Served(NamedTuple):
+    """What ``model.onnx`` of a bundle answers B sessions of at most T clicks: the heads at the newest click."""
+
+    category_logits: list[Tensor]  # of each level [B, C_l], the top level first
+    query: Tensor  # [B, d], the score of an item is query · vector
+    repeats: Tensor  # [B, T], score offset of each click's item; 0 behind the session
+
+
 class CovisitationNetwork(nn.Module):
     """The co-visitation scorer: additions to the encoder's scores from the counts of the click log.
 
@@ -501,3 +509,14 @@ class HierSRec(nn.Module):
         """The repeat logits of the sessions' items, at the P positions of ``batch``."""
         position, item, distance = batch.session_items()
         return ScoreOffsets(position, item, answer.repeats[position, distance])
+
+    def serve(self, vectors: Tensor, lengths: Tensor) -> Served:
+        """Answer sessions as the exported graph does: from item vectors [B, T, d] and int64 lengths [B]."""
+        states, sums = self.session.read(vectors)
+        last = (lengths - 1).clamp_min(0)  # [B]
+        each = torch.arange(len(last), device=last.device)
+        answer = self.session.answer(states[each, last], sums[each, last])
+        distance = last[:, None] - torch.arange(vectors.shape[1], device=last.device)  # [B, T]
+        repeats = answer.repeats.gather(1, distance.clamp(0, self.session.max_length - 1)) * (distance >= 0)
+        scale = self.covisitation.scale
+        return Served(answer.category_logits, answer.query * scale, repeats * scale)

@@ -44,7 +44,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     passed("train", path / "data", "--out", path / "run", *SMALL)
     exported = hiersrec("export", path / "run", "--out", path / "bundle", "--standalone", path / "model.onnx")
     assert exported.stdout.count("agree on") == 2
-    assert "tracing the model" in exported.stderr
+    assert "preparing the model" in exported.stderr
     assert "agree on" not in exported.stderr
     assert (path / "model.onnx").is_file()
     return path
