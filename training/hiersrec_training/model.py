@@ -30,6 +30,7 @@ from hiersrec_training.losses import ScoreOffsets
 from hiersrec_training.neighbours import DECAY, CoClicks
 
 ITEMS_TOGETHER = 1 << 16  # items whose vectors are made at once, where no gradient is wanted
+LONGEST_BAG = 64  # edges that are summed by one thread block of a GPU
 LEAST = 1e-3  # co-clicks below this are rounding errors of none
 
 
@@ -115,8 +116,8 @@ class ItemEncoder(nn.Module):
         numbers = shape.numbers.values() if "numbers" in inputs else []
         text = shape.text and "text" in inputs
         # a step of the sampled softmax reaches few of the items: only those have a gradient
-        sparse = config.is_sampled(shape.items)
-        self.item = nn.Embedding(shape.items, d, sparse=sparse) if "id" in inputs else None
+        self.is_sampled = config.is_sampled(shape.items)
+        self.item = nn.Embedding(shape.items, d, sparse=self.is_sampled) if "id" in inputs else None
         self.category = nn.ModuleList([nn.Embedding(size, d) for size in categories])
         self.token = nn.EmbeddingBag(config.text_buckets + 1, d, padding_idx=0) if text else None
         self.number = nn.ModuleList([nn.Embedding(len(edges) + 2, d) for edges in numbers])
@@ -146,12 +147,19 @@ class ItemEncoder(nn.Module):
         self.co_clicks.copy_(torch.from_numpy(graph.counts))
         self._reverse_edges = None
 
+    def _connect_back(self) -> ReverseEdges:
+        if self._reverse_edges is None:
+            self._reverse_edges = ReverseEdges.of(self.neighbours, self.co_clicks)
+        return self._reverse_edges
+
     @contextmanager
     def without(self, batch: Batch) -> Iterator[None]:
         """Leave the sessions of ``batch`` out of the graph: they are to be predicted, not looked up.
 
         Otherwise an item would be nearer to the one that came next in training than it ever is in serving.
         """
+        if not self.is_sampled:
+            self._connect_back()  # while the graph is whole
         width = self.neighbours.shape[1]
         counts = self.co_clicks.view(-1)
         edges = [torch.zeros(0, dtype=torch.int64, device=counts.device)]
@@ -196,10 +204,8 @@ class ItemEncoder(nn.Module):
         known = self.from_metadata(meta)
         x = known if self.item is None else known + self.item.weight
         if self.neighbours.shape[1]:
-            if self._reverse_edges is None:
-                self._reverse_edges = ReverseEdges.of(self.neighbours)
             near: Tensor = _Smooth.apply(  # type: ignore[no-untyped-call]
-                x, self.neighbours, _shares(self.co_clicks), self._reverse_edges, dtype
+                x, self.neighbours, _shares(self.co_clicks), self._connect_back(), dtype
             )
             x = x + self.smoothing.exp() * near
         return F.normalize(self._some_without_ids(x, known) if self._drops_ids else x, dim=1)
@@ -255,22 +261,60 @@ def _shares(co_clicks: Tensor) -> Tensor:
 
 
 class ReverseEdges(NamedTuple):
-    """The graph with its edges reversed, as bags end to end.
+    """The graph with its edges reversed, as bags end to end: the items that each item is a neighbour of.
 
-    Item i is a neighbour of ``rows[offsets[i]:offsets[i + 1]]``, by the edges ``order[offsets[i]:offsets[i + 1]]``.
+    There is a bag for each item, then more for those of more than ``LONGEST_BAG`` edges. A popular item is a neighbour
+    of thousands, and a GPU walks a bag with a few threads, while all others wait for it.
+
+    Attributes:
+        rows: int32 [edges], the items that edges come from.
+        order: int64 [edges], each edge's place in the table of neighbours.
+        offsets: int32 [items + more], where the bags begin.
+        long: int64 [L], the items with more than one bag.
+        long_offsets: int64 [L], which of the further bags is the first of each of these.
     """
 
     rows: Tensor
-    offsets: Tensor
     order: Tensor
+    offsets: Tensor
+    long: Tensor
+    long_offsets: Tensor
 
     @classmethod
-    def of(cls, neighbours: Tensor) -> ReverseEdges:
+    def of(cls, neighbours: Tensor, co_clicks: Tensor) -> ReverseEdges:
+        """The reverse of the edges from each item to its ``neighbours`` [items, K]; not of those without co-clicks."""
         items, width = neighbours.shape
-        target, order = torch.sort(neighbours.flatten(), stable=True)
-        each = torch.arange(items, device=target.device, dtype=torch.int32)
-        source = torch.div(order, width, rounding_mode="floor").int()
-        return cls(source, torch.searchsorted(target, each).int(), order)
+        edges = (co_clicks.flatten() >= LEAST).nonzero()[:, 0]
+        target, by_target = torch.sort(neighbours.flatten()[edges], stable=True)
+        edges = edges[by_target]
+        count = torch.bincount(target, minlength=items)
+        place = torch.arange(len(edges), device=edges.device) - (count.cumsum(0) - count)[target]
+        is_first, begins = place < LONGEST_BAG, place % LONGEST_BAG == 0
+        order = torch.cat([edges[is_first], edges[~is_first]])
+        first = count.clamp_max(LONGEST_BAG)
+        further = begins[~is_first].nonzero()[:, 0]
+        long = (count > LONGEST_BAG).nonzero()[:, 0]
+        bags = torch.div(count[long] - 1, LONGEST_BAG, rounding_mode="floor")
+        return cls(
+            rows=torch.div(order, width, rounding_mode="floor").int(),
+            order=order,
+            offsets=torch.cat([first.cumsum(0) - first, first.sum() + further]).int(),
+            long=long,
+            long_offsets=bags.cumsum(0) - bags,
+        )
+
+    def sum(self, values: Tensor, weights: Tensor) -> Tensor:
+        """For each item the sum of ``values`` [items, d] over the bags, weighted by ``weights`` [items, K]: float32."""
+        bags = F.embedding_bag(
+            self.rows, values, self.offsets, per_sample_weights=weights.flatten()[self.order], mode="sum"
+        ).float()
+        total: Tensor = bags[: len(values)]
+        further = bags[len(values) :]
+        if len(further):
+            each = torch.arange(len(further), device=further.device)
+            # no sum of single numbers in an order that is left to chance: every run gives the same
+            total[self.long] += F.embedding_bag(each, further, self.long_offsets, mode="sum")
+        return total
 
 
 class _Smooth(torch.autograd.Function):
@@ -292,10 +336,8 @@ class _Smooth(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, offsets, order = ctx.reverse_edges
-        weights = ctx.weights.flatten()[order]
-        back = F.embedding_bag(rows, grad.to(weights.dtype), offsets, per_sample_weights=weights, mode="sum")
-        return back.float(), None, None, None, None
+        back: Tensor = ctx.reverse_edges.sum(grad.to(ctx.weights.dtype), ctx.weights)
+        return back, None, None, None, None
 
 
 class Attention(nn.Module):
