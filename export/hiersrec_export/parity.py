@@ -29,6 +29,11 @@ class Parity:
     sessions: int
     worst: dict[str, float]
 
+    @property
+    def largest(self) -> float:
+        """The worst difference of all outputs."""
+        return max(self.worst.values())
+
 
 @torch.no_grad()
 def check_item_parity(
@@ -77,6 +82,7 @@ def check_parity(
     real: Sessions,
     axes: NDArray[np.float32] | None = None,
     seed: int = 0,
+    provider: str = "cpu",
 ) -> Parity:
     """Compare PyTorch with the runtime's encoder on random and on real sessions.
 
@@ -90,12 +96,17 @@ def check_parity(
         vectors: float32 [items, d] as trained, in the order of the data set's items.
         real: sessions of item indices.
         axes: float32 [d, d], the rotation of the graph's vectors and queries; None: as trained.
+        seed: of the random sessions.
+        provider: where onnxruntime runs.
 
     Raises:
         ExportError: a difference above 1e-4, relative; names the output, the length and the batch.
+        ProviderError: the provider does not start here.
     """
     config = model.config
-    encoder = OnnxSessionEncoder(graph, dimension=config.dimension, categories=model.shape.categories)
+    encoder = OnnxSessionEncoder(
+        graph, dimension=config.dimension, categories=model.shape.categories, providers=(provider,)
+    )
     random = np.random.default_rng(seed)
     worst: dict[str, float] = {}
     sessions = 0
@@ -123,8 +134,8 @@ def check_parity(
                 difference = _relative(expected, given)
                 if not difference <= TOLERANCE:
                     raise ExportError(
-                        f"PyTorch and onnxruntime differ by {difference:.1e} (relative) in {name}, at length {length} "
-                        f"and batch {batch}; at most {TOLERANCE:.0e} is allowed. No bundle was written."
+                        f"PyTorch and onnxruntime ({provider}) differ by {difference:.1e} (relative) in {name}, at "
+                        f"length {length} and batch {batch}; at most {TOLERANCE:.0e} is allowed. No bundle was written."
                     )
                 worst[name] = max(worst.get(name, 0.0), difference)
             sessions += batch

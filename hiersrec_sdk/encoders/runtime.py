@@ -7,9 +7,13 @@ answer is no from the import of ``hiersrec_sdk`` on, unless the user gave anothe
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from importlib import import_module
+from io import StringIO
+from pathlib import Path
 from typing import Any, Final
 
 from hiersrec_sdk.arguments import checked_threads
@@ -28,6 +32,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Name here: name in onnxruntime, extra that installs it.
 _PROVIDERS: Final = {"cpu": ("CPUExecutionProvider", "cpu"), "cuda": ("CUDAExecutionProvider", "gpu")}
+# By default CUDA multiplies with 10 bits of mantissa, and gives other items than the CPU.
+_SETTINGS: Final = {"cpu": {}, "cuda": {"use_tf32": "0"}}
 
 
 def import_onnxruntime(extra: str = "cpu") -> Any:
@@ -54,7 +60,10 @@ def open_session(model: bytes, name: str, providers: Sequence[str] = ("cpu",), t
     """
     threads, providers = checked_threads(threads), checked_providers(providers)
     onnxruntime = import_onnxruntime(_PROVIDERS[providers[0]][1])
-    _require(providers, onnxruntime.get_available_providers(), "is not in the onnxruntime installed here")
+    _require(providers, onnxruntime.get_available_providers())
+    if "cuda" in providers:
+        with redirect_stdout(StringIO()):  # it prints what it does not find
+            onnxruntime.preload_dlls()  # of the packages that the extra "gpu" brings
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -65,11 +74,11 @@ def open_session(model: bytes, name: str, providers: Sequence[str] = ("cpu",), t
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # else the first bytes decide, and a file may be one thing to the reader here and another to onnxruntime
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    names = [_PROVIDERS[provider][0] for provider in providers]
+    wanted = [(_PROVIDERS[provider][0], _SETTINGS[provider]) for provider in providers]
     try:
         # No fallback: it prints, and a later call could move to another provider unseen. No settings from the graph.
         session = onnxruntime.InferenceSession(
-            model, options, names, enable_fallback=0, read_config_from_model=0
+            model, options, wanted, enable_fallback=0, read_config_from_model=0
         )
     except Exception as error:  # onnxruntime's errors have no common base of their own
         _raise_if_from_outside(error)
@@ -81,7 +90,11 @@ def open_session(model: bytes, name: str, providers: Sequence[str] = ("cpu",), t
             ) from error
         raise BundleCorruptError(f"{name} cannot be loaded: {described(error)}") from error
     # onnxruntime goes on without a provider that does not start, e.g. for want of a driver.
-    _require(providers, session.get_providers(), "did not start: its driver or libraries are missing")
+    if "cuda" in providers and _PROVIDERS["cuda"][0] not in session.get_providers():
+        raise ProviderError(
+            f"provider 'cuda' did not start: {_missing(onnxruntime)}; pip install 'hiersrec-sdk[gpu]' brings the "
+            "libraries, the driver comes with the machine; or ask for another provider: providers=('cpu',)"
+        )
     return session
 
 
@@ -132,14 +145,34 @@ def described(error: Exception) -> str:
     return shortened(" ".join(str(error).split()) or type(error).__name__)
 
 
-def _require(providers: Sequence[str], present: Sequence[str], otherwise: str) -> None:
+def available_providers() -> tuple[str, ...]:
+    """The providers that the onnxruntime installed here was built with. Whether they start is another matter.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+    """
+    present = import_onnxruntime().get_available_providers()
+    return tuple(provider for provider, (name, _) in _PROVIDERS.items() if name in present)
+
+
+def _require(providers: Sequence[str], present: Sequence[str]) -> None:
     for provider in providers:
         name, extra = _PROVIDERS[provider]
         if name not in present:
             raise ProviderError(
-                f"provider {provider!r} ({name}) {otherwise}: pip uninstall onnxruntime onnxruntime-gpu, then "
-                f"pip install 'hiersrec-sdk[{extra}]'; or ask for another provider. There are {', '.join(present)}"
+                f"provider {provider!r} ({name}) is not in the onnxruntime installed here: pip uninstall "
+                f"onnxruntime onnxruntime-gpu, then pip install 'hiersrec-sdk[{extra}]'; or ask for another provider. "
+                f"There are {', '.join(present)}"
             )
+
+
+def _missing(onnxruntime: Any) -> str:
+    """What CUDA lacks: the library that is not there, or else a GPU."""
+    try:
+        ctypes.CDLL(str(Path(onnxruntime.__file__).with_name("capi") / "libonnxruntime_providers_cuda.so"))
+    except OSError as error:
+        return shortened(error)
+    return "there is no driver, or no GPU that this onnxruntime can use"
 
 
 def _named(providers: Any) -> str:

@@ -257,8 +257,9 @@ def _order(chance: Chance, tables: Tables) -> str | None:
         return None
     table, n = tables[name].copy(), _rows(tables)
     flat = table.reshape(-1)
+    given = int(flat[0]) if np.isfinite(flat[0]) else 0  # its type may have been changed before
     for _ in range(chance.choice([1, 3, len(flat)])):
-        value = chance.choice([-1, -2, -n, n, n + 1, n - 1, 2**31 - 1, -(2**31), 2**62, int(flat[0])])
+        value = chance.choice([-1, -2, -n, n, n + 1, n - 1, 2**31 - 1, -(2**31), 2**62, given])
         with np.errstate(all="ignore"):
             flat[chance.randrange(len(flat))] = np.array(value).astype(table.dtype)
     tables[name] = table

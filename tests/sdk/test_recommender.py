@@ -1042,7 +1042,7 @@ def test_a_provider_that_is_asked_for_and_missing(monkeypatch: pytest.MonkeyPatc
     # An onnxruntime that knows CUDA goes on without it, with no more than a warning, where it does not start.
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda, cpu])
     monkeypatch.setattr(onnxruntime, "InferenceSession", partial(on_cpu, onnxruntime.InferenceSession))
-    with pytest.raises(errors.ProviderError, match=r"'cuda' .*did not start: its driver or libraries"):
+    with pytest.raises(errors.ProviderError, match=r"'cuda' .*did not start: "):
         Recommender.load(path, providers=("cuda",))
     assert Recommender.load(path).providers == ("cpu",)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -76,10 +77,12 @@ class _WithCuda:
     def __init__(self, session: Any, start: Callable[[], None], run: Callable[[], None]) -> None:
         self._session, self._start, self._run = session, start, run
 
-    def __call__(self, model: bytes, options: Any, providers: list[str], **settings: Any) -> Any:
+    def __call__(self, model: bytes, options: Any, providers: list[Any], **settings: Any) -> Any:
         started = self._session(model, options, [CPU], **settings)
-        if CUDA not in providers:
+        chosen = dict(providers)
+        if CUDA not in chosen:
             return started
+        assert chosen[CUDA] == {"use_tf32": "0"}  # whose 10 bits of mantissa give other items than the CPU
         self._start()
         run = started.run
         started.run = lambda *arguments: (self._run(), run(*arguments))[1]
@@ -117,6 +120,21 @@ def test_cuda_that_does_not_start(with_cuda: Callable[..., None]) -> None:
         encoder(RIGHT)
     with pytest.raises(BundleCorruptError, match=r"^model\.onnx cannot be loaded"):
         encoder(RIGHT[:-100])
+
+
+def test_cuda_without_its_libraries(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """onnxruntime goes on without it, and only prints what is missing."""
+    onnxruntime = import_onnxruntime()
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: sys.stdout.write("Failed to load libcudart"))
+    with pytest.raises(
+        ProviderError,
+        match=r"^provider 'cuda' did not start: .*libonnxruntime_providers_cuda\.so.*providers=\('cpu'",
+    ):
+        encoder(RIGHT)
+    assert capfd.readouterr().out == ""
 
 
 def test_cuda_that_fails(with_cuda: Callable[..., None]) -> None:
