@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from hiersrec_sdk.catalog.item import Item, fits_tables
-from hiersrec_sdk.catalog.tree import NEW, UNKNOWN_IDS, CategoryTree, NewCategories, Node, resolve
+from hiersrec_sdk.catalog.tree import NEW, UNKNOWN_IDS, CategoryTree, NewCategories, Node, named, resolve
 from hiersrec_sdk.errors import (
     AmbiguousCategoryError,
     CatalogChangeError,
@@ -94,18 +94,18 @@ def placed_in_new(tree: CategoryTree, created: NewCategories, number: int) -> Pl
 
 
 def _resolved_or_created(tree: CategoryTree, item: Item, created: NewCategories) -> Node:
-    try:
+    path = item.category if isinstance(item.category, tuple) else ()
+    # No error is made and caught here: a time limit that comes while its message is written would be lost.
+    if len(path) < 2 or named(tree, created, path):
         return resolve(tree, created, item.category)
-    except UnknownCategoryError as error:
-        path = item.category if isinstance(item.category, tuple) else ()
-        if len(path) < 2:
-            raise
+    if not named(tree, NewCategories(), path[:-1]):
         try:
-            parent = resolve(tree, NewCategories(), path[:-1])
-        except UnknownCategoryError:
+            return resolve(tree, created, path)
+        except UnknownCategoryError as error:
             raise UnknownCategoryError(
                 f"{error}; a new category must be the last of a path, below one that the model was trained with"
             ) from None
+    parent = resolve(tree, NewCategories(), path[:-1])
     wanted = int if tree.id_type == "int64" else str
     if type(path[-1]) is not wanted or not fits_tables(path[-1]):
         raise CatalogChangeError(

@@ -60,9 +60,11 @@ class Saver:
             )
         self._bundle.check_unchanged()
         with self._lock:
-            snapshot, folder, digest = self._catalog.current, real_path(path), ""
+            folder, digest = real_path(path), ""
             place = self._places.setdefault(folder, _Place(None))
+            # In this order: what a signal handler saves in between is in the snapshot, or noticed by the check.
             ours = place.ours
+            snapshot = self._catalog.current
 
             def check(at: Path) -> tuple[OpenFolder, Mapping[str, Any]] | None:
                 if place.ours is not ours:

@@ -261,12 +261,7 @@ def resolve(tree: CategoryTree, created: NewCategories, name: Any) -> Node:
         UnknownCategoryError: there is no such category.
         AmbiguousCategoryError: several categories have this id.
     """
-    if _is_path(name):
-        path = [plain_id(each) for each in name]
-        found = [] if None in path else _find_path(tree, created, path)
-    else:
-        category_id = plain_id(name)
-        found = [] if category_id is None else _find(tree, created, category_id)
+    found = named(tree, created, name)
     if len(found) == 1:
         return found[0]
     if found:
@@ -274,6 +269,15 @@ def resolve(tree: CategoryTree, created: NewCategories, name: Any) -> Node:
             f"{len(found)} categories are called {_shown(name)}; give the path of one: {_listed(tree, created, found)}"
         )
     raise UnknownCategoryError(_unknown(tree, created, name))
+
+
+def named(tree: CategoryTree, created: NewCategories, name: Any) -> list[Node]:
+    """All categories that ``name`` may mean, see :func:`resolve`."""
+    if _is_path(name):
+        path = [plain_id(each) for each in name]
+        return [] if None in path else _find_path(tree, created, path)
+    category_id = plain_id(name)
+    return [] if category_id is None else _find(tree, created, category_id)
 
 
 def label(tree: CategoryTree, created: NewCategories, path: CategoryPath) -> str:

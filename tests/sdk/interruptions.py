@@ -84,8 +84,8 @@ def lines_of(call: Callable[[], object], files: Collection[str] = (), opcodes: b
     return counted.lines
 
 
-def first_visits(call: Callable[[], object]) -> list[int]:
-    """For each line of the SDK that ``call`` runs, the :attr:`Interruption.at` of the first time."""
+def first_visits(call: Callable[[], object], files: Collection[str] = ()) -> list[int]:
+    """For each line of these files that ``call`` runs, the :attr:`Interruption.at` of the first time."""
 
     class Visits(Interruption):
         def _line(self, frame: FrameType, event: str, value: Any) -> Any:
@@ -95,5 +95,5 @@ def first_visits(call: Callable[[], object]) -> list[int]:
             return self._line
 
     found: dict[tuple[str, int], int] = {}
-    Visits(0).during(call)
+    Visits(0, files=files).during(call)
     return [*found.values()]

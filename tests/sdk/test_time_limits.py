@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hiersrec_sdk import Recommender
-from tests.sdk.bundles import make_shop
+from hiersrec_sdk import Item, Recommender
+from tests.sdk.bundles import DIMENSION, make_shop
 from tests.sdk.interruptions import Interruption, first_visits
 
 SHOP = make_shop("string", full=True)
+PATH = SHOP.category_paths[1, 0]
+NUMBERS = count()
 CALLS: dict[str, Callable[[Recommender, Path], Any]] = {
     "load": lambda _, bundle: Recommender.load(bundle),
     "recommend": lambda recommender, _: recommender.recommend(SHOP.ids[3:6], 5),
@@ -25,6 +28,14 @@ CALLS: dict[str, Callable[[Recommender, Path], Any]] = {
     "recommend_many": lambda recommender, _: recommender.recommend_many([SHOP.ids[3:6], SHOP.ids[:1]], 5),
     "similar_items": lambda recommender, _: recommender.similar_items(SHOP.ids[3], 5),
     "explain": lambda recommender, _: recommender.explain(SHOP.ids[3:6], SHOP.ids[9]),
+    "upsert": lambda recommender, _: recommender.catalog.upsert(
+        [
+            Item("new", (*PATH, f"new {next(NUMBERS)}"), vector=[0.1] * DIMENSION),
+            Item(SHOP.ids[2], SHOP.category_ids[-1][0]),
+        ]
+    ),
+    "move": lambda recommender, _: recommender.catalog.move(SHOP.ids[3], SHOP.category_ids[-1][1]),
+    "set_bias": lambda recommender, _: recommender.catalog.set_bias(SHOP.ids[4:9], 0.5),
     "save": lambda recommender, bundle: recommender.save(bundle.with_name("saved")),
 }
 
