@@ -65,13 +65,14 @@ class _CatalogCrossEntropy(torch.autograd.Function):
             logits = query_low[rows] @ table.T
             added = offsets.add_to(logits, rows, some)
             slope = torch.softmax(logits, dim=1)
-            index = target[rows, None]
-            at_target = slope.gather(1, index)
-            loss -= (weight[rows] * at_target[:, 0].float().clamp_min(1e-30).log()).sum()
-            slope.scatter_(1, index, at_target - 1)
+            flat = slope.view(-1)
+            index = target[rows] + len(vectors) * torch.arange(len(slope), device=target.device)
+            at_target = flat[index]
+            loss -= (weight[rows] * at_target.float().clamp_min(1e-30).log()).sum()
+            flat[index] = at_target - 1  # scatter_ would copy all of it, twice
             grad_query[rows] = slope @ table
             grad_vectors += slope.T @ weighted[rows]
-            grad_value[some] = slope.view(-1)[added].to(value.dtype)
+            grad_value[some] = flat[added].to(value.dtype)
         grad_query *= weight[:, None]
         grad_value *= weight[position]
         ctx.save_for_backward(grad_query, grad_vectors, grad_value)
