@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from hiersrec_training import model as model_module
 from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset, Sessions
-from hiersrec_training.model import LEAST, LONGEST_BAG, HierSRec, Metadata, ReverseEdges, Shape
+from hiersrec_training.model import LEAST, LONGEST_BAG, HierSRec, Metadata, ReverseEdges, Shape, _unit
 from hiersrec_training.neighbours import co_clicks
 
 
@@ -294,3 +295,16 @@ def test_gradients_go_back_along_every_edge(items: int, width: int, seed: int, p
     lengths = torch.diff(torch.cat([edges.offsets, torch.tensor([len(edges.rows)], dtype=torch.int32)]))
     assert int(lengths.max()) <= LONGEST_BAG
     assert len(edges.rows) == int((counts >= LEAST).sum())
+
+
+def test_unit_vectors_have_the_gradients_of_normalize() -> None:
+    x = torch.randn(7, 5, dtype=torch.float64)
+    x[3] = 0
+    grad = torch.randn(7, 5, dtype=torch.float64)
+    results = []
+    for unit in (_unit, partial(F.normalize, dim=1)):
+        leaf = x.clone().requires_grad_()
+        value = unit(leaf)
+        value.backward(grad)
+        results.append((value.detach(), leaf.grad))
+    torch.testing.assert_close(*results)
