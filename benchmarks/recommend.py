@@ -135,9 +135,8 @@ def _recommend(recommender: Recommender, sessions: Sequence[Any], k: int, at: in
 
 
 def _gather(recommender: Recommender, sessions: Sequence[Any], at: int) -> object:
-    catalog = (
-        recommender.catalog.current
-    )  # the catalog's own methods check their arguments, as the call has done
+    # The catalog's own methods check their arguments, as the call has done.
+    catalog = recommender.catalog.current
     return catalog.vectors(catalog.rows(sessions[at]))
 
 

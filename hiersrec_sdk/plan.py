@@ -116,9 +116,8 @@ class Planner:
         try:
             kept = plans.get(key)
         except Exception as error:
-            if not _is_of_hash(
-                key, error
-            ):  # a signal handler has raised it, such as a task queue's time limit
+            # else a signal handler has raised it, such as a task queue's time limit
+            if not _is_of_hash(key, error):
                 raise
             kept = None  # an argument is a list of ids, or a wrong one
         if kept is not None:
@@ -207,6 +206,8 @@ def _is_of_hash(key: object, error: Exception) -> bool:
     try:
         hash(key)
     except Exception as again:
+        if type(again) is not type(error) and isinstance(error, TypeError):
+            raise  # it has come just now
         return type(again) is type(error)
     return False
 

@@ -31,11 +31,11 @@ FILES = ("writer.py", "delta.py", "change_file.py")  # that change anything
 GRAINS = {"lines": (FILES, False)} | ({"every file": ((), False), "opcodes": (FILES, True)} if LONG else {})
 
 
-class OutOfTime(Exception):  # noqa: N818
+class OutOfTimeError(Exception):
     """As Celery's soft time limit is one: an Exception, raised by a signal handler."""
 
 
-ERRORS = KeyboardInterrupt, MemoryError, OutOfTime
+ERRORS = KeyboardInterrupt, MemoryError, OutOfTimeError
 
 SHOP = make_shop("string")
 NODES = SHOP.category_paths
@@ -299,7 +299,7 @@ def test_real_signals_while_writing(bundle: Bundle) -> None:
     interrupted = [0, 0]  # writes that were not made, and that were
 
     def interrupt(*_: Any) -> None:
-        raise OutOfTime
+        raise OutOfTimeError
 
     names = [*WRITES]
     before = signal.signal(signal.SIGALRM, interrupt)
@@ -311,7 +311,7 @@ def test_real_signals_while_writing(bundle: Bundle) -> None:
                 signal.setitimer(signal.ITIMER_REAL, 1e-6 + chance.random() * 0.003)
                 write.call(tried.catalog)
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            except OutOfTime:
+            except OutOfTimeError:
                 at = [tried.model, *after].index(tried.check(tried.model, *after))
                 interrupted[at > 0] += 1
             finally:
