@@ -2,6 +2,7 @@
 #ifndef HIERSREC_KERNELS_H
 #define HIERSREC_KERNELS_H
 
+#include "covisitation.h"
 #include "topk.h"
 
 #include <string.h>
@@ -83,6 +84,10 @@ typedef struct {
     /* add_and_prune for several queries at once: a first pass by halves over SHARED_GROUPS groups, all rows of `count` blocks
        from `block` on. A block is read and unpacked once for all. NULL where there is no such kernel. */
     void (*prune_shared)(const pass *s, uint32_t block, int64_t count, shared_query *queries, int64_t query_count);
+    /* The score offsets of 16 covisited rows, each from the features of its own, at first with counts in place of their logs where
+       these are sums over clicks; `shared`: what the features of the session have put into each unit. */
+    void (*score_offsets)(const hiersrec_covisitation *scorer, const float *shared, float (*features)[LANES],
+                          float *offsets);
 } kernels;
 
 extern const kernels hiersrec_scalar;
@@ -112,6 +117,47 @@ INLINE float from_bfloat(uint16_t leading)
     float single;
     memcpy(&single, &bits, sizeof single);
     return single;
+}
+
+/* The features that a covisited row has of its own: 0 to 12 and 15. */
+enum { HIERSREC_ROW_FEATURES = 14 };
+
+INLINE int hiersrec_row_feature(int at)
+{
+    return at < 13 ? at : 15;
+}
+
+/*
+ * log(1 + count) for count >= 0. 1 + count = 2^e m with m in [sqrt(1/2), sqrt(2)), and log m = 2 (s + s^3 / 3 + s^5 / 5 ...)
+ * with s = (m - 1) / (m + 1): all by operations that IEEE 754 rounds correctly, so that NumPy can give the same bits, and without
+ * a branch, so that compilers turn a loop of it into vector code.
+ */
+INLINE float log_of(float count)
+{
+    double m = 1 + (double)count;
+    uint64_t bits;
+    memcpy(&bits, &m, sizeof bits);
+    int32_t exponent = (int32_t)(bits >> 52) - 1023;
+    bits = (bits & 0xFFFFFFFFFFFFFu) | (uint64_t)1023 << 52;
+    memcpy(&m, &bits, sizeof m);
+    bool high = m >= 1.4142135623730951;
+    m = high ? m * 0.5 : m;
+    exponent += high;
+    double s = (m - 1) / (m + 1), z = s * s, series = 1.0 / 15;
+    series = series * z + 1.0 / 13;
+    series = series * z + 1.0 / 11;
+    series = series * z + 1.0 / 9;
+    series = series * z + 1.0 / 7;
+    series = series * z + 1.0 / 5;
+    series = series * z + 1.0 / 3;
+    series = series * z + 1;
+    return (float)(exponent * 0.6931471805599453 + 2 * s * series);
+}
+
+INLINE void log_counts(float *counts)
+{
+    for (int j = 0; j < LANES; ++j)
+        counts[j] = log_of(counts[j]);
 }
 
 INLINE const uint8_t *codes_of(const pass *s, uint32_t block)

@@ -131,5 +131,8 @@ TARGET static void add_and_prune(const pass *s, bool first, float threshold, blo
     add_pass(s, first, true, threshold, list);
 }
 
-const kernels hiersrec_avx2 = {"avx2", dot_products, add, NULL, add_and_prune, NULL};
+#define ATTRIBUTES TARGET
+#include "score_offsets.inc"
+
+const kernels hiersrec_avx2 = {"avx2", dot_products, add, NULL, add_and_prune, NULL, score_offsets};
 #endif

@@ -183,6 +183,10 @@ TARGET INLINE __m512i multiply_pair(__m512i sum, __m512i rows, query_pair query)
 #define MULTIPLY(sum, rows, query) multiply_pair(sum, rows, query)
 #include "avx512_pass.inc"
 
-const kernels hiersrec_avx512 = {"avx512", dot_products, add_bw, NULL, add_and_prune_bw, NULL};
-const kernels hiersrec_avx512vnni = {"avx512vnni", dot_products, add_vnni, add_many, add_and_prune_vnni, prune_shared};
+#define ATTRIBUTES TARGET
+#include "score_offsets.inc"
+
+const kernels hiersrec_avx512 = {"avx512", dot_products, add_bw, NULL, add_and_prune_bw, NULL, score_offsets};
+const kernels hiersrec_avx512vnni = {"avx512vnni", dot_products, add_vnni, add_many, add_and_prune_vnni, prune_shared,
+                                     score_offsets};
 #endif

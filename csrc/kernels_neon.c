@@ -125,5 +125,8 @@ static void add_and_prune(const pass *s, bool first, float threshold, block_list
     add_pass(s, first, true, threshold, list);
 }
 
-const kernels hiersrec_neon = {"neon", dot_products, add, NULL, add_and_prune, NULL};
+#define ATTRIBUTES
+#include "score_offsets.inc"
+
+const kernels hiersrec_neon = {"neon", dot_products, add, NULL, add_and_prune, NULL, score_offsets};
 #endif

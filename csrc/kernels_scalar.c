@@ -71,4 +71,21 @@ static void add_and_prune(const pass *s, bool first, float threshold, block_list
     list->count = kept;
 }
 
-const kernels hiersrec_scalar = {"scalar", dot_products, add, NULL, add_and_prune, NULL};
+static void score_offsets(const hiersrec_covisitation *scorer, const float *shared, float (*features)[LANES],
+                          float *offsets)
+{
+    const int64_t hidden = scorer->hidden;
+    log_counts(features[HIERSREC_POPULARITIES]);
+    log_counts(features[HIERSREC_POPULARITIES + 1]);
+    for (int j = 0; j < LANES; ++j) {
+        offsets[j] = scorer->weight[hidden];
+        for (int64_t unit = 0; unit < hidden; ++unit) {
+            float sum = shared[unit];
+            for (int feature = 0; feature < HIERSREC_ROW_FEATURES; ++feature)
+                sum += features[feature][j] * scorer->hidden_weight[hiersrec_row_feature(feature) * hidden + unit];
+            offsets[j] += scorer->weight[unit] * (sum > 0 ? sum : 0);
+        }
+    }
+}
+
+const kernels hiersrec_scalar = {"scalar", dot_products, add, NULL, add_and_prune, NULL, score_offsets};

@@ -86,6 +86,13 @@ static int64_t row_bytes(const hiersrec_table *t)
     return t->dimension * 4 + (t->bias ? 4 : 0);
 }
 
+INLINE void prefetch_vector(const hiersrec_table *t, int64_t row)
+{
+    const char *vector = (const char *)(t->vectors + row * t->dimension);
+    for (int64_t at = 0; at < t->dimension * 4; at += 64)
+        prefetch(vector + at);
+}
+
 static void score_rows(const search *s, int64_t row, int64_t count, float *dots)
 {
     const hiersrec_table *t = s->table;
@@ -130,13 +137,12 @@ static void rescore(search *s)
         return;
     heap *survivors = &s->survivors;
     const hiersrec_table *t = s->table;
-    int64_t bytes = t->dimension * 4, kept = survivors->count, scored = 0;
+    int64_t kept = survivors->count, scored = 0;
     make_heap(survivors);
     sort_best_first(survivors);
     for (int64_t i = -AHEAD; i < kept; ++i) {
         if (i + AHEAD < kept)
-            for (int64_t at = 0; at < bytes; at += 64)
-                prefetch((const char *)t->vectors + survivors->rows[i + AHEAD] * bytes + at);
+            prefetch_vector(t, survivors->rows[i + AHEAD]);
         if (i < 0)
             continue;
         if (s->best.count == s->k && survivors->scores[i] < s->best.scores[0])
@@ -439,9 +445,12 @@ static void scan_shared(search *searches, int64_t count, int64_t start, int64_t 
 /* Few, so they are scored at once, by their vectors. */
 static void scan_covisited(search *s)
 {
+    enum { AHEAD = 8 };
     hiersrec_request *r = s->request;
-    for (int64_t i = 0; i < r->covisited_count; ++i) {
-        if (!ranks(r, r->covisited[i]))
+    for (int64_t i = -AHEAD; i < r->covisited_count; ++i) {
+        if (i + AHEAD < r->covisited_count)
+            prefetch_vector(s->table, r->covisited[i + AHEAD]);
+        if (i < 0 || !ranks(r, r->covisited[i]))
             continue;
         float score;
         score_rows(s, r->covisited[i], 1, &score);
