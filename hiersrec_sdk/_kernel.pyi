@@ -32,6 +32,47 @@ class Covisitation:
     ) -> None: ...
     def score_offsets(self, session: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
 
+class SessionRanking:
+    def __init__(
+        self,
+        table: Table,
+        covisitation: Covisitation | None,
+        leaves: NDArray[np.int64],
+        eligible: NDArray[np.int64] | None,
+        bitmap: NDArray[np.uint64] | None,
+        deleted: NDArray[np.int64] | None,
+        extra_offsets: NDArray[np.int64] | None,
+        extra_rows: NDArray[np.int64] | None,
+        rows: int,
+        top_p: float,
+        exact: bool,
+        k: int,
+        ordered: int,
+    ) -> None: ...
+    def __call__(
+        self,
+        session: NDArray[np.int64],
+        known: NDArray[np.int64],
+        repeat_logits: NDArray[np.float32] | None,
+        logits: NDArray[np.float32],
+        query: NDArray[np.float32],
+        first: NDArray[np.int64] | None,
+        skipped: NDArray[np.int64] | None,
+        least: int,
+    ) -> tuple[
+        NDArray[np.float32],
+        NDArray[np.int64],
+        int,
+        int,
+        NDArray[np.int64],
+        NDArray[np.int64],
+        tuple[tuple[int, float], ...],
+        NDArray[np.int64],
+        NDArray[np.float32],
+        NDArray[np.int64],
+        NDArray[np.float32],
+    ]: ...
+
 def topk(
     table: Table, requests: Sequence[Any], k: int
 ) -> list[tuple[NDArray[np.float32], NDArray[np.int64], int, int]]: ...

@@ -12,7 +12,7 @@ copied before it is checked, or checked in C where it is read.
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
 from cpython.number cimport PyNumber_Index
 from libc.stdint cimport INT32_MAX, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint64_t, uintptr_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free, malloc, qsort, realloc
 from libc.string cimport memcpy, memset, strchr
 
 import os
@@ -420,6 +420,29 @@ def find_ids(ids, order, wanted):
         release(views, 4)
 
 
+cdef int64_t distinct_items(
+    const int64_t *clicks, int64_t length, const float *logits, int64_t *rows, float *sums
+) noexcept nogil:
+    """Write the distinct rows of a session, rising, and the sums of their logits or zeros; return how many there are."""
+    cdef int64_t at, slot, to, count = 0
+    cdef float logit
+    for at in range(length):
+        logit = 0 if logits == NULL else logits[at]
+        slot = count
+        while slot > 0 and rows[slot - 1] > clicks[at]:
+            slot -= 1
+        if slot > 0 and rows[slot - 1] == clicks[at]:
+            sums[slot - 1] += logit
+            continue
+        for to in range(count, slot, -1):
+            rows[to] = rows[to - 1]
+            sums[to] = sums[to - 1]
+        rows[slot] = clicks[at]
+        sums[slot] = logit
+        count += 1
+    return count
+
+
 def session_items(session, logits):
     """Distinct rows of a session, rising, int64, and the sums of their logits [at least len(session)] or zeros, float32."""
     cdef Py_buffer views[4]
@@ -428,8 +451,7 @@ def session_items(session, logits):
     cdef const float *summands = NULL
     cdef int64_t *row
     cdef float *sum
-    cdef int64_t at, slot, to, length, count = 0
-    cdef float logit
+    cdef int64_t length, count
     try:
         clicks = <const int64_t *>hold(&views[0], session, &INT64, ANY, NONE, "session")
         length = views[0].shape[0]
@@ -441,20 +463,7 @@ def session_items(session, logits):
         sums = np.empty(length, np.float32)
         row = <int64_t *>hold(&views[2], rows, &INT64, length, NONE, "rows")
         sum = <float *>hold(&views[3], sums, &FLOAT32, length, NONE, "sums")
-        for at in range(length):
-            logit = 0 if summands == NULL else summands[at]
-            slot = count
-            while slot > 0 and row[slot - 1] > clicks[at]:
-                slot -= 1
-            if slot > 0 and row[slot - 1] == clicks[at]:
-                sum[slot - 1] += logit
-                continue
-            for to in range(count, slot, -1):
-                row[to] = row[to - 1]
-                sum[to] = sum[to - 1]
-            row[slot] = clicks[at]
-            sum[slot] = logit
-            count += 1
+        count = distinct_items(clicks, length, summands, row, sum)
         return rows[:count], sums[:count]
     finally:
         release(views, 4)
@@ -529,6 +538,20 @@ cdef class Covisitation:
 # ---- categories ----
 
 
+cdef uint8_t *marked(const int64_t *first, int64_t count, int64_t categories) except NULL:
+    """[categories], 1 for those that come ``first``; in memory of malloc."""
+    cdef uint8_t *is_first = <uint8_t *>calloc(categories, 1)
+    cdef int64_t at
+    if is_first == NULL:
+        raise MemoryError
+    for at in range(count):
+        if not 0 <= first[at] < categories or is_first[first[at]]:
+            free(is_first)
+            raise ValueError(f"first: categories must be distinct, and in [0, {categories}), got {first[at]}")
+        is_first[first[at]] = 1
+    return is_first
+
+
 def choose(logits, ranges, eligible, first, rows, least, double top_p, ordered):
     """Categories by logit: see ``hiersrec_sdk.ranking.candidates.Choice``, whose fields this returns."""
     cdef int64_t wanted_rows = whole("rows", rows), wanted_eligible = whole("least", least)
@@ -558,15 +581,7 @@ def choose(logits, ranges, eligible, first, rows, least, double top_p, ordered):
         if first is not None:
             ahead = <const int64_t *>hold(&views[3], first, &INT64, ANY, NONE, "first")
             first_count = views[3].shape[0]
-            is_first = <uint8_t *>calloc(categories, 1)
-            if is_first == NULL:
-                raise MemoryError
-            for at in range(first_count):
-                if not 0 <= ahead[at] < categories:
-                    raise ValueError(f"first: categories must be in [0, {categories}), got {ahead[at]}")
-                if is_first[ahead[at]]:
-                    raise ValueError(f"first: categories must be distinct, got {ahead[at]} twice")
-                is_first[ahead[at]] = 1
+            is_first = marked(ahead, first_count, categories)
         named = min(named, categories)
         order = np.empty((2, categories), np.int64)
         chosen = np.empty((categories, 2), np.int64)
@@ -587,6 +602,380 @@ def choose(logits, ranges, eligible, first, rows, least, double top_p, ordered):
         free(odds)
         free(is_first)
         release(views, 6)
+
+
+# ---- one session, from its rows to its results ----
+
+
+cdef struct session_work:
+    # what was asked
+    const int64_t *session
+    int64_t length
+    const float *repeat_logits
+    const int64_t *known
+    int64_t known_count
+    const float *logits
+    const int64_t *first
+    int64_t first_count
+    const uint8_t *is_first
+    int64_t least
+    hiersrec_request request
+    # what came out, in memory of malloc
+    int64_t *order
+    int64_t *chosen
+    float *odds
+    double total
+    int64_t taken
+    int64_t range_count
+    int64_t *covisited
+    float *offsets
+    int64_t covisited_count
+    int64_t *elsewhere
+    float *elsewhere_offsets
+    int64_t elsewhere_count
+
+
+cdef enum:
+    NO_MEMORY = 1
+    WRONG_RANGES = 2
+
+
+cdef class SessionRanking:
+    """What calls that are alike ask of the rows of a bundle, prepared: see :class:`hiersrec_sdk.ranking.backend.Scope`."""
+
+    cdef Table table
+    cdef Covisitation covisitation
+    cdef const int64_t *leaves
+    cdef const int64_t *eligible
+    cdef const uint64_t *bitmap
+    cdef const int64_t *deleted
+    cdef const int64_t *extra_offsets
+    cdef const int64_t *extra_rows
+    cdef int64_t categories, deleted_count, extras, rows, ordered, k
+    cdef double top_p
+    cdef bint exact
+    cdef Py_buffer views[6]
+
+    def __cinit__(
+        self, Table table not None, Covisitation covisitation, leaves, eligible, bitmap, deleted, extra_offsets,
+        extra_rows, rows, double top_p, bint exact, k, ordered
+    ):
+        cdef Py_buffer *views = self.views
+        cdef int64_t n = table.table.n
+        self.table, self.covisitation = table, covisitation
+        self.rows, self.top_p, self.exact = whole("rows", rows), top_p, exact
+        self.k, self.ordered = min(whole("k", k), n), whole("ordered", ordered)
+        if self.k < 1 or self.ordered < 0:
+            raise ValueError(f"k must be an integer >= 1 and ordered one >= 0, got {k} and {ordered}")
+        if covisitation is not None and covisitation.scorer.n != n:
+            raise ValueError(f"covisitation must be of {n} rows, those of the table, got {covisitation.scorer.n}")
+        self.leaves = <const int64_t *>hold(&views[0], leaves, &INT64, ANY, 2, "leaves")
+        self.categories = views[0].shape[0]
+        if self.categories < 1:
+            raise ValueError("leaves must be those of at least one category, got none")
+        self.ordered = min(self.ordered, self.categories)
+        if eligible is not None:
+            self.eligible = <const int64_t *>hold(&views[1], eligible, &INT64, self.categories, NONE, "eligible")
+        if bitmap is not None:
+            self.bitmap = <const uint64_t *>hold(&views[2], bitmap, &UINT64, ANY, NONE, "bitmap")
+            if views[2].shape[0] < (n + 63) // 64:
+                raise ValueError(f"bitmap must have at least {(n + 63) // 64} words, got {views[2].shape[0]}")
+        if deleted is not None:
+            self.deleted = <const int64_t *>hold(&views[3], deleted, &INT64, ANY, NONE, "deleted")
+            self.deleted_count = views[3].shape[0]
+        if extra_rows is not None:
+            self.extra_offsets = <const int64_t *>hold(
+                &views[4], extra_offsets, &INT64, self.categories + 1, NONE, "extra_offsets")
+            self.extra_rows = <const int64_t *>hold(&views[5], extra_rows, &INT64, ANY, NONE, "extra_rows")
+            self.extras = views[5].shape[0]
+
+    def __dealloc__(self):
+        release(self.views, 6)
+
+    def __call__(self, session, known, repeat_logits, logits, query, first, skipped, least):
+        """The fields of a :class:`hiersrec_sdk.ranking.backend.RankedSession`."""
+        cdef Py_buffer views[10]
+        memset(views, 0, sizeof(views))
+        cdef session_work work
+        memset(&work, 0, sizeof(work))
+        cdef uint8_t *is_first = NULL
+        cdef int64_t at, n = self.table.table.n
+        cdef int failed = 0
+        work.least = whole("least", least)
+        try:
+            work.session = <const int64_t *>hold(&views[0], session, &INT64, ANY, NONE, "session")
+            work.length = views[0].shape[0]
+            if not 1 <= work.length <= INT32_MAX:
+                raise ValueError(f"session must have 1 to {INT32_MAX} clicks, got {work.length}")
+            work.known, work.known_count = work.session, work.length
+            if known is not session:
+                work.known = <const int64_t *>hold(&views[1], known, &INT64, ANY, NONE, "known")
+                work.known_count = views[1].shape[0]
+            for at in range(work.known_count):
+                if not 0 <= work.known[at] < n:
+                    raise ValueError(f"known: rows must be in [0, {n}), got {work.known[at]}")
+            if repeat_logits is not None:
+                work.repeat_logits = <const float *>hold(
+                    &views[2], repeat_logits, &FLOAT32, ANY, NONE, "repeat_logits")
+                if views[2].shape[0] < work.length:
+                    raise ValueError(
+                        f"repeat_logits must be at least {work.length}, one for each click, got {views[2].shape[0]}")
+            work.logits = <const float *>hold(&views[3], logits, &FLOAT32, self.categories, NONE, "logits")
+            work.request.query = <const float *>hold(
+                &views[4], query, &FLOAT32, self.table.table.dimension, NONE, "query")
+            work.request.bitmap = self.bitmap
+            if first is not None:
+                work.first = <const int64_t *>hold(&views[5], first, &INT64, ANY, NONE, "first")
+                work.first_count = views[5].shape[0]
+                work.is_first = is_first = marked(work.first, work.first_count, self.categories)
+            if skipped is not None:
+                work.request.skipped = <const int64_t *>hold(&views[6], skipped, &INT64, ANY, NONE, "skipped")
+                work.request.skipped_count = views[6].shape[0]
+                check_rows("skipped", work.request.skipped, work.request.skipped_count, n)
+            scores, rows = np.empty(self.k, np.float32), np.empty(self.k, np.int64)
+            work.request.scores = <float *>hold(&views[7], scores, &FLOAT32, self.k, NONE, "scores")
+            work.request.rows = <int64_t *>hold(&views[8], rows, &INT64, self.k, NONE, "rows")
+            with nogil:
+                failed = self.rank(&work)
+            if failed == NO_MEMORY:
+                raise MemoryError
+            if failed == WRONG_RANGES:
+                check_ranges("leaves", work.chosen, work.taken, n)
+            best = []
+            for at in range(self.ordered):
+                best.append((work.order[at], work.odds[work.order[at]] / work.total))
+            if work.request.count < self.k:
+                scores, rows = scores[:work.request.count], rows[:work.request.count]
+            return (
+                scores, rows, work.request.rows_scored, work.request.bytes_read,
+                integers(work.order, work.taken), integers(work.chosen, 2 * work.range_count).reshape(-1, 2), tuple(best),
+                integers(work.covisited, work.covisited_count), floats(work.offsets, work.covisited_count),
+                integers(work.elsewhere, work.elsewhere_count), floats(work.elsewhere_offsets, work.elsewhere_count),
+            )
+        finally:
+            free(work.order)
+            free(work.chosen)
+            free(work.odds)
+            free(work.covisited)
+            free(work.offsets)
+            free(work.elsewhere)
+            free(work.elsewhere_offsets)
+            free(is_first)
+            release(views, 10)
+
+    cdef int rank(self, session_work *work) noexcept nogil:
+        """All of it; what it allocates is the caller's to free."""
+        cdef hiersrec_request *request = &work.request
+        cdef int failed = self.find_covisited(work)
+        if not failed:
+            failed = self.choose_ranges(work)
+        if failed:
+            return failed
+        request.ranges, request.range_count = work.chosen, work.range_count
+        request.covisited, request.offsets = work.covisited, work.offsets
+        request.covisited_count = work.covisited_count
+        cdef int64_t *rest = NULL
+        cdef void *workspace = malloc(hiersrec_workspace(&self.table.table, 1, self.k) + 64)
+        if workspace == NULL:
+            return NO_MEMORY
+        if self.exact:
+            rest = <int64_t *>malloc((work.range_count + 1) * 2 * sizeof(int64_t))
+            if rest == NULL:
+                free(workspace)
+                return NO_MEMORY
+            request.rest = rest
+            request.rest_count = complement(work.chosen, work.range_count, self.table.table.n, rest)
+        hiersrec_topk(&self.table.table, request, 1, self.k, aligned(workspace))
+        free(workspace)
+        free(rest)
+        return 0
+
+    cdef int find_covisited(self, session_work *work) noexcept nogil:
+        """The rows that rank whatever the categories are, and those that lie elsewhere: deleted ones, and rows beyond."""
+        cdef const hiersrec_covisitation *scorer = NULL if self.covisitation is None else &self.covisitation.scorer
+        cdef hiersrec_neighbours near
+        cdef int64_t at, row, own_count, capacity = 0, found = 0, kept = 0, own = 0, gone = 0, n = self.table.table.n
+        cdef void *workspace
+        cdef int64_t *own_rows = <int64_t *>malloc(work.length * (sizeof(int64_t) + sizeof(float)))
+        if own_rows == NULL:
+            return NO_MEMORY
+        cdef float *sums = <float *>(own_rows + work.length)
+        own_count = distinct_items(work.session, work.length, work.repeat_logits, own_rows, sums)
+        if scorer != NULL and work.known_count:
+            capacity = hiersrec_covisitation_capacity(scorer, work.known, work.known_count, &near)
+        work.covisited = <int64_t *>malloc((capacity + own_count) * sizeof(int64_t))
+        work.offsets = <float *>malloc((capacity + own_count) * sizeof(float))
+        workspace = malloc(hiersrec_covisitation_workspace(capacity) if capacity else 1)
+        if work.covisited == NULL or work.offsets == NULL or workspace == NULL:
+            free(own_rows)
+            free(workspace)
+            return NO_MEMORY
+        if capacity:
+            found = hiersrec_covisitation_offsets(
+                scorer, work.known, work.known_count, &near, capacity, work.covisited, work.offsets, workspace)
+        else:
+            while found < own_count and own_rows[found] < n:
+                work.covisited[found] = own_rows[found]
+                work.offsets[found] = 0
+                found += 1
+        free(workspace)
+        # the session's own rows below n are all among those found
+        while own < own_count and own_rows[own] < n:
+            own += 1
+        if self.deleted_count or own < own_count:
+            work.elsewhere = <int64_t *>malloc((found + own_count) * sizeof(int64_t))
+            work.elsewhere_offsets = <float *>malloc((found + own_count) * sizeof(float))
+            if work.elsewhere == NULL or work.elsewhere_offsets == NULL:
+                free(own_rows)
+                return NO_MEMORY
+        own = 0
+        for at in range(found):
+            row = work.covisited[at]
+            if self.deleted_count and is_listed(self.deleted, self.deleted_count, row):
+                work.elsewhere[gone] = row
+                work.elsewhere_offsets[gone] = work.offsets[at]
+                gone += 1
+                continue
+            work.covisited[kept] = row
+            work.offsets[kept] = work.offsets[at]
+            if own < own_count and own_rows[own] == row:
+                work.offsets[kept] += sums[own]
+                own += 1
+            kept += 1
+        work.covisited_count = kept
+        while own < own_count:
+            work.elsewhere[gone] = own_rows[own]
+            work.elsewhere_offsets[gone] = sums[own]
+            gone += 1
+            own += 1
+        work.elsewhere_count = gone
+        free(own_rows)
+        return 0
+
+    cdef int choose_ranges(self, session_work *work) noexcept nogil:
+        """The categories that are candidates, and their rows: as ranges, then one by one those listed in them beside."""
+        cdef int64_t categories = self.categories, at, row, count = 0, listed = 0, start, stop, n = self.table.table.n
+        work.order = <int64_t *>malloc(2 * categories * sizeof(int64_t))
+        work.odds = <float *>malloc(2 * categories * sizeof(float))
+        work.chosen = <int64_t *>malloc(2 * categories * sizeof(int64_t))
+        if work.order == NULL or work.odds == NULL or work.chosen == NULL:
+            return NO_MEMORY
+        work.taken = hiersrec_choose(
+            work.logits, self.leaves, self.eligible, categories, work.first, work.first_count, work.is_first, self.rows,
+            work.least, self.top_p, self.ordered, work.order, work.chosen, work.odds, &work.total,
+            work.odds + categories, work.order + categories)
+        if not are_ranges(work.chosen, work.taken, n):
+            return WRONG_RANGES
+        work.range_count = work.taken
+        if self.extras == 0:
+            return 0
+        for at in range(work.taken):
+            start, stop = self.extra_offsets[work.order[at]], self.extra_offsets[work.order[at] + 1]
+            if 0 <= start <= stop <= self.extras:
+                count += stop - start
+        if count == 0:
+            return 0
+        cdef int64_t *extra = <int64_t *>malloc(count * sizeof(int64_t))
+        cdef int64_t *chosen = <int64_t *>realloc(work.chosen, 2 * (work.taken + count) * sizeof(int64_t))
+        if chosen != NULL:
+            work.chosen = chosen
+        cdef int64_t *rising = <int64_t *>malloc(2 * work.taken * sizeof(int64_t))
+        if extra == NULL or chosen == NULL or rising == NULL:
+            free(extra)
+            free(rising)
+            return NO_MEMORY
+        memcpy(rising, chosen, 2 * work.taken * sizeof(int64_t))
+        qsort(rising, work.taken, 2 * sizeof(int64_t), by_first)
+        for at in range(work.taken):
+            start, stop = self.extra_offsets[work.order[at]], self.extra_offsets[work.order[at] + 1]
+            if 0 <= start <= stop <= self.extras:
+                for row in self.extra_rows[start:stop]:
+                    if 0 <= row < n and listed < count and not in_ranges(rising, work.taken, row):
+                        extra[listed] = row
+                        listed += 1
+        qsort(extra, listed, sizeof(int64_t), by_first)
+        for at in range(listed):
+            if at == 0 or extra[at] > extra[at - 1]:
+                chosen[2 * work.range_count] = extra[at]
+                chosen[2 * work.range_count + 1] = extra[at] + 1
+                work.range_count += 1
+        free(extra)
+        free(rising)
+        return 0
+
+
+cdef int by_first(const void *one, const void *other) noexcept nogil:
+    cdef int64_t a = (<const int64_t *>one)[0], b = (<const int64_t *>other)[0]
+    return (a > b) - (a < b)
+
+
+cdef bint are_ranges(const int64_t *ranges, int64_t count, int64_t n) noexcept nogil:
+    cdef int64_t at
+    cdef bint fits = True
+    for at in range(count):
+        fits &= 0 <= ranges[2 * at] <= ranges[2 * at + 1] <= n
+    return fits
+
+
+cdef int64_t not_above(const int64_t *values, int64_t step, int64_t count, int64_t value) noexcept nogil:
+    """How many of ``values``, which rise and stand ``step`` apart, are not above ``value``."""
+    cdef int64_t low = 0, half
+    while count > 0:
+        half = count // 2
+        if values[step * (low + half)] <= value:
+            low += half + 1
+            count -= half + 1
+        else:
+            count = half
+    return low
+
+
+cdef bint is_listed(const int64_t *rows, int64_t count, int64_t row) noexcept nogil:
+    cdef int64_t at = not_above(rows, 1, count, row)
+    return at > 0 and rows[at - 1] == row
+
+
+cdef bint in_ranges(const int64_t *rising, int64_t count, int64_t row) noexcept nogil:
+    cdef int64_t at = not_above(rising, 2, count, row)
+    return at > 0 and row < rising[2 * at - 1]
+
+
+cdef int64_t complement(const int64_t *ranges, int64_t count, int64_t n, int64_t *rest) noexcept nogil:
+    """Write the rows of [0, n) outside of ``ranges``: rising ranges, of which ``rest`` has room for ``count + 1``."""
+    cdef int64_t at, stop = 0, found = 0
+    memcpy(rest, ranges, 2 * count * sizeof(int64_t))
+    qsort(rest, count, 2 * sizeof(int64_t), by_first)
+    rest[2 * count], rest[2 * count + 1] = n, n
+    cdef int64_t first, last
+    for at in range(count + 1):
+        first, last = rest[2 * at], rest[2 * at + 1]
+        if first > stop:
+            rest[2 * found], rest[2 * found + 1] = stop, first  # found <= at: its range has been read
+            found += 1
+        stop = max(stop, last)
+    return found
+
+
+cdef object integers(const int64_t *values, int64_t count):
+    found = np.empty(count, np.int64)
+    copy(found, values, count * sizeof(int64_t))
+    return found
+
+
+cdef object floats(const float *values, int64_t count):
+    found = np.empty(count, np.float32)
+    copy(found, values, count * sizeof(float))
+    return found
+
+
+cdef int copy(object to, const void *values, int64_t size) except -1:
+    cdef Py_buffer view
+    if size == 0:
+        return 0
+    PyObject_GetBuffer(to, &view, PyBUF_C_CONTIGUOUS)
+    memcpy(view.buf, values, size)
+    PyBuffer_Release(&view)
+    return 0
 
 
 # ---- for tests, and about instruction sets ----

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +16,13 @@ from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.encoders.session_encoder import Encoded, OnnxSessionEncoder
 from hiersrec_sdk.errors import InvalidSessionError, UnknownItemError
 from hiersrec_sdk.id_lists import listed
-from hiersrec_sdk.plan import Plan
+from hiersrec_sdk.plan import CATEGORIES_SHOWN, Plan
 from hiersrec_sdk.ranking import Backend, Found
-from hiersrec_sdk.ranking.backend import UNKNOWN
+from hiersrec_sdk.ranking.backend import UNKNOWN, RankSession
 from hiersrec_sdk.ranking.covisitation import ScoreOffsets
 from hiersrec_sdk.results import NOTHING_RANKED, Ranked, Result
-from hiersrec_sdk.search import Requests, Searcher, requests_of, within_limit
+from hiersrec_sdk.search import Requests, Searcher, requests_of, skipped_in, within_limit
 from hiersrec_sdk.shown import shown
-
-_CATEGORIES_SHOWN: Final = 5
 
 Watch = Callable[[str, Any], None]
 """Told the name and the value of every step of one session's answer."""
@@ -80,6 +78,16 @@ class Pipeline:
         encoded = self.encode(sessions, plan.catalog)
         if watch is not None:
             watch("encode", encoded)
+        # what several sessions read of all rows, they read together, and a watch sees step by step
+        if (
+            plan.rank is not None
+            and watch is None
+            and not (plan.exact and (len(sessions) > 1 or plan.threads > 1))
+        ):
+            return [
+                self.ranked_at_once(session, encoded, at, plan, plan.rank)
+                for at, session in enumerate(sessions)
+            ]
         asked, every, results = [], [], []  # loops, as a comprehension is a call of its own in Python 3.11
         for at, session in enumerate(sessions):
             requests, ranked = self.candidates(session, encoded, at, plan)
@@ -125,33 +133,53 @@ class Pipeline:
         self, session: KnownSession, encoded: Encoded, at: int, plan: Plan
     ) -> tuple[Requests, Ranked]:
         """encoding → candidates of the session ``at`` a position: what to ask, and what the result says of it."""
-        catalog, leaves = plan.catalog, plan.catalog.tree.ranges[-1]
+        catalog, leaves = plan.catalog, plan.catalog.tree.leaves
         repeats = encoded.repeat_logits
         rows, sums = self.backend.session_items(session.rows, None if repeats is None else repeats[at])
         covisited, offsets = catalog.with_covisited(rows, sums, session.rows, self.covisitation)
-        skipped = plan.excluded
-        if plan.exclude_seen:
-            skipped = np.unique(session.seen) if skipped is None else np.union1d(skipped, session.seen)
-        first = None
-        if plan.session_categories:  # the newest item's first
-            newest_first = catalog.categories_of(session.rows)[::-1].tolist()
-            known = [leaf for leaf in dict.fromkeys(newest_first) if leaf < len(leaves)]
-            first = np.array(known, dtype=np.int64) if known else None
-        least = plan.k if skipped is None else plan.k + len(skipped)
+        skipped, first, least = _restrictions(session, plan)
         logits, choose = encoded.category_logits[-1][at], self.backend.choose
         choice = choose(
-            logits, leaves, plan.eligible, first, plan.row_budget, least, plan.top_p, _CATEGORIES_SHOWN
+            logits, leaves, plan.eligible, first, plan.row_budget, least, plan.top_p, CATEGORIES_SHOWN
         )
         shown = choice.best
         if first is not None:  # which are not the most probable ones
-            shown = choose(logits, leaves, None, None, 0, 0, 0.0, _CATEGORIES_SHOWN).best
+            shown = choose(logits, leaves, None, None, 0, 0, 0.0, CATEGORIES_SHOWN).best
         requests = requests_of(plan, encoded.item_query[at], choice, skipped, covisited, offsets)
-        ranges, path = [], []
+        ranges = []
         for request in requests:
             ranges.append(None if request is None else request.ranges)
-        for level in encoded.category_logits[:-1]:
-            path.append(_most_probable(level[at]))
-        return requests, Ranked(tuple(ranges), covisited, offsets, shown, (*path, shown[0]))
+        return requests, Ranked(tuple(ranges), covisited, offsets, shown, _path(encoded, at, shown))
+
+    def ranked_at_once(
+        self, session: KnownSession, encoded: Encoded, at: int, plan: Plan, rank: RankSession
+    ) -> Result:
+        """encoding → result: :meth:`candidates`, the search and :meth:`result` as one native operation."""
+        catalog, repeats = plan.catalog, encoded.repeat_logits
+        logits, query = encoded.category_logits[-1][at], encoded.item_query[at]
+        skipped, first, least = _restrictions(session, plan)
+        ranked = rank(
+            session.rows,
+            catalog.base_rows(session.rows),
+            None if repeats is None else repeats[at],
+            logits,
+            query,
+            first,
+            skipped_in(plan, plan.parts[0], skipped),
+            least,
+        )
+        shown = ranked.best
+        if first is not None:  # which are not the most probable ones
+            leaves = catalog.tree.leaves
+            shown = self.backend.choose(logits, leaves, None, None, 0, 0, 0.0, CATEGORIES_SHOWN).best
+        path = _path(encoded, at, shown)
+        if len(plan.parts) == 1:
+            found = Found(ranked.scores, ranked.rows, ranked.rows_scored, ranked.bytes_read)
+            could = Ranked((ranked.ranges,), ranked.covisited, ranked.offsets, shown, path)
+        else:
+            found, could = self.searcher.with_added(plan, query, ranked, skipped)
+            could = could._replace(leaves=shown, path=path)
+        return self.result(session, could, found, plan)
 
     def result(self, session: KnownSession, ranked: Ranked, found: Found, plan: Plan) -> Result:
         """ranking → result."""
@@ -182,6 +210,34 @@ class Pipeline:
         clicks = catalog.clicks_of(rows).astype(np.float32)
         ids = tuple(catalog.ids(rows))
         return Result(ids, clicks, "popular", 0, 0, session.unknown_ids, catalog, rows, NOTHING_RANKED)
+
+
+def _restrictions(
+    session: KnownSession, plan: Plan
+) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None, int]:
+    """What a plan asks with regard to the session.
+
+    Returns:
+        Rows that do not rank, int64, rising, or None; categories to take in any case, int64, or None; and how many
+        eligible rows the candidates must hold.
+    """
+    skipped, first, catalog = plan.excluded, None, plan.catalog
+    if plan.exclude_seen:
+        skipped = np.unique(session.seen) if skipped is None else np.union1d(skipped, session.seen)
+    if plan.session_categories:  # the newest item's first
+        newest_first = catalog.categories_of(session.rows)[::-1].tolist()
+        leaves = len(catalog.tree.leaves)
+        known = [leaf for leaf in dict.fromkeys(newest_first) if leaf < leaves]
+        first = np.array(known, dtype=np.int64) if known else None
+    return skipped, first, plan.k if skipped is None else plan.k + len(skipped)
+
+
+def _path(encoded: Encoded, at: int, shown: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
+    """Index and probability of the most probable category of each level, the top first."""
+    path = []
+    for level in encoded.category_logits[:-1]:
+        path.append(_most_probable(level[at]))
+    return (*path, shown[0])
 
 
 def as_ids(session: Any) -> Sequence[Any] | NDArray[Any]:

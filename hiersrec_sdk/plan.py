@@ -19,11 +19,13 @@ from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.errors import InvalidCandidatesError
 from hiersrec_sdk.options import OnUnknown, Options
 from hiersrec_sdk.ranking import Backend, Request, row_ranges
+from hiersrec_sdk.ranking.backend import RankSession
 
 # mode="auto" ranks everything where that reads at most so many bytes more than candidates: what one core reads in about
 # the time that the session encoder takes.
 _AUTO_BYTES: Final = 4 << 20
 _KEPT: Final = 1_000  # plans
+CATEGORIES_SHOWN: Final = 5  # of a result, with their probabilities
 
 
 class Part(NamedTuple):
@@ -59,6 +61,7 @@ class Plan:
         eligible: int64 [leaf categories], how many rows of the bundle in each can be recommended; None: all.
         max_per_category: most items of a leaf category, or None.
         threads: threads of the ranking of one session.
+        rank: ranks the bundle's rows for a session in one native operation, or None: step by step.
     """
 
     catalog: Catalog
@@ -74,6 +77,7 @@ class Plan:
     eligible: NDArray[np.int64] | None
     max_per_category: int | None
     threads: int
+    rank: RankSession | None
 
     def on_one_thread(self) -> Plan:
         """The plan with one thread a session."""
@@ -143,6 +147,24 @@ class Planner:
             limit = min(int(options.max_per_category), n)
             leaves = catalog.tree.leaves
             eligible = np.minimum(leaves[:, 1] - leaves[:, 0] if eligible is None else eligible, limit)
+        parts = tuple(
+            Part(each, each.first_row, each.first_row + len(each), each.mask(chosen), each.skipped(chosen))
+            for each in catalog.segments
+        )
+        rank = None
+        if limit is None:
+            rank = self._backend.rank_sessions(
+                catalog.base.scope(
+                    eligible=eligible,
+                    bitmap=parts[0].bitmap,
+                    rows=rows,
+                    top_p=top_p,
+                    exact=exact,
+                    k=k,
+                    ordered=CATEGORIES_SHOWN,
+                    max_length=self._config["max_length"],
+                )
+            )
         return Plan(
             catalog=catalog,
             k=k,
@@ -153,15 +175,11 @@ class Planner:
             session_categories=bool(options.include_session_categories),
             exclude_seen=bool(options.exclude_seen),
             excluded=excluded,
-            parts=tuple(
-                Part(
-                    each, each.first_row, each.first_row + len(each), each.mask(chosen), each.skipped(chosen)
-                )
-                for each in catalog.segments
-            ),
+            parts=parts,
             eligible=eligible,
             max_per_category=limit,
             threads=checked_threads(options.threads),
+            rank=rank,
         )
 
     def _budget(self, options: Options) -> tuple[float, float]:

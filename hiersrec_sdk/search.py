@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.catalog.snapshot import Catalog
-from hiersrec_sdk.plan import Plan
+from hiersrec_sdk.plan import Part, Plan
 from hiersrec_sdk.pool import in_threads
 from hiersrec_sdk.ranking import Backend, Found, Request, Table, row_ranges
+from hiersrec_sdk.ranking.backend import RankedSession
 from hiersrec_sdk.ranking.candidates import Choice
 from hiersrec_sdk.ranking.row_ranges import Rows
+from hiersrec_sdk.results import Ranked
 
 Requests = Sequence[Request | None]
 """What a session asks of each segment; None: there is nothing to rank in it."""
@@ -45,23 +47,42 @@ def requests_of(
     """
     requests: list[Request | None] = []
     last = int(covisited[-1]) if len(covisited) else -1
-    for segment, first, stop, bitmap, dropped in plan.parts:
-        skip, always, added = skipped, covisited, offsets
-        if first or last >= stop:
-            begin, end = covisited.searchsorted((first, stop)).tolist() if last >= first else (0, 0)
-            always, added = covisited[begin:end] - first, offsets[begin:end]
-        if skipped is not None and len(plan.parts) > 1:
-            begin, end = skipped.searchsorted((first, stop)).tolist()
-            skip = skipped[begin:end] - first
-        if dropped is not None:
-            skip = dropped if skip is None else np.union1d(skip, dropped)
-        ranges = segment.candidate_ranges(choice)
-        if first and not plan.exact and not len(ranges) and not len(always):
-            requests.append(None)
-            continue
-        rest = row_ranges.complement(ranges, stop - first) if plan.exact else None
-        requests.append(Request(query, ranges, rest, bitmap, skip, always, added))
+    for part in plan.parts:
+        always, added = covisited, offsets
+        if part.first or last >= part.stop:
+            ends = part.first, part.stop
+            begin, end = covisited.searchsorted(ends).tolist() if last >= part.first else (0, 0)
+            always, added = covisited[begin:end] - part.first, offsets[begin:end]
+        requests.append(_request_of(plan, part, query, choice, skipped, always, added))
     return requests
+
+
+def _request_of(
+    plan: Plan,
+    part: Part,
+    query: NDArray[np.float32],
+    choice: Choice,
+    skipped: NDArray[np.int64] | None,
+    covisited: Rows,
+    offsets: NDArray[np.float32],
+) -> Request | None:
+    """What to ask of one segment, as :func:`requests_of`, but for ``covisited``, which are rows of the segment."""
+    ranges = part.segment.candidate_ranges(choice)
+    if part.first and not plan.exact and not len(ranges) and not len(covisited):
+        return None
+    rest = row_ranges.complement(ranges, part.stop - part.first) if plan.exact else None
+    return Request(query, ranges, rest, part.bitmap, skipped_in(plan, part, skipped), covisited, offsets)
+
+
+def skipped_in(plan: Plan, part: Part, skipped: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+    """Those of ``skipped``, rows of the catalog, that are rows of one segment, and rows that it skips in any case."""
+    skip = skipped
+    if skipped is not None and len(plan.parts) > 1:
+        begin, end = skipped.searchsorted((part.first, part.stop)).tolist()
+        skip = skipped[begin:end] - part.first
+    if part.skipped is not None:
+        skip = part.skipped if skip is None else np.union1d(skip, part.skipped)
+    return skip
 
 
 class Searcher:
@@ -75,6 +96,23 @@ class Searcher:
         if plan.max_per_category is None:
             return self._best(plan.catalog, asked, plan.k, plan.threads)
         return [self._limited(plan, requests, plan.max_per_category) for requests in asked]
+
+    def with_added(
+        self, plan: Plan, query: NDArray[np.float32], ranked: RankedSession, skipped: NDArray[np.int64] | None
+    ) -> tuple[Found, Ranked]:
+        """The best ``plan.k`` rows of the catalog, once those of the bundle are ``ranked``; and what could rank."""
+        found, covisited, offsets = Found(*ranked[:4]), ranked.covisited, ranked.offsets
+        ranges: list[row_ranges.Ranges | None] = [ranked.ranges]
+        for part in plan.parts[1:]:
+            rows, added = plan.catalog.moved(ranked.elsewhere, ranked.elsewhere_offsets)
+            choice = Choice(ranked.taken, ranked.ranges, ranked.best)
+            request = _request_of(plan, part, query, choice, skipped, rows - part.first, added)
+            if request is not None:
+                further = self._backend.search(part.segment.table, [request], plan.k)[0]
+                found = _merged(found, further, part.first, plan.k)
+            ranges.append(None if request is None else request.ranges)
+            covisited, offsets = np.concatenate([covisited, rows]), np.concatenate([offsets, added])
+        return found, Ranked(tuple(ranges), covisited, offsets, ranked.best, ())
 
     def nearest(self, plan: Plan, row: int) -> Found:
         """The ``plan.k`` rows nearest to another ``row``, by their vectors alone, without item biases."""

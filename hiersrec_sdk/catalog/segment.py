@@ -14,7 +14,7 @@ from hiersrec_sdk.catalog.ids import ItemIndex, item_index
 from hiersrec_sdk.catalog.tree import CategoryTree
 from hiersrec_sdk.forks import cached_property
 from hiersrec_sdk.ranking import Codes, CovisitationScorer, Table, row_ranges
-from hiersrec_sdk.ranking.backend import UNKNOWN, FindIds
+from hiersrec_sdk.ranking.backend import UNKNOWN, FindIds, Scope
 from hiersrec_sdk.ranking.candidates import Choice
 from hiersrec_sdk.ranking.row_ranges import Ranges
 
@@ -253,6 +253,19 @@ class BaseSegment:
 
     def categories_of(self, rows: NDArray[np.int64], level: int) -> NDArray[np.int64]:
         return self.tables.tree.leaf_of(rows, level)
+
+    def scope(self, **asked: Any) -> Scope:
+        """What is asked of these rows in one go; ``asked``: the fields that are not the segment's own."""
+        tables = self.tables
+        return Scope(
+            table=self.table,
+            covisitation=tables.covisitation,
+            leaves=tables.tree.leaves,
+            deleted=self.deleted if len(self.deleted) else None,
+            extra_offsets=tables.extra_offsets if tables.has_extra_rows else None,
+            extra_rows=tables.extra_rows if tables.has_extra_rows else None,
+            **asked,
+        )
 
     def candidate_ranges(self, choice: Choice) -> Ranges:
         ranges = choice.ranges

@@ -271,6 +271,17 @@ class Catalog:
             found_offsets = np.insert(found_offsets, positions[others], offsets[others])
         return found, found_offsets
 
+    def moved(self, rows: Rows, offsets: NDArray[np.float32]) -> tuple[Rows, NDArray[np.float32]]:
+        """Where covisited ``rows``, deleted in the bundle or added since, lie now: rows of the delta, rising, each once, and
+        the sums of their ``offsets``. Items that were removed are left out."""
+        found: dict[int, np.float32] = {}
+        current = self.current_rows(rows[: rows.searchsorted(self.delta.first_row)])
+        for row, offset in zip([*current.tolist(), *rows[len(current) :].tolist()], offsets, strict=True):
+            if row != UNKNOWN:
+                found[row] = found[row] + offset if row in found else offset
+        moved = np.array(sorted(found), dtype=np.int64)
+        return moved, np.array([found[row] for row in moved.tolist()], dtype=np.float32)
+
     def _segment_of(self, row: int) -> Segment:
         for segment in reversed(self.segments):
             if row >= segment.first_row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, SupportsIndex, TypeAlias
+from typing import Final, NamedTuple, Protocol, SupportsIndex, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,96 @@ FindIds: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.
 SessionItems: TypeAlias = Callable[
     [NDArray[np.int64], NDArray[np.float32] | None], tuple[NDArray[np.int64], NDArray[np.float32]]
 ]
+
+
+class Scope(NamedTuple):
+    """What calls that are alike ask of the rows of a bundle, whatever the session.
+
+    Attributes:
+        table: the rows.
+        covisitation: the co-visitation scorer, or None.
+        leaves: int64 [categories, 2], the rows of each leaf category.
+        eligible: int64 [categories], how many rows of each may rank; None: all.
+        bitmap: uint64, the rows that may rank, see :class:`~hiersrec_sdk.ranking.requests.Request`; or None.
+        deleted: int64, rising, rows whose items lie elsewhere or nowhere; or None.
+        extra_offsets, extra_rows: int64 [categories + 1] and [extras], rows that are listed in a leaf category in
+            addition to the one that they lie in; None where there are none.
+        rows, top_p: how many rows, and how much of the probability, the candidates must hold.
+        exact: whether all rows rank.
+        k: most results, at least 1.
+        ordered: how many categories to name with their probabilities.
+        max_length: most clicks of a session.
+    """
+
+    table: Table
+    covisitation: CovisitationScorer | None
+    leaves: NDArray[np.int64]
+    eligible: NDArray[np.int64] | None
+    bitmap: NDArray[np.uint64] | None
+    deleted: NDArray[np.int64] | None
+    extra_offsets: NDArray[np.int64] | None
+    extra_rows: NDArray[np.int64] | None
+    rows: int
+    top_p: float
+    exact: bool
+    k: int
+    ordered: int
+    max_length: int
+
+
+class RankedSession(NamedTuple):
+    """The best rows of a bundle for one session, and which could rank.
+
+    Attributes:
+        scores, rows, rows_scored, bytes_read: as :class:`~hiersrec_sdk.ranking.requests.Found`.
+        taken, ranges, best: as :class:`~hiersrec_sdk.ranking.candidates.Choice`; after the ranges of the categories,
+            those of the rows that are listed in them beside.
+        covisited: int64, rising: rows that rank whatever the categories are.
+        offsets: float32, what is added to their scores.
+        elsewhere: int64, rising: rows that would be covisited, but that are deleted or lie beyond the table.
+        elsewhere_offsets: float32, what would be added to their scores.
+    """
+
+    scores: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    rows_scored: int
+    bytes_read: int
+    taken: NDArray[np.int64]
+    ranges: NDArray[np.int64]
+    best: tuple[tuple[int, float], ...]
+    covisited: NDArray[np.int64]
+    offsets: NDArray[np.float32]
+    elsewhere: NDArray[np.int64]
+    elsewhere_offsets: NDArray[np.float32]
+
+
+class RankSession(Protocol):
+    """Ranks one session in one go: finds covisited rows, chooses categories, and searches."""
+
+    def __call__(
+        self,
+        session: NDArray[np.int64],
+        known: NDArray[np.int64],
+        repeat_logits: NDArray[np.float32] | None,
+        logits: NDArray[np.float32],
+        query: NDArray[np.float32],
+        first: NDArray[np.int64] | None,
+        skipped: NDArray[np.int64] | None,
+        least: int,
+    ) -> RankedSession:
+        """Rank.
+
+        Args:
+            session: int64 [length], rows, oldest first; those beyond the table are another segment's.
+            known: the rows of the table that these items have or had, in the same order.
+            repeat_logits: float32 [at least length], or None.
+            logits: float32 [categories].
+            query: float32 [d].
+            first: int64, categories to take in any case, before all others; or None.
+            skipped: int64, rising, rows of the table that do not rank; or None.
+            least: how many eligible rows the candidates must hold.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -40,6 +130,8 @@ class Backend:
             the sums of their ``logits`` float32 [at least length], or zeros where ``logits`` is None.
         covisitation: ``covisitation(scorer)`` prepares a scorer: a function of a session's rows, see
             :meth:`~hiersrec_sdk.ranking.covisitation.CovisitationScorer.score_offsets`.
+        rank_sessions: ``rank_sessions(scope)`` prepares all of this as one operation, which gives what the others give
+            one after the other; None where there is none, or not for this scope.
     """
 
     name: str
@@ -48,6 +140,7 @@ class Backend:
     find_ids: FindIds
     session_items: SessionItems
     covisitation: Callable[[CovisitationScorer], ScoreOffsets]
+    rank_sessions: Callable[[Scope], RankSession | None] = lambda scope: None
 
     def __repr__(self) -> str:
         return f"<ranking backend {self.name!r}>"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hiersrec_sdk import _kernel
 from hiersrec_sdk.errors import BackendError
 from hiersrec_sdk.ranking import numpy_backend
-from hiersrec_sdk.ranking.backend import Backend
+from hiersrec_sdk.ranking.backend import Backend, RankedSession, RankSession, Scope
 from hiersrec_sdk.ranking.candidates import Choice
 from hiersrec_sdk.ranking.codes import BLOCK
 from hiersrec_sdk.ranking.covisitation import CovisitationScorer, ScoreOffsets
@@ -29,6 +29,7 @@ if _ISA and not _kernel.use_isa(_ISA):
 _FEW_CLICKS: Final = 512  # which the kernel puts in order faster; more take time by their square
 
 _prepared: Final[WeakKeyDictionary[Table, _kernel.Table]] = WeakKeyDictionary()
+_scorers: Final[WeakKeyDictionary[CovisitationScorer, _kernel.Covisitation]] = WeakKeyDictionary()
 
 
 def search(table: Table, requests: Sequence[Request], k: int) -> list[Found]:
@@ -79,9 +80,43 @@ def choose(
 
 def covisitation(scorer: CovisitationScorer) -> ScoreOffsets:
     """The scorer in C, which has 1 to ``MAX_HIDDEN`` hidden units; another one stays in NumPy."""
+    prepared = _prepare_scorer(scorer)
+    return numpy_backend.covisitation(scorer) if prepared is None else prepared.score_offsets
+
+
+def _prepare_scorer(scorer: CovisitationScorer) -> _kernel.Covisitation | None:
+    """The scorer as the kernel knows it, made once; None where it has too many hidden units, or none."""
     if not 1 <= len(scorer.hidden_bias) <= _kernel.MAX_HIDDEN:
-        return numpy_backend.covisitation(scorer)
-    return _kernel.Covisitation(*scorer.tables().values()).score_offsets
+        return None
+    prepared = _scorers.get(scorer)
+    if prepared is None:
+        prepared = _scorers[scorer] = _kernel.Covisitation(*scorer.tables().values())
+    return prepared
+
+
+def rank_sessions(scope: Scope) -> RankSession | None:
+    """From a session's rows to its results in one call, without the GIL.
+
+    None where the scorer stays in NumPy, or the putting in order of a session's clicks does.
+    """
+    scorer = None if scope.covisitation is None else _prepare_scorer(scope.covisitation)
+    if scope.max_length > _FEW_CLICKS or (scorer is None and scope.covisitation is not None):
+        return None
+    rank = _kernel.SessionRanking(prepare(scope.table), scorer, *scope[2:-1])
+
+    def ranked(
+        session: NDArray[np.int64],
+        known: NDArray[np.int64],
+        repeat_logits: NDArray[np.float32] | None,
+        logits: NDArray[np.float32],
+        query: NDArray[np.float32],
+        first: NDArray[np.int64] | None,
+        skipped: NDArray[np.int64] | None,
+        least: int,
+    ) -> RankedSession:
+        return RankedSession(*rank(session, known, repeat_logits, logits, query, first, skipped, least))
+
+    return ranked
 
 
 def session_items(
@@ -92,4 +127,4 @@ def session_items(
     return _kernel.session_items(session, logits) if native else numpy_backend.session_items(session, logits)
 
 
-BACKEND: Final = Backend("c", search, choose, _kernel.find_ids, session_items, covisitation)
+BACKEND: Final = Backend("c", search, choose, _kernel.find_ids, session_items, covisitation, rank_sessions)
