@@ -854,7 +854,7 @@ cdef class SessionRanking:
 
     cdef int choose_ranges(self, session_work *work) noexcept nogil:
         """The categories that are candidates, and their rows: as ranges, then one by one those listed in them beside."""
-        cdef int64_t categories = self.categories, at, row, count = 0, listed = 0, start, stop, n = self.table.table.n
+        cdef int64_t categories = self.categories, at, row, start, stop, count = 0, listed = 0, filled = 0, n = self.table.table.n
         work.order = <int64_t *>malloc(2 * categories * sizeof(int64_t))
         work.odds = <float *>malloc(2 * categories * sizeof(float))
         work.chosen = <int64_t *>malloc(2 * categories * sizeof(int64_t))
@@ -884,13 +884,16 @@ cdef class SessionRanking:
             free(extra)
             free(rising)
             return NO_MEMORY
-        memcpy(rising, chosen, 2 * work.taken * sizeof(int64_t))
-        qsort(rising, work.taken, 2 * sizeof(int64_t), by_first)
+        for at in range(work.taken):
+            if chosen[2 * at] < chosen[2 * at + 1]:  # else another range may begin there too
+                rising[2 * filled], rising[2 * filled + 1] = chosen[2 * at], chosen[2 * at + 1]
+                filled += 1
+        qsort(rising, filled, 2 * sizeof(int64_t), by_first)
         for at in range(work.taken):
             start, stop = self.extra_offsets[work.order[at]], self.extra_offsets[work.order[at] + 1]
             if 0 <= start <= stop <= self.extras:
                 for row in self.extra_rows[start:stop]:
-                    if 0 <= row < n and listed < count and not in_ranges(rising, work.taken, row):
+                    if 0 <= row < n and listed < count and not in_ranges(rising, filled, row):
                         extra[listed] = row
                         listed += 1
         qsort(extra, listed, sizeof(int64_t), by_first)

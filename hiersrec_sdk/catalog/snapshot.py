@@ -272,8 +272,10 @@ class Catalog:
         return found, found_offsets
 
     def moved(self, rows: Rows, offsets: NDArray[np.float32]) -> tuple[Rows, NDArray[np.float32]]:
-        """Where covisited ``rows``, deleted in the bundle or added since, lie now: rows of the delta, rising, each once, and
-        the sums of their ``offsets``. Items that were removed are left out."""
+        """Where covisited ``rows``, deleted in the bundle or added since, lie now: rows of the delta, rising, each once.
+
+        And the sums of their ``offsets``. Items that were removed are left out.
+        """
         found: dict[int, np.float32] = {}
         current = self.current_rows(rows[: rows.searchsorted(self.delta.first_row)])
         for row, offset in zip([*current.tolist(), *rows[len(current) :].tolist()], offsets, strict=True):
