@@ -141,7 +141,7 @@ static void set_features(const hiersrec_covisitation *scorer, const covisited_ro
 
 int64_t hiersrec_covisitation_offsets(const hiersrec_covisitation *scorer, const int64_t *session, int64_t length,
                                       const hiersrec_neighbours *near, int64_t capacity, int64_t *rows, float *offsets,
-                                      void *workspace)
+                                      const hiersrec_table *next, void *workspace)
 {
     uint64_t *keys = workspace;
     row_set all = {.rows = (covisited_row *)(keys + 2 * capacity), .bits = bits_for(capacity), .multiplier = scorer->multiplier};
@@ -181,6 +181,8 @@ int64_t hiersrec_covisitation_offsets(const hiersrec_covisitation *scorer, const
     for (int64_t first = 0; first < all.count; first += LANES) {
         float features[HIERSREC_ROW_FEATURES][LANES], found[LANES];
         const int count = all.count - first < LANES ? (int)(all.count - first) : LANES;
+        for (int lane = 0; next && lane < count; ++lane)
+            prefetch_row(next, (int64_t)(keys[first + lane] >> 32));
         for (int lane = 0; lane < LANES; ++lane) /* the lanes that are left over repeat the last row */
             set_features(scorer, &all.rows[keys[first + (lane < count ? lane : count - 1)] & 0xFFFFFFFFu], features, lane);
         isa->score_offsets(scorer, shared, features, found);

@@ -17,6 +17,8 @@
 #ifndef HIERSREC_COVISITATION_H
 #define HIERSREC_COVISITATION_H
 
+#include "topk.h"
+
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -70,13 +72,14 @@ int64_t hiersrec_covisitation_workspace(int64_t capacity);
  *   capacity   [in]  hiersrec_covisitation_capacity(scorer, session, length, near)
  *   rows       [out] [capacity] distinct, rising
  *   offsets    [out] [capacity] what is added to the score of each
+ *   next       [in]  a table of n rows of which the covisited ones are read next, or NULL: they are fetched meanwhile
  *   workspace  hiersrec_covisitation_workspace(capacity) bytes
  *
  * Returns how many there are.
  */
 int64_t hiersrec_covisitation_offsets(const hiersrec_covisitation *scorer, const int64_t *session, int64_t length,
                                       const hiersrec_neighbours *near, int64_t capacity, int64_t *rows, float *offsets,
-                                      void *workspace);
+                                      const hiersrec_table *next, void *workspace);
 
 #ifdef __cplusplus
 }

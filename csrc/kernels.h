@@ -110,6 +110,16 @@ INLINE void prefetch(const void *at)
 #endif
 }
 
+/* Fetch the vector and the bias of a row. */
+INLINE void prefetch_row(const hiersrec_table *t, int64_t row)
+{
+    const char *vector = (const char *)(t->vectors + row * t->dimension);
+    for (int64_t at = 0; at < t->dimension * 4; at += 64)
+        prefetch(vector + at);
+    if (t->bias)
+        prefetch(t->bias + row);
+}
+
 /* A bfloat16 as the float32 that it begins. */
 INLINE float from_bfloat(uint16_t leading)
 {

@@ -86,13 +86,6 @@ static int64_t row_bytes(const hiersrec_table *t)
     return t->dimension * 4 + (t->bias ? 4 : 0);
 }
 
-INLINE void prefetch_vector(const hiersrec_table *t, int64_t row)
-{
-    const char *vector = (const char *)(t->vectors + row * t->dimension);
-    for (int64_t at = 0; at < t->dimension * 4; at += 64)
-        prefetch(vector + at);
-}
-
 static void score_rows(const search *s, int64_t row, int64_t count, float *dots)
 {
     const hiersrec_table *t = s->table;
@@ -142,7 +135,7 @@ static void rescore(search *s)
     sort_best_first(survivors);
     for (int64_t i = -AHEAD; i < kept; ++i) {
         if (i + AHEAD < kept)
-            prefetch_vector(t, survivors->rows[i + AHEAD]);
+            prefetch_row(t, survivors->rows[i + AHEAD]);
         if (i < 0)
             continue;
         if (s->best.count == s->k && survivors->scores[i] < s->best.scores[0])
@@ -449,7 +442,7 @@ static void scan_covisited(search *s)
     hiersrec_request *r = s->request;
     for (int64_t i = -AHEAD; i < r->covisited_count; ++i) {
         if (i + AHEAD < r->covisited_count)
-            prefetch_vector(s->table, r->covisited[i + AHEAD]);
+            prefetch_row(s->table, r->covisited[i + AHEAD]);
         if (i < 0 || !ranks(r, r->covisited[i]))
             continue;
         float score;

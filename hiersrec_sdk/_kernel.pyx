@@ -103,7 +103,8 @@ cdef extern from "covisitation.h" nogil:
     int64_t hiersrec_covisitation_workspace(int64_t capacity)
     int64_t hiersrec_covisitation_offsets(
         const hiersrec_covisitation *scorer, const int64_t *session, int64_t length,
-        const hiersrec_neighbours *near, int64_t capacity, int64_t *rows, float *offsets, void *workspace)
+        const hiersrec_neighbours *near, int64_t capacity, int64_t *rows, float *offsets, const hiersrec_table *next,
+        void *workspace)
 
 
 cdef extern from "query_codes.h" nogil:
@@ -528,7 +529,7 @@ cdef class Covisitation:
                 raise MemoryError
             with nogil:
                 count = hiersrec_covisitation_offsets(
-                    &self.scorer, clicks, length, &near, capacity, row, offset, workspace)
+                    &self.scorer, clicks, length, &near, capacity, row, offset, NULL, workspace)
             return rows[:count], offsets[:count]
         finally:
             free(workspace)
@@ -812,7 +813,8 @@ cdef class SessionRanking:
             return NO_MEMORY
         if capacity:
             found = hiersrec_covisitation_offsets(
-                scorer, work.known, work.known_count, &near, capacity, work.covisited, work.offsets, workspace)
+                scorer, work.known, work.known_count, &near, capacity, work.covisited, work.offsets, &self.table.table,
+                workspace)
         else:
             while found < own_count and own_rows[found] < n:
                 work.covisited[found] = own_rows[found]
