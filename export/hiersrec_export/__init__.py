@@ -1,6 +1,6 @@
 """Export of training runs: to bundles, and to standalone ONNX files."""
 
-# Opset 20 is the first with Gelu as one operator, and LayerNormalization (17) is one too: fewer, faster nodes. IR
-# version 10 is the newest that onnxruntime 1.18, the oldest supported one, reads; newer exporters would write more.
-OPSET = 20
-IR_VERSION = 10
+# Opset 23 is the first with attention as one operator, as layer normalization (17) and Gelu (20) are: fewer, faster
+# nodes. onnxruntime 1.23, the oldest supported one, is the first that runs it.
+OPSET = 23
+IR_VERSION = 11

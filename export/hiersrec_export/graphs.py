@@ -74,15 +74,18 @@ def session_graph(model: HierSRec, axes: NDArray[np.float32] | None = None) -> b
     known = _conditioned(op, model, read.state, names)
     sums = op.Squeeze(op.MatMul(op.Transpose(read.weights, perm=[0, 2, 1]), "session_vectors"), [1])
     added = op.Mul(_gate(op, model, known), _linear(op, known, session.item_head))
-    query = op.LpNormalization(op.Gemm(added, _float(rotation), sums), axis=-1, p=2)
-    op.Mul(query, _float(scale / session.temperature), name="item_query")
+    # of length 1, times scale over temperature; the root of a mean takes another factor
+    d = model.config.dimension
+    factor = _float(np.broadcast_to(scale / session.temperature / d**0.5, d))
+    query = op.Gemm(added, _float(rotation), sums)
+    op.RMSNormalization(query, factor, axis=-1, epsilon=1e-24 / d, name="item_query")
     # a column of zeros for places behind the session
     weight, bias = _weights(session.repeat_head.weight) * scale, _weights(session.repeat_head.bias) * scale
     repeats = op.Gemm(read.state, _float(np.pad(weight.T, ((0, 0), (0, 1)))), _float(np.append(bias, 0)))
     op.GatherElements(repeats, read.places, axis=1, name="repeat_logits")
     outputs: dict[str, Shape] = {names[-1]: ["batch", sizes[-1]]}
     outputs |= {name: ["batch", size] for name, size in zip(names[:-1], sizes[:-1], strict=True)}
-    outputs |= {"repeat_logits": ["batch", "length"], "item_query": ["batch", model.config.dimension]}
+    outputs |= {"repeat_logits": ["batch", "length"], "item_query": ["batch", d]}
     return _of_sessions(op, model, outputs)
 
 
@@ -204,20 +207,16 @@ def _attention(op: Nodes, block: Block, x: str) -> str:
     attention, most = block.attention, block.attention.distance.shape[1]
     weight, bias = _weights(attention.qkv.weight).T, _weights(attention.qkv.bias)
     d, heads = len(weight), attention.heads
-    root = (d // heads) ** 0.5
-    weight[:, :d] /= root
-    only_queries = np.pad(bias[:d] / root, (0, 2 * d))
+    only_queries = np.pad(bias[:d], (0, 2 * d))
     qkv = op.Add(op.MatMul(x, _float(weight)), _float(only_queries))
-    # [3, batch, heads, length, d / heads]; the first axis stays, of size 1 in each
-    qkv = op.Transpose(op.Reshape(qkv, [0, 0, 3, heads, d // heads]), perm=[2, 0, 3, 1, 4])
-    queries, keys, values = op.Split(qkv, outputs=3, num_outputs=3, axis=0)
-    scores = op.MatMul(queries, op.Transpose(keys, perm=[0, 1, 2, 4, 3]))
+    queries, keys, values = op.Split(qkv, outputs=3, num_outputs=3, axis=-1)
     distance = np.subtract.outer(np.arange(most), np.arange(most))
     table = np.where(distance < 0, _NEVER, _weights(attention.distance)[:, np.maximum(distance, 0)])
-    shape = op.Shape(scores, start=3, end=5)  # [length, length]
-    weights = op.Softmax(op.Add(scores, op.Slice(_float(table), [0, 0], shape, [1, 2])), axis=-1)
-    mixed = op.Transpose(op.MatMul(weights, values), perm=[1, 3, 0, 2, 4])
-    mixed = op.Reshape(mixed, [0, 0, d])
+    length = op.Shape("session_vectors", start=1, end=2)
+    by_distance = op.Slice(_float(table[None]), [0, 0], op.Concat(length, length, axis=0), [2, 3])
+    mixed = op.Attention(
+        queries, keys, values, by_distance, q_num_heads=heads, kv_num_heads=heads
+    )
     op.shapes[mixed] = ["batch", "length", d]  # which lets onnxruntime fuse what follows
     out = _weights(attention.out.weight)
     return str(

@@ -21,7 +21,7 @@ _ELEMENT_BY_ELEMENT: Final = (
     "Not Or Pow Reciprocal Relu Sigmoid Sqrt Sub Tanh Where"
 )
 _PRODUCTS: Final = (
-    "Gemm LayerNormalization LpNormalization MatMul ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Softmax"
+    "Attention Gemm LayerNormalization MatMul ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum RMSNormalization Softmax"
 )
 _SHAPES: Final = (
     "Concat Constant ConstantOfShape Expand Gather GatherElements GatherND Range Reshape Shape Slice Split Squeeze "
