@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -33,6 +34,7 @@ from hiersrec_sdk.bundle.schema import MODEL
 from hiersrec_sdk.encoders.runtime import import_onnxruntime
 from hiersrec_sdk.errors import InvalidOptionError
 from hiersrec_sdk.ranking import Backend, Found, Request, Table
+from hiersrec_sdk.ranking.backend import RankedSession, RankSession, Scope
 
 HOW: Final[dict[str, dict[str, Any]]] = {
     "4 %": {"candidates": 0.04},
@@ -58,16 +60,29 @@ def bare_encoder(model: Path) -> Encoder:
 
 
 class _Recording:
-    """A backend that notes what its ``search`` is asked."""
+    """A backend, and what it is asked while calls are answered."""
 
     def __init__(self, backend: Backend) -> None:
-        self.backend = backend
-        self.asked: list[tuple[Table, Sequence[Request], int]] = []
+        self.real = backend
+        self.asked: list[Callable[[], object]] = []
 
-    def search(self, table: Table, requests: Sequence[Request], k: int) -> list[Found]:
+    def backend(self) -> Backend:
+        return replace(self.real, search=self._search, rank_sessions=self._rank_sessions)
+
+    def _search(self, table: Table, requests: Sequence[Request], k: int) -> list[Found]:
         # the encoder writes the next session's outputs over these
-        self.asked.append((table, deepcopy(requests), k))
-        return self.backend.search(table, requests, k)
+        self.asked.append(partial(self.real.search, table, deepcopy(requests), k))
+        return self.real.search(table, requests, k)
+
+    def _rank_sessions(self, scope: Scope) -> RankSession | None:
+        rank = self.real.rank_sessions(scope)
+
+        def ranked(*asked: Any) -> RankedSession:
+            assert rank is not None
+            self.asked.append(partial(rank, *deepcopy(asked)))
+            return rank(*asked)
+
+        return None if rank is None else ranked
 
 
 def recorded(recommender: Recommender, call: Ask, count: int) -> tuple[list[Result], Ask]:
@@ -76,16 +91,20 @@ def recorded(recommender: Recommender, call: Ask, count: int) -> tuple[list[Resu
     The one place that knows where a recommender holds its backend.
     """
     searcher: Any = recommender._searcher
-    backend = searcher._backend
+    planner: Any = recommender._planner
+    recording = _Recording(searcher._backend)
     results, asked = [], []
     try:
+        planner._backend = searcher._backend = recording.backend()
+        planner._kept = None, {}  # plans hold what was prepared for them
         for at in range(count):
-            searcher._backend = _Recording(backend)
+            recording.asked = []
             results.append(call(at))
-            asked.append(searcher._backend.asked)
+            asked.append(recording.asked)
     finally:
-        searcher._backend = backend
-    return results, lambda at: [backend.search(*search) for search in asked[at]]
+        planner._backend = searcher._backend = recording.real
+        planner._kept = None, {}
+    return results, lambda at: [ask() for ask in asked[at]]
 
 
 def measure(

@@ -214,9 +214,7 @@ def _attention(op: Nodes, block: Block, x: str) -> str:
     table = np.where(distance < 0, _NEVER, _weights(attention.distance)[:, np.maximum(distance, 0)])
     length = op.Shape("session_vectors", start=1, end=2)
     by_distance = op.Slice(_float(table[None]), [0, 0], op.Concat(length, length, axis=0), [2, 3])
-    mixed = op.Attention(
-        queries, keys, values, by_distance, q_num_heads=heads, kv_num_heads=heads
-    )
+    mixed = op.Attention(queries, keys, values, by_distance, q_num_heads=heads, kv_num_heads=heads)
     op.shapes[mixed] = ["batch", "length", d]  # which lets onnxruntime fuse what follows
     out = _weights(attention.out.weight)
     return str(
