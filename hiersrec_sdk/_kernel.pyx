@@ -639,6 +639,7 @@ cdef struct session_work:
 cdef enum:
     NO_MEMORY = 1
     WRONG_RANGES = 2
+    WRONG_EXTRAS = 3
 
 
 cdef class SessionRanking:
@@ -708,6 +709,9 @@ cdef class SessionRanking:
             work.length = views[0].shape[0]
             if not 1 <= work.length <= INT32_MAX:
                 raise ValueError(f"session must have 1 to {INT32_MAX} clicks, got {work.length}")
+            for at in range(work.length):
+                if work.session[at] < 0:
+                    raise ValueError(f"session: rows must not be negative, got {work.session[at]}")
             work.known, work.known_count = work.session, work.length
             if known is not session:
                 work.known = <const int64_t *>hold(&views[1], known, &INT64, ANY, NONE, "known")
@@ -742,6 +746,8 @@ cdef class SessionRanking:
                 raise MemoryError
             if failed == WRONG_RANGES:
                 check_ranges("leaves", work.chosen, work.taken, n)
+            if failed == WRONG_EXTRAS:
+                raise ValueError(f"extra_offsets must rise within the {self.extras} extra_rows")
             best = []
             for at in range(self.ordered):
                 best.append((work.order[at], work.odds[work.order[at]] / work.total))
@@ -873,8 +879,10 @@ cdef class SessionRanking:
             return 0
         for at in range(work.taken):
             start, stop = self.extra_offsets[work.order[at]], self.extra_offsets[work.order[at] + 1]
-            if 0 <= start <= stop <= self.extras:
+            if 0 <= start <= stop <= self.extras and count <= self.extras:
                 count += stop - start
+        if count > self.extras:
+            return WRONG_EXTRAS
         if count == 0:
             return 0
         cdef int64_t *extra = <int64_t *>malloc(count * sizeof(int64_t))

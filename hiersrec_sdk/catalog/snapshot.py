@@ -272,7 +272,7 @@ class Catalog:
         return found, found_offsets
 
     def moved(self, rows: Rows, offsets: NDArray[np.float32]) -> tuple[Rows, NDArray[np.float32]]:
-        """Where covisited ``rows``, deleted in the bundle or added since, lie now: rows of the delta, rising, each once.
+        """Where covisited ``rows``, deleted in the bundle or added since, lie now: rising rows of the delta, each once.
 
         And the sums of their ``offsets``. Items that were removed are left out.
         """

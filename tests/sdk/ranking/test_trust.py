@@ -771,3 +771,92 @@ def test_offsets_that_change_meanwhile() -> None:
     finally:
         stop.set()
         thread.join()
+
+
+# ---- one session at once ----
+
+
+def session_ranking(**changes: Any) -> dict[str, Any]:
+    """Arguments of what ranks sessions over N rows in 4 categories; it uses everything."""
+    tables = scorer_of(2, n=N, edges=300)
+    prepared_tables = {
+        "table": kernel.Table(*kernel_table(vectors_of(0), None, Codes.of(vectors_of(0))).values()),
+        "covisitation": kernel.Covisitation(*tables.values()),
+        "leaves": np.array([[0, 5], [5, 30], [30, 30], [30, N]]),
+        "eligible": np.array([5, 20, 0, 60]),
+        "bitmap": np.full(2, 2**64 - 1, np.uint64),
+        "deleted": np.array([3, 40]),
+        "extra_offsets": np.array([0, 2, 2, 5, 6]),
+        "extra_rows": np.array([7, 31, 1, 2, 99, 0]),
+        "rows": 20,
+        "top_p": 0.0,
+        "exact": False,
+        "k": 9,
+        "ordered": 3,
+    }
+    return prepared_tables | changes
+
+
+def session_asked(**changes: Any) -> dict[str, Any]:
+    random = np.random.default_rng(4)
+    return {
+        "session": np.array([1, 8, N + 2, 8]),
+        "known": np.array([1, 8, 3, 8]),
+        "repeat_logits": random.standard_normal(4).astype(np.float32),
+        "logits": random.standard_normal(4).astype(np.float32),
+        "query": random.standard_normal(D).astype(np.float32),
+        "first": np.array([2]),
+        "skipped": np.array([7, 31, 99]),
+        "least": 9,
+    } | changes
+
+
+def ranked_at_once(made: dict[str, Any], wanted: dict[str, Any]) -> Any:
+    return outcome(lambda: kernel.SessionRanking(*made.values())(*wanted.values()))
+
+
+@needs_kernel
+def test_one_session_of_wrong_arrays() -> None:
+    optional = ("eligible", "bitmap", "deleted", "extra_rows", "repeat_logits", "first", "skipped")
+    may_lack = {f"{name}: None" for name in optional}
+    for what, is_array, made in each_wrong(session_ranking()):
+        found = ranked_at_once(made, session_asked())
+        assert is_array or isinstance(found, str) != (what in may_lack), what
+    for what, is_array, wanted in each_wrong(session_asked()):
+        found = ranked_at_once(session_ranking(), wanted)
+        assert is_array or isinstance(found, str) != (what in may_lack), what
+    for name, wrong in (("k", 0), ("k", -1), ("ordered", -1), ("rows", "3"), ("top_p", None), ("k", 2.5)):
+        assert ranked_at_once(session_ranking(**{name: wrong}), session_asked()) == "an error"
+    other = kernel.Covisitation(*scorer_of(2, n=N + 1).values())
+    assert ranked_at_once(session_ranking(covisitation=other), session_asked()) == "an error"
+    assert ranked_at_once(session_ranking(table=None), session_asked()) == "an error"
+
+
+@needs_kernel
+@settings(max_examples=500, deadline=None)
+@given(data=st.data(), exact=st.booleans(), scored=st.booleans())
+def test_one_session_of_any_values(data: st.DataObject, exact: bool, scored: bool) -> None:
+    def numbers(size: int | None) -> Array:
+        lists = st.lists(PLACES, min_size=size or 0, max_size=5 if size is None else size)
+        return np.array(data.draw(lists), np.int64)
+
+    made = session_ranking(exact=exact)
+    if not scored:
+        made["covisitation"] = None
+    for name, size in (
+        ("leaves", 8),
+        ("eligible", 4),
+        ("deleted", None),
+        ("extra_offsets", 5),
+        ("extra_rows", 6),
+    ):
+        if data.draw(st.booleans()):
+            made[name] = numbers(size).reshape(-1, 2) if name == "leaves" else numbers(size)
+    wanted = session_asked()
+    for name, size in (("session", 4), ("known", None), ("first", None), ("skipped", None)):
+        if data.draw(st.booleans()):
+            wanted[name] = numbers(size)
+    found = ranked_at_once(made, wanted)
+    if found != "an error":
+        assert len(found[0]) == len(found[1]) <= 9
+        assert ((found[1] >= 0) & (found[1] < N)).all()
