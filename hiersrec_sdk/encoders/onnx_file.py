@@ -20,12 +20,13 @@ _ELEMENT_BY_ELEMENT: Final = (
     "Abs Add And Cast Clip Div Equal Erf Exp Gelu Greater GreaterOrEqual Identity Less LessOrEqual Log Max Min Mul Neg "
     "Not Or Pow Reciprocal Relu Sigmoid Sqrt Sub Tanh Where"
 )
-_PRODUCTS: Final = "Attention Gemm LayerNormalization MatMul ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum RMSNormalization Softmax"
+_LAYERS: Final = "Attention LayerNormalization RMSNormalization Softmax"
+_PRODUCTS: Final = "Gemm MatMul ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum"
 _SHAPES: Final = (
     "Concat Constant ConstantOfShape Expand Gather GatherElements GatherND Range Reshape Shape Slice Split Squeeze "
     "Transpose Unsqueeze"
 )
-OPERATORS: Final = frozenset(f"{_ELEMENT_BY_ELEMENT} {_PRODUCTS} {_SHAPES}".split())
+OPERATORS: Final = frozenset(f"{_ELEMENT_BY_ELEMENT} {_LAYERS} {_PRODUCTS} {_SHAPES}".split())
 """The operators that a graph may hold, all of ONNX's own domain: those that ``hiersrec export`` writes, and their near
 relatives, which PyTorch's exporter writes in their place."""
 
