@@ -20,7 +20,7 @@ _ELEMENT_BY_ELEMENT: Final = (
     "Abs Add And Cast Clip Div Equal Erf Exp Gelu Greater GreaterOrEqual Identity Less LessOrEqual Log Max Min Mul Neg "
     "Not Or Pow Reciprocal Relu Sigmoid Sqrt Sub Tanh Where"
 )
-_LAYERS: Final = "Attention LayerNormalization RMSNormalization Softmax"
+_LAYERS: Final = "Attention LayerNormalization LpNormalization RMSNormalization Softmax"
 _PRODUCTS: Final = "Gemm MatMul ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum"
 _SHAPES: Final = (
     "Concat Constant ConstantOfShape Expand Gather GatherElements GatherND Range Reshape Shape Slice Split Squeeze "

@@ -96,6 +96,7 @@ class RankSession(Protocol):
         first: NDArray[np.int64] | None,
         skipped: NDArray[np.int64] | None,
         least: int,
+        /,
     ) -> RankedSession:
         """Rank.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -104,17 +104,8 @@ def rank_sessions(scope: Scope) -> RankSession | None:
         return None
     rank = _kernel.SessionRanking(prepare(scope.table), scorer, *scope[2:-1])
 
-    def ranked(
-        session: NDArray[np.int64],
-        known: NDArray[np.int64],
-        repeat_logits: NDArray[np.float32] | None,
-        logits: NDArray[np.float32],
-        query: NDArray[np.float32],
-        first: NDArray[np.int64] | None,
-        skipped: NDArray[np.int64] | None,
-        least: int,
-    ) -> RankedSession:
-        return RankedSession(*rank(session, known, repeat_logits, logits, query, first, skipped, least))
+    def ranked(*asked: Any) -> RankedSession:
+        return RankedSession(*rank(*asked))
 
     return ranked
 
