@@ -1,4 +1,4 @@
-"""The ground of the figures: the test split cannot reach a bundle, and ids carry no information."""
+"""The ground of the figures: the test split cannot reach a bundle or another answer, and ids carry no information."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 
 from hiersrec_export.export import export
 from hiersrec_sdk import Recommender
@@ -55,6 +56,24 @@ def test_the_test_split_cannot_reach_the_bundle(
     assert sums[0] == sums[1]
     assert {"model.onnx", "item_encoder.onnx", "catalog.safetensors", "calibration.png"} <= set(sums[0])
     assert calibrations[0] == calibrations[1]
+
+
+def test_test_sessions_do_not_see_each_other(
+    make_dataset: Callable[..., Dataset], tiny_final_export: Exported
+) -> None:
+    """A batch of neighbouring test sessions could give away what is asked next. Here none knows of another one."""
+    data, recommender = make_dataset(), Recommender.load(tiny_final_export.bundle)
+    order = np.random.default_rng(6).permutation(len(data.test))
+    shuffled = Sessions(
+        np.concatenate([data.test[at] for at in order]),
+        np.concatenate([[0], data.test.lengths[order].cumsum()]),
+    )
+    found = []
+    for test in (data.test, shuffled):
+        metrics = evaluate(recommender, replace(data, test=test), "test", mode="exact")
+        found.append({name: value for name, value in metrics.items() if name not in ("mode", "bytes_read")})
+        del found[-1]["sessions_per_second"]
+    assert found[0] == pytest.approx(found[1], rel=1e-9)
 
 
 def relabelled(data: Dataset, seed: int) -> Dataset:

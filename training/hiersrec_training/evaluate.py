@@ -36,9 +36,9 @@ def evaluate(
         One flat dictionary. Fractions: ``recall@k``, ``mrr@k``, ``ndcg@k`` for k of 1, 5, 10, 20;
         ``candidate_coverage``, examples whose target was among the rows scored; ``category_accuracy_<level>``, examples
         whose target lies in the most probable category of the level; ``catalog_coverage@20``, items of the catalog
-        that were recommended at least once. Counts: ``examples``; ``unknown_targets``, targets that the catalog lacks,
-        which count as missed; ``rows_scored`` and ``bytes_read``, mean of an example. ``sessions_per_second``:
-        recommendations per second, in batches of 256.
+        that were recommended at least once; ``seen_targets``, examples whose target the prefix holds already. Counts:
+        ``examples``; ``unknown_targets``, targets that the catalog lacks, which count as missed; ``rows_scored`` and
+        ``bytes_read``, mean of an example. ``sessions_per_second``: recommendations per second, in batches of 256.
 
     Raises:
         EmptyLogError: the split holds no example.
@@ -58,13 +58,14 @@ def evaluate(
     ids = data.item_ids.to_list()
     largest = max(CUTS)
     ranks = np.zeros(len(examples), dtype=np.int64)
-    covered = unknown = rows_scored = bytes_read = done = 0
+    covered = unknown = seen = rows_scored = bytes_read = done = 0
     right = np.zeros(len(levels), dtype=np.int64)
     shown = np.zeros(len(catalog), dtype=bool)
     seconds = 0.0
     bar = tqdm(total=len(examples), desc=f"{split}, {mode}", unit="example", disable=not progress)
     for some in examples.chunks(BATCH):
         asked = [[ids[item] for item in prefix] for prefix, _ in some]
+        seen += sum(target in prefix for prefix, target in some)
         started = time.perf_counter()
         # one more than the largest cut: a tie across the cut shows
         results = recommender.recommend_many(
@@ -100,6 +101,7 @@ def evaluate(
         "candidate_coverage": covered / done,
         **{f"category_accuracy_{level}": int(count) / done for level, count in enumerate(right)},
         f"catalog_coverage@{largest}": int(shown.sum()) / max(1, len(known)),
+        "seen_targets": seen / done,
         "rows_scored": rows_scored / done,
         "bytes_read": bytes_read / done,
         "sessions_per_second": done / seconds,
