@@ -7,6 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from hiersrec_training.baselines import popularity_metrics
 from hiersrec_training.batches import Batch, Batches, age_weights
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset, Sessions
+from hiersrec_training.distributed import ALONE, Ranks
 from hiersrec_training.model import HierSRec, Metadata
 from hiersrec_training.neighbours import co_clicks
 from hiersrec_training.objective import Objective
@@ -45,17 +47,18 @@ class Loop:
         folder: Path,
         progress: bool,
         report: Callable[[str], None],
+        ranks: Ranks = ALONE,
     ) -> None:
         config = info.config
         self.info, self.config, self.folder = info, config, folder
-        self.progress, self.report = progress, report
+        self.progress, self.report, self.ranks = progress, report, ranks
         self.device = torch.device(info.device)
         torch.manual_seed(config.seed)
         self.model = HierSRec(info.shape, config)
         if config.neighbours:
-            self.model.items.connect(
-                co_clicks(sessions, data.items, config.neighbours, config.neighbour_window)
-            )
+            sizes = (data.items, config.neighbours, config.neighbour_window)
+            ranks.once(lambda: self.model.items.connect(co_clicks(sessions, *sizes)))
+            ranks.copy(self.model.items.neighbours, self.model.items.co_clicks)
         if info.validated_by is not None:
             validated, its_info = run.load_model(Path(info.validated_by))
             self.model.covisitation.load_state_dict(validated.covisitation.state_dict())
@@ -72,7 +75,7 @@ class Loop:
         self.optimizer = Adam(self.model)
         clicks = np.bincount(sessions.items, minlength=data.items)
         dtype = torch.bfloat16 if info.precision == "bfloat16" else torch.float32
-        self.objective = Objective(self.model, self.meta, clicks, dtype)
+        self.objective = Objective(self.model, self.meta, clicks, dtype, ranks)
         # "epochs": those that are over, validation and all; "bad": of them, those since the best
         self.state: dict[str, Any] = {
             "step": 0,
@@ -84,14 +87,17 @@ class Loop:
         }
 
     def run(self) -> None:
-        """All epochs; leaves the kept weights in ``model.safetensors`` and the figures in ``run.json``."""
+        """All epochs; leaves the kept weights in ``model.safetensors`` and the figures in ``run.json``.
+
+        Whatever is written is written by rank 0.
+        """
         self.state |= run.load_checkpoint(self.folder, self.model, self.optimizer)
-        self._cut_log()
+        self.ranks.once(self._cut_log)
         started = time.perf_counter() - self.state["seconds"]
         self.report(
             f"{sum(p.numel() for p in self.model.parameters()):,} parameters, {self.steps:,} steps in "
-            f"{self.config.epochs} epochs, {self.info.device}, softmax over items "
-            f"{'sampled' if self.model.items.is_sampled else 'full'} in {self.info.precision}"
+            f"{self.config.epochs} epochs, {self.info.device}, {self._processes()}softmax over "
+            f"items {'sampled' if self.model.items.is_sampled else 'full'} in {self.info.precision}"
         )
         with stop_signals() as stop:
             for epoch in range(self.state["epochs"], self.config.epochs):
@@ -99,10 +105,17 @@ class Loop:
                     self.report(f"no better for {self.state['bad']} epochs: stopped")
                     break
                 self._epoch(epoch, stop, started)
-                self._check_model()
+                self.ranks.once(self._check_model)
                 self._validate(epoch)
                 self.state |= {"epochs": epoch + 1, "seconds": time.perf_counter() - started}
-                self._checkpoint()
+                self.ranks.once(self._checkpoint)
+        self.info = self.ranks.once(self._finish)
+
+    def _processes(self) -> str:
+        return f"{self.ranks.size} processes, " if self.ranks.size > 1 else ""
+
+    def _finish(self) -> RunInfo:
+        """Fit what is fitted after the encoder, and write ``run.json``."""
         if self.validation is not None:
             self._compare_with_popularity()
             if self.config.covisitation:
@@ -112,6 +125,7 @@ class Loop:
         self.info.metrics = self.state.get("metrics", {})
         self.info.seconds = round(self.state["seconds"], 1)
         self.info.save(self.folder)
+        return self.info
 
     def _fit_covisitation(self) -> None:
         """Fit the co-visitation scorer beside the kept weights, on the validation split, and save it with them."""
@@ -146,10 +160,11 @@ class Loop:
                 recent.setdefault(name, []).append(value.detach())
             self.state["step"] += 1
             step = self.state["step"]
+            signal = self.ranks.largest(max(stop, default=0))
             logs = step % LOG_STEPS == 0 or step == (epoch + 1) * len(self.batches)
-            saves = bool(stop) or step % self.config.checkpoint_steps == 0
+            saves = bool(signal) or step % self.config.checkpoint_steps == 0
             if logs or saves:
-                self._check_losses(recent["loss"])
+                self.ranks.once(partial(self._check_losses, recent["loss"]))
             if logs:
                 figures = {
                     name: round(torch.stack(values).mean().item(), 5) for name, values in recent.items()
@@ -157,13 +172,13 @@ class Loop:
                 recent.clear()
                 self.state["loss"] = figures["loss"]
                 bar.set_postfix(loss=f"{figures['item_loss']:.3f}")
-                self._log({"step": step, "epoch": epoch + 1, **figures})
+                self.ranks.once(partial(self._log, {"step": step, "epoch": epoch + 1, **figures}))
             if saves:
                 self.state["seconds"] = time.perf_counter() - started
-                self._checkpoint()
-            if stop:
+                self.ranks.once(self._checkpoint)
+            if signal:
                 bar.close()
-                raise InterruptedRunError(f"stopped by signal {stop[0]} at step {step}: go on with --resume")
+                raise InterruptedRunError(f"stopped by signal {signal} at step {step}: go on with --resume")
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         step = self.state["step"]
@@ -171,8 +186,9 @@ class Loop:
         torch.manual_seed(self.config.seed * 1_000_003 + step)
         self.optimizer.zero_grad()
         with self.model.items.without(batch):
-            losses = self.objective.losses(batch)
+            losses = self.objective.losses(self.ranks.share(batch), len(batch.target))
         losses["loss"].backward()
+        losses = self.ranks.sum(self.model, losses)
         self.optimizer.step(self.config.learning_rate * schedule(step / self.steps, self.config.warmup))
         return losses
 
@@ -181,8 +197,9 @@ class Loop:
         if self.validation is None:
             self._keep(epoch, {})
             return
-        metrics = evaluate_model(self.model, self.meta, self.validation, self.progress)
-        self._log({"step": self.state["step"], "epoch": epoch + 1, "validation": metrics})
+        metrics = evaluate_model(self.model, self.meta, self.validation, self.progress, self.ranks)
+        line = {"step": self.state["step"], "epoch": epoch + 1, "validation": metrics}
+        self.ranks.once(lambda: self._log(line))
         self.report(
             f"epoch {epoch + 1}: validation Recall@20 {metrics['recall@20']:.4f}, MRR@20 {metrics['mrr@20']:.4f}"
         )
@@ -194,7 +211,7 @@ class Loop:
 
     def _keep(self, epoch: int, metrics: dict[str, float]) -> None:
         self.state |= {"best_epoch": epoch + 1, "metrics": metrics}
-        run.save_weights(self.model, self.folder / "model.safetensors")
+        self.ranks.once(lambda: run.save_weights(self.model, self.folder / "model.safetensors"))
 
     def _check_losses(self, losses: list[Tensor]) -> None:
         """Raise :class:`DivergedRunError` where one of the ``losses``, of the newest steps, is not finite.

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hiersrec_training.batches import Batch
-from hiersrec_training.losses import catalog_cross_entropy, sampled_cross_entropy
-from hiersrec_training.model import HierSRec, Metadata
+from hiersrec_training.distributed import ALONE, Ranks
+from hiersrec_training.losses import ScoreOffsets, catalog_cross_entropy, sampled_cross_entropy
+from hiersrec_training.model import Answer, HierSRec, Metadata
 
 
 class Objective:
@@ -21,12 +22,18 @@ class Objective:
         meta: of all items, there too.
         clicks: int64 [items] of the training sessions.
         dtype: of the matrix products of the full softmax.
+        ranks: that share the batches.
     """
 
     def __init__(
-        self, model: HierSRec, meta: Metadata, clicks: NDArray[np.int64], dtype: torch.dtype
+        self,
+        model: HierSRec,
+        meta: Metadata,
+        clicks: NDArray[np.int64],
+        dtype: torch.dtype,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.model, self.meta, self.dtype = model, meta, dtype
+        self.model, self.meta, self.dtype, self.ranks = model, meta, dtype, ranks
         device = meta.category_path.device
         # metadata that learn to place items by themselves must not learn that nobody wants items without clicks
         negative = (clicks > 0) if model.config.id_dropout else np.ones(len(clicks), dtype=bool)
@@ -37,15 +44,18 @@ class Objective:
         self.chances = torch.from_numpy(chances**0.75 / (chances**0.75).sum()).to(device)
         self.cumulated = self.chances.cumsum(0)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The ``loss``, and the parts that it is made of, each a mean over the positions of ``batch``."""
-        return self._sampled(batch) if self.model.items.is_sampled else self._full(batch)
+    def losses(self, batch: Batch, positions: int | None = None) -> dict[str, Tensor]:
+        """The ``loss`` and its parts: sums over the positions of ``batch``, divided by ``positions``.
+
+        By default by their own number: a mean.
+        """
+        sums = self._sampled(batch) if self.model.items.is_sampled else self._full(batch)
+        return {name: total / (positions or len(batch.target)) for name, total in sums.items()}
 
     def _full(self, batch: Batch) -> dict[str, Tensor]:
         table = self.model.items.all_vectors(self.meta, self.dtype)
-        states, sums = self.model.session.read(F.embedding(batch.items, table))
-        answer = self.model.session.answer(states[batch.there], sums[batch.there])
-        repeats, target = self.model.repeat_offsets(batch, answer), batch.target
+        answer, repeats = self._answer(batch, F.embedding(batch.items, table))
+        target = batch.target
         if len(self.negatives) < len(table):
             table, target = table[self.negatives], self.negative_of[target]
             repeats = repeats._replace(item=self.negative_of[repeats.item])
@@ -53,6 +63,8 @@ class Objective:
         return self._joint(item_loss, answer.category_logits, batch)
 
     def _sampled(self, batch: Batch) -> dict[str, Tensor]:
+        # All ranks draw the same items. Others on each would estimate the denominator better, but then a step reaches
+        # and sends so many times as many rows, and its loss is not that of one process.
         drawn = torch.searchsorted(
             self.cumulated, torch.rand(self.model.config.samples, device=self.chances.device).double()
         )
@@ -63,9 +75,7 @@ class Objective:
         needed, at = torch.unique(torch.cat(parts), return_inverse=True)
         clicked, target, sampled = at.split([len(part) for part in parts])
         vectors = self.model.items.some_vectors(needed, self.meta)
-        states, sums = self.model.session.read(F.embedding(clicked.view_as(batch.items), vectors))
-        answer = self.model.session.answer(states[batch.there], sums[batch.there])
-        repeats = self.model.repeat_offsets(batch, answer)
+        answer, repeats = self._answer(batch, F.embedding(clicked.view_as(batch.items), vectors))
         item_loss = sampled_cross_entropy(
             answer.query,
             vectors,
@@ -77,13 +87,19 @@ class Objective:
         )
         return self._joint(item_loss, answer.category_logits, batch)
 
+    def _answer(self, batch: Batch, vectors: Tensor) -> tuple[Answer, ScoreOffsets]:
+        """The heads at the positions of ``batch``, from the vectors of its clicks [B, T, d]; and the repeat logits."""
+        self.ranks.own_random_numbers()
+        states, sums = self.model.session.read(vectors)
+        answer = self.model.session.answer(states[batch.there], sums[batch.there])
+        return answer, self.model.repeat_offsets(batch, answer)
+
     def _joint(self, item_loss: Tensor, category_logits: list[Tensor], batch: Batch) -> dict[str, Tensor]:
-        positions = len(batch.target)
-        losses = {"item_loss": item_loss / positions}
-        total = losses["item_loss"]
+        losses = {"item_loss": item_loss}
+        total = item_loss
         path = self.meta.category_path[batch.target]  # [P, L]
         for level, logits in enumerate(category_logits):
             each = F.cross_entropy(logits, path[:, level], reduction="none")
-            losses[f"category_loss_{level}"] = (each * batch.weight).sum() / positions
+            losses[f"category_loss_{level}"] = (each * batch.weight).sum()
             total = total + self.model.config.category_weight * losses[f"category_loss_{level}"]
         return {"loss": total, **losses}

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
@@ -18,7 +20,7 @@ def stop_signals() -> Iterator[list[int]]:
         signal.signal(number, previous[signal.Signals(number)])
 
     try:
-        previous = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: signal.signal(number, catch) for number in SIGNALS}
     except ValueError:  # not in the main thread: whoever runs the thread handles signals
         yield caught
         return

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 
+from hiersrec_sdk.arguments import is_integer
 from hiersrec_sdk.errors import (
     ConfigError,
     DivergedRunError,
     EmptyLogError,
+    InvalidOptionError,
     RunError,
 )
+from hiersrec_sdk.shown import shown
 from hiersrec_training import run
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
+from hiersrec_training.distributed import ALONE, Ranks, from_environment, started_by_torchrun
+from hiersrec_training.launch import launch
 from hiersrec_training.loop import Loop
 from hiersrec_training.model import Shape
 from hiersrec_training.run import RunInfo
@@ -32,6 +37,7 @@ def train(
     final: bool = False,
     validated_by: Path | None = None,
     device: str = "auto",
+    processes: int = 1,
     resume: bool = False,
     learning_rate: float | None = None,
     progress: bool = True,
@@ -47,72 +53,132 @@ def train(
         validated_by: for a final run: a finished run of the same data that was validated. Its co-visitation scorer and
             cold-start bias are taken over, which cannot be fitted without a validation split.
         device: "auto", "cpu" or "cuda".
-        resume: go on from the newest checkpoint of ``<out>.part``. On a CPU the weights come out as without the break;
-            on a GPU they may differ by the order of its sums.
+        processes: how many to start on this machine, which share the sessions of each step. On a GPU each has one to
+            itself. Under ``torchrun`` this process is already one of several.
+        resume: go on from the newest checkpoint of ``<out>.part``. On a CPU and with as many processes as before, the
+            weights come out as without the break; otherwise they may differ by the order of sums.
         learning_rate: with ``resume``: instead of the run's own; a run that diverged needs a lower one.
         progress: show a progress bar.
         report: takes lines for a person to read.
 
     Raises:
-        RunError: ``out`` exists, there is nothing to resume, the data changed since, or a write failed.
+        InvalidOptionError: there are more processes than GPUs, or less than one.
+        RunError: ``out`` exists, there is nothing to resume, the data changed since, a write failed, or one of several
+            processes was killed.
         InterruptedRunError: SIGINT or SIGTERM arrived; a checkpoint was written first.
         DivergedRunError: the loss or the weights are no longer finite. The newest checkpoint from before that is kept;
             without one, nothing is.
     """
-    data_path, out = Path(data_path), Path(out)
-    data = Dataset.load(data_path)
-    if out.exists():
-        raise RunError(f"{out} exists already; choose another folder or remove it")
-    folder = run.part_of(out)
-    if validated_by is not None:
-        _check_validated(validated_by, data, final)
-    if resume:
-        info = _to_resume(folder, data, data_path, learning_rate)
-        config, final = info.config, info.final
-        torch.set_num_threads(info.threads)  # another number would sum in another order
-    else:
-        if folder.exists():
-            raise RunError(f"{folder} holds an interrupted run: go on with --resume, or remove it")
-        about = {
-            "path": str(data_path.resolve()),
-            "fingerprint": data.fingerprint,
-            "counts": data.counts,
-            "settings": data.settings,
-        }
-        validated = None if validated_by is None else str(Path(validated_by).resolve())
-        info = replace(new_run(data, config, device), data=about, final=final, validated_by=validated)
-    sessions = data.train.then(data.validation) if final else data.train
-    if not sessions.example_count:
-        raise EmptyLogError(f"{data_path}: the training split has no session of two clicks")
-    if final and info.validated_by is None:
-        report("note: without a validated run (--validated-by) the model has no co-visitation scorer")
-    if not final and not data.validation.example_count:
-        raise EmptyLogError(
-            f"{data_path}: the validation split is empty; train with --final, or prepare it anew"
+    if not is_integer(processes, 1):
+        raise InvalidOptionError(f"processes must be an integer ≥ 1, got {shown(processes)}")
+    if processes > 1 and started_by_torchrun():
+        raise InvalidOptionError(
+            "processes cannot be given under torchrun, which has started them: leave it out"
         )
-    try:
-        # before there is a folder: settings that do not fit the data leave none
-        loop = Loop(info, data, sessions, folder, progress, report)
-        folder.mkdir(parents=True, exist_ok=True)
-        info.save(folder)
-        loop.run()
-        folder.rename(out)
-        run.clear(out)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"{folder} could not be written: {error}; go on with --resume") from error
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(
-            error
-        ):
-            raise
-        raise RunError(
-            "there is not enough memory to train: lower batch_sessions, dimension, max_length or neighbours, or "
-            f"sampled_above below {data.items:,} for a sampled softmax"
-        ) from error
-    return info
+    wanted = _Wanted(
+        Path(data_path), Path(out), config, final, validated_by, device, resume, learning_rate, progress
+    )
+    if processes > 1:
+        return launch(processes, wanted.run, report)
+    with from_environment() as ranks:
+        return wanted.run(ranks, report)
 
 
-def new_run(data: Dataset, config: Config, device: str) -> RunInfo:
+@dataclass(frozen=True)
+class _Wanted:
+    """The arguments of :func:`train`."""
+
+    data_path: Path
+    out: Path
+    config: Config
+    final: bool
+    validated_by: Path | None
+    device: str
+    resume: bool
+    learning_rate: float | None
+    progress: bool
+
+    def run(self, ranks: Ranks, report: Callable[[str], None]) -> RunInfo:
+        """Train on one of ``ranks``."""
+        if not ranks.is_first:
+            report = _ignore
+        data = Dataset.load(self.data_path)
+        folder = run.part_of(self.out)
+        info = ranks.once(lambda: self._begin(data, folder, ranks))
+        torch.set_num_threads(info.threads)
+        sessions = data.train.then(data.validation) if info.final else data.train
+        if info.final and info.validated_by is None:
+            report("note: without a validated run (--validated-by) the model has no co-visitation scorer")
+        try:
+            # before there is a folder: settings that do not fit the data leave none
+            loop = Loop(info, data, sessions, folder, self.progress and ranks.is_first, report, ranks)
+            ranks.once(lambda: _save(info, folder))
+            loop.run()
+            ranks.once(lambda: _rename(folder, self.out))
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"{folder} could not be written: {error}; go on with --resume") from error
+        except (MemoryError, RuntimeError) as error:
+            is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+            if not is_memory and "allocate memory" not in str(error):
+                raise
+            raise RunError(
+                "there is not enough memory to train: lower batch_sessions, dimension, max_length or neighbours, or "
+                f"sampled_above below {data.items:,} for a sampled softmax"
+            ) from error
+        info = loop.info
+        if info.metrics:
+            report(
+                f"best epoch {info.best_epoch}: encoder's validation Recall@20 {info.metrics['recall@20']:.4f}, "
+                f"MRR@20 {info.metrics['mrr@20']:.4f}"
+            )
+        report(f"trained in {info.seconds:,.0f} s; written to {self.out}")
+        return info
+
+    def _begin(self, data: Dataset, folder: Path, ranks: Ranks) -> RunInfo:
+        """What ``run.json`` is to say, after all checks."""
+        if self.out.exists():
+            raise RunError(f"{self.out} exists already; choose another folder or remove it")
+        if self.validated_by is not None:
+            _check_validated(self.validated_by, data, self.final)
+        if self.resume:
+            info = _to_resume(folder, data, self.data_path, self.learning_rate, ranks)
+        elif folder.exists():
+            raise RunError(f"{folder} holds an interrupted run: go on with --resume, or remove it")
+        else:
+            info = new_run(data, self.config, self.device, ranks)
+            info.data = {
+                "path": str(self.data_path.resolve()),
+                "fingerprint": data.fingerprint,
+                "counts": data.counts,
+                "settings": data.settings,
+            }
+            info.final = self.final
+            info.validated_by = None if self.validated_by is None else str(self.validated_by.resolve())
+        ranks.check_devices(info.device)
+        if not (data.train.example_count or (info.final and data.validation.example_count)):
+            raise EmptyLogError(f"{self.data_path}: the training split has no session of two clicks")
+        if not info.final and not data.validation.example_count:
+            raise EmptyLogError(
+                f"{self.data_path}: the validation split is empty; train with --final, or prepare it anew"
+            )
+        return info
+
+
+def _ignore(line: str) -> None:
+    """The report of a rank that is not the first."""
+
+
+def _save(info: RunInfo, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    info.save(folder)
+
+
+def _rename(folder: Path, out: Path) -> None:
+    folder.rename(out)
+    run.clear(out)
+
+
+def new_run(data: Dataset, config: Config, device: str, ranks: Ranks = ALONE) -> RunInfo:
     """The ``run.json`` of a run that is about to begin. It does not name its data yet."""
     device = _device(device)
     return RunInfo(
@@ -123,11 +189,14 @@ def new_run(data: Dataset, config: Config, device: str) -> RunInfo:
         device=device,
         precision="float32" if config.is_sampled(data.items) else _precision(config, device),
         threads=torch.get_num_threads(),
+        processes=ranks.size,
         versions={"torch": torch.__version__, "numpy": np.__version__},
     )
 
 
-def _to_resume(folder: Path, data: Dataset, data_path: Path, learning_rate: float | None) -> RunInfo:
+def _to_resume(
+    folder: Path, data: Dataset, data_path: Path, learning_rate: float | None, ranks: Ranks
+) -> RunInfo:
     if not folder.exists():
         raise RunError(f"there is no interrupted run {folder} to resume")
     info = RunInfo.load(folder)
@@ -143,6 +212,9 @@ def _to_resume(folder: Path, data: Dataset, data_path: Path, learning_rate: floa
         )
     info.data["path"] = str(data_path.resolve())  # the data set may have moved
     _device(info.device)
+    if info.processes != ranks.size:
+        # as many threads as before are only wanted for sums in the same order
+        info.processes, info.threads = ranks.size, torch.get_num_threads()
     return info
 
 
