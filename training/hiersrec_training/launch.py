@@ -6,9 +6,10 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -16,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import torch
+from tqdm import tqdm
 
 from hiersrec_sdk.cpus import available_cpus
 from hiersrec_sdk.errors import HierSRecError, InterruptedRunError, RunError
@@ -46,6 +48,7 @@ def launch(processes: int, job: Callable[[Ranks, Report], T], report: Report) ->
         InterruptedRunError: a signal arrived.
     """
     context = get_context("spawn")  # a fork would inherit threads that hold locks
+    resource_tracker.ensure_running()  # else the first process starts it, which unblocks signals
     with TemporaryDirectory(prefix="hiersrec-") as folder, stop_signals() as caught:
         group = _Group(processes, caught, report)
         try:
@@ -93,8 +96,8 @@ class _Group:
             ended = [rank for pipe, rank in [*self.pipes.items()] if pipe in ready and not self._reads(pipe)]
             failures = [failure for rank in ended if (failure := self._failure(rank)) is not None]
             if failures and self.failure is None:
-                self.failure = min(failures, key=lambda one: one[0])[1]
-                deadline = time.monotonic() + GRACE
+                is_raised, self.failure = min(failures, key=lambda one: one[0])
+                deadline = time.monotonic() + GRACE * is_raised
             if self.caught and not passed_on:
                 passed_on = True
                 for process in self.processes:
@@ -151,6 +154,9 @@ def _rank(ranks: Ranks, meeting: Path, job: Callable[[Ranks, Report], Any], pipe
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # nobody else would stop it
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # whatever the machine's name resolves to
+    tqdm.set_lock(
+        threading.RLock()
+    )  # its own is a semaphore of the system, which a killed rank would leave there
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, available_cpus() // ranks.size))
     try:
