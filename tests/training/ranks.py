@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +23,7 @@ from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.distributed import ALONE, Ranks
 from hiersrec_training.loop import Loop
+from hiersrec_training.run import RunInfo
 from hiersrec_training.train import _Wanted, new_run
 from hiersrec_training.validation import evaluate_model
 
@@ -38,12 +43,12 @@ def steps_of(data_path: Path, config: Config, ranks: Ranks = ALONE, steps: int =
     data = Dataset.load(data_path)
     with TemporaryDirectory() as folder:
         info = new_run(data, config, "cpu", ranks)
-        loop = Loop(info, data, data.train, Path(folder), False, lambda line: None, ranks)
+        loop = Loop(info, data, data.train, Path(folder), False, ignore, ranks)
     loop.model.train()
     losses: list[dict[str, float]] = []
     while len(losses) < steps:
         for batch in loop.batches.shuffled(config.seed, len(losses)):
-            losses.append({name: float(loss) for name, loss in loop._step(batch).items()})
+            losses.append({name: loss.item() for name, loss in loop._step(batch).items()})
             loop.state["step"] += 1
     assert loop.validation is not None
     metrics = evaluate_model(loop.model, loop.meta, loop.validation, ranks=ranks)
@@ -119,12 +124,21 @@ class Found(NamedTuple):
     errors: list[str]
     numbers: list[list[float]]
     divergence: list[tuple[str, str]]
+    stopped: list[tuple[str, str]]
+    resumed: dict[Path, RunInfo]
     largest: list[int]
     processes: int
 
 
-def everything(data: Path, config: Config, work: Path, ranks: Ranks, report: Callable[[str], None]) -> Found:
-    """All that needs two ranks, in one start of them."""
+def everything(
+    data: Path,
+    config: Config,
+    work: Path,
+    to_resume: list[Path],
+    ranks: Ranks,
+    report: Callable[[str], None],
+) -> Found:
+    """All that needs two ranks, in one start of them. ``to_resume``: interrupted runs."""
     report(f"rank {ranks.rank}")
     full = steps_of(data, config, ranks)
     sampled = steps_of(data, replace(config, sampled_above=10), ranks)
@@ -148,31 +162,55 @@ def everything(data: Path, config: Config, work: Path, ranks: Ranks, report: Cal
         ranks.gathered(error),
         ranks.gathered(numbers),
         ranks.gathered(_diverges(data, config, work, ranks)),
+        ranks.gathered(_is_stopped(data, config, work, ranks)),
+        {run: _wanted(data, run, config, resume=True).run(ranks, ignore) for run in to_resume},
         ranks.gathered(ranks.largest(3 - ranks.rank)),
         new_run(Dataset.load(data), config, "cpu", ranks).processes,
     )
 
 
 def _diverges(data: Path, config: Config, work: Path, ranks: Ranks) -> tuple[str, str]:
-    """The loss of rank 1's share becomes NaN at step 10: what ``train`` then raises there, its kind and its words."""
-    original = Ranks.share
+    """The error of a rank where the loss of rank 1's share is NaN at step 10."""
 
-    def spoiled(self: Ranks, batch: Batch) -> Batch:
+    def spoil(share: Batch) -> Batch:
+        return replace(share, weight=share.weight * float("nan"))
+
+    return _error(_wanted(data, work / "diverged", config), ranks, 10, spoil)
+
+
+def _is_stopped(data: Path, config: Config, work: Path, ranks: Ranks) -> tuple[str, str]:
+    """The error of a rank where rank 1 gets a signal in step 10."""
+
+    def signals(share: Batch) -> Batch:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return share
+
+    return _error(_wanted(data, work / "stopped", config), ranks, 10, signals)
+
+
+def _wanted(data: Path, out: Path, config: Config, resume: bool = False) -> _Wanted:
+    return _Wanted(data, out, config, False, None, "cpu", resume, None, False)
+
+
+def _error(wanted: _Wanted, ranks: Ranks, step: int, change: Callable[[Batch], Batch]) -> tuple[str, str]:
+    """The kind and the words of what is raised on a rank where rank 1's share of one step changes."""
+    original, shares = Ranks.share, count(1)
+
+    def changed(self: Ranks, batch: Batch) -> Batch:
         share = original(self, batch)
-        spoils = next(count) == 9 and self.rank == 1
-        return replace(share, weight=share.weight * float("nan")) if spoils else share
+        return change(share) if next(shares) == step and self.rank == 1 else share
 
-    count = iter(range(1_000_000))
-    patched: Any = Ranks
-    patched.share = spoiled
-    try:
-        wanted = _Wanted(data, work / "diverged", config, False, None, "cpu", False, None, False)
-        wanted.run(ranks, lambda line: None)
-    except HierSRecError as error:
-        return type(error).__name__, str(error)
-    finally:
-        patched.share = original
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ranks, "share", changed)
+        try:
+            wanted.run(ranks, ignore)
+        except HierSRecError as error:
+            return type(error).__name__, str(error)
     return "", ""
+
+
+def ignore(line: str) -> None:
+    """Takes a line and prints nothing."""
 
 
 def fails_alone(ranks: Ranks, report: Callable[[str], None]) -> int:
