@@ -284,7 +284,7 @@ computes meanwhile was not measured.
 
 @click.command(help=__doc__)
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
-@click.option("--steps", default=200, show_default=True, type=click.IntRange(BLOCK), help="On DATA.")
+@click.option("--steps", default=100, show_default=True, type=click.IntRange(BLOCK), help="On DATA.")
 @click.option(
     "--batches", default="128,512", show_default=True, help="Sessions a step on DATA; more take fewer steps."
 )
@@ -292,12 +292,12 @@ computes meanwhile was not measured.
     "--items", default=5_000_000, show_default=True, type=click.IntRange(300_000), help="SIMULATED."
 )
 @click.option(
-    "--simulated-steps", default=40, show_default=True, type=click.IntRange(BLOCK), help="On those."
+    "--simulated-steps", default=20, show_default=True, type=click.IntRange(BLOCK), help="On those."
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the page.")
 def main(data: Path, steps: int, batches: str, items: int, simulated_steps: int, out: Path) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    usual = Config(dropout=0.0, precision="float32")
+    usual = Config(dropout=0.0)
     sizes = [int(size) for size in batches.split(",")]
     jobs = [(data, 0, replace(usual, batch_sessions=size), steps * sizes[0] // size) for size in sizes]
     real = [launch(PROCESSES, partial(pace, *job), click.echo) for job in jobs]

@@ -25,6 +25,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hiersrec_sdk.errors import InvalidOptionError, RunError
+from hiersrec_sdk.shown import shortened
 from hiersrec_training.batches import Batch
 
 T = TypeVar("T")
@@ -221,8 +222,11 @@ def _others() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError):
-            time.sleep(LAST_WORDS)
-            raise RunError("another process of this training has ended; go on with --resume") from error
+    except torch.OutOfMemoryError:
         raise
+    except RuntimeError as error:
+        time.sleep(LAST_WORDS)
+        raise RunError(
+            f"another process of this training does not answer, so this one cannot go on ({shortened(error)}); "
+            "--resume goes on from the newest checkpoint"
+        ) from error

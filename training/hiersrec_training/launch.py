@@ -52,7 +52,7 @@ def launch(processes: int, job: Callable[[Ranks, Report], T], report: Report) ->
     with TemporaryDirectory(prefix="hiersrec-") as folder, stop_signals() as caught:
         group = _Group(processes, caught, report)
         try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until a rank is ready for them
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until a rank is ready for them
             try:
                 for rank in range(processes):
                     receiver, sender = context.Pipe(duplex=False)
@@ -62,7 +62,7 @@ def launch(processes: int, job: Callable[[Ranks, Report], T], report: Report) ->
                     sender.close()  # so that the rank's end closes the pipe
                     group.add(process, receiver)
             finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             group.watch()
         finally:
             group.kill()
