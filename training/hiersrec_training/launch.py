@@ -27,7 +27,7 @@ from hiersrec_training.stop_signals import SIGNALS, stop_signals
 T = TypeVar("T")
 Report = Callable[[str], None]
 POLL = 0.2  # seconds after which a signal is passed on, at most
-GRACE = 1.0  # seconds in which ranks that fail for the same reason as the first one end by themselves
+GRACE = 30.0  # seconds that ranks have to end by themselves after one has raised an error, mostly that of all
 _PR_SET_PDEATHSIG = 1
 
 
