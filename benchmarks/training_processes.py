@@ -53,6 +53,7 @@ class Pace:
 
     items: int
     softmax: str
+    precision: str
     batch_sessions: int
     alone: list[float]  # seconds of each step
     shared: list[float]
@@ -121,25 +122,26 @@ def pace(
     shared = _loop(data, config, ranks)
     alone = _loop(data, config, ALONE) if ranks.is_first and data_path is not None else None
     threads, batches = torch.get_num_threads(), _batches(shared)
-    found = Pace(data.items, softmax, config.batch_sessions, [], [], [], [], [], 0, 0, 0)
+    found = Pace(
+        data.items, softmax, shared.info.precision, config.batch_sessions, [], [], [], [], [], 0, 0, 0
+    )
     counter, sent, taken = Counter(), 0, 0
     for _ in range(steps // BLOCK):
         block = [next(batches) for _ in range(BLOCK)]
         losses: list[float] = []
         if alone is not None:
             torch.set_num_threads(threads * ranks.size)
-            losses = _take(alone, block, found.alone)
+            losses = _take(alone, block, found.alone, [])
             torch.set_num_threads(threads)
         ranks.once(lambda: None)  # the others wait here for rank 0
         before = loopback()
         with counter.counting():
-            together = _take(shared, block, found.shared)
+            together = _take(shared, block, found.shared, found.rows)
         sent, taken = sent + loopback() - before, taken + BLOCK
         pairs = zip(losses, together, strict=False)
         found.differences += [abs(one - other) / one for one, other in pairs]
-        found.rows.append(_rows(shared))
     if alone is not None:  # last, since it changes the weights
-        _take(alone, [batch.every(len(batch.items), 0) for batch in block], found.one_window)
+        _take(alone, [batch.every(len(batch.items), 0) for batch in block], found.one_window, [])
     found.table_bytes, found.other_bytes = counter.large / taken, counter.small / taken
     found.sent_bytes = sent / taken / ranks.size
     return found
@@ -164,14 +166,18 @@ def _batches(loop: Loop) -> Iterator[Batch]:
     return chain.from_iterable(loop.batches.shuffled(loop.config.seed, epoch) for epoch in count())
 
 
-def _take(loop: Loop, batches: Sequence[Batch], laps: list[float]) -> list[float]:
-    """Take a step of each; returns the losses, and adds the seconds of those after the first few to ``laps``."""
+def _take(loop: Loop, batches: Sequence[Batch], laps: list[float], rows: list[int]) -> list[float]:
+    """Take a step of each; returns the losses.
+
+    Adds the seconds of those after the first few to ``laps``, and of each the rows that it changes to ``rows``.
+    """
     losses = []
     for at, batch in enumerate(batches):
         began = perf_counter()
         losses.append(loop._step(batch)["loss"].item())
         if at >= SPARE:
             laps.append(perf_counter() - began)
+        rows.append(_rows(loop))
         loop.state["step"] += 1
     return losses
 
@@ -185,6 +191,7 @@ def speeds(paces: Sequence[Pace]) -> str:
             [
                 f"{one.items:,}",
                 one.softmax,
+                one.precision,
                 f"{one.batch_sessions:,}",
                 f"{1 / alone:.2f}",
                 f"{1 / shared:.2f}",
@@ -193,8 +200,15 @@ def speeds(paces: Sequence[Pace]) -> str:
                 f"{max(one.differences):.1e}",
             ]
         )
-    head = ["items", "softmax", "sessions a step", "1 process, steps/s", f"{PROCESSES} processes, steps/s"]
-    return table([*head, "ratio", "fixed, ms", "largest difference of a loss"], rows, text=2)
+    head = [
+        "items",
+        "softmax",
+        "precision",
+        "sessions a step",
+        "1 process, steps/s",
+        f"{PROCESSES} processes, steps/s",
+    ]
+    return table([*head, "ratio", "fixed, ms", "largest difference of a loss"], rows, text=3)
 
 
 def traffic(paces: Sequence[Pace]) -> str:
@@ -259,7 +273,7 @@ Measured on {cpus} CPU cores, over gloo. Not run on a GPU.
 configuration, without dropout, since the masks of several ranks are not those of one process. Medians of the steps,
 but for the first {spare} of each turn. *Fixed*: a step of a single window in one process with {each} of the threads.
 That part, which is the vectors of all items and their update, every rank does for itself. *Largest difference*: of
-the loss of one step in one process and in several, relative, over all steps.
+the loss of one step in one process and in several, relative, over all steps; sums in another order are rounded otherwise.
 """
 
 SENT = """
@@ -284,7 +298,7 @@ computes meanwhile was not measured.
 
 @click.command(help=__doc__)
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
-@click.option("--steps", default=100, show_default=True, type=click.IntRange(BLOCK), help="On DATA.")
+@click.option("--steps", default=50, show_default=True, type=click.IntRange(BLOCK), help="On DATA.")
 @click.option(
     "--batches", default="128,512", show_default=True, help="Sessions a step on DATA; more take fewer steps."
 )
@@ -292,14 +306,17 @@ computes meanwhile was not measured.
     "--items", default=5_000_000, show_default=True, type=click.IntRange(300_000), help="SIMULATED."
 )
 @click.option(
-    "--simulated-steps", default=20, show_default=True, type=click.IntRange(BLOCK), help="On those."
+    "--simulated-steps", default=10, show_default=True, type=click.IntRange(BLOCK), help="On those."
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the page.")
 def main(data: Path, steps: int, batches: str, items: int, simulated_steps: int, out: Path) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     usual = Config(dropout=0.0)
     sizes = [int(size) for size in batches.split(",")]
-    jobs = [(data, 0, replace(usual, batch_sessions=size), steps * sizes[0] // size) for size in sizes]
+    jobs = [
+        (data, 0, replace(usual, batch_sessions=size), max(BLOCK, steps * sizes[0] // size)) for size in sizes
+    ]
+    jobs.append((data, 0, replace(usual, batch_sessions=sizes[0], precision="float32"), steps))
     real = [launch(PROCESSES, partial(pace, *job), click.echo) for job in jobs]
     simulated = launch(PROCESSES, partial(pace, None, items, usual, simulated_steps), click.echo)
     cpus = torch.get_num_threads()
