@@ -273,7 +273,8 @@ Measured on {cpus} CPU cores, over gloo. Not run on a GPU.
 configuration, without dropout, since the masks of several ranks are not those of one process. Medians of the steps,
 but for the first {spare} of each turn. *Fixed*: a step of a single window in one process with {each} of the threads.
 That part, which is the vectors of all items and their update, every rank does for itself. *Largest difference*: of
-the loss of one step in one process and in several, relative, over all steps; sums in another order are rounded otherwise.
+the loss of one step in one process and in several, relative, over all steps. Sums in another order are rounded
+otherwise.
 """
 
 SENT = """
@@ -298,7 +299,7 @@ computes meanwhile was not measured.
 
 @click.command(help=__doc__)
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
-@click.option("--steps", default=50, show_default=True, type=click.IntRange(BLOCK), help="On DATA.")
+@click.option("--steps", default=20, show_default=True, type=click.IntRange(BLOCK), help="On DATA.")
 @click.option(
     "--batches", default="128,512", show_default=True, help="Sessions a step on DATA; more take fewer steps."
 )
