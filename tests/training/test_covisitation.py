@@ -19,7 +19,8 @@ from hiersrec_training.covisitation import RECENT, WINDOW, ScoredExamples, by_ro
 from hiersrec_training.data.dataset import Dataset, Sessions
 from hiersrec_training.model import CovisitationNetwork, Metadata
 from hiersrec_training.run import load_model
-from hiersrec_training.train import evaluate_model, train
+from hiersrec_training.train import train
+from hiersrec_training.validation import evaluate_model
 
 
 def quiet(line: str) -> None:
