@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,9 @@ from hiersrec_training.validation import evaluate_model
 LOG_STEPS = 50  # steps whose mean losses make a line of metrics.jsonl
 EXPLODED = 2.0  # a loss of so many times the first one is on its way to infinity
 
+AfterEpoch = Callable[[int, Mapping[str, float]], None]
+"""Told of each epoch that is over: its number from 1, and its validation metrics."""
+
 
 class Loop:
     """The state that the steps of one run share."""
@@ -48,10 +51,12 @@ class Loop:
         progress: bool,
         report: Callable[[str], None],
         ranks: Ranks = ALONE,
+        after_epoch: AfterEpoch | None = None,
     ) -> None:
         config = info.config
         self.info, self.config, self.folder = info, config, folder
         self.progress, self.report, self.ranks = progress, report, ranks
+        self.after_epoch = after_epoch
         self.device = torch.device(info.device)
         torch.manual_seed(config.seed)
         self.model = HierSRec(info.shape, config)
@@ -106,9 +111,11 @@ class Loop:
                     break
                 self._epoch(epoch, stop, started)
                 self.ranks.once(self._check_model)
-                self._validate(epoch)
+                metrics = self._validate(epoch)
                 self.state |= {"epochs": epoch + 1, "seconds": time.perf_counter() - started}
                 self.ranks.once(self._checkpoint)
+                if self.after_epoch is not None:
+                    self.ranks.once(partial(self.after_epoch, epoch + 1, metrics))
         self.info = self.ranks.once(self._finish)
 
     def _processes(self) -> str:
@@ -192,11 +199,11 @@ class Loop:
         self.optimizer.step(self.config.learning_rate * schedule(step / self.steps, self.config.warmup))
         return losses
 
-    def _validate(self, epoch: int) -> None:
-        """Keep the weights if they are the best so far; without a validation split the newest are."""
+    def _validate(self, epoch: int) -> dict[str, float]:
+        """The metrics. Keeps the weights if they are the best so far; without a validation split the newest are."""
         if self.validation is None:
             self._keep(epoch, {})
-            return
+            return {}
         metrics = evaluate_model(self.model, self.meta, self.validation, self.progress, self.ranks)
         line = {"step": self.state["step"], "epoch": epoch + 1, "validation": metrics}
         self.ranks.once(lambda: self._log(line))
@@ -208,6 +215,7 @@ class Loop:
             self._keep(epoch, metrics)
         else:
             self.state["bad"] += 1
+        return metrics
 
     def _keep(self, epoch: int, metrics: dict[str, float]) -> None:
         self.state |= {"best_epoch": epoch + 1, "metrics": metrics}

@@ -24,7 +24,7 @@ from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.distributed import ALONE, Ranks, from_environment, started_by_torchrun
 from hiersrec_training.launch import launch
-from hiersrec_training.loop import Loop
+from hiersrec_training.loop import AfterEpoch, Loop
 from hiersrec_training.model import Shape
 from hiersrec_training.run import RunInfo
 
@@ -42,6 +42,7 @@ def train(
     learning_rate: float | None = None,
     progress: bool = True,
     report: Callable[[str], None] = print,
+    after_epoch: AfterEpoch | None = None,
 ) -> RunInfo:
     """Train on a dataset folder and write the run folder ``out``.
 
@@ -60,6 +61,9 @@ def train(
         learning_rate: with ``resume``: instead of the run's own; a run that diverged needs a lower one.
         progress: show a progress bar.
         report: takes lines for a person to read.
+        after_epoch: called when an epoch is validated and its checkpoint is written, with its number from 1 and its
+            validation metrics. What it raises ends the run, which can be resumed. With ``processes`` it travels by
+            pickle.
 
     Raises:
         InvalidOptionError: there are more processes than GPUs, or less than one.
@@ -76,7 +80,8 @@ def train(
             "processes cannot be given under torchrun, which has started them: leave it out"
         )
     wanted = _Wanted(
-        Path(data_path), Path(out), config, final, validated_by, device, resume, learning_rate, progress
+        Path(data_path), Path(out), config, final, validated_by, device, resume, learning_rate, progress,
+        after_epoch,
     )
     if processes > 1:
         return launch(processes, wanted.run, report)
@@ -97,6 +102,7 @@ class _Wanted:
     resume: bool
     learning_rate: float | None
     progress: bool
+    after_epoch: AfterEpoch | None
 
     def run(self, ranks: Ranks, report: Callable[[str], None]) -> RunInfo:
         """Train on one of ``ranks``."""
@@ -111,7 +117,7 @@ class _Wanted:
             report("note: without a validated run (--validated-by) the model has no co-visitation scorer")
         try:
             # before there is a folder: settings that do not fit the data leave none
-            loop = Loop(info, data, sessions, folder, self.progress and ranks.is_first, report, ranks)
+            loop = Loop(info, data, sessions, folder, self.progress and ranks.is_first, report, ranks, self.after_epoch)
             ranks.once(lambda: _save(info, folder))
             loop.run()
             ranks.once(lambda: _rename(folder, self.out))
