@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
@@ -16,9 +15,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hiersrec_sdk.atomic import write_file
 from hiersrec_sdk.errors import DivergedRunError, InterruptedRunError
-from hiersrec_training import cold_start, covisitation, run
+from hiersrec_training import cold_start, covisitation, curves, run
 from hiersrec_training.baselines import popularity_metrics
 from hiersrec_training.batches import Batch, Batches, age_weights
 from hiersrec_training.config import Config
@@ -30,6 +28,7 @@ from hiersrec_training.objective import Objective
 from hiersrec_training.optimizer import Adam, schedule
 from hiersrec_training.run import RunInfo
 from hiersrec_training.stop_signals import stop_signals
+from hiersrec_training.trackers import Line, Log
 from hiersrec_training.validation import evaluate_model
 
 LOG_STEPS = 50  # steps whose mean losses make a line of metrics.jsonl
@@ -57,6 +56,7 @@ class Loop:
         self.info, self.config, self.folder = info, config, folder
         self.progress, self.report, self.ranks = progress, report, ranks
         self.after_epoch = after_epoch
+        self.log: Log | None = None  # of rank 0
         self.device = torch.device(info.device)
         torch.manual_seed(config.seed)
         self.model = HierSRec(info.shape, config)
@@ -97,7 +97,13 @@ class Loop:
         Whatever is written is written by rank 0.
         """
         self.state |= run.load_checkpoint(self.folder, self.model, self.optimizer)
-        self.ranks.once(self._cut_log)
+        self.ranks.once(self._begin_log)
+        try:
+            self._train()
+        finally:
+            self._end_log()
+
+    def _train(self) -> None:
         started = time.perf_counter() - self.state["seconds"]
         self.report(
             f"{sum(p.numel() for p in self.model.parameters()):,} parameters, {self.steps:,} steps in "
@@ -295,24 +301,21 @@ class Loop:
             return
         run.save_checkpoint(self.folder, self.model, self.optimizer, self.state)
 
-    def _log(self, line: dict[str, Any]) -> None:
-        with (self.folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+    def _begin_log(self) -> None:
+        """Open what takes the curves, without the steps and validations after the checkpoint, which are done again."""
+        state = self.state
+        self.log = Log(self.folder, self.info, state["step"], state["epochs"], self.report)
+        self.info.save(self.folder)
 
-    def _cut_log(self) -> None:
-        """Drop the lines after the checkpoint: those steps and validations are done again."""
-        path = self.folder / "metrics.jsonl"
-        if path.exists():
-            lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            kept = [line for line in lines if self._is_past(json.loads(line))]
-            write_file(path, "".join(kept))
+    def _log(self, line: Line) -> None:
+        if self.log is not None:
+            self.log.write(line)
 
-    def _is_past(self, line: dict[str, Any]) -> bool:
-        return bool(
-            line["epoch"] <= self.state["epochs"]
-            if "validation" in line
-            else line["step"] <= self.state["step"]
-        )
+    def _end_log(self) -> None:
+        if self.log is not None:
+            self.log.close(self.info.finished)
+            if self.folder.exists():  # not after a divergence that left nothing
+                curves.draw(self.folder)
 
 
 def _was(loss: float | None, name: str = "it") -> str:
