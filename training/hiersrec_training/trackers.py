@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -114,8 +115,9 @@ class WeightsAndBiases:
 
     def __init__(self, folder: Path, info: RunInfo) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        os.environ.setdefault("WANDB_CACHE_DIR", str((folder / "wandb").absolute()))  # not the home folder
         module = importlib.import_module("wandb")
-        its_id = info.trackers["wandb"] or module.util.generate_id()
+        its_id = info.trackers["wandb"] or secrets.token_hex(4)
         settings = module.Settings(
             console="off",
             disable_code=True,
@@ -184,7 +186,7 @@ class Log:
                 self._others[name] = TRACKERS[name](folder, info)
             except Exception as error:
                 raise RunError(
-                    f"--log {name} could not begin: {shortened(' '.join(str(error).split()))}"
+                    f"--log {name} could not begin: {_why(error)}; mend that, then --resume"
                 ) from error
 
     def write(self, line: Line) -> None:
@@ -204,8 +206,7 @@ class Log:
                 do(tracker)
             except Exception as error:
                 del self._others[name]
-                why = shortened(" ".join(str(error).split()))
-                self._report(f"warning: {name} gets no more curves, metrics.jsonl has them: {why}")
+                self._report(f"warning: {name} gets no more curves, metrics.jsonl has them: {_why(error)}")
 
 
 def check_names(names: Iterable[str]) -> None:
@@ -239,6 +240,10 @@ def figures_of(line: Line) -> dict[str, float]:
 def _key(line: Line) -> tuple[int, bool]:
     """What a line is about: the step, and whether it is a validation after it."""
     return line["step"], "validation" in line
+
+
+def _why(error: Exception) -> str:
+    return shortened(" ".join(str(error).split())) or type(error).__name__
 
 
 def _name(folder: Path) -> str:

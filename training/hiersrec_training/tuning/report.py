@@ -200,6 +200,6 @@ def _scale(axes: Axes, name: str) -> None:
         axes.set_xticks([float(str(choice)) for choice in values.choices])
     elif isinstance(values, IntDistribution | FloatDistribution) and values.log:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +37,16 @@ from hiersrec_training.tuning.workers import Workers
 SEARCH_SHARE: Final = 0.6  # of the hours; the rest is for the finals
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """What a study found; ``seconds``: of all its trainings, added up."""
+
+    best: Finalist
+    defaults: Finalist
+    trials: int
+    seconds: float
+
+
 def tune(
     data_path: Path,
     out: Path,
@@ -51,7 +62,7 @@ def tune(
     device: str = "auto",
     resume: bool = False,
     report: Callable[[str], None] = print,
-) -> Finalist:
+) -> Tuned:
     """Search for settings that suit a dataset folder, and keep the study in the folder ``out``.
 
     Trials are compared by the encoder's MRR@20 on the validation split, which the test split has no part in.
@@ -70,9 +81,6 @@ def tune(
         device: "auto", "cpu" or "cuda".
         resume: go on with the study in ``out``: with its ``sessions``, ``fixed``, ``seed`` and ``device``.
         report: takes lines for a person to read.
-
-    Returns:
-        The best finalist.
 
     Raises:
         InvalidOptionError: a number out of its range.
@@ -139,8 +147,8 @@ def _conclude(
     study: optuna.Study,
     found: list[Finalist],
     report: Callable[[str], None],
-) -> Finalist:
-    """Write and print what was found. Returns the best finalist."""
+) -> Tuned:
+    """Write and print what was found."""
     defaults, trials = found[0], finished(study)
     rounds = max(len(each.runs) for each in found)
     if rounds and len(defaults.runs) == rounds:
@@ -168,7 +176,9 @@ def _conclude(
     report("next:")
     for command in following:
         report(f"  {command}")
-    return best
+    seconds = sum(trial.user_attrs.get("seconds", 0.0) for trial in trials)
+    seconds += sum(info.seconds for each in found for _, info in each.runs.values())
+    return Tuned(best, defaults, len(trials), seconds)
 
 
 def _check(trials: int, hours: float, parallel: int, sessions: int, best: int, seeds: int) -> None:
