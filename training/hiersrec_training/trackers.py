@@ -6,11 +6,11 @@ Nothing leaves the machine unless the user's own environment says so: see each t
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -219,7 +219,7 @@ def check_names(names: Iterable[str]) -> None:
 def check_installed(names: Iterable[str]) -> None:
     """Raise :class:`MissingExtraError` where the package of a tracker is missing."""
     for name in names:
-        if importlib.util.find_spec(name) is None:
+        if find_spec(name) is None:
             raise MissingExtraError(name, f"--log {name}", name)
 
 
