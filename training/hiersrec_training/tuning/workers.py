@@ -57,11 +57,11 @@ class _GivenUpError(Exception):
 
 
 class Workers:
-    """``count`` processes that share the processors. Leaving the context ends them."""
+    """Up to ``count`` processes that share the processors. Leaving the context ends them."""
 
     def __init__(self, count: int) -> None:
-        self._threads = max(1, available_cpus() // count)
-        self._idle = [_Worker(self._threads) for _ in range(count)]
+        self._count, self._threads = count, max(1, available_cpus() // count)
+        self._idle: list[_Worker] = []
         self._busy: dict[Connection, tuple[_Worker, Job]] = {}
 
     def __enter__(self) -> Self:
@@ -92,8 +92,8 @@ class Workers:
         """
         told = False
         while True:
-            while self._idle and not stop and (job := next_job()) is not None:
-                worker = self._idle.pop()
+            while len(self._busy) < self._count and not stop and (job := next_job()) is not None:
+                worker = self._idle.pop() if self._idle else _Worker(self._threads)
                 worker.pipe.send(job)
                 self._busy[worker.pipe] = worker, job
             if not self._busy:
@@ -107,7 +107,8 @@ class Workers:
                         pipe.send(on_epoch(job, message))
                     continue
                 del self._busy[pipe]
-                self._idle.append(worker if worker.is_alive else _Worker(self._threads))
+                if worker.is_alive:
+                    self._idle.append(worker)
                 on_end(job, message)
             if stop and not told:
                 told = True
