@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -154,17 +155,14 @@ def test_a_missing_package_is_named_and_leaves_nothing(
 def steps_of(name: str, folder: Path) -> dict[str, list[int]]:
     """The steps of the loss and of a metric, as the package itself reads them."""
     if name == "tensorboard":
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-        events: Any = EventAccumulator(str(folder / "tensorboard"))
+        module = import_module("tensorboard.backend.event_processing.event_accumulator")
+        events = module.EventAccumulator(str(folder / "tensorboard"))
         events.Reload()
         return {
             key: [event.step for event in events.Scalars(key)] for key in ("train/loss", "validation/mrr@20")
         }
     if name == "mlflow":
-        from mlflow import MlflowClient
-
-        client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+        client = import_module("mlflow").MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
         its = RunInfo.load(folder).trackers["mlflow"]
         assert client.get_run(its).info.status == "FINISHED"
         assert client.get_run(its).data.params["dimension"] == "16"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from statistics import stdev
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -60,12 +61,10 @@ def test_the_finalists_are_the_defaults_and_the_best_others() -> None:
 
 @given(st.lists(st.floats(0.1, 0.9), min_size=2, max_size=5))
 def test_the_noise_of_one_finalist_is_its_standard_deviation(values: list[float]) -> None:
-    info: Any = type("Info", (), {})
-    runs = {
-        seed: (Path(), type("Info", (info,), {"metrics": {"mrr@20": value}})())
-        for seed, value in enumerate(values)
+    runs: Any = {
+        seed: (Path(), SimpleNamespace(metrics={"mrr@20": value})) for seed, value in enumerate(values)
     }
-    found = Finalist("trial 1", Config(), runs=runs)  # type: ignore[arg-type]
+    found = Finalist("trial 1", Config(), runs=runs)
     assert noise([found]) == pytest.approx(stdev(values))
     assert noise([found, found]) == pytest.approx(stdev(values))
 

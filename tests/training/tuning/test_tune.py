@@ -239,14 +239,14 @@ def test_what_a_killed_process_left_is_done_again(tmp_path: Path) -> None:
     about = About("data", "f", {}, 100, 0, "cpu")
     study = open_trials(tmp_path, about, ScheduleMedian())
     for value in (0.1, 0.2):
-        study.tell(study.ask(space_module.SPACE), value)
-    killed = study.ask(space_module.SPACE)
+        study.tell(study.ask(space_module.searched(())), value)
+    killed = study.ask(space_module.searched(()))
     with (tmp_path / "trials.log").open("ab") as file:
         file.write(b'{"op_code":5,"worker')
     (tmp_path / "trials.log.lock").symlink_to("trials.log")
     study = open_trials(tmp_path, about, ScheduleMedian())
     assert [trial.value for trial in finished(study)] == [0.1, 0.2]
-    assert study.ask(space_module.SPACE).params == killed.params
+    assert study.ask(space_module.searched(())).params == killed.params
     with (tmp_path / "trials.log").open("ab") as file:
         file.write(b"no JSON\n{}\n")
     with pytest.raises(RunError, match=r"trials\.log cannot be read"):

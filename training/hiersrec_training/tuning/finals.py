@@ -104,7 +104,7 @@ class Finals:
 
     def _next(self) -> Job | None:
         for round_ in range(self._seeds):
-            seed = self._about.seed + 1 + round_
+            seed = (self._about.seed + 1 + round_) % 2**32
             for finalist in self.found:
                 name = f"{finalist.name} seed {seed}".replace(" ", "-")
                 out = self._folder / "runs" / name

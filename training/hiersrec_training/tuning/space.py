@@ -57,7 +57,7 @@ def difference(config: Config, base: Config) -> dict[str, Any]:
 def sampler(seed: int, trials: int) -> optuna.samplers.BaseSampler:
     """Of a study that goes on after so many ``trials``: a resumed one must not draw the same again."""
     return optuna.samplers.TPESampler(
-        multivariate=True, constant_liar=True, n_startup_trials=DRAWN, seed=seed + 1_000 * trials
+        multivariate=True, constant_liar=True, n_startup_trials=DRAWN, seed=(seed + 1_000 * trials) % 2**32
     )
 
 

@@ -101,7 +101,7 @@ def tune(
     if resume:
         about = to_resume(out, data_path, data)
     else:
-        settings = Config.from_dict(dict(fixed or {})).as_dict()
+        settings = Config.from_dict({**(fixed or {}), "seed": seed}).as_dict()
         about = About(
             str(data_path.resolve()),
             data.fingerprint,
