@@ -155,10 +155,32 @@ def test_finals_that_are_missing_are_said(
     with monkeypatch.context() as patch:
         patch.setattr(search_module.Clock, "is_past", is_past)
         said = study_of(tiny_data, tmp_path / "study")
-    assert any("before the finals. --resume goes on" in line for line in said)
+    assert any("nothing to compare yet but the search" in line for line in said)
+    assert any("--resume goes on with them" in line for line in said)
     assert load_config(tmp_path / "study/best.toml").dimension == 16
     study_of(tiny_data, tmp_path / "study", resume=True)
     assert (tmp_path / "study/runs/defaults-seed-1").exists()
+
+
+def test_a_run_of_the_finals_goes_on_from_its_checkpoint(tiny_data: Path, tmp_path: Path) -> None:
+    """Whatever a killed process has left of it."""
+    out = tmp_path / "study"
+    study_of(tiny_data, out, trials=1)
+    first, *others = sorted((out / "runs").iterdir())
+    assert not others
+    shutil.rmtree(first)
+    part_of(first).mkdir()  # killed before there was a run.json
+    study_of(tiny_data, out, trials=1, resume=True)
+    seconds = finished_run(first).seconds
+    config = replace(RunInfo.load(first).config, seed=2)
+    with pytest.raises(ZeroDivisionError):
+        train(tiny_data, out / "runs/defaults-seed-2", config, device="cpu", after_epoch=lambda *_: 1 // 0)
+    part = part_of(out / "runs/defaults-seed-2")
+    began = json.loads((part / "run.json").read_text())
+    (part / "run.json").write_text(json.dumps(began | {"versions": {"mark": "of the part"}}))
+    study_of(tiny_data, out, trials=1, seeds=2, resume=True)
+    assert finished_run(out / "runs/defaults-seed-2").versions == {"mark": "of the part"}
+    assert finished_run(first).seconds == seconds
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ from typing import Final
 from optuna.trial import FrozenTrial, TrialState
 
 from hiersrec_training.config import Config
-from hiersrec_training.run import RunInfo
+from hiersrec_training.run import RunInfo, part_of
 from hiersrec_training.tuning.folder import About
-from hiersrec_training.tuning.search import METRIC, shown_settings
+from hiersrec_training.tuning.search import METRIC, remove, shown_settings
 from hiersrec_training.tuning.space import config_of, difference
 from hiersrec_training.tuning.workers import Ended, Job, Workers
 
@@ -116,6 +116,8 @@ class Finals:
                     return self._next()
                 if self._is_over():
                     return None
+                if not (part_of(out) / "run.json").exists():  # killed before there was anything to resume
+                    remove(out)
                 self._running[name] = finalist, seed, time.monotonic()
                 config = replace(finalist.config, seed=seed)
                 return Job(name, Path(self._about.data), out, config, self._about.device)

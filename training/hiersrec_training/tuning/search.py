@@ -100,7 +100,7 @@ class Search:
         trial.set_user_attr(EPOCHS, config.epochs)
         name = f"trial-{trial.number}"
         out = self._folder / "trials" / name
-        _remove(out)  # of a killed process
+        remove(out)  # of a killed process
         self._running[name] = trial, time.monotonic()
         # the scorer takes time, and has no part in what is compared
         return Job(name, self._data, out, replace(config, covisitation=False), self._about.device)
@@ -112,7 +112,7 @@ class Search:
 
     def _end(self, job: Job, ended: Ended, stop: list[int]) -> None:
         trial, started = self._running.pop(job.name)
-        _remove(job.out)
+        remove(job.out)
         frozen = self._study.get_trials(deepcopy=False)[trial.number]
         if ended.how == "interrupted" or (ended.how == "failed" and stop):
             again(self._study, frozen)
@@ -143,7 +143,7 @@ class Search:
         return f", best {best.value:.4f} (trial {best.number})"
 
 
-def _remove(run: Path) -> None:
+def remove(run: Path) -> None:
     """A run folder, finished or not."""
     for folder in (run, part_of(run)):
         shutil.rmtree(folder, ignore_errors=True)

@@ -137,7 +137,7 @@ def tune(
             finals.run(workers, stop)
             _check_found(study, stop, out, hours)
         clear(out)
-        return _conclude(out, about, data, study, finals.found, report)
+        return _conclude(out, about, data, study, finals.found, seeds, report)
 
 
 def _conclude(
@@ -146,32 +146,36 @@ def _conclude(
     data: Dataset,
     study: optuna.Study,
     found: list[Finalist],
+    seeds: int,
     report: Callable[[str], None],
 ) -> Tuned:
     """Write and print what was found."""
     defaults, trials = found[0], finished(study)
-    rounds = max(len(each.runs) for each in found)
-    if rounds and len(defaults.runs) == rounds:
-        best = max((each for each in found if len(each.runs) == rounds), key=lambda each: each.mean)
-        trained = [each for each in found if each.runs]
-        said = reports.verdict(best, defaults, trained, data)
-        tables = [reports.final_table(trained, about.base), said]
+    trained = [each for each in found if each.runs]
+    if defaults.runs and len(trained) > 1:
+        best = max(trained, key=lambda each: each.mean)
+        said = [reports.final_table(trained, about.base), reports.verdict(best, defaults, trained, data)]
     else:
         best = max(found, key=lambda each: each.searched or 0.0)
-        tables = ["The time was over before the finals. --resume goes on."]
-    tables += ["The search:", reports.search_table(trials, about.base)]
+        said = ["There is nothing to compare yet but the search."]
+    if any(len(each.runs) < seeds for each in found):
+        said.append(
+            "Runs of the finals are missing: they failed, or the time was over. --resume goes on with them."
+        )
     write_file(out / reports.BEST, reports.best_toml(best, f"{best.name} of the study {out}"))
     picture = reports.picture(study, about.base, reports.importances(study))
     write_file(out / reports.PICTURE, picture)
     following = reports.commands(out, about, best)
     page = [
         f"# Study of {about.data}",
-        *tables,
+        *said,
+        "The search:",
+        reports.search_table(trials, about.base),
         f"![What mattered]({reports.PICTURE})",
         "\n".join(("```sh", *following, "```")),
     ]
     write_file(out / "report.md", "\n\n".join(page) + "\n")
-    report("\n".join(("", *tables[:2], "")))
+    report("\n".join(("", *said, "")))
     report(f"written to {out}: {reports.BEST}, report.md, {reports.PICTURE}")
     report("next:")
     for command in following:

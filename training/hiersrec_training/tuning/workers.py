@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -159,12 +160,17 @@ def _serve(pipe: Connection, threads: int) -> None:
     """The work of a process: to train what comes through ``pipe``."""
     # Ctrl-C reaches every process of a terminal; the study decides what becomes of the training
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)  # while there is nothing to write a checkpoint of
     import torch
 
     torch.set_num_threads(threads)
     with suppress(EOFError, OSError):  # the study is over
         while True:
             pipe.send(_train(pipe, pipe.recv()))
+
+
+def _leave(number: int, frame: Any) -> None:
+    sys.exit(128 + number)
 
 
 def _train(pipe: Connection, job: Job) -> Ended:
