@@ -117,8 +117,8 @@ class _Wanted:
     resume: bool
     learning_rate: float | None
     progress: bool
-    log: tuple[str, ...]
-    after_epoch: AfterEpoch | None
+    log: tuple[str, ...] = ()
+    after_epoch: AfterEpoch | None = None
 
     def run(self, ranks: Ranks, report: Callable[[str], None]) -> RunInfo:
         """Train on one of ``ranks``."""
