@@ -31,7 +31,19 @@ LAYERS = [
     {"cli"},
 ]
 # Packages that only training, exports, tests and examples need; the SDK may import some inside of functions.
-HEAVY = {"torch", "onnx", "polars", "pandas", "pyarrow", "matplotlib", "tqdm", "numba"}
+HEAVY = {
+    "torch",
+    "onnx",
+    "polars",
+    "pandas",
+    "pyarrow",
+    "matplotlib",
+    "tqdm",
+    "numba",
+    "optuna",
+    "mlflow",
+    "wandb",
+}
 
 
 class Import(NamedTuple):

@@ -14,6 +14,7 @@ from hiersrec_sdk.cli.data import prepare, simulate
 from hiersrec_sdk.cli.evaluation import compare, evaluate
 from hiersrec_sdk.cli.serving import catalog, explain, inspect, recommend
 from hiersrec_sdk.cli.training import export, train
+from hiersrec_sdk.cli.tuning import tune
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -30,7 +31,7 @@ def main() -> None:
     """
 
 
-data_to_bundle = simulate, prepare, train, export, evaluate, compare
+data_to_bundle = simulate, prepare, tune, train, export, evaluate, compare
 with_a_bundle = inspect, recommend, explain, catalog, cache
 for command in (*data_to_bundle, *with_a_bundle):
     main.add_command(command)

@@ -60,6 +60,13 @@ def _show_config(context: click.Context, parameter: click.Parameter, wanted: boo
     show_default=True,
     help="Processes to start on this machine, which share the sessions of each step; on cuda one for each GPU.",
 )
+@click.option(
+    "--log",
+    multiple=True,
+    type=click.Choice(["tensorboard", "mlflow", "wandb"]),
+    help="What gets the training curves beside metrics.jsonl and curves.png; repeatable. Written into the run folder, "
+    "and sent nowhere unless MLFLOW_TRACKING_URI or WANDB_MODE says so.",
+)
 @click.option("--progress/--no-progress", default=None, help="Show progress bars.  [default: on a terminal]")
 @click.option(
     "--show-config",
@@ -80,6 +87,7 @@ def train(
     resume: bool,
     device: str,
     processes: int,
+    log: tuple[str, ...],
     progress: bool | None,
 ) -> None:
     """Train a model on the dataset folder DATA and write a run folder.
@@ -99,6 +107,7 @@ def train(
         or seed is not None
         or final
         or validated_by
+        or log
         or device != "auto"
     ):
         raise InvalidOptionError(
@@ -121,6 +130,7 @@ def train(
         learning_rate=config.learning_rate if resume and assignments else None,
         progress=sys.stderr.isatty() if progress is None else progress,
         report=click.echo,
+        log=log,
     )
 
 

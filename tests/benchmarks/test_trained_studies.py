@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.studies import ablations, cold, main_table, sparse, trees, trials, tuning
+from benchmarks.studies import ablations, cold, main_table, sparse, trees, trials, tuned, tuning
 from benchmarks.studies.data_sets import DATA_SETS, DataSet, prepared
 from benchmarks.studies.trials import Trial, benches
 from hiersrec_training.config import Config
@@ -71,6 +71,11 @@ STUDIES: list[tuple[ModuleType, list[str], list[str]]] = [
         cold,
         [],
         ["id dropout 0.3, cold items never shown", "as exported", "popular, the newest", "words in common"],
+    ),
+    (
+        tuned,
+        ["--trials", "2", "--best", "1"],
+        ["the defaults", "by hand: ", "2 trials on the newest 168 sessions"],
     ),
     (main_table, ["--draws", "1"], ["HierSRec, exact", "vstan", "gru4rec", "core"]),
 ]

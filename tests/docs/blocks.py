@@ -28,6 +28,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 _TINY: Final = {
     "simulate": ["--items", "250", "--sessions", "2500"],
     "train": ["--set", "epochs=1", "--set", "dimension=16", "--no-progress"],
+    "tune": ["--trials", "2", "--best", "1", "--seeds", "1"],
 }
 _NOT_RUN: Final = ("pip", "npm", "node", "gunicorn", "celery", "rsync")
 _OF_THE_SYSTEM: Final = ("mkdir", "cp", "ln", "mv")

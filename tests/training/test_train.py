@@ -36,6 +36,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 def test_training_learns_and_leaves_a_whole_run(tiny_run: Path, tiny_data: Path, tiny_config: Config) -> None:
     assert sorted(path.name for path in tiny_run.iterdir()) == [
+        "curves.png",
         "metrics.jsonl",
         "model.safetensors",
         "run.json",

@@ -151,6 +151,15 @@ def load_config(file: Path | None = None, assignments: Iterable[str] = ()) -> Co
     Raises:
         ConfigError: the file is missing or is not TOML, or a setting is unknown or not valid.
     """
+    return Config.from_dict(read_settings(file, assignments))
+
+
+def read_settings(file: Path | None = None, assignments: Iterable[str] = ()) -> dict[str, Any]:
+    """The settings of the TOML ``file``, overridden by ``name=value`` strings. Their names are not checked.
+
+    Raises:
+        ConfigError: the file is missing or is not TOML, or a string is not such an assignment.
+    """
     settings: dict[str, Any] = {}
     if file is not None:
         try:
@@ -171,4 +180,4 @@ def load_config(file: Path | None = None, assignments: Iterable[str] = ()) -> Co
         if is_number and number_of(text.strip()) is None:  # TOML has 1_0 too
             raise ConfigError(f"--set {name.strip()} takes a number such as 10 or 0.5, got {shown(text)}")
         settings[name.strip()] = value
-    return Config.from_dict(settings)
+    return settings

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hiersrec_sdk.atomic import write_file
 from hiersrec_sdk.errors import DivergedRunError, InterruptedRunError
-from hiersrec_training import cold_start, covisitation, run
+from hiersrec_training import cold_start, covisitation, curves, run
 from hiersrec_training.baselines import popularity_metrics
 from hiersrec_training.batches import Batch, Batches, age_weights
 from hiersrec_training.config import Config
@@ -30,10 +28,14 @@ from hiersrec_training.objective import Objective
 from hiersrec_training.optimizer import Adam, schedule
 from hiersrec_training.run import RunInfo
 from hiersrec_training.stop_signals import stop_signals
+from hiersrec_training.trackers import Line, Log
 from hiersrec_training.validation import evaluate_model
 
 LOG_STEPS = 50  # steps whose mean losses make a line of metrics.jsonl
 EXPLODED = 2.0  # a loss of so many times the first one is on its way to infinity
+
+AfterEpoch = Callable[[int, Mapping[str, float]], None]
+"""Told of each epoch that is over: its number from 1, and its validation metrics."""
 
 
 class Loop:
@@ -48,10 +50,13 @@ class Loop:
         progress: bool,
         report: Callable[[str], None],
         ranks: Ranks = ALONE,
+        after_epoch: AfterEpoch | None = None,
     ) -> None:
         config = info.config
         self.info, self.config, self.folder = info, config, folder
         self.progress, self.report, self.ranks = progress, report, ranks
+        self.after_epoch = after_epoch
+        self.log: Log | None = None  # of rank 0
         self.device = torch.device(info.device)
         torch.manual_seed(config.seed)
         self.model = HierSRec(info.shape, config)
@@ -92,7 +97,13 @@ class Loop:
         Whatever is written is written by rank 0.
         """
         self.state |= run.load_checkpoint(self.folder, self.model, self.optimizer)
-        self.ranks.once(self._cut_log)
+        self.ranks.once(self._begin_log)
+        try:
+            self._train()
+        finally:
+            self._end_log()
+
+    def _train(self) -> None:
         started = time.perf_counter() - self.state["seconds"]
         self.report(
             f"{sum(p.numel() for p in self.model.parameters()):,} parameters, {self.steps:,} steps in "
@@ -106,9 +117,11 @@ class Loop:
                     break
                 self._epoch(epoch, stop, started)
                 self.ranks.once(self._check_model)
-                self._validate(epoch)
+                metrics = self._validate(epoch)
                 self.state |= {"epochs": epoch + 1, "seconds": time.perf_counter() - started}
                 self.ranks.once(self._checkpoint)
+                if self.after_epoch is not None:
+                    self.ranks.once(partial(self.after_epoch, epoch + 1, metrics))
         self.info = self.ranks.once(self._finish)
 
     def _processes(self) -> str:
@@ -192,11 +205,11 @@ class Loop:
         self.optimizer.step(self.config.learning_rate * schedule(step / self.steps, self.config.warmup))
         return losses
 
-    def _validate(self, epoch: int) -> None:
-        """Keep the weights if they are the best so far; without a validation split the newest are."""
+    def _validate(self, epoch: int) -> dict[str, float]:
+        """The metrics. Keeps the weights if they are the best so far; without a validation split the newest are."""
         if self.validation is None:
             self._keep(epoch, {})
-            return
+            return {}
         metrics = evaluate_model(self.model, self.meta, self.validation, self.progress, self.ranks)
         line = {"step": self.state["step"], "epoch": epoch + 1, "validation": metrics}
         self.ranks.once(lambda: self._log(line))
@@ -208,6 +221,7 @@ class Loop:
             self._keep(epoch, metrics)
         else:
             self.state["bad"] += 1
+        return metrics
 
     def _keep(self, epoch: int, metrics: dict[str, float]) -> None:
         self.state |= {"best_epoch": epoch + 1, "metrics": metrics}
@@ -287,24 +301,21 @@ class Loop:
             return
         run.save_checkpoint(self.folder, self.model, self.optimizer, self.state)
 
-    def _log(self, line: dict[str, Any]) -> None:
-        with (self.folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+    def _begin_log(self) -> None:
+        """Open what takes the curves, without the steps and validations after the checkpoint, which are done again."""
+        state = self.state
+        self.log = Log(self.folder, self.info, state["step"], state["epochs"], self.report)
+        self.info.save(self.folder)
 
-    def _cut_log(self) -> None:
-        """Drop the lines after the checkpoint: those steps and validations are done again."""
-        path = self.folder / "metrics.jsonl"
-        if path.exists():
-            lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            kept = [line for line in lines if self._is_past(json.loads(line))]
-            write_file(path, "".join(kept))
+    def _log(self, line: Line) -> None:
+        if self.log is not None:
+            self.log.write(line)
 
-    def _is_past(self, line: dict[str, Any]) -> bool:
-        return bool(
-            line["epoch"] <= self.state["epochs"]
-            if "validation" in line
-            else line["step"] <= self.state["step"]
-        )
+    def _end_log(self) -> None:
+        if self.log is not None:
+            self.log.close(self.info.finished)
+            if self.folder.exists():  # not after a divergence that left nothing
+                curves.draw(self.folder)
 
 
 def _was(loss: float | None, name: str = "it") -> str:

@@ -3,6 +3,7 @@
     run.json            configuration, data set, model shape, metrics of the kept epoch
     model.safetensors   weights of the kept epoch
     metrics.jsonl       one JSON object a line: losses while training, metrics after each epoch
+    curves.png          the same as a picture
 
 While training the folder is called ``<name>.part`` and holds ``checkpoint-<step>/`` too; it gets its name at the end.
 """
@@ -31,7 +32,8 @@ from hiersrec_training.optimizer import Adam
 
 SCHEMA_VERSION = 2
 _KINDS: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("data", "versions", "metrics", "covisitation_metrics", "cold_start", "diverged"), dict),
+    **dict.fromkeys(("data", "versions", "trackers"), dict),
+    **dict.fromkeys(("metrics", "covisitation_metrics", "cold_start", "diverged"), dict),
     **dict.fromkeys(("device", "precision"), str),
     **dict.fromkeys(("final", "finished"), bool),
     **dict.fromkeys(("threads", "processes", "best_epoch"), int),
@@ -67,6 +69,8 @@ class RunInfo:
     )
     # the step at which it diverged and its learning rate; it may have gone on from a checkpoint with a lower one
     diverged: dict[str, float] = field(default_factory=dict)
+    # what gets its curves beside metrics.jsonl, and what identifies the run there
+    trackers: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
     def save(self, folder: Path) -> None:
@@ -118,6 +122,8 @@ def _check(info: RunInfo) -> None:
     for name in ("metrics", "covisitation_metrics", "cold_start", "diverged"):
         for key, value in getattr(info, name).items():
             _need(f"{name}.{key}", value, (int, float))
+    for name, value in info.trackers.items():
+        _need(f"trackers.{name}", value, str)
     if info.validated_by is not None:
         _need("validated_by", info.validated_by, str)
     _need("shape.text", shape.text, bool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,9 +24,10 @@ from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.distributed import ALONE, Ranks, from_environment, started_by_torchrun
 from hiersrec_training.launch import launch
-from hiersrec_training.loop import Loop
+from hiersrec_training.loop import AfterEpoch, Loop
 from hiersrec_training.model import Shape
 from hiersrec_training.run import RunInfo
+from hiersrec_training.trackers import check_installed, check_names
 
 
 def train(
@@ -42,6 +43,8 @@ def train(
     learning_rate: float | None = None,
     progress: bool = True,
     report: Callable[[str], None] = print,
+    log: Sequence[str] = (),
+    after_epoch: AfterEpoch | None = None,
 ) -> RunInfo:
     """Train on a dataset folder and write the run folder ``out``.
 
@@ -60,9 +63,15 @@ def train(
         learning_rate: with ``resume``: instead of the run's own; a run that diverged needs a lower one.
         progress: show a progress bar.
         report: takes lines for a person to read.
+        log: what gets the curves beside ``metrics.jsonl``: some of "tensorboard", "mlflow" and "wandb". A resumed run
+            goes on with those that it began with.
+        after_epoch: called when an epoch is validated and its checkpoint is written, with its number from 1 and its
+            validation metrics. What it raises ends the run, which can be resumed. With ``processes`` it travels by
+            pickle.
 
     Raises:
-        InvalidOptionError: there are more processes than GPUs, or less than one.
+        InvalidOptionError: there are more processes than GPUs, or less than one; or ``log`` names something else.
+        MissingExtraError: a package that ``log`` needs is missing.
         RunError: ``out`` exists, there is nothing to resume, the data changed since, a write failed, or one of several
             processes was killed.
         InterruptedRunError: SIGINT or SIGTERM arrived; a checkpoint was written first.
@@ -75,8 +84,19 @@ def train(
         raise InvalidOptionError(
             "processes cannot be given under torchrun, which has started them: leave it out"
         )
+    check_names(log)
     wanted = _Wanted(
-        Path(data_path), Path(out), config, final, validated_by, device, resume, learning_rate, progress
+        Path(data_path),
+        Path(out),
+        config,
+        final,
+        validated_by,
+        device,
+        resume,
+        learning_rate,
+        progress,
+        tuple(log),
+        after_epoch,
     )
     if processes > 1:
         return launch(processes, wanted.run, report)
@@ -97,6 +117,8 @@ class _Wanted:
     resume: bool
     learning_rate: float | None
     progress: bool
+    log: tuple[str, ...] = ()
+    after_epoch: AfterEpoch | None = None
 
     def run(self, ranks: Ranks, report: Callable[[str], None]) -> RunInfo:
         """Train on one of ``ranks``."""
@@ -111,7 +133,16 @@ class _Wanted:
             report("note: without a validated run (--validated-by) the model has no co-visitation scorer")
         try:
             # before there is a folder: settings that do not fit the data leave none
-            loop = Loop(info, data, sessions, folder, self.progress and ranks.is_first, report, ranks)
+            loop = Loop(
+                info,
+                data,
+                sessions,
+                folder,
+                self.progress and ranks.is_first,
+                report,
+                ranks,
+                self.after_epoch,
+            )
             ranks.once(lambda: _save(info, folder))
             loop.run()
             ranks.once(lambda: _rename(folder, self.out))
@@ -154,6 +185,8 @@ class _Wanted:
             }
             info.final = self.final
             info.validated_by = None if self.validated_by is None else str(self.validated_by.resolve())
+            info.trackers = dict.fromkeys(self.log, "")
+        check_installed(info.trackers)
         ranks.check_devices(info.device)
         if not (data.train.example_count or (info.final and data.validation.example_count)):
             raise EmptyLogError(f"{self.data_path}: the training split has no session of two clicks")

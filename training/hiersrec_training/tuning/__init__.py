@@ -1,0 +1,1 @@
+"""The settings of a training, tuned on the shop's own data: ``hiersrec tune``."""
