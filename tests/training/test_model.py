@@ -16,8 +16,9 @@ from hiersrec_training import model as model_module
 from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset, Sessions
-from hiersrec_training.model import LEAST, LONGEST_BAG, HierSRec, Metadata, ReverseEdges, Shape, _unit
+from hiersrec_training.model import HierSRec, Metadata, Shape
 from hiersrec_training.neighbours import co_clicks
+from hiersrec_training.smoothing import LEAST, LONGEST_BAG, ReverseEdges, SmoothUnit
 
 
 @pytest.fixture(scope="module")

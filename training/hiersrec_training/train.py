@@ -298,8 +298,8 @@ class _Loop:
         return losses
 
     def _full_losses(self, batch: Batch) -> dict[str, Tensor]:
-        table = self.model.items.all_vectors(self.meta, self.dtype)
-        states, sums = self.model.session.read(F.embedding(batch.items, table))
+        table, clicked = self.model.items.all_and_some(self.meta, batch.items.flatten(), self.dtype)
+        states, sums = self.model.session.read(clicked.view(*batch.items.shape, -1))
         answer = self.model.session.answer(states[batch.there], sums[batch.there])
         repeats, target = self.model.repeat_offsets(batch, answer), batch.target
         if len(self.negatives) < len(table):
