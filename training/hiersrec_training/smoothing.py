@@ -72,7 +72,7 @@ class ReverseEdges(NamedTuple):
         bags = F.embedding_bag(self.rows, values, self.offsets, per_sample_weights=each_weight, mode="sum")
         for rows in blocks(total):
             total[rows].add_(bags[rows])
-        further = bags[len(total) :].float()
+        further = bags[len(total) :].to(total.dtype)
         if len(further):
             each = torch.arange(len(further), device=further.device)
             # no sum of single numbers in an order that is left to chance: every run gives the same
@@ -142,7 +142,7 @@ class SmoothUnit(torch.autograd.Function):
             unit[rows] = (x if own is None else own)[rows]
             if reverse_edges is not None:
                 near[rows] = near_vectors(base, neighbours[rows], low_weights[rows])
-                unit[rows].addcmul_(near[rows].float(), scale)
+                unit[rows].addcmul_(near[rows].to(x.dtype), scale)
             length[rows] = to_unit(unit[rows])
         ctx.save_for_backward(unit, length, near, scale, weights, some)
         ctx.is_own, ctx.reverse_edges = own is None, reverse_edges
