@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -451,21 +451,24 @@ class CovisitationNetwork(nn.Module):
 
     def item_bias(self, popularity: Tensor) -> Tensor:
         """Biases [n] of items, from their popularity [n, POPULARITIES]."""
-        inputs = (popularity - self.mean[:POPULARITIES]) / self.deviation[:POPULARITIES]
-        bias: Tensor = self.bias_out(F.gelu(self.bias_in(inputs)))[:, 0]
-        return bias
+        weight, shift = self._standardising(self.bias_in, POPULARITIES)
+        hidden = F.gelu(F.linear(popularity, weight, shift))
+        return hidden @ self.bias_out.weight[0] + self.bias_out.bias
 
     def score_offsets(self, features: Tensor) -> Tensor:
         """Score offsets [m] of co-visited items, from their features [m, FEATURES]."""
-        inputs = (features - self.mean) / self.deviation
-        offsets: Tensor = self.offset_out(self.offset_in(inputs).relu())[:, 0]
-        return offsets
+        hidden = F.linear(features, *self._standardising(self.offset_in, FEATURES)).relu_()
+        return hidden @ self.offset_out.weight[0] + self.offset_out.bias
+
+    def _standardising(self, layer: nn.Linear, width: int) -> tuple[Tensor, Tensor]:
+        """Weight and bias of ``layer`` for inputs as they are: it wants them less their mean, over their deviation."""
+        weight = layer.weight / self.deviation[:width]  # [h, width]
+        return weight, layer.bias - weight @ self.mean[:width]
 
     @torch.no_grad()
     def exported(self, covisits: CovisitationCounts) -> tuple[CovisitationScorer, NDArray[np.float32]]:
         """The scorer as it is served, over ``covisits``; and the bias float32 [n] of the items."""
-        weight = self.offset_in.weight / self.deviation  # [h, FEATURES]
-        shift = self.offset_in.bias - weight @ self.mean
+        weight, shift = self._standardising(self.offset_in, FEATURES)
         network = (weight.T, shift, torch.cat([self.offset_out.weight[0], self.offset_out.bias]))
         scorer = CovisitationScorer(covisits, *(each.cpu().contiguous().numpy() for each in network))
         return scorer, self.item_bias(torch.from_numpy(covisits.popularity)).numpy()

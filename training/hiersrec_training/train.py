@@ -34,6 +34,7 @@ from hiersrec_training.batches import Batch, Batches, age_weights
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset, Sessions
 from hiersrec_training.losses import catalog_cross_entropy, sampled_cross_entropy
+from hiersrec_training.memory import keep_freed
 from hiersrec_training.metrics import ranked_together, ranking_metrics, target_ranks
 from hiersrec_training.model import HierSRec, Metadata, Shape
 from hiersrec_training.neighbours import co_clicks
@@ -59,6 +60,8 @@ def train(
 ) -> RunInfo:
     """Train on a dataset folder and write the run folder ``out``.
 
+    From then on the process keeps freed memory for reuse, see :func:`hiersrec_training.memory.keep_freed`.
+
     Args:
         data_path: a folder that ``prepare`` wrote.
         out: folder to write; it must not exist. Until the end it is called ``<out>.part``.
@@ -80,6 +83,7 @@ def train(
             without one, nothing is.
     """
     data_path, out = Path(data_path), Path(out)
+    keep_freed()
     data = Dataset.load(data_path)
     if out.exists():
         raise RunError(f"{out} exists already; choose another folder or remove it")
