@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-CHUNK = 1024  # positions at a time
+CHUNK = 512  # positions at a time
 
 
 class ScoreOffsets(NamedTuple):

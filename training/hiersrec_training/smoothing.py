@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LONGEST_BAG = 64  # edges that are summed by one thread block of a GPU
-LEAST = 1e-3  # co-clicks below this are rounding errors of none
+LEAST = 1e-3  # co-clicks up to this are rounding errors of none
 BLOCK = 2048  # items at a time on a CPU, where their vectors stay in the cache from one operation to the next
 
 
 def shares(co_clicks: Tensor) -> Tensor:
     """Weights of neighbours from their co-clicks [n, K]: the roots, to dampen the frequent ones, scaled to sum to 1."""
-    roots = torch.where(co_clicks < LEAST, 0.0, co_clicks).sqrt()
-    return roots / roots.sum(1, keepdim=True).clamp_min(1e-12)
+    roots = F.threshold(co_clicks, LEAST, 0.0).sqrt_()
+    return roots.div_(roots.sum(1, keepdim=True).clamp_min_(1e-12))
 
 
 class ReverseEdges(NamedTuple):
@@ -44,7 +44,7 @@ class ReverseEdges(NamedTuple):
     def of(cls, neighbours: Tensor, co_clicks: Tensor) -> ReverseEdges:
         """The reverse of the edges from each item to its ``neighbours`` [items, K]; not of those without co-clicks."""
         items, width = neighbours.shape
-        edges = (co_clicks.flatten() >= LEAST).nonzero()[:, 0]
+        edges = (co_clicks.flatten() > LEAST).nonzero()[:, 0]
         target, by_target = torch.sort(neighbours.flatten()[edges], stable=True)
         edges = edges[by_target]
         count = torch.bincount(target, minlength=items)
@@ -68,7 +68,7 @@ class ReverseEdges(NamedTuple):
 
         ``weights`` [items, K] are those of the edges, of the type of ``values``.
         """
-        each_weight = weights.flatten()[self.order]
+        each_weight = weights.flatten().index_select(0, self.order)
         bags = F.embedding_bag(self.rows, values, self.offsets, per_sample_weights=each_weight, mode="sum")
         for rows in blocks(total):
             total[rows].add_(bags[rows])
@@ -146,7 +146,7 @@ class SmoothUnit(torch.autograd.Function):
             length[rows] = to_unit(unit[rows])
         ctx.save_for_backward(unit, length, near, scale, weights, some)
         ctx.is_own, ctx.reverse_edges = own is None, reverse_edges
-        return unit, unit[some]
+        return unit, unit.index_select(0, some)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -154,8 +154,9 @@ class SmoothUnit(torch.autograd.Function):
         unit, length, near, scale, weights, some = ctx.saved_tensors
         back = torch.empty_like(unit)
         for rows in blocks(back):
-            torch.sub(grad[rows], _along(grad[rows], unit[rows]), out=back[rows]).div_(length[rows])
-        back.index_add_(0, some, (grad_some - _along(grad_some, unit[some])) / length[some])
+            _back_from_unit(grad[rows], unit[rows], length[rows], out=back[rows])
+        part = _back_from_unit(grad_some, unit.index_select(0, some), length.index_select(0, some))
+        back.index_add_(0, some, part)
         if ctx.reverse_edges is None:
             return (back, None, *[None] * 6) if ctx.is_own else (None, back, *[None] * 6)
         low, grad_scale = torch.empty_like(near), torch.zeros_like(scale)
@@ -167,6 +168,7 @@ class SmoothUnit(torch.autograd.Function):
         return grad_x, None if ctx.is_own else back, grad_scale, *[None] * 5
 
 
-def _along(grad: Tensor, unit: Tensor) -> Tensor:
-    """The part of ``grad`` [n, d] along ``unit`` [n, d], which a change of length takes away."""
-    return unit * (grad * unit).sum(1, keepdim=True)
+def _back_from_unit(grad: Tensor, unit: Tensor, length: Tensor, out: Tensor | None = None) -> Tensor:
+    """The gradient before :func:`to_unit`, [n, d]: what lies along ``unit`` would change the length alone."""
+    along = (grad * unit).sum(1, keepdim=True)
+    return torch.addcmul(grad, unit, along, value=-1, out=out).div_(length)
