@@ -32,8 +32,10 @@ from hiersrec_training import run
 from hiersrec_training.config import Config
 from hiersrec_training.covisitation import count_covisits
 from hiersrec_training.data.dataset import CategoryTree, Dataset, Sessions
+from hiersrec_training.loop import Loop
 from hiersrec_training.neighbours import co_clicks
-from hiersrec_training.train import _Loop, evaluate_model, new_run
+from hiersrec_training.train import new_run
+from hiersrec_training.validation import evaluate_model
 
 # steps before the clock starts; sampled, many: the moments of a row get their memory when a step first reaches it
 WARM_UP = {"full": 5, "sampled": 50}
@@ -116,7 +118,7 @@ def measure(items: int, sampled: bool, sessions: int, steps: int, limit: float, 
     )
     info = new_run(data, config, "cpu")
     with TemporaryDirectory(dir=scratch, prefix="training_cost-") as folder:
-        loop = _Loop(info, data, data.train, Path(folder), False, lambda line: None)
+        loop = Loop(info, data, data.train, Path(folder), False, lambda line: None)
         loop.model.train()
         done = trained = 0
         began = perf_counter()

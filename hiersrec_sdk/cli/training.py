@@ -53,6 +53,13 @@ def _show_config(context: click.Context, parameter: click.Parameter, wanted: boo
     show_default=True,
     help="Device to train on.",
 )
+@click.option(
+    "--processes",
+    type=INTEGER,
+    default=1,
+    show_default=True,
+    help="Processes to start on this machine, which share the sessions of each step; on cuda one for each GPU.",
+)
 @click.option("--progress/--no-progress", default=None, help="Show progress bars.  [default: on a terminal]")
 @click.option(
     "--show-config",
@@ -72,12 +79,15 @@ def train(
     validated_by: Path | None,
     resume: bool,
     device: str,
+    processes: int,
     progress: bool | None,
 ) -> None:
     """Train a model on the dataset folder DATA and write a run folder.
 
     Each epoch ends with a validation; training stops early on MRR@20 and keeps the weights of the best epoch. Ctrl-C
     writes a checkpoint first; --resume continues from it to the same weights as an uninterrupted run.
+
+    Several processes train one model: --processes starts them here, torchrun -m hiersrec_training elsewhere too.
     """
     # threads that wait for each other by spinning make training several times slower beside any other process
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -99,24 +109,19 @@ def train(
         best = import_extra("hiersrec_training.run", "train").finished_run(validated_by).best_epoch
         settings.append(f"epochs={best}")
     config = import_extra("hiersrec_training.config", "train").load_config(config_file, settings)
-    info = module.train(
+    module.train(
         data,
         out,
         config,
         final=final,
         validated_by=validated_by,
         device=device,
+        processes=processes,
         resume=resume,
         learning_rate=config.learning_rate if resume and assignments else None,
         progress=sys.stderr.isatty() if progress is None else progress,
         report=click.echo,
     )
-    if info.metrics:
-        click.echo(
-            f"best epoch {info.best_epoch}: encoder's validation Recall@20 {info.metrics['recall@20']:.4f}, "
-            f"MRR@20 {info.metrics['mrr@20']:.4f}"
-        )
-    click.echo(f"trained in {info.seconds:,.0f} s; written to {out}")
 
 
 @click.command()

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiersrec_training.batches import Batches, age_weights
+from hiersrec_training.batches import Batch, Batches, age_weights
 from hiersrec_training.data.dataset import Sessions
 
 SESSIONS = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=12), min_size=1, max_size=9)
@@ -52,6 +52,30 @@ def test_an_epoch_goes_on_where_it_was_left() -> None:
         assert torch.equal(a.target, b.target)
     other = list(batches.shuffled(1, 3))
     assert any(not torch.equal(a.items, b.items) for a, b in zip(whole, other, strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(sessions=SESSIONS, max_length=st.integers(1, 5), size=st.integers(1, 9), step=st.integers(1, 4))
+def test_parts_of_a_batch_have_each_window_once_with_its_positions(
+    sessions: list[list[int]], max_length: int, size: int, step: int
+) -> None:
+    data = as_sessions(sessions)
+    batches = Batches(data, max_length, size, np.arange(1, len(data) + 1, dtype=np.float32))
+    for batch in batches.in_order():
+        whole = windows_of(batch)
+        parts = [batch.every(step, first) for first in range(step)]
+        assert [windows_of(part) for part in parts] == [whole[first::step] for first in range(step)]
+        assert all(part.items.shape[1] == batch.items.shape[1] for part in parts)
+
+
+def windows_of(batch: Batch) -> list[tuple[list[int], list[int], list[float]]]:
+    """Of each window the clicks, targets and weights."""
+    lengths = batch.there.sum(1).tolist()
+    targets, weights = batch.target.split(lengths), batch.weight.split(lengths)
+    rows = zip(batch.items, lengths, targets, weights, strict=True)
+    return [
+        (items[:length].tolist(), target.tolist(), weight.tolist()) for items, length, target, weight in rows
+    ]
 
 
 def test_session_items_are_the_clicks_up_to_each_position() -> None:

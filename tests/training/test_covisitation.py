@@ -21,7 +21,8 @@ from hiersrec_training.examples import Windows
 from hiersrec_training.model import CovisitationNetwork, Metadata
 from hiersrec_training.run import load_model
 from hiersrec_training.scored_examples import ScoredExamples, collect, features_of
-from hiersrec_training.train import evaluate_model, train
+from hiersrec_training.train import train
+from hiersrec_training.validation import evaluate_model
 
 
 def quiet(line: str) -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from hiersrec_export.export import export
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.errors import ConfigError, DivergedRunError, ExportError, RunError
-from hiersrec_training import train as train_module
+from hiersrec_training import loop as loop_module
 from hiersrec_training.baselines import baseline, evaluate_baseline, popularity_metrics
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import CategoryTree, Dataset, Sessions
@@ -39,7 +39,7 @@ def loss_becomes(
     monkeypatch: pytest.MonkeyPatch, step: int, value: float = float("nan")
 ) -> Callable[[], None]:
     """The loss of a step, counted from 1, is ``value``; the weights are left alone. Gives what undoes it."""
-    original = train_module._Loop._step
+    original = loop_module.Loop._step
 
     def diverges(self: Any, batch: Any) -> Any:
         losses = original(self, batch)
@@ -47,8 +47,8 @@ def loss_becomes(
             losses["loss"] = torch.full_like(losses["loss"], value)
         return losses
 
-    monkeypatch.setattr(train_module._Loop, "_step", diverges)
-    return lambda: monkeypatch.setattr(train_module._Loop, "_step", original)
+    monkeypatch.setattr(loop_module.Loop, "_step", diverges)
+    return lambda: monkeypatch.setattr(loop_module.Loop, "_step", original)
 
 
 @pytest.mark.parametrize("final", [False, True])
@@ -82,7 +82,7 @@ def test_a_run_that_diverges_ends_with_an_error_and_leaves_nothing(
 def test_a_weight_that_the_last_step_spoils_is_seen(
     final: bool, tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = train_module._Loop._step
+    original = loop_module.Loop._step
 
     def spoils(self: Any, batch: Any) -> Any:
         losses = original(self, batch)
@@ -91,7 +91,7 @@ def test_a_weight_that_the_last_step_spoils_is_seen(
                 next(iter(self.model.parameters())).flatten()[0] = float("nan")
         return losses
 
-    monkeypatch.setattr(train_module._Loop, "_step", spoils)
+    monkeypatch.setattr(loop_module.Loop, "_step", spoils)
     with pytest.raises(DivergedRunError, match=r"has weights that are not finite"):
         attempt(tiny_data, tmp_path / "run", with_settings(tiny_config, epochs=2), final=final)
     assert not (tmp_path / "run").exists()
@@ -132,7 +132,7 @@ def test_a_checkpoint_is_not_replaced_by_a_model_that_explodes(
     tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At step 10 the learning rate becomes far too large, and the loss takes some steps to overflow."""
-    original = train_module._Loop._step
+    original = loop_module.Loop._step
 
     def too_hot(self: Any, batch: Any) -> Any:
         hot = self.config.learning_rate == 0.01 and self.state["step"] >= 9
@@ -142,7 +142,7 @@ def test_a_checkpoint_is_not_replaced_by_a_model_that_explodes(
         finally:
             self.config = config
 
-    monkeypatch.setattr(train_module._Loop, "_step", too_hot)
+    monkeypatch.setattr(loop_module.Loop, "_step", too_hot)
     lines: list[str] = []
     config = with_settings(tiny_config, checkpoint_steps=1)
     with pytest.raises(DivergedRunError, match="checkpoint-00000009-0000 was kept"):
@@ -165,7 +165,7 @@ def test_a_model_worse_than_popularity_is_a_warning(
 ) -> None:
     _, lines = attempt(tiny_data, tmp_path / "well", tiny_config)
     assert not any("warning" in line for line in lines)
-    monkeypatch.setattr(train_module, "evaluate_model", lambda *_: {"mrr@20": 0.0, "recall@20": 0.0})
+    monkeypatch.setattr(loop_module, "evaluate_model", lambda *_: {"mrr@20": 0.0, "recall@20": 0.0})
     _, lines = attempt(tiny_data, tmp_path / "run", tiny_config)
     (line,) = [line for line in lines if line.startswith("warning: ")]
     assert "MRR@20 0.0000, by clicks alone 0." in line
@@ -193,7 +193,7 @@ def test_too_little_memory_is_an_error_that_names_the_settings(
     def too_large(self: Any, batch: Any) -> Any:
         return torch.empty(1 << 60)
 
-    monkeypatch.setattr(train_module._Loop, "_step", too_large)
+    monkeypatch.setattr(loop_module.Loop, "_step", too_large)
     with pytest.raises(RunError, match="not enough memory to train: lower batch_sessions"):
         attempt(tiny_data, tmp_path / "run", tiny_config)
 

@@ -20,7 +20,7 @@ from hiersrec_training.evaluate import _rank, evaluate
 from hiersrec_training.model import Metadata
 from hiersrec_training.run import load_model
 from hiersrec_training.scored_examples import collect
-from hiersrec_training.train import evaluate_model
+from hiersrec_training.validation import evaluate_model
 
 
 @pytest.fixture(scope="module")

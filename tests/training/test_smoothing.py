@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiersrec_training import smoothing
-from hiersrec_training.smoothing import LEAST, LONGEST_BAG, ReverseEdges, SmoothUnit, shares
+from hiersrec_training.smoothing import LEAST, LONGEST_BAG, ReverseEdges, shares, smooth_unit
 
 
 @given(st.integers(1, 200), st.integers(1, 9), st.integers(0, 1000), st.floats(0, 1))
@@ -61,7 +61,7 @@ def test_smooth_unit_vectors_and_their_gradients_are_those_of_plain_autograd(
     reverse = ReverseEdges.of(neighbours, co_clicks) if width else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(smoothing, "BLOCK", block)
-        ours = SmoothUnit.apply(
+        ours = smooth_unit(
             x, own if has_own else None, scale, neighbours, weights, reverse, chosen, torch.float64
         )
         directions = leaf(items, 4).detach(), leaf(len(chosen), 4).detach()
@@ -78,7 +78,7 @@ def test_an_item_without_a_vector_stays_finite() -> None:
     x = torch.zeros(3, 4, requires_grad=True)
     nothing = torch.zeros(0, dtype=torch.int64)
     none = torch.zeros(3, 0)
-    table, _ = SmoothUnit.apply(x, None, torch.ones(()), none.int(), none, None, nothing, torch.float32)
+    table, _ = smooth_unit(x, None, torch.ones(()), none.int(), none, None, nothing, torch.float32)
     assert not table.any()
     (grad,) = torch.autograd.grad(table.sum(), x)
     assert grad.isfinite().all()

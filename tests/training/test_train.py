@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from hiersrec_sdk.errors import DataError, EmptyLogError, InterruptedRunError, RunError
+from hiersrec_training import loop as loop_module
 from hiersrec_training import run as run_module
-from hiersrec_training import train as train_module
 from hiersrec_training.baselines import baseline, evaluate_baseline
 from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
@@ -75,16 +75,16 @@ def test_a_killed_and_resumed_run_gives_the_same_weights(
     step: int,
 ) -> None:
     """Killed without warning: what is on the disk is the newest checkpoint, and log lines after it."""
-    original = train_module._Loop._step
+    original = loop_module.Loop._step
 
     def dies(self: Any, batch: Any) -> Any:
         if self.state["step"] == step:
             raise KeyboardInterrupt
         return original(self, batch)
 
-    monkeypatch.setattr(train_module, "LOG_STEPS", 3)
+    monkeypatch.setattr(loop_module, "LOG_STEPS", 3)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train_module._Loop, "_step", dies)
+        patch.setattr(loop_module.Loop, "_step", dies)
         quiet(tiny_data, tmp_path / "run", tiny_config)
     assert not (tmp_path / "run").exists()
     with pytest.raises(RunError, match="--resume"):
@@ -108,7 +108,7 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(
     monkeypatch: pytest.MonkeyPatch,
     number: signal.Signals,
 ) -> None:
-    original = train_module._Loop._step
+    original = loop_module.Loop._step
 
     def signals(self: Any, batch: Any) -> Any:
         if self.state["step"] == 4:
@@ -116,7 +116,7 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(
         return original(self, batch)
 
     with monkeypatch.context() as patch, pytest.raises(InterruptedRunError, match="step 5"):
-        patch.setattr(train_module._Loop, "_step", signals)
+        patch.setattr(loop_module.Loop, "_step", signals)
         quiet(tiny_data, tmp_path / "run", tiny_config)
     quiet(tiny_data, tmp_path / "run", tiny_config, resume=True)
     whole, resumed = (load_file(path / "model.safetensors") for path in (tiny_run, tmp_path / "run"))
@@ -139,27 +139,27 @@ def test_a_break_between_two_epochs_changes_nothing(
 ) -> None:
     """Killed before an epoch's validation is noted, asked to stop in its last step, killed after its checkpoint."""
     whole = quiet(tiny_data, tmp_path / "whole", tiny_config, final=final)
-    steps = train_module._Loop._epoch
+    steps = loop_module.Loop._epoch
     last = epoch * len(batches_of(tiny_data, tiny_config, final))
     with monkeypatch.context() as patch:
         if moment == "validation":
-            validate = train_module._Loop._validate
+            validate = loop_module.Loop._validate
 
             def dies(self: Any, number: int) -> None:
                 validate(self, number)
                 if number == epoch - 1:
                     raise KeyboardInterrupt
 
-            patch.setattr(train_module._Loop, "_validate", dies)
+            patch.setattr(loop_module.Loop, "_validate", dies)
         elif moment == "last step":
-            original = train_module._Loop._step
+            original = loop_module.Loop._step
 
             def signals(self: Any, batch: Any) -> Any:
                 if self.state["step"] == last - 1:
                     os.kill(os.getpid(), signal.SIGTERM)
                 return original(self, batch)
 
-            patch.setattr(train_module._Loop, "_step", signals)
+            patch.setattr(loop_module.Loop, "_step", signals)
         else:
 
             def stops(self: Any, number: int, *rest: Any) -> None:
@@ -167,7 +167,7 @@ def test_a_break_between_two_epochs_changes_nothing(
                     raise KeyboardInterrupt
                 steps(self, number, *rest)
 
-            patch.setattr(train_module._Loop, "_epoch", stops)
+            patch.setattr(loop_module.Loop, "_epoch", stops)
         with pytest.raises((KeyboardInterrupt, InterruptedRunError)):
             quiet(tiny_data, tmp_path / "run", tiny_config, final=final)
     info = quiet(tiny_data, tmp_path / "run", tiny_config, resume=True)
@@ -188,7 +188,7 @@ def test_resume_holds_in_bfloat16_with_two_threads(
     tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = Config.from_dict(tiny_config.as_dict() | {"precision": "bfloat16", "epochs": 1})
-    original = train_module._Loop._step
+    original = loop_module.Loop._step
 
     def dies(self: Any, batch: Any) -> Any:
         if self.state["step"] == 9:
@@ -199,7 +199,7 @@ def test_resume_holds_in_bfloat16_with_two_threads(
     try:
         quiet(tiny_data, tmp_path / "whole", config)
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(train_module._Loop, "_step", dies)
+            patch.setattr(loop_module.Loop, "_step", dies)
             quiet(tiny_data, tmp_path / "run", config)
         torch.set_num_threads(1)  # the run remembers
         assert quiet(tiny_data, tmp_path / "run", config, resume=True).threads == 2
@@ -219,7 +219,7 @@ def test_final_trains_on_both_splits_without_validation(
     assert info.metrics == {}
     sessions = data.train.then(data.validation)
     windows = sum(-(-(length - 1) // tiny_config.max_length) for length in sessions.lengths.tolist())
-    loop = train_module._Loop(info, data, sessions, tmp_path, False, lambda line: None)
+    loop = loop_module.Loop(info, data, sessions, tmp_path, False, lambda line: None)
     assert len(loop.batches.windows) == windows
     assert loop.steps == tiny_config.epochs * len(loop.batches)
 
@@ -228,9 +228,7 @@ def test_training_stops_early_and_keeps_the_best_epoch(
     tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures = iter([0.3, 0.5, 0.4, 0.2, 0.9])
-    monkeypatch.setattr(
-        train_module, "evaluate_model", lambda *_: {"mrr@20": next(figures), "recall@20": 0.5}
-    )
+    monkeypatch.setattr(loop_module, "evaluate_model", lambda *_: {"mrr@20": next(figures), "recall@20": 0.5})
     config = Config.from_dict(tiny_config.as_dict() | {"epochs": 5, "patience": 2})
     info = quiet(tiny_data, tmp_path / "run", config)
     assert info.best_epoch == 2
@@ -252,7 +250,7 @@ def test_a_sampled_run_holds_its_sparse_moments_over_a_break(
     tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = Config.from_dict(tiny_config.as_dict() | {"sampled_above": 10})
-    original = train_module._Loop._step
+    original = loop_module.Loop._step
 
     def dies(self: Any, batch: Any) -> Any:
         if self.state["step"] == 9:
@@ -261,7 +259,7 @@ def test_a_sampled_run_holds_its_sparse_moments_over_a_break(
 
     quiet(tiny_data, tmp_path / "whole", config)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train_module._Loop, "_step", dies)
+        patch.setattr(loop_module.Loop, "_step", dies)
         quiet(tiny_data, tmp_path / "run", config)
     quiet(tiny_data, tmp_path / "run", config, resume=True)
     whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "run"))
@@ -275,7 +273,7 @@ def test_a_sampled_step_leaves_the_items_it_does_not_reach(
     data = Dataset.load(tmp_path / "data")
     config = Config.from_dict(tiny_config.as_dict() | {"sampled_above": 10, "epochs": 1})
     info = quiet(tmp_path / "data", tmp_path / "run", config)
-    loop = train_module._Loop(info, data, data.train, tmp_path, False, lambda line: None)
+    loop = loop_module.Loop(info, data, data.train, tmp_path, False, lambda line: None)
     assert loop.model.items.item is not None
     weights = loop.model.items.item.weight
     for batch in list(loop.batches.in_order())[:2]:
@@ -296,11 +294,11 @@ def test_the_sampled_loss_of_a_step_tends_to_the_full_one(
     data = Dataset.load(tiny_data)
     config = Config.from_dict(tiny_config.as_dict() | {"samples": 200_000, "dropout": 0.0})
     info = quiet(tiny_data, tmp_path / "run", config)
-    loop = train_module._Loop(info, data, data.train, tmp_path, False, lambda line: None)
+    loop = loop_module.Loop(info, data, data.train, tmp_path, False, lambda line: None)
     torch.nn.init.normal_(loop.model.session.repeat_head.weight)
     loop.model.eval()
     for batch in list(loop.batches.in_order())[:3]:
-        full, sampled = loop._full_losses(batch), loop._sampled_losses(batch)
+        full, sampled = loop.objective._full(batch), loop.objective._sampled(batch)
         torch.testing.assert_close(full["item_loss"], sampled["item_loss"], rtol=2e-3, atol=2e-3)
         torch.testing.assert_close(full["category_loss_1"], sampled["category_loss_1"])
 
@@ -344,7 +342,7 @@ def test_a_run_is_resumed_with_its_own_data_only(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train_module._Loop, "_step", dies)
+        patch.setattr(loop_module.Loop, "_step", dies)
         quiet(tiny_data, tmp_path / "run", tiny_config)
     make_dataset(seed=1).save(tmp_path / "other")
     with pytest.raises(RunError, match="other data"):
@@ -419,7 +417,7 @@ def test_items_that_nobody_clicked_are_no_negatives(
     changed = {"sampled_above": sampled_above, "epochs": 1, "neighbours": 0, "id_dropout": 0.2}
     config = Config.from_dict(tiny_config.as_dict() | changed)
     info = quiet(tmp_path / "data", tmp_path / "run", config)
-    loop = train_module._Loop(info, data, data.train, tmp_path, False, lambda line: None)
+    loop = loop_module.Loop(info, data, data.train, tmp_path, False, lambda line: None)
     assert loop.model.items.item is not None
     before = loop.model.items.item.weight.detach().clone()
     for batch in list(loop.batches.in_order())[:3]:

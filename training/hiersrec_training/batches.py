@@ -27,6 +27,12 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         return Batch(*(field.to(device) for field in (self.items, self.there, self.target, self.weight)))
 
+    def every(self, step: int, first: int) -> Batch:
+        """The windows number ``first``, ``first + step`` and so on, which may be none."""
+        chosen = torch.arange(len(self.items), device=self.items.device) % step == first
+        positions = chosen[:, None].expand_as(self.there)[self.there]
+        return Batch(self.items[chosen], self.there[chosen], self.target[positions], self.weight[positions])
+
     def session_items(self) -> tuple[Tensor, Tensor, Tensor]:
         """Every pair of a position and a click up to it: position int64 [O] (sorted), item [O], distance [O]."""
         length = self.items.shape[1]

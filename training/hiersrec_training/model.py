@@ -28,7 +28,7 @@ from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.losses import ScoreOffsets
 from hiersrec_training.neighbours import DECAY, CoClicks
-from hiersrec_training.smoothing import ReverseEdges, SmoothUnit, near_vectors, shares, to_unit
+from hiersrec_training.smoothing import ReverseEdges, near_vectors, shares, smooth_unit, to_unit
 
 ITEMS_TOGETHER = 1 << 16  # items whose vectors are made at once, where no gradient is wanted
 
@@ -226,10 +226,7 @@ class ItemEncoder(nn.Module):
         elif self.item is not None:
             x = known.add_(self.item.weight)
         reverse = self._connect_back() if self.neighbours.shape[1] else None
-        vectors: tuple[Tensor, Tensor] = SmoothUnit.apply(  # type: ignore[no-untyped-call]
-            x, own, self.smoothing.exp(), self.neighbours, weights, reverse, some, dtype
-        )
-        return vectors
+        return smooth_unit(x, own, self.smoothing.exp(), self.neighbours, weights, reverse, some, dtype)
 
     def _all_vectors_in_slices(self, meta: Metadata, dtype: torch.dtype) -> Tensor:
         items, device = len(meta.category_path), meta.category_path.device

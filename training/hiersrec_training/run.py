@@ -34,7 +34,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("data", "versions", "metrics", "covisitation_metrics", "cold_start", "diverged"), dict),
     **dict.fromkeys(("device", "precision"), str),
     **dict.fromkeys(("final", "finished"), bool),
-    **dict.fromkeys(("threads", "best_epoch"), int),
+    **dict.fromkeys(("threads", "processes", "best_epoch"), int),
     "seconds": (int, float),
 }
 _DATA_KINDS = {"path": str, "fingerprint": str, "counts": dict, "settings": dict}
@@ -51,8 +51,9 @@ class RunInfo:
     final: bool  # trained on training and validation splits together
     device: str
     precision: str  # of the softmax over items
-    threads: int
+    threads: int  # of each process
     versions: dict[str, str]
+    processes: int = 1
     finished: bool = False
     best_epoch: int = 0  # counted from 1
     # of the encoder in its best epoch, validation split

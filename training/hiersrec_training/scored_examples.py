@@ -112,7 +112,7 @@ class _Some(NamedTuple):
     """Some of :class:`ScoredExamples`, in any order."""
 
     time: NDArray[np.int64]  # [examples], position of the target in the log
-    count: NDArray[np.int64]  # [examples], how many entries each has
+    size: NDArray[np.int64]  # [examples], how many entries each has
     target: NDArray[np.int64]  # [examples], the target's entry, counted from the first of its example
     reachable: NDArray[np.bool]  # [examples]
     item: NDArray[np.int32]  # [entries]
@@ -129,8 +129,8 @@ class _Some(NamedTuple):
         scores: NDArray[np.float32],
     ) -> _Some:
         """From all ``scores`` [examples, items]; ``leading`` [examples, n] are the items that score highest."""
-        size, items = scores.shape
-        each = np.arange(size)
+        items = scores.shape[1]
+        each = np.arange(len(examples))
         covisited, features = features_of(covisits, examples)
         target = each * items + examples.targets
         reached = np.unique(np.concatenate([(each[:, None] * items + leading).ravel(), covisited]))
@@ -141,7 +141,7 @@ class _Some(NamedTuple):
         first = entries.searchsorted(each * items)
         return cls(
             time=examples.stop,
-            count=np.diff(first, append=len(entries)),
+            size=np.diff(first, append=len(entries)),
             target=entries.searchsorted(target) - first,
             reachable=reached.take(at, mode="clip") == target,
             item=(entries % items).astype(np.int32),
@@ -155,13 +155,13 @@ def _in_order_of_time(found: list[_Some]) -> ScoredExamples:
     before = np.cumsum([0] + [len(some.features) for some in found]).tolist()
     for some, first in zip(found, before, strict=False):
         some.covisited[some.covisited >= 0] += first
-    time, count, target, reachable, item, score, covisited, features = map(
+    time, size, target, reachable, item, score, covisited, features = map(
         np.concatenate, zip(*found, strict=True)
     )
     order = np.argsort(time)
-    starts = (count.cumsum() - count)[order]
-    offsets = np.concatenate([[0], count[order].cumsum()])
-    entries = np.repeat(starts - offsets[:-1], count[order]) + np.arange(offsets[-1])
+    starts = (size.cumsum() - size)[order]
+    offsets = np.concatenate([[0], size[order].cumsum()])
+    entries = np.repeat(starts - offsets[:-1], size[order]) + np.arange(offsets[-1])
     covisited = covisited[entries]
     there = covisited >= 0
     features = features[covisited[there]]

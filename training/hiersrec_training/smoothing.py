@@ -93,7 +93,8 @@ def near_vectors(base: Tensor, neighbours: Tensor, weights: Tensor) -> Tensor:
         neighbours: int [n, K].
         weights: [n, K], of the type of ``base``.
     """
-    return F.embedding_bag(neighbours, base, per_sample_weights=weights, mode="sum")
+    near: Tensor = F.embedding_bag(neighbours, base, per_sample_weights=weights, mode="sum")
+    return near
 
 
 def to_unit(x: Tensor) -> Tensor:
@@ -103,11 +104,17 @@ def to_unit(x: Tensor) -> Tensor:
     return length
 
 
-class SmoothUnit(torch.autograd.Function):
+def smooth_unit(
+    x: Tensor,
+    own: Tensor | None,
+    scale: Tensor,
+    neighbours: Tensor,
+    weights: Tensor,
+    reverse_edges: ReverseEdges | None,
+    some: Tensor,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
     """Unit vectors of ``own + scale · near``, where ``near`` is each item's weighted sum of its neighbours' ``x``.
-
-    Autograd would pass over [items, d] some twenty times in either direction. Here each block of items is read once,
-    and what is needed of it is done while it is in the cache.
 
     Args:
         x: float32 [items, d].
@@ -115,12 +122,24 @@ class SmoothUnit(torch.autograd.Function):
         scale: float32 [].
         neighbours: int32 [items, K].
         weights: float32 [items, K].
-        reverse_edges: of the whole graph.
+        reverse_edges: of the whole graph; None where K is 0.
         some: int64 [n], items whose vectors are given apart: their gradients need no table of all items.
         dtype: neighbours are summed in.
 
     Returns:
         The unit vectors, float32 [items, d]; and those of ``some``, [n, d].
+    """
+    vectors: tuple[Tensor, Tensor] = _SmoothUnit.apply(  # type: ignore[no-untyped-call]
+        x, own, scale, neighbours, weights, reverse_edges, some, dtype
+    )
+    return vectors
+
+
+class _SmoothUnit(torch.autograd.Function):
+    """:func:`smooth_unit`, in few passes over the tables.
+
+    What is needed of a block of items is done while it is in the cache. Autograd would read and write all of them for
+    each operation.
     """
 
     @staticmethod

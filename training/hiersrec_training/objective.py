@@ -1,0 +1,105 @@
+"""The losses of a batch: cross-entropy of the next item, over the catalog or a sample of it, and of its categories."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hiersrec_training.batches import Batch
+from hiersrec_training.distributed import ALONE, Ranks
+from hiersrec_training.losses import ScoreOffsets, catalog_cross_entropy, sampled_cross_entropy
+from hiersrec_training.model import Answer, HierSRec, Metadata
+
+
+class Objective:
+    """What training minimises.
+
+    Args:
+        model: on the device to train on.
+        meta: of all items, there too.
+        clicks: int64 [items] of the training sessions.
+        dtype: of the matrix products of the full softmax.
+        ranks: that share the batches.
+    """
+
+    def __init__(
+        self,
+        model: HierSRec,
+        meta: Metadata,
+        clicks: NDArray[np.int64],
+        dtype: torch.dtype,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.model, self.meta, self.dtype, self.ranks = model, meta, dtype, ranks
+        device = meta.category_path.device
+        # metadata that learn to place items by themselves must not learn that nobody wants items without clicks
+        negative = (clicks > 0) if model.config.id_dropout else np.ones(len(clicks), dtype=bool)
+        self.negatives = torch.from_numpy(np.flatnonzero(negative)).to(device)
+        # position of an item among them
+        self.negative_of = torch.from_numpy(np.cumsum(negative) - 1).to(device)
+        chances = np.where(negative, clicks + 1.0, 0.0)
+        self.chances = torch.from_numpy(chances**0.75 / (chances**0.75).sum()).to(device)
+        self.cumulated = self.chances.cumsum(0)
+
+    def losses(self, batch: Batch, positions: int | None = None) -> dict[str, Tensor]:
+        """The ``loss`` and its parts: sums over the positions of ``batch``, divided by ``positions``.
+
+        By default by their own number: a mean.
+        """
+        sums = self._sampled(batch) if self.model.items.is_sampled else self._full(batch)
+        return {name: total / (positions or len(batch.target)) for name, total in sums.items()}
+
+    def _full(self, batch: Batch) -> dict[str, Tensor]:
+        table, clicked = self.model.items.all_and_some(self.meta, batch.items.flatten(), self.dtype)
+        answer, repeats = self._answer(batch, clicked.view(*batch.items.shape, -1))
+        target = batch.target
+        if len(self.negatives) < len(table):
+            table, target = table[self.negatives], self.negative_of[target]
+            repeats = repeats._replace(item=self.negative_of[repeats.item])
+        item_loss = catalog_cross_entropy(answer.query, table, repeats, target, batch.weight, self.dtype)
+        return self._joint(item_loss, answer.category_logits, batch)
+
+    def _sampled(self, batch: Batch) -> dict[str, Tensor]:
+        # All ranks draw the same items. Others on each would estimate the denominator better, but then a step reaches
+        # and sends so many times as many rows, and its loss is not that of one process.
+        drawn = torch.searchsorted(
+            self.cumulated, torch.rand(self.model.config.samples, device=self.chances.device).double()
+        )
+        drawn = drawn.clamp_max(len(self.chances) - 1)  # the sum may end a rounding below 1
+        sampled, times = torch.unique(drawn, return_counts=True)
+        expected = torch.log(self.model.config.samples * self.chances[sampled] / times).float()
+        parts = [batch.items.flatten(), batch.target, sampled]
+        needed, at = torch.unique(torch.cat(parts), return_inverse=True)
+        clicked, target, sampled = at.split([len(part) for part in parts])
+        vectors = self.model.items.some_vectors(needed, self.meta)
+        answer, repeats = self._answer(batch, F.embedding(clicked.view_as(batch.items), vectors))
+        item_loss = sampled_cross_entropy(
+            answer.query,
+            vectors,
+            repeats._replace(item=torch.searchsorted(needed, repeats.item)),
+            target,
+            batch.weight,
+            sampled,
+            expected,
+        )
+        return self._joint(item_loss, answer.category_logits, batch)
+
+    def _answer(self, batch: Batch, vectors: Tensor) -> tuple[Answer, ScoreOffsets]:
+        """The heads at the positions of ``batch``, from the vectors of its clicks [B, T, d]; and the repeat logits."""
+        self.ranks.own_random_numbers()
+        states, sums = self.model.session.read(vectors)
+        answer = self.model.session.answer(states[batch.there], sums[batch.there])
+        return answer, self.model.repeat_offsets(batch, answer)
+
+    def _joint(self, item_loss: Tensor, category_logits: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+        losses = {"item_loss": item_loss}
+        total = item_loss
+        path = self.meta.category_path[batch.target]  # [P, L]
+        for level, logits in enumerate(category_logits):
+            each = F.cross_entropy(logits, path[:, level], reduction="none")
+            losses[f"category_loss_{level}"] = (each * batch.weight).sum()
+            total = total + self.model.config.category_weight * losses[f"category_loss_{level}"]
+        return {"loss": total, **losses}
