@@ -99,7 +99,7 @@ def near_vectors(base: Tensor, neighbours: Tensor, weights: Tensor) -> Tensor:
 
 def to_unit(x: Tensor) -> Tensor:
     """Scale the rows of ``x`` [n, d] to length 1, in place. Returns the lengths before, [n, 1], at least 1e-12."""
-    length = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min_(1e-12)
+    length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min_(1e-12)
     x.div_(length)
     return length
 
