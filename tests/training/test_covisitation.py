@@ -15,10 +15,12 @@ from hiersrec_sdk.errors import RunError
 from hiersrec_training import covisitation, metrics
 from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
-from hiersrec_training.covisitation import RECENT, WINDOW, ScoredExamples, by_rows, count_covisits, without
+from hiersrec_training.covisitation import RECENT, WINDOW, by_rows, count_covisits, without
 from hiersrec_training.data.dataset import Dataset, Sessions
+from hiersrec_training.examples import Windows
 from hiersrec_training.model import CovisitationNetwork, Metadata
 from hiersrec_training.run import load_model
+from hiersrec_training.scored_examples import ScoredExamples, collect, features_of
 from hiersrec_training.train import train
 from hiersrec_training.validation import evaluate_model
 
@@ -82,6 +84,25 @@ def test_rows_have_the_counts_of_their_items(
     np.testing.assert_allclose(again, features[order_of_rows], rtol=1e-6)
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    counted=SESSIONS,
+    sessions=st.lists(st.lists(st.integers(0, ITEMS - 1), min_size=2, max_size=20), min_size=1, max_size=9),
+    most=st.integers(1, 20),
+)
+def test_features_of_many_examples_are_those_of_each(
+    counted: list[list[int]], sessions: list[list[int]], most: int
+) -> None:
+    covisits = count_covisits(as_sessions(counted), ITEMS)
+    examples = Windows.of(as_sessions(sessions), most).examples()
+    keys, features = features_of(covisits, examples)
+    alone = [covisits.features(prefix.astype(np.int64), np.log1p) for prefix, _ in examples]
+    assert keys.tolist() == [
+        number * ITEMS + item for number, (items, _) in enumerate(alone) for item in items.tolist()
+    ]
+    np.testing.assert_allclose(features, np.concatenate([each for _, each in alone]), rtol=1e-6)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     sessions=SESSIONS,
@@ -111,7 +132,7 @@ def examples(tiny_run: Path, tiny_data: Path) -> ScoredExamples:
     model, info = load_model(tiny_run)
     data = Dataset.load(tiny_data)
     meta = Metadata.of(data, info.shape, info.config)
-    return covisitation.collect(model, meta, count_covisits(data.train, data.items), data.validation)
+    return collect(model, meta, count_covisits(data.train, data.items), data.validation)
 
 
 def test_an_example_holds_the_items_that_may_come_next(examples: ScoredExamples, tiny_data: Path) -> None:

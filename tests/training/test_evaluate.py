@@ -19,6 +19,7 @@ from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.evaluate import _rank, evaluate
 from hiersrec_training.model import Metadata
 from hiersrec_training.run import load_model
+from hiersrec_training.scored_examples import collect
 from hiersrec_training.validation import evaluate_model
 
 
@@ -64,7 +65,7 @@ def test_exact_mode_has_the_metrics_of_pytorch(
     assert found["examples"] == test.example_count
     covisits = covisitation.count_covisits(data.train, data.items)
     wanted = covisitation.measure(
-        model.covisitation, covisits, covisitation.collect(model, meta, covisits, test), slice(None)
+        model.covisitation, covisits, collect(model, meta, covisits, test), slice(None)
     )
     for name, value in wanted.items():
         assert found[name] == pytest.approx(value, abs=2e-2), name  # features are kept in float16 for fitting

@@ -16,16 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from hiersrec_sdk.ranking.covisitation import POPULARITIES, CovisitationCounts
-from hiersrec_training.covisitation import (
-    BEST_COLD,
-    LEAST_EXAMPLES,
-    ScoredExamples,
-    collect,
-    scores_of,
-    without,
-)
+from hiersrec_training.covisitation import LEAST_EXAMPLES, scores_of, without
 from hiersrec_training.data.dataset import Sessions
 from hiersrec_training.model import CovisitationNetwork, HierSRec, Metadata
+from hiersrec_training.scored_examples import BEST_COLD, ScoredExamples, collect
 
 SHARE = 0.1  # of the clicked items, which are treated as cold
 MOST_EXAMPLES = 20_000

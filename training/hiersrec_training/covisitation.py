@@ -7,22 +7,18 @@ and the counts hold those sessions, so only later ones show what encoder and cou
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from hiersrec_sdk.ranking.covisitation import EDGE_COUNTS, POPULARITIES, CovisitationCounts
-from hiersrec_training.batches import Batches
 from hiersrec_training.data.dataset import Sessions
-from hiersrec_training.metrics import ranked_together, ranking_metrics, target_ranks_of_entries
+from hiersrec_training.metrics import ranking_metrics, target_ranks_of_entries
 from hiersrec_training.model import CovisitationNetwork, HierSRec, Metadata
 from hiersrec_training.neighbours import most_frequent, near_pairs
+from hiersrec_training.scored_examples import ScoredExamples, collect
 
 # counts
 WINDOW = 5  # most clicks between two co-visited items
@@ -31,9 +27,6 @@ RECENT = (0.01, 0.03, 0.1, 0.3)  # newest shares of the sessions, whose clicks a
 MOST_CLICKS = np.iinfo(np.uint16).max
 
 # fitting
-BEST = 100  # items that the encoder scores highest, entries of every example beside the co-visited ones
-BEST_COLD = 20  # and of the cold items, where there are some
-MOST_EXAMPLES = 80_000
 LEAST_EXAMPLES = 50  # fewer say nothing
 EPOCHS = 10
 BATCH = 512  # examples a step
@@ -93,120 +86,6 @@ def without(covisits: CovisitationCounts, items: NDArray[np.bool]) -> Covisitati
     return CovisitationCounts(popularity, offsets, covisits.rows[kept], covisits.counts[kept])
 
 
-@dataclass(frozen=True)
-class ScoredExamples:
-    """Examples in order of time, each with the items that may come next: its entries.
-
-    The entries of example e are ``offsets[e]`` to ``offsets[e + 1]``: the encoder's best items, the co-visited ones
-    and the target, each once.
-    """
-
-    offsets: NDArray[np.int64]  # [examples + 1]
-    target: NDArray[np.int64]  # [examples], the target's entry
-    reachable: NDArray[np.bool]  # [examples], whether the target is one of the best or co-visited
-    item: NDArray[np.int32]  # [entries]
-    score: NDArray[np.float32]  # [entries], by the encoder
-    covisited: NDArray[np.int32]  # [entries], the row of its features; -1 where it is not co-visited
-    features: NDArray[np.float16]  # [co-visited entries, FEATURES]
-
-    def __len__(self) -> int:
-        return len(self.target)
-
-
-@torch.no_grad()
-def collect(
-    model: HierSRec,
-    meta: Metadata,
-    covisits: CovisitationCounts,
-    sessions: Sessions,
-    cold: NDArray[np.bool] | None = None,
-    most: int = MOST_EXAMPLES,
-    progress: bool = False,
-) -> ScoredExamples:
-    """Score the examples of ``sessions``: all, or those of every n-th session where there are more than ``most``.
-
-    Args:
-        model: the trained encoder.
-        meta: of all items.
-        covisits: of the training sessions.
-        sessions: what to take the examples from.
-        cold: bool [items], items treated as if they were added today: placed by metadata alone, and without a click in
-            ``covisits``. The best of them are entries of every example.
-        most: how many examples to score, about.
-        progress: whether to show a bar.
-    """
-    step = -(-sessions.example_count // most)
-    chosen = [sessions[index] for index in range(0, len(sessions), step)]
-    offsets = np.concatenate([[0], np.cumsum([len(clicks) for clicks in chosen])]).astype(np.int64)
-    batches = Batches(Sessions(np.concatenate(chosen), offsets), model.config.max_length, 64)
-    model.eval()
-    device = meta.category_path.device
-    table = model.items.all_vectors(meta)
-    rows = torch.from_numpy(np.flatnonzero(False if cold is None else cold)).to(device)
-    if cold is not None:
-        table[rows] = F.normalize(model.items.from_metadata(meta.rows(rows)), dim=1)
-    best, best_cold = min(BEST, len(table)), min(BEST_COLD, len(rows))
-    found: list[_Scored] = []
-    for batch, examples in tqdm(
-        batches.with_examples(), "examples", len(batches), disable=not progress, leave=False
-    ):
-        batch = batch.to(device)
-        states, sums = model.session.read(F.embedding(batch.items, table))
-        answer = model.session.answer(states[batch.there], sums[batch.there])
-        repeats = model.repeat_offsets(batch, answer)
-        for positions, some in repeats.chunks(len(examples), ranked_together(len(table))):
-            scores = answer.query[positions] @ table.T
-            repeats.add_to(scores, positions, some)
-            best_of_cold = (
-                rows[scores[:, rows].topk(best_cold).indices] if best_cold else rows.expand(len(scores), 0)
-            )
-            leading = torch.cat([scores.topk(best).indices, best_of_cold], dim=1).cpu().numpy()
-            scored = scores.cpu().numpy()
-            for at, (prefix, target) in enumerate(examples.take(positions)):
-                covisited, features = covisits.features(prefix.astype(np.int64), np.log1p)
-                reached = np.unique(np.concatenate([leading[at], covisited]))
-                items = np.union1d(reached, [target])
-                feature_row = np.full(len(items), -1)
-                feature_row[items.searchsorted(covisited)] = np.arange(len(covisited))
-                found.append(
-                    _Scored(
-                        int(examples.stop[positions.start + at]),
-                        int(items.searchsorted(target)),
-                        len(items) == len(reached),
-                        items.astype(np.int32),
-                        scored[at, items],
-                        feature_row,
-                        features.astype(np.float16),
-                    )
-                )
-    found.sort(key=lambda one: one.time)
-    starts = np.concatenate([[0], np.cumsum([len(one.items) for one in found])]).astype(np.int64)
-    before = np.concatenate([[0], np.cumsum([len(one.features) for one in found])])
-    numbered = zip(found, before[:-1], strict=True)
-    features_of = [np.where(one.covisited >= 0, one.covisited + first, -1) for one, first in numbered]
-    return ScoredExamples(
-        offsets=starts,
-        target=starts[:-1] + np.array([one.target for one in found], dtype=np.int64),
-        reachable=np.array([one.reachable for one in found]),
-        item=np.concatenate([one.items for one in found]),
-        score=np.concatenate([one.scores for one in found]),
-        covisited=np.concatenate(features_of).astype(np.int32),
-        features=np.concatenate([one.features for one in found]),
-    )
-
-
-class _Scored(NamedTuple):
-    """One of :class:`ScoredExamples`, its ``target`` and ``covisited`` counted from its first entry."""
-
-    time: int  # position of the target in the log
-    target: int
-    reachable: bool
-    items: NDArray[np.int32]
-    scores: NDArray[np.float32]
-    covisited: NDArray[np.int64]
-    features: NDArray[np.float16]
-
-
 def fit(
     network: CovisitationNetwork,
     covisits: CovisitationCounts,
@@ -257,13 +136,15 @@ def scores_of(
     starts, counts = examples.offsets[chosen], np.diff(examples.offsets)[chosen]
     ends = counts.cumsum()
     entries = np.repeat(starts - ends + counts, counts) + np.arange(ends[-1])
-    covisited = examples.covisited[entries]
+    covisited = examples.covisited.take(entries)
     there = np.flatnonzero(covisited >= 0)
-    item = torch.from_numpy(examples.item[entries]).long()
+    item = torch.from_numpy(examples.item.take(entries)).long()
     few = len(item) < len(popularity)  # of a large catalog most items are in none of the examples
-    bias = network.item_bias(popularity[item]) if few else network.item_bias(popularity)[item]
-    scores = network.scale * torch.from_numpy(examples.score[entries]) + bias
-    offsets = network.score_offsets(torch.from_numpy(examples.features[covisited[there]]).float())
+    bias = network.item_bias(popularity[item]) if few else network.item_bias(popularity).index_select(0, item)
+    scores = network.scale * torch.from_numpy(examples.score.take(entries)) + bias
+    offsets = network.score_offsets(
+        torch.from_numpy(examples.features.take(covisited[there], axis=0)).float()
+    )
     scores = scores.index_add(0, torch.from_numpy(there), offsets)
     target = examples.target[chosen] - starts + ends - counts
     example = torch.from_numpy(np.repeat(np.arange(len(chosen)), counts))

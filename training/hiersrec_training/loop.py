@@ -22,6 +22,7 @@ from hiersrec_training.batches import Batch, Batches, age_weights
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset, Sessions
 from hiersrec_training.distributed import ALONE, Ranks
+from hiersrec_training.memory import keep_freed
 from hiersrec_training.model import HierSRec, Metadata
 from hiersrec_training.neighbours import co_clicks
 from hiersrec_training.objective import Objective
@@ -58,6 +59,8 @@ class Loop:
         self.after_epoch = after_epoch
         self.log: Log | None = None  # of rank 0
         self.device = torch.device(info.device)
+        if self.device.type == "cpu":
+            keep_freed()
         torch.manual_seed(config.seed)
         self.model = HierSRec(info.shape, config)
         if config.neighbours:

@@ -58,7 +58,7 @@ class _CatalogCrossEntropy(torch.autograd.Function):
         table, query_low = vectors.to(dtype), query.to(dtype)
         weighted = (query * weight[:, None]).to(dtype)
         grad_query = torch.empty_like(query)
-        grad_vectors = torch.zeros_like(vectors)
+        grad_vectors: Tensor | None = None
         grad_value = torch.empty_like(value)
         loss = query.new_zeros(())
         for rows, some in offsets.chunks(len(query), CHUNK):
@@ -71,7 +71,8 @@ class _CatalogCrossEntropy(torch.autograd.Function):
             loss -= (weight[rows] * at_target.float().clamp_min(1e-30).log()).sum()
             flat[index] = at_target - 1  # scatter_ would copy all of it, twice
             grad_query[rows] = slope @ table
-            grad_vectors += slope.T @ weighted[rows]
+            part = slope.T @ weighted[rows]
+            grad_vectors = part.to(vectors.dtype) if grad_vectors is None else grad_vectors.add_(part)
             grad_value[some] = flat[added].to(value.dtype)
         grad_query *= weight[:, None]
         grad_value *= weight[position]
@@ -80,7 +81,7 @@ class _CatalogCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        return (*(gradient * scale for gradient in ctx.saved_tensors), None, None, None, None, None)
+        return (*(gradient.mul_(scale) for gradient in ctx.saved_tensors), None, None, None, None, None)
 
 
 def catalog_cross_entropy(

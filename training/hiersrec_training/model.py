@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,10 +28,9 @@ from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.losses import ScoreOffsets
 from hiersrec_training.neighbours import DECAY, CoClicks
+from hiersrec_training.smoothing import ReverseEdges, near_vectors, shares, smooth_unit, to_unit
 
 ITEMS_TOGETHER = 1 << 16  # items whose vectors are made at once, where no gradient is wanted
-LONGEST_BAG = 64  # edges that are summed by one thread block of a GPU
-LEAST = 1e-3  # co-clicks below this are rounding errors of none
 
 
 @dataclass(frozen=True)
@@ -188,10 +187,17 @@ class ItemEncoder(nn.Module):
 
         Missing numbers have their own bin.
         """
-        x = self.smoothing.new_zeros(path.shape[0], self.dimension)
-        for tables, columns in ((self.category, path.T), (self.number, bins.T)):
-            if len(tables):  # else they are no input of this model
-                x = sum((table(column) for table, column in zip(tables, columns, strict=True)), x)
+        found = [
+            table(column)
+            for tables, columns in ((self.category, path.T), (self.number, bins.T))
+            if len(tables)  # else they are no input of this model
+            for table, column in zip(tables, columns, strict=True)
+        ]
+        if not found:
+            return self.smoothing.new_zeros(path.shape[0], self.dimension)
+        x: Tensor = found[0]
+        for more in found[1:]:
+            x = x + more
         return x
 
     def all_vectors(self, meta: Metadata, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -201,15 +207,26 @@ class ItemEncoder(nn.Module):
         """
         if not torch.is_grad_enabled():
             return self._all_vectors_in_slices(meta, dtype)
-        known = self.from_metadata(meta)
-        x = known if self.item is None else known + self.item.weight
-        if self.neighbours.shape[1]:
-            near: Tensor = _Smooth.apply(  # type: ignore[no-untyped-call]
-                x, self.neighbours, _shares(self.co_clicks), self._connect_back(), dtype
-            )
-            x = x + self.smoothing.exp() * near
-        x = self._some_without_ids(x, known) if self._drops_ids else x
-        return _unit(x)
+        nothing = torch.zeros(0, dtype=torch.int64, device=self.co_clicks.device)
+        return self.all_and_some(meta, nothing, dtype)[0]
+
+    def all_and_some(
+        self, meta: Metadata, some: Tensor, dtype: torch.dtype = torch.float32
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`all_vectors`, and those of ``some`` items int64 [n] apart, [n, d]: its gradients need no table."""
+        if not torch.is_grad_enabled():
+            table = self._all_vectors_in_slices(meta, dtype)
+            return table, table[some]
+        x = known = self.from_metadata(meta)
+        own, weights = None, shares(self.co_clicks)
+        if self._drops_ids:
+            lost = self._lost(len(x))
+            x = known if self.item is None else known + self.item.weight
+            own, weights = torch.where(lost, known, x), weights.masked_fill(lost, 0.0)
+        elif self.item is not None:
+            x = known.add_(self.item.weight)
+        reverse = self._connect_back() if self.neighbours.shape[1] else None
+        return smooth_unit(x, own, self.smoothing.exp(), self.neighbours, weights, reverse, some, dtype)
 
     def _all_vectors_in_slices(self, meta: Metadata, dtype: torch.dtype) -> Tensor:
         items, device = len(meta.category_path), meta.category_path.device
@@ -222,10 +239,10 @@ class ItemEncoder(nn.Module):
             base[some] = smooth[some]
         for some in slices:
             if self.neighbours.shape[1]:
-                shares = _shares(self.co_clicks[some]).to(dtype)
-                near = F.embedding_bag(self.neighbours[some], base, per_sample_weights=shares, mode="sum")
-                smooth[some] += self.smoothing.exp() * near.float()
-            smooth[some] = F.normalize(smooth[some], dim=1)
+                weights = shares(self.co_clicks[some]).to(dtype)
+                near = near_vectors(base, self.neighbours[some], weights)
+                smooth[some].addcmul_(near.float(), self.smoothing.exp())
+            to_unit(smooth[some])
         return smooth
 
     def some_vectors(self, items: Tensor, meta: Metadata) -> Tensor:
@@ -237,131 +254,22 @@ class ItemEncoder(nn.Module):
         at_items = at[: len(items)]
         x = F.embedding(at_items, base)
         if around.shape[1]:
-            bags, shares = at[len(items) :].view_as(around), _shares(self.co_clicks[items])
-            x = x + self.smoothing.exp() * F.embedding_bag(bags, base, per_sample_weights=shares, mode="sum")
+            bags, weights = at[len(items) :].view_as(around), shares(self.co_clicks[items])
+            x = x + self.smoothing.exp() * near_vectors(base, bags, weights)
         if self._drops_ids:
-            x = self._some_without_ids(x, F.embedding(at_items, known))
+            x = torch.where(self._lost(len(x)), F.embedding(at_items, known), x)
         return F.normalize(x, dim=1)
 
     @property
     def _drops_ids(self) -> bool:
         return self.training and self.id_dropout > 0
 
-    def _some_without_ids(self, x: Tensor, known: Tensor) -> Tensor:
-        """``x`` [n, d] with some rows replaced by ``known`` [n, d], where metadata alone place the items.
+    def _lost(self, items: int) -> Tensor:
+        """Which ``items`` metadata alone place in this step: bool [items, 1].
 
         Dropout of whole inputs, as in DropoutNet (Volkovs et al., NeurIPS 2017).
         """
-        return torch.where(torch.rand(len(x), 1, device=x.device) < self.id_dropout, known, x)
-
-
-def _shares(co_clicks: Tensor) -> Tensor:
-    """Weights of neighbours from their co-clicks [n, K]: the roots, to dampen the frequent ones, scaled to sum to 1."""
-    roots = torch.where(co_clicks < LEAST, 0.0, co_clicks).sqrt()
-    return roots / roots.sum(1, keepdim=True).clamp_min(1e-12)
-
-
-class ReverseEdges(NamedTuple):
-    """The graph with its edges reversed, as bags end to end: the items that each item is a neighbour of.
-
-    There is a bag for each item, then more for those of more than ``LONGEST_BAG`` edges. A popular item is a neighbour
-    of thousands, and a GPU walks a bag with a few threads, while all others wait for it.
-
-    Attributes:
-        rows: int32 [edges], the items that edges come from.
-        order: int64 [edges], each edge's place in the table of neighbours.
-        offsets: int32 [items + more], where the bags begin.
-        long: int64 [L], the items with more than one bag.
-        long_offsets: int64 [L], which of the further bags is the first of each of these.
-    """
-
-    rows: Tensor
-    order: Tensor
-    offsets: Tensor
-    long: Tensor
-    long_offsets: Tensor
-
-    @classmethod
-    def of(cls, neighbours: Tensor, co_clicks: Tensor) -> ReverseEdges:
-        """The reverse of the edges from each item to its ``neighbours`` [items, K]; not of those without co-clicks."""
-        items, width = neighbours.shape
-        edges = (co_clicks.flatten() >= LEAST).nonzero()[:, 0]
-        target, by_target = torch.sort(neighbours.flatten()[edges], stable=True)
-        edges = edges[by_target]
-        count = torch.bincount(target, minlength=items)
-        place = torch.arange(len(edges), device=edges.device) - (count.cumsum(0) - count)[target]
-        is_first, begins = place < LONGEST_BAG, place % LONGEST_BAG == 0
-        order = torch.cat([edges[is_first], edges[~is_first]])
-        first = count.clamp_max(LONGEST_BAG)
-        further = begins[~is_first].nonzero()[:, 0]
-        long = (count > LONGEST_BAG).nonzero()[:, 0]
-        bags = torch.div(count[long] - 1, LONGEST_BAG, rounding_mode="floor")
-        return cls(
-            rows=torch.div(order, width, rounding_mode="floor").int(),
-            order=order,
-            offsets=torch.cat([first.cumsum(0) - first, first.sum() + further]).int(),
-            long=long,
-            long_offsets=bags.cumsum(0) - bags,
-        )
-
-    def sum(self, values: Tensor, weights: Tensor) -> Tensor:
-        """For each item the sum of ``values`` [items, d] over the bags, weighted by ``weights`` [items, K]: float32."""
-        bags = F.embedding_bag(
-            self.rows, values, self.offsets, per_sample_weights=weights.flatten()[self.order], mode="sum"
-        ).float()
-        total: Tensor = bags[: len(values)]
-        further = bags[len(values) :]
-        if len(further):
-            each = torch.arange(len(further), device=further.device)
-            # no sum of single numbers in an order that is left to chance: every run gives the same
-            total[self.long] += F.embedding_bag(each, further, self.long_offsets, mode="sum")
-        return total
-
-
-class _Smooth(torch.autograd.Function):
-    """Weighted sum of the neighbours' vectors, as bags of embeddings: faster than a sparse matrix product."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        neighbours: Tensor,
-        weights: Tensor,
-        reverse_edges: ReverseEdges,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        weights = weights.to(dtype)
-        ctx.reverse_edges, ctx.weights = reverse_edges, weights
-        near: Tensor = F.embedding_bag(neighbours, x.to(dtype), per_sample_weights=weights, mode="sum")
-        return near.float()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        back: Tensor = ctx.reverse_edges.sum(grad.to(ctx.weights.dtype), ctx.weights)
-        return back, None, None, None, None
-
-
-class _Unit(torch.autograd.Function):
-    """``F.normalize(x, dim=1)``, which reads and writes a large table half as often on the way back."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min_(1e-12)
-        unit: Tensor = x / length
-        ctx.save_for_backward(unit, length)
-        return unit
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        unit, length = ctx.saved_tensors
-        along = (grad * unit).sum(1, keepdim=True)
-        back: Tensor = torch.addcmul(grad, unit, along, value=-1).div_(length)
-        return back
-
-
-def _unit(x: Tensor) -> Tensor:
-    unit: Tensor = _Unit.apply(x)  # type: ignore[no-untyped-call]
-    return unit
+        return torch.rand(items, 1, device=self.smoothing.device) < self.id_dropout
 
 
 class Attention(nn.Module):
@@ -540,21 +448,24 @@ class CovisitationNetwork(nn.Module):
 
     def item_bias(self, popularity: Tensor) -> Tensor:
         """Biases [n] of items, from their popularity [n, POPULARITIES]."""
-        inputs = (popularity - self.mean[:POPULARITIES]) / self.deviation[:POPULARITIES]
-        bias: Tensor = self.bias_out(F.gelu(self.bias_in(inputs)))[:, 0]
-        return bias
+        weight, shift = self._standardising(self.bias_in, POPULARITIES)
+        hidden = F.gelu(F.linear(popularity, weight, shift))
+        return hidden @ self.bias_out.weight[0] + self.bias_out.bias
 
     def score_offsets(self, features: Tensor) -> Tensor:
         """Score offsets [m] of co-visited items, from their features [m, FEATURES]."""
-        inputs = (features - self.mean) / self.deviation
-        offsets: Tensor = self.offset_out(self.offset_in(inputs).relu())[:, 0]
-        return offsets
+        hidden = F.linear(features, *self._standardising(self.offset_in, FEATURES)).relu_()
+        return hidden @ self.offset_out.weight[0] + self.offset_out.bias
+
+    def _standardising(self, layer: nn.Linear, width: int) -> tuple[Tensor, Tensor]:
+        """Weight and bias of ``layer`` for inputs as they are: it wants them less their mean, over their deviation."""
+        weight = layer.weight / self.deviation[:width]  # [h, width]
+        return weight, layer.bias - weight @ self.mean[:width]
 
     @torch.no_grad()
     def exported(self, covisits: CovisitationCounts) -> tuple[CovisitationScorer, NDArray[np.float32]]:
         """The scorer as it is served, over ``covisits``; and the bias float32 [n] of the items."""
-        weight = self.offset_in.weight / self.deviation  # [h, FEATURES]
-        shift = self.offset_in.bias - weight @ self.mean
+        weight, shift = self._standardising(self.offset_in, FEATURES)
         network = (weight.T, shift, torch.cat([self.offset_out.weight[0], self.offset_out.bias]))
         scorer = CovisitationScorer(covisits, *(each.cpu().contiguous().numpy() for each in network))
         return scorer, self.item_bias(torch.from_numpy(covisits.popularity)).numpy()

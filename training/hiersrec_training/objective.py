@@ -53,8 +53,8 @@ class Objective:
         return {name: total / (positions or len(batch.target)) for name, total in sums.items()}
 
     def _full(self, batch: Batch) -> dict[str, Tensor]:
-        table = self.model.items.all_vectors(self.meta, self.dtype)
-        answer, repeats = self._answer(batch, F.embedding(batch.items, table))
+        table, clicked = self.model.items.all_and_some(self.meta, batch.items.flatten(), self.dtype)
+        answer, repeats = self._answer(batch, clicked.view(*batch.items.shape, -1))
         target = batch.target
         if len(self.negatives) < len(table):
             table, target = table[self.negatives], self.negative_of[target]

@@ -48,6 +48,8 @@ def train(
 ) -> RunInfo:
     """Train on a dataset folder and write the run folder ``out``.
 
+    On a CPU the process keeps freed memory for reuse from then on, see :func:`hiersrec_training.memory.keep_freed`.
+
     Args:
         data_path: a folder that ``prepare`` wrote.
         out: folder to write; it must not exist. Until the end it is called ``<out>.part``.
