@@ -1,0 +1,226 @@
+"""Text encoders: ``python -m benchmarks.studies.text SOURCE --encoder ENCODER --work WORK --out docs/results``.
+
+An item's title as nothing, as hashed words that the model learns, as the vector of a pretrained sentence encoder, and
+as that of a static model distilled from it. Measured on the test split with a tenth of the items cold, as in the study
+of cold items: examples whose next click is on a cold item, and the others. SOURCE is the folder that holds the data
+sets, ENCODER that of an ONNX sentence encoder, as for ``hiersrec prepare --text-encoder onnx:ENCODER``. Writes
+``text.md`` and ``text.png``.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import click
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from benchmarks.studies.cold import OFFSETS, Recalls, examples_of, held_out, line_of, served
+from benchmarks.studies.pages import Panel, panels_picture, write_page
+from benchmarks.studies.trials import Asked, Bench, Trial, study_options
+from benchmarks.tables import table
+from hiersrec_sdk.atomic import new_folder, write_file
+from hiersrec_sdk.encoders.text_encoder import OnnxTextEncoder
+from hiersrec_training.data.dataset import Dataset
+from hiersrec_training.data.text_encoders import Model2Vec, encode_texts
+from hiersrec_training.json_files import read_json
+
+TITLED = ("wikispeedia", "ml-100k")  # the data sets with titles that people can read
+WIDTH = 256  # of the static model
+SIF = 1e-4  # a / (a + p) weighs a token of probability p
+UNUSED = re.compile(r"\[unused\d+\]")
+TOGETHER = 256  # tokens
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way from titles to item vectors. ``words``: hashed words are learned; ``encoder``: makes vectors as well."""
+
+    name: str
+    words: bool
+    encoder: Callable[[], Any] | None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The vectors of an encoder, float32 [items, m], and the ``seconds`` that it took for them."""
+
+    vectors: NDArray[np.float32]
+    seconds: float
+
+
+def arms(encoder: Path, static: Path) -> list[Arm]:
+    pretrained, distilled = partial(OnnxTextEncoder, encoder), partial(Model2Vec, static)
+    return [
+        Arm("no text", words=False),
+        Arm("hashed words", words=True),
+        Arm("sentence encoder", words=False, encoder=pretrained),
+        Arm("sentence encoder and hashed words", words=True, encoder=pretrained),
+        Arm("static model", words=False, encoder=distilled),
+        Arm("static model and hashed words", words=True, encoder=distilled),
+    ]
+
+
+def distill(folder: Path, out: Path) -> float:
+    """Write a static model of the encoder in ``folder`` to the folder ``out``; return the seconds that it took.
+
+    As ``model2vec.distill`` does (https://github.com/MinishLab/model2vec), which needs the encoder in PyTorch: each
+    token of the vocabulary is encoded by itself, between the special tokens; the vectors are reduced by PCA, and
+    weighed by a / (a + p), with p from Zipf's law by the token's place in the vocabulary.
+    """
+    from model2vec import StaticModel
+    from tokenizers import Tokenizer
+
+    started = time.perf_counter()
+    encoder = OnnxTextEncoder(folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    special = set(tokenizer.get_added_tokens_decoder())
+    begin, end = tokenizer.encode("").ids
+    tokens = [
+        at
+        for token, at in sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+        if at not in special and not UNUSED.fullmatch(token)
+    ]
+    ids = np.array([[begin, at, end] for at in tokens])
+    states = [encoder.pooled(ids[start : start + TOGETHER]) for start in range(0, len(ids), TOGETHER)]
+    centered = np.concatenate(states).astype(np.float64)
+    centered -= centered.mean(axis=0)
+    _, axes = np.linalg.eigh(centered.T @ centered)
+    probability = 1 / np.arange(2, len(tokens) + 2)
+    probability /= probability.sum()
+    vectors = np.zeros((tokenizer.get_vocab_size(), min(WIDTH, encoder.width)), dtype=np.float32)
+    vectors[tokens] = centered @ axes[:, : -WIDTH - 1 : -1] * (SIF / (SIF + probability))[:, None]
+    with new_folder(out) as part:
+        StaticModel(vectors, tokenizer, normalize=True).save_pretrained(part)
+    return time.perf_counter() - started
+
+
+def encoded(arm: Arm, bench: Bench) -> Encoded | None:
+    """The vectors of the titles by the encoder of ``arm``, made once; None where it has none."""
+    if arm.encoder is None:
+        return None
+    slug = arm.name.removesuffix(" and hashed words").replace(" ", "-")
+    path, timed = bench.folder / f"{slug}.npy", bench.folder / f"{slug}.json"
+    if not timed.exists():
+        texts = Dataset.load(bench.data).text
+        started = time.perf_counter()
+        vectors = encode_texts(arm.encoder(), arm.name, texts)
+        seconds = time.perf_counter() - started
+        write_file(path, lambda part: np.save(part.open("wb"), vectors))
+        write_file(timed, str(seconds))
+    return Encoded(np.load(path), read_json(timed))
+
+
+def with_text(data: Dataset, words: bool, vectors: NDArray[np.float32] | None) -> Dataset:
+    """``data`` with cold items, and its text as an arm has it."""
+    text = data.text if words else pl.Series(data.text.name, [None] * data.items, dtype=pl.String)
+    return replace(held_out(data), text=text, vectors=vectors)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one arm, a figure for each seed: MRR@20 of the encoder on the validation split, and test figures by what is
+    added to the scores of cold items; and the bytes of a bundle and the seconds of the text encoder."""
+
+    validation: list[float]
+    recalls: list[dict[float | None, Recalls]]
+    size: int
+    seconds: float
+
+    def cells(self) -> list[str]:
+        kinds = [
+            [one[offset].cold for one in self.recalls]
+            if among is None
+            else [getattr(one[offset], among) for one in self.recalls]
+            for offset, among in ((0.0, "warm"), (0.0, None), (2.0, None), (0.0, "among_cold"))
+        ]
+        return [
+            spread(self.validation),
+            *map(spread, kinds),
+            f"{self.seconds:.1f} s",
+            f"{self.size / 1e6:.1f} MB",
+        ]
+
+    def mean(self, offset: float | None) -> Recalls:
+        return Recalls(*(fmean(getattr(one[offset], name) for one in self.recalls) for name in FIGURES))
+
+
+FIGURES = ("cold", "warm", "among_cold")
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation, in percent."""
+    deviation = f" ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{100 * fmean(values):.2f}{deviation} %"
+
+
+def measured(arm: Arm, bench: Bench) -> Measured:
+    found = encoded(arm, bench)
+    vectors = None if found is None else found.vectors
+    trial = Trial(f"text, {arm.name}", change=partial(with_text, words=arm.words, vectors=vectors))
+    trained = bench.run(trial)
+    both = examples_of(Dataset.load(trained[0].data))
+    return Measured(
+        [one.info.metrics["mrr@20"] for one in trained],
+        [served(one, both) for one in trained],
+        sum(file.stat().st_size for file in trained[0].bundle().iterdir()),
+        0.0 if found is None else found.seconds,
+    )
+
+
+@click.command(help=__doc__)
+@click.option(
+    "--encoder",
+    type=click.Path(path_type=Path, exists=True),
+    required=True,
+    help="Folder of an ONNX sentence encoder.",
+)
+@study_options
+def main(asked: Asked, encoder: Path) -> None:
+    static = asked.work / "static"
+    timed = asked.work / "static.json"
+    if not static.exists():
+        write_file(timed, str(distill(encoder, static)))
+    tables, panels = [], []
+    for bench in replace(asked, names=asked.names or TITLED).benches(reduced=False):
+        data = held_out(Dataset.load(bench.data))
+        cold, warm = (len(examples) for examples in examples_of(data))
+        found = {arm.name: measured(arm, bench) for arm in arms(encoder, static)}
+        head = [
+            bench.name,
+            "validation: MRR@20",
+            f"warm target ({warm:,})",
+            f"cold target ({cold:,})",
+            "cold target, cold items + 2",
+            "cold target, only cold items ranked",
+            "encoding",
+            "bundle",
+        ]
+        rows = [[name, *one.cells()] for name, one in found.items()]
+        tables.append(f"{bench.about(data)}, {data.items:,} items.\n\n{table(head, rows)}")
+        lines = [
+            line_of(name, [one.mean(offset) for offset in (None, *OFFSETS)], f"C{at}")
+            for at, (name, one) in enumerate(found.items())
+        ]
+        panels.append(
+            Panel(lines, f"{bench.name}: Recall@20 on warm targets, %", "on cold targets, %", zero=True)
+        )
+    text = (
+        "TEXT"
+    )
+    picture = panels_picture(panels, "Items without a click in training, by what their title becomes")
+    command = asked.command("text", encoder="ENCODER")
+    write_page(asked.out, "text", command, "Text encoders", text, "\n\n".join(tables), picture)
+
+
+if __name__ == "__main__":
+    main()
