@@ -65,7 +65,6 @@ def arms(encoder: Path, static: Path) -> list[Arm]:
         Arm("sentence encoder", words=False, encoder=pretrained),
         Arm("sentence encoder and hashed words", words=True, encoder=pretrained),
         Arm("static model", words=False, encoder=distilled),
-        Arm("static model and hashed words", words=True, encoder=distilled),
     ]
 
 
@@ -191,7 +190,7 @@ def main(asked: Asked, encoder: Path) -> None:
     if not static.exists():
         write_file(timed, str(distill(encoder, static)))
     tables, panels = [], []
-    for bench in replace(asked, names=asked.names or TITLED).benches(reduced=False):
+    for bench in replace(asked, names=asked.names or TITLED).benches():
         data = held_out(Dataset.load(bench.data))
         cold, warm = (len(examples) for examples in examples_of(data))
         found = {arm.name: measured(arm, bench) for arm in arms(encoder, static)}
@@ -214,9 +213,7 @@ def main(asked: Asked, encoder: Path) -> None:
         panels.append(
             Panel(lines, f"{bench.name}: Recall@20 on warm targets, %", "on cold targets, %", zero=True)
         )
-    text = (
-        "TEXT"
-    )
+    text = "TEXT"
     picture = panels_picture(panels, "Items without a click in training, by what their title becomes")
     command = asked.command("text", encoder="ENCODER")
     write_page(asked.out, "text", command, "Text encoders", text, "\n\n".join(tables), picture)

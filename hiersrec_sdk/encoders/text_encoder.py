@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hiersrec_sdk.arguments import checked_threads
 from hiersrec_sdk.cpus import Threads
 from hiersrec_sdk.encoders.runtime import open_session, run_error
 from hiersrec_sdk.errors import BundleCorruptError, DataError, MissingExtraError
@@ -33,7 +34,10 @@ _POOLING: Final = "1_Pooling/config.json"
 _MODULES: Final = {"Transformer", "Pooling", "Normalize"}  # of modules.json, all that is done here
 _IDS: Final = "input_ids"
 _INPUTS: Final = (_IDS, "attention_mask", "token_type_ids")
-_INTEGERS: Final = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
+_INTEGERS: Final[dict[str, type[np.int64 | np.int32]]] = {
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+}
 _FLOATS: Final = ("tensor(float)", "tensor(float16)", "tensor(double)")
 _SENTENCE: Final = "sentence_embedding"
 _TOGETHER: Final = 4096  # tokens of a batch
@@ -64,7 +68,9 @@ class OnnxTextEncoder:
 
     def __init__(self, folder: Path, threads: Threads = "auto") -> None:
         if not folder.is_dir():
-            raise DataError(f"there is no folder {folder}: onnx:FOLDER takes a local one, nothing is downloaded")
+            raise DataError(
+                f"there is no folder {folder}: onnx:FOLDER takes a local one, nothing is downloaded"
+            )
         path = _model_of(folder)
         self._name = str(path)
         content, tokenizer = _content(path), _content(folder / _TOKENIZER)
@@ -77,7 +83,10 @@ class OnnxTextEncoder:
         method = b"%s %d %d" % (_METHOD, self.longest, self._takes_first)
         parts = (hashlib.sha256(part).digest() for part in (content, tokenizer, method))
         self.digest = hashlib.sha256(b"".join(parts)).hexdigest()
-        self.width = self.pooled(np.zeros((1, 3), dtype=np.int64)).shape[1]  # also says whether it runs at all
+        self.width = 0
+        self.width = self.pooled(np.zeros((1, 3), dtype=np.int64)).shape[
+            1
+        ]  # also says whether it runs at all
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """float32 [texts, width] of unit length; zeros for a text of which the tokenizer leaves nothing.
@@ -94,7 +103,8 @@ class OnnxTextEncoder:
             text = texts[int(wrong.argmax())]
             raise DataError(f"{self._name} gives {shown(text)} a vector that is not finite")
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+        vectors /= np.where(norms > 0, norms, 1)
+        return vectors
 
     def _tokens(self, texts: Sequence[str]) -> tuple[list[Any], NDArray[np.int64]]:
         """Encodings of the tokenizer, and int64 [texts]: how many tokens each has; 0 where all are special ones."""
@@ -118,21 +128,20 @@ class OnnxTextEncoder:
         Raises:
             DataError: the graph fails, or gives an output of another shape.
         """
-        given = {_IDS: ids, "attention_mask": np.ones_like(ids), "token_type_ids": types}
-        feeds = {
-            name: (np.zeros_like(ids) if given[name] is None else given[name]).astype(dtype)
-            for name, dtype in self._inputs.items()
-        }
+        values = (ids, np.ones_like(ids), np.zeros_like(ids) if types is None else types)
+        given = dict(zip(_INPUTS, values, strict=True))
+        feeds = {name: given[name].astype(dtype) for name, dtype in self._inputs.items()}
         try:
             (found,) = self._session.run([self._output.name], feeds)
         except Exception as error:
             failure = run_error(error, b"", self._name, ("cpu",), feeds)
             raise DataError(f"{failure}; do {self._name} and {_TOKENIZER} belong together?") from error
         shape = ids.shape if self._output.is_of_tokens else ids.shape[:1]
-        if found.shape[:-1] != shape or not found.shape[-1]:
+        width = self.width or found.shape[-1]
+        if found.shape != (*shape, width) or not width:
             raise DataError(
                 f"{self._name}: output {self._output.name!r} has shape {list(found.shape)} for {list(ids.shape)} "
-                f"tokens; it must be {[*shape, 'width']}"
+                f"tokens; it must be {[*shape, width or 'width']}"
             )
         if self._output.is_of_tokens:
             found = found[:, 0] if self._takes_first else found.mean(axis=1, dtype=np.float32)
@@ -193,7 +202,9 @@ def _longest(folder: Path) -> int:
         settings = _settings(folder, name)
         value = settings.get(key) if isinstance(settings, Mapping) else None
         if value is not None:
-            if type(value) not in (int, float) or not 3 <= value < math.inf:  # one token between two special ones
+            if (
+                type(value) not in (int, float) or not 3 <= value < math.inf
+            ):  # one token between two special ones
                 raise DataError(f"{folder / name}: {key} must be a number ≥ 3, got {shown(value)}")
             found.append(int(value))
     return min(found, default=_LONGEST)
@@ -241,14 +252,14 @@ def _tokenizer(content: bytes, folder: Path, longest: int) -> Any:
 
 def _session(content: bytes, name: str, threads: Threads) -> Any:
     try:
-        return open_session(content, name, threads=threads)
+        return open_session(content, name, threads=checked_threads(threads))
     except BundleCorruptError as error:
         raise DataError(str(error)) from error
 
 
-def _inputs(session: Any, name: str) -> dict[str, type[np.signedinteger[Any]]]:
+def _inputs(session: Any, name: str) -> dict[str, type[np.int64 | np.int32]]:
     """Type of each input."""
-    found = {}
+    found: dict[str, type[np.int64 | np.int32]] = {}
     for value in session.get_inputs():
         if value.name not in _INPUTS:
             raise DataError(f"{name} has an input {shown(value.name)}; it may have {', '.join(_INPUTS)}")
@@ -274,7 +285,7 @@ def _output(session: Any, name: str) -> _Output:
         if rank == 3:
             return _Output(output, True)
     if list(ranks.values()) == [2]:
-        return _Output(*ranks, False)
+        return _Output(next(iter(ranks)), False)
     has = ", ".join(f"{value.name} {value.type} {value.shape}" for value in session.get_outputs())
     raise DataError(
         f"{name} has the outputs {shortened(has)}; one must be float [batch, length, width], the states of the tokens, "
