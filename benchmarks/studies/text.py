@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
@@ -38,6 +38,12 @@ WIDTH = 256  # of the static model
 SIF = 1e-4  # a / (a + p) weighs a token of probability p
 UNUSED = re.compile(r"\[unused\d+\]")
 TOGETHER = 256  # tokens
+TEST_FIGURES = (  # what a column says, what is added to the scores of cold items, and which Recall it is
+    ("warm target", 0.0, "warm"),
+    ("cold target", 0.0, "cold"),
+    ("cold target, cold items + 2", 2.0, "cold"),
+    ("cold target, only cold items ranked", 0.0, "among_cold"),
+)
 
 
 @dataclass(frozen=True)
@@ -136,24 +142,15 @@ class Measured:
     seconds: float
 
     def cells(self) -> list[str]:
-        kinds = [
-            [one[offset].cold for one in self.recalls]
-            if among is None
-            else [getattr(one[offset], among) for one in self.recalls]
-            for offset, among in ((0.0, "warm"), (0.0, None), (2.0, None), (0.0, "among_cold"))
+        figures = [
+            [getattr(one[offset], figure) for one in self.recalls] for _, offset, figure in TEST_FIGURES
         ]
-        return [
-            spread(self.validation),
-            *map(spread, kinds),
-            f"{self.seconds:.1f} s",
-            f"{self.size / 1e6:.1f} MB",
-        ]
+        encoding = f"{self.seconds:.1f} s" if self.seconds else ""
+        return [*map(spread, [self.validation, *figures]), encoding, f"{self.size / 1e6:.2f} MB"]
 
     def mean(self, offset: float | None) -> Recalls:
-        return Recalls(*(fmean(getattr(one[offset], name) for one in self.recalls) for name in FIGURES))
-
-
-FIGURES = ("cold", "warm", "among_cold")
+        each = [one[offset] for one in self.recalls]
+        return Recalls(*(fmean(getattr(one, field.name) for one in each) for field in fields(Recalls)))
 
 
 def spread(values: Sequence[float]) -> str:
@@ -191,21 +188,17 @@ def main(asked: Asked, encoder: Path) -> None:
         write_file(timed, str(distill(encoder, static)))
     tables, panels = [], []
     for bench in replace(asked, names=asked.names or TITLED).benches():
-        data = held_out(Dataset.load(bench.data))
-        cold, warm = (len(examples) for examples in examples_of(data))
+        data = Dataset.load(bench.data)
+        cold, warm = (len(examples) for examples in examples_of(held_out(data)))
         found = {arm.name: measured(arm, bench) for arm in arms(encoder, static)}
-        head = [
-            bench.name,
-            "validation: MRR@20",
-            f"warm target ({warm:,})",
-            f"cold target ({cold:,})",
-            "cold target, cold items + 2",
-            "cold target, only cold items ranked",
-            "encoding",
-            "bundle",
-        ]
+        columns = [column for column, _, _ in TEST_FIGURES]
+        head = [bench.name, "validation: MRR@20", *columns, "encoding", "bundle"]
         rows = [[name, *one.cells()] for name, one in found.items()]
-        tables.append(f"{bench.about(data)}, {data.items:,} items.\n\n{table(head, rows)}")
+        about = (
+            f"{bench.about(data)}, {data.items:,} items; test examples: {warm:,} with a warm target, {cold:,} with a "
+            "cold one"
+        )
+        tables.append(f"{about}.\n\n{table(head, rows)}")
         lines = [
             line_of(name, [one.mean(offset) for offset in (None, *OFFSETS)], f"C{at}")
             for at, (name, one) in enumerate(found.items())
