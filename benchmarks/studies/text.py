@@ -2,7 +2,8 @@
 
 An item's title as nothing, as hashed words that the model learns, as the vector of a pretrained sentence encoder, and
 as that of a static model distilled from it. Measured on the test split with a tenth of the items cold, as in the study
-of cold items: examples whose next click is on a cold item, and the others. SOURCE is the folder that holds the data
+of cold items: examples whose next click is on a cold item, and the others. The session encoder alone, without the
+co-visitation scorer, which reads no text. SOURCE is the folder that holds the data
 sets, ENCODER that of an ONNX sentence encoder, as for ``hiersrec prepare --text-encoder onnx:ENCODER``. Writes
 ``text.md`` and ``text.png``.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
@@ -23,14 +24,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from benchmarks.studies.cold import OFFSETS, Recalls, examples_of, held_out, line_of, served
-from benchmarks.studies.pages import Panel, panels_picture, write_page
-from benchmarks.studies.trials import Asked, Bench, Trial, study_options
+from benchmarks.studies.budget import Row, accuracy
+from benchmarks.studies.cold import NEVER, cold_items, examples_of, held_out, tie_breaks
+from benchmarks.studies.pages import bars_picture, write_page
+from benchmarks.studies.scoring import scorer_of_run
+from benchmarks.studies.trials import Asked, Bench, Trained, Trial, study_options
 from benchmarks.tables import table
+from hiersrec_export.calibrate import Budgets
 from hiersrec_sdk.atomic import new_folder, write_file
 from hiersrec_sdk.encoders.text_encoder import OnnxTextEncoder
+from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.data.text_encoders import Model2Vec, encode_texts
+from hiersrec_training.examples import Examples
 from hiersrec_training.json_files import read_json
 
 TITLED = ("wikispeedia", "ml-100k")  # the data sets with titles that people can read
@@ -38,12 +44,8 @@ WIDTH = 256  # of the static model
 SIF = 1e-4  # a / (a + p) weighs a token of probability p
 UNUSED = re.compile(r"\[unused\d+\]")
 TOGETHER = 256  # tokens
-TEST_FIGURES = (  # what a column says, what is added to the scores of cold items, and which Recall it is
-    ("warm target", 0.0, "warm"),
-    ("cold target", 0.0, "cold"),
-    ("cold target, cold items + 2", 2.0, "cold"),
-    ("cold target, only cold items ranked", 0.0, "among_cold"),
-)
+WARM, COLD = "warm target: Recall@20", "cold target: Recall@20"
+AMONG_COLD = "cold target, only cold items ranked: Recall@20"
 
 
 @dataclass(frozen=True)
@@ -133,24 +135,16 @@ def with_text(data: Dataset, words: bool, vectors: NDArray[np.float32] | None) -
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one arm, a figure for each seed: MRR@20 of the encoder on the validation split, and test figures by what is
-    added to the scores of cold items; and the bytes of a bundle and the seconds of the text encoder."""
+    """Of one arm. ``figures``: by column, a fraction for each seed; ``size``: bytes of a bundle; ``seconds``: of the
+    text encoder."""
 
-    validation: list[float]
-    recalls: list[dict[float | None, Recalls]]
+    figures: dict[str, list[float]]
     size: int
     seconds: float
 
     def cells(self) -> list[str]:
-        figures = [
-            [getattr(one[offset], figure) for one in self.recalls] for _, offset, figure in TEST_FIGURES
-        ]
         encoding = f"{self.seconds:.1f} s" if self.seconds else ""
-        return [*map(spread, [self.validation, *figures]), encoding, f"{self.size / 1e6:.2f} MB"]
-
-    def mean(self, offset: float | None) -> Recalls:
-        each = [one[offset] for one in self.recalls]
-        return Recalls(*(fmean(getattr(one, field.name) for one in each) for field in fields(Recalls)))
+        return [*map(spread, self.figures.values()), encoding, f"{self.size / 1e6:.2f} MB"]
 
 
 def spread(values: Sequence[float]) -> str:
@@ -162,15 +156,35 @@ def spread(values: Sequence[float]) -> str:
 def measured(arm: Arm, bench: Bench) -> Measured:
     found = encoded(arm, bench)
     vectors = None if found is None else found.vectors
-    trial = Trial(f"text, {arm.name}", change=partial(with_text, words=arm.words, vectors=vectors))
-    trained = bench.run(trial)
-    both = examples_of(Dataset.load(trained[0].data))
+    change = partial(with_text, words=arm.words, vectors=vectors)
+    trained = bench.run(Trial(f"text, {arm.name}", {"covisitation": False}, change))
+    seeds = [figures_of(one) for one in trained]
     return Measured(
-        [one.info.metrics["mrr@20"] for one in trained],
-        [served(one, both) for one in trained],
+        {name: [seed[name] for seed in seeds] for name in seeds[0]},
         sum(file.stat().st_size for file in trained[0].bundle().iterdir()),
         0.0 if found is None else found.seconds,
     )
+
+
+def figures_of(trained: Trained) -> dict[str, float]:
+    """Of the encoder, by column: on the validation split, and on test examples with warm and with cold targets."""
+    data, length = Dataset.load(trained.data), trained.info.config.max_length
+    scorer = scorer_of_run(trained.run, data)
+    cold = cold_items(data)
+
+    def row(examples: Examples, added: NDArray[np.float32] | float = 0.0) -> Row:
+        biased = replace(scorer, item_bias=tie_breaks(data) + np.float32(added))
+        return accuracy(biased, data, examples, Budgets([], [1.0]), length)[0]
+
+    with_cold, with_warm = examples_of(data)
+    warm = row(with_warm)
+    return {
+        "validation: MRR@20": trained.info.metrics["mrr@20"],
+        "warm target: MRR@20": warm.mrr,
+        WARM: warm.recall,
+        COLD: row(with_cold).recall,
+        AMONG_COLD: row(with_cold, np.where(cold, np.float32(0), NEVER)).recall,
+    }
 
 
 @click.command(help=__doc__)
@@ -186,28 +200,30 @@ def main(asked: Asked, encoder: Path) -> None:
     timed = asked.work / "static.json"
     if not static.exists():
         write_file(timed, str(distill(encoder, static)))
-    tables, panels = [], []
+    tables, groups = [], []
     for bench in replace(asked, names=asked.names or TITLED).benches():
         data = Dataset.load(bench.data)
         cold, warm = (len(examples) for examples in examples_of(held_out(data)))
         found = {arm.name: measured(arm, bench) for arm in arms(encoder, static)}
-        columns = [column for column, _, _ in TEST_FIGURES]
-        head = [bench.name, "validation: MRR@20", *columns, "encoding", "bundle"]
+        columns = next(iter(found.values())).figures
         rows = [[name, *one.cells()] for name, one in found.items()]
         about = (
-            f"{bench.about(data)}, {data.items:,} items; test examples: {warm:,} with a warm target, {cold:,} with a "
-            "cold one"
+            f"{bench.about(data)}, {data.items:,} items, {bench.settings.get('epochs', Config().epochs)} epochs; test "
+            f"examples: {warm:,} with a warm target, {cold:,} with a cold one"
         )
-        tables.append(f"{about}.\n\n{table(head, rows)}")
-        lines = [
-            line_of(name, [one.mean(offset) for offset in (None, *OFFSETS)], f"C{at}")
-            for at, (name, one) in enumerate(found.items())
+        tables.append(f"{about}.\n\n{table([bench.name, *columns, 'encoding', 'bundle'], rows)}")
+        bars = [
+            (name, [100 * fmean(one.figures[key]) for key in (WARM, COLD, AMONG_COLD)])
+            for name, one in found.items()
         ]
-        panels.append(
-            Panel(lines, f"{bench.name}: Recall@20 on warm targets, %", "on cold targets, %", zero=True)
-        )
+        groups.append((bench.name, bars))
     text = "TEXT"
-    picture = panels_picture(panels, "Items without a click in training, by what their title becomes")
+    picture = bars_picture(
+        groups,
+        x="Recall@20, %",
+        title="By what becomes of an item's title",
+        series=(WARM, COLD, AMONG_COLD),
+    )
     command = asked.command("text", encoder="ENCODER")
     write_page(asked.out, "text", command, "Text encoders", text, "\n\n".join(tables), picture)
 

@@ -49,7 +49,7 @@ class OnnxTextEncoder:
 
     A vector is the mean of the states of a text's tokens, or what the folder's ``1_Pooling/config.json`` says, or the
     graph's own output ``sentence_embedding``; then brought to unit length. A batch holds texts of one length, so that
-    nothing is padded, and a vector does not depend on the texts beside it.
+    nothing is padded, and a vector does not depend on the texts beside it, unless the graph quantizes by batch.
 
     Args:
         folder: with ``model.onnx`` or ``onnx/model.onnx``, and ``tokenizer.json``.
@@ -84,9 +84,8 @@ class OnnxTextEncoder:
         parts = (hashlib.sha256(part).digest() for part in (content, tokenizer, method))
         self.digest = hashlib.sha256(b"".join(parts)).hexdigest()
         self.width = 0
-        self.width = self.pooled(np.zeros((1, 3), dtype=np.int64)).shape[
-            1
-        ]  # also says whether it runs at all
+        anything = np.zeros((1, 3), dtype=np.int64)
+        self.width = self.pooled(anything).shape[1]  # and it runs at all
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """float32 [texts, width] of unit length; zeros for a text of which the tokenizer leaves nothing.
@@ -98,11 +97,11 @@ class OnnxTextEncoder:
         encodings, lengths = self._tokens(texts)
         for batch in _batches(lengths):
             vectors[batch] = self._vectors([encodings[at] for at in batch])
-        wrong = ~np.isfinite(vectors).all(axis=1)
-        if wrong.any():
-            text = texts[int(wrong.argmax())]
-            raise DataError(f"{self._name} gives {shown(text)} a vector that is not finite")
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        with np.errstate(over="ignore"):
+            norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        if not np.isfinite(norms).all():
+            text = texts[int(np.isfinite(norms).argmin())]
+            raise DataError(f"{self._name} gives {shown(text)} a vector that is not finite, or too long")
         vectors /= np.where(norms > 0, norms, 1)
         return vectors
 

@@ -219,6 +219,10 @@ def test_outputs_that_are_no_vectors(folder: Path) -> None:
     write_model(folder / "model.onnx", states=states)
     with pytest.raises(DataError, match="gives 'blue red' a vector that is not finite"):
         OnnxTextEncoder(folder).encode(["blue", "blue red", "blue red blue"])
+    states[4] = 1e38
+    write_model(folder / "model.onnx", states=states)
+    with pytest.raises(DataError, match="a vector that is not finite, or too long"):
+        OnnxTextEncoder(folder).encode(["red"])
     flat = np.zeros(len(STATES), dtype=np.float32)
     write_model(folder / "model.onnx", states=flat, lengths=("batch", "width"))
     with pytest.raises(DataError, match=r"has shape \[1, 4\] for \[1, 4\] tokens; it must be \[1, 3\]"):
