@@ -14,11 +14,11 @@ from hiersrec_sdk.encoders.text_cache import TextEntry, prune_texts, text_entrie
 
 @click.group()
 def cache() -> None:
-    """What is kept to be used again.
+    """What is kept to be used again: unpacked bundles, and vectors of texts.
 
-    Bundles from zip files and URLs, which are unpacked before they are loaded, and the vectors that hiersrec prepare
-    --text-encoder onnx:FOLDER has made. It is the folder $HIERSREC_CACHE, else $XDG_CACHE_HOME/hiersrec, else
-    ~/.cache/hiersrec.
+    The cache is the folder $HIERSREC_CACHE, else $XDG_CACHE_HOME/hiersrec, else ~/.cache/hiersrec. It holds bundles
+    from zip files and URLs, in the folder bundles, and the vectors that hiersrec prepare --text-encoder onnx:FOLDER
+    has made, in the folder texts.
     """
 
 

@@ -167,7 +167,7 @@ _SPLITS = partial(click.option, cls=SectionOption, section="Filters and splits")
     metavar="NAME",
     help="Turns an item's text into a vector. hashed: word embeddings, learned with the model; model2vec:FOLDER: a "
     "static model; onnx:FOLDER: a sentence encoder, with model.onnx and tokenizer.json, whose vectors are kept in the "
-    "folder texts of the cache, see hiersrec cache; MODULE:CALLABLE: your own.",
+    "cache (hiersrec cache --help says where, hiersrec cache prune empties it); MODULE:CALLABLE: your own.",
 )
 @_ITEMS(
     "--item-vectors",
