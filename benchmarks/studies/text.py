@@ -123,7 +123,7 @@ def encoded(arm: Arm, bench: Bench) -> Encoded | None:
         started = time.perf_counter()
         vectors = encode_texts(arm.encoder(), arm.name, texts)
         seconds = time.perf_counter() - started
-        write_file(path, lambda part: np.save(part.open("wb"), vectors))
+        write_file(path, lambda part: np.save(part, vectors))
         write_file(timed, str(seconds))
     return Encoded(np.load(path), read_json(timed))
 
@@ -228,19 +228,19 @@ def main(asked: Asked, encoder: Path) -> None:
         ]
         groups.append((bench.name, bars))
     text = (
-        "The session encoder alone, every item ranked, mean and standard deviation over the seeds. A tenth of the items "
-        "has no clicks in training: cold targets are those items, and sessions that hold a cold item before the target "
-        "are left out. No score is added for cold items. All rows of a table were trained alike, with the settings that "
-        "this data set has in every study; none was chosen for a row, and none with test figures in view. The static "
-        "model is the sentence encoder, distilled as model2vec does, to 256 numbers. Encoding is the time for all "
-        "titles, loading included; the bundle is without the co-visitation scorer. "
+        "The session encoder alone, every item ranked, mean and standard deviation over the seeds. A tenth of the "
+        "items has no clicks in training: cold targets are those items, and sessions that hold a cold item before the "
+        "target are left out. No score is added for cold items. All rows of a table were trained alike, with the "
+        "settings that this data set has in every study; none was chosen for a row, and none with test figures in "
+        "view. The static model is the sentence encoder, distilled as model2vec does, to 256 numbers. Encoding is the "
+        "time for all titles, loading included; the bundle is without the co-visitation scorer. "
         f"Distilling took {read_json(timed):.0f} s, once."
     )
     picture = bars_picture(
         groups,
         x="Recall@20, %",
         title="By what becomes of an item's title",
-        series=(WARM, COLD, AMONG_COLD),
+        series=("warm target", "cold target", "cold target, only cold items ranked"),
     )
     command = asked.command("text", encoder="ENCODER")
     write_page(asked.out, "text", command, "Text encoders", text, "\n\n".join(tables), picture)
