@@ -104,8 +104,7 @@ def served(trained: Trained, both: tuple[Examples, Examples]) -> dict[float | No
     scorer = scorer_of(bundle, recommender, data, encoder_of(bundle, recommender))
     bias = np.zeros(data.items, dtype=np.float32) if scorer.item_bias is None else scorer.item_bias
     cold, length = cold_items(data), recommender.config["max_length"]
-    # Cold items with the same metadata tie, and often: they stand in a random order, as they do in a bundle.
-    bias = bias + np.where(cold, np.random.default_rng(4).random(data.items) * 1e-3, 0).astype(np.float32)
+    bias = bias + tie_breaks(data)
 
     def recall(examples: Examples, added: NDArray[np.float32]) -> float:
         biased = replace(scorer, item_bias=bias + added)
@@ -117,6 +116,13 @@ def served(trained: Trained, both: tuple[Examples, Examples]) -> dict[float | No
         added = np.where(cold, NEVER if offset is None else np.float32(offset), np.float32(0))
         found[offset] = Recalls(recall(both[0], added), recall(both[1], added), among_cold)
     return found
+
+
+def tie_breaks(data: Dataset) -> NDArray[np.float32]:
+    """float32 [items], to be added to scores: cold items with the same metadata tie, and often, so they are put in a
+    random order, as they are in a bundle."""
+    order = np.random.default_rng(4).random(data.items) * 1e-3
+    return np.where(cold_items(data), order, 0).astype(np.float32)
 
 
 def simple_scores(data: Dataset) -> dict[str, Scores]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import polars as pl
 
 from hiersrec_training.data.prepare import PrepareOptions, prepare
 
@@ -72,6 +73,23 @@ def _wikispeedia(folder: Path) -> PrepareOptions:
     )
 
 
+def _movielens(folder: Path) -> PrepareOptions:
+    # an item is in all its genres: a row for each
+    items = pl.read_csv(folder / "ml-100k.item", separator="\t", quote_char=None, infer_schema_length=None)
+    return PrepareOptions(
+        logs=[pl.read_csv(folder / "ml-100k.inter", separator="\t")],
+        user_column="user_id:token",
+        item_column="item_id:token",
+        time_column="timestamp:float",
+        items=items.with_columns(pl.col("class:token_seq").str.split(" ")).explode("class:token_seq"),
+        item_id_column="item_id:token",
+        category_columns=["class:token_seq"],
+        title_column="movie_title:token_seq",
+        text_columns=["movie_title:token_seq"],
+        test_fraction=0.3,
+    )
+
+
 NEURAL: Mapping[str, Mapping[str, Any]] = {
     "gru4rec": {"dropout": 0.25, "learning_rate": 5e-3},
     "sasrec": {"dropout": 0.25, "learning_rate": 2e-3},
@@ -89,6 +107,8 @@ DATA_SETS: Mapping[str, DataSet] = {
         {"age_decay": 0.0, "epochs": 6, "dropout": 0.1, "temperature": 0.05},
         reduced=(20_000, 3),
     ),
+    # ratings of films, in the form of the package recbole; few sessions, so many epochs
+    "ml-100k": DataSet("ml-100k.inter", _movielens, 20, {"age_decay": 0.0, "epochs": 12}),
 }
 
 

@@ -166,7 +166,8 @@ _SPLITS = partial(click.option, cls=SectionOption, section="Filters and splits")
     show_default=True,
     metavar="NAME",
     help="Turns an item's text into a vector. hashed: word embeddings, learned with the model; model2vec:FOLDER: a "
-    "local model; MODULE:CALLABLE: your own.",
+    "static model; onnx:FOLDER: a sentence encoder, with model.onnx and tokenizer.json, whose vectors are kept in the "
+    "cache (hiersrec cache --help says where, hiersrec cache prune empties it); MODULE:CALLABLE: your own.",
 )
 @_ITEMS(
     "--item-vectors",

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.studies import ablations, cold, main_table, sparse, trees, trials, tuned, tuning
+from benchmarks.studies import ablations, cold, main_table, sparse, text, trees, trials, tuned, tuning
 from benchmarks.studies.data_sets import DATA_SETS, DataSet, prepared
 from benchmarks.studies.trials import Trial, benches
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
+from hiersrec_training.data.text_encoders import Model2Vec
+from tests.text_models import SPECIAL, STATES, WORDS, write_encoder
 
 
 @pytest.fixture
@@ -77,14 +79,33 @@ STUDIES: list[tuple[ModuleType, list[str], list[str]]] = [
         ["--trials", "2", "--best", "1"],
         ["the defaults", "by hand: ", "2 trials on the newest 168 sessions"],
     ),
+    (
+        text,
+        ["--encoder", "ENCODER", "--seeds", "2"],
+        [
+            "no text",
+            "hashed words",
+            "sentence encoder and hashed words",
+            "static model",
+            " ± ",
+            "--encoder ENCODER",
+        ],
+    ),
     (main_table, ["--draws", "1"], ["HierSRec, exact", "vstan", "gru4rec", "core"]),
 ]
 
 
 @pytest.mark.parametrize(("study", "options", "rows"), STUDIES)
 def test_a_study_leaves_a_page_and_does_nothing_twice(
-    study: ModuleType, options: list[str], rows: list[str], work: Path, monkeypatch: pytest.MonkeyPatch
+    study: ModuleType,
+    options: list[str],
+    rows: list[str],
+    work: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if study is text:
+        write_encoder(work / "encoder")
+    options = [str(work / "encoder") if option == "ENCODER" else option for option in options]
     page = run(study, work, *options)
     assert all(row in page for row in rows)
     assert f"python -m benchmarks.studies.{study.__name__.rpartition('.')[2]} SOURCE" in page
@@ -95,6 +116,19 @@ def test_a_study_leaves_a_page_and_does_nothing_twice(
     monkeypatch.setattr(trials, "train", refuse)
     monkeypatch.setattr(tuning, "fit", refuse)
     assert run(study, work, *options) == page
+
+
+def test_a_static_model_keeps_the_distances_of_its_tokens(tmp_path: Path) -> None:
+    pytest.importorskip("model2vec", reason="needs model2vec: pip install '.[text]'")
+    text.distill(write_encoder(tmp_path / "encoder"), tmp_path / "static")
+    words = np.arange(len(SPECIAL), len(STATES))
+    alone = (STATES[2] + STATES[words] + STATES[3]) / 3  # between the special tokens
+    alone -= alone.mean(axis=0)
+    alone /= np.linalg.norm(alone, axis=1, keepdims=True)
+    found = Model2Vec(tmp_path / "static").encode(WORDS)
+    np.testing.assert_allclose(
+        found @ found.T, alone @ alone.T, atol=1e-5
+    )  # as PCA to all dimensions turns them
 
 
 def test_seeds_become_a_mean_and_a_deviation() -> None:

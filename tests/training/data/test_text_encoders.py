@@ -1,4 +1,4 @@
-"""Text encoders: names, what is asked of an encoder, and a model in model2vec's format."""
+"""Text encoders: names, what is asked of an encoder, and models in the formats of model2vec and ONNX."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
+from hiersrec_sdk.encoders.text_encoder import OnnxTextEncoder
 from hiersrec_sdk.errors import DataError, InvalidOptionError, MissingExtraError
+from hiersrec_training.data import text_encoders
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.data.prepare import PrepareOptions, prepare
 from hiersrec_training.data.text_encoders import encode_texts, load_text_encoder, without_folders
+from tests.text_models import STATES, write_encoder, write_model
 
 SHOP = """
 import numpy as np
@@ -106,6 +109,94 @@ def test_without_model2vec_the_extra_is_named(tmp_path: Path, monkeypatch: pytes
         load_text_encoder(f"model2vec:{tmp_path}")
 
 
+@pytest.fixture
+def onnx_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sentence encoder, beside an empty cache."""
+    monkeypatch.setenv("HIERSREC_CACHE", str(tmp_path / "cache"))
+    return write_encoder(tmp_path / "sentences")
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts that ONNX sentence encoders have encoded since; two are kept together."""
+    texts: list[str] = []
+    encode = OnnxTextEncoder.encode
+
+    def noting(self: OnnxTextEncoder, some: Sequence[str]) -> NDArray[np.float32]:
+        vectors = encode(self, some)
+        texts.extend(some)
+        return vectors
+
+    monkeypatch.setattr(OnnxTextEncoder, "encode", noting)
+    monkeypatch.setattr(text_encoders, "_TOGETHER", 2)
+    return texts
+
+
+def test_a_sentence_encoder_gives_unit_vectors(onnx_folder: Path, tmp_path: Path) -> None:
+    data = prepared(tmp_path, f"onnx:{onnx_folder}")
+    wanted = OnnxTextEncoder(onnx_folder).encode(["Red shoe Blue", "red", "", "hat"])
+    assert data.vectors is not None
+    np.testing.assert_array_equal(data.vectors, wanted)
+    assert data.vectors.any(axis=1).tolist() == [True, True, False, True]
+    assert data.text.null_count() == data.items  # not hashed as well
+    assert data.settings["options"]["text_encoder"] == "onnx:sentences"
+
+
+def test_a_text_is_encoded_once(onnx_folder: Path, tmp_path: Path, encoded: list[str]) -> None:
+    first = prepared(tmp_path, f"onnx:{onnx_folder}")
+    assert sorted(encoded) == ["Red shoe Blue", "hat", "red"]
+    second = prepared(tmp_path, f"onnx:{onnx_folder}")
+    assert len(encoded) == 3
+    assert second.fingerprint == first.fingerprint
+    encoder = load_text_encoder(f"onnx:{onnx_folder}")
+    assert encoder is not None
+    some = encoder.encode(["red", "blue", "red", "blue"])
+    assert encoded[3:] == ["blue"]
+    np.testing.assert_array_equal(some[:2], some[2:])
+
+
+def test_an_interrupted_encoding_goes_on(onnx_folder: Path, encoded: list[str]) -> None:
+    texts = ["red", "blue", "green", "green hat", "blue shirt", "green shirt"]
+    whole = OnnxTextEncoder(onnx_folder).encode(texts)
+    encoded.clear()
+    noting = OnnxTextEncoder.encode
+
+    def stopping(self: OnnxTextEncoder, some: Sequence[str]) -> NDArray[np.float32]:
+        if len(encoded) == 4:
+            raise KeyboardInterrupt
+        return noting(self, some)
+
+    encoder = load_text_encoder(f"onnx:{onnx_folder}")
+    assert encoder is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OnnxTextEncoder, "encode", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            encoder.encode(texts)
+    np.testing.assert_array_equal(encoder.encode(texts), whole)
+    assert len(encoded) == len(texts)
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    onnx_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoded: list[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HIERSREC_CACHE", str(tmp_path / "file"))
+    encoder = load_text_encoder(f"onnx:{onnx_folder}")
+    assert encoder is not None
+    for times in (1, 2):
+        assert encoder.encode(["red"]).any()
+        assert encoded == ["red"] * times
+
+
+def test_another_model_has_vectors_of_its_own(onnx_folder: Path, encoded: list[str]) -> None:
+    for states in (STATES, -STATES):
+        write_model(onnx_folder / "model.onnx", states=states)
+        encoder = load_text_encoder(f"onnx:{onnx_folder}")
+        assert encoder is not None
+        np.testing.assert_array_equal(encoder.encode(["red"]), OnnxTextEncoder(onnx_folder).encode(["red"]))
+    assert encoded == ["red"] * 4
+
+
 def test_an_encoder_of_your_own(shop_module: str, tmp_path: Path) -> None:
     data = prepared(tmp_path, f"{shop_module}:Lengths")
     assert data.vectors is not None
@@ -124,7 +215,7 @@ def test_hashed_is_the_default_and_keeps_the_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("word2vec", "must be hashed, model2vec:FOLDER or MODULE:CALLABLE, got 'word2vec'"),
+        ("word2vec", "must be hashed, model2vec:FOLDER, onnx:FOLDER or MODULE:CALLABLE, got 'word2vec'"),
         (":Lengths", "must be hashed"),
         ("shop_texts:", "must be hashed"),
         ("no_such_module:Lengths", "there is no module 'no_such_module'; install it"),
@@ -180,4 +271,5 @@ def test_no_text_at_all() -> None:
 
 def test_names_are_noted_without_folders() -> None:
     assert without_folders("model2vec:/a/b/small/") == "model2vec:small"
+    assert without_folders("onnx:models/../small") == "onnx:small"
     assert without_folders("module.inner:Encoder") == "module.inner:Encoder"

@@ -161,7 +161,7 @@ class PrepareOptions:
     tree_parent_column: str | None = None
     # Columns of words to learn from (title, brand, description), joined by a space. Without item table: of the log.
     text_columns: Sequence[str] = ()
-    # Encoder of an item's text: hashed (learnt by the model), model2vec:FOLDER or MODULE:CALLABLE.
+    # Encoder of an item's text: hashed (learnt by the model), model2vec:FOLDER, onnx:FOLDER or MODULE:CALLABLE.
     text_encoder: str = HASHED
     # A .npy file of vectors, float [rows, m] for the item table's rows; a row of NaN where there is none.
     item_vectors: Path | None = None

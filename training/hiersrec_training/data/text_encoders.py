@@ -2,6 +2,7 @@
 
     hashed             the default, no encoder: the model learns a vector for each hash bucket of words
     model2vec:FOLDER   static embeddings, the mean over a text's tokens; from a local folder, nothing is downloaded
+    onnx:FOLDER        a sentence encoder in ONNX and its tokenizer, from a local folder too
     MODULE:CALLABLE    your own: called without arguments, it returns a :class:`TextEncoder`
 
 The vectors become columns of the catalog, so that serving needs no text encoder.
@@ -10,7 +11,7 @@ The vectors become columns of the catalog, so that serving needs no text encoder
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,10 +19,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from hiersrec_sdk.encoders.text_cache import TextCache
+from hiersrec_sdk.encoders.text_encoder import OnnxTextEncoder
 from hiersrec_sdk.errors import DataError, InvalidOptionError, MissingExtraError
+from hiersrec_training.data.progress import progress
 
 HASHED = "hashed"
 _MODEL2VEC = "model2vec:"
+_ONNX = "onnx:"
+_TOGETHER = 1024  # texts that are kept together in the cache
 
 
 class TextEncoder(Protocol):
@@ -59,22 +65,53 @@ class Model2Vec:
         return self._model.encode(list(texts), use_multiprocessing=False).astype(np.float32)
 
 
+class CachedOnnx:
+    """An ONNX sentence encoder that encodes a text once: its vectors are kept in the cache of text vectors.
+
+    Raises:
+        MissingExtraError: onnxruntime or tokenizers is not installed.
+        DataError: there is no such folder, or it holds no such model.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._encoder = OnnxTextEncoder(folder)
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """float32 [texts, m] of unit length: zeros for a text of which the tokenizer leaves nothing.
+
+        Whatever ends it early, what was encoded until then is in the cache.
+        """
+        cache = TextCache(self._encoder.digest, self._encoder.width)
+        found = cache.find(texts)
+        left = sorted({text for text in texts if text not in found}, key=lambda text: (len(text), text))
+        batches = [left[start : start + _TOGETHER] for start in range(0, len(left), _TOGETHER)]
+        for batch in progress(batches, lambda: len(left), "encoding", len, unit="texts"):
+            vectors = self._encoder.encode(batch)
+            cache.add(batch, vectors)
+            found.update(zip(batch, vectors, strict=True))
+        return np.stack([found[text] for text in texts])
+
+
+_LOCAL: dict[str, Callable[[Path], TextEncoder]] = {_MODEL2VEC: Model2Vec, _ONNX: CachedOnnx}
+
+
 def load_text_encoder(name: str) -> TextEncoder | None:
     """The encoder called ``name``; None for ``hashed``.
 
     Raises:
         InvalidOptionError: no such name, module or callable, or it does not return a :class:`TextEncoder`.
-        MissingExtraError: model2vec is not installed.
+        MissingExtraError: what it needs is not installed.
         DataError: there is no such folder, or it holds no such model.
     """
     if name == HASHED:
         return None
-    if name.startswith(_MODEL2VEC):
-        return Model2Vec(Path(name.removeprefix(_MODEL2VEC)))
+    for start, encoder_of in _LOCAL.items():
+        if name.startswith(start):
+            return encoder_of(Path(name.removeprefix(start)))
     module, _, attribute = name.partition(":")
     if not module or not attribute:
         raise InvalidOptionError(
-            f"--text-encoder must be {HASHED}, {_MODEL2VEC}FOLDER or MODULE:CALLABLE, got {name!r}"
+            f"--text-encoder must be {HASHED}, {_MODEL2VEC}FOLDER, {_ONNX}FOLDER or MODULE:CALLABLE, got {name!r}"
         )
     try:
         make = getattr(importlib.import_module(module), attribute, None)
@@ -128,6 +165,7 @@ def encode_texts(encoder: TextEncoder, name: str, texts: pl.Series) -> NDArray[n
 
 def without_folders(name: str) -> str:
     """The name as it is noted in a data set: a folder by its own name, without the path to it."""
-    if not name.startswith(_MODEL2VEC):
-        return name
-    return _MODEL2VEC + Path(name.removeprefix(_MODEL2VEC)).resolve().name
+    for start in _LOCAL:
+        if name.startswith(start):
+            return start + Path(name.removeprefix(start)).resolve().name
+    return name
