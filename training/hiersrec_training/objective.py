@@ -54,7 +54,7 @@ class Objective:
 
     def _full(self, batch: Batch) -> dict[str, Tensor]:
         table, clicked = self.model.items.all_and_some(self.meta, batch.items.flatten(), self.dtype)
-        answer, repeats = self._answer(batch, clicked.view(*batch.items.shape, -1))
+        answer, repeats = self._answer(batch, clicked.view(*batch.items.shape, clicked.shape[1]))
         target = batch.target
         if len(self.negatives) < len(table):
             table, target = table[self.negatives], self.negative_of[target]

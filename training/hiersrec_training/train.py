@@ -127,8 +127,8 @@ class _Wanted:
         if not ranks.is_first:
             report = _ignore
         data = Dataset.load(self.data_path)
+        info = ranks.once(lambda: self._begin(data, ranks))
         folder = run.part_of(self.out)
-        info = ranks.once(lambda: self._begin(data, folder, ranks))
         torch.set_num_threads(info.threads)
         sessions = data.train.then(data.validation) if info.final else data.train
         if info.final and info.validated_by is None:
@@ -167,10 +167,11 @@ class _Wanted:
         report(f"trained in {info.seconds:,.0f} s; written to {self.out}")
         return info
 
-    def _begin(self, data: Dataset, folder: Path, ranks: Ranks) -> RunInfo:
+    def _begin(self, data: Dataset, ranks: Ranks) -> RunInfo:
         """What ``run.json`` is to say, after all checks."""
         if self.out.exists():
             raise RunError(f"{self.out} exists already; choose another folder or remove it")
+        folder = run.part_of(self.out)
         if self.validated_by is not None:
             _check_validated(self.validated_by, data, self.final)
         if self.resume:
