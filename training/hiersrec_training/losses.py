@@ -74,6 +74,8 @@ class _CatalogCrossEntropy(torch.autograd.Function):
             part = slope.T @ weighted[rows]
             grad_vectors = part.to(vectors.dtype) if grad_vectors is None else grad_vectors.add_(part)
             grad_value[some] = flat[added].to(value.dtype)
+        if grad_vectors is None:  # no position: a rank may have no window of a batch
+            grad_vectors = torch.zeros_like(vectors)
         grad_query *= weight[:, None]
         grad_value *= weight[position]
         ctx.save_for_backward(grad_query, grad_vectors, grad_value)
