@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from pathlib import Path
-from statistics import fmean
+from statistics import NormalDist, fmean
 from typing import Any, Final
 
 import optuna
@@ -98,9 +98,13 @@ def verdict(best: Finalist, defaults: Finalist, found: Sequence[Finalist], data:
             f"The best settings, {settings}, gain {gain:+.4f} MRR@20 over the defaults ({gain / defaults.mean:+.1%})."
         )
         if spread is not None:
-            doubt = 2 * spread * sqrt(1 / len(best.runs) + 1 / len(defaults.runs))
-            more = "more than" if gain > doubt else "no more than"
-            lines.append(f"That is {more} the noise: two standard errors between seeds are {doubt:.4f}.")
+            others = len(found) - 1
+            doubt = _standard_errors(others) * spread * sqrt(1 / len(best.runs) + 1 / len(defaults.runs))
+            more = "more" if gain > doubt else "no more"
+            lines.append(
+                f"That is {more} than luck with seeds would give: by that alone, the best of {others} gains over "
+                f"{doubt:.4f} in one of forty studies at most."
+            )
     lines.append(
         "Another seed moves the MRR@20 of the same settings by "
         + ("an unknown amount (--seeds 2 would tell)" if spread is None else f"±{spread:.4f}")
@@ -114,6 +118,11 @@ def verdict(best: Finalist, defaults: Finalist, found: Sequence[Finalist], data:
             "--set, in a study of its own."
         )
     return " ".join(lines)
+
+
+def _standard_errors(others: int) -> float:
+    """How many the best of so many others exceeds by luck in one of forty studies; 1.96 for a single one."""
+    return NormalDist().inv_cdf(1 - 0.025 / others)
 
 
 def _is_at_end(name: str, value: Any) -> bool:
