@@ -84,20 +84,20 @@ class Ranks:
         """What ``work`` returns on rank 0, which alone does it, once all have come here. Its error is everybody's."""
         if self.size == 1:
             return work()
-        found: list[tuple[T | None, Exception | None]] = [(None, None)]
+        found: list[list[T] | Exception] = [[]]
         with _others():
             dist.all_reduce(torch.zeros(1))  # a barrier; NCCL's own would be one of GPUs
         if self.is_first:
             try:
-                found = [(work(), None)]
+                found = [[work()]]
             except Exception as error:
-                found = [(None, error)]
+                found = [error]
         with _others():
             dist.broadcast_object_list(found, device=torch.device("cpu"))
-        ((value, failure),) = found
-        if failure is not None:
-            raise failure
-        return value  # type: ignore[return-value]
+        (outcome,) = found
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome[0]
 
     def copy(self, *tensors: Tensor) -> None:
         """Give ``tensors`` the values that they have on rank 0."""
