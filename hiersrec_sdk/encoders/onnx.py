@@ -153,6 +153,9 @@ class BoundGraph:
         shapes = graph.shapes(feeds)
         stops = np.cumsum([math.prod(shape) for shape in shapes.values()])
         self._piece = np.empty(stops[-1], dtype=np.float32)
+        # Not by fill(), for which NumPy would give the global lock away: a thread that gives it away waits to get it back.
+        self._bytes = memoryview(self._piece).cast("B")
+        self._nans = np.full_like(self._piece, np.nan).tobytes()
         pieces = np.split(self._piece, stops[:-1])
         self.outputs: Arrays = {
             name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
@@ -172,7 +175,7 @@ class BoundGraph:
         Raises:
             BundleCorruptError: the graph fails, gives an output of another shape, or one that is not finite.
         """
-        self._piece.fill(np.nan)  # so that what a run leaves out is not finite either
+        self._bytes[:] = self._nans  # so that what a run leaves out is not finite either
         try:
             self._run(self._binding)
         except Exception as error:  # also where an output does not have the shape of its array
