@@ -153,7 +153,7 @@ class BoundGraph:
         shapes = graph.shapes(feeds)
         stops = np.cumsum([math.prod(shape) for shape in shapes.values()])
         self._piece = np.empty(stops[-1], dtype=np.float32)
-        # Not by fill(), for which NumPy would give the global lock away: a thread that gives it away waits to get it back.
+        # Cleared by these, not by fill(), for which NumPy gives the global lock away: a thread waits to get it back.
         self._bytes = memoryview(self._piece).cast("B")
         self._nans = np.full_like(self._piece, np.nan).tobytes()
         pieces = np.split(self._piece, stops[:-1])
