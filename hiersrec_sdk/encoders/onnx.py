@@ -154,7 +154,7 @@ class BoundGraph:
         stops = np.cumsum([math.prod(shape) for shape in shapes.values()])
         self._piece = np.empty(stops[-1], dtype=np.float32)
         # Cleared by these, not by fill(), for which NumPy gives the global lock away: a thread waits to get it back.
-        self._bytes = memoryview(self._piece).cast("B")
+        self._bytes = self._piece.data.cast("B")
         self._nans = np.full_like(self._piece, np.nan).tobytes()
         pieces = np.split(self._piece, stops[:-1])
         self.outputs: Arrays = {
