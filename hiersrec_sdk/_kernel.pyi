@@ -59,19 +59,7 @@ class SessionRanking:
         first: NDArray[np.int64] | None,
         skipped: NDArray[np.int64] | None,
         least: int,
-    ) -> tuple[
-        NDArray[np.float32],
-        NDArray[np.int64],
-        int,
-        int,
-        NDArray[np.int64],
-        NDArray[np.int64],
-        tuple[tuple[int, float], ...],
-        NDArray[np.int64],
-        NDArray[np.float32],
-        NDArray[np.int64],
-        NDArray[np.float32],
-    ]: ...
+    ) -> tuple[Any, ...]: ...
 
 def topk(
     table: Table, requests: Sequence[Any], k: int

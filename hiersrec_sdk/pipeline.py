@@ -138,13 +138,11 @@ class Pipeline:
         rows, sums = self.backend.session_items(session.rows, None if repeats is None else repeats[at])
         covisited, offsets = catalog.with_covisited(rows, sums, session.rows, self.covisitation)
         skipped, first, least = _restrictions(session, plan)
-        logits, choose = encoded.category_logits[-1][at], self.backend.choose
-        choice = choose(
+        logits = encoded.category_logits[-1][at]
+        choice = self.backend.choose(
             logits, leaves, plan.eligible, first, plan.row_budget, least, plan.top_p, CATEGORIES_SHOWN
         )
-        shown = choice.best
-        if first is not None:  # which are not the most probable ones
-            shown = choose(logits, leaves, None, None, 0, 0, 0.0, CATEGORIES_SHOWN).best
+        shown = choice.best if first is None else self._most_probable_leaves(logits, catalog)
         requests = requests_of(plan, encoded.item_query[at], choice, skipped, covisited, offsets)
         ranges = []
         for request in requests:
@@ -168,10 +166,7 @@ class Pipeline:
             skipped_in(plan, plan.parts[0], skipped),
             least,
         )
-        shown = ranked.best
-        if first is not None:  # which are not the most probable ones
-            leaves = catalog.tree.leaves
-            shown = self.backend.choose(logits, leaves, None, None, 0, 0, 0.0, CATEGORIES_SHOWN).best
+        shown = ranked.best if first is None else self._most_probable_leaves(logits, catalog)
         path = _path(encoded, at, shown)
         if len(plan.parts) == 1:
             found = Found(ranked.scores, ranked.rows, ranked.rows_scored, ranked.bytes_read)
@@ -180,6 +175,12 @@ class Pipeline:
             found, could = self.searcher.with_added(plan, query, ranked, skipped)
             could = could._replace(leaves=shown, path=path)
         return self.result(session, could, found, plan)
+
+    def _most_probable_leaves(
+        self, logits: NDArray[np.float32], catalog: Catalog
+    ) -> tuple[tuple[int, float], ...]:
+        """Those that a result shows. Where some were taken before all others, the best taken ones are others."""
+        return self.backend.choose(logits, catalog.tree.leaves, None, None, 0, 0, 0.0, CATEGORIES_SHOWN).best
 
     def result(self, session: KnownSession, ranked: Ranked, found: Found, plan: Plan) -> Result:
         """ranking → result."""

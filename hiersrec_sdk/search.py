@@ -103,9 +103,9 @@ class Searcher:
         """The best ``plan.k`` rows of the catalog, once those of the bundle are ``ranked``; and what could rank."""
         found, covisited, offsets = Found(*ranked[:4]), ranked.covisited, ranked.offsets
         ranges: list[row_ranges.Ranges | None] = [ranked.ranges]
+        choice = Choice(ranked.taken, ranked.ranges, ranked.best)
         for part in plan.parts[1:]:
             rows, added = plan.catalog.moved(ranked.elsewhere, ranked.elsewhere_offsets)
-            choice = Choice(ranked.taken, ranked.ranges, ranked.best)
             request = _request_of(plan, part, query, choice, skipped, rows - part.first, added)
             if request is not None:
                 further = self._backend.search(part.segment.table, [request], plan.k)[0]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -203,6 +204,10 @@ def _looped() -> list[Any]:
     return loop
 
 
+def _giver(value: Any) -> Callable[[], Any]:
+    return lambda: value
+
+
 def _scalars() -> Iterator[Odd]:
     """Values that mean what they are."""
     plain: list[Any] = []
@@ -218,7 +223,7 @@ def _scalars() -> Iterator[Odd]:
     plain += [datetime(2024, 1, 1, tzinfo=UTC), timedelta(1), slice(2), ValueError("a"), BadRepr(), BadEq()]
     plain += [BadHash(), EqualsAll(), BadIndex(), LikeAnIndex(), LikeAPath(), Spy(), Nothing]
     for at, value in enumerate(plain):
-        yield Odd(f"plain {at} {type(value).__name__}", lambda value=value: value, value)  # type: ignore[misc]
+        yield Odd(f"plain {at} {type(value).__name__}", _giver(value), value)
 
 
 def _equivalents() -> Iterator[Odd]:
@@ -270,11 +275,11 @@ def _equivalents() -> Iterator[Odd]:
     means_itself += [frozenset({2}), {"a", "b"}]
     same += [(value, value) for value in means_itself]
     for at, (value, plain) in enumerate(same):
-        yield Odd(f"same {at} {type(value).__name__}", lambda value=value: value, plain)  # type: ignore[misc]
+        yield Odd(f"same {at} {type(value).__name__}", _giver(value), plain)
     lists: list[list[Any]] = [[], [2], ["a"], ["0", "a"], [float("nan")]]
     for at, elements in enumerate(lists):
         yield Odd(f"generator {at}", _generated(*elements), elements)
-        yield Odd(f"iterator {at}", lambda elements=elements: iter(elements), elements)  # type: ignore[misc]
+        yield Odd(f"iterator {at}", partial(iter, elements), elements)
 
 
 def _columns() -> Iterator[Odd]:
@@ -314,7 +319,7 @@ def _columns() -> Iterator[Odd]:
     same += [(pa.chunked_array([["a"], ["b"]]), ["a", "b"]), (pa.array(["a"]).dictionary_encode(), ["a"])]
     same += [(pa.array([[2]]), [[2]])]
     for at, (value, plain) in enumerate(same):
-        yield Odd(f"column {at} {type(value).__name__}", lambda value=value: value, plain)  # type: ignore[misc]
+        yield Odd(f"column {at} {type(value).__name__}", _giver(value), plain)
 
 
 def _refused() -> Iterator[Odd]:

@@ -38,6 +38,8 @@ class OutOfTimeError(Exception):
 ERRORS = KeyboardInterrupt, MemoryError, OutOfTimeError
 
 SHOP = make_shop("string")
+assert SHOP.bias is not None
+MEDIAN_BIAS = float(np.median(SHOP.bias))  # of new items
 NODES = SHOP.category_paths
 PATHS = {path[-1]: path for path in NODES.values()}
 HOMES = {leaf: NODES[2, leaf] for leaf in range(SIZES[2])}
@@ -83,7 +85,7 @@ class Model:
 
     def upsert(self, *items: dict[str, Any]) -> Model:
         for each in items:
-            new = Known((), None, (), 0, float(np.median(SHOP.bias)))  # type: ignore[arg-type]
+            new = Known((), None, (), 0, MEDIAN_BIAS)
             known = self.items.get(
                 each["id"], EXPORTED.get(each["id"], new)
             )  # which it has again if it was removed
