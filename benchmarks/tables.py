@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean, stdev
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], text: int = 1) -> str:
@@ -17,3 +18,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], text: int = 1) -> 
         for row in (head, rule, *rows)
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean of percentages and, of several, their standard deviation."""
+    return f"{fmean(values):.2f} %" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")

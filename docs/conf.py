@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "HierSRec SDK"
 author = "the HierSRec SDK contributors"
-copyright = author  # noqa: A001
+project_copyright = author
 release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "commands", "settings"]

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""The binding of ``csrc/``. It releases the GIL.
+"""The binding of ``csrc/``. It releases the GIL, but for work on small arrays, which takes less time than that.
 
 C trusts its arguments, so they are checked here, at every call and whatever a caller has checked before: types, shapes,
 alignment, and each number that C takes for a place in memory. A wrong one is a TypeError or a ValueError; none makes C

@@ -80,8 +80,9 @@ class Recommender:
         self.config: dict[str, Any] = bundle.config
         self.providers: tuple[str, ...] = encoder.providers
         self.backend: str = backend.name
+        catalog = Catalog.of(bundle, backend.find_ids, backend.copy_rows)
         self.catalog: MutableCatalog = MutableCatalog(
-            Catalog.of(bundle, backend.find_ids), bundle, ItemEncoder(bundle, encoder.providers).encode
+            catalog, bundle, ItemEncoder(bundle, encoder.providers).encode
         )
         scorer = self.catalog.covisitation
         self._backend = backend
@@ -145,6 +146,7 @@ class Recommender:
             categories=bundle.config["categories"],
             providers=providers,
             threads=cores,
+            all_finite=ranking.all_finite,
         )
         recommender = cls(bundle, encoder, ranking)
         recommender._threads = threads  # for a pickle: another machine has other CPUs

@@ -9,14 +9,13 @@ Measured on the validation split: the encoder on all of it, and with the co-visi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 
 import click
 
 from benchmarks.studies.pages import bars_picture, write_page
 from benchmarks.studies.trials import Asked, Bench, Trial, study_options
-from benchmarks.tables import table
+from benchmarks.tables import spread, table
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
 
@@ -74,10 +73,6 @@ def measured(bench: Bench, trials: list[Trial]) -> dict[str, dict[str, list[floa
     return figures
 
 
-def _shown(values: Sequence[float]) -> str:
-    return f"{fmean(values):.2f} %" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
-
-
 @click.command(help=__doc__)
 @study_options
 @click.option("--full-size", is_flag=True, help="All sessions and epochs; the rows that matter alone.")
@@ -87,7 +82,7 @@ def main(asked: Asked, full_size: bool) -> None:
         data = Dataset.load(bench.data)
         trials = [trial for trial in trials_of(data) if trial.name in MATTER or not full_size]
         figures = measured(bench, trials)
-        whole = {key: fmean(values) for key, values in figures[WHOLE].items()}
+        whole = {key: fmean(figures[WHOLE][key]) for key in ("recall", "mrr")}
         head = [
             bench.name,
             "Recall@20",
@@ -100,8 +95,8 @@ def main(asked: Asked, full_size: bool) -> None:
         ]
         body = []
         for name, row in figures.items():
-            changes = [f"{fmean(row[key]) - whole[key]:+.2f}" for key in ("recall", "mrr")]
-            first, second, *others = (_shown(row[key]) for key in KEYS)
+            changes = [f"{fmean(row[key]) - mean:+.2f}" for key, mean in whole.items()]
+            first, second, *others = (spread(row[key]) for key in KEYS)
             body.append([name, first, second, *(["", ""] if name == WHOLE else changes), *others])
         epochs, seeds = (
             bench.settings.get("epochs", Config().epochs),

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import click
@@ -22,7 +22,7 @@ from benchmarks.studies.models import MODELS, Settings
 from benchmarks.studies.pages import bars_picture, write_page
 from benchmarks.studies.trials import Asked, Bench, Trial, study_options
 from benchmarks.studies.tuning import Tried, train_and_measure, tune_counting, tune_neural
-from benchmarks.tables import table
+from benchmarks.tables import spread, table
 from hiersrec_sdk import Recommender
 from hiersrec_training.baselines import KINDS, baseline, evaluate_baseline
 from hiersrec_training.data.dataset import Dataset
@@ -143,8 +143,7 @@ def main(asked: Asked, draws: int, tuned_on: int, methods: tuple[str, ...]) -> N
 
 
 def _spread(rows: list[dict[str, float]], metric: str) -> str:
-    values = [100 * row[metric] for row in rows]
-    return f"{fmean(values):.2f} %" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
+    return spread([100 * row[metric] for row in rows])
 
 
 if __name__ == "__main__":

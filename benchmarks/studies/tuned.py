@@ -7,9 +7,9 @@ the whole model is measured on it once, every item ranked. Writes ``tuned.md`` a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import click
@@ -18,7 +18,7 @@ from benchmarks.studies.data_sets import DATA_SETS
 from benchmarks.studies.pages import bars_picture, write_page
 from benchmarks.studies.trials import Asked, Bench, Trained, Trial, study_options
 from benchmarks.studies.tuning import Tried
-from benchmarks.tables import table
+from benchmarks.tables import spread, table
 from hiersrec_sdk import Recommender
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
@@ -43,12 +43,6 @@ def tested(runs: Sequence[Trained], data: Dataset, tried: Tried) -> list[dict[st
         return evaluate(Recommender.load(run.bundle()), data, mode="exact")
 
     return [tried.once(f"{run.run.parent.name}/{run.run.name}", {}, partial(served, run)) for run in runs]
-
-
-def spread(rows: Sequence[Mapping[str, float]], metric: str) -> str:
-    """Mean and standard deviation, in per cent."""
-    values = [100 * row[metric] for row in rows]
-    return f"{fmean(values):.2f} %" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
 
 
 @click.command(help=__doc__)
@@ -86,7 +80,14 @@ def main(asked: Asked, trials: int, tuned_on: int, best: int, hours: float, para
         for name, runs in rows.items():
             validated, test = [run.info.metrics for run in runs], tested(runs, data, tried)
             body.append(
-                [name, *(spread(figures, metric) for figures in (validated, test) for metric in METRICS)]
+                [
+                    name,
+                    *(
+                        spread([100 * row[metric] for row in figures])
+                        for figures in (validated, test)
+                        for metric in METRICS
+                    ),
+                ]
             )
             means = [100 * fmean(row["mrr@20"] for row in figures) for figures in (validated, test)]
             bars.append((name.partition(":")[0], means))

@@ -14,7 +14,7 @@ from hiersrec_sdk.catalog.ids import ItemIndex, item_index
 from hiersrec_sdk.catalog.tree import CategoryTree
 from hiersrec_sdk.forks import cached_property
 from hiersrec_sdk.ranking import Codes, CovisitationScorer, Table, row_ranges
-from hiersrec_sdk.ranking.backend import UNKNOWN, FindIds, Scope
+from hiersrec_sdk.ranking.backend import UNKNOWN, CopyRows, FindIds, Scope
 from hiersrec_sdk.ranking.candidates import Choice
 from hiersrec_sdk.ranking.row_ranges import Ranges
 
@@ -121,6 +121,7 @@ class BaseTables:
     covisitation: CovisitationScorer | None
     extra_offsets: NDArray[np.int64] | None
     extra_rows: NDArray[np.int64] | None
+    copy_rows: CopyRows
 
     @cached_property
     def popular(self) -> NDArray[np.int64]:
@@ -171,9 +172,14 @@ class BaseSegment:
 
     @classmethod
     def open(
-        cls, tables: Mapping[str, NDArray[Any]], tree: CategoryTree, id_type: str, find_ids: FindIds
+        cls,
+        tables: Mapping[str, NDArray[Any]],
+        tree: CategoryTree,
+        id_type: str,
+        find_ids: FindIds,
+        copy_rows: CopyRows,
     ) -> BaseSegment:
-        """The segment of a bundle's tables."""
+        """The segment of a bundle's tables; with operations of a ranking backend."""
         vectors, bias, codes = tables["item_vectors"], tables.get("item_bias"), Codes.from_tables(tables)
         base = BaseTables(
             tree=tree,
@@ -184,6 +190,7 @@ class BaseSegment:
             covisitation=CovisitationScorer.from_tables(tables),
             extra_offsets=tables.get("extra_offsets"),
             extra_rows=tables.get("extra_rows"),
+            copy_rows=copy_rows,
         )
         return cls(base, Table(vectors, bias, codes), Table(vectors, None, codes))
 

@@ -21,12 +21,11 @@ from hiersrec_sdk.catalog.tree import (
     label,
     resolve,
 )
-from hiersrec_sdk.ranking import Codes, CovisitationScorer
-from hiersrec_sdk.ranking.backend import UNKNOWN, FindIds
+from hiersrec_sdk.ranking import Codes, CovisitationScorer, small_arrays
+from hiersrec_sdk.ranking.backend import UNKNOWN, CopyRows, FindIds
 from hiersrec_sdk.ranking.covisitation import ScoreOffsets
 from hiersrec_sdk.ranking.numpy_backend import find_ids as find_ids_in_numpy
 from hiersrec_sdk.ranking.row_ranges import Rows
-from hiersrec_sdk.ranking.small_arrays import copy_rows
 
 
 class Catalog:
@@ -47,16 +46,21 @@ class Catalog:
         self.item_id_type = item_id_type
 
     @classmethod
-    def of(cls, bundle: Bundle, find_ids: FindIds = find_ids_in_numpy) -> Catalog:
+    def of(
+        cls,
+        bundle: Bundle,
+        find_ids: FindIds = find_ids_in_numpy,
+        copy_rows: CopyRows = small_arrays.copy_rows,
+    ) -> Catalog:
         """The catalog of an opened bundle, as it was exported.
 
         Args:
             bundle: the bundle.
-            find_ids: looks up integer ids; of a ranking backend.
+            find_ids, copy_rows: look up integer ids, and copy vectors; of a ranking backend.
         """
         config, tables = bundle.config, bundle.tables
         tree = CategoryTree.from_tables(tables, len(config["levels"]), config["category_id_type"])
-        base = BaseSegment.open(tables, tree, config["item_id_type"], find_ids)
+        base = BaseSegment.open(tables, tree, config["item_id_type"], find_ids, copy_rows)
         delta = DeltaSegment.of(
             DeltaColumns(base.table.vectors.shape[1]), len(base), tree.depth, NewCategories()
         )
@@ -176,7 +180,7 @@ class Catalog:
         if (
             len(self.segments) == 1 or max(rows.tolist()) < self.delta.first_row
         ):  # a list is faster where it is short
-            copy_rows(self.base.table.vectors, rows, out)
+            self.base.tables.copy_rows(self.base.table.vectors, rows, out)
         else:
             out[:] = self.vectors(rows)
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from hiersrec_sdk.encoders.onnx_file import check_graph
 from hiersrec_sdk.encoders.runtime import checked_providers, import_onnxruntime, open_session, run_error
 from hiersrec_sdk.errors import BundleCorruptError
-from hiersrec_sdk.ranking.small_arrays import all_finite
+from hiersrec_sdk.ranking import small_arrays
+from hiersrec_sdk.ranking.backend import AllFinite
 from hiersrec_sdk.shown import shown
 
 Shape = tuple[int | str, ...]
@@ -143,9 +144,14 @@ class BoundGraph:
         outputs: by name; each run writes them anew.
     """
 
-    def __init__(self, graph: Graph, feeds: Mapping[str, NDArray[Any]]) -> None:
-        """Bind ``feeds``, contiguous arrays whose content may change between runs."""
-        self._graph, self._feeds = graph, feeds
+    def __init__(
+        self,
+        graph: Graph,
+        feeds: Mapping[str, NDArray[Any]],
+        all_finite: AllFinite = small_arrays.all_finite,
+    ) -> None:
+        """Bind ``feeds``, contiguous arrays whose content may change between runs; ``all_finite`` checks outputs."""
+        self._graph, self._feeds, self._all_finite = graph, feeds, all_finite
         ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
         self._binding, self._run = graph.session.io_binding(), graph.session.run_with_iobinding
         # All outputs lie in one piece, so that one pass clears them and another one checks them.
@@ -176,7 +182,7 @@ class BoundGraph:
         except Exception as error:  # also where an output does not have the shape of its array
             self._graph.run(self._feeds)  # tells which one, and what it is
             raise self._graph.error(error, self._feeds) from error
-        if not all_finite(self._piece):
+        if not self._all_finite(self._piece):
             self._graph.check_finite(self.outputs)
 
 

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from hiersrec_sdk.bundle.schema import MODEL
 from hiersrec_sdk.encoders.onnx import Arrays, BoundGraph, Graph, Values
 from hiersrec_sdk.encoders.per_process import PerProcess
+from hiersrec_sdk.ranking import small_arrays
+from hiersrec_sdk.ranking.backend import AllFinite
 
 _MOST_BUFFERS: Final = 256  # lengths that a thread keeps buffers for
 
@@ -60,6 +62,7 @@ class OnnxSessionEncoder:
         categories: number of categories of each level, the top first.
         providers: where to run, in order of preference: "cpu", "cuda".
         threads: threads of one call.
+        all_finite: checks the outputs for one session; of a ranking backend.
 
     Raises:
         BundleCorruptError: the file is no ONNX graph, holds what no graph of a bundle may, or lacks an input or output
@@ -75,7 +78,9 @@ class OnnxSessionEncoder:
         categories: Sequence[int],
         providers: Sequence[str] = ("cpu",),
         threads: int = 1,
+        all_finite: AllFinite = small_arrays.all_finite,
     ) -> None:
+        self._all_finite = all_finite
         *higher, leaf = categories
         self._levels = [*(f"category_logits_{level}" for level in range(len(higher))), "category_logits"]
         inputs: Values = {
@@ -144,7 +149,7 @@ class OnnxSessionEncoder:
     def _buffers(self, length: int, dimension: int) -> _Buffers:
         vectors = np.zeros((1, length, dimension), dtype=np.float32)
         feeds: Arrays = {"session_vectors": vectors, "session_lengths": np.array([length], dtype=np.int64)}
-        graph = BoundGraph(self._graph(), feeds)
+        graph = BoundGraph(self._graph(), feeds, self._all_finite)
         return _Buffers(vectors[0], graph, self._encoded(graph.outputs))
 
     def _encoded(self, outputs: Arrays) -> Encoded:

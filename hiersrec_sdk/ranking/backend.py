@@ -13,10 +13,13 @@ from hiersrec_sdk.ranking.candidates import Choose
 from hiersrec_sdk.ranking.covisitation import CovisitationScorer, ScoreOffsets
 from hiersrec_sdk.ranking.requests import Found, Request, Search, Table, checked_k
 from hiersrec_sdk.ranking.row_ranges import complement
+from hiersrec_sdk.ranking.small_arrays import all_finite, copy_rows
 
 UNKNOWN: Final = -1  # the row of an id that is not there
 
 FindIds: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]
+CopyRows: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]], None]
+AllFinite: TypeAlias = Callable[[NDArray[np.float32]], bool]
 SessionItems: TypeAlias = Callable[
     [NDArray[np.int64], NDArray[np.float32] | None], tuple[NDArray[np.int64], NDArray[np.float32]]
 ]
@@ -133,6 +136,7 @@ class Backend:
             :meth:`~hiersrec_sdk.ranking.covisitation.CovisitationScorer.score_offsets`.
         rank_sessions: ``rank_sessions(scope)`` prepares all of this as one operation, which gives what the others give
             one after the other; None where there is none, or not for this scope.
+        copy_rows, all_finite: see :mod:`hiersrec_sdk.ranking.small_arrays`.
     """
 
     name: str
@@ -142,6 +146,8 @@ class Backend:
     session_items: SessionItems
     covisitation: Callable[[CovisitationScorer], ScoreOffsets]
     rank_sessions: Callable[[Scope], RankSession | None] = lambda scope: None
+    copy_rows: CopyRows = copy_rows
+    all_finite: AllFinite = all_finite
 
     def __repr__(self) -> str:
         return f"<ranking backend {self.name!r}>"

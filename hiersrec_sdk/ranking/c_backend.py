@@ -118,4 +118,14 @@ def session_items(
     return _kernel.session_items(session, logits) if native else numpy_backend.session_items(session, logits)
 
 
-BACKEND: Final = Backend("c", search, choose, _kernel.find_ids, session_items, covisitation, rank_sessions)
+BACKEND: Final = Backend(
+    "c",
+    search,
+    choose,
+    _kernel.find_ids,
+    session_items,
+    covisitation,
+    rank_sessions,
+    _kernel.copy_rows,
+    _kernel.all_finite,
+)

@@ -14,7 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -104,9 +104,12 @@ def test_a_changed_item_keeps_its_vector_unless_it_is_described(trained: Recomme
         ([Item("x", vector=[1.0])], "16 finite numbers, got 1$"),
         ([Item("x", vector=[float("nan")] * 16)], "16 finite numbers, got 16 that are NaN"),
         ([Item("x", vector=[3e38] * 16)], "16 finite numbers, got 16 that are NaN, infinite or too large"),
-        ([Item("x", vector="abc")], "must be a list of numbers"),  # type: ignore[arg-type]
+        ([Item("x", vector=cast("Any", "abc"))], "must be a list of numbers"),
         ([Item("x", "left", numbers={"weight": 3})], "knows no number 'weight'; it was trained with price"),
-        ([Item("x", "left", numbers={"price": "dear"})], "must be a finite number, or None, got 'dear'"),  # type: ignore[dict-item]
+        (
+            [Item("x", "left", numbers={"price": cast("Any", "dear")})],
+            "must be a finite number, or None, got 'dear'",
+        ),
         ([Item("item-1", title="a"), Item(5)], "position 1"),
     ],
 )
@@ -421,7 +424,7 @@ def test_saving_to_a_link_replaces_what_it_leads_to(tmp_path: Path) -> None:
     assert (tmp_path / "current").is_symlink()
     assert len(Recommender.load(tmp_path / "bundle").catalog) == shop.items - 1
     with pytest.raises(errors.InvalidOptionError, match="path must be a string or a path object, got None"):
-        recommender.save(None)  # type: ignore[arg-type]
+        recommender.save(cast("Any", None))
 
 
 @pytest.mark.parametrize(
@@ -471,7 +474,7 @@ def test_changes_that_do_not_fit_are_refused(table: str, change: Any, tmp_path: 
     [
         Item(2**70, vector=[0.0] * 16),
         Item("\ud800"),
-        Item("x", title=5),  # type: ignore[arg-type]
+        Item("x", title=cast("Any", 5)),
         Item("x", ["left", "\ud800"]),
         {"id": [1]},
         {"id": "x", "category": {"a": 1}},
@@ -495,7 +498,7 @@ def test_one_id_is_no_list_of_ids(trained: Recommender) -> None:
         with pytest.raises(errors.CatalogChangeError, match="must be a list"):
             call("item-1")
     with pytest.raises(errors.CatalogChangeError, match="no category was given"):
-        trained.catalog.move("item-1", None)  # type: ignore[arg-type]
+        trained.catalog.move("item-1", cast("Any", None))
 
 
 def test_ids_of_numpy_are_plain_ones(tmp_path: Path) -> None:

@@ -59,9 +59,10 @@ def test_providers() -> None:
 
 
 def test_threads() -> None:
-    for threads in (1, 2, np.int64(2), 256):
+    right: list[Any] = [1, 2, np.int64(2), 256]
+    for threads in right:
         before = threading.active_count()
-        open_session(RIGHT, "model.onnx", threads=threads)  # type: ignore[arg-type]
+        open_session(RIGHT, "model.onnx", threads=threads)
         assert threading.active_count() == before
     wrong: list[Any] = [0, -1, 257, 10**6, 10**5000, 1.0, True, None, "2", [1]]
     for threads in wrong:

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hiersrec_sdk.ranking import available_backends
 from hiersrec_sdk.ranking.id_hashes import hash_of, hashes_in_python, hashes_of
+from tests.sdk.ranking.cases import needs_kernel
 
 
 def laid_out(parts: list[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -29,7 +29,7 @@ def test_they_are_those_of_hashlib(parts: list[bytes]) -> None:
     assert [hash_of(part) for part in parts] == wanted
 
 
-@pytest.mark.skipif("c" not in available_backends(), reason="there is no compiled kernel")
+@needs_kernel
 @pytest.mark.parametrize(
     ("offsets", "error"),
     [

@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from hiersrec_sdk.ranking import small_arrays
+from hiersrec_sdk.ranking import get_backend
+from tests.sdk.ranking.cases import NAMES, kernel, needs_kernel
 
-TWINS = [
-    (small_arrays.copy_rows, small_arrays.all_finite),
-    (small_arrays._copy_rows, small_arrays._all_finite),
-]
+TWINS = [(backend.copy_rows, backend.all_finite) for backend in map(get_backend, NAMES)]
 TABLE = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
@@ -67,15 +65,15 @@ WRONG: list[tuple[Any, Any, Any]] = [
 ]
 
 
+@needs_kernel
 @pytest.mark.parametrize("asked", WRONG)
 def test_the_kernel_refuses_what_does_not_fit(asked: tuple[Any, Any, Any]) -> None:
-    kernel = pytest.importorskip("hiersrec_sdk._kernel", reason="the kernel is not compiled")
     with pytest.raises((TypeError, ValueError)):
         kernel.copy_rows(*asked)
 
 
+@needs_kernel
 @pytest.mark.parametrize("values", [None, [1.0], np.ones(3), np.ones((2, 2), np.float32)])
 def test_the_kernel_checks_what_it_is_to_check(values: Any) -> None:
-    kernel = pytest.importorskip("hiersrec_sdk._kernel", reason="the kernel is not compiled")
     with pytest.raises((TypeError, ValueError)):
         kernel.all_finite(values)
