@@ -3,12 +3,14 @@
 The model without one of its parts at a time: hierarchy, category conditioning, ids, each kind of metadata, the
 co-click graph. SOURCE is the folder that holds the data sets (``diginetica``, ``retailrocket``, ``wikispeedia``).
 Measured on the validation split: the encoder on all of it, and with the co-visitation scorer on its newer half. Writes
-``ablations.md`` and ``ablations.png``.
+``ablations.md`` and ``ablations.png``; with ``--full-size``, which takes the rows that matter alone, both are called
+``ablations_full_size``.
 """
 
 from __future__ import annotations
 
-from statistics import fmean
+from collections.abc import Sequence
+from statistics import fmean, stdev
 
 import click
 
@@ -19,6 +21,15 @@ from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
 
 WHOLE = "the whole model"
+MATTER = (
+    WHOLE,
+    "item head only",
+    "multi-task, no category conditioning",
+    "items are ids only",
+    "items are metadata only",
+    "no co-click graph",
+)
+KEYS = ("recall", "mrr", "category", "scorer_recall", "scorer_mrr")
 
 
 def trials_of(data: Dataset) -> list[Trial]:
@@ -50,30 +61,33 @@ def trials_of(data: Dataset) -> list[Trial]:
     ]
 
 
-def measured(bench: Bench, trials: list[Trial]) -> dict[str, dict[str, float]]:
-    """Of each trial the means over the seeds, as fractions."""
+def measured(bench: Bench, trials: list[Trial]) -> dict[str, dict[str, list[float]]]:
+    """The metrics of each trial, in percent, one for each seed."""
     figures = {}
     for trial in trials:
-        trained = bench.run(trial)
-        infos = [each.info for each in trained]
-        figures[trial.name] = {
-            "recall": fmean(info.metrics["recall@20"] for info in infos),
-            "mrr": fmean(info.metrics["mrr@20"] for info in infos),
-            "category": fmean(each.leaf_accuracy for each in trained),
-            "scorer_recall": fmean(info.covisitation_metrics["recall@20"] for info in infos),
-            "scorer_mrr": fmean(info.covisitation_metrics["mrr@20"] for info in infos),
-        }
+        figures[trial.name] = {key: list[float]() for key in KEYS}
+        for trained in bench.run(trial):
+            encoder, scorer = trained.info.metrics, trained.info.covisitation_metrics
+            each = (encoder["recall@20"], encoder["mrr@20"], trained.leaf_accuracy)
+            for key, value in zip(KEYS, (*each, scorer["recall@20"], scorer["mrr@20"]), strict=True):
+                figures[trial.name][key].append(100 * value)
     return figures
+
+
+def _shown(values: Sequence[float]) -> str:
+    return f"{fmean(values):.2f} %" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
 
 
 @click.command(help=__doc__)
 @study_options
-def main(asked: Asked) -> None:
+@click.option("--full-size", is_flag=True, help="All sessions and epochs; the rows that matter alone.")
+def main(asked: Asked, full_size: bool) -> None:
     tables, groups = [], []
-    for bench in asked.benches():
+    for bench in asked.benches(reduced=not full_size):
         data = Dataset.load(bench.data)
-        figures = measured(bench, trials_of(data))
-        whole = figures[WHOLE]
+        trials = [trial for trial in trials_of(data) if trial.name in MATTER or not full_size]
+        figures = measured(bench, trials)
+        whole = {key: fmean(values) for key, values in figures[WHOLE].items()}
         head = [
             bench.name,
             "Recall@20",
@@ -84,40 +98,31 @@ def main(asked: Asked) -> None:
             "with the co-visitation scorer: Recall@20",
             "MRR@20",
         ]
-        body = [
-            [
-                name,
-                f"{100 * row['recall']:.2f} %",
-                f"{100 * row['mrr']:.2f} %",
-                *(
-                    "" if row is whole else f"{100 * (row[key] - whole[key]):+.2f}"
-                    for key in ("recall", "mrr")
-                ),
-                f"{100 * row['category']:.2f} %",
-                f"{100 * row['scorer_recall']:.2f} %",
-                f"{100 * row['scorer_mrr']:.2f} %",
-            ]
-            for name, row in figures.items()
-        ]
+        body = []
+        for name, row in figures.items():
+            changes = [f"{fmean(row[key]) - whole[key]:+.2f}" for key in ("recall", "mrr")]
+            first, second, *others = (_shown(row[key]) for key in KEYS)
+            body.append([name, first, second, *(["", ""] if name == WHOLE else changes), *others])
         epochs, seeds = (
             bench.settings.get("epochs", Config().epochs),
             f"{bench.seeds} seed{'s' * (bench.seeds > 1)}",
         )
         tables.append(f"{bench.about(data)}, {epochs} epochs, {seeds}.\n\n{table(head, body)}")
-        bars = [
-            (name, [100 * (row["mrr"] - whole["mrr"])]) for name, row in figures.items() if row is not whole
-        ]
+        bars = [(name, [fmean(row["mrr"]) - whole["mrr"]]) for name, row in figures.items() if name != WHOLE]
         groups.append((bench.name, bars))
     picture = bars_picture(
         groups, x="points of MRR@20", title="What the encoder loses or gains without a part"
     )
     text = (
         "The encoder on the validation split, every item ranked, and its difference to the whole model in points; with "
-        "the co-visitation scorer on the newer half of that split. Every row of a table was trained alike."
+        "the co-visitation scorer on the newer half of that split. Every row of a table was trained alike. With "
+        "several seeds: means and standard deviations."
     )
-    write_page(
-        asked.out, "ablations", asked.command("ablations"), "Ablations", text, "\n\n".join(tables), picture
+    page, title = (
+        ("ablations_full_size", "Ablations at full size") if full_size else ("ablations", "Ablations")
     )
+    command = asked.command("ablations") + " --full-size" * full_size
+    write_page(asked.out, page, command, title, text, "\n\n".join(tables), picture)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def run(study: ModuleType, work: Path, *options: str) -> str:
     ]
     result = CliRunner().invoke(study.main, arguments, catch_exceptions=False)
     assert result.exit_code == 0
-    name = study.__name__.rpartition(".")[2]
+    name = study.__name__.rpartition(".")[2] + ("_full_size" if "--full-size" in options else "")
     assert (work / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     return (work / "out" / f"{name}.md").read_text()
 
@@ -67,6 +67,7 @@ STUDIES: list[tuple[ModuleType, list[str], list[str]]] = [
         ["--epochs", "1"],
         ["item head only", "items are ids only", "no co-click graph"],
     ),
+    (ablations, ["--full-size", "--seeds", "2"], ["item head only", " ± ", "--seeds 2", " --full-size"]),
     (sparse, [], ["75 % of the items", "text and category: MRR@20"]),
     (trees, [], ["1 of 2 levels (2 leaves)", "learned, 3 over 8", "none"]),
     (
