@@ -8,14 +8,13 @@ The peer of ``benchmarks.serving``: the same model, the same answers as mode "ex
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before it is imported
-
-import onnxruntime
+from hiersrec_sdk.encoders.runtime import open_session
 
 
 class Ask(BaseModel):
@@ -28,11 +27,8 @@ class Answer(BaseModel):
     scores: list[float]
 
 
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads = 1
-model = onnxruntime.InferenceSession(
-    os.environ["HIERSREC_STANDALONE"], options, providers=["CPUExecutionProvider"]
-)
+file = Path(os.environ["HIERSREC_STANDALONE"])
+model = open_session(file.read_bytes(), file.name, ("cpu",), 1)
 id_type = np.int64 if model.get_inputs()[0].type == "tensor(int64)" else object
 app = FastAPI()
 

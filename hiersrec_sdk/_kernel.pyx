@@ -11,7 +11,7 @@ copied before it is checked, or checked in C where it is read.
 
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
 from cpython.number cimport PyNumber_Index
-from libc.stdint cimport INT32_MAX, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint64_t, uintptr_t
+from libc.stdint cimport INT32_MAX, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc, qsort, realloc
 from libc.string cimport memcpy, memset, strchr
 
@@ -442,6 +442,52 @@ cdef int64_t distinct_items(
         sums[slot] = logit
         count += 1
     return count
+
+
+def copy_rows(table, rows, out):
+    """Copy ``rows`` int64 [m] of ``table`` float32 [n, d] to ``out`` float32 [m, d], without giving the GIL away.
+
+    Raises:
+        IndexError: a row is outside of ``table``. Rows before it are copied.
+    """
+    cdef Py_buffer views[3]
+    memset(views, 0, sizeof(views))
+    cdef const float *vectors
+    cdef const int64_t *wanted
+    cdef float *found
+    cdef int64_t at, row, n, d, many
+    try:
+        vectors = <const float *>hold(&views[0], table, &FLOAT32, ANY, ANY, "table")
+        n, d = views[0].shape[0], views[0].shape[1]
+        wanted = <const int64_t *>hold(&views[1], rows, &INT64, ANY, NONE, "rows")
+        many = views[1].shape[0]
+        found = <float *>hold(&views[2], out, &FLOAT32, many, d, "out")
+        if views[2].readonly:
+            raise ValueError("out must be writable")
+        for at in range(many):
+            row = wanted[at]
+            if not 0 <= row < n:
+                raise IndexError(f"row {row} is not in [0, {n})")
+            memcpy(&found[at * d], &vectors[row * d], d * sizeof(float))
+    finally:
+        release(views, 3)
+
+
+def all_finite(values):
+    """Whether ``values`` float32 [n] hold no NaN and no infinity; without giving the GIL away."""
+    cdef Py_buffer view
+    memset(&view, 0, sizeof(view))
+    cdef uint32_t largest = 0, bits
+    cdef int64_t at
+    cdef const uint32_t *all_bits
+    try:
+        all_bits = <const uint32_t *>hold(&view, values, &FLOAT32, ANY, NONE, "values")
+        for at in range(view.shape[0]):
+            bits = all_bits[at] & 0x7fffffff
+            largest = bits if bits > largest else largest
+        return largest < 0x7f800000  # the exponent of what is not finite
+    finally:
+        release(&view, 1)
 
 
 def session_items(session, logits):

@@ -26,6 +26,7 @@ from hiersrec_sdk.ranking.backend import UNKNOWN, FindIds
 from hiersrec_sdk.ranking.covisitation import ScoreOffsets
 from hiersrec_sdk.ranking.numpy_backend import find_ids as find_ids_in_numpy
 from hiersrec_sdk.ranking.row_ranges import Rows
+from hiersrec_sdk.ranking.small_arrays import copy_rows
 
 
 class Catalog:
@@ -175,7 +176,7 @@ class Catalog:
         if (
             len(self.segments) == 1 or max(rows.tolist()) < self.delta.first_row
         ):  # a list is faster where it is short
-            self.base.table.vectors.take(rows, axis=0, out=out, mode="clip")
+            copy_rows(self.base.table.vectors, rows, out)
         else:
             out[:] = self.vectors(rows)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from hiersrec_sdk.encoders.onnx_file import check_graph
 from hiersrec_sdk.encoders.runtime import checked_providers, import_onnxruntime, open_session, run_error
 from hiersrec_sdk.errors import BundleCorruptError
+from hiersrec_sdk.ranking.small_arrays import all_finite
 from hiersrec_sdk.shown import shown
 
 Shape = tuple[int | str, ...]
@@ -29,7 +29,6 @@ Arrays = dict[str, NDArray[Any]]
 
 _TYPES: Final[dict[type[np.generic], str]] = {np.float32: "tensor(float)", np.int64: "tensor(int64)"}
 _MOST_SHOWN: Final = 300  # characters of a list of names
-_ZEROS: Final = np.zeros(8192, dtype=np.float32)  # BLAS would start threads for more
 
 
 class Graph:
@@ -160,10 +159,6 @@ class BoundGraph:
         self.outputs: Arrays = {
             name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
         }
-        # 0 times a finite value is 0; times any other one, it is not
-        starts = range(0, len(self._piece), len(_ZEROS))
-        parts = [self._piece[start : start + len(_ZEROS)] for start in starts]
-        self._zeros = [partial(part.dot, _ZEROS[: len(part)]) for part in parts]
         for name, array in feeds.items():
             self._binding.bind_ortvalue_input(name, ort_value(array))
         for name, array in self.outputs.items():
@@ -181,11 +176,7 @@ class BoundGraph:
         except Exception as error:  # also where an output does not have the shape of its array
             self._graph.run(self._feeds)  # tells which one, and what it is
             raise self._graph.error(error, self._feeds) from error
-        try:
-            for zero in self._zeros:
-                if zero() != 0:
-                    self._graph.check_finite(self.outputs)
-        except (FloatingPointError, RuntimeWarning):  # as the user may want it, by np.errstate or by warnings
+        if not all_finite(self._piece):
             self._graph.check_finite(self.outputs)
 
 
