@@ -156,16 +156,7 @@ def main(bundle: Path, data: Path, items: int, rate: float, seconds: float, peer
         served = stack.enter_context(grown_bundle(bundle, items))
         count = json.loads((served / "config.json").read_text())["items"]
         port = _free_port()
-        serve = [
-            "-m",
-            "hiersrec_sdk.cli.main",
-            "serve",
-            str(served),
-            "--port",
-            str(port),
-            "--log-level",
-            "warning",
-        ]
+        serve = ["-m", "hiersrec_sdk.cli.main", "serve", str(served), "--port", str(port)]
         servers = {"hiersrec serve": (serve, dict[str, str]())}
         if peer:
             export_standalone(served, folder / "model.onnx", report=lambda line: None)
