@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from hiersrec_sdk.serve.app import App, create_app
+from hiersrec_sdk.serve.asgi import App, create_app
 from hiersrec_sdk.serve.settings import Settings
 
 __all__ = ["App", "Settings", "app", "create_app"]
 
-app: App  # made when somebody asks for it
+app: App  # made when somebody asks for it; so no module of this package may be called app
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
 from hiersrec_sdk.errors import HierSRecError, InvalidOptionError
-from hiersrec_sdk.serve.app import App, create_app
+from hiersrec_sdk.serve.asgi import App, create_app
 from hiersrec_sdk.serve.metrics import FOLDER
 from hiersrec_sdk.serve.routes import failure
 from hiersrec_sdk.serve.settings import Settings
@@ -67,15 +67,16 @@ class LimitedProtocol(HttpToolsProtocol):
             if self._head_bytes > 2 * self._most_bytes:
                 self._refuse_large_head()
                 self.send_400_response("")
-        elif self._timer is None and self._is_idle:  # blank lines have ended uvicorn's own wait
+                return
+        if self._timer is None and (
+            self._begun or self._is_idle
+        ):  # blank lines have ended uvicorn's own wait
             self._wait_for_head()
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
         self._begun, self._head_bytes = True, 0
-        if self._timer is None:
-            self._wait_for_head()
 
     def on_url(self, url: bytes) -> None:
         """A part of the request line."""

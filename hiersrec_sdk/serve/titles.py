@@ -37,7 +37,7 @@ class TitleSearch:
     def _by_id(self, recommender: Recommender, text: str) -> list[Title]:
         catalog = recommender.catalog.current
         item_id = text.strip() if catalog.item_id_type == "string" else integer_of(text.strip())
-        if item_id is None:
+        if item_id in (None, ""):
             return []
         try:
             row = int(catalog.rows([item_id])[0])

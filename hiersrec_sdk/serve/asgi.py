@@ -220,8 +220,11 @@ def create_app(
     try:
         settings = replace(settings or Settings(), **given)
     except TypeError:
-        names = ", ".join(Settings.__slots__)
-        raise InvalidOptionError(f"create_app has no setting {', '.join(given)}; there are {names}") from None
+        names = Settings.__slots__
+        unknown = ", ".join(name for name in given if name not in names)
+        raise InvalidOptionError(
+            f"create_app has no setting {unknown}; there are {', '.join(names)}"
+        ) from None
     if not isinstance(recommender, Recommender):
         if not settings.bundle:
             raise InvalidOptionError("create_app needs a recommender, or the path of a bundle")
