@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -235,8 +236,10 @@ def run(settings: Settings, host: str, port: int, config: ServerConfig) -> None:
     """
     listening = _bound(host, port)
     with listening, tempfile.TemporaryDirectory(prefix="hiersrec-metrics-") as folder:
-        # the workers begin with this environment
+        # the workers begin with this environment, and with as many open connections as the system lets them have
         os.environ |= {**settings.environment(), FOLDER: folder}
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         shown = f"[{host}]" if ":" in host else host
         _log.info(
             "serving on http://%s:%d with %d workers", shown, listening.getsockname()[1], config.workers

@@ -1,4 +1,4 @@
-"""A change feed in memory, as ``Recommender.follow`` makes one: every recommender that follows it applies its changes."""
+"""A change feed in memory, as ``Recommender.follow`` makes one: whoever follows it applies its changes."""
 
 from __future__ import annotations
 
