@@ -110,8 +110,10 @@ def _page(openapi: dict[str, Any]) -> Iterator[str]:
 def _fields(schema: dict[str, Any]) -> Iterator[str]:
     yield "<table><tr><th>field</th><th>type</th><th>default</th><th>meaning</th></tr>"
     for name, field in schema["properties"].items():
-        default = "required" if name in schema["required"] else json.dumps(field.get("default", ""))
-        cells = f"<code>{name}</code>", _type(field), default.strip('"'), field.get("description", "")
+        default = json.dumps(field["default"]) if "default" in field else ""
+        if name in schema["required"]:
+            default = "required"
+        cells = f"<code>{name}</code>", _type(field), default, html.escape(field.get("description", ""))
         yield f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
     yield "</table>"
 
@@ -148,5 +150,6 @@ _STYLE: Final = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1d2330}"
     "h2{font-size:1.05rem;margin-top:2.2rem;border-top:1px solid #d8dce5;padding-top:1rem}"
     "pre{background:#f3f5f9;padding:.7rem;overflow-x:auto}td,th{text-align:left;padding:.2rem .8rem .2rem 0;"
-    "vertical-align:top}table{border-collapse:collapse;font-size:.9rem;display:block;overflow-x:auto}"
+    "vertical-align:top}table{border-collapse:collapse;font-size:.9rem}"
+    "@media(max-width:40rem){tr,td{display:block;padding:.1rem 0}th{display:none}tr{padding:.5rem 0}}"
 )

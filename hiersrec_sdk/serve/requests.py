@@ -23,39 +23,57 @@ def _meta(description: str, schema: dict[str, Any]) -> Meta:
 _Item = Annotated[Any, _meta("external id", _ID)]
 _Session = Annotated[Any, _meta("external item ids, oldest click first", _IDS)]
 _K = Annotated[Any, _meta("how many", {"type": "integer", "minimum": 1})]
-_Ids = Annotated[Any, _meta("external item ids", _IDS)]
+_Allow = Annotated[Any, _meta("only these items", _IDS)]
+_Exclude = Annotated[Any, _meta("none of these items", _IDS)]
 _Categories = Annotated[
-    Any, _meta("categories, each by its id, or by its path: ids from the top level down", _NAMES)
+    Any, _meta("only items of these categories: each an id, or a path, ids from the top level down", _NAMES)
 ]
-_Bool = Annotated[Any, Meta(extra_json_schema={"type": "boolean"})]
+_ExcludeCategories = Annotated[Any, _meta("no items of these categories", _NAMES)]
 _OnUnknown = Annotated[
-    Any, _meta("of ids that the catalog lacks: leave them out, or refuse", {"enum": ["skip", "error"]})
+    Any,
+    _meta(
+        "ids that the catalog lacks: leave them out, or refuse",
+        {"enum": ["skip", "error"], "default": "skip"},
+    ),
 ]
 
 
-class Restrictions(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Which items may be recommended."""
-
-    allow: _Ids = UNSET
-    exclude: _Ids = UNSET
-    categories: _Categories = UNSET
-    exclude_categories: _Categories = UNSET
-
-
-class RecommendRequest(Restrictions, forbid_unknown_fields=True, kw_only=True):
+class RecommendRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     """One ``session``, or many ``sessions``, and how to recommend."""
 
     session: _Session = UNSET
-    sessions: Annotated[Any, _meta("instead of session", {"type": "array", "items": _IDS})] = UNSET
+    sessions: Annotated[Any, _meta("many, in place of one", {"type": "array", "items": _IDS})] = UNSET
     k: _K = 20
-    mode: Annotated[Any, _meta("what is ranked", {"enum": ["candidates", "exact", "auto"]})] = UNSET
-    candidates: Annotated[
-        Any, _meta("candidate share", {"anyOf": [{"type": "number"}, {"const": "auto"}, {"type": "null"}]})
+    mode: Annotated[
+        Any,
+        _meta(
+            "rank the items of the most probable categories, or every item, or whichever is cheap",
+            {"enum": ["candidates", "exact", "auto"], "default": "candidates"},
+        ),
     ] = UNSET
-    include_session_categories: _Bool = UNSET
-    exclude_seen: _Bool = UNSET
+    candidates: Annotated[
+        Any,
+        _meta(
+            "share of the items to rank, or as calibrated; null: the bundle's",
+            {"anyOf": [{"type": "number"}, {"const": "auto"}, {"type": "null"}], "default": None},
+        ),
+    ] = UNSET
+    include_session_categories: Annotated[
+        Any,
+        _meta("rank the categories of the session's own items too", {"type": "boolean", "default": False}),
+    ] = UNSET
+    allow: _Allow = UNSET
+    exclude: _Exclude = UNSET
+    exclude_seen: Annotated[
+        Any, _meta("without the session's own items", {"type": "boolean", "default": False})
+    ] = UNSET
+    categories: _Categories = UNSET
+    exclude_categories: _ExcludeCategories = UNSET
     max_per_category: Annotated[
-        Any, _meta("most items of one leaf category", {"type": ["integer", "null"], "minimum": 1})
+        Any,
+        _meta(
+            "most items of one leaf category", {"type": ["integer", "null"], "minimum": 1, "default": None}
+        ),
     ] = UNSET
     on_unknown: _OnUnknown = UNSET
 
@@ -73,15 +91,19 @@ class CategoriesRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     on_unknown: _OnUnknown = "skip"
 
 
-class SimilarRequest(Restrictions, forbid_unknown_fields=True, kw_only=True):
+class SimilarRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     """An item, and how many of the items with the nearest vectors."""
 
     item: _Item
     k: _K = 20
+    allow: _Allow = UNSET
+    exclude: _Exclude = UNSET
+    categories: _Categories = UNSET
+    exclude_categories: _ExcludeCategories = UNSET
 
     def restrictions(self) -> dict[str, Any]:
         """The named arguments that were given, for :meth:`Recommender.filter`."""
-        return _given(self, Restrictions.__struct_fields__)
+        return _given(self, _RESTRICTIONS)
 
 
 class ExplainRequest(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -205,6 +227,8 @@ class Failure(Struct):
 _OPTIONS: Final = tuple(
     name for name in RecommendRequest.__struct_fields__ if name not in ("session", "sessions", "k")
 )
+
+_RESTRICTIONS: Final = ("allow", "exclude", "categories", "exclude_categories")
 
 
 def _given(asked: Struct, names: tuple[str, ...]) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def test_values_of_any_type(served: Served, name: str, value: Any) -> None:
         (b'{"k": ' + b"[" * 100_000, 400, "InvalidJSON", "recursion"),
         (b"[]", 400, "InvalidRequest", "Expected `object`"),
         (b'{"session": [], "exlude_seen": true}', 400, "InvalidRequest", "unknown field `exlude_seen`"),
-        (b'{"session": [], "threads": 2}', 400, "InvalidRequest", "known fields: allow, exclude, categories"),
+        (b'{"session": [], "threads": 2}', 400, "InvalidRequest", "known fields: session, sessions, k, mode"),
         (b"{}", 400, "InvalidRequest", "either session or sessions"),
         (b'{"session": [], "sessions": []}', 400, "InvalidRequest", "either session or sessions"),
         (b'{"session": "shoe"}', 400, "InvalidSessionError", "session must be a list of item ids"),
