@@ -28,6 +28,7 @@ LAYERS = [
     {"options", "plan", "search", "results", "frames", "pool"},
     {"pipeline", "explain"},
     {"recommender", "session"},
+    {"integrations"},
     {"cli"},
 ]
 # Packages that only training, exports, tests and examples need; the SDK may import some inside of functions.
@@ -43,6 +44,8 @@ HEAVY = {
     "optuna",
     "mlflow",
     "wandb",
+    "ray",
+    "pyspark",
 }
 
 
