@@ -147,14 +147,14 @@ class BatchRecommender:
                 message says in which row.
             BundleError: as :meth:`Recommender.load`; or another bundle is there by now.
         """
-        found: Any = self.results(batch, lambda at: f"row {at}")
-        return found  # type: ignore[no-any-return]
+        found: _Table = self.results(batch, lambda at: f"row {at}")
+        return found
 
     def results(self, batch: Any, where: Where) -> Any:
         """As a call; ``where`` says in messages which row is meant."""
         if isinstance(batch, Mapping):
             return self._of_arrays(batch, where)
-        self._check_columns(batch.schema.names)
+        self.check_columns(batch.schema.names)
         self.check_type(batch.schema.field(self.session_column).type)
         pieces = [
             self._of_arrow(batch.slice(start, CHUNK), partial(_later, where, start))
@@ -175,7 +175,7 @@ class BatchRecommender:
         """
         import pyarrow
 
-        self._check_columns(given.names)
+        self.check_columns(given.names)
         self.check_type(given.field(self.session_column).type)
         item = pyarrow.int64() if self.item_id_type == "int64" else pyarrow.string()
         types = pyarrow.list_(item), pyarrow.list_(pyarrow.float32()), pyarrow.string(), pyarrow.int32()
@@ -202,7 +202,8 @@ class BatchRecommender:
             f"{'integers' if self.item_id_type == 'int64' else 'strings'}, as in this catalog"
         )
 
-    def _check_columns(self, names: Sequence[str]) -> None:
+    def check_columns(self, names: Sequence[str]) -> None:
+        """Raise :class:`MissingColumnError` where a column that is read is not among ``names``, or is there twice."""
         for name in (self.session_column, *self.keep):
             if list(names).count(name) != 1:
                 found = "there are several" if name in names else "there is none"
@@ -211,7 +212,7 @@ class BatchRecommender:
                 )
 
     def _of_arrays(self, batch: Mapping[str, Any], where: Where) -> dict[str, Any]:
-        self._check_columns([*batch])
+        self.check_columns([*batch])
         results = self._answers([*batch[self.session_column]], where)
         kept = {name: batch[name] for name in self.keep}
         columns = (

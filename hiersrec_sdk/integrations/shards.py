@@ -16,7 +16,7 @@ from hiersrec_sdk.integrations.batch import BatchRecommender
 from hiersrec_sdk.integrations.session_files import SessionFiles
 from hiersrec_sdk.shown import shortened, shown
 
-JOB: Final = "job.json"
+JOB: Final = "_job.json"  # which readers of a folder of Parquet files leave out, as its name begins with _
 _FORMAT: Final = "hiersrec-recommendations"
 
 
@@ -68,7 +68,7 @@ class Shards:
         return True
 
     def begin(self, options: Mapping[str, Any]) -> None:
-        """Write ``job.json``, which says what the job is."""
+        """Write ``_job.json``, which says what the job is."""
         write_file(self.out / JOB, json.dumps(self._job(options), indent=2) + "\n")
 
     def done(self) -> list[int]:
