@@ -91,8 +91,7 @@ class BatchRecommender:
     ) -> None:
         if options.get("filter") is not None:
             raise InvalidFilterError(
-                "filter belongs to one loaded recommender: give allow, exclude, categories or exclude_categories, "
-                "which each process prepares once"
+                "filter belongs to one loaded recommender: give allow, exclude, categories or exclude_categories"
             )
         self.session_column = checked_text("session_column", session_column)
         self.keep = tuple(listed("keep", keep, InvalidOptionError, "names of columns"))
@@ -121,7 +120,7 @@ class BatchRecommender:
         config = open_source(self._source, verify=False).config
         self.item_id_type: str = config["item_id_type"]
         self.digest: str = config["sha256"]
-        self._ready: tuple[Recommender, dict[str, Any]] | None = None
+        self._ready: Recommender | None = None
 
     def at(self, bundle: str | os.PathLike[str]) -> BatchRecommender:
         """One like this, which loads the bundle from another place."""
@@ -254,9 +253,9 @@ class BatchRecommender:
 
     def _answers(self, sessions: list[Any], where: Where) -> list[Result | None]:
         """The result of each session; None for a bad one that is skipped."""
-        recommender, options = self._loaded()
+        recommender = self._loaded()
         try:
-            return [*recommender.recommend_many(sessions, self._k, **options)]
+            return [*recommender.recommend_many(sessions, self._k, **self._options)]
         except _BAD:  # which is rare: only now each is looked at for itself
             bad = {at: why for at, session in enumerate(sessions) if (why := self._why_bad(session))}
             if not bad:
@@ -265,30 +264,24 @@ class BatchRecommender:
             at, why = min(bad.items(), key=lambda one: one[0])
             raise type(why)(f"{where(at)}: {why}; on_bad='skip' gives such a session no items") from why
         good = [session for at, session in enumerate(sessions) if at not in bad]
-        answers = iter(recommender.recommend_many(good, self._k, **options))
+        answers = iter(recommender.recommend_many(good, self._k, **self._options))
         return [None if at in bad else next(answers) for at in range(len(sessions))]
 
     def _why_bad(self, session: Any) -> Exception | None:
-        recommender, options = self._loaded()
         try:
             ids = as_ids(session)
-            rows = recommender.catalog.rows(ids)
+            rows = self._loaded().catalog.rows(ids)
         except _BAD as error:
             return error
-        if options.get("on_unknown") == "error" and (rows == UNKNOWN).any():
+        if self._options.get("on_unknown") == "error" and (rows == UNKNOWN).any():
             unknown = ids[int(np.argmax(rows == UNKNOWN))]
             return UnknownItemError(f"item id {shown(unknown)} is not in the catalog")
         return None
 
-    def _loaded(self) -> tuple[Recommender, dict[str, Any]]:
-        """The recommender of this process, and the options of its calls."""
+    def _loaded(self) -> Recommender:
+        """The recommender of this process."""
         if self._ready is None:
-            recommender = _load(self._source, self.digest, *self._how)
-            given = {name: self._options.get(name) for name in _RESTRICTIONS}
-            options = {name: value for name, value in self._options.items() if name not in given}
-            if any(value is not None for value in given.values()):
-                options["filter"] = recommender.filter(**given)
-            self._ready = recommender, options
+            self._ready = _load(self._source, self.digest, *self._how)
         return self._ready
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import hiersrec_sdk
-from hiersrec_sdk.atomic import PART, write_file
+from hiersrec_sdk import __version__
+from hiersrec_sdk.atomic import PART, remove_parts, write_file
 from hiersrec_sdk.bundle.strict_json import parse_json
 from hiersrec_sdk.errors import JobError
 from hiersrec_sdk.integrations.batch import BatchRecommender
@@ -72,7 +72,7 @@ class Shards:
         write_file(self.out / JOB, json.dumps(self._job(options), indent=2) + "\n")
 
     def done(self) -> list[int]:
-        """The shards that are there.
+        """The shards that are there. What writers that were killed have left beside them is removed.
 
         Raises:
             JobError: one is not what was written there.
@@ -80,6 +80,8 @@ class Shards:
         import pyarrow
         from pyarrow.parquet import read_metadata
 
+        for name in {each.name.partition(PART)[0] for each in self.out.iterdir() if PART in each.name}:
+            remove_parts(self.out / name)
         found = []
         for shard in range(len(self)):
             path = self.path(shard)
@@ -123,7 +125,7 @@ class Shards:
     def _job(self, options: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "format": _FORMAT,
-            "created_by": f"hiersrec-sdk {hiersrec_sdk.__version__}",
+            "created_by": f"hiersrec-sdk {__version__}",
             "bundle": self.recommend.digest,
             "sessions": self.files.fingerprint,
             "options": {**options, "shard-sessions": self.size},
