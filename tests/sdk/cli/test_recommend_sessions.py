@@ -343,7 +343,7 @@ def test_progress_is_shown(
     monkeypatch.setattr(batch, "_SECONDS", 0.0)
     given = arguments(made[1], few, tmp_path / "recs", "--processes", "1")
     lines = hiersrec(*given).stderr.splitlines()
-    assert lines[-1].startswith(f"300 of 300 sessions, ")
+    assert lines[-1].startswith("300 of 300 sessions, ")
     assert lines[-1].endswith(" a second, 0 s left")
     given[given.index(str(tmp_path / "recs"))] = str(tmp_path / "again")
     assert hiersrec(*given, "--no-progress").stderr == ""
