@@ -32,6 +32,7 @@ HierSRecError
 ├── RunError                           a training run cannot be read, resumed or written
 │   ├── InterruptedRunError            stopped on request; --resume continues it
 │   └── DivergedRunError               its loss or its weights are no longer finite
+├── JobError                           recommendations for a file of sessions cannot be begun, continued or finished
 └── ExportError                        an export that failed its checks
 
 A warning beside them is MissingKernelWarning: the compiled kernel is missing.
@@ -223,6 +224,10 @@ class InterruptedRunError(RunError):
 
 class DivergedRunError(RunError):
     """Training diverged: the loss or the weights are no longer finite."""
+
+
+class JobError(HierSRecError):
+    """Recommendations for a file of sessions cannot be begun, continued or finished; finished shards stay."""
 
 
 class ExportError(HierSRecError):

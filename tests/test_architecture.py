@@ -28,7 +28,7 @@ LAYERS = [
     {"options", "plan", "search", "results", "frames", "pool"},
     {"pipeline", "explain"},
     {"recommender", "session"},
-    {"serve"},
+    {"serve", "integrations"},
     {"cli"},
 ]
 # Packages that only training, exports, tests and examples need; the SDK may import some inside of functions, and
@@ -49,6 +49,8 @@ HEAVY = {
     "uvicorn",
     "msgspec",
     "prometheus_client",
+    "ray",
+    "pyspark",
 }
 
 

@@ -12,9 +12,11 @@ import click
 from hiersrec_sdk import Recommender, available_backends
 from hiersrec_sdk.catalog.change_file import apply, read_lines
 from hiersrec_sdk.catalog.tree import parse_name
+from hiersrec_sdk.cli.batch import batch_options, recommend_sessions, taken_out
 from hiersrec_sdk.cli.common import (
     INTEGER,
     PATH,
+    SectionCommand,
     candidates_option,
     check_candidates,
     labelled,
@@ -38,12 +40,19 @@ def inspect(bundle: Path, as_json: bool) -> None:
 
 
 # an item id may begin with a minus sign
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(cls=SectionCommand, context_settings={"ignore_unknown_options": True})
 @click.argument("bundle", type=PATH)
 @click.argument("session", nargs=-1, metavar="[ITEM]...")
 @click.option("-k", type=INTEGER, default=10, show_default=True, help="Number of items to recommend.")
 @mode_option
 @candidates_option
+@click.option(
+    "--include-session-categories",
+    is_flag=True,
+    help="Rank the items of the session's own categories too, whatever is predicted.",
+)
+@click.option("--exclude-seen", is_flag=True, help="No items of the session itself.")
+@click.option("--max-per-category", type=INTEGER, help="Most items of one leaf category.")
 @click.option(
     "--on-unknown",
     type=click.Choice(["skip", "error"]),
@@ -59,31 +68,38 @@ def inspect(bundle: Path, as_json: bool) -> None:
 )
 @click.option("--exclude-category", "exclude_categories", multiple=True, help="No items of this; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@batch_options
 def recommend(
     bundle: Path,
     session: tuple[str, ...],
     k: int,
-    mode: Any,
-    candidates: Any,
-    on_unknown: Any,
     categories: tuple[str, ...],
     exclude_categories: tuple[str, ...],
     as_json: bool,
+    sessions: Path | None,
+    out: Path | None,
+    **options: Any,
 ) -> None:
-    """Recommend the next items after a session: ITEM ids, the oldest first."""
-    check_candidates(mode, candidates)
+    """Recommend the next items after a session: ITEM ids, the oldest first.
+
+    With --sessions, do so for every session of a Parquet file, with several processes, into a folder of Parquet files.
+    The same command goes on with a run that was killed.
+    """
+    check_candidates(options["mode"], options["candidates"])
+    many = taken_out(options, sessions)
+    if sessions is not None and (session or as_json):
+        raise click.UsageError(f"{'--json' if as_json else 'ITEM'} cannot be combined with --sessions")
+    if (sessions is None) != (out is None):
+        raise click.UsageError("--sessions needs --out, and --out needs --sessions")
     recommender = Recommender.load(bundle)
-    ids = parse_ids(session, recommender.config["item_id_type"])
     id_type = recommender.catalog.category_id_type
-    result = recommender.recommend(
-        ids,
-        k,
-        mode=mode,
-        candidates=candidates,
-        on_unknown=on_unknown,
-        categories=[parse_name(text, id_type) for text in categories] or None,
-        exclude_categories=[parse_name(text, id_type) for text in exclude_categories] or None,
-    )
+    options["categories"] = [parse_name(text, id_type) for text in categories] or None
+    options["exclude_categories"] = [parse_name(text, id_type) for text in exclude_categories] or None
+    if sessions is not None and out is not None:
+        recommend_sessions(bundle, recommender, sessions, out, k=k, options=options, **many)
+        return
+    ids = parse_ids(session, recommender.config["item_id_type"])
+    result = recommender.recommend(ids, k, **options)
     hits = list(result)
     if as_json:
         answer = {
