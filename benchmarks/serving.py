@@ -80,7 +80,7 @@ def request(session: Sequence[int | str]) -> bytes:
 @contextmanager
 def server(command: Sequence[str], port: int, cores: set[int], env: Mapping[str, str]) -> Iterator[int]:
     """Its process id, once it is ready; stopped at the end."""
-    with subprocess.Popen([sys.executable, *command], env={**os.environ, **env}) as process:
+    with subprocess.Popen(command, env={**os.environ, **env}) as process:
         os.sched_setaffinity(process.pid, cores)
         try:
             until = time.monotonic() + START_SECONDS
@@ -156,11 +156,18 @@ def main(bundle: Path, data: Path, items: int, rate: float, seconds: float, peer
         served = stack.enter_context(grown_bundle(bundle, items))
         count = json.loads((served / "config.json").read_text())["items"]
         port = _free_port()
-        serve = ["-m", "hiersrec_sdk.cli.main", "serve", str(served), "--port", str(port)]
+        scripts = Path(sys.executable).parent
+        serve = [str(scripts / "hiersrec"), "serve", str(served), "--port", str(port)]
         servers = {"hiersrec serve": (serve, dict[str, str]())}
         if peer:
             export_standalone(served, folder / "model.onnx", report=lambda line: None)
-            plain = ["-m", "uvicorn", "benchmarks.plain_service:app", "--port", str(port), "--no-access-log"]
+            plain = [
+                str(scripts / "uvicorn"),
+                "benchmarks.plain_service:app",
+                "--port",
+                str(port),
+                "--no-access-log",
+            ]
             servers["FastAPI, ONNX, all items"] = (
                 [*plain, "--log-level", "warning"],
                 {"HIERSREC_STANDALONE": str(folder / "model.onnx")},

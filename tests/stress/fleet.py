@@ -68,7 +68,7 @@ class Replica:
     def __init__(self, bundle: Path, redis: int) -> None:
         self.port = free_port()
         feed = f"redis://127.0.0.1:{redis}/0?key=changes"
-        self._command = [sys.executable, "-m", "hiersrec_sdk.cli.main", "serve", str(bundle)]
+        self._command = [str(Path(sys.executable).with_name("hiersrec")), "serve", str(bundle)]
         self._command += ["--port", str(self.port), "--feed", feed]
         self.start()
 
