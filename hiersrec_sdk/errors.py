@@ -20,6 +20,10 @@ HierSRecError
 │   ├── BundleMissingError             no bundle at the path, or one of its files is missing
 │   ├── BundleCorruptError             truncated, altered or of another format
 │   └── BundleVersionError             written with another schema version
+├── FeedError                          a change feed cannot be read or written
+│   ├── FeedCorruptError               its file is damaged, or no change feed
+│   ├── FeedBehindError                the catalog is older than the oldest change that the feed still has
+│   └── FeedLostError                  the feed is another one than before, or has lost changes
 ├── ProviderError                      an execution provider that is not available
 ├── BackendError                       a ranking backend that is not available
 ├── MissingExtraError                  a package that one of the extras installs
@@ -162,6 +166,22 @@ class BundleCorruptError(BundleError):
 
 class BundleVersionError(BundleError):
     """The bundle has a schema version that this version of the SDK does not read."""
+
+
+class FeedError(HierSRecError):
+    """A change feed cannot be read or written."""
+
+
+class FeedCorruptError(FeedError):
+    """The file of a change feed is damaged, or is none."""
+
+
+class FeedBehindError(FeedError):
+    """The catalog lacks changes that the feed no longer has: a newer bundle has to be loaded."""
+
+
+class FeedLostError(FeedError):
+    """The feed is another one than the catalog's changes came from, or has lost some of them."""
 
 
 class ProviderError(HierSRecError):
