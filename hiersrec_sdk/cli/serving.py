@@ -1,4 +1,4 @@
-"""Commands that use a bundle: ``inspect``, ``recommend``, ``explain``, and ``catalog apply``."""
+"""Commands that use a bundle: ``inspect``, ``recommend`` and ``explain``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from hiersrec_sdk import Recommender, available_backends
-from hiersrec_sdk.catalog.change_file import apply, read_lines
 from hiersrec_sdk.catalog.tree import parse_name
 from hiersrec_sdk.cli.batch import batch_options, recommend_sessions, taken_out
 from hiersrec_sdk.cli.common import (
@@ -139,37 +138,6 @@ def explain(bundle: Path, item: str, session: tuple[str, ...], as_json: bool) ->
     item_id, *clicks = parse_ids([item, *session], recommender.config["item_id_type"])
     explanation = recommender.explain(clicks, item_id)
     click.echo(json.dumps(asdict(explanation)) if as_json else str(explanation))
-
-
-@click.group()
-def catalog() -> None:
-    """Change the catalog of a bundle without training."""
-
-
-@catalog.command("apply")
-@click.argument("bundle", type=PATH)
-@click.argument("changes", type=PATH)
-@click.option(
-    "--out",
-    required=True,
-    type=PATH,
-    help="Bundle folder to write; a bundle that is there, which may be BUNDLE, is replaced in one step.",
-)
-def apply_changes(bundle: Path, changes: Path, out: Path) -> None:
-    """Apply CHANGES to the catalog of BUNDLE: a file with one JSON object per line.
-
-    \b
-    {"upsert": {"id": "sku-7", "category": ["Shoes", "Boots"], "text": "red boots", "numbers": {"price": 80}}}
-    {"remove": "sku-3"}
-    {"move": {"id": "sku-9", "category": "Boots"}}
-    {"set_bias": {"id": "sku-9", "value": 1.5}}
-    """
-    recommender = Recommender.load(bundle)
-    with changes.open("rb") as file:
-        done = apply(recommender.catalog, read_lines(file))
-    recommender.save(out)
-    counts = ", ".join(f"{count:,} {change}" for change, count in done.items() if count) or "no changes"
-    click.echo(f"{counts}; {len(recommender.catalog):,} items; written to {out}")
 
 
 def _described(bundle: Path, recommender: Recommender) -> list[tuple[str, str]]:

@@ -98,13 +98,13 @@ class Follower:
         """How many records are known to be in the log and not applied yet."""
         return max(0, self._known - self.position)
 
-    def publish(self, changes: Iterable[Mapping[str, Any]]) -> int:
+    def publish(self, changes: Iterable[Mapping[str, Any] | Change]) -> int:
         """Change the catalog of every replica: append ``changes`` to the feed, durably, and apply them here.
 
         Args:
             changes: each a mapping with one key, as a line of a change file has it: ``{"upsert": {...}}``,
                 ``{"remove": "id"}``, ``{"move": {"id": ..., "category": ...}}``, ``{"set_bias": {"id": ..., "value":
-                ...}}``.
+                ...}}``; or read already.
 
         Returns:
             The position of the last one, once calls here see it. Other replicas see it soon.
@@ -115,7 +115,7 @@ class Follower:
             FeedError: the feed cannot be written, or was closed; or the changes are in it, and not applied here yet.
         """
         self._check_running()
-        checked = [Change.of(each) for each in changes]
+        checked = [each if isinstance(each, Change) else Change.of(each) for each in changes]
         if not checked:
             return self.position
         self._catalog.check(checked)
