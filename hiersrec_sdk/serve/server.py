@@ -31,6 +31,9 @@ _log = logging.getLogger(__name__)
 
 _LINGER: Final = 0.25  # seconds for a request that is on its way when the server stops
 _IGNORED: Final = 64 << 10  # bytes that a client may send after it has its answer
+_PATIENCE: Final = (
+    60  # seconds until a worker that says nothing is replaced; on a busy machine it starts slowly
+)
 _RESTART: Final = 1.0  # seconds before a worker that cannot start ends, and another one tries
 
 
@@ -187,6 +190,7 @@ class ServerConfig(Config):
             server_header=False,
             timeout_keep_alive=keep_alive,
             timeout_graceful_shutdown=drain_seconds,
+            timeout_worker_healthcheck=_PATIENCE,
         )
 
 
@@ -208,10 +212,11 @@ class Workers(Multiprocess):
 
 
 def worker_app() -> App:
-    """The app of one worker, by the settings in its environment. Where the bundle cannot be loaded, the worker ends,
-    and the supervisor starts another one."""
+    """The app of one worker, by the settings in its environment. Where the bundle cannot be loaded, or the feed not be
+    followed, the worker ends, and the supervisor starts another one."""
     try:
         app = create_app(settings=Settings.from_environment())
+        app.service.start()  # here, since uvicorn stops all workers where one fails later in its startup
     except HierSRecError as error:
         _log.error("the worker cannot start: %s", error)
         time.sleep(_RESTART)
