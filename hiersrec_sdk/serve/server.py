@@ -203,8 +203,18 @@ class Workers(Multiprocess):
             if process.pid is not None and process.is_ready():  # another one is about to load it
                 os.kill(process.pid, signal.SIGHUP)
 
+    def terminate_all(self) -> None:
+        """Stop all workers. Nobody listens from now on: who connects is refused, and does not wait for an answer."""
+        for listening in self.sockets:
+            listening.close()
+        super().terminate_all()
+
     def keep_subprocess_alive(self) -> None:
         """Replace workers that have died, and forget their gauges."""
+        for (
+            process
+        ) in self.processes:  # the worker has its own: so one that dies is noticed, and not waited for
+            process.child_conn.close()
         before = {process.pid for process in self.processes}
         super().keep_subprocess_alive()
         for pid in before - {process.pid for process in self.processes}:

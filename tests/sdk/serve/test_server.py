@@ -253,6 +253,8 @@ def test_sigterm_lets_running_requests_end(tmp_path: Path) -> None:
         assert late.startswith(b"HTTP/1.1 200")
         assert b"connection: close" in late
         assert everything(idle) == b""
+        with pytest.raises(ConnectionRefusedError):
+            server.connect()
         thread.join()
         assert server.process.wait(60) == 0
     ((status, found),) = answers
