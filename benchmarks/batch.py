@@ -1,9 +1,9 @@
 """Sessions a second of recommendations for many sessions: ``python -m benchmarks.batch --help``.
 
 The sessions of a data set, repeated, are in some Parquet files. ``hiersrec recommend --sessions`` answers them with one
-process and with several, then Ray Data and Spark with as many actors or cores, each with one onnxruntime thread. The
-times are those of a whole run from files to files: of the command with the start of its processes, of Ray and Spark with
-that of their workers, but not of the cluster. All must give the same items.
+process and with several, then Ray Data and Spark with as many actors or cores, each with one onnxruntime thread. Times
+are those of a whole run from files to files: of the command with the start of its processes, of Ray and Spark with that
+of their workers, but not of the cluster. All must give the same items.
 """
 
 from __future__ import annotations
