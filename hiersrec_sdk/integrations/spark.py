@@ -93,4 +93,5 @@ class _Task:
 def _on_this_node(name: str) -> str:
     from pyspark import SparkFiles
 
-    return SparkFiles.get(name)
+    path: str = SparkFiles.get(name)
+    return path

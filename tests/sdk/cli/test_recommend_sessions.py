@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,18 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def wait_for_shards(out: Path) -> None:
-    """Until some are there."""
-    wait_for(lambda: out.is_dir() and len([*out.glob("*.parquet")]) >= 4)
+def all_gone(pids: list[int]) -> bool:
+    return all(map(is_gone, pids))
+
+
+def names(out: Path) -> list[str]:
+    """The shards that are there."""
+    return sorted(file.name for file in out.glob("*.parquet"))
+
+
+def wait_for_shards(out: Path, least: int = 4) -> None:
+    """Until so many are there."""
+    wait_for(lambda: len(names(out)) >= least)
 
 
 @pytest.mark.parametrize("id_type", ["int64", "string"])
@@ -153,9 +163,8 @@ def test_a_run_that_is_killed_goes_on(
     out = tmp_path / "recs"
     given = arguments(made[1], many, out)
     for _ in range(2):
-        before = len([*out.glob("*.parquet")]) if out.is_dir() else 0
         with running(*given) as process:
-            wait_for(lambda before=before: out.is_dir() and len([*out.glob("*.parquet")]) >= before + 3)
+            wait_for_shards(out, len(names(out)) + 3)
             others = workers(process)
             assert len(others) == 2
             if whom == "all":
@@ -163,17 +172,13 @@ def test_a_run_that_is_killed_goes_on(
             else:
                 process.kill()
             process.wait()
-        wait_for(lambda others=others: all(map(is_gone, others)))  # they end by themselves
+        wait_for(partial(all_gone, others))  # they end by themselves
     done = {file: (out / file).stat().st_mtime_ns for file in names(out)}
     assert 6 <= len(done) < len(contents(whole))
     printed = passed(*given)
     assert f"{MANY // 100} files written to {out}, {len(done)} of them before" in printed
     assert contents(out) == contents(whole)  # and no part of a file is left
     assert {file: (out / file).stat().st_mtime_ns for file in done} == done
-
-
-def names(out: Path) -> list[str]:
-    return sorted(file.name for file in out.glob("*.parquet"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -187,7 +192,7 @@ def test_a_signal_ends_it(
         os.killpg(process.pid, number)  # as Ctrl-C in a terminal
         stdout, stderr = process.communicate(timeout=PATIENCE)
         assert process.returncode == (143 if number == signal.SIGTERM else 1)
-    assert all(map(is_gone, others))
+    assert all_gone(others)
     assert "Traceback" not in stderr
     assert not stdout
     for name in names(out):
