@@ -11,6 +11,7 @@ import pytest
 
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.catalog.change_file import apply
+from hiersrec_sdk.errors import CatalogChangeError
 
 
 class Log:
@@ -42,7 +43,10 @@ class Follower:
     def publish(self, changes: Sequence[Mapping[str, Any]]) -> int:
         assert not self.is_closed
         with self._log.lock:
-            apply(self._recommender.catalog, [json.dumps(change) for change in changes])
+            try:
+                apply(self._recommender.catalog, [json.dumps(change) for change in changes])
+            except CatalogChangeError as error:
+                raise error.__cause__ or error from None
             self._log.changes += changes
             self.position = len(self._log.changes)
             for follower in self._log.followers:
