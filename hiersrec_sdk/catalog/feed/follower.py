@@ -53,13 +53,18 @@ class Follower:
         error: why it stands still just now, or None; it goes on trying.
     """
 
-    def __init__(self, catalog: MutableCatalog, feed: Feed, after: int | None = None) -> None:
-        """Catch up with what ``feed`` holds, then go on in a thread; see :meth:`hiersrec_sdk.Recommender.follow`."""
+    def __init__(
+        self, catalog: MutableCatalog, feed: Feed, after: int | None = None, owns_feed: bool = False
+    ) -> None:
+        """Catch up with what ``feed`` holds, then go on in a thread; see :meth:`hiersrec_sdk.Recommender.follow`.
+
+        ``owns_feed``: the feed is closed with it.
+        """
         if catalog.is_following:
             raise FeedError(
                 "the recommender follows a change feed already: close() what follow() returned first"
             )
-        self.feed = feed
+        self.feed, self._owns_feed = feed, owns_feed
         self.rejected = 0
         self.error: Exception | None = None
         self._catalog = catalog
@@ -138,6 +143,8 @@ class Follower:
         if not self._is_forked and self._thread is not threading.current_thread():
             self._thread.join()
         self._catalog.is_following = False
+        if self._owns_feed:
+            self.feed.close()
 
     def __enter__(self) -> Self:
         return self
