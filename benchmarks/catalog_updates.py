@@ -101,7 +101,7 @@ def readers(
         reader.start()
     began, made = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
-        while rate and made < rate * (time.perf_counter() - began):
+        while made < rate * min(seconds, time.perf_counter() - began):
             item = items[made % len(items)]
             new: Any = f"{item.id}.{made}" if isinstance(item.id, str) else item.id - 1_000_000 * made
             recommender.catalog.upsert([Item(new, item.category, vector=item.vector)])
