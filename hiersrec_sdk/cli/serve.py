@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from hiersrec_sdk.bundle.sources import open_source
+from hiersrec_sdk.catalog.feed import open_feed
 from hiersrec_sdk.cli.common import INTEGER, NUMBER, PATH, SectionCommand, SectionOption, import_extra
 from hiersrec_sdk.errors import InvalidOptionError
 
@@ -108,6 +109,9 @@ def serve(
         raise InvalidOptionError("HIERSREC_TOKEN is empty: unset it, or set it to a secret")
     token = os.environ.get("HIERSREC_TOKEN", "")
     settings = server.Settings(bundle=str(bundle.absolute()), token=token, **given)
-    open_source(bundle, verify=True)  # what is wrong with it is said at once; the workers load it themselves
+    # what is wrong with it is said at once; the workers open it themselves
+    open_source(bundle, verify=True)
+    if settings.feed:
+        open_feed(settings.feed).close()
     config = server.ServerConfig(settings, workers, drain_seconds, keep_alive_seconds, access_log)
     server.run(settings, host, port, config)

@@ -9,21 +9,20 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from hiersrec_sdk.catalog.feed import open_feed
 from hiersrec_sdk.serve import Settings, create_app
 from hiersrec_sdk.serve.changes import Changes
 from hiersrec_sdk.serve.limits import RefusedError
 from hiersrec_sdk.serve.metrics import Metrics
 from hiersrec_sdk.serve.reload import Service
-from tests.sdk.serve.fake_feed import Log, fake_feeds
 
 TOKEN = "a secret"
 NEW = {"id": "new", "category": ["0/0", "1/0", "2/0"], "title": "New", "vector": [1.0] * 6}
 
 
 @pytest.fixture
-def client(shop_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+def client(shop_bundle: Path, tmp_path: Path) -> Iterator[TestClient]:
     """A client whose requests carry the token."""
-    fake_feeds(monkeypatch)
     headers = {"Authorization": f"Bearer {TOKEN}"}
     app = create_app(shop_bundle, token=TOKEN, feed=str(tmp_path / "feed"))
     with TestClient(app, headers=headers, raise_server_exceptions=False) as client:
@@ -111,17 +110,18 @@ def test_openapi_names_the_token(client: TestClient) -> None:
     assert TOKEN not in str(document)
 
 
-def test_a_feed_without_a_token_is_followed_only(shop_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    logs = fake_feeds(monkeypatch)
-    logs["the feed"] = Log()
-    logs["the feed"].changes.append({"remove": "0"})
-    with TestClient(create_app(shop_bundle, feed="the feed")) as client:
+def test_a_feed_without_a_token_is_followed_only(shop_bundle: Path, tmp_path: Path) -> None:
+    feed = tmp_path / "the feed"
+    with open_feed(feed) as log:
+        log.append([{"remove": "0"}])
+    with TestClient(create_app(shop_bundle, feed=str(feed))) as client:
         assert client.get("/info").json()["items"] == 59
         assert client.get("/readyz").json()["feed"]["position"] == 1
         assert client.post("/catalog/remove", json={"ids": ["größe-3"]}).status_code == 404
 
 
-def test_the_feed_lies_beside_the_bundle(shop_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    logs = fake_feeds(monkeypatch)
+def test_the_feed_lies_beside_the_bundle(shop_bundle: Path) -> None:
+    feed = shop_bundle.with_name(f"{shop_bundle.name}.changes")
     with TestClient(create_app(f"{shop_bundle}/", token=TOKEN)):
-        assert [*logs] == [f"{shop_bundle}.changes"]
+        assert feed.is_file()
+    feed.unlink()
