@@ -63,7 +63,8 @@ def whole(made: tuple[Shop, Path], many: Path, tmp_path_factory: pytest.TempPath
 
 def arguments(bundle: Path, sessions: Path, out: Path, *more: str) -> list[str]:
     given = ["recommend", str(bundle), "--sessions", str(sessions), "--out", str(out)]
-    return [*given, "--keep", "visitor", "--processes", "2", "--shard-sessions", "100", *more]
+    given += ["--keep", "visitor", "--processes", "2", "--shard-sessions", "100", "--no-progress"]
+    return [*given, *more]
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -148,7 +149,7 @@ def test_every_session_is_answered_in_order(id_type: str, tmp_path: Path) -> Non
 def test_one_process_writes_the_same_files_as_two(
     made: tuple[Shop, Path], many: Path, whole: Path, tmp_path: Path
 ) -> None:
-    passed(*arguments(made[1], many, tmp_path / "recs", "--processes", "1", "--no-progress"))
+    passed(*arguments(made[1], many, tmp_path / "recs", "--processes", "1"))
     assert contents(tmp_path / "recs") == contents(whole)
     assert read(whole)["visitor"].to_pylist() == [*range(MANY)]
     job = json.loads((whole / "_job.json").read_text())
@@ -347,8 +348,8 @@ def test_progress_is_shown(
 ) -> None:
     monkeypatch.setattr(batch, "_SECONDS", 0.0)
     given = arguments(made[1], few, tmp_path / "recs", "--processes", "1")
-    lines = hiersrec(*given).stderr.splitlines()
+    lines = hiersrec(*given, "--progress").stderr.splitlines()
     assert lines[-1].startswith("300 of 300 sessions, ")
     assert lines[-1].endswith(" a second, 0 s left")
     given[given.index(str(tmp_path / "recs"))] = str(tmp_path / "again")
-    assert hiersrec(*given, "--no-progress").stderr == ""
+    assert hiersrec(*given).stderr == ""
