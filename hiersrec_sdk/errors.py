@@ -20,6 +20,10 @@ HierSRecError
 │   ├── BundleMissingError             no bundle at the path, or one of its files is missing
 │   ├── BundleCorruptError             truncated, altered or of another format
 │   └── BundleVersionError             written with another schema version
+├── FeedError                          a change feed cannot be read or written
+│   ├── FeedCorruptError               its file is damaged, or no change feed
+│   ├── FeedBehindError                the catalog is older than the oldest change that the feed still has
+│   └── FeedLostError                  the feed is another one than before, or has lost changes
 ├── ProviderError                      an execution provider that is not available
 ├── BackendError                       a ranking backend that is not available
 ├── MissingExtraError                  a package that one of the extras installs
@@ -32,6 +36,7 @@ HierSRecError
 ├── RunError                           a training run cannot be read, resumed or written
 │   ├── InterruptedRunError            stopped on request; --resume continues it
 │   └── DivergedRunError               its loss or its weights are no longer finite
+├── JobError                           recommendations for a file of sessions cannot be begun, continued or finished
 └── ExportError                        an export that failed its checks
 
 A warning beside them is MissingKernelWarning: the compiled kernel is missing.
@@ -163,6 +168,22 @@ class BundleVersionError(BundleError):
     """The bundle has a schema version that this version of the SDK does not read."""
 
 
+class FeedError(HierSRecError):
+    """A change feed cannot be read or written."""
+
+
+class FeedCorruptError(FeedError):
+    """The file of a change feed is damaged, or is none."""
+
+
+class FeedBehindError(FeedError):
+    """The catalog lacks changes that the feed no longer has: a newer bundle has to be loaded."""
+
+
+class FeedLostError(FeedError):
+    """The feed is another one than the catalog's changes came from, or has lost some of them."""
+
+
 class ProviderError(HierSRecError):
     """The requested onnxruntime execution provider is not available."""
 
@@ -223,6 +244,10 @@ class InterruptedRunError(RunError):
 
 class DivergedRunError(RunError):
     """Training diverged: the loss or the weights are no longer finite."""
+
+
+class JobError(HierSRecError):
+    """Recommendations for a file of sessions cannot be begun, continued or finished; finished shards stay."""
 
 
 class ExportError(HierSRecError):

@@ -19,6 +19,7 @@ from hiersrec_sdk.bundle import ITEM_ENCODER, MODEL, QUERY_PARTS, Bundle
 from hiersrec_sdk.bundle.hub import download
 from hiersrec_sdk.bundle.sources import Source, open_source
 from hiersrec_sdk.catalog import filters
+from hiersrec_sdk.catalog.feed import Feed, Follower, open_feed
 from hiersrec_sdk.catalog.filters import Filter
 from hiersrec_sdk.catalog.saving import Saver
 from hiersrec_sdk.catalog.snapshot import Catalog
@@ -217,6 +218,39 @@ class Recommender:
                 it again. What is there stays.
         """
         self._saver.save(path)
+
+    def follow(self, feed: str | os.PathLike[str] | Feed, *, after: int | None = None) -> Follower:
+        """Follow a change feed: a thread applies its changes in order, from the position that the catalog contains.
+
+        What the feed holds by now is applied when this returns. From then on the catalog is changed by
+        :meth:`~hiersrec_sdk.catalog.feed.Follower.publish` of what it returns, on every replica that follows the feed.
+        A bundle that is saved meanwhile says which changes it contains, and follows the feed from there.
+
+        Args:
+            feed: the path of a file; the URL of a Redis stream, such as ``"redis://host/0?key=changes"`` (extra
+                ``redis``); or an opened feed. A log that is not there is made.
+            after: the position up to which the catalog contains the feed, where the bundle does not say it. By default
+                such a bundle contains none of it.
+
+        Raises:
+            FeedBehindError: the feed begins after that position: load a newer bundle.
+            FeedLostError: the feed is another one than the catalog's changes came from, or ends before its position.
+            FeedError: it cannot be read; or the recommender follows one already.
+            MissingExtraError: redis is not installed.
+
+        >>> follower = recommender.follow("changes.feed")                             # doctest: +SKIP
+        >>> follower.publish([{"upsert": {"id": "sku-7", "category": "Boots"}}])      # doctest: +SKIP
+        1
+        """
+        self._bundle.check_unchanged()
+        if isinstance(feed, Feed):
+            return Follower(self.catalog, feed, after)
+        opened = open_feed(feed)
+        try:
+            return Follower(self.catalog, opened, after, owns_feed=True)
+        except BaseException:
+            opened.close()
+            raise
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickle holds the bundle's absolute path and how it was loaded: whoever unpickles it has to have the bundle

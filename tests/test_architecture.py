@@ -28,9 +28,11 @@ LAYERS = [
     {"options", "plan", "search", "results", "frames", "pool"},
     {"pipeline", "explain"},
     {"recommender", "session"},
+    {"serve", "integrations"},
     {"cli"},
 ]
-# Packages that only training, exports, tests and examples need; the SDK may import some inside of functions.
+# Packages that only training, exports, tests and examples need; the SDK may import some inside of functions, and
+# hiersrec_sdk.serve, which nobody but its command imports, those of its extra.
 HEAVY = {
     "torch",
     "onnx",
@@ -43,6 +45,12 @@ HEAVY = {
     "optuna",
     "mlflow",
     "wandb",
+    "starlette",
+    "uvicorn",
+    "msgspec",
+    "prometheus_client",
+    "ray",
+    "pyspark",
 }
 
 

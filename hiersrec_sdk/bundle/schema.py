@@ -34,6 +34,7 @@ _LONGEST_NAME: Final = 255  # bytes, as file systems have it
 _MOST_FILES: Final = 100  # each is open as long as the bundle is
 _MOST_LEVELS: Final = 64
 _SHA256: Final = re.compile("[0-9a-f]{64}")
+_LOG: Final = re.compile("[0-9a-f]{32}")
 
 _Rule = tuple[Callable[[Any], bool], str]  # whether a value is valid; what it must be
 
@@ -149,6 +150,10 @@ def _is_id_type(value: Any) -> bool:
     return value in ID_TYPES
 
 
+def _is_log(value: Any) -> bool:
+    return isinstance(value, str) and _LOG.fullmatch(value) is not None
+
+
 def _are_names(value: Any) -> bool:
     return (
         isinstance(value, list)
@@ -248,6 +253,9 @@ _RULES: Final[dict[str, _Rule]] = {
     "metrics.validation?": (_are_metrics, "an object of numbers"),
     "delta?": _OBJECT,
     "delta?.items": _is_integer(0, 1 << 40),
+    "feed?": _OBJECT,
+    "feed?.log": (_is_log, "32 hexadecimal digits"),
+    "feed?.position": _is_integer(0, 1 << 60),
     "files": (
         _are_files,
         f"an object of SHA-256 and bytes by file name, with {MODEL} and {CATALOG}, of at most {_MOST_FILES} files",

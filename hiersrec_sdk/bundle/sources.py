@@ -98,6 +98,17 @@ def open_source(source: Source, verify: bool = True) -> Bundle:
     return open_bundle(path, verify)
 
 
+def absolute(source: str | os.PathLike[str]) -> str:
+    """``source``, a path or a URL, as a process with another current folder finds it.
+
+    Raises:
+        InvalidPathError: it is neither.
+    """
+    if isinstance(source, str) and _URL.match(source):
+        return source
+    return str(as_path(source).absolute())
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()

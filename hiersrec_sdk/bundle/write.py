@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from numpy.typing import NDArray
 
@@ -27,6 +27,8 @@ from hiersrec_sdk.bundle.schema import (
 from hiersrec_sdk.bundle.tables import write_tables
 from hiersrec_sdk.errors import BundleError
 from hiersrec_sdk.shown import shortened
+
+_OF_CHANGES: Final = ("files", "sha256", "delta", "feed")  # settings that a save makes anew
 
 
 def write_bundle(
@@ -72,6 +74,7 @@ def write_with_delta(
     path: Path,
     delta: Mapping[str, NDArray[Any]],
     items: int,
+    feed: Mapping[str, str | int] | None = None,
     *,
     check: Callable[[Path], tuple[OpenFolder, Mapping[str, Any]] | None],
     before: Callable[[Bundle], object],
@@ -85,6 +88,7 @@ def write_with_delta(
         path: the folder, without symbolic links.
         delta: tables of ``delta.safetensors``; where there are none, the bundle has no such file.
         items: number of items in the catalog with ``delta`` applied.
+        feed: up to where the changes contain a change feed: ``log`` and ``position``.
         check: raises where what is at a path, if anything, must not be replaced, see :func:`new_folder`. Gives the
             bundle there, its folder and its ``config.json``, if that may be trusted.
         before: called with the new bundle, opened, before it gets its name; raises where it is not a good one.
@@ -92,7 +96,7 @@ def write_with_delta(
     Raises:
         BundleError: the bundle cannot be written, or what is there must not be replaced. It stays.
     """
-    settings = {key: value for key, value in bundle.config.items() if key not in ("files", "sha256", "delta")}
+    settings = {key: value for key, value in bundle.config.items() if key not in _OF_CHANGES}
     files = {name: about for name, about in bundle.config["files"].items() if name != DELTA}
     try:
         old = check(path)
@@ -107,6 +111,8 @@ def write_with_delta(
                 write_tables(part / DELTA, delta)
                 files[DELTA] = describe(part / DELTA)
                 settings["delta"] = {"items": items}
+            if feed is not None:
+                settings["feed"] = feed
             _write_config(part, settings, files)
             written = read_folder(part, hashes=False)
             check_tables(written, contents=False)

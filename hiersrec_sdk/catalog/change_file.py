@@ -1,30 +1,20 @@
-"""Catalog changes from a file, one JSON object a line:
-
-{"upsert": {"id": "sku-7", "category": ["Shoes", "Boots"], "text": "red boots", "numbers": {"price": 80}}}
-{"remove": "sku-3"}
-{"move": {"id": "sku-9", "category": "Boots"}}
-{"set_bias": {"id": "sku-9", "value": 1.5}}
-"""
+"""Catalog changes from a file, one JSON object a line, see :mod:`hiersrec_sdk.catalog.changes`."""
 
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import IO, Any, Final
+from typing import IO, Final
 
 from hiersrec_sdk.bundle.strict_json import parse_json
+from hiersrec_sdk.catalog.changes import KINDS, Change, together
 from hiersrec_sdk.catalog.writer import MutableCatalog
 from hiersrec_sdk.errors import CatalogChangeError, InvalidArgumentError
-from hiersrec_sdk.shown import shortened, shown
+from hiersrec_sdk.shown import shortened
 
-_KINDS: Final = ("upsert", "remove", "move", "set_bias")
-_TOGETHER: Final = 1_000  # upserts that are made at once
+_TOGETHER: Final = 1_000  # changes that are made at once
 _LONGEST: Final = 16 << 20  # bytes of a line
-
-_Change = tuple[int, str, Any]
-"""The number of a line, the kind of its change, and the value."""
 
 
 def apply(catalog: MutableCatalog, lines: Iterable[str | bytes]) -> dict[str, int]:
@@ -37,86 +27,48 @@ def apply(catalog: MutableCatalog, lines: Iterable[str | bytes]) -> dict[str, in
         CatalogChangeError: a line that is not a change, or one that cannot be made; names the line. Those before it are
             made.
     """
-    done = dict.fromkeys(_KINDS, 0)
-    for changes in _batches(lines):
+    done = dict.fromkeys(KINDS, 0)
+    for changes in together(read_changes(lines), _TOGETHER):
+        kind = changes[0].kind
         if len(changes) > 1:
             try:
-                done["upsert"] += catalog.upsert([value for _, _, value in changes])
+                done[kind] += catalog.make(changes)
                 continue
             except InvalidArgumentError:
                 pass  # one by one, to say which one it is
-        for number, kind, value in changes:
+        for change in changes:
             try:
-                done[kind] += _make(catalog, kind, value)
+                done[kind] += catalog.make([change])
             except InvalidArgumentError as error:
-                raise CatalogChangeError(f"line {number}: {error}") from error
+                raise CatalogChangeError(f"line {change.number}: {error}") from error
     return done
 
 
 def read_lines(file: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a file for :func:`apply`, of one that is too long only so much as shows it."""
+    """The lines of a file, of one that is too long only so much as shows it."""
     return iter(partial(file.readline, _LONGEST + 1), b"")
 
 
-def _batches(lines: Iterable[str | bytes]) -> Iterator[list[_Change]]:
-    """The changes in order, upserts of distinct items together; then the error of a line that cannot be read."""
-    together: list[_Change] = []
-    ids: set[str] = set()
-    failed = None
-    try:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            kind, value = _parse(number, line)
-            item_id = json.dumps(value.get("id")) if kind == "upsert" and isinstance(value, dict) else None
-            if together and (item_id is None or item_id in ids or len(together) == _TOGETHER):
-                yield together
-                together, ids = [], set()
-            if item_id is None:
-                yield [(number, kind, value)]
-            else:
-                together.append((number, kind, value))
-                ids.add(item_id)
-    except Exception as error:
-        failed = error
-    if together:
-        yield together
-    if failed is not None:
-        raise failed
+def read_changes(lines: Iterable[str | bytes]) -> Iterator[Change]:
+    """The changes of ``lines``, text or UTF-8, each with the number of its line.
+
+    Raises:
+        CatalogChangeError: a line that is not a change; names it.
+    """
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield _parse(number, line)
 
 
-def _parse(number: int, line: str | bytes) -> tuple[str, Any]:
+def _parse(number: int, line: str | bytes) -> Change:
     if len(line) > _LONGEST:
         raise CatalogChangeError(f"line {number} is longer than {_LONGEST:,} bytes")
     try:
         content = line.encode() if isinstance(line, str) else line
-        change = parse_json(content.removeprefix(codecs.BOM_UTF8) if number == 1 else content)
+        given = parse_json(content.removeprefix(codecs.BOM_UTF8) if number == 1 else content)
     except ValueError as error:
         raise CatalogChangeError(f"line {number} is not JSON: {shortened(error)}") from error
-    kind, value = next(iter(change.items()), ("", None)) if isinstance(change, dict) else ("", None)
-    if kind not in _KINDS or len(change) != 1:
-        kinds = ", ".join(_KINDS)
-        raise CatalogChangeError(
-            f"line {number} must be an object with one key of {kinds}, got {shown(change)}"
-        )
-    return kind, value
-
-
-def _make(catalog: MutableCatalog, kind: str, value: Any) -> int:
-    """Make one change; returns how many items it concerned."""
-    if kind == "upsert":
-        return catalog.upsert([value])
-    if kind == "remove":
-        return catalog.remove([value])
-    if kind == "move":
-        catalog.move(*_fields(value, "id", "category"))
-    else:
-        item_id, bias = _fields(value, "id", "value")
-        catalog.set_bias([item_id], bias)
-    return 1
-
-
-def _fields(value: Any, *names: str) -> list[Any]:
-    if not isinstance(value, dict) or set(value) != set(names):
-        raise CatalogChangeError(f"it must have the keys {' and '.join(names)}, got {shown(value)}")
-    return [value[name] for name in names]
+    try:
+        return Change.of(given, number)
+    except InvalidArgumentError as error:
+        raise CatalogChangeError(f"line {number}: {error}") from error

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +83,9 @@ class Saver:
                     either = ours | {digest}
                     place.ours, ours = (either, either) if place.ours is ours else (place.ours, ours)
 
-            write_with_delta(
-                self._bundle, folder, to_tables(snapshot), len(snapshot), check=check, before=before
-            )
+            feed = None if snapshot.feed is None else asdict(snapshot.feed)
+            tables = to_tables(snapshot)
+            write_with_delta(self._bundle, folder, tables, len(snapshot), feed, check=check, before=before)
             only, saved = frozenset([digest]), (path, snapshot)
             # One line without a call: a signal handler may have saved newer changes since.
             place.ours, self.saved = (only, saved) if place.ours is ours else (place.ours, self.saved)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,19 @@ from hiersrec_sdk.ranking.numpy_backend import find_ids as find_ids_in_numpy
 from hiersrec_sdk.ranking.row_ranges import Rows
 
 
+@dataclass(frozen=True, slots=True)
+class FeedPosition:
+    """Up to where a catalog contains a change feed.
+
+    Attributes:
+        log: the identity of the feed's log.
+        position: the number of the newest record that it contains; 0: none.
+    """
+
+    log: str
+    position: int
+
+
 class Catalog:
     """Items in the rows of a tuple of segments. It never changes, so that any number of threads may use it.
 
@@ -37,13 +51,17 @@ class Catalog:
         segments: of the bundle, and of what was added since where there is any.
         tree: the category tree, over the rows of the bundle.
         item_id_type: "int64" or "string".
+        feed: up to where it contains a change feed; None: it knows of none.
     """
 
-    def __init__(self, base: BaseSegment, delta: DeltaSegment, item_id_type: str) -> None:
+    def __init__(
+        self, base: BaseSegment, delta: DeltaSegment, item_id_type: str, feed: FeedPosition | None = None
+    ) -> None:
         self.base, self.delta = base, delta
         self.segments: tuple[Segment, ...] = (base, delta) if len(delta) else (base,)
         self.tree: CategoryTree = base.tables.tree
         self.item_id_type = item_id_type
+        self.feed = feed
 
     @classmethod
     def of(
@@ -65,6 +83,10 @@ class Catalog:
             DeltaColumns(base.table.vectors.shape[1]), len(base), tree.depth, NewCategories()
         )
         return cls(base, delta, config["item_id_type"])
+
+    def at(self, feed: FeedPosition) -> Catalog:
+        """The same items, at another position of a feed."""
+        return Catalog(self.base, self.delta, self.item_id_type, feed)
 
     def __len__(self) -> int:
         return sum(segment.items for segment in self.segments)

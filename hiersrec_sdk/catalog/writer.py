@@ -17,16 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle import Bundle
+from hiersrec_sdk.catalog.changes import Change, together
 from hiersrec_sdk.catalog.delta import Rows
 from hiersrec_sdk.catalog.delta_tables import from_tables
 from hiersrec_sdk.catalog.item import Item, checked_biases, checked_ids, checked_items
 from hiersrec_sdk.catalog.placement import Placement, placed, placed_by_name, unplaced
 from hiersrec_sdk.catalog.reading import Reading
 from hiersrec_sdk.catalog.segment import BaseSegment
-from hiersrec_sdk.catalog.snapshot import Catalog
+from hiersrec_sdk.catalog.snapshot import Catalog, FeedPosition
 from hiersrec_sdk.catalog.tree import CategoryName, NewCategories
 from hiersrec_sdk.encoders.features import checked_vector
-from hiersrec_sdk.errors import CatalogChangeError, UnknownItemError
+from hiersrec_sdk.errors import CatalogChangeError, InvalidArgumentError, UnknownItemError
 from hiersrec_sdk.forks import fresh_in_children
 from hiersrec_sdk.ranking.backend import UNKNOWN
 from hiersrec_sdk.shown import shown
@@ -36,6 +37,7 @@ _log = logging.getLogger(__name__)
 _LARGEST_LEAVES: Final = 16  # that speak for an item whose category is above the leaf level
 _SUPERSEDED_KEPT: Final = 1024  # rows that were superseded and may stay
 _TRIES: Final = 100
+_SLICE: Final = 32  # changes of a feed that are made at once, between two pauses
 _BIASES_SAMPLED: Final = 100_000  # all of a large table would take long to read
 
 EncodeItems = Callable[[Sequence[Item], Sequence[NDArray[np.int64]]], NDArray[np.float32]]
@@ -50,6 +52,7 @@ class MutableCatalog(Reading):
 
     Attributes:
         current: the newest snapshot.
+        is_following: whether a change feed is followed, so that all changes come through it.
     """
 
     def __init__(self, catalog: Catalog, bundle: Bundle, encode_items: EncodeItems) -> None:
@@ -62,6 +65,9 @@ class MutableCatalog(Reading):
         fresh_in_children(self, "_lock")
         if (changes := bundle.delta) is not None:
             self.current = from_tables(changes, catalog)
+        if (feed := bundle.config.get("feed")) is not None:
+            self.current = self.current.at(FeedPosition(feed["log"], feed["position"]))
+        self.is_following = False
 
     def __len__(self) -> int:
         return len(self.current)
@@ -90,6 +96,7 @@ class MutableCatalog(Reading):
         >>> recommender.catalog.upsert([{"id": "sku-7", "category": "Boots", "text": "red boots"}])  # doctest: +SKIP
         1
         """
+        self._check_not_following()
         given = checked_items(items)
         if given:
             self._write(lambda now: self._upserted(now, given))
@@ -104,30 +111,18 @@ class MutableCatalog(Reading):
             UnknownCategoryError: there is no such category, and no parent for a new one.
             AmbiguousCategoryError: several categories have this id.
         """
+        self._check_not_following()
         if category is None:
             raise CatalogChangeError(f"item {shown(item)}: no category was given")
         given = checked_items([Item(item, category)])
-
-        def moved(now: Catalog) -> Catalog:
-            if now.rows([item])[0] == UNKNOWN:
-                raise UnknownItemError(f"item id {shown(item)} is not in the catalog")
-            return self._upserted(now, given)
-
-        self._write(moved)
+        self._write(lambda now: self._moved(now, given))
 
     def remove(self, ids: Iterable[int | str]) -> int:
         """Take items out; ids that the catalog lacks do nothing. Returns how many items that were."""
+        self._check_not_following()
         wanted = checked_ids("remove", ids)
-        removed = 0
-
-        def without(now: Catalog) -> Catalog:
-            nonlocal removed
-            rows = now.rows(wanted)
-            rows = np.unique(rows[rows != UNKNOWN])
-            removed = len(rows)
-            return _later(now, now.base, rows) if removed else now
-
-        self._write(without)
+        before, after = self._write(lambda now: _without(now, wanted))
+        removed = len(before) - len(after)
         _log.debug("removed %d items", removed)
         return removed
 
@@ -146,31 +141,101 @@ class MutableCatalog(Reading):
             UnknownItemError: the catalog lacks one. Nothing is changed.
             CatalogChangeError: values that are not finite numbers, or not one for each id.
         """
+        self._check_not_following()
         wanted = checked_ids("set_bias", ids)
         biases = checked_biases(values, len(wanted))
-
-        def biased(now: Catalog) -> Catalog:
-            rows = now.rows(wanted)
-            if (rows == UNKNOWN).any():
-                position = int(np.argmax(rows == UNKNOWN))
-                raise UnknownItemError(f"item id {shown(wanted[position])} is not in the catalog")
-            n, by_row = len(now.base), dict(zip(rows.tolist(), biases.tolist(), strict=True))
-            changed = np.array([*by_row], dtype=np.int64)
-            bias = np.array([*by_row.values()], dtype=np.float32)
-            in_delta, base = changed >= n, now.base
-            if not in_delta.all():
-                every = np.zeros(n, dtype=np.float32) if base.user_bias is None else base.user_bias.copy()
-                every[changed[~in_delta]] = bias[~in_delta]
-                base = base.with_user_bias(every)
-            rows = changed[in_delta]
-            return _later(now, base, rows, now.delta.columns.some(rows - n, bias[in_delta]))
-
         if wanted:
-            self._write(biased)
+            self._write(lambda now: _biased(now, wanted, biases))
         _log.debug("set the bias of %d items", len(wanted))
 
-    def _write(self, change: Callable[[Catalog], Catalog]) -> None:
-        """Publish what ``change`` makes of the newest snapshot.
+    def make(self, changes: Sequence[Change]) -> int:
+        """Make changes of one kind and of distinct items, all or none. Returns how many items that concerned.
+
+        Raises:
+            InvalidArgumentError: one that cannot be made, as the method of its kind raises it. Nothing is changed.
+        """
+        self._check_not_following()
+        before, after = self._write(lambda now: self._made(now, changes))
+        return len(before) - len(after) if changes[0].kind == "remove" else len(changes)
+
+    def apply(
+        self, changes: Sequence[Change], feed: FeedPosition, pause: Callable[[], None]
+    ) -> list[tuple[Change, InvalidArgumentError]]:
+        """Make the changes of a feed and publish one snapshot with them, at the position ``feed``.
+
+        Args:
+            changes: in order; those that cannot be made are skipped.
+            feed: the position of the new snapshot.
+            pause: called between slices of work, to let other threads go on.
+
+        Returns:
+            Each change that was skipped, with the error that says why.
+        """
+        skipped: list[tuple[Change, InvalidArgumentError]] = []
+
+        def applied(now: Catalog) -> Catalog:
+            skipped.clear()  # the write may be made again
+            for some in together(changes, _SLICE):
+                try:
+                    now = self._made(now, some)
+                except InvalidArgumentError:
+                    for each in some:
+                        try:
+                            now = self._made(now, [each])
+                        except InvalidArgumentError as error:
+                            skipped.append((each, error))
+                pause()
+            return now.at(feed)
+
+        self._write(applied)
+        return skipped
+
+    def check(self, changes: Sequence[Change]) -> None:
+        """Check that changes can be made one after the other in the newest snapshot, which stays as it is.
+
+        Raises:
+            InvalidArgumentError: one that cannot, as the method of its kind raises it.
+        """
+        now = self._now
+        ids = [change.id for change in changes]
+        rows = now.rows(ids)
+        source = np.where(rows == UNKNOWN, now.base.tables.index.find(ids), rows)
+        is_there = {item_id: row != UNKNOWN for item_id, row in zip(ids, rows.tolist(), strict=True)}
+        created = now.delta.categories.copy()
+        items, origins, placements = [], [], []
+        for change, origin in zip(changes, source.tolist(), strict=True):
+            item = change.item
+            if change.kind in ("move", "set_bias") and not is_there[change.id]:
+                raise UnknownItemError(f"item id {shown(change.id)} is not in the catalog")
+            if item is not None:
+                placement = _placement(now, item, origin, created)
+                keeps_vector = item.vector is None and not item.is_described and is_there[change.id]
+                if not keeps_vector:
+                    items.append(item)
+                    origins.append(origin)
+                    placements.append(placement)
+            is_there[change.id] = change.kind != "remove"
+        self._vectors(now, items, np.array(origins, dtype=np.int64), placements)
+
+    def _made(self, now: Catalog, changes: Sequence[Change]) -> Catalog:
+        """The snapshot ``now`` with changes of one kind and of distinct items, or the error of one that cannot be."""
+        kind, ids = changes[0].kind, [change.id for change in changes]
+        if kind == "remove":
+            return _without(now, ids)
+        if kind == "set_bias":
+            return _biased(now, ids, np.array([change.bias for change in changes], dtype=np.float32))
+        items = [change.item for change in changes if change.item is not None]
+        return self._upserted(now, items) if kind == "upsert" else self._moved(now, items)
+
+    def _check_not_following(self) -> None:
+        if self.is_following:
+            raise CatalogChangeError(
+                "the recommender follows a change feed, so its catalog is changed by publish() of what follow() "
+                "returned: a change made here alone would be missing from the other replicas"
+            )
+
+    def _write(self, change: Callable[[Catalog], Catalog]) -> tuple[Catalog, Catalog]:
+        """Publish what ``change`` makes of the newest snapshot; returns that one, and the new one.
 
         A signal handler may write in the middle: its change comes first, and this one is made again.
 
@@ -185,10 +250,14 @@ class MutableCatalog(Reading):
                 # One line without a call: nothing, not even a signal handler, comes between check and store.
                 self.current, is_made = (made, True) if self.current is before else (self.current, False)
                 if is_made:
-                    return
+                    return before, made
         raise CatalogChangeError(
             f"{_TRIES} times, the catalog was changed by the same thread in the middle of this change; nothing was made"
         )
+
+    def _moved(self, now: Catalog, given: Sequence[Item]) -> Catalog:
+        _known(now, [item.id for item in given])
+        return self._upserted(now, given)
 
     def _upserted(self, now: Catalog, given: Sequence[Item]) -> Catalog:
         ids = [item.id for item in given]
@@ -259,7 +328,40 @@ def _appendable(now: Catalog) -> Catalog:
     if delta is now.delta:
         return now
     _log.info("a write was interrupted: the delta segment goes on in other columns")
-    return Catalog(now.base, delta, now.item_id_type)
+    return Catalog(now.base, delta, now.item_id_type, now.feed)
+
+
+def _known(now: Catalog, ids: Sequence[Any]) -> NDArray[np.int64]:
+    """int64 [len(ids)]: the rows of known items.
+
+    Raises:
+        UnknownItemError: the catalog lacks one.
+    """
+    rows = now.rows(ids)
+    if (rows == UNKNOWN).any():
+        position = int(np.argmax(rows == UNKNOWN))
+        raise UnknownItemError(f"item id {shown(ids[position])} is not in the catalog")
+    return rows
+
+
+def _without(now: Catalog, ids: Sequence[Any]) -> Catalog:
+    rows = now.rows(ids)
+    rows = np.unique(rows[rows != UNKNOWN])
+    return _later(now, now.base, rows) if len(rows) else now
+
+
+def _biased(now: Catalog, ids: Sequence[Any], biases: NDArray[np.float32]) -> Catalog:
+    rows = _known(now, ids)
+    n, by_row = len(now.base), dict(zip(rows.tolist(), biases.tolist(), strict=True))
+    changed = np.array([*by_row], dtype=np.int64)
+    bias = np.array([*by_row.values()], dtype=np.float32)
+    in_delta, base = changed >= n, now.base
+    if not in_delta.all():
+        every = np.zeros(n, dtype=np.float32) if base.user_bias is None else base.user_bias.copy()
+        every[changed[~in_delta]] = bias[~in_delta]
+        base = base.with_user_bias(every)
+    rows = changed[in_delta]
+    return _later(now, base, rows, now.delta.columns.some(rows - n, bias[in_delta]))
 
 
 def _later(
@@ -275,7 +377,7 @@ def _later(
     if len(delta.superseded) > delta.items + _SUPERSEDED_KEPT:
         rows_before, delta = len(delta), delta.compacted()
         _log.info("compacted the delta segment: %d of %d rows are left", len(delta), rows_before)
-    return Catalog(base.without(replaced[replaced < n]), delta, now.item_id_type)
+    return Catalog(base.without(replaced[replaced < n]), delta, now.item_id_type, now.feed)
 
 
 def _origin(now: Catalog, row: int) -> int:

@@ -1,4 +1,4 @@
-"""Commands that use a bundle: ``inspect``, ``recommend``, ``explain``, and ``catalog apply``."""
+"""Commands that use a bundle: ``inspect``, ``recommend`` and ``explain``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 import click
 
 from hiersrec_sdk import Recommender, available_backends
-from hiersrec_sdk.catalog.change_file import apply, read_lines
 from hiersrec_sdk.catalog.tree import parse_name
+from hiersrec_sdk.cli.batch import batch_options, recommend_sessions, taken_out
 from hiersrec_sdk.cli.common import (
     INTEGER,
     PATH,
+    SectionCommand,
     candidates_option,
     check_candidates,
     labelled,
@@ -38,12 +39,19 @@ def inspect(bundle: Path, as_json: bool) -> None:
 
 
 # an item id may begin with a minus sign
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(cls=SectionCommand, context_settings={"ignore_unknown_options": True})
 @click.argument("bundle", type=PATH)
 @click.argument("session", nargs=-1, metavar="[ITEM]...")
 @click.option("-k", type=INTEGER, default=10, show_default=True, help="Number of items to recommend.")
 @mode_option
 @candidates_option
+@click.option(
+    "--include-session-categories",
+    is_flag=True,
+    help="Rank the items of the session's own categories too, whatever is predicted.",
+)
+@click.option("--exclude-seen", is_flag=True, help="No items of the session itself.")
+@click.option("--max-per-category", type=INTEGER, help="Most items of one leaf category.")
 @click.option(
     "--on-unknown",
     type=click.Choice(["skip", "error"]),
@@ -59,31 +67,38 @@ def inspect(bundle: Path, as_json: bool) -> None:
 )
 @click.option("--exclude-category", "exclude_categories", multiple=True, help="No items of this; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@batch_options
 def recommend(
     bundle: Path,
     session: tuple[str, ...],
     k: int,
-    mode: Any,
-    candidates: Any,
-    on_unknown: Any,
     categories: tuple[str, ...],
     exclude_categories: tuple[str, ...],
     as_json: bool,
+    sessions: Path | None,
+    out: Path | None,
+    **options: Any,
 ) -> None:
-    """Recommend the next items after a session: ITEM ids, the oldest first."""
-    check_candidates(mode, candidates)
+    """Recommend the next items after a session: ITEM ids, the oldest first.
+
+    With --sessions, do so for every session of a Parquet file, with several processes, into a folder of Parquet files.
+    The same command goes on with a run that was killed.
+    """
+    check_candidates(options["mode"], options["candidates"])
+    many = taken_out(options, sessions)
+    if sessions is not None and (session or as_json):
+        raise click.UsageError(f"{'--json' if as_json else 'ITEM'} cannot be combined with --sessions")
+    if (sessions is None) != (out is None):
+        raise click.UsageError("--sessions needs --out, and --out needs --sessions")
     recommender = Recommender.load(bundle)
-    ids = parse_ids(session, recommender.config["item_id_type"])
     id_type = recommender.catalog.category_id_type
-    result = recommender.recommend(
-        ids,
-        k,
-        mode=mode,
-        candidates=candidates,
-        on_unknown=on_unknown,
-        categories=[parse_name(text, id_type) for text in categories] or None,
-        exclude_categories=[parse_name(text, id_type) for text in exclude_categories] or None,
-    )
+    options["categories"] = [parse_name(text, id_type) for text in categories] or None
+    options["exclude_categories"] = [parse_name(text, id_type) for text in exclude_categories] or None
+    if sessions is not None and out is not None:
+        recommend_sessions(bundle, recommender, sessions, out, k=k, options=options, **many)
+        return
+    ids = parse_ids(session, recommender.config["item_id_type"])
+    result = recommender.recommend(ids, k, **options)
     hits = list(result)
     if as_json:
         answer = {
@@ -123,37 +138,6 @@ def explain(bundle: Path, item: str, session: tuple[str, ...], as_json: bool) ->
     item_id, *clicks = parse_ids([item, *session], recommender.config["item_id_type"])
     explanation = recommender.explain(clicks, item_id)
     click.echo(json.dumps(asdict(explanation)) if as_json else str(explanation))
-
-
-@click.group()
-def catalog() -> None:
-    """Change the catalog of a bundle without training."""
-
-
-@catalog.command("apply")
-@click.argument("bundle", type=PATH)
-@click.argument("changes", type=PATH)
-@click.option(
-    "--out",
-    required=True,
-    type=PATH,
-    help="Bundle folder to write; a bundle that is there, which may be BUNDLE, is replaced in one step.",
-)
-def apply_changes(bundle: Path, changes: Path, out: Path) -> None:
-    """Apply CHANGES to the catalog of BUNDLE: a file with one JSON object per line.
-
-    \b
-    {"upsert": {"id": "sku-7", "category": ["Shoes", "Boots"], "text": "red boots", "numbers": {"price": 80}}}
-    {"remove": "sku-3"}
-    {"move": {"id": "sku-9", "category": "Boots"}}
-    {"set_bias": {"id": "sku-9", "value": 1.5}}
-    """
-    recommender = Recommender.load(bundle)
-    with changes.open("rb") as file:
-        done = apply(recommender.catalog, read_lines(file))
-    recommender.save(out)
-    counts = ", ".join(f"{count:,} {change}" for change, count in done.items() if count) or "no changes"
-    click.echo(f"{counts}; {len(recommender.catalog):,} items; written to {out}")
 
 
 def _described(bundle: Path, recommender: Recommender) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import doctest
 import io
+import os
 import re
 import shlex
 import socket
@@ -104,10 +105,15 @@ class Reader:
     def _run_command(self, words: list[str]) -> None:
         if not words or words[0] in _NOT_RUN:
             return
-        words = [word.replace("8000", self.port) for word in words]
+        words = [word.replace("8000", self.port).replace("8080", self.port) for word in words]
         variables = dict(word.split("=", 1) for word in takewhile(_ASSIGNMENT.match, words))
         words = words[len(variables) :]
-        if words[0] == "hiersrec":
+        if words[:2] == ["hiersrec", "serve"]:
+            self.stop()  # the port is needed again
+            command = [sys.executable, "-m", "hiersrec_sdk.cli", *words[1:], "--port", self.port]
+            self.servers.append(subprocess.Popen(command, cwd=self.folder, env=os.environ | variables))
+            self._wait_for_server()
+        elif words[0] == "hiersrec":
             self._run_hiersrec(words[1:], variables)
         elif words[0] in _OF_THE_SYSTEM:
             subprocess.run(words, cwd=self.folder, check=True)
@@ -142,7 +148,8 @@ class Reader:
 
     def stop(self) -> None:
         """Stop the servers that were started."""
-        for server in self.servers:
+        while self.servers:
+            server = self.servers.pop()
             server.terminate()
             server.wait()
 

@@ -1,0 +1,306 @@
+"""Follows a change feed: a thread that keeps a catalog at the end of the log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+from hiersrec_sdk.arguments import is_integer
+from hiersrec_sdk.catalog.changes import Change
+from hiersrec_sdk.catalog.feed.feed import Feed, Record
+from hiersrec_sdk.catalog.snapshot import FeedPosition
+from hiersrec_sdk.catalog.writer import MutableCatalog
+from hiersrec_sdk.errors import (
+    CatalogChangeError,
+    FeedError,
+    FeedLostError,
+    InvalidArgumentError,
+    InvalidOptionError,
+)
+from hiersrec_sdk.shown import shortened, shown
+
+_log = logging.getLogger(__name__)
+
+_MOST: Final = 1_000  # records that are applied at once
+_WAIT: Final = 0.2  # seconds that one reading waits for records
+_PACE: Final = (
+    0.02  # seconds between two snapshots, at least: the first call of each has to work out its plan anew
+)
+_RETRY: Final = 0.2  # seconds after an error
+_PATIENCE: Final = 5.0  # seconds that publish() waits for an error to pass
+_DECODED_AT_ONCE: Final = 8
+_GIVE_WAY: Final = (
+    1e-5  # seconds of sleep: another thread gets the interpreter's lock, which sleep(0) may take back
+)
+_SKIPPED_KEPT: Final = 10_000
+
+_FOLLOWERS: Final[weakref.WeakSet[Follower]] = weakref.WeakSet()
+
+
+class Follower:
+    """What :meth:`hiersrec_sdk.Recommender.follow` returns: a catalog that follows a change feed.
+
+    Attributes:
+        feed: the change feed.
+        rejected: records that were skipped, as they are no changes that this catalog can make; every replica skips the
+            same ones.
+        error: why it stands still just now, or None; it goes on trying.
+    """
+
+    def __init__(
+        self, catalog: MutableCatalog, feed: Feed, after: int | None = None, owns_feed: bool = False
+    ) -> None:
+        """Catch up with what ``feed`` holds, then go on in a thread; see :meth:`hiersrec_sdk.Recommender.follow`.
+
+        ``owns_feed``: the feed is closed with it.
+        """
+        if catalog.is_following:
+            raise FeedError(
+                "the recommender follows a change feed already: close() what follow() returned first"
+            )
+        self.feed, self._owns_feed = feed, owns_feed
+        self.rejected = 0
+        self.error: Exception | None = None
+        self._catalog = catalog
+        self._known = 0  # the newest record that is known to be in the log
+        self._skipped: dict[int, InvalidArgumentError] = {}  # the newest ones, by position, for publish()
+        self._logged: set[type[Exception]] = set()
+        self._changed = threading.Condition()
+        self._stop = threading.Event()
+        self._is_forked = False
+        start = _start(catalog.current.feed, feed, after)
+        catalog.is_following = True
+        try:
+            catalog.apply([], start, _give_way)
+            self._known = end = feed.last
+            while self.position < end:
+                self._step(0.0)
+        except BaseException:
+            catalog.is_following = False
+            raise
+        _log.info("following %s: at record %d", feed.label, self.position)
+        self._thread = threading.Thread(
+            target=_run, args=(weakref.ref(self), self._stop), name="hiersrec-feed", daemon=True
+        )
+        weakref.finalize(self, self._stop.set)  # at exit too
+        _FOLLOWERS.add(self)
+        self._thread.start()
+
+    @property
+    def position(self) -> int:
+        """The number of the newest record that the catalog contains."""
+        feed = self._catalog.current.feed
+        return 0 if feed is None else feed.position
+
+    @property
+    def lag(self) -> int:
+        """How many records are known to be in the log and not applied yet."""
+        return max(0, self._known - self.position)
+
+    def publish(self, changes: Iterable[Mapping[str, Any] | Change]) -> int:
+        """Change the catalog of every replica: append ``changes`` to the feed, durably, and apply them here.
+
+        Args:
+            changes: each a mapping with one key, as a line of a change file has it: ``{"upsert": {...}}``,
+                ``{"remove": "id"}``, ``{"move": {"id": ..., "category": ...}}``, ``{"set_bias": {"id": ..., "value":
+                ...}}``; or read already.
+
+        Returns:
+            The position of the last one, once calls here see it. Other replicas see it soon.
+
+        Raises:
+            InvalidArgumentError: one cannot be made in the newest snapshot, and nothing was published; or it could not
+                be made any more, as another replica's change came first, and was skipped: the message says which.
+            FeedError: the feed cannot be written, or was closed; or the changes are in it, and not applied here yet.
+        """
+        self._check_running()
+        checked = [each if isinstance(each, Change) else Change.of(each) for each in changes]
+        if not checked:
+            return self.position
+        self._catalog.check(checked)
+        last = self.feed.append(checked)
+        self._wait_for(last)
+        for number, position in enumerate(range(last - len(checked) + 1, last + 1), 1):
+            error = self._skipped.get(position)
+            if error is not None:
+                raise CatalogChangeError(
+                    f"change {number} of {len(checked)} was skipped by every replica, as another change came first: "
+                    f"{error}"
+                ) from error
+        return last
+
+    def close(self) -> None:
+        """Stop following. When it returns, the catalog does not change any more, and can be changed directly."""
+        self._stop.set()
+        with self._changed:
+            self._changed.notify_all()
+        if not self._is_forked and self._thread is not threading.current_thread():
+            self._thread.join()
+        self._catalog.is_following = False
+        if self._owns_feed:
+            self.feed.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Follower of {self.feed.label}: position {self.position}, lag {self.lag}, error {self.error!r}>"
+        )
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it follows: it was not closed, nor forked."""
+        return not (self._stop.is_set() or self._is_forked)
+
+    def _check_running(self) -> None:
+        if self._is_forked:
+            raise FeedError(
+                f"{self.feed.label} is not followed in a forked process, which has none of the threads of its parent: "
+                "call follow() there"
+            )
+        if self._stop.is_set():
+            raise FeedError(f"{self.feed.label} is not followed any more: close() was called")
+
+    def _wait_for(self, position: int) -> None:
+        """Wait until the record ``position`` is applied.
+
+        Raises:
+            FeedError: it stands still.
+        """
+        since: float | None = None  # the error is there
+        with self._changed:
+            while self.position < position:
+                self._changed.wait(_WAIT)
+                since = None if self.error is None else since or time.monotonic()
+                stands_still = since is not None and time.monotonic() - since > _PATIENCE
+                if self.position < position and (stands_still or not self.is_running):
+                    raise FeedError(
+                        f"{self.feed.label} has the changes, up to record {position}, but they are not applied here "
+                        f"yet: {self.error or 'close() was called'}"
+                    ) from self.error
+
+    def _step(self, wait: float) -> None:
+        """Apply the next records, if there are any within so many seconds."""
+        records = self.feed.read(self.position, _MOST, wait)
+        if records:
+            self._known = max(self._known, records[-1].position)
+            if len(records) == _MOST:
+                self._known = self.feed.last
+            self._apply(records)
+
+    def _apply(self, records: Sequence[Record]) -> None:
+        now = self._catalog.current.feed
+        assert now is not None
+        changes: list[Change] = []
+        skipped: list[tuple[int, InvalidArgumentError]] = []
+        for count, record in enumerate(records, 1):
+            try:
+                changes.append(Change.from_json(record.content, record.position))
+            except InvalidArgumentError as error:
+                skipped.append((record.position, error))
+            if count % _DECODED_AT_ONCE == 0:
+                _give_way()
+        made = self._catalog.apply(changes, FeedPosition(now.log, records[-1].position), _give_way)
+        for position, why in [*skipped, *((change.number, why) for change, why in made)]:
+            self._skip(position, why)
+        with self._changed:
+            self._changed.notify_all()
+
+    def _skip(self, position: int, error: InvalidArgumentError) -> None:
+        self.rejected += 1
+        self._skipped[position] = error
+        if len(self._skipped) > _SKIPPED_KEPT:
+            self._skipped.pop(next(iter(self._skipped)))
+        if type(error) not in self._logged:
+            self._logged.add(type(error))
+            _log.warning(
+                "%s: record %d is skipped, as every replica does: %s; further ones like it are counted in `rejected`",
+                self.feed.label,
+                position,
+                error,
+            )
+
+    def _try(self) -> None:
+        """One step of the thread; after an error a pause."""
+        try:
+            self._step(_WAIT)
+        except Exception as error:
+            if self.error is None or str(self.error) != str(error):
+                _log.warning("%s is not followed just now: %s", self.feed.label, shortened(error))
+            self.error = error
+            with self._changed:
+                self._changed.notify_all()
+            self._stop.wait(_RETRY)
+            return
+        if self.error is not None:
+            _log.info("%s is followed again, at record %d", self.feed.label, self.position)
+            self.error = None
+
+    def _forked(self) -> None:
+        """In a child that was forked: the thread is not there, and may have held the lock."""
+        self._is_forked = True
+        self._changed = threading.Condition()
+        self.error = FeedError(f"{self.feed.label} is not followed in a forked process: call follow() there")
+
+
+def _run(follower: weakref.ref[Follower], stop: threading.Event) -> None:
+    """What the thread does. It holds no recommender that nobody else holds."""
+    while not stop.is_set():
+        follows = follower()
+        if follows is None:
+            return
+        before = follows.position
+        follows._try()
+        is_idle = follows.position == before
+        del follows
+        if not is_idle:
+            stop.wait(_PACE)
+
+
+def _give_way() -> None:
+    time.sleep(_GIVE_WAY)
+
+
+def _start(contained: FeedPosition | None, feed: Feed, after: int | None) -> FeedPosition:
+    """The position from which a catalog follows ``feed``.
+
+    Raises:
+        FeedBehindError, FeedLostError: it cannot.
+    """
+    if after is not None:
+        if not is_integer(after, 0):
+            raise InvalidOptionError(f"after must be an integer ≥ 0, got {shown(after)}")
+        if contained is not None and contained.log == feed.log:
+            raise InvalidOptionError(
+                f"after must be None, got {after}: the catalog says itself that it contains {feed.label} up to "
+                f"record {contained.position}"
+            )
+    elif contained is not None and contained.log != feed.log:
+        raise FeedLostError(
+            f"{feed.label} is the log {feed.log}, but the catalog contains changes of the log {contained.log}: follow "
+            "that one; or load a bundle without changes, or give after=, the position up to which it contains this one"
+        )
+    position = int(after) if after is not None else 0 if contained is None else contained.position
+    feed.check_reaches(position, feed.first, feed.last)
+    return FeedPosition(feed.log, position)
+
+
+def _after_fork() -> None:
+    for follower in list(_FOLLOWERS):
+        follower._forked()
+    _FOLLOWERS.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

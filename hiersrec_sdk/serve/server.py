@@ -1,0 +1,277 @@
+"""The server of ``hiersrec serve``: uvicorn, with worker processes, limits on heads, and a reload by SIGHUP."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from asyncio import TimerHandle
+from copy import deepcopy
+from typing import Any, Final
+
+from prometheus_client.multiprocess import mark_process_dead
+from uvicorn import Config
+from uvicorn.config import LOGGING_CONFIG
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.supervisors import Multiprocess
+
+from hiersrec_sdk.errors import HierSRecError, InvalidOptionError
+from hiersrec_sdk.serve.asgi import App, create_app
+from hiersrec_sdk.serve.metrics import FOLDER
+from hiersrec_sdk.serve.routes import failure
+from hiersrec_sdk.serve.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+_LINGER: Final = 0.25  # seconds for a request that is on its way when the server stops
+_IGNORED: Final = 64 << 10  # bytes that a client may send after it has its answer
+_PATIENCE: Final = (
+    60  # seconds until a worker that says nothing is replaced; on a busy machine it starts slowly
+)
+_RESTART: Final = 1.0  # seconds before a worker that cannot start ends, and another one tries
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with limits on the head of a request: its size, and the time to send it."""
+
+    def __init__(self, config: Config, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        settings: Settings = config.settings if isinstance(config, ServerConfig) else Settings()
+        self._most_bytes, self._most_seconds = settings.max_header_bytes, settings.head_seconds
+        self._timer: TimerHandle | None = None  # while a head is waited for
+        self._begun = False  # whether a part of it is there
+        self._head_bytes = self._ignored_bytes = 0
+        self._refusal: tuple[bytes, str, str] | None = None
+        self._ending = False
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to wait for a head."""
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._head_is_there()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read what has come."""
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._begun:
+            # the parser keeps a header to itself until it is complete
+            self._head_bytes += len(data)
+            if self._head_bytes > 2 * self._most_bytes:
+                self._refuse_large_head()
+                self.send_400_response("")
+                return
+        if self._timer is None and (
+            self._begun or self._is_idle
+        ):  # blank lines have ended uvicorn's own wait
+            self._wait_for_head()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._begun, self._head_bytes = True, 0
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request line."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header."""
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is there: the app takes over."""
+        self._head_is_there()
+        self._ignored_bytes = 0
+        super().on_headers_complete()
+        if self._ending:
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body; one that nobody reads must end."""
+        if self.cycle.response_complete:
+            self._ignored_bytes += len(body)
+            if self._ignored_bytes > _IGNORED:
+                self.transport.close()
+        super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request, and end the connection."""
+        status, kind, message = self._refusal or (b"400 Bad Request", "InvalidRequest", msg)
+        body = failure(kind, message)
+        head = (
+            b"HTTP/1.1 " + status + b"\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            b"content-length: %d\r\n\r\n" % len(body)
+        )
+        self.transport.write(head + body)
+        self.transport.close()
+
+    def shutdown(self) -> None:
+        """Let the server stop: after the request that runs, or one that is on its way."""
+        self._ending = True
+        if self._is_idle:
+            self.loop.call_later(_LINGER, self._end)
+        else:
+            super().shutdown()
+
+    @property
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _end(self) -> None:
+        if self._is_idle and not self.transport.is_closing():
+            self.transport.close()
+
+    def _count(self, length: int) -> None:
+        self._head_bytes += length
+        if self._head_bytes > self._most_bytes:
+            self._refuse_large_head()
+            raise ValueError  # for the parser, which stops
+
+    def _refuse_large_head(self) -> None:
+        message = f"request line and headers must have at most {self._most_bytes:,} bytes"
+        self._refusal = b"431 Request Header Fields Too Large", "HeadTooLarge", message
+
+    def _wait_for_head(self) -> None:
+        self._timer = self.loop.call_later(self._most_seconds, self._is_late)
+
+    def _head_is_there(self) -> None:
+        self._begun = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _is_late(self) -> None:
+        self._timer = None
+        if self.transport.is_closing():
+            return
+        if self._begun:
+            message = f"request line and headers took longer than {self._most_seconds:g} seconds"
+            self._refusal = b"408 Request Timeout", "HeadTimeout", message
+            self.send_400_response("")
+        else:
+            self.transport.close()
+
+
+class ServerConfig(Config):
+    """uvicorn's configuration with that of the service."""
+
+    def __init__(
+        self, settings: Settings, workers: int, drain_seconds: int, keep_alive: int, access: bool
+    ) -> None:
+        self.settings = settings
+        logs: dict[str, Any] = deepcopy(LOGGING_CONFIG)
+        logs["loggers"]["hiersrec_sdk"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
+        super().__init__(
+            "hiersrec_sdk.serve.server:worker_app",
+            factory=True,
+            workers=workers,
+            loop="uvloop",
+            http=LimitedProtocol,
+            ws="none",
+            lifespan="on",
+            interface="asgi3",
+            log_config=logs,
+            access_log=access,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=keep_alive,
+            timeout_graceful_shutdown=drain_seconds,
+            timeout_worker_healthcheck=_PATIENCE,
+        )
+
+
+class Workers(Multiprocess):
+    """uvicorn's supervisor: it replaces a worker that dies. SIGHUP reloads the bundle in place of the workers."""
+
+    def handle_hup(self) -> None:
+        """Have every worker load the bundle again."""
+        for process in self.processes:
+            if process.pid is not None and process.is_ready():  # another one is about to load it
+                os.kill(process.pid, signal.SIGHUP)
+
+    def terminate_all(self) -> None:
+        """Stop all workers. Nobody listens from now on: who connects is refused, and does not wait for an answer."""
+        for listening in self.sockets:
+            listening.close()
+        super().terminate_all()
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace workers that have died, and forget their gauges."""
+        for (
+            process
+        ) in self.processes:  # the worker has its own: so one that dies is noticed, and not waited for
+            process.child_conn.close()
+        before = {process.pid for process in self.processes}
+        super().keep_subprocess_alive()
+        for pid in before - {process.pid for process in self.processes}:
+            mark_process_dead(pid)
+
+
+def worker_app() -> App:
+    """The app of one worker, by the settings in its environment. Where the bundle cannot be loaded, or the feed not be
+    followed, the worker ends, and the supervisor starts another one."""
+    try:
+        app = create_app(settings=Settings.from_environment())
+        app.service.start()  # here, since uvicorn stops all workers where one fails later in its startup
+    except HierSRecError as error:
+        _log.error("the worker cannot start: %s", error)
+        time.sleep(_RESTART)
+        sys.exit(1)
+    signal.signal(signal.SIGHUP, lambda *_: app.service.reload_soon())
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    return app
+
+
+def _end_with(parent: int) -> None:
+    """Stop this worker when the supervisor is gone, killed: nobody would replace or stop it."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def run(settings: Settings, host: str, port: int, config: ServerConfig) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        InvalidOptionError: nothing can listen there.
+    """
+    listening = _bound(host, port)
+    with listening, tempfile.TemporaryDirectory(prefix="hiersrec-metrics-") as folder:
+        # the workers begin with this environment, and with as many open connections as the system lets them have
+        os.environ |= {**settings.environment(), FOLDER: folder}
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        shown = f"[{host}]" if ":" in host else host
+        _log.info(
+            "serving on http://%s:%d with %d workers", shown, listening.getsockname()[1], config.workers
+        )
+        Workers(config, [listening]).run()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket with that address. It listens from when the first worker can answer."""
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise InvalidOptionError(
+            f"--host {host} --port {port} cannot be used: {error.strerror or error}"
+        ) from error
+    found.set_inheritable(True)
+    return found

@@ -1,0 +1,59 @@
+"""Search for items by their titles: for the page, where somebody looks for one to begin a session with."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Final
+
+from hiersrec_sdk.arguments import integer_of
+from hiersrec_sdk.errors import InvalidArgumentError
+from hiersrec_sdk.ranking.backend import UNKNOWN
+from hiersrec_sdk.recommender import Recommender
+from hiersrec_sdk.serve.requests import Title
+
+_SEARCHED: Final = 100_000  # items, the most clicked ones; a pass over more would hold others up
+_KEPT: Final = 10.0  # seconds before changes of the catalog are read
+
+
+class TitleSearch:
+    """Finds items whose title, or id, holds all words of a text."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._read: tuple[Any, float, list[tuple[str, Title]]] = (None, 0.0, [])
+
+    def find(self, recommender: Recommender, text: str, most: int) -> list[Title]:
+        """Up to ``most`` items: the one whose id it is, then those that were clicked most."""
+        found = self._by_id(recommender, text)
+        words = text.lower().split()
+        for searched, title in self._titles(recommender):
+            if len(found) == most:
+                break
+            if all(word in searched for word in words) and title not in found:
+                found.append(title)
+        return found
+
+    def _by_id(self, recommender: Recommender, text: str) -> list[Title]:
+        catalog = recommender.catalog.current
+        item_id = text.strip() if catalog.item_id_type == "string" else integer_of(text.strip())
+        if item_id in (None, ""):
+            return []
+        try:
+            row = int(catalog.rows([item_id])[0])
+        except InvalidArgumentError:  # beyond 64 bits
+            return []
+        return [] if row == UNKNOWN else [Title(item_id, catalog.title(row))]
+
+    def _titles(self, recommender: Recommender) -> list[tuple[str, Title]]:
+        with self._lock:
+            snapshot, since, titles = self._read
+            catalog, now = recommender.catalog.current, time.monotonic()
+            if catalog is not snapshot and (now - since > _KEPT or snapshot is None):
+                rows = catalog.most_clicked(_SEARCHED)[:_SEARCHED]
+                titles = []
+                for item_id, row in zip(catalog.ids(rows), rows.tolist(), strict=True):
+                    title = catalog.title(row) or None
+                    titles.append((f"{item_id} {title or ''}".lower(), Title(item_id, title)))
+                self._read = catalog, now, titles
+            return titles

@@ -1,0 +1,205 @@
+"""A bundle that takes the place of another: served from then on, unless it is broken; no change of the feed is lost."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from hiersrec_sdk import Recommender
+from hiersrec_sdk.errors import BundleMissingError
+from hiersrec_sdk.serve import App, create_app
+from hiersrec_sdk.serve.metrics import Metrics
+from hiersrec_sdk.serve.reload import Service
+from tests.sdk.bundles import make_shop
+from tests.sdk.serve.test_metrics import read
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_shop("string", seed=1).write(tmp_path / "bundle")
+
+
+def replace(folder: Path, seed: int) -> None:
+    """Put another shop in place of the one in ``folder``, by renames."""
+    fresh = make_shop("string", seed=seed).write(folder.with_name(f"fresh{seed}"))
+    folder.rename(folder.with_name(f"old{seed}"))
+    fresh.rename(folder)
+
+
+def digest_of(folder: Path) -> str:
+    digest: str = Recommender.load(folder).config["sha256"]
+    return digest
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    stop = time.monotonic() + 30
+    while not done():
+        assert time.monotonic() < stop, "it takes too long"
+        time.sleep(0.05)
+
+
+def test_a_renamed_folder_is_noticed(folder: Path) -> None:
+    with TestClient(create_app(folder)) as client:
+        before = client.get("/readyz").json()["bundle"]
+        replace(folder, 2)
+        wait_until(lambda: bool(client.get("/readyz").json()["bundle"] == digest_of(folder)))
+        found = read(client)
+        assert found["hiersrec_reloads_total loaded"] == 1
+        assert found[f"hiersrec_workers {before}"] == 0
+        assert found[f"hiersrec_workers {digest_of(folder)}"] == 1
+
+
+def test_a_link_that_points_elsewhere_is_noticed(folder: Path) -> None:
+    link = folder.with_name("current")
+    link.symlink_to("bundle")
+    other = make_shop("string", seed=2).write(folder.with_name("v2"))
+    with TestClient(create_app(link)) as client:
+        folder.with_name("next").symlink_to("v2")
+        folder.with_name("next").rename(link)
+        wait_until(lambda: bool(client.get("/readyz").json()["bundle"] == digest_of(other)))
+
+
+def test_a_broken_bundle_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = create_app(folder)
+    with TestClient(app) as client:
+        before = client.get("/readyz").json()["bundle"]
+        replace(folder, 2)
+        graph = (folder / "model.onnx").read_bytes()
+        (folder / "model.onnx").write_bytes(graph[:-1])
+        wait_until(lambda: client.get("/readyz").json()["reload_error"] is not None)
+        state = client.get("/readyz")
+        assert state.status_code == 200
+        assert (state.json()["bundle"], state.json()["reload_error"]) == (before, "BundleCorruptError")
+        assert str(folder) not in state.text
+        assert read(client)["hiersrec_reload_failing"] == 1
+        assert len(client.post("/recommend", json={"session": ["0"], "k": 5}).json()["items"]) == 5
+        # whoever was still copying has done so
+        (folder / "model.onnx").write_bytes(graph)
+        monkeypatch.setattr("hiersrec_sdk.serve.reload._AGAIN", 0.0)
+        wait_until(lambda: bool(client.get("/readyz").json()["bundle"] == digest_of(folder)))
+        assert client.get("/readyz").json()["reload_error"] is None
+        assert read(client)["hiersrec_reload_failing"] == 0
+
+
+def test_a_folder_that_is_gone_changes_nothing(folder: Path) -> None:
+    service = Service.open(folder, "", Metrics())
+    shutil.rmtree(folder)
+    assert not service._is_replaced(folder)
+    assert not service.reload()
+    assert service.failure == "BundleMissingError"
+    assert service.current.recommender.recommend(["0"], 1).items
+
+
+def test_what_is_wrong_at_the_start_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(BundleMissingError):
+        Service.open(tmp_path / "none", "", Metrics())
+
+
+def test_a_given_recommender_is_not_reloaded(folder: Path) -> None:
+    app = create_app(Recommender.load(folder))
+    with TestClient(app):
+        replace(folder, 2)
+        assert not app.service.reload()
+
+
+def test_the_old_recommender_ends_with_its_last_call(folder: Path) -> None:
+    service = Service.open(folder, "", Metrics())
+    call = service.current.recommender.recommend
+    old = weakref.ref(service.current.recommender)
+    replace(folder, 2)
+    assert service.reload()
+    assert call(["0"], 1).items
+    assert old() is not None
+    del call
+    gc.collect()
+    assert old() is None
+
+
+def test_calls_go_on_while_bundles_change(folder: Path) -> None:
+    """Each answer is that of one bundle or of the other, whole."""
+    other = make_shop("string", seed=2).write(folder.with_name("other"))
+    session = ["0", "größe-3"]
+    answers = {Recommender.load(each).recommend(session).items for each in (folder, other)}
+    app = create_app(folder)
+    wrong: list[object] = []
+    done = threading.Event()
+
+    def ask(client: TestClient) -> None:
+        while not done.is_set():
+            found = client.post("/recommend", json={"session": session}).json()
+            if tuple(hit["item"] for hit in found.get("items", [])) not in answers:
+                wrong.append(found)
+
+    with TestClient(app) as client:
+        threads = [threading.Thread(target=ask, args=(client,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in range(10):
+            between = folder.with_name("between")
+            folder.rename(between)
+            other.rename(folder)
+            between.rename(other)
+            assert app.service.reload()
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert not wrong
+
+
+def test_the_feed_is_followed_by_the_new_one(folder: Path, tmp_path: Path) -> None:
+    """Changes that are published while bundles are replaced are in the one that is served, and none fails."""
+    app: App = create_app(folder, token="secret", feed=str(tmp_path / "feed"))
+    service = app.service
+    failed: list[Exception] = []
+
+    def publish(worker: int) -> None:
+        try:
+            for number in range(30):
+                item = {"id": f"new-{worker}-{number}", "vector": [0.5] * 6}
+                service.publish([{"upsert": item}])
+        except Exception as error:
+            failed.append(error)
+
+    with TestClient(app):
+        threads = [threading.Thread(target=publish, args=(worker,)) for worker in range(3)]
+        for thread in threads:
+            thread.start()
+        served = [service.current]
+        for _ in range(5):
+            assert service.reload()
+            served.append(service.current)
+        for thread in threads:
+            thread.join()
+        assert not failed
+        catalog = service.current.recommender.catalog
+        assert catalog.current.feed is not None
+        assert catalog.current.feed.position == 90
+        assert len(catalog) == 60 + 90
+        running = [each.follower is not None and each.follower.is_running for each in served]
+        assert running == [*[False] * 5, True]
+
+
+def test_forked_after_it_was_made(folder: Path) -> None:
+    """As under gunicorn with preload_app: the app is made once, and lives on in a child."""
+    app = create_app(folder)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            with TestClient(app) as client:
+                good = client.post("/recommend", json={"session": ["0"], "k": 3}).status_code == 200
+                replace(folder, 2)
+                wait_until(lambda: bool(client.get("/readyz").json()["bundle"] == digest_of(folder)))
+                status = 0 if good else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -1,0 +1,423 @@
+"""``hiersrec serve`` as a process: reloads, stops and crashes under load, and clients that mean no good."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from hiersrec_sdk import Recommender
+from hiersrec_sdk.cli.main import main
+from tests.examples.processes import free_port, running, wait_for
+from tests.sdk.bundles import make_shop
+
+pytest.importorskip("uvloop", reason="needs the extra serve")
+pytest.importorskip("httptools", reason="needs the extra serve")
+
+SESSION = ["0", "größe-3"]
+LIMITS = ("--head-seconds=1", "--body-seconds=1", "--max-body-bytes=100000", "--max-header-bytes=8000")
+
+
+@dataclass
+class Server:
+    """A running server."""
+
+    port: int
+    folder: Path
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    def ask(self, path: str, asked: Any = None, **headers: str) -> tuple[int, Any]:
+        """Status and JSON of an answer, on a connection of its own."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            body = None if asked is None else json.dumps(asked)
+            connection.request("GET" if asked is None else "POST", path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        finally:
+            connection.close()
+
+    def is_ready(self) -> bool:
+        try:
+            return self.ask("/readyz")[0] == 200
+        except (OSError, HTTPException):
+            return False
+
+    @property
+    def bundles(self) -> dict[str, float]:
+        """How many workers serve each bundle."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        found = re.findall(r'^hiersrec_workers\{bundle="(\w+)"\} ([\d.]+)$', text, re.M)
+        return {digest: float(count) for digest, count in found if float(count)}
+
+    @property
+    def workers(self) -> list[int]:
+        """The process ids of the workers that serve."""
+        started = map(int, re.findall(r"Started server process \[(\d+)\]", self.log.read_text()))
+        return [pid for pid in started if Path(f"/proc/{pid}").exists()]
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+    def answer_to(self, *parts: bytes) -> bytes:
+        """What comes back, until the server closes the connection."""
+        with self.connect() as connection:
+            for part in parts:
+                connection.sendall(part)
+            return everything(connection)
+
+
+def everything(connection: socket.socket) -> bytes:
+    found = b""
+    try:
+        while part := connection.recv(65536):
+            found += part
+    except ConnectionResetError:
+        pass
+    return found
+
+
+@contextmanager
+def serving(folder: Path, *options: str, **environment: str) -> Iterator[Server]:
+    """``hiersrec serve`` of the bundle in ``folder / "bundle"``."""
+    port, log = free_port(), folder / "log"
+    arguments = "serve", str(folder / "bundle"), f"--port={port}", *options
+    with running("hiersrec", *arguments, log=log, **environment) as process:
+        server = Server(port, folder, log, process)
+        wait_for(lambda: process.poll() is not None or server.is_ready(), "the server does not start")
+        assert process.poll() is None, log.read_text()
+        yield server
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _many_files() -> None:
+    """Let this process have so many connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard not in (-1, resource.RLIM_INFINITY) and hard < 2000:
+        pytest.skip("needs 2,000 open files, see ulimit -n")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2000) if soft > 0 else soft, hard))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One worker with tight limits."""
+    folder = tmp_path_factory.mktemp("server")
+    make_shop("string").write(folder / "bundle")
+    with serving(folder, *LIMITS) as started:
+        yield started
+    assert "Traceback" not in started.log.read_text()
+
+
+@dataclass
+class Load:
+    """Clients that keep asking, each on a kept connection; they send again what they did on one that was closed."""
+
+    port: int
+    answers: dict[tuple[str, ...], int] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    retried: int = 0
+    _done: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __enter__(self) -> Load:
+        self._threads = [threading.Thread(target=self._ask) for _ in range(4)]
+        for thread in self._threads:
+            thread.start()
+        wait_for(lambda: bool(self.answers), "there is no answer")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        body = json.dumps({"session": SESSION})
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        attempts = 0
+        while not self._done.is_set():
+            try:
+                connection.request("POST", "/recommend", body)
+                answer = connection.getresponse()
+                text = answer.read()
+            except (OSError, HTTPException) as error:
+                connection.close()
+                attempts += 1
+                with self._lock:
+                    self.retried += 1
+                    if attempts > 1:  # once may be the moment in which a connection was closed
+                        self.failures.append(repr(error))
+                continue
+            attempts = 0
+            with self._lock:
+                if answer.status != 200:
+                    self.failures.append(text.decode())
+                else:
+                    items = tuple(hit["item"] for hit in json.loads(text)["items"])
+                    self.answers[items] = self.answers.get(items, 0) + 1
+        connection.close()
+
+
+def test_reloads_under_load(tmp_path: Path) -> None:
+    """Renames, SIGHUP and a broken bundle, with two workers: every request is answered, at once."""
+    first = make_shop("string").write(tmp_path / "bundle")
+    other = make_shop("string", seed=1).write(tmp_path / "v2")
+    by_digest = {Recommender.load(each).config["sha256"]: each for each in (first, other)}
+    items = {digest: Recommender.load(each).recommend(SESSION).items for digest, each in by_digest.items()}
+    before, after = by_digest
+    with serving(tmp_path, "--workers=2") as server:
+        wait_for(lambda: server.bundles == {before: 2}, "two workers")
+        with Load(server.port) as load:
+            first.rename(tmp_path / "v1")
+            other.rename(tmp_path / "bundle")
+            wait_for(lambda: server.bundles == {after: 2}, "the new bundle is not served")
+            (tmp_path / "bundle").rename(tmp_path / "v2")
+            (tmp_path / "v1").rename(tmp_path / "bundle")
+            server.process.send_signal(signal.SIGHUP)
+            wait_for(lambda: server.bundles == {before: 2}, "the old bundle is not served again")
+            # one that is broken
+            (tmp_path / "bundle").rename(tmp_path / "v1")
+            broken = make_shop("string", seed=2).write(tmp_path / "broken")
+            (broken / "model.onnx").write_bytes(b"broken")
+            broken.rename(tmp_path / "bundle")
+            wait_for(lambda: server.ask("/readyz")[1]["reload_error"] is not None, "it is not noticed")
+            assert server.ask("/readyz")[1]["ready"]
+            time.sleep(0.2)
+            assert server.bundles == {before: 2}
+        assert not load.failures
+        assert not load.retried
+        assert set(load.answers) == set(items.values())
+        assert str(tmp_path) not in json.dumps(server.ask("/readyz")[1])
+        # a worker that dies while the bundle is broken cannot come back, but the other one serves
+        os.kill(server.workers[0], signal.SIGKILL)
+        wait_for(lambda: "cannot start" in server.log.read_text(), "no other worker tries")
+        assert server.ask("/recommend", {"session": SESSION})[0] == 200
+        (tmp_path / "bundle").rename(tmp_path / "broken")
+        (tmp_path / "v2").rename(tmp_path / "bundle")
+        wait_for(lambda: server.bundles == {after: 2}, "the worker does not come back")
+
+
+def test_a_worker_is_killed_under_load(tmp_path: Path) -> None:
+    """Whoever sends again what was lost with the worker is answered."""
+    make_shop("string").write(tmp_path / "bundle")
+    with serving(tmp_path, "--workers=2") as server:
+        wait_for(lambda: len(server.workers) == 2, "two workers")
+        with Load(server.port) as load:
+            first, second = server.workers
+            os.kill(first, signal.SIGKILL)
+            wait_for(lambda: len(server.workers) == 2 and first not in server.workers, "it is not replaced")
+            wait_for(lambda: sum(server.bundles.values()) == 2, "the dead one is still counted")
+            assert second in server.workers
+        assert not load.failures
+
+
+def test_sigterm_lets_running_requests_end(tmp_path: Path) -> None:
+    make_shop("string", times=20).write(tmp_path / "bundle")
+    sessions = [SESSION * 3] * 500
+    answers: list[tuple[int, Any]] = []
+    with (
+        serving(tmp_path, "--drain-seconds=30") as server,
+        server.connect() as idle,
+        server.connect() as waiting,
+    ):
+        path = ("/recommend", {"sessions": sessions, "k": 100, "mode": "exact"})
+        thread = threading.Thread(target=lambda: answers.append(server.ask(*path)))
+        thread.start()
+        body = b'{"session": []}'
+        # half of a request is there: the other half comes when the server has begun to stop
+        waiting.sendall(b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: "Shutting down" in server.log.read_text(), "it does not stop")
+        waiting.sendall(body)
+        late = everything(waiting)
+        assert late.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in late
+        assert everything(idle) == b""
+        with pytest.raises(ConnectionRefusedError):
+            server.connect()
+        thread.join()
+        assert server.process.wait(60) == 0
+    ((status, found),) = answers
+    assert status == 200
+    assert len(found["results"]) == 500
+
+
+def test_workers_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    make_shop("string").write(tmp_path / "bundle")
+    with serving(tmp_path) as server:
+        (worker,) = server.workers
+        server.process.kill()
+        server.process.wait()
+        wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker goes on")
+
+
+def test_preloaded_by_gunicorn(tmp_path: Path) -> None:
+    """The app is made before gunicorn forks; the workers serve, reload, and end at once."""
+    pytest.importorskip("gunicorn", reason="needs gunicorn, of the extra examples")
+    make_shop("string").write(tmp_path / "bundle")
+    port, log = free_port(), tmp_path / "log"
+    arguments = (
+        "--preload",
+        "--workers=2",
+        "--worker-class=uvicorn.workers.UvicornWorker",
+        f"--bind=127.0.0.1:{port}",
+    )
+    environment = {
+        "HIERSREC_BUNDLE": str(tmp_path / "bundle"),
+        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"),
+    }
+    (tmp_path / "metrics").mkdir()
+    app = "hiersrec_sdk.serve:app"
+    with running("gunicorn", *arguments, app, log=log, **environment) as process:
+        server = Server(port, tmp_path, log, process)
+        wait_for(server.is_ready, "gunicorn does not start")
+        (before,) = server.bundles
+        wait_for(lambda: server.bundles == {before: 2}, "two workers")
+        make_shop("string", seed=1).write(tmp_path / "fresh")
+        (tmp_path / "bundle").rename(tmp_path / "old")
+        (tmp_path / "fresh").rename(tmp_path / "bundle")
+        wait_for(lambda: [*server.bundles.values()] == [2] and before not in server.bundles, "no reload")
+        assert server.ask("/recommend", {"session": SESSION})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "kind"),
+    [
+        (b"nonsense\r\n\r\n", 400, "InvalidRequest"),
+        (b"GET / HTTP/9.9\r\n\r\n", 400, "InvalidRequest"),
+        (b"POST /recommend HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400, "InvalidRequest"),
+        (b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 100001\r\n\r\n", 413, "BodyTooLarge"),
+        (b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 1073741824\r\n\r\nx", 413, "BodyTooLarge"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nCookie: " + b"x" * 8000 + b"\r\n\r\n", 431, "HeadTooLarge"),
+        (b"GET /" + b"x" * 8000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431, "HeadTooLarge"),
+        (
+            b"GET / HTTP/1.1\r\n" + b"".join(b"a%d: b\r\n" % n for n in range(2000)) + b"\r\n",
+            431,
+            "HeadTooLarge",
+        ),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100_000, 431, "HeadTooLarge"),  # it never ends
+        (b"GET / HTTP/1.1\r\nHo", 408, "HeadTimeout"),
+        (b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{", 408, "BodyTimeout"),
+    ],
+    ids=lambda value: value[:40].decode() if isinstance(value, bytes) else str(value),
+)
+def test_requests_that_are_none(server: Server, request_: bytes, status: int, kind: str) -> None:
+    head, _, body = server.answer_to(request_).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status), head
+    assert b"connection: close" in head.lower()
+    assert json.loads(body)["error"]["type"] == kind
+    assert server.is_ready()
+
+
+def test_an_endless_body(server: Server) -> None:
+    """It is cut off, and others are answered meanwhile."""
+    sent = 0
+    with server.connect() as connection:
+        connection.sendall(b"POST /recommend HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            while sent < 1 << 30:
+                connection.sendall(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+                sent += 0x10000
+                assert sent < 64 << 20, "nobody stops it"
+    assert server.is_ready()
+
+
+def test_a_body_that_nobody_reads_is_cut_off(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            for _ in range(1000):
+                connection.sendall(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+    assert server.is_ready()
+
+
+def test_blank_lines_do_not_keep_a_connection(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"\r\n")
+        assert everything(connection) == b""
+
+
+def test_slow_and_idle_clients_harm_nobody(server: Server) -> None:
+    """1,000 connections, of which some are silent, some send half a head, and some half a body."""
+    with ExitStack() as stack:
+        connections = [stack.enter_context(server.connect()) for _ in range(1000)]
+        for connection in connections[400:700]:
+            connection.sendall(b"GET / HT")
+        for connection in connections[700:]:
+            connection.sendall(b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+        for _ in range(20):
+            assert server.ask("/recommend", {"session": SESSION})[0] == 200
+        answers = [everything(connection) for connection in connections]
+    assert all(not answer for answer in answers[:400])
+    assert all(b" 408 " in answer for answer in answers[400:])
+
+
+def test_a_byte_now_and_then_gives_no_more_time(server: Server) -> None:
+    began = b"GET / HTTP/1.1\r\nX: ", b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n"
+    for head in began:
+        with server.connect() as connection:
+            connection.sendall(head)
+            with pytest.raises((ConnectionResetError, BrokenPipeError)):
+                for _ in range(200):
+                    connection.sendall(b"x")
+                    time.sleep(0.05)
+    assert server.is_ready()
+
+
+def test_many_requests_on_one_connection(server: Server) -> None:
+    """Also such as are sent before the answers to those before them have come."""
+    one = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    last = one.replace(b"Host: x", b"Host: x\r\nConnection: close")
+    assert server.answer_to(one * 20 + last).count(b"HTTP/1.1 200 OK") == 21
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["{folder}/none"], "there is no such folder"),
+        (["{folder}/damaged"], "is truncated"),
+        (["{folder}/bundle", "--port={port}"], "--port {port} cannot be used: Address already in use"),
+        (["{folder}/bundle", "--port=65536"], "--port must be an integer from 0 to 65535, got 65536"),
+        (["{folder}/bundle", "--workers=0"], "--workers must be an integer ≥ 1, got 0"),
+        (["{folder}/bundle", "--max-k=0"], "max_k must be an integer ≥ 1, got 0"),
+        (["{folder}/bundle", "--body-seconds=0"], "body_seconds must be a number above 0, got 0.0"),
+        (["{folder}/bundle", "HIERSREC_TOKEN="], "HIERSREC_TOKEN is empty"),
+        (["{folder}/bundle", "HIERSREC_MAX_K=-1"], "max_k must be an integer ≥ 1, got -1"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_what_cannot_be_served(server: Server, options: list[str], says: str) -> None:
+    """One line, at once: no worker is started."""
+    damaged = server.folder / "damaged"
+    if not damaged.exists():
+        shutil.copytree(server.folder / "bundle", damaged)
+        (damaged / "model.onnx").write_bytes(b"")
+    given = [option.format(folder=server.folder, port=server.port) for option in options]
+    environment = dict(option.split("=") for option in given if option.startswith("HIERSREC_"))
+    given = [option for option in given if not option.startswith("HIERSREC_")]
+    result = CliRunner().invoke(main, ["serve", *given], env=environment)
+    assert result.exit_code == 1
+    assert says.format(port=server.port) in result.stderr
+    assert len(result.stderr.splitlines()) == 1

@@ -1,0 +1,283 @@
+"""Two replicas of ``hiersrec serve`` behind HAProxy, with a change feed in Redis:
+``python -m tests.stress.fleet BUNDLE --minutes 60``.
+
+Clients recommend through HAProxy, with the configuration of deploy/, and ask once more where a request failed.
+Meanwhile items are upserted through it, the bundle is replaced by renaming, and every so often a whole replica is
+killed and started again. Counts what failed at first and for good, how long a change takes until both replicas serve
+it, and the memory of each replica by the minute.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import click
+import numpy as np
+
+from hiersrec_sdk import Recommender
+from tests.examples.processes import free_port
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+TOKEN: Final = "a token of this test"
+CLIENTS: Final = 4
+ITEMS: Final = 20  # of one change
+PATIENCE: Final = 10.0  # seconds for an answer
+
+
+def ask(port: int, path: str, body: Any = None, token: bool = False) -> Any:
+    """The answer of a server, on a connection of its own.
+
+    Raises:
+        OSError, HTTPException: there is none.
+        ValueError: it is an error; holds its status and text.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        headers = {"Content-Type": "application/json"} | (
+            {"Authorization": f"Bearer {TOKEN}"} if token else {}
+        )
+        sent = None if body is None else json.dumps(body)
+        connection.request("GET" if body is None else "POST", path, sent, headers)
+        with connection.getresponse() as reply:
+            content = reply.read()
+            if reply.status != 200:
+                raise ValueError(f"{reply.status}: {content[:200]!r}")
+            return json.loads(content) if content else None
+    finally:
+        connection.close()
+
+
+class Replica:
+    """One server, which may be killed and started again."""
+
+    def __init__(self, bundle: Path, redis: int) -> None:
+        self.port = free_port()
+        feed = f"redis://127.0.0.1:{redis}/0?key=changes"
+        self._command = [str(Path(sys.executable).with_name("hiersrec")), "serve", str(bundle)]
+        self._command += ["--port", str(self.port), "--feed", feed]
+        self.start()
+
+    def start(self) -> None:
+        # a group of its own, so that a kill is that of a machine
+        self._process = subprocess.Popen(
+            self._command, env={**os.environ, "HIERSREC_TOKEN": TOKEN}, start_new_session=True
+        )
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def wait_until_ready(self, seconds: float = 120) -> None:
+        until = time.monotonic() + seconds
+        while True:
+            with suppress(OSError, http.client.HTTPException, ValueError):
+                ask(self.port, "/readyz")
+                return
+            if time.monotonic() > until:
+                raise TimeoutError(f"replica {self.port} is not ready after {seconds:g} s")
+            time.sleep(0.1)
+
+    def memory(self) -> float:
+        """MiB that only its processes have."""
+        total = 0
+        for at in self._pids():
+            with suppress(OSError):
+                lines = Path(f"/proc/{at}/smaps_rollup").read_text().splitlines()
+                total += sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+        return total / 1024
+
+    def _pids(self) -> list[int]:
+        found = [self._process.pid]
+        for at in found:
+            with suppress(OSError):
+                found += map(int, Path(f"/proc/{at}/task/{at}/children").read_text().split())
+        return found
+
+
+class Fleet:
+    """Everything that runs, and what was counted of it."""
+
+    def __init__(self, bundle: Path, port: int, replicas: list[Replica], rate: float, seed: int) -> None:
+        self.bundle, self.port, self.replicas, self.rate, self.seed = bundle, port, replicas, rate, seed
+        recommender = Recommender.load(bundle)
+        catalog = recommender.catalog
+        self.ids = catalog.ids(np.arange(min(len(catalog), 5_000)))
+        self.leaves = [catalog.category(-1, at).path for at in range(recommender.config["categories"][-1])]
+        self.counts: Counter[str] = Counter()
+        self.says: list[str] = []
+        self.seconds: list[float] = []
+        self.visible: list[float] = []
+        self.stop = threading.Event()
+        self._lock = threading.Lock()
+
+    def count(self, name: str, error: Exception | None = None) -> None:
+        with self._lock:
+            self.counts[name] += 1
+            if error is not None:
+                self.says.append(f"{name}: {type(error).__name__}: {error}")
+
+    def clients(self, number: int) -> None:
+        """Recommend at a part of the rate; ask again once."""
+        draw, due = random.Random(f"{self.seed} {number}"), time.monotonic()
+        while not self.stop.is_set():
+            due += draw.expovariate(self.rate / CLIENTS)
+            if (left := due - time.monotonic()) > 0:
+                self.stop.wait(left)
+            body = {"session": draw.choices(self.ids, k=draw.randint(1, 6)), "k": 20}
+            started = time.monotonic()
+            for attempt in ("failed at first", "failed for good"):
+                try:
+                    assert len(ask(self.port, "/recommend", body)["items"]) == 20
+                except (OSError, http.client.HTTPException, ValueError, AssertionError, KeyError) as error:
+                    self.count(attempt, error)
+                else:
+                    self.count("answered")
+                    self.seconds.append(time.monotonic() - started)
+                    break
+
+    def changes(self) -> None:
+        """Upsert, and see how long both replicas take to serve it."""
+        draw, number = random.Random(f"{self.seed} changes"), 0
+        strings = isinstance(self.ids[0], str)
+        while not self.stop.wait(0.5):
+            number += 1
+            ids: list[Any] = [
+                f"new-{number}-{at}" if strings else -1 - number * ITEMS - at for at in range(ITEMS)
+            ]
+            items = [{"id": each, "category": list(draw.choice(self.leaves))} for each in ids]
+            try:
+                ask(self.port, "/catalog/upsert", {"items": items}, token=True)
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                self.count("change failed", error)
+                continue
+            self.count("changes")
+            started = time.monotonic()
+            for replica in self.replicas:
+                while not self.stop.is_set() and time.monotonic() < started + PATIENCE:
+                    with suppress(OSError, http.client.HTTPException, ValueError):
+                        ask(replica.port, "/similar", {"item": ids[-1], "k": 1})
+                        break
+                    time.sleep(0.005)
+            self.visible.append(time.monotonic() - started)
+
+    def deployments(self, every: float) -> None:
+        """Rename another copy of the bundle over it."""
+        spare = self.bundle.with_name("next")
+        while not self.stop.wait(every):
+            shutil.copytree(self.bundle, spare)
+            old = self.bundle.with_name("old")
+            self.bundle.rename(old)
+            spare.rename(self.bundle)
+            shutil.rmtree(old)
+            self.count("deployments")
+
+    def kills(self, every: float) -> None:
+        """Kill one replica after the other."""
+        at = 0
+        while not self.stop.wait(every):
+            replica = self.replicas[at % len(self.replicas)]
+            at += 1
+            replica.kill()
+            self.stop.wait(2)
+            replica.start()
+            replica.wait_until_ready()
+            self.count("kills")
+
+    def run(self, minutes: float, deploy: float, kill: float) -> None:
+        work = [threading.Thread(target=self.clients, args=(at,)) for at in range(CLIENTS)]
+        work += [
+            threading.Thread(target=self.changes),
+            threading.Thread(target=self.deployments, args=(deploy,)),
+            threading.Thread(target=self.kills, args=(kill,)),
+        ]
+        for thread in work:
+            thread.start()
+        until = time.monotonic() + 60 * minutes
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(60, left))
+            memory = ", ".join(f"{replica.memory():.0f}" for replica in self.replicas)
+            click.echo(f"{dict(self.counts)}; memory {memory} MiB")
+        self.stop.set()
+        for thread in work:
+            thread.join()
+
+
+@contextmanager
+def started(*command: str) -> Iterator[None]:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+@contextmanager
+def proxied(ports: list[int], folder: Path) -> Iterator[int]:
+    """HAProxy before these servers; the port that it listens on."""
+    port = free_port()
+    text = (ROOT / "deploy/haproxy.cfg").read_text().replace("bind :8080", f"bind 127.0.0.1:{port}")
+    for number, each in enumerate(ports, 1):
+        text = text.replace(f"replica-{number}:8080", f"127.0.0.1:{each}")
+    (folder / "haproxy.cfg").write_text(text)
+    with started("haproxy", "-f", str(folder / "haproxy.cfg")):
+        yield port
+
+
+@click.command(help=__doc__)
+@click.argument("bundle", type=click.Path(path_type=Path, exists=True))
+@click.option("--minutes", default=60.0, show_default=True)
+@click.option("--rate", default=100.0, show_default=True, help="Recommendations a second.")
+@click.option("--deploy-seconds", default=45.0, show_default=True, help="Between two deployments.")
+@click.option("--kill-seconds", default=60.0, show_default=True, help="Between two kills of a replica.")
+@click.option("--seed", default=0, show_default=True)
+def main(
+    bundle: Path, minutes: float, rate: float, deploy_seconds: float, kill_seconds: float, seed: int
+) -> None:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        current = folder / "current"
+        shutil.copytree(bundle, current)
+        redis = free_port()
+        options = ("--appendonly", "yes", "--appendfsync", "always", "--dir", str(folder))
+        stack.enter_context(started("redis-server", "--port", str(redis), "--bind", "127.0.0.1", *options))
+        replicas = [Replica(current, redis) for _ in range(2)]
+        for replica in replicas:
+            stack.callback(replica.kill)
+        for replica in replicas:
+            replica.wait_until_ready()
+        port = stack.enter_context(proxied([replica.port for replica in replicas], folder))
+        time.sleep(3)
+        fleet = Fleet(current, port, replicas, rate, seed)
+        fleet.run(minutes, deploy_seconds, kill_seconds)
+    p50, p99 = 1e3 * np.quantile(fleet.seconds, [0.5, 0.99])
+    seen = np.array(fleet.visible)
+    click.echo(f"answered: median {p50:.1f} ms, p99 {p99:.1f} ms, worst {1e3 * max(fleet.seconds):.0f} ms")
+    if len(seen):
+        click.echo(
+            f"a change is served by both after: median {np.median(seen):.3f} s, p99 {np.quantile(seen, 0.99):.3f} s; "
+            "with a replica killed meanwhile, until it is back"
+        )
+    click.echo("\n".join(f"{count:>8}  {says}" for says, count in Counter(fleet.says).most_common(20)))
+    click.echo(str(dict(fleet.counts)))
+    if fleet.counts["failed for good"]:
+        raise click.ClickException("requests failed twice")
+
+
+if __name__ == "__main__":
+    main()
