@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ VECTORS = st.none() | st.lists(st.integers(0, 2**32 - 1), max_size=9).map(
     lambda bits: np.array(bits, dtype="<u4").view("<f4")
 )
 BIASES = st.floats(-(2.0**49), 2.0**49, width=32)
-ITEMS = st.builds(
+ITEMS: st.SearchStrategy[dict[str, Any]] = st.builds(
     dict,
     id=IDS,
     category=CATEGORIES,
@@ -176,7 +177,7 @@ def test_together_keeps_the_order(pairs: list[tuple[str, int]], most: int) -> No
         assert 1 <= len(group) <= most
         assert len({change.kind for change in group}) == 1
         assert len({change.id for change in group}) == len(group)
-    for one, next_one in zip(groups, groups[1:], strict=False):  # nothing is apart without need
+    for one, next_one in pairwise(groups):  # nothing is apart without need
         first = next_one[0]
         assert first.kind != one[0].kind or len(one) == most or first.id in {each.id for each in one}
 

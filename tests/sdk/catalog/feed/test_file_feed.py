@@ -1,68 +1,44 @@
-"""The change feed in a file against a plain list, whatever is done to the file, its writers and the system below."""
+"""The change feed in a file against a plain list, with writers that are killed, threads and forks."""
 
 from __future__ import annotations
 
 import errno
 import itertools
 import os
-import shutil
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from hiersrec_sdk.catalog.changes import Change
-from hiersrec_sdk.catalog.feed import file_feed, open_feed
-from hiersrec_sdk.catalog.feed.feed import Feed, Record
+from hiersrec_sdk.catalog.feed import file_feed
+from hiersrec_sdk.catalog.feed.feed import Record
 from hiersrec_sdk.catalog.feed.file_feed import FileFeed
 from hiersrec_sdk.errors import (
     CatalogChangeError,
     FeedBehindError,
-    FeedCorruptError,
     FeedError,
     FeedLostError,
-    InvalidPathError,
+)
+from tests.sdk.catalog.feed.logs import (
+    HEADER,
+    Disk,
+    OutOfTimeError,
+    changes,
+    contents,
+    everything,
+    records,
 )
 
-END_AT, HEADER = 70, 125  # where the line with the end begins, and the records
 NAMES = itertools.count()
-
-
-def changes(count: int, name: str = "a") -> list[dict[str, Any]]:
-    return [{"remove": f"{name}-{number}"} for number in range(count)]
-
-
-def contents(given_changes: list[dict[str, Any]]) -> list[bytes]:
-    return [Change.of(each).to_json() for each in given_changes]
-
-
-def everything(feed: Feed, after: int | None = None) -> list[Record]:
-    """All that is in the log."""
-    return feed.read(feed.first - 1 if after is None else after, 10**6)
-
-
-def records(first: int, given_contents: list[bytes]) -> list[Record]:
-    return [Record(position, content) for position, content in enumerate(given_contents, first)]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "changes.feed"
-
-
-@pytest.fixture
-def feed(path: Path) -> Iterator[FileFeed]:
-    with FileFeed(path) as made:
-        yield made
 
 
 class Log(RuleBasedStateMachine):
@@ -236,391 +212,6 @@ def test_after_a_power_failure_readers_need_not_wait_for_a_writer(path: Path) ->
         assert feed.read(4, 9) == []
         assert everything(feed) == records(1, contents(changes(2) + changes(2, "b")))
     assert path.read_bytes() == after
-
-
-# A system that fails
-
-
-class Disk:
-    """Stands in the place of ``os`` in the module: fails as it is told."""
-
-    def __init__(self, fails: Callable[[str, int], int | None]) -> None:
-        self.fails, self.calls = fails, 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(os, name)
-
-    def _failing(self, name: str, at: int) -> int | None:
-        self.calls += 1
-        return self.fails(name, at)
-
-    def pwrite(self, descriptor: int, content: Any, offset: int) -> int:
-        failing = self._failing("pwrite", offset)
-        if failing is not None and failing < 0:  # a short write
-            return os.pwrite(descriptor, content[:-failing], offset)
-        if failing:
-            raise OSError(failing, os.strerror(failing))
-        return os.pwrite(descriptor, content, offset)
-
-    def fsync(self, descriptor: int) -> None:
-        if failing := self._failing("fsync", 0):
-            raise OSError(failing, os.strerror(failing))
-        os.fsync(descriptor)
-
-    def ftruncate(self, descriptor: int, size: int) -> None:
-        if failing := self._failing("ftruncate", size):
-            raise OSError(failing, os.strerror(failing))
-        os.ftruncate(descriptor, size)
-
-
-@settings(max_examples=40)
-@given(st.lists(st.integers(1, 9) | st.sampled_from([errno.ENOSPC, errno.EIO]).map(lambda e: -e)))
-def test_writes_that_fail(tmp_path_factory: pytest.TempPathFactory, plan: list[int]) -> None:
-    """Positive: the next write writes so many bytes; negative: the next call fails."""
-    path = tmp_path_factory.mktemp("feed") / "feed"
-    steps = iter(plan)
-
-    def fails(name: str, at: int) -> int | None:
-        step = next(steps, None)
-        if step is None or (step > 0 and name != "pwrite"):
-            return None
-        return -step
-
-    acknowledged: list[bytes] = []
-    uncertain: set[bytes] = set()
-    with FileFeed(path) as feed, FileFeed(path) as reader, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(file_feed, "os", Disk(fails))
-        for number in range(12):
-            some = contents(changes(2, f"{number}"))
-            try:
-                last = feed.append(changes(2, f"{number}"))
-            except FeedError as error:
-                is_uncertain = "may have been made" in str(error)
-                assert is_uncertain or "nothing was appended" in str(error)
-                if is_uncertain:
-                    uncertain.update(some)
-            else:
-                acknowledged += some
-                assert reader.read(last - 2, 9) == records(last - 1, some)
-            found = everything(reader, 0)
-            assert [record.position for record in found] == list(range(1, len(found) + 1))
-            read = [record.content for record in found]
-            assert [content for content in read if content not in uncertain] == acknowledged
-            assert len(set(read)) == len(read)
-    with FileFeed(path) as feed:
-        assert [each.content for each in everything(feed) if each.content not in uncertain] == acknowledged
-
-
-@pytest.mark.parametrize("which", ["records", "disk", "end", "half an end"])
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-def test_a_write_that_fails_leaves_nothing(
-    which: str, code: int, path: Path, feed: FileFeed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    feed.append(changes(3))
-    before, plan = path.read_bytes(), {"count": 0}
-
-    def fails(name: str, at: int) -> int | None:
-        plan["count"] += 1
-        if plan["count"] > 4:
-            return None
-        if which == "records" and name == "pwrite" and at > HEADER:
-            return -20 if plan["count"] == 1 else code
-        if which == "disk" and name == "fsync":
-            return code
-        if which == "end" and name == "pwrite" and at == END_AT:
-            return code if plan["count"] == 3 else None
-        if which == "half an end" and name == "pwrite" and END_AT <= at < HEADER:
-            return {3: -20, 4: code}.get(plan["count"])
-        return None
-
-    monkeypatch.setattr(file_feed, "os", Disk(fails))
-    with pytest.raises(FeedError, match=r"changes\.feed cannot be written, and nothing was appended: "):
-        feed.append(changes(2, "b"))
-    assert path.read_bytes() == before
-    assert feed.append(changes(2, "b")) == 5
-    assert everything(feed) == records(1, contents(changes(3) + changes(2, "b")))
-
-
-def test_dropping_that_fails(path: Path, feed: FileFeed, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    feed.append(changes(9))
-    before = path.read_bytes()
-    with monkeypatch.context() as patch:
-        patch.setattr(file_feed, "write_file", full)
-        with pytest.raises(FeedError, match="cannot be written: No space left"):
-            feed.drop(5)
-    assert path.read_bytes() == before
-    feed.drop(5)
-    assert feed.append(changes(1, "b")) == 10
-    assert everything(feed) == records(5, contents(changes(9)[4:] + changes(1, "b")))
-
-
-class OutOfTimeError(TimeoutError):
-    """What a signal handler raises."""
-
-
-@pytest.mark.parametrize("name", ["pwrite", "fsync"])
-@pytest.mark.parametrize("at", [1, 2])
-def test_a_time_limit_gets_through(
-    name: str, at: int, feed: FileFeed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = itertools.count(1)
-
-    def fails(called: str, _: int) -> int | None:
-        if called == name and next(seen) == at:
-            raise OutOfTimeError
-        return None
-
-    feed.append(changes(1))
-    monkeypatch.setattr(file_feed, "os", Disk(fails))
-    if name == "fsync" and at == 2:
-        feed.append(changes(1, "b"))
-    with pytest.raises(OutOfTimeError):
-        feed.append(changes(2, "c"))
-    feed.append(changes(1, "d"))
-    found = [record.content for record in everything(feed)]
-    rest = [each for each in found if each not in contents(changes(2, "c"))]
-    assert rest == contents(
-        changes(1) + (changes(1, "b") if name == "fsync" and at == 2 else []) + changes(1, "d")
-    )
-    assert len(set(found)) == len(found)
-
-
-def test_a_signal_handler_inside_a_write(feed: FileFeed, monkeypatch: pytest.MonkeyPatch) -> None:
-    refused = []
-
-    def fails(name: str, _: int) -> None:
-        if not refused:
-            refused.append(name)
-            for call in (lambda: feed.append(changes(1, "inner")), lambda: feed.drop(2)):
-                with pytest.raises(FeedError, match="that a signal handler has interrupted"):
-                    call()
-            refused.append([each.position for each in feed.read(0, 9)])
-
-    monkeypatch.setattr(file_feed, "os", Disk(fails))
-    assert feed.append(changes(2)) == 2
-    assert refused == ["pwrite", []]
-    assert everything(feed) == records(1, contents(changes(2)))
-
-
-# A file that is not what it was
-
-
-@settings(max_examples=120)
-@given(st.data())
-def test_damaged_bytes(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    path = tmp_path_factory.mktemp("feed") / "feed"
-    with FileFeed(path) as feed:
-        feed.append(changes(6))
-        log = feed.log
-    wanted = records(1, contents(changes(6)))
-    content = bytearray(path.read_bytes())
-    kind = data.draw(st.sampled_from(["flip", "cut", "insert", "zeros"]))
-    at = data.draw(st.integers(0, len(content) - 1))
-    if kind == "flip":
-        content[at] ^= data.draw(st.integers(1, 255))
-    elif kind == "cut":
-        del content[at : at + data.draw(st.integers(1, 60))]
-    elif kind == "insert":
-        content[at:at] = data.draw(st.binary(min_size=1, max_size=40))
-    else:
-        content[at : at + 30] = bytes(len(content[at : at + 30]))
-    path.write_bytes(content)
-    found: list[Record] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(file_feed, "_TORN", 2)
-        try:
-            with FileFeed(path) as feed:
-                if feed.log != log or feed.first != 1:
-                    return  # another log, which no catalog takes for this one
-                for _ in range(7):
-                    found += feed.read(len(found), 1)
-        except FeedCorruptError as error:
-            assert str(path) in str(error)
-        assert found == wanted[: len(found)]
-        if len(found) < 6:  # nor is it dropped as if it were sound
-            with pytest.raises(FeedError), FileFeed(path) as feed:
-                feed.drop(7)
-                raise AssertionError
-
-
-def test_a_damaged_record_is_named(path: Path, feed: FileFeed) -> None:
-    feed.append(changes(6))
-    content = path.read_bytes().replace(b'"a-3"', b'"b-3"')
-    path.write_bytes(content)
-    at = content.index(b"4 16 ")
-    message = rf"changes\.feed: record 4, at byte {at:,}, is damaged, and the log goes on after it"
-    with FileFeed(path) as again:
-        assert again.read(0, 3) == records(1, contents(changes(3)))
-        for call in (lambda: again.read(3, 1), lambda: again.read(0, 9), lambda: again.drop(6)):
-            with pytest.raises(FeedCorruptError, match=message):
-                call()
-
-
-def test_an_end_that_lies(path: Path, feed: FileFeed) -> None:
-    feed.append(changes(3))
-    content = path.read_bytes()
-    for offset, last in [(10, 3), (HEADER, 3), (len(content), 9), (len(content), 2), (10, 9), (0, 0)]:
-        end = file_feed._End(offset, last).line()
-        path.write_bytes(content[:END_AT] + end + content[HEADER:])
-        with pytest.raises(FeedCorruptError, match=r"changes\.feed"), FileFeed(path) as again:
-            again.append(changes(1, "b"))
-            again.read(0, 9)
-
-
-NO_FEEDS = {
-    "empty": b"",
-    "text": b"hello\n",
-    "json": b'{"remove": "a"}\n',
-    "another version": b"hiersrec-feed 2 " + b"0" * 32 + b" " + b"0" * 20 + b"\n",
-    "half a line": b"hiersrec-feed 1 0123",
-    "zeros": bytes(500),
-}
-
-
-@pytest.mark.parametrize("name", NO_FEEDS)
-def test_what_is_no_feed_is_refused_and_stays(name: str, path: Path) -> None:
-    path.write_bytes(NO_FEEDS[name])
-    with pytest.raises(FeedCorruptError, match=r"changes\.feed is no change feed: it does not begin as one"):
-        FileFeed(path)
-    assert path.read_bytes() == NO_FEEDS[name]
-
-
-def test_a_first_line_alone(path: Path, feed: FileFeed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_feed, "_TORN", 2)
-    path.write_bytes(path.read_bytes()[:END_AT])
-    with pytest.raises(FeedCorruptError, match=r"changes\.feed: its second line does not say where it ends"):
-        feed.read(0, 1)
-
-
-def test_paths_that_cannot_be_opened(tmp_path: Path, path: Path) -> None:
-    with pytest.raises(FeedError, match="cannot be opened: Is a directory"):
-        FileFeed(tmp_path)
-    path.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(FeedError, match="cannot be opened: No such file"):
-        FileFeed(path)
-    with pytest.raises(FeedError, match="cannot be opened: Not a directory"):
-        (tmp_path / "file").touch()
-        FileFeed(tmp_path / "file" / "feed")
-    with pytest.raises(FeedError, match="not of http://"):
-        open_feed("http://host/feed")
-    with pytest.raises(InvalidPathError):
-        open_feed(5)
-    with open_feed(tmp_path / "new" / "folder" / "feed") as made:
-        assert (made.first, made.last, made.read(0, 9)) == (1, 0, [])
-        assert open_feed(made) is made
-
-
-def test_a_link_to_a_feed(tmp_path: Path, feed: FileFeed, path: Path) -> None:
-    feed.append(changes(6))
-    (tmp_path / "link").symlink_to(path)
-    with FileFeed(tmp_path / "link") as other:
-        other.drop(4)
-        other.append(changes(1, "b"))
-    assert (tmp_path / "link").is_symlink()
-    assert everything(feed) == records(4, contents(changes(6)[3:] + changes(1, "b")))
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
-def test_permissions(path: Path, feed: FileFeed) -> None:
-    feed.append(changes(2))
-    path.chmod(0)
-    with pytest.raises(FeedError, match="cannot be opened: Permission denied"):
-        FileFeed(path)
-    path.chmod(0o444)
-    check_read_only(path)
-
-
-def check_read_only(path: Path) -> None:
-    with FileFeed(path) as reader:
-        assert len(everything(reader)) == 2
-        for call in (lambda: reader.append(changes(1)), lambda: reader.drop(2)):
-            with pytest.raises(FeedError, match=r"changes\.feed cannot be written by this user"):
-                call()
-        assert len(everything(reader)) == 2
-
-
-def test_a_file_that_this_user_may_only_read(
-    path: Path, feed: FileFeed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    feed.append(changes(2))
-
-    class ReadOnly(Disk):
-        def open(self, name: Any, flags: int) -> int:
-            if flags & os.O_RDWR:
-                raise PermissionError(errno.EACCES, "Permission denied")
-            return os.open(name, flags)
-
-    monkeypatch.setattr(file_feed, "os", ReadOnly(lambda *_: None))
-    check_read_only(path)
-
-
-def test_a_log_that_is_removed(path: Path, feed: FileFeed) -> None:
-    feed.append(changes(2))
-    path.unlink()
-    for call in (
-        lambda: feed.read(0, 9),
-        lambda: feed.append(changes(1)),
-        lambda: feed.drop(2),
-        lambda: feed.last,
-    ):
-        with pytest.raises(FeedLostError, match=r"changes\.feed was removed"):
-            call()
-    assert not path.exists()
-
-
-def test_a_log_that_is_replaced(path: Path, feed: FileFeed) -> None:
-    feed.append(changes(2))
-    kept = path.rename(path.with_name("kept"))
-    with FileFeed(path) as other:
-        other.append(changes(3, "other"))
-        for call in (lambda: feed.read(0, 9), lambda: feed.append(changes(1)), lambda: feed.first):
-            with pytest.raises(
-                FeedLostError, match=f"is another log by now, {other.log}, and not {feed.log}"
-            ):
-                call()
-        assert other.last == 3
-    kept.replace(path)
-    assert feed.append(changes(1, "b")) == 3
-
-
-def test_a_copy_that_is_older(path: Path, feed: FileFeed, tmp_path: Path) -> None:
-    """A backup that was put back: it is the same log."""
-    feed.append(changes(2))
-    shutil.copy(path, tmp_path / "backup")
-    feed.append(changes(2, "b"))
-    (tmp_path / "backup").replace(path)
-    with pytest.raises(FeedLostError, match="ends with record 2, but the catalog contains it up to 4"):
-        feed.read(4, 9)
-    assert feed.read(0, 9) == records(1, contents(changes(2)))
-
-
-def test_a_log_that_is_cut_below_its_end(path: Path, feed: FileFeed) -> None:
-    feed.append(changes(4))
-    os.truncate(path, path.stat().st_size - 5)
-    assert feed.read(0, 3) == records(1, contents(changes(3)))
-    for call in (lambda: feed.read(3, 9), lambda: FileFeed(path).read(0, 9)):
-        with pytest.raises(FeedCorruptError, match=r"changes\.feed: record 4, at byte 218, is damaged"):
-            call()
-    for call in (lambda: feed.append(changes(1)), lambda: feed.drop(2)):
-        with pytest.raises(FeedCorruptError, match=r"has \d+ bytes; its records end at byte \d+"):
-            call()
-
-
-def test_a_feed_that_was_closed(feed: FileFeed) -> None:
-    feed.append(changes(1))
-    feed.close()
-    feed.close()
-    for call in (
-        lambda: feed.read(0, 9),
-        lambda: feed.append(changes(1)),
-        lambda: feed.drop(1),
-        lambda: feed.last,
-    ):
-        with pytest.raises(FeedError, match=r"changes\.feed was closed"):
-            call()
 
 
 # Threads and processes
