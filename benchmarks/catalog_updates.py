@@ -2,16 +2,19 @@
 
 One process, one thread for each library. Changes are made one by one and in batches, with ready vectors and through the
 item encoder; ``recommend`` is timed before there are changes and after many; then some threads recommend while another
-one upserts at a steady rate.
+one upserts at a steady rate, and while changes come through a feed that another process writes: upserts of new items
+and of known ones, and item biases.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import cycle, islice
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,6 +25,7 @@ import numpy as np
 from benchmarks.bundles import examples, grown_bundle, items_to_upsert, random_sessions
 from benchmarks.timing import ensure_one_thread, quantiles, timed
 from hiersrec_sdk import Item, Recommender
+from hiersrec_sdk.catalog.feed.file_feed import FileFeed
 
 CLICKS = 5  # of each session
 
@@ -66,11 +70,17 @@ def readers(
     reads: int,
     rate: int,
     seconds: float,
+    feed: Path | None = None,
 ) -> tuple[list[float], int]:
     """Seconds of each ``recommend`` of ``threads`` threads, ``reads`` a second each (0: as many as they can).
 
-    Meanwhile ``rate`` items a second are upserted one by one; how many were in all.
+    Meanwhile ``rate`` items a second are upserted one by one; with a ``feed``, another process publishes as many
+    changes there. How many were made in all.
     """
+    if feed is not None:
+        with recommender.follow(feed) as follower, publisher(recommender, feed, rate, seconds):
+            beside = readers(recommender, sessions, threads, reads, 0, seconds)
+            return beside[0], follower.position
     stop = threading.Event()
     laps: list[list[float]] = [[] for _ in range(threads)]
     items = items_to_upsert(recommender, min(1_000, len(recommender.catalog) // 2))
@@ -91,7 +101,7 @@ def readers(
         reader.start()
     began, made = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
-        while rate and made < rate * (time.perf_counter() - began):
+        while made < rate * min(seconds, time.perf_counter() - began):
             item = items[made % len(items)]
             new: Any = f"{item.id}.{made}" if isinstance(item.id, str) else item.id - 1_000_000 * made
             recommender.catalog.upsert([Item(new, item.category, vector=item.vector)])
@@ -101,6 +111,34 @@ def readers(
     for reader in running:
         reader.join()
     return [lap for mine in laps for lap in mine], made
+
+
+@contextmanager
+def publisher(recommender: Recommender, feed: Path, rate: int, seconds: float) -> Iterator[None]:
+    """Another process publishes ``rate`` changes a second to ``feed`` meanwhile."""
+    items = items_to_upsert(recommender, min(1_000, len(recommender.catalog) // 2), known=True)
+    some: list[dict[str, Any]] = [
+        {"upsert": {"id": item.id, "category": item.category, "vector": item.vector}} for item in items
+    ]
+    known = [item.id for item in items[1::2]]
+    some[::4] = [{"set_bias": {"id": known[at % len(known)], "value": 0.5}} for at in range(len(some[::4]))]
+    process = get_context("spawn").Process(target=publish, args=(feed, some, rate, seconds), daemon=True)
+    process.start()
+    while FileFeed(feed).last == 0 and process.is_alive():  # until it has begun
+        time.sleep(0.01)
+    yield
+    process.join()
+
+
+def publish(feed: Path, changes: list[dict[str, Any]], rate: int, seconds: float) -> None:
+    """Append ``changes`` again and again, some at a time."""
+    with FileFeed(feed) as log:
+        began, made = time.perf_counter(), 0
+        while (now := time.perf_counter() - began) < seconds + 1:
+            due = max(1, int(rate * now) - made)
+            log.append(islice(cycle(changes), made % len(changes), made % len(changes) + due))
+            made += due
+            time.sleep(0.01)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -139,12 +177,17 @@ def main(
         for paced, what in ((reads, f"{reads:,} times a second each"), (0, "as fast as they can")):
             recommender = load()
             click.echo(f"recommend in {threads} threads, {what}")
-            for written in (0, rate, 0):
-                laps, made = readers(recommender, sessions, threads, paced, written, seconds)
+            for written, feed in (
+                (0, None),
+                (rate, None),
+                (0, None),
+                (rate, Path(folder) / f"{paced}.feed"),
+                (0, None),
+            ):
+                laps, made = readers(recommender, sessions, threads, paced, written, seconds, feed)
                 added = len(recommender.catalog) - items
-                beside = (
-                    f"beside {made / seconds:,.0f} upserts/s" if made else f"nobody writes, {added:,} added"
-                )
+                what = "upserts/s" if feed is None else "changes/s by a feed"
+                beside = f"beside {made / seconds:,.0f} {what}" if made else f"nobody writes, {added:,} added"
                 click.echo(f"  {beside:38} {quantiles(laps)}, {len(laps):,} calls")
 
 

@@ -241,7 +241,14 @@ class Recommender:
         1
         """
         self._bundle.check_unchanged()
-        return Follower(self.catalog, open_feed(feed), after)
+        if isinstance(feed, Feed):
+            return Follower(self.catalog, feed, after)
+        opened = open_feed(feed)
+        try:
+            return Follower(self.catalog, opened, after, owns_feed=True)
+        except BaseException:
+            opened.close()
+            raise
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickle holds the bundle's absolute path and how it was loaded: whoever unpickles it has to have the bundle

@@ -11,7 +11,7 @@ import click
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.catalog.change_file import apply, read_changes, read_lines
 from hiersrec_sdk.catalog.changes import Change
-from hiersrec_sdk.catalog.feed import Follower
+from hiersrec_sdk.catalog.feed import Follower, open_feed
 from hiersrec_sdk.cli.common import INTEGER, PATH
 from hiersrec_sdk.errors import CatalogChangeError, InvalidArgumentError, InvalidOptionError
 
@@ -119,12 +119,12 @@ def compact(bundle: Path, feed: str, keep: int) -> None:
     if keep < 0:
         raise InvalidOptionError(f"--keep must be an integer ≥ 0, got {keep}")
     recommender = Recommender.load(bundle)
-    follower = recommender.follow(feed)
-    follower.close()
-    position = follower.position
-    recommender.save(bundle)
-    follower.feed.drop(position + 1 - keep)
-    click.echo(
-        f"{bundle} contains {follower.feed.label} up to record {position:,}, which begins with record "
-        f"{follower.feed.first:,} now; {follower.rejected:,} records were skipped"
-    )
+    with open_feed(feed) as log:
+        with recommender.follow(log) as follower:
+            pass
+        recommender.save(bundle)
+        log.drop(follower.position + 1 - keep)
+        click.echo(
+            f"{bundle} contains {log.label} up to record {follower.position:,}, which begins with record "
+            f"{log.first:,} now; {follower.rejected:,} records were skipped"
+        )

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from hiersrec_sdk.bundle.sources import open_source
+from hiersrec_sdk.catalog.feed import open_feed
 from hiersrec_sdk.cli.common import INTEGER, NUMBER, PATH, SectionCommand, SectionOption, import_extra
 from hiersrec_sdk.errors import InvalidOptionError
 
@@ -18,6 +19,12 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 def _option(name: str, section: str, **settings: Any) -> Callable[[_Command], _Command]:
     return click.option(name, cls=SectionOption, section=section, **{"show_default": True, **settings})
+
+
+def _setting(name: str, section: str, **settings: Any) -> Callable[[_Command], _Command]:
+    """An option that an environment variable may give too: a field of :class:`hiersrec_sdk.serve.Settings`."""
+    variable = "HIERSREC_" + name.partition("/")[0].lstrip("-").replace("-", "_").upper()
+    return _option(name, section, envvar=variable, **settings)
 
 
 @click.command(cls=SectionCommand)
@@ -42,8 +49,8 @@ def _option(name: str, section: str, **settings: Any) -> Callable[[_Command], _C
     "--keep-alive-seconds", "Server", type=INTEGER, default=75, help="Time that an idle connection is kept."
 )
 @_option("--access-log", "Server", is_flag=True, help="Log every request.")
-@_option("--page/--no-page", "Server", default=True, help="Serve a page to try things on, at /.")
-@_option(
+@_setting("--page/--no-page", "Server", default=True, help="Serve a page to try things on, at /.")
+@_setting(
     "--feed",
     "Changes of the catalog",
     default="",
@@ -51,16 +58,18 @@ def _option(name: str, section: str, **settings: Any) -> Callable[[_Command], _C
     metavar="FILE|redis://HOST/DB?key=NAME",
     help="Change feed that the workers follow.  [default: BUNDLE.changes if HIERSREC_TOKEN is set, else none]",
 )
-@_option("--max-body-bytes", "Limits", type=INTEGER, default=1 << 20, help="Largest body of a request.")
-@_option(
+@_setting("--max-body-bytes", "Limits", type=INTEGER, default=1 << 20, help="Largest body of a request.")
+@_setting(
     "--max-header-bytes", "Limits", type=INTEGER, default=16 << 10, help="Largest request line and headers."
 )
-@_option(
+@_setting(
     "--max-sessions", "Limits", type=INTEGER, default=1_000, help="Most sessions, or changes, in one request."
 )
-@_option("--max-k", "Limits", type=INTEGER, default=1_000, help="Most items for one session.")
-@_option("--head-seconds", "Limits", type=NUMBER, default=10.0, help="Time to send request line and headers.")
-@_option("--body-seconds", "Limits", type=NUMBER, default=10.0, help="Time to send a body.")
+@_setting("--max-k", "Limits", type=INTEGER, default=1_000, help="Most items for one session.")
+@_setting(
+    "--head-seconds", "Limits", type=NUMBER, default=10.0, help="Time to send request line and headers."
+)
+@_setting("--body-seconds", "Limits", type=NUMBER, default=10.0, help="Time to send a body.")
 def serve(
     bundle: Path,
     host: str,
@@ -100,6 +109,9 @@ def serve(
         raise InvalidOptionError("HIERSREC_TOKEN is empty: unset it, or set it to a secret")
     token = os.environ.get("HIERSREC_TOKEN", "")
     settings = server.Settings(bundle=str(bundle.absolute()), token=token, **given)
-    open_source(bundle, verify=True)  # what is wrong with it is said at once; the workers load it themselves
+    # what is wrong with it is said at once; the workers open it themselves
+    open_source(bundle, verify=True)
+    if settings.feed:
+        open_feed(settings.feed).close()
     config = server.ServerConfig(settings, workers, drain_seconds, keep_alive_seconds, access_log)
     server.run(settings, host, port, config)

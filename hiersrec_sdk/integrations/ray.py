@@ -46,7 +46,8 @@ def recommend_dataset(
         sessions_per_call: rows of a batch.
         block_bytes: most bytes of a block, set in the context of ``dataset``. Ray's own limit is 128 MiB, and whoever
             iterates over a dataset holds several blocks for each actor. None leaves it as it is.
-        k, session_column, keep, on_bad, **options: see :class:`BatchRecommender`, which also says what the results are.
+        k, session_column, keep, on_bad: see :class:`BatchRecommender`, which also says what the results are.
+        **options: as there.
 
     Raises:
         InvalidOptionError: an argument is out of its range; or the actors would take so many of the cluster's CPUs

@@ -36,7 +36,8 @@ def recommend_dataframe(
         frame: has a column of arrays of item ids.
         bundle: see :class:`BatchRecommender`; the driver and every worker must find it there. With ``spark_file``: the
             name of what ``SparkContext.addFile`` (a zip file of the bundle) or ``addArchive`` has sent to all of them.
-        k, session_column, keep, on_bad, **options: see :class:`BatchRecommender`, which also says what the results are.
+        k, session_column, keep, on_bad: see :class:`BatchRecommender`, which also says what the results are.
+        **options: as there.
 
     Raises:
         InvalidOptionError: an argument is out of its range.
@@ -93,4 +94,5 @@ class _Task:
 def _on_this_node(name: str) -> str:
     from pyspark import SparkFiles
 
-    return SparkFiles.get(name)
+    path: str = SparkFiles.get(name)
+    return path

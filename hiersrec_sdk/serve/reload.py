@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hiersrec_sdk.atomic import is_time_limit
+from hiersrec_sdk.catalog.feed import Follower
 from hiersrec_sdk.errors import BundleError, HierSRecError
 from hiersrec_sdk.paths import as_path
 from hiersrec_sdk.recommender import Recommender
@@ -33,7 +34,7 @@ class Served:
     def __init__(self, recommender: Recommender) -> None:
         self.recommender = recommender
         self.digest: str = recommender.config["sha256"]
-        self.follower: Any = None
+        self.follower: Follower | None = None
         self._publishing = 0
         self._closed = False
         self._changed = threading.Condition()
@@ -50,8 +51,8 @@ class Served:
                 return None
             self._publishing += 1
         try:
-            position: int = self.follower.publish(changes)
-            return position
+            assert self.follower is not None  # where there are routes for changes, there is a feed
+            return self.follower.publish(changes)
         finally:
             with self._changed:
                 self._publishing -= 1

@@ -31,6 +31,9 @@ _log = logging.getLogger(__name__)
 
 _LINGER: Final = 0.25  # seconds for a request that is on its way when the server stops
 _IGNORED: Final = 64 << 10  # bytes that a client may send after it has its answer
+_PATIENCE: Final = (
+    60  # seconds until a worker that says nothing is replaced; on a busy machine it starts slowly
+)
 _RESTART: Final = 1.0  # seconds before a worker that cannot start ends, and another one tries
 
 
@@ -187,6 +190,7 @@ class ServerConfig(Config):
             server_header=False,
             timeout_keep_alive=keep_alive,
             timeout_graceful_shutdown=drain_seconds,
+            timeout_worker_healthcheck=_PATIENCE,
         )
 
 
@@ -199,8 +203,18 @@ class Workers(Multiprocess):
             if process.pid is not None and process.is_ready():  # another one is about to load it
                 os.kill(process.pid, signal.SIGHUP)
 
+    def terminate_all(self) -> None:
+        """Stop all workers. Nobody listens from now on: who connects is refused, and does not wait for an answer."""
+        for listening in self.sockets:
+            listening.close()
+        super().terminate_all()
+
     def keep_subprocess_alive(self) -> None:
         """Replace workers that have died, and forget their gauges."""
+        for (
+            process
+        ) in self.processes:  # the worker has its own: so one that dies is noticed, and not waited for
+            process.child_conn.close()
         before = {process.pid for process in self.processes}
         super().keep_subprocess_alive()
         for pid in before - {process.pid for process in self.processes}:
@@ -208,10 +222,11 @@ class Workers(Multiprocess):
 
 
 def worker_app() -> App:
-    """The app of one worker, by the settings in its environment. Where the bundle cannot be loaded, the worker ends,
-    and the supervisor starts another one."""
+    """The app of one worker, by the settings in its environment. Where the bundle cannot be loaded, or the feed not be
+    followed, the worker ends, and the supervisor starts another one."""
     try:
         app = create_app(settings=Settings.from_environment())
+        app.service.start()  # here, since uvicorn stops all workers where one fails later in its startup
     except HierSRecError as error:
         _log.error("the worker cannot start: %s", error)
         time.sleep(_RESTART)

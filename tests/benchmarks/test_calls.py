@@ -56,5 +56,5 @@ def test_a_catalog_that_changes(tiny_bundle: Path, tiny_data: Path) -> None:
     assert result.exit_code == 0
     lines = result.output.splitlines()
     assert lines[0].startswith("300 items")
-    assert sum(", p99" in line for line in lines) == 14
-    assert sum("beside" in line for line in lines) == 2
+    assert sum(", p99" in line for line in lines) == 18
+    assert sum("beside" in line for line in lines) == 4

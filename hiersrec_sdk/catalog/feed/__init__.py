@@ -8,7 +8,7 @@ from hiersrec_sdk.catalog.feed.feed import Feed
 from hiersrec_sdk.catalog.feed.file_feed import FileFeed
 from hiersrec_sdk.catalog.feed.follower import Follower
 from hiersrec_sdk.catalog.snapshot import FeedPosition
-from hiersrec_sdk.errors import FeedError
+from hiersrec_sdk.errors import FeedError, MissingExtraError
 from hiersrec_sdk.paths import as_path
 
 __all__ = ["Feed", "FeedPosition", "Follower", "open_feed"]
@@ -32,8 +32,10 @@ def open_feed(source: Any) -> Feed:
     if isinstance(source, Feed):
         return source
     if isinstance(source, str) and source.startswith(_REDIS):
-        from hiersrec_sdk.catalog.feed.redis_feed import RedisFeed
-
+        try:
+            from hiersrec_sdk.catalog.feed.redis_feed import RedisFeed
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("redis", "a change feed in Redis", error.name or "redis") from error
         return RedisFeed(source)
     if isinstance(source, str) and "://" in source:
         scheme = source.partition("://")[0]

@@ -53,14 +53,19 @@ class Follower:
         error: why it stands still just now, or None; it goes on trying.
     """
 
-    def __init__(self, catalog: MutableCatalog, feed: Feed, after: int | None = None) -> None:
-        """Catch up with what ``feed`` holds, then go on in a thread; see :meth:`hiersrec_sdk.Recommender.follow`."""
+    def __init__(
+        self, catalog: MutableCatalog, feed: Feed, after: int | None = None, owns_feed: bool = False
+    ) -> None:
+        """Catch up with what ``feed`` holds, then go on in a thread; see :meth:`hiersrec_sdk.Recommender.follow`.
+
+        ``owns_feed``: the feed is closed with it.
+        """
         before = catalog.follower
         if before is not None and before.is_running:
             raise FeedError(
                 "the recommender follows a change feed already: close() what follow() returned first"
             )
-        self.feed = feed
+        self.feed, self._owns_feed = feed, owns_feed
         self.rejected = 0
         self.error: Exception | None = None
         self._catalog = catalog
@@ -142,6 +147,8 @@ class Follower:
             self._thread.join()
         if self._catalog.follower is self:
             self._catalog.follower = None
+        if self._owns_feed:
+            self.feed.close()
 
     def __enter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def whole(made: tuple[Shop, Path], many: Path, tmp_path_factory: pytest.TempPath
 
 def arguments(bundle: Path, sessions: Path, out: Path, *more: str) -> list[str]:
     given = ["recommend", str(bundle), "--sessions", str(sessions), "--out", str(out)]
-    return [*given, "--keep", "visitor", "--processes", "2", "--shard-sessions", "100", *more]
+    given += ["--keep", "visitor", "--processes", "2", "--shard-sessions", "100", "--no-progress"]
+    return [*given, *more]
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -111,9 +113,18 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def wait_for_shards(out: Path) -> None:
-    """Until some are there."""
-    wait_for(lambda: out.is_dir() and len([*out.glob("*.parquet")]) >= 4)
+def all_gone(pids: list[int]) -> bool:
+    return all(map(is_gone, pids))
+
+
+def names(out: Path) -> list[str]:
+    """The shards that are there."""
+    return sorted(file.name for file in out.glob("*.parquet"))
+
+
+def wait_for_shards(out: Path, least: int = 4) -> None:
+    """Until so many are there."""
+    wait_for(lambda: len(names(out)) >= least)
 
 
 @pytest.mark.parametrize("id_type", ["int64", "string"])
@@ -138,7 +149,7 @@ def test_every_session_is_answered_in_order(id_type: str, tmp_path: Path) -> Non
 def test_one_process_writes_the_same_files_as_two(
     made: tuple[Shop, Path], many: Path, whole: Path, tmp_path: Path
 ) -> None:
-    passed(*arguments(made[1], many, tmp_path / "recs", "--processes", "1", "--no-progress"))
+    passed(*arguments(made[1], many, tmp_path / "recs", "--processes", "1"))
     assert contents(tmp_path / "recs") == contents(whole)
     assert read(whole)["visitor"].to_pylist() == [*range(MANY)]
     job = json.loads((whole / "_job.json").read_text())
@@ -153,9 +164,8 @@ def test_a_run_that_is_killed_goes_on(
     out = tmp_path / "recs"
     given = arguments(made[1], many, out)
     for _ in range(2):
-        before = len([*out.glob("*.parquet")]) if out.is_dir() else 0
         with running(*given) as process:
-            wait_for(lambda before=before: out.is_dir() and len([*out.glob("*.parquet")]) >= before + 3)
+            wait_for_shards(out, len(names(out)) + 3)
             others = workers(process)
             assert len(others) == 2
             if whom == "all":
@@ -163,17 +173,13 @@ def test_a_run_that_is_killed_goes_on(
             else:
                 process.kill()
             process.wait()
-        wait_for(lambda others=others: all(map(is_gone, others)))  # they end by themselves
+        wait_for(partial(all_gone, others))  # they end by themselves
     done = {file: (out / file).stat().st_mtime_ns for file in names(out)}
     assert 6 <= len(done) < len(contents(whole))
     printed = passed(*given)
     assert f"{MANY // 100} files written to {out}, {len(done)} of them before" in printed
     assert contents(out) == contents(whole)  # and no part of a file is left
     assert {file: (out / file).stat().st_mtime_ns for file in done} == done
-
-
-def names(out: Path) -> list[str]:
-    return sorted(file.name for file in out.glob("*.parquet"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -187,7 +193,7 @@ def test_a_signal_ends_it(
         os.killpg(process.pid, number)  # as Ctrl-C in a terminal
         stdout, stderr = process.communicate(timeout=PATIENCE)
         assert process.returncode == (143 if number == signal.SIGTERM else 1)
-    assert all(map(is_gone, others))
+    assert all_gone(others)
     assert "Traceback" not in stderr
     assert not stdout
     for name in names(out):
@@ -342,8 +348,8 @@ def test_progress_is_shown(
 ) -> None:
     monkeypatch.setattr(batch, "_SECONDS", 0.0)
     given = arguments(made[1], few, tmp_path / "recs", "--processes", "1")
-    lines = hiersrec(*given).stderr.splitlines()
+    lines = hiersrec(*given, "--progress").stderr.splitlines()
     assert lines[-1].startswith("300 of 300 sessions, ")
     assert lines[-1].endswith(" a second, 0 s left")
     given[given.index(str(tmp_path / "recs"))] = str(tmp_path / "again")
-    assert hiersrec(*given, "--no-progress").stderr == ""
+    assert hiersrec(*given).stderr == ""

@@ -201,11 +201,13 @@ def test_a_pickle_loads_the_bundle_once_a_process(known: Known, monkeypatch: pyt
     monkeypatch.chdir(known.bundle.parent)
     recommend = BatchRecommender(known.bundle.name, k=3)
     monkeypatch.chdir("/")
-    loads = []
-    load = Recommender.load
-    monkeypatch.setattr(
-        Recommender, "load", lambda *given, **named: loads.append(given) or load(*given, **named)
-    )
+    loads, load = [], Recommender.load
+
+    def counted(*given: Any, **named: Any) -> Recommender:
+        loads.append(given)
+        return load(*given, **named)
+
+    monkeypatch.setattr(Recommender, "load", counted)
     module._load.cache_clear()
     wanted = recommend(table)
     for _ in range(3):

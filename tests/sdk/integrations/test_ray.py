@@ -41,7 +41,8 @@ def ray() -> Iterator[Any]:
 def test_it_answers_what_recommend_answers(ray: Any, shops: dict[str, Known], tmp_path: Path) -> None:
     for at, (name, actors) in enumerate((("string", 2), ("int64", 1))):
         shop, bundle, recommender = shops[name]
-        sessions, options = sessions_of(shop, 200), {"exclude_seen": True, "mode": "exact"} if at else {}
+        sessions = sessions_of(shop, 200)
+        options: dict[str, Any] = {"exclude_seen": True, "mode": "exact"} if at else {}
         table = table_of(sessions, shop)
         dataset = ray.data.from_arrow([table.slice(50 * part, 50) for part in range(4)])
         if actors == 1:
@@ -59,7 +60,7 @@ def test_it_answers_what_recommend_answers(ray: Any, shops: dict[str, Known], tm
         assert found.context.target_max_block_size == 16 << 20
         rows = found.take_all()
         wanted = {**table.to_pydict(), **answers(recommender, sessions, **options)}
-        assert {name: [row[name] for row in rows] for name in wanted} == wanted
+        assert {column: [row[column] for row in rows] for column in wanted} == wanted
         assert {row["mode"] for row in rows} == {"exact" if at else "candidates", "popular"}
 
 

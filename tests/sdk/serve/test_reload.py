@@ -20,7 +20,6 @@ from hiersrec_sdk.serve import App, create_app
 from hiersrec_sdk.serve.metrics import Metrics
 from hiersrec_sdk.serve.reload import Service
 from tests.sdk.bundles import make_shop
-from tests.sdk.serve.fake_feed import fake_feeds
 from tests.sdk.serve.test_metrics import read
 
 
@@ -156,10 +155,9 @@ def test_calls_go_on_while_bundles_change(folder: Path) -> None:
     assert not wrong
 
 
-def test_the_feed_is_followed_by_the_new_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_feed_is_followed_by_the_new_one(folder: Path, tmp_path: Path) -> None:
     """Changes that are published while bundles are replaced are in the one that is served, and none fails."""
-    log = fake_feeds(monkeypatch)
-    app: App = create_app(folder, token="secret", feed="feed")
+    app: App = create_app(folder, token="secret", feed=str(tmp_path / "feed"))
     service = app.service
     failed: list[Exception] = []
 
@@ -175,16 +173,19 @@ def test_the_feed_is_followed_by_the_new_one(folder: Path, monkeypatch: pytest.M
         threads = [threading.Thread(target=publish, args=(worker,)) for worker in range(3)]
         for thread in threads:
             thread.start()
+        served = [service.current]
         for _ in range(5):
             assert service.reload()
+            served.append(service.current)
         for thread in threads:
             thread.join()
         assert not failed
         catalog = service.current.recommender.catalog
-        assert len(log["feed"].changes) == 90
+        assert catalog.current.feed is not None
+        assert catalog.current.feed.position == 90
         assert len(catalog) == 60 + 90
-        closed = [follower.is_closed for follower in log["feed"].followers]
-        assert closed == [*[True] * 5, False]
+        running = [each.follower is not None and each.follower.is_running for each in served]
+        assert running == [*[False] * 5, True]
 
 
 def test_forked_after_it_was_made(folder: Path) -> None:
