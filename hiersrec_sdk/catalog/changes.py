@@ -96,19 +96,24 @@ class Change:
         """JSON in one line that :meth:`from_json` reads: to the last bit the same.
 
         Raises:
-            CatalogChangeError: it would be too long.
+            CatalogChangeError: it would be too long, or no text that JSON can hold.
         """
         value: Any = self.id
         if self.kind == "set_bias":
             value = {"id": self.id, "value": self.bias}
         elif self.kind == "move":
             assert self.item is not None
-            value = {"id": self.id, "category": self.item.category}
+            value = {"id": self.id, "category": _category(self.item)}
         elif self.kind == "upsert":
             assert self.item is not None
             value = _plain(self.item)
         text = json.dumps({self.kind: value}, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        content = text.encode()
+        try:
+            content = text.encode()
+        except UnicodeEncodeError:
+            raise CatalogChangeError(
+                f"item {shown(self.id)}: its categories and the names of its numbers must be UTF-8 text"
+            ) from None
         if len(content) > LONGEST:
             raise CatalogChangeError(
                 f"item {shown(self.id)}: the change has {len(content):,} bytes, more than {LONGEST:,}"
@@ -150,10 +155,27 @@ def _fields(value: Any, *names: str) -> list[Any]:
     return [value[name] for name in names]
 
 
+def _category(item: Item) -> Any:
+    """The category of a checked item.
+
+    Raises:
+        CatalogChangeError: an integer of it does not fit in 64 bits.
+    """
+    path = item.category if isinstance(item.category, tuple) else [item.category]
+    for each in path:
+        if isinstance(each, int) and not fits_tables(each):
+            raise CatalogChangeError(
+                f"item {shown(item.id)}: its category must be of int64 or text, got {shown(each)}"
+            )
+    return item.category
+
+
 def _plain(item: Item) -> dict[str, Any]:
     """What is given of a checked item, as JSON has it."""
     found: dict[str, Any] = {"id": item.id}
-    for name in ("category", "text", "title"):
+    if item.category is not None:
+        found["category"] = _category(item)
+    for name in ("text", "title"):
         if getattr(item, name) is not None:
             found[name] = getattr(item, name)
     if item.numbers:

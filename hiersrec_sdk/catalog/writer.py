@@ -32,6 +32,9 @@ from hiersrec_sdk.forks import fresh_in_children
 from hiersrec_sdk.ranking.backend import UNKNOWN
 from hiersrec_sdk.shown import shown
 
+if TYPE_CHECKING:
+    from hiersrec_sdk.catalog.feed.follower import Follower
+
 _log = logging.getLogger(__name__)
 
 _LARGEST_LEAVES: Final = 16  # that speak for an item whose category is above the leaf level
@@ -52,7 +55,7 @@ class MutableCatalog(Reading):
 
     Attributes:
         current: the newest snapshot.
-        is_following: whether a change feed is followed, so that all changes come through it.
+        follower: what follows a change feed, so that all changes come through it; None: nothing does.
     """
 
     def __init__(self, catalog: Catalog, bundle: Bundle, encode_items: EncodeItems) -> None:
@@ -67,7 +70,7 @@ class MutableCatalog(Reading):
             self.current = from_tables(changes, catalog)
         if (feed := bundle.config.get("feed")) is not None:
             self.current = self.current.at(FeedPosition(feed["log"], feed["position"]))
-        self.is_following = False
+        self.follower: Follower | None = None
 
     def __len__(self) -> int:
         return len(self.current)
@@ -198,13 +201,12 @@ class MutableCatalog(Reading):
         """
         now = self._now
         ids = [change.id for change in changes]
-        rows = now.rows(ids)
-        source = np.where(rows == UNKNOWN, now.base.tables.index.find(ids), rows)
+        rows, exported = now.rows(ids), now.base.tables.index.find(ids)
         is_there = {item_id: row != UNKNOWN for item_id, row in zip(ids, rows.tolist(), strict=True)}
         created = now.delta.categories.copy()
         items, origins, placements = [], [], []
-        for change, origin in zip(changes, source.tolist(), strict=True):
-            item = change.item
+        for change, row, base_row in zip(changes, rows.tolist(), exported.tolist(), strict=True):
+            item, origin = change.item, row if row != UNKNOWN and is_there[change.id] else base_row
             if change.kind in ("move", "set_bias") and not is_there[change.id]:
                 raise UnknownItemError(f"item id {shown(change.id)} is not in the catalog")
             if item is not None:
@@ -228,7 +230,7 @@ class MutableCatalog(Reading):
         return self._upserted(now, items) if kind == "upsert" else self._moved(now, items)
 
     def _check_not_following(self) -> None:
-        if self.is_following:
+        if self.follower is not None:
             raise CatalogChangeError(
                 "the recommender follows a change feed, so its catalog is changed by publish() of what follow() "
                 "returned: a change made here alone would be missing from the other replicas"

@@ -168,7 +168,11 @@ class _Waiting:
 
     changes: Sequence[bytes]
     last: int | None = None
-    error: BaseException | None = None
+    error: FeedError | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.last is not None or self.error is not None
 
 
 class FileFeed(Feed):
@@ -185,8 +189,8 @@ class FileFeed(Feed):
         self._cursor: tuple[_File, int, int] | None = None  # the byte after a record, and its number
         with self._errors("cannot be opened"):
             self._file: _File | None = self._opened()
-        assert self._file is not None
-        self.log = self._file.log
+            self.log = self._file.log
+            self._take_in()
         _FEEDS.add(self)
 
     @property
@@ -215,13 +219,15 @@ class FileFeed(Feed):
             time.sleep(min(_POLL, left))
 
     def drop(self, before: int) -> None:
-        with self._errors("cannot be written"), self._lock, self._locked() as file:
+        with self._errors("cannot be written"), self._alone(), self._locked() as file:
             end = self._recovered(file)
             before = min(before, end.last + 1)
             if before <= file.first:
                 return
             start = _HEADER
-            for number, (_, after) in enumerate(file.records(_HEADER, file.first, end.offset), file.first):
+            for number, (_, after) in enumerate(
+                self._sound(file, _HEADER, file.first, end.offset), file.first
+            ):
                 if number == before:
                     break
                 start = after
@@ -233,7 +239,7 @@ class FileFeed(Feed):
                     for at in range(start, end.offset, _BLOCK):
                         target.write(os.pread(file.descriptor, min(_BLOCK, end.offset - at), at))
 
-            write_file(self.path, write)
+            write_file(self.path.resolve(), write)  # not a link to it
         _log.info("%s begins with record %d now", self.label, before)
 
     def close(self) -> None:
@@ -242,41 +248,56 @@ class FileFeed(Feed):
 
     def _append(self, changes: Sequence[bytes]) -> int:
         mine = _Waiting(changes)
-        self._queue.append(mine)
-        with self._lock:
-            if mine.last is None and mine.error is None:
-                self._write_queue(mine)
+        try:
+            self._queue.append(mine)
+            with self._lock:
+                if not mine.is_over:
+                    self._write_queue()
+        finally:  # a signal handler may have ended the waiting: nobody shall write these changes later
+            with suppress(ValueError):
+                self._queue.remove(mine)
         if mine.last is None:
             assert mine.error is not None
-            raise FeedError(str(mine.error)) from mine.error
+            raise type(mine.error)(str(mine.error)) from mine.error
         return mine.last
 
-    def _write_queue(self, mine: _Waiting) -> None:
+    def _write_queue(self) -> None:
         """Write all that waits. Called by one thread at a time."""
-        if self._is_writing:
-            self._queue.remove(mine)
-            raise FeedError(
-                f"{self.label} is being written by the thread that a signal handler has interrupted"
-            )
-        waiting, self._queue = self._queue, []
-        self._is_writing = True
-        try:
-            last = self._write([change for each in waiting for change in each.changes])
-        except FeedError as error:
-            for each in waiting:
-                each.error = error
-            return
-        except BaseException:
-            for each in waiting:
-                each.error = FeedError(
-                    f"{self.label}: the write was interrupted, and the changes may have been made"
+        with self._alone():
+            waiting = [each for each in [*self._queue] if not each.is_over]  # others may wait from now on
+            try:
+                last = self._write([change for each in waiting for change in each.changes])
+                for each in reversed(waiting):
+                    each.last = last
+                    last -= len(each.changes)
+            except FeedError as error:
+                for each in waiting:
+                    each.error = error
+            except BaseException:
+                for each in waiting:
+                    if each.last is None:
+                        each.error = FeedError(
+                            f"{self.label}: the write was interrupted, and the changes may have been made"
+                        )
+                raise
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Exclude the other threads, and a signal handler that has interrupted this one here.
+
+        Raises:
+            FeedError: by that handler, which must not wait for what it interrupts.
+        """
+        with self._lock:
+            if self._is_writing:
+                raise FeedError(
+                    f"{self.label} is being written by the thread that a signal handler has interrupted"
                 )
-            raise
-        finally:
-            self._is_writing = False
-        for each in reversed(waiting):
-            each.last = last
-            last -= len(each.changes)
+            try:
+                self._is_writing = True
+                yield
+            finally:
+                self._is_writing = False
 
     def _write(self, changes: Sequence[bytes]) -> int:
         """Append records and wait for the disk; returns the number of the last one.
@@ -285,34 +306,46 @@ class FileFeed(Feed):
             FeedError: it failed; nothing was appended, unless the message says so.
         """
         with self._errors("cannot be written, and nothing was appended"), self._locked() as file:
-            if not file.may_write:
-                raise FeedError(f"{self.label} cannot be written by this user")
             end = self._recovered(file)
             content = b"".join(_line(number, change) for number, change in enumerate(changes, end.last + 1))
+            after = _End(end.offset + len(content), end.last + len(changes))
             try:
                 _write_all(file.descriptor, content, end.offset)
                 os.fsync(file.descriptor)
+                _write_all(file.descriptor, after.line(), _END_AT)
             except OSError as error:
                 if is_time_limit(error):
                     raise
                 try:
+                    _write_all(file.descriptor, end.line(), _END_AT)  # it may be half another one
                     os.ftruncate(file.descriptor, end.offset)
                 except OSError:
                     raise FeedError(
                         f"{self.label} cannot be written ({error}), and the changes may have been made"
                     ) from error
                 raise
-            end = _End(end.offset + len(content), end.last + len(changes))
-            _write_all(file.descriptor, end.line(), _END_AT)
-            return end.last
+            return after.last
+
+    def _take_in(self) -> None:
+        """Take in what lies behind the end: after a power failure, this may be what writers and readers knew of."""
+        file = self._current()
+        if file.may_write and os.fstat(file.descriptor).st_size > file.end().offset:
+            with self._alone(), self._locked() as file:
+                self._recovered(file)
 
     def _recovered(self, file: _File) -> _End:
-        """Where the locked log ends, with the whole records that a killed writer has left behind its end."""
+        """Where the locked log ends, with the whole records that a killed writer has left behind its end.
+
+        Raises:
+            FeedError: this user may not write.
+        """
+        if not file.may_write:
+            raise FeedError(f"{self.label} cannot be written by this user")
         end = found = file.end()
         size = os.fstat(file.descriptor).st_size
         if size < end.offset:
             raise FeedCorruptError(f"{self.label} has {size:,} bytes; its records end at byte {end.offset:,}")
-        if size == end.offset or not file.may_write:
+        if size == end.offset:
             return end
         with suppress(_DamagedError):
             for _, after in file.records(end.offset, end.last + 1, size):
@@ -331,26 +364,37 @@ class FileFeed(Feed):
 
     def _records(self, file: _File, after: int, most: int, end: _End) -> list[Record]:
         offset, number = _HEADER, file.first - 1
-        if self._cursor is not None and self._cursor[0] is file and self._cursor[2] <= after:
-            _, offset, number = self._cursor
+        cursor = self._cursor  # other threads read too
+        if cursor is not None and cursor[0] is file and cursor[2] <= after:
+            _, offset, number = cursor
         found: list[Record] = []
         size = 0
-        try:
-            for content, stop in file.records(offset, number + 1, end.offset):
-                number, offset = number + 1, stop
-                if number > after:
-                    found.append(Record(number, content))
-                    size += len(content)
-                    if len(found) == most or size >= _MOST_READ:
-                        break
-        except _DamagedError:
-            raise FeedCorruptError(
-                f"{self.label}: record {number + 1}, at byte {offset:,}, is damaged, and the log goes on after it"
-            ) from None
-        if number > end.last or (offset == end.offset) != (number == end.last):
+        for content, stop in self._sound(file, offset, number + 1, end.offset):
+            number, offset = number + 1, stop
+            if number > after:
+                found.append(Record(number, content))
+                size += len(content)
+                if len(found) == most or size >= _MOST_READ:
+                    break
+        if number > end.last or (offset >= end.offset) != (number == end.last):
             raise FeedCorruptError(f"{self.label} ends with record {number}, and says that it is {end.last}")
         self._cursor = file, offset, number
         return found
+
+    def _sound(self, file: _File, start: int, number: int, stop: int) -> Iterator[tuple[bytes, int]]:
+        """The records up to the end of the log, see :meth:`_File.records`.
+
+        Raises:
+            FeedCorruptError: one is damaged.
+        """
+        try:
+            for content, after in file.records(start, number, stop):
+                yield content, after
+                start, number = after, number + 1
+        except _DamagedError:
+            raise FeedCorruptError(
+                f"{self.label}: record {number}, at byte {start:,}, is damaged, and the log goes on after it"
+            ) from None
 
     def _current(self) -> _File:
         """The open file that is at the path."""

@@ -60,7 +60,8 @@ class Follower:
 
         ``owns_feed``: the feed is closed with it.
         """
-        if catalog.is_following:
+        before = catalog.follower
+        if before is not None and before.is_running:
             raise FeedError(
                 "the recommender follows a change feed already: close() what follow() returned first"
             )
@@ -69,26 +70,28 @@ class Follower:
         self.error: Exception | None = None
         self._catalog = catalog
         self._known = 0  # the newest record that is known to be in the log
+        self._done = 0  # the newest record that is applied, or skipped with an entry in _skipped
         self._skipped: dict[int, InvalidArgumentError] = {}  # the newest ones, by position, for publish()
         self._logged: set[type[Exception]] = set()
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._is_forked = False
         start = _start(catalog.current.feed, feed, after)
-        catalog.is_following = True
+        catalog.follower = self
         try:
             catalog.apply([], start, _give_way)
+            self._done = start.position
             self._known = end = feed.last
             while self.position < end:
                 self._step(0.0)
         except BaseException:
-            catalog.is_following = False
+            catalog.follower = None
             raise
         _log.info("following %s: at record %d", feed.label, self.position)
         self._thread = threading.Thread(
             target=_run, args=(weakref.ref(self), self._stop), name="hiersrec-feed", daemon=True
         )
-        weakref.finalize(self, self._stop.set)  # at exit too
+        self._at_end = weakref.finalize(self, self._stop.set)  # at exit too
         _FOLLOWERS.add(self)
         self._thread.start()
 
@@ -142,7 +145,8 @@ class Follower:
             self._changed.notify_all()
         if not self._is_forked and self._thread is not threading.current_thread():
             self._thread.join()
-        self._catalog.is_following = False
+        if self._catalog.follower is self:
+            self._catalog.follower = None
         if self._owns_feed:
             self.feed.close()
 
@@ -181,11 +185,11 @@ class Follower:
         """
         since: float | None = None  # the error is there
         with self._changed:
-            while self.position < position:
+            while self._done < position:
                 self._changed.wait(_WAIT)
                 since = None if self.error is None else since or time.monotonic()
                 stands_still = since is not None and time.monotonic() - since > _PATIENCE
-                if self.position < position and (stands_still or not self.is_running):
+                if self._done < position and (stands_still or not self.is_running):
                     raise FeedError(
                         f"{self.feed.label} has the changes, up to record {position}, but they are not applied here "
                         f"yet: {self.error or 'close() was called'}"
@@ -215,6 +219,7 @@ class Follower:
         made = self._catalog.apply(changes, FeedPosition(now.log, records[-1].position), _give_way)
         for position, why in [*skipped, *((change.number, why) for change, why in made)]:
             self._skip(position, why)
+        self._done = records[-1].position
         with self._changed:
             self._changed.notify_all()
 
@@ -251,7 +256,8 @@ class Follower:
     def _forked(self) -> None:
         """In a child that was forked: the thread is not there, and may have held the lock."""
         self._is_forked = True
-        self._changed = threading.Condition()
+        self._changed, self._stop = threading.Condition(), threading.Event()
+        self._at_end.detach()
         self.error = FeedError(f"{self.feed.label} is not followed in a forked process: call follow() there")
 
 

@@ -146,6 +146,15 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("delta", {}, "lacks 'delta.items'"),
     ("delta", {"items": -1}, "'delta.items' must be an integer"),
     ("delta", {"items": "5"}, "'delta.items' must be an integer"),
+    ("feed", None, "'feed' must be an object"),
+    ("feed", {}, "lacks 'feed.log'"),
+    ("feed", {"log": "0" * 32}, "lacks 'feed.position'"),
+    ("feed", {"log": 5, "position": 1}, "'feed.log' must be 32 hexadecimal digits, got 5"),
+    ("feed", {"log": "0" * 31, "position": 1}, "'feed.log' must be 32 hexadecimal digits"),
+    ("feed", {"log": "g" * 32, "position": 1}, "'feed.log' must be 32 hexadecimal digits"),
+    ("feed", {"log": "0" * 32, "position": -1}, "'feed.position' must be an integer from 0"),
+    ("feed", {"log": "0" * 32, "position": 2**61}, "'feed.position' must be an integer from 0"),
+    ("feed", {"log": "0" * 32, "position": "1"}, "'feed.position' must be an integer from 0"),
 ]
 
 

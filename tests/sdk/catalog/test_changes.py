@@ -299,7 +299,7 @@ def test_changes_from_a_file(tiny_bundle: Path, tmp_path: Path) -> None:
     assert found.recommend(["item-7"], 1, mode="exact").items == ("item-5",)
     for line, message in (
         ("{", "line 6 is not JSON"),
-        ('{"add": 1}', "line 6 must be an object with one key"),
+        ('{"add": 1}', "line 6: it must be an object with one key"),
         ('{"move": {"id": "item-4"}}', "keys id and category"),
         ('{"set_bias": {"id": "nobody", "value": 1}}', "line 6: item id 'nobody'"),
         ('{"upsert": {"id": "a", "category": "nowhere"}}', "line 6: item 'a'"),
