@@ -42,7 +42,7 @@ _UNREADABLE: Final = (
     "password, write / as %2F, ? as %3F, # as %23, @ as %40"
 )
 
-# Options of the URL that would change what the client returns.
+# Options of the URL that would change the types and shapes of what the client returns.
 _NOT_OPTIONS: Final = ("decode_responses", "encoding", "encoding_errors", "protocol")
 
 
@@ -151,7 +151,7 @@ class RedisFeed(Feed):
             self.check_reaches(after, *self._reach_of(about))
             if isinstance(entries, Exception):
                 raise entries
-        records = [Record(_position(entry), fields.get(_FIELD, b"")) for entry, fields in entries]
+            records = [Record(_position(entry), fields.get(_FIELD, b"")) for entry, fields in entries]
         for expected, record in enumerate(records, after + 1):
             if record.position != expected:  # not dropped, as the log reaches back so far
                 raise FeedBehindError(
