@@ -109,9 +109,9 @@ def serve(
         raise InvalidOptionError("HIERSREC_TOKEN is empty: unset it, or set it to a secret")
     token = os.environ.get("HIERSREC_TOKEN", "")
     settings = server.Settings(bundle=str(bundle.absolute()), token=token, **given)
-    # what is wrong with it is said at once; the workers open it themselves
+    # what is wrong with them is said at once; the workers open them themselves
     open_source(bundle, verify=True)
-    if settings.feed:
-        open_feed(settings.feed).close()
+    if settings.followed:
+        open_feed(settings.followed).close()
     config = server.ServerConfig(settings, workers, drain_seconds, keep_alive_seconds, access_log)
     server.run(settings, host, port, config)

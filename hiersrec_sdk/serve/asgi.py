@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -214,7 +213,6 @@ def create_app(
 
     >>> app = Starlette(routes=[Mount("/recommendations", create_app("bundle"))])     # doctest: +SKIP
     """
-    path: Path | None = None
     if not isinstance(recommender, Recommender) and recommender is not None:
         given["bundle"] = os.fspath(recommender)
     try:
@@ -228,15 +226,12 @@ def create_app(
     if not isinstance(recommender, Recommender):
         if not settings.bundle:
             raise InvalidOptionError("create_app needs a recommender, or the path of a bundle")
-        path = Path(settings.bundle)
-    if settings.token and not settings.feed:
-        if path is None:
-            raise InvalidOptionError("with a token there must be a feed= to publish changes to")
-        settings = replace(settings, feed=f"{settings.bundle.rstrip('/')}.changes")
+    elif settings.token and not settings.feed:
+        raise InvalidOptionError("with a token there must be a feed= to publish changes to")
     metrics = Metrics()
     if isinstance(recommender, Recommender):
         return App(Service(recommender, None, settings.feed, metrics), settings, metrics)
-    return App(Service.open(settings.bundle, settings.feed, metrics), settings, metrics)
+    return App(Service.open(settings.bundle, settings.followed, metrics), settings, metrics)
 
 
 def _html(text: str) -> Response:

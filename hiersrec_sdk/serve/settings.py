@@ -38,7 +38,7 @@ class Settings:
     """
 
     bundle: str = ""
-    feed: str = ""
+    feed: str = field(default="", repr=False)  # a URL may hold a password
     token: str = field(default="", repr=False)
     page: bool = True
     max_body_bytes: int = 1 << 20
@@ -61,6 +61,11 @@ class Settings:
                     raise InvalidOptionError(f"{each.name} must be an integer ≥ 1, got {shown(value)}")
             elif not (is_integer(value, 1) or (isinstance(value, float) and 0 < value < float("inf"))):
                 raise InvalidOptionError(f"{each.name} must be a number above 0, got {shown(value)}")
+
+    @property
+    def followed(self) -> str:
+        """The feed that is followed; "": none."""
+        return self.feed or (f"{self.bundle.rstrip('/')}.changes" if self.token and self.bundle else "")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:

@@ -10,7 +10,7 @@ import logging
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 import redis
@@ -28,13 +28,30 @@ _CONNECT_SECONDS: Final = 2.0
 _ANSWER_SECONDS: Final = 5.0  # beside the time that is waited for records
 _FIELD: Final = b"change"
 
-# All or none: Redis runs a script as a whole. It adds nothing to another log than the one that was opened.
-_APPEND: Final = """
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return redis.error_reply('LOST') end
+# Redis runs a script as a whole, so these are all or none, and do nothing to another log than the one that was opened.
+_CHECK: Final = "if redis.call('GET', KEYS[2]) ~= ARGV[1] then return redis.error_reply('LOST') end\n"
+_APPEND: Final = f"""{_CHECK}
 local last
 for at = 2, #ARGV do last = redis.call('XADD', KEYS[1], '0-*', 'change', ARGV[at]) end
 return last
 """
+_DROP: Final = f"{_CHECK} return redis.call('XTRIM', KEYS[1], 'MINID', ARGV[2])"
+
+_UNREADABLE: Final = (
+    "a change feed's URL must be as redis://user:password@host:6379/0?key=changes, and this cannot be read; in a "
+    "password, write / as %2F, ? as %3F, # as %23, @ as %40"
+)
+
+# Options of the URL that would change the types and shapes of what the client returns.
+_NOT_OPTIONS: Final = ("decode_responses", "encoding", "encoding_errors", "protocol")
+
+
+class _Reach(NamedTuple):
+    """What a stream holds: the positions of its oldest record, or of the next one where there is none, and of its
+    newest one."""
+
+    first: int
+    last: int
 
 
 class RedisFeed(Feed):
@@ -46,105 +63,149 @@ class RedisFeed(Feed):
 
     def __init__(self, url: str) -> None:
         server, self.key, self.label = _parts(url)
+        self._log_key, self._is_closed = f"{self.key}:log", False
         with self._errors("cannot be used"):
             # A repeated append could come after what another replica has changed since. So nothing is tried again here.
             self._client = redis.Redis.from_url(
                 server,
+                protocol=2,
                 socket_connect_timeout=_CONNECT_SECONDS,
                 socket_timeout=_ANSWER_SECONDS,
                 retry=Retry(NoBackoff(), 0),
             )
+        self._append_script = self._client.register_script(_APPEND)
+        self._drop_script = self._client.register_script(_DROP)
         with self._errors("cannot be reached"):
-            version = str(self._info("server").get("redis_version", "0"))
-            if int(version.partition(".")[0]) < 7:
-                raise FeedError(f"{self.label}: a change feed needs Redis 7 or newer, and this is {version}")
-            self._client.set(f"{self.key}:log", secrets.token_hex(16), nx=True)
-            self.log = self._identity()
-            self._append_script = self._client.register_script(_APPEND)
+            version = str(self._client.info("server").get("redis_version", "0"))
+        if int(version.partition(".")[0]) < 7:
+            raise FeedError(f"{self.label}: a change feed needs Redis 7 or newer, and this is {version}")
+        with self._errors("cannot be made"):
+            self._client.set(self._log_key, secrets.token_hex(16), nx=True)
+        self.log = self._identity()
+        self._reach()  # a stream that others write to is refused at once
         self._warn_of_loss()
 
     @property
     def first(self) -> int:
-        with self._errors("cannot be read"):
-            return self._reach()[0]
+        return self._reach().first
 
     @property
     def last(self) -> int:
-        with self._errors("cannot be read"):
-            return self._reach()[1]
+        return self._reach().last
 
     def read(self, after: int, most: int, wait: float = 0.0) -> list[Record]:
+        records = self._read(after, most)
+        if records or wait <= 0:
+            return records
         with self._errors("cannot be read"):
-            self._check_log()
-            first, last = self._reach()
-            self.check_reaches(after, first, last)
-            if after < last:
-                entries = self._client.xrange(self.key, f"(0-{after}", "+", count=most)
-            elif wait > 0:
-                streams = self._client.xread(
-                    {self.key: f"0-{after}"}, count=most, block=max(1, round(1000 * wait))
-                )
-                entries = [entry for _, found in cast("Any", streams) for entry in found]
-            else:
-                return []
-        records = [
-            Record(_position(entry), fields.get(_FIELD, b"")) for entry, fields in cast("Any", entries)
-        ]
-        for expected, record in enumerate(records, after + 1):
-            if record.position != expected:  # dropped in between, or not written by a feed
-                raise FeedBehindError(
-                    f"{self.label} lacks record {expected}: load the newest bundle that hiersrec catalog compact has "
-                    "written"
-                )
-        return records
+            self._client.xread({self.key: f"0-{after}"}, count=1, block=max(1, round(1000 * wait)))
+        return self._read(after, most)
 
     def drop(self, before: int) -> None:
         with self._errors("cannot be written"):
-            self._check_log()
-            self._client.xtrim(self.key, minid=f"0-{before}", approximate=False)
+            self._run(self._drop_script, f"0-{max(before, 0)}")
 
     def close(self) -> None:
+        self._is_closed = True
         self._client.close()
 
     def _append(self, changes: Sequence[bytes]) -> int:
+        with self._errors("cannot be reached, and nothing was appended"):
+            self._client.ping()
         try:
-            return _position(
-                self._append_script(keys=[self.key, f"{self.key}:log"], args=[self.log, *changes])
-            )
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+            with self._errors("cannot be written"):
+                return _position(self._run(self._append_script, *changes))
+        except FeedError as error:
+            if not isinstance(error.__cause__, redis.ConnectionError | redis.TimeoutError):
+                raise
             raise FeedError(
-                f"{self.label} was cut off ({self._why(error)}), and the changes may have been made: publish them again"
-            ) from error
-        except redis.ResponseError as error:
-            if "LOST" in str(error):
-                self._check_log()
-            raise FeedError(f"{self.label} cannot be written: {self._why(error)}") from error
-        except redis.RedisError as error:
-            raise FeedError(f"{self.label} cannot be written: {self._why(error)}") from error
+                f"{self.label} was cut off ({shortened(error.__cause__)}), and the changes may have been made: publish "
+                "them again"
+            ) from error.__cause__
 
-    def _reach(self) -> tuple[int, int]:
-        """The positions of the oldest record, or of the next one where there is none, and of the newest one."""
+    def _run(self, script: Any, *arguments: Any) -> Any:
+        """What a script returns.
+
+        Raises:
+            FeedLostError: the log is another one by now, or others write to the stream.
+            redis.RedisError: it failed otherwise.
+        """
         try:
-            about: Any = self._client.xinfo_stream(self.key)
-        except redis.ResponseError as error:
-            if "no such key" in str(error):
-                return 1, 0
+            return script(keys=[self.key, self._log_key], args=[self.log, *arguments])
+        except redis.ResponseError:
+            self._check_log(self._identity())
+            self._reach()
             raise
-        last = _position(about["last-generated-id"])
-        oldest = about["first-entry"]
-        return (last + 1 if oldest is None else _position(oldest[0])), last
+
+    def _read(self, after: int, most: int) -> list[Record]:
+        """The records after a position that are there now."""
+        with self._errors("cannot be read"):
+            # The log comes last: if it is still the same, all before was of it. A transaction is refused by a server
+            # that is out of memory.
+            question = self._client.pipeline(transaction=False)
+            question.xinfo_stream(self.key)
+            question.xrange(self.key, f"(0-{after}", "+", count=most)
+            question.get(self._log_key)
+            about, entries, log = question.execute(raise_on_error=False)
+            self._check_log(self._text(log))
+            self.check_reaches(after, *self._reach_of(about))
+            if isinstance(entries, Exception):
+                raise entries
+            records = [Record(_position(entry), fields.get(_FIELD, b"")) for entry, fields in entries]
+        for expected, record in enumerate(records, after + 1):
+            if record.position != expected:  # not dropped, as the log reaches back so far
+                raise FeedBehindError(
+                    f"{self.label} lacks record {expected}, which somebody has deleted: load the newest bundle that "
+                    "hiersrec catalog compact has written"
+                )
+        return records
+
+    def _reach(self) -> _Reach:
+        with self._errors("cannot be read"):
+            about: Any
+            try:
+                about = self._client.xinfo_stream(self.key)
+            except redis.ResponseError as error:
+                about = error
+            return self._reach_of(about)
+
+    def _reach_of(self, about: Any) -> _Reach:
+        """The reach that an answer to XINFO STREAM says.
+
+        Raises:
+            FeedLostError: others write to the stream.
+            redis.RedisError: the answer is an error.
+        """
+        if isinstance(about, redis.ResponseError) and "no such key" in str(about):
+            return _Reach(1, 0)
+        if isinstance(about, Exception):
+            raise about
+        try:
+            last = _position(about["last-generated-id"])
+            oldest = about["first-entry"]
+            return _Reach(last + 1 if oldest is None else _position(oldest[0]), last)
+        except ValueError as error:
+            raise FeedLostError(
+                f"{self.label} has an entry {error}, which no change feed writes: use another key"
+            ) from None
 
     def _identity(self) -> str:
-        found: Any = self._client.get(f"{self.key}:log")
+        with self._errors("cannot be read"):
+            return self._text(self._client.get(self._log_key))
+
+    @staticmethod
+    def _text(found: Any) -> str:
+        if isinstance(found, Exception):
+            raise found
         return "" if found is None else found.decode("ascii", "replace")
 
-    def _check_log(self) -> None:
+    def _check_log(self, log: str) -> None:
         """Raise :class:`FeedLostError` where the log is another one by now."""
-        with self._errors("cannot be read"):
-            log = self._identity()
         if log != self.log:
             found = (
-                f"another log by now, {log}, and not {self.log}" if log else "gone: the server has lost it"
+                f"another log by now, {shown(log)}, and not {self.log}"
+                if log
+                else "gone: the server has lost it"
             )
             raise FeedLostError(
                 f"{self.label} is {found}: load the newest bundle on every replica, and follow the new one"
@@ -167,34 +228,37 @@ class RedisFeed(Feed):
                 found.get("appendfsync"),
             )
 
-    def _info(self, section: str) -> dict[str, Any]:
-        return self._client.info(section)
-
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
+        if self._is_closed:
+            raise FeedError(f"{self.label} was closed")
         try:
             yield
         except (redis.RedisError, OSError, ValueError) as error:
-            if is_time_limit(error):
-                raise
-            raise FeedError(f"{self.label} {what}: {self._why(error)}") from error
+            if (limit := _time_limit(error)) is not None:
+                raise limit from None
+            raise FeedError(f"{self.label} {what}: {shortened(error)}") from error
 
-    def _why(self, error: Exception) -> str:
-        return shortened(error)
+
+def _time_limit(error: BaseException | None) -> BaseException | None:
+    """The error of a signal handler that redis took for one of its socket; or None."""
+    while error is not None:
+        if is_time_limit(error) and str(error) != "timed out":  # which is what a socket says
+            return error
+        error = error.__context__
+    return None
 
 
 def _position(entry: Any) -> int:
     """The position of the entry with this id.
 
     Raises:
-        FeedLostError: it is none.
+        ValueError: it is none; says the id.
     """
     text = entry.decode("ascii", "replace") if isinstance(entry, bytes) else str(entry)
     milliseconds, _, number = text.partition("-")
     if milliseconds != "0" or not number.isdecimal():
-        raise FeedLostError(
-            f"the stream has an entry {shown(text)}, which no change feed writes: use another key"
-        )
+        raise ValueError(shown(text))
     return int(number)
 
 
@@ -202,19 +266,23 @@ def _parts(url: str) -> tuple[str, str, str]:
     """The URL of a server, the key, and how messages call it: without user and password.
 
     Raises:
-        FeedError: there is no key.
+        FeedError: it cannot be read, has no key, or an option that a feed cannot have.
     """
     try:
         parts = urlsplit(url)
         options = parse_qs(parts.query, keep_blank_values=True)
         port = parts.port
-    except ValueError as error:
-        raise FeedError(
-            "a change feed's URL must be as redis://host:6379/0?key=changes, and this cannot be read"
-        ) from error
+    except ValueError:  # whose text may hold a part of the password
+        raise FeedError(_UNREADABLE) from None
+    if "@" in parts.path or parts.fragment or any("@" in name for name in options):
+        raise FeedError(_UNREADABLE)
     key = options.pop("key", [""])[-1]
-    place = f"{parts.hostname or ''}{f':{port}' if port else ''}{parts.path}"
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    place = f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path}"
     if not key:
-        raise FeedError(f"{parts.scheme}://{place} names no key: add ?key=changes")
+        raise FeedError(f"{place} names no key: add ?key=changes")
+    for name in _NOT_OPTIONS:
+        if name in options:
+            raise FeedError(f"{place}?key={key}: the option {name} cannot be given for a change feed")
     server = urlunsplit(parts._replace(query=urlencode(options, doseq=True)))
-    return server, key, f"{parts.scheme}://{place}?key={key}"
+    return server, key, f"{place}?key={key}"

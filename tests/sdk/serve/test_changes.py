@@ -125,3 +125,13 @@ def test_the_feed_lies_beside_the_bundle(shop_bundle: Path) -> None:
     with TestClient(create_app(f"{shop_bundle}/", token=TOKEN)):
         assert feed.is_file()
     feed.unlink()
+
+
+def test_a_change_that_comes_too_late_is_skipped_by_all(client: TestClient, tmp_path: Path) -> None:
+    """What another writer appends unchecked stops nobody."""
+    with open_feed(tmp_path / "feed") as log:
+        log.append([{"move": {"id": "stranger", "category": "0/0"}}, {"remove": "0"}])
+    assert client.post("/catalog/remove", json={"ids": ["größe-3"]}).json() == {"position": 3}
+    state = client.get("/readyz").json()["feed"]
+    assert state == {"position": 3, "lag": 0, "rejected": 1, "error": None}
+    assert client.get("/info").json()["items"] == 58

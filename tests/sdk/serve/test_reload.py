@@ -8,13 +8,16 @@ import shutil
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
 from hiersrec_sdk import Recommender
+from hiersrec_sdk.catalog.feed import Follower, open_feed
+from hiersrec_sdk.catalog.feed.feed import Record
 from hiersrec_sdk.errors import BundleMissingError
 from hiersrec_sdk.serve import App, create_app
 from hiersrec_sdk.serve.metrics import Metrics
@@ -203,3 +206,52 @@ def test_forked_after_it_was_made(folder: Path) -> None:
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_feed_that_is_not_followed_any_more(folder: Path) -> None:
+    """Requests are answered from what there is; it is said, by the kind of the error alone."""
+    feed = folder.with_name("feed")
+    headers = {"Authorization": "Bearer secret"}
+    app = create_app(folder, token="secret", feed=str(feed))
+    with TestClient(app, headers=headers, raise_server_exceptions=False) as client:
+
+        def feed_error() -> object:
+            return client.get("/readyz").json()["feed"]["error"]
+
+        assert client.post("/catalog/remove", json={"ids": ["0"]}).status_code == 200
+        assert feed_error() is None
+        feed.rename(folder.with_name("kept"))
+        wait_until(lambda: feed_error() == "FeedLostError")
+        state = client.get("/readyz")
+        assert (state.status_code, state.json()["ready"]) == (200, True)
+        assert str(folder.parent) not in state.text
+        refused = client.post("/catalog/remove", json={"ids": ["1"]})
+        assert refused.status_code == 503
+        assert str(folder.parent) not in refused.text
+        wait_until(lambda: read(client)["hiersrec_feed_failing"] == 1)
+        assert client.post("/recommend", json={"session": ["größe-3"], "k": 3}).status_code == 200
+        # it is there again, but begins after what this replica has
+        folder.with_name("kept").rename(feed)
+        wait_until(lambda: feed_error() is None)
+        with open_feed(feed) as log, pausing(app.service.current.follower):
+            log.append([{"remove": "größe-3"}, {"remove": "größe-3"}])
+            log.drop(3)
+        wait_until(lambda: feed_error() == "FeedBehindError")
+        assert client.get("/readyz").json()["ready"]
+
+
+@contextmanager
+def pausing(follower: Follower | None) -> Iterator[None]:
+    """Have a follower read nothing meanwhile."""
+    assert follower is not None
+    reads = threading.Event()
+
+    def read(*_: object) -> list[Record]:
+        reads.set()
+        time.sleep(0.05)
+        return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(follower.feed, "read", read)
+        assert reads.wait(30)
+        yield

@@ -1,256 +1,471 @@
-"""The change feed in Redis, against a real server that is killed, restarted, cut off and emptied."""
+"""The change feed in a Redis stream, with a real server that is killed, emptied, cut off and misused."""
 
 from __future__ import annotations
 
+import itertools
 import logging
-import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from hiersrec_sdk import Recommender
-from hiersrec_sdk.catalog.feed import Feed, open_feed
+from hiersrec_sdk.catalog.changes import Change
+from hiersrec_sdk.catalog.feed import open_feed
+from hiersrec_sdk.catalog.feed.feed import Record
 from hiersrec_sdk.errors import CatalogChangeError, FeedBehindError, FeedError, FeedLostError
-from tests.examples.processes import free_port
+from tests.examples.processes import free_port, wait_for
 from tests.sdk.bundles import make_shop
+from tests.sdk.catalog.feed.redis_server import Proxy, RedisServer, redis_server
 
-redis = pytest.importorskip("redis", reason="needs redis: pip install '.[redis]'")
-pytestmark = pytest.mark.skipif(
-    shutil.which("redis-server") is None, reason="needs redis-server: apt-get install redis-server"
-)
+redis = pytest.importorskip("redis", reason="needs the extra redis")
 
-PATIENCE = 30.0
+from hiersrec_sdk.catalog.feed.redis_feed import RedisFeed  # noqa: E402
 
-
-class Server:
-    """A Redis server of its own, which waits for the disk before it acknowledges."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0?key=changes"
-        self.start()
-
-    def start(self) -> None:
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
-        options += ["--appendonly", "yes", "--appendfsync", "always"]
-        self.process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
-        wait_until(self.answers)
-
-    def answers(self) -> bool:
-        with suppress(redis.RedisError):
-            return bool(self.client().ping())
-        return False
-
-    def client(self) -> Any:
-        return redis.Redis(port=self.port, socket_timeout=5)
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+KEYS = itertools.count()
 
 
-def wait_until(done: Callable[[], bool]) -> None:
-    stop = time.monotonic() + PATIENCE
-    while not done():
-        assert time.monotonic() < stop, "it takes too long"
-        time.sleep(0.02)
+def changes(count: int, name: str = "a") -> list[dict[str, Any]]:
+    return [{"remove": f"{name}-{number}"} for number in range(count)]
+
+
+def contents(given_changes: list[dict[str, Any]]) -> list[bytes]:
+    return [Change.of(each).to_json() for each in given_changes]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One server for all that it survives; every test has a key of its own."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as started:
+        yield started
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
-    yield server
-    server.kill()
+def url(server: RedisServer) -> str:
+    return server.url(f"changes-{next(KEYS)}")
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shop("string").write(tmp_path_factory.mktemp("shop") / "bundle")
+    return make_shop("string").write(tmp_path_factory.mktemp("followed") / "bundle")
 
 
-def ids_of(feed: Feed, after: int = 0) -> list[tuple[int, bytes]]:
-    return [(record.position, record.content) for record in feed.read(after, 1_000)]
+class Log(RuleBasedStateMachine):
+    """Several feeds of one stream, beside a list of all that was ever appended."""
 
+    server: RedisServer  # set by the test
 
-def test_records_of_several_writers_have_positions_without_gaps(server: Server) -> None:
-    def append(name: str) -> None:
-        with open_feed(server.url) as feed:
-            for at in range(20):
-                feed.append([{"remove": f"{name}-{at}-{each}"} for each in range(at % 3 + 1)])
+    @initialize()
+    def make(self) -> None:
+        self.url = self.server.url(f"log-{next(KEYS)}")
+        self.feeds = [RedisFeed(self.url) for _ in range(3)]
+        self.all: list[bytes] = []
+        self.first = 1
 
-    threads = [threading.Thread(target=append, args=(name,)) for name in "abc"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    with open_feed(server.url) as feed:
-        records = feed.read(0, 1_000)
-        assert [record.position for record in records] == [*range(1, 118)]
-        assert (feed.first, feed.last) == (1, 117)
-        for name in "abc":
-            mine = [
-                each.content for each in records if each.content.startswith(f'{{"remove":"{name}'.encode())
-            ]
-            assert mine == [
-                f'{{"remove":"{name}-{at}-{each}"}}'.encode()
-                for at in range(20)
-                for each in range(at % 3 + 1)
-            ]
-        assert feed.read(100, 5) == records[100:105]
-        assert feed.read(117, 5) == feed.read(117, 5, 0.05) == []
+    @rule(
+        who=st.integers(0, 2),
+        names=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=200), max_size=4),
+    )
+    def append(self, who: int, names: list[str]) -> None:
+        given_changes = [{"remove": name} for name in names]
+        self.all += contents(given_changes)
+        assert self.feeds[who].append(given_changes) == len(self.all)
 
-
-def test_what_was_dropped_is_missed_by_those_who_lack_it(server: Server) -> None:
-    with open_feed(server.url) as feed:
-        feed.append([{"remove": str(at)} for at in range(10)])
-        feed.drop(5)
-        assert (feed.first, feed.last) == (5, 10)
-        assert [position for position, _ in ids_of(feed, 4)] == [*range(5, 11)]
-        with pytest.raises(
-            FeedBehindError, match=r"begins with record 5, and the catalog contains it up to 3"
-        ):
-            feed.read(3, 5)
-        feed.drop(11)
-        assert (feed.first, feed.last) == (11, 10)
-        assert feed.append([{"remove": "a"}]) == 11
-
-
-def test_a_log_that_is_gone_or_another_one(server: Server) -> None:
-    with open_feed(server.url) as feed:
-        feed.append([{"remove": "0"}])
-        server.client().flushall()
-        with pytest.raises(FeedLostError, match="is gone"):
-            feed.read(1, 5)
-        with pytest.raises(FeedLostError):
-            feed.append([{"remove": "1"}])
-        with open_feed(server.url) as other:
-            assert other.last == 0
-            with pytest.raises(FeedLostError, match="another log"):
-                feed.append([{"remove": "1"}])
-            other.append([{"remove": "1"}])
-            server.client().delete("changes")
-            with pytest.raises(FeedLostError, match="has lost"):
-                other.read(1, 5)
-
-
-@pytest.mark.parametrize("kill", ["server", "connection"])
-def test_nothing_acknowledged_is_lost_by_a_server_that_dies(server: Server, bundle: Path, kill: str) -> None:
-    acknowledged: list[str] = []
-    recommenders = [Recommender.load(bundle, verify=False) for _ in range(2)]
-    followers = [recommender.follow(server.url) for recommender in recommenders]
-    stop = threading.Event()
-
-    def publish(number: int) -> None:
-        at = 0
-        while not stop.is_set():
-            at += 1
-            item = {"id": f"new-{number}-{at}", "vector": [0.5] * 6}
-            try:
-                followers[number].publish([{"upsert": item}])
-            except FeedError:
-                continue
-            acknowledged.append(str(item["id"]))
-
-    threads = [threading.Thread(target=publish, args=(number,)) for number in range(2)]
-    for thread in threads:
-        thread.start()
-    for _ in range(3):
-        before = len(acknowledged)
-        wait_until(lambda before=before: len(acknowledged) > before + 5)  # type: ignore[misc]
-        if kill == "server":
-            server.kill()
-            server.start()
+    @rule(
+        who=st.integers(0, 2),
+        back=st.integers(-1, 12),
+        most=st.integers(1, 9),
+        wait=st.sampled_from([0.0, 0.001]),
+    )
+    def read(self, who: int, back: int, most: int, wait: float) -> None:
+        after = max(len(self.all) - back, 0)
+        feed = self.feeds[who]
+        if after > len(self.all):
+            with pytest.raises(FeedLostError, match=f"ends with record {len(self.all)}, .* up to {after}:"):
+                feed.read(after, most, wait)
+        elif after < self.first - 1:
+            with pytest.raises(FeedBehindError, match=f"begins with record {self.first}, .* up to {after}:"):
+                feed.read(after, most, wait)
         else:
-            server.client().client_kill_filter(_type="normal", skipme=True)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    with open_feed(server.url) as feed:
-        last = feed.last
-    wait_until(lambda: all(follower.position == last for follower in followers))
-    for recommender, follower in zip(recommenders, followers, strict=True):
-        assert (recommender.catalog.rows(acknowledged) >= 0).all()
-        assert follower.rejected == 0
-        follower.close()
-    one, other = (recommender.catalog.current for recommender in recommenders)
-    assert one.feed == other.feed
-    assert one.delta.columns.ids == other.delta.columns.ids
+            expected = self.all[after : after + most]
+            assert feed.read(after, most, wait) == [
+                Record(position, content) for position, content in enumerate(expected, after + 1)
+            ]
+
+    @rule(who=st.integers(0, 2), kept=st.integers(-2, 8))
+    def drop(self, who: int, kept: int) -> None:
+        before = len(self.all) + 1 - kept
+        self.feeds[who].drop(before)
+        self.first = max(self.first, min(before, len(self.all) + 1))
+
+    @rule(who=st.integers(0, 2))
+    def reopen(self, who: int) -> None:
+        log = self.feeds[who].log
+        self.feeds[who].close()
+        self.feeds[who] = RedisFeed(self.url)
+        assert self.feeds[who].log == log
+
+    @invariant()
+    def ends(self) -> None:
+        for feed in getattr(self, "feeds", ()):
+            assert (feed.first, feed.last) == (self.first, len(self.all))
+
+    def teardown(self) -> None:
+        for feed in getattr(self, "feeds", ()):
+            feed.close()
 
 
-def test_a_server_that_is_away_is_an_error_that_passes(server: Server, bundle: Path) -> None:
-    recommender = Recommender.load(bundle, verify=False)
-    with recommender.follow(server.url) as follower:
-        server.kill()
-        wait_until(lambda: follower.error is not None)
-        assert len(recommender.recommend(["0"]).items) == 20
-        with pytest.raises(FeedError, match="may have been made: publish them again"):
-            follower.publish([{"remove": "0"}])
-        with pytest.raises(CatalogChangeError, match="follows a change feed"):
-            recommender.catalog.remove(["0"])
-        server.start()
-        wait_until(lambda: follower.error is None)
-        assert follower.publish([{"remove": "0"}]) >= 1
-        assert recommender.catalog.rows(["0"])[0] < 0
+def test_feeds_of_one_stream_are_one_list(server: RedisServer) -> None:
+    class Here(Log):
+        pass
+
+    Here.server = server
+    run_state_machine_as_test(Here, settings=settings(max_examples=10, stateful_step_count=20, deadline=None))
 
 
-def test_a_password_shows_nowhere(server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "hiersrec_sdk")
-    server.client().config_set("requirepass", "sesame")
-    url = server.url.replace("://", "://:wrong-sesame@")
-    with pytest.raises(FeedError) as refused:
-        open_feed(url)
-    with open_feed(server.url.replace("://", "://:sesame@")) as feed:
-        feed.append([{"remove": "0"}])
-        assert "sesame" not in repr(feed) + feed.label
-        redis.Redis(port=server.port, password="sesame").flushall()
-        with pytest.raises(FeedLostError) as lost:
-            feed.append([{"remove": "0"}])
-    assert "sesame" not in f"{refused.value} {lost.value} {caplog.text}"
+def test_writers_at_once(url: str) -> None:
+    """Positions have no gap, and what is appended at once stays together."""
+
+    def write(name: str) -> list[tuple[int, list[bytes]]]:
+        with RedisFeed(url) as feed:
+            batches = [changes(1 + number % 3, f"{name}-{number}") for number in range(25)]
+            return [(feed.append(batch), contents(batch)) for batch in batches]
+
+    with ThreadPoolExecutor(6) as threads:
+        written = [batch for batches in threads.map(write, "abcdef") for batch in batches]
+    expected: list[bytes] = []
+    for last, batch in sorted(written, key=lambda each: each[0]):
+        expected += batch
+        assert len(expected) == last
+    with RedisFeed(url) as feed:
+        assert feed.read(0, 10**6) == [
+            Record(position, content) for position, content in enumerate(expected, 1)
+        ]
 
 
-def test_a_stream_of_others_is_refused(server: Server) -> None:
-    server.client().xadd("changes", {"something": "else"})
-    with open_feed(server.url) as feed, pytest.raises(FeedLostError, match="which no change feed writes"):
-        feed.read(0, 5)
-    server.client().set("text", "no stream")
-    with (
-        open_feed(server.url.replace("changes", "text")) as feed,
-        pytest.raises(FeedError, match="cannot be"),
+def test_a_wait_ends_with_the_first_record(url: str) -> None:
+    with RedisFeed(url) as feed, RedisFeed(url) as other, ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(feed.read, 0, 10, 4.0)
+        time.sleep(0.1)
+        other.append(changes(1))
+        assert waiting.result() == [Record(1, contents(changes(1))[0])]
+
+
+def test_nothing_is_appended_where_one_is_no_change(url: str) -> None:
+    with RedisFeed(url) as feed:
+        with pytest.raises(CatalogChangeError):
+            feed.append([*changes(2), {"paint": "red"}])
+        assert feed.last == feed.append([]) == 0
+
+
+def test_a_closed_feed(url: str) -> None:
+    feed = RedisFeed(url)
+    feed.close()
+    for call in (
+        lambda: feed.append(changes(1)),
+        lambda: feed.read(0, 1),
+        lambda: feed.drop(1),
+        lambda: feed.last,
     ):
+        with pytest.raises(FeedError, match="was closed"):
+            call()
+
+
+def test_dropped_records(url: str, bundle: Path) -> None:
+    with RedisFeed(url) as feed:
+        feed.append(changes(5))
+        feed.drop(-3)
+        assert feed.first == 1
+        feed.drop(4)
+        assert (feed.first, feed.last) == (4, 5)
+        with pytest.raises(
+            FeedBehindError, match="begins with record 4, and the catalog contains it up to 0"
+        ):
+            Recommender.load(bundle).follow(feed)
+        with Recommender.load(bundle).follow(feed, after=3) as follower:
+            assert follower.position == 5
+
+
+def test_a_record_that_somebody_has_deleted(server: RedisServer, url: str) -> None:
+    with RedisFeed(url) as feed:
+        feed.append(changes(3))
+        server.client().xdel(feed.key, "0-2")
+        with pytest.raises(FeedBehindError, match="lacks record 2, which somebody has deleted"):
+            feed.read(0, 10)
+
+
+def test_an_emptied_server(tmp_path: Path, bundle: Path) -> None:
+    with redis_server(tmp_path) as server, RedisFeed(server.url()) as feed:
+        follower = Recommender.load(bundle).follow(feed)
+        follower.publish([{"remove": "0"}])
+        server.client().flushall()
+        for call in (lambda: feed.read(1, 1), lambda: feed.append(changes(1)), lambda: feed.drop(1)):
+            with pytest.raises(FeedLostError, match="is gone: the server has lost it"):
+                call()
+        wait_for(lambda: isinstance(follower.error, FeedLostError), "the follower does not notice")
+        # another log in its place is as long
+        with RedisFeed(server.url()) as other:
+            other.append(changes(3))
+            assert other.log != feed.log
+            for call in (lambda: feed.read(1, 1), lambda: feed.append(changes(1)), lambda: feed.drop(3)):
+                with pytest.raises(FeedLostError, match="another log by now"):
+                    call()
+            assert (other.first, other.last) == (1, 3)
+        follower.close()
+        assert follower.position == 1
+
+
+def test_a_server_that_is_killed_while_two_publish(tmp_path: Path, bundle: Path) -> None:
+    """Nothing that was acknowledged is lost, and both catalogs are the same."""
+    with redis_server(tmp_path) as server:
+        recommenders = [Recommender.load(bundle) for _ in range(2)]
+        followers = [each.follow(server.url()) for each in recommenders]
+        acknowledged: dict[int, str] = {}
+        failures: list[str] = []
+        enough = threading.Event()
+
+        def is_at_least(count: int) -> bool:
+            return len(acknowledged) >= count
+
+        def publish(name: str, publish_one: Callable[[list[dict[str, Any]]], int]) -> None:
+            for number in itertools.count():
+                item = f"{name}-{number}"
+                while True:
+                    try:
+                        position = publish_one([{"upsert": {"id": item, "vector": [0.5] * 6}}])
+                    except FeedError as error:
+                        failures.append(str(error))
+                        time.sleep(0.05)
+                        continue
+                    acknowledged[position] = item
+                    break
+                if enough.is_set():
+                    return
+
+        with ThreadPoolExecutor(4) as threads:
+            # publish() mostly waits for the follower; append() is in the middle of one whenever the server is killed
+            writers = {
+                f"{kind}-{number}": call
+                for number, follower in enumerate(followers)
+                for kind, call in (("publish", follower.publish), ("append", follower.feed.append))
+            }
+            done = [threads.submit(publish, *each) for each in writers.items()]
+            for _ in range(3):
+                enough_for_now = len(acknowledged) + 40
+                wait_for(partial(is_at_least, enough_for_now), "nothing is published")
+                server.kill()
+                time.sleep(0.2)
+                server.start()
+            enough.set()
+            for each in done:
+                each.result()
+        assert failures
+        with RedisFeed(server.url()) as feed:
+            records = feed.read(0, 10**6)
+            last = feed.last
+        assert [record.position for record in records] == [*range(1, last + 1)]
+        for position, item in acknowledged.items():
+            change = Change.from_json(records[position - 1].content)
+            assert (change.kind, change.id) == ("upsert", item)
+        wait_for(lambda: {each.position for each in followers} == {last}, "one does not catch up")
+        for follower in followers:
+            follower.close()
+        one, other = (each.catalog.current for each in recommenders)
+        assert one.ids(one.live_rows()) == other.ids(other.live_rows())
+        assert set(one.ids(one.live_rows())) >= set(acknowledged.values())
+        answers = [each.recommend(["0"], 500, mode="exact").items for each in recommenders]
+        assert answers[0] == answers[1]
+
+
+def test_a_connection_that_is_cut_off(server: RedisServer, bundle: Path) -> None:
+    key = f"changes-{next(KEYS)}"
+    proxy = Proxy(server.port)
+    recommender = Recommender.load(bundle)
+    with (
+        recommender.follow(server.url(key, proxy.port)) as follower,
+        RedisFeed(server.url(key)) as direct,
+    ):
+        assert follower.publish([{"remove": "0"}]) == 1
+        proxy.loses_answers = True
+        with pytest.raises(
+            FeedError, match=r"was cut off \(.*\), and the changes may have been made: publish"
+        ):
+            follower.publish([{"remove": "größe-3"}])
+        assert direct.last == 2  # as here
+        proxy.down()
+        with pytest.raises(FeedError, match="cannot be reached, and nothing was appended"):
+            follower.publish([{"remove": "größe-3"}])
+        wait_for(lambda: follower.error is not None, "it does not notice")
+        assert recommender.recommend(["0"], 3).items
+        direct.append(
+            [{"set_bias": {"id": "new", "value": 1.0}}, {"upsert": {"id": "n", "vector": [1.0] * 6}}]
+        )
+        assert direct.last == 4
+        proxy.loses_answers = False
+        proxy.up()
+        wait_for(lambda: follower.position == 4 and follower.error is None, "it does not go on")
+        assert follower.publish([{"remove": "größe-3"}]) == 5
+        assert len(recommender.catalog) == 59
+    proxy.down()
+
+
+def test_a_time_limit_gets_through(url: str) -> None:
+    """redis takes the error of a signal handler for one of its socket."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError("it takes too long")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        with RedisFeed(url) as feed:
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(TimeoutError, match="it takes too long"):
+                feed.read(0, 1, 4.0)
+            assert feed.append(changes(1)) == 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its silence is an error of the feed, and no time limit."""
+    monkeypatch.setattr("hiersrec_sdk.catalog.feed.redis_feed._ANSWER_SECONDS", 0.2)
+    proxy = free_port()
+    with (
+        socket.create_server(("127.0.0.1", proxy)),
+        pytest.raises(FeedError, match="cannot be reached: Timeout"),
+    ):
+        RedisFeed(f"redis://127.0.0.1:{proxy}/0?key=a")
+
+
+SECRET = "hu/sh@?#1"
+
+
+def test_the_password_shows_nowhere(tmp_path: Path, bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    said: list[str] = []
+    with redis_server(tmp_path, "--requirepass", SECRET) as server:
+        place = f"127.0.0.1:{server.port}/0?key=changes"
+        url = f"redis://default:hu%2Fsh%40%3F%231@{place}"
+        with Recommender.load(bundle).follow(url) as follower:
+            follower.publish([{"remove": "0"}])
+            feed = follower.feed
+            said += [repr(follower), repr(feed), feed.label]
+            assert feed.label == f"redis://{place}"
+            server.kill()
+            wait_for(lambda: follower.error is not None, "it does not notice")
+            said += everything_said(follower.error)
+            with pytest.raises(FeedError) as caught:
+                follower.publish([{"remove": "0"}])
+            said += everything_said(caught.value)
+            server.start()
+        for wrong in (
+            f"redis://default:hu%2Fsh%40%3F%232@{place}",
+            f"redis://default:hu/sh@{place}",
+            f"redis://default:1234/hush@{place}",
+            f"redis://default:1234#hush@{place}",
+            f"redis://default:1234?hush@{place}",
+            "redis://default:hush@127.0.0.1:port/0?key=a",
+            f"redis://default:hush@{place}&decode_responses=1",
+            f"redis://default:hush@127.0.0.1:{server.port}/0",
+            f"redis://default:hush@127.0.0.1:{free_port()}/0?key=a",
+        ):
+            with pytest.raises(FeedError) as caught:
+                open_feed(wrong)
+            said += everything_said(caught.value)
+    said += [record.getMessage() for record in caplog.records] + [caplog.text]
+    for text in said:
+        for part in ("hu%2F", "hu/", "hush", "sh@", "1234", SECRET):
+            assert part not in text, text
+
+
+def everything_said(error: BaseException | None) -> list[str]:
+    """The lines of a traceback, without those of the code."""
+    assert error is not None
+    chain = "".join(traceback.TracebackException.from_exception(error).format())
+    return [str(error), *(line for line in chain.splitlines() if not line.startswith("    "))]
+
+
+def test_options_that_a_feed_cannot_have(url: str) -> None:
+    for option in ("decode_responses=1", "protocol=3", "encoding=latin-1"):
+        with pytest.raises(FeedError, match=f"the option {option.partition('=')[0]} cannot be given"):
+            RedisFeed(f"{url}&{option}")
+
+
+def test_a_stream_of_others(server: RedisServer, url: str) -> None:
+    key = url.partition("key=")[2]
+    server.client().xadd(key, {"temperature": 21})
+    with pytest.raises(
+        FeedLostError, match=r"has an entry '[0-9]+-0', which no change feed writes: use another"
+    ):
+        RedisFeed(url)
+
+
+def test_a_stream_that_others_begin_to_write_to(server: RedisServer, url: str, bundle: Path) -> None:
+    with RedisFeed(url) as feed:
+        feed.append(changes(2))
+        server.client().xadd(feed.key, {"temperature": 21})
+        for call in (lambda: feed.append(changes(1)), lambda: feed.read(2, 1), lambda: feed.last):
+            with pytest.raises(FeedLostError, match="which no change feed writes"):
+                call()
+
+
+def test_entries_that_are_no_changes_are_skipped(server: RedisServer, url: str, bundle: Path) -> None:
+    with RedisFeed(url) as feed:
+        server.client().xadd(feed.key, {"temperature": 21}, id="0-*")
         feed.append([{"remove": "0"}])
+        with Recommender.load(bundle).follow(feed) as follower:
+            assert (follower.position, follower.rejected) == (2, 1)
 
 
-@pytest.mark.parametrize(
-    ("url", "message"),
-    [
-        ("redis://127.0.0.1/0", "names no key"),
-        ("redis://127.0.0.1/0?key=", "names no key"),
-        ("redis://127.0.0.1:port/0?key=a", "must be as"),
-        ("redis://127.0.0.1/0?key=a&nonsense=1", "cannot be used|cannot be reached"),
-        ("redis://127.0.0.1:1/0?key=a", "cannot be reached"),
-        ("http://127.0.0.1/changes", "not of http://"),
-    ],
-)
-def test_wrong_urls(url: str, message: str) -> None:
-    with pytest.raises(FeedError, match=message):
-        open_feed(url)
+def test_a_key_of_another_type(server: RedisServer, url: str) -> None:
+    server.client().set(url.partition("key=")[2], "text")
+    with pytest.raises(FeedError, match="WRONGTYPE"):
+        RedisFeed(url)
 
 
-def test_what_a_server_may_lose_is_logged(server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "hiersrec_sdk")
-    open_feed(server.url).close()
-    assert not caplog.records
-    server.client().config_set("appendfsync", "everysec")
-    open_feed(server.url).close()
-    assert "appendfsync everysec" in caplog.text
-    server.client().config_set("appendonly", "no")
-    open_feed(server.url).close()
-    assert "a restart loses changes" in caplog.text
+def test_redis_6_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis.Redis, "info", lambda *_: {"redis_version": "6.2.14"})
+    with pytest.raises(FeedError, match=r"needs Redis 7 or newer, and this is 6\.2\.14"):
+        RedisFeed(url)
+
+
+def test_what_the_server_may_lose_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with redis_server(tmp_path) as server:
+        for options, says in (
+            ({"appendfsync": "always"}, ""),
+            ({"appendfsync": "everysec"}, "has appendfsync everysec"),
+            ({"appendonly": "no"}, "keeps no log on the disk"),
+        ):
+            for name, value in options.items():
+                server.client().config_set(name, value)
+            caplog.clear()
+            RedisFeed(server.url()).close()
+            assert says in caplog.text
+            assert bool(caplog.records) == bool(says)
+
+
+def test_a_change_that_the_server_has_no_memory_for(tmp_path: Path) -> None:
+    """Nothing of it is appended, and reading goes on."""
+    with (
+        redis_server(tmp_path, "--maxmemory-policy", "noeviction") as server,
+        RedisFeed(server.url()) as feed,
+    ):
+        feed.append(changes(2))
+        server.client().config_set("maxmemory", "1mb")
+        with pytest.raises(FeedError, match=r"cannot be written: .*maxmemory"):
+            feed.append(changes(3))
+        assert len(feed.read(0, 10)) == 2
+        server.client().config_set("maxmemory", "0")
+        assert feed.append(changes(1)) == 3
