@@ -17,6 +17,7 @@ from hiersrec_sdk.encoders.session_encoder import Encoded, OnnxSessionEncoder
 from hiersrec_sdk.errors import InvalidSessionError, UnknownItemError
 from hiersrec_sdk.id_lists import listed
 from hiersrec_sdk.plan import CATEGORIES_SHOWN, Plan
+from hiersrec_sdk.pool import in_threads
 from hiersrec_sdk.ranking import Backend, Found
 from hiersrec_sdk.ranking.backend import UNKNOWN, RankSession
 from hiersrec_sdk.ranking.covisitation import ScoreOffsets
@@ -101,6 +102,24 @@ class Pipeline:
         if watch is not None:
             watch("rank", results[0])
         return results
+
+    def answer_many(
+        self, sessions: Sequence[KnownSession], plan: Plan, batch_size: int, threads: int
+    ) -> list[Result]:
+        """The answers to sessions, in their order; those of similar length are encoded together."""
+        results = {at: self.popular(each, plan) for at, each in enumerate(sessions) if not len(each.rows)}
+        rest = (at for at in range(len(sessions)) if at not in results)
+        by_length = sorted(rest, key=lambda at: len(sessions[at].rows))
+        batches = [by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size)]
+
+        def answer(batch: list[int]) -> list[Result]:
+            return self.answer_batch([sessions[at] for at in batch], plan)
+
+        alone = threads == 1 or len(batches) < 2
+        answers = map(answer, batches) if alone else in_threads(answer, batches, threads)
+        for batch, found in zip(batches, answers, strict=True):
+            results.update(zip(batch, found, strict=True))
+        return [results[at] for at in range(len(sessions))]
 
     def look_up(self, ids: Any, plan: Plan, rows: NDArray[np.int64] | None = None) -> KnownSession:
         """ids → rows, unless these have been looked up before: -1 for an id that the catalog lacks."""

@@ -19,7 +19,7 @@ from hiersrec_sdk.bundle import ITEM_ENCODER, MODEL, QUERY_PARTS, Bundle
 from hiersrec_sdk.bundle.hub import download
 from hiersrec_sdk.bundle.sources import Source, open_source
 from hiersrec_sdk.catalog import filters
-from hiersrec_sdk.catalog.feed import Feed, Follower, open_feed
+from hiersrec_sdk.catalog.feed import Feed, Follower, follow
 from hiersrec_sdk.catalog.filters import Filter
 from hiersrec_sdk.catalog.saving import Saver
 from hiersrec_sdk.catalog.snapshot import Catalog
@@ -47,7 +47,6 @@ from hiersrec_sdk.options import (
 )
 from hiersrec_sdk.pipeline import KnownSession, Pipeline, as_ids
 from hiersrec_sdk.plan import Plan, Planner
-from hiersrec_sdk.pool import in_threads
 from hiersrec_sdk.ranking import Backend, get_backend, kernel_file
 from hiersrec_sdk.ranking.backend import UNKNOWN
 from hiersrec_sdk.results import CategoryHit, Hit, Result
@@ -243,14 +242,7 @@ class Recommender:
         1
         """
         self._bundle.check_unchanged()
-        if isinstance(feed, Feed):
-            return Follower(self.catalog, feed, after)
-        opened = open_feed(feed)
-        try:
-            return Follower(self.catalog, opened, after, owns_feed=True)
-        except BaseException:
-            opened.close()
-            raise
+        return follow(self.catalog, feed, after)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickle holds the bundle's absolute path and how it was loaded: whoever unpickles it has to have the bundle
@@ -419,21 +411,7 @@ class Recommender:
         finish = frames.maker(output)
         every = frames.sessions_of(sessions)
         known = [self._known(at, session, plan) for at, session in enumerate(every)]
-        results = {
-            at: self._pipeline.popular(each, plan) for at, each in enumerate(known) if not len(each.rows)
-        }
-        rest = (at for at in range(len(known)) if at not in results)
-        by_length = sorted(rest, key=lambda at: len(known[at].rows))
-        batches = [by_length[start : start + size] for start in range(0, len(by_length), size)]
-
-        def answer(batch: list[int]) -> list[Result]:
-            return self._pipeline.answer_batch([known[at] for at in batch], plan)
-
-        alone = threads == 1 or len(batches) < 2
-        answers = map(answer, batches) if alone else in_threads(answer, batches, threads)
-        for batch, found in zip(batches, answers, strict=True):
-            results.update(zip(batch, found, strict=True))
-        return finish([results[at] for at in range(len(known))], plan.catalog)
+        return finish(self._pipeline.answer_many(known, plan, size, threads), plan.catalog)
 
     def explain(
         self, session: Iterable[int | str], item: int | str, *, on_unknown: OnUnknown = "skip"

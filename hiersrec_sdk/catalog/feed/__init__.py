@@ -8,10 +8,11 @@ from hiersrec_sdk.catalog.feed.feed import Feed
 from hiersrec_sdk.catalog.feed.file_feed import FileFeed
 from hiersrec_sdk.catalog.feed.follower import Follower
 from hiersrec_sdk.catalog.snapshot import FeedPosition
+from hiersrec_sdk.catalog.writer import MutableCatalog
 from hiersrec_sdk.errors import FeedError, MissingExtraError
 from hiersrec_sdk.paths import as_path
 
-__all__ = ["Feed", "FeedPosition", "Follower", "open_feed"]
+__all__ = ["Feed", "FeedPosition", "Follower", "follow", "open_feed"]
 
 _REDIS = ("redis://", "rediss://", "unix://")
 
@@ -41,3 +42,18 @@ def open_feed(source: Any) -> Feed:
         scheme = source.partition("://")[0]
         raise FeedError(f"a change feed is the path of a file, or a URL of redis://, not of {scheme[:20]}://")
     return FileFeed(as_path(source, "feed"))
+
+
+def follow(catalog: MutableCatalog, source: Any, after: int | None = None) -> Follower:
+    """Follow a change feed, which is closed with what this returns if it was not opened before.
+
+    See :meth:`hiersrec_sdk.Recommender.follow`.
+    """
+    if isinstance(source, Feed):
+        return Follower(catalog, source, after)
+    feed = open_feed(source)
+    try:
+        return Follower(catalog, feed, after, owns_feed=True)
+    except BaseException:
+        feed.close()
+        raise
