@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-import hiersrec_sdk.recommender
-from hiersrec_sdk import Recommender, cpus, errors, pool, search
+from hiersrec_sdk import Recommender, cpus, errors, pipeline, pool, search
 from hiersrec_sdk.cpus import available_cpus
 from tests.sdk.bundles import make_shop
 
@@ -123,7 +122,7 @@ def test_auto_is_the_number_of_cpus(cores: int, tmp_path: Path, monkeypatch: pyt
         return pool.in_threads(make, values, threads)
 
     monkeypatch.setattr(search, "_PART_ROWS", 8)
-    for module in (search, hiersrec_sdk.recommender):
+    for module in (search, pipeline):
         monkeypatch.setattr(module, "in_threads", in_threads)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
     shop = make_shop(times=4)

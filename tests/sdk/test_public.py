@@ -94,6 +94,7 @@ def test_recommender() -> None:
         "categories",
         "explain",
         "filter",
+        "follow",
         "from_pretrained",
         "load",
         "recommend",
@@ -125,6 +126,7 @@ def test_recommender() -> None:
         "categories": ["self", "session", "k=5", "level=-1", "on_unknown='skip'"],
         "explain": ["self", "session", "item", "on_unknown='skip'"],
         "filter": ["self", *restrictions],
+        "follow": ["self", "feed", "after=None"],
         "from_pretrained": [
             "repo",
             "revision=None",
