@@ -81,7 +81,7 @@ def skipped_in(plan: Plan, part: Part, skipped: NDArray[np.int64] | None) -> NDA
         begin, end = skipped.searchsorted((part.first, part.stop)).tolist()
         skip = skipped[begin:end] - part.first
     if part.skipped is not None:
-        skip = part.skipped if skip is None else np.union1d(skip, part.skipped)
+        skip = part.skipped if skip is None else row_ranges.union(skip, part.skipped)
     return skip
 
 

@@ -29,13 +29,7 @@ def parse_json(content: bytes) -> Any:
     """
     if content.count(b"[") + content.count(b"{") > _DEEPEST:
         _check_depth(content)
-    value = json.loads(
-        content.decode("utf-8"),
-        object_pairs_hook=_object,
-        parse_int=_integer,
-        parse_float=_float,
-        parse_constant=_constant,
-    )
+    value = _DECODER.decode(content.decode("utf-8"))
     if b"\\u" in content:
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair cannot be encoded
     return value
@@ -74,3 +68,8 @@ def _float(text: str) -> float:
 
 def _constant(text: str) -> float:
     raise ValueError(f"{text} is no number of JSON")
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import IO, Final
@@ -27,21 +28,20 @@ def apply(catalog: MutableCatalog, lines: Iterable[str | bytes]) -> dict[str, in
         CatalogChangeError: a line that is not a change, or one that cannot be made; names the line. Those before it are
             made.
     """
-    done = dict.fromkeys(KINDS, 0)
+    done = Counter(dict.fromkeys(KINDS, 0))
     for changes in together(read_changes(lines), _TOGETHER):
-        kind = changes[0].kind
         if len(changes) > 1:
             try:
-                done[kind] += catalog.make(changes)
+                done.update(catalog.make(changes))
                 continue
             except InvalidArgumentError:
                 pass  # one by one, to say which one it is
         for change in changes:
             try:
-                done[kind] += catalog.make([change])
+                done.update(catalog.make([change]))
             except InvalidArgumentError as error:
                 raise CatalogChangeError(f"line {change.number}: {error}") from error
-    return done
+    return dict(done)
 
 
 def read_lines(file: IO[bytes]) -> Iterator[bytes]:

@@ -122,14 +122,14 @@ class Change:
 
 
 def together(changes: Iterable[Change], most: int) -> Iterator[list[Change]]:
-    """The changes in order, in lists of at most ``most`` that are of one kind and of distinct items: the catalog makes
-    these at once, with the result of one after the other. Then the error that ``changes`` ends with, if any."""
+    """The changes in order, in lists of at most ``most`` of distinct items: the catalog makes these at once, with the
+    result of one after the other. Then the error that ``changes`` ends with, if any."""
     found: list[Change] = []
     ids: set[int | str] = set()
     failed = None
     try:
         for change in changes:
-            if found and (change.kind != found[0].kind or change.id in ids or len(found) == most):
+            if found and (change.id in ids or len(found) == most):
                 yield found
                 found, ids = [], set()
             found.append(change)

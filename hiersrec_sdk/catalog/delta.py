@@ -269,7 +269,7 @@ class DeltaSegment:
         if rows is not None:
             self.columns.append(rows)
         created = self.categories if categories is None else categories
-        every = np.union1d(self.superseded, superseded) if len(superseded) else self.superseded
+        every = row_ranges.union(self.superseded, superseded) if len(superseded) else self.superseded
         return DeltaSegment.of(self.columns, self.first_row, self.depth, created, every)
 
     def appendable(self) -> DeltaSegment:

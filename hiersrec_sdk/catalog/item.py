@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 import numpy as np
@@ -117,8 +117,7 @@ def _checked(item: Any) -> Item:
     if item_id is None or not fits_tables(item_id):
         raise InvalidItemIdError(f"item id {described(item.id)} must be an int64 or UTF-8 text")
     try:
-        made: Item = replace(
-            item,
+        return Item(
             id=item_id,
             category=_category(item.category),
             text=_text("text", item.text),
@@ -129,7 +128,6 @@ def _checked(item: Any) -> Item:
         )
     except CatalogChangeError as error:
         raise CatalogChangeError(f"item {shown(item_id)}: its {error}") from error
-    return made
 
 
 def _category(category: Any) -> int | str | tuple[int | str, ...] | None:

@@ -215,7 +215,7 @@ class BaseSegment:
             return self
         live = np.full(-(-len(self) // 64), ~np.uint64(0)) if self.live is None else self.live.copy()
         np.bitwise_and.at(live, rows >> 6, ~(np.uint64(1) << (rows & 63).astype(np.uint64)))
-        return replace(self, deleted=np.union1d(self.deleted, rows), live=live)
+        return replace(self, deleted=row_ranges.union(self.deleted, rows), live=live)
 
     def with_user_bias(self, user_bias: NDArray[np.float32] | None) -> BaseSegment:
         """The segment with other item biases of the user."""

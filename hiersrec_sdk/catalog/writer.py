@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,7 +41,7 @@ _log = logging.getLogger(__name__)
 _LARGEST_LEAVES: Final = 16  # that speak for an item whose category is above the leaf level
 _SUPERSEDED_KEPT: Final = 1024  # rows that were superseded and may stay
 _TRIES: Final = 100
-_SLICE: Final = 32  # changes of a feed that are made at once, between two pauses
+_SLICE: Final = 8  # changes of a feed that are made at once, between two pauses
 _BIASES_SAMPLED: Final = 100_000  # all of a large table would take long to read
 
 EncodeItems = Callable[[Sequence[Item], Sequence[NDArray[np.int64]]], NDArray[np.float32]]
@@ -100,9 +101,9 @@ class MutableCatalog(Reading):
         1
         """
         self._check_not_following()
-        given = checked_items(items)
+        given = [Change("upsert", item.id, item) for item in checked_items(items)]
         if given:
-            self._write(lambda now: self._upserted(now, given))
+            self._write(lambda now: self._changed(now, given))
             _log.debug("upserted %d items", len(given))
         return len(given)
 
@@ -117,8 +118,8 @@ class MutableCatalog(Reading):
         self._check_not_following()
         if category is None:
             raise CatalogChangeError(f"item {shown(item)}: no category was given")
-        given = checked_items([Item(item, category)])
-        self._write(lambda now: self._moved(now, given))
+        given = [Change("move", each.id, each) for each in checked_items([Item(item, category)])]
+        self._write(lambda now: self._changed(now, given))
 
     def remove(self, ids: Iterable[int | str]) -> int:
         """Take items out; ids that the catalog lacks do nothing. Returns how many items that were."""
@@ -148,18 +149,21 @@ class MutableCatalog(Reading):
         wanted = checked_ids("set_bias", ids)
         biases = checked_biases(values, len(wanted))
         if wanted:
-            self._write(lambda now: _biased(now, wanted, biases))
+            self._write(lambda now: self._biased(now, wanted, biases.tolist()))
         _log.debug("set the bias of %d items", len(wanted))
 
-    def make(self, changes: Sequence[Change]) -> int:
-        """Make changes of one kind and of distinct items, all or none. Returns how many items that concerned.
+    def make(self, changes: Sequence[Change]) -> dict[str, int]:
+        """Make changes of distinct items, all or none. Returns how many items each kind concerned.
 
         Raises:
             InvalidArgumentError: one that cannot be made, as the method of its kind raises it. Nothing is changed.
         """
         self._check_not_following()
-        before, after = self._write(lambda now: self._made(now, changes))
-        return len(before) - len(after) if changes[0].kind == "remove" else len(changes)
+        before, _ = self._write(lambda now: self._changed(now, changes))
+        done = Counter(change.kind for change in changes)
+        removed = before.rows([change.id for change in changes if change.kind == "remove"])
+        done["remove"] = int(np.count_nonzero(removed != UNKNOWN))
+        return done
 
     def apply(
         self, changes: Sequence[Change], feed: FeedPosition, pause: Callable[[], None]
@@ -180,11 +184,11 @@ class MutableCatalog(Reading):
             skipped.clear()  # the write may be made again
             for some in together(changes, _SLICE):
                 try:
-                    now = self._made(now, some)
+                    now = self._changed(now, some)
                 except InvalidArgumentError:
                     for each in some:
                         try:
-                            now = self._made(now, [each])
+                            now = self._changed(now, [each])
                         except InvalidArgumentError as error:
                             skipped.append((each, error))
                 pause()
@@ -219,16 +223,6 @@ class MutableCatalog(Reading):
             is_there[change.id] = change.kind != "remove"
         self._vectors(now, items, np.array(origins, dtype=np.int64), placements)
 
-    def _made(self, now: Catalog, changes: Sequence[Change]) -> Catalog:
-        """The snapshot ``now`` with changes of one kind and of distinct items, or the error of one that cannot be."""
-        kind, ids = changes[0].kind, [change.id for change in changes]
-        if kind == "remove":
-            return _without(now, ids)
-        if kind == "set_bias":
-            return _biased(now, ids, np.array([change.bias for change in changes], dtype=np.float32))
-        items = [change.item for change in changes if change.item is not None]
-        return self._upserted(now, items) if kind == "upsert" else self._moved(now, items)
-
     def _check_not_following(self) -> None:
         if self.follower is not None:
             raise CatalogChangeError(
@@ -257,35 +251,78 @@ class MutableCatalog(Reading):
             f"{_TRIES} times, the catalog was changed by the same thread in the middle of this change; nothing was made"
         )
 
-    def _moved(self, now: Catalog, given: Sequence[Item]) -> Catalog:
-        _known(now, [item.id for item in given])
-        return self._upserted(now, given)
+    def _changed(
+        self, now: Catalog, changes: Sequence[Change], rows: NDArray[np.int64] | None = None
+    ) -> Catalog:
+        """The snapshot ``now`` with changes of distinct items, whose ``rows`` may have been looked up before.
 
-    def _upserted(self, now: Catalog, given: Sequence[Item]) -> Catalog:
-        ids = [item.id for item in given]
-        rows = now.rows(ids)
-        origin = np.array([_origin(now, row) for row in rows.tolist()], dtype=np.int64)
-        # of the bundle, and removed since
-        origin = np.where(rows == UNKNOWN, now.base.tables.index.find(ids), origin)
-        source = np.where(rows == UNKNOWN, origin, rows)  # the row that says what is not given
+        Each item gets a new row, in the order of the changes; one that is removed, or is of the bundle and has another
+        bias only, gets none.
+
+        Raises:
+            InvalidArgumentError: a change that cannot be made.
+        """
+        ids = [change.id for change in changes]
+        rows = now.rows(ids) if rows is None else rows
+        n, replaced = len(now.base), []
+        items, row_of, biases, base_biases = [], [], [], {}
+        for change, row in zip(changes, rows.tolist(), strict=True):
+            if row == UNKNOWN and change.kind not in ("upsert", "remove"):
+                raise UnknownItemError(f"item id {shown(change.id)} is not in the catalog")
+            sets_bias = change.kind == "set_bias"
+            if sets_bias and row < n:
+                base_biases[row] = change.bias
+                continue
+            if row != UNKNOWN:
+                replaced.append(row)
+            if change.kind != "remove":
+                items.append(change.item or Item(change.id))
+                row_of.append(row)
+                biases.append(change.bias if sets_bias else _user_bias(now, row))
+        base = _with_biases(now.base, base_biases)
+        gone = np.array(sorted(replaced), dtype=np.int64)
+        if not items:
+            return _later(now, base, gone) if base_biases or replaced else now
         created = now.delta.categories.copy()
-        placements = [
-            _placement(now, item, row, created) for item, row in zip(given, source.tolist(), strict=True)
-        ]
-        added = Rows(
+        added = self._rows_of(now, items, np.array(row_of, dtype=np.int64), biases, created)
+        return _later(now, base, gone, added, created)
+
+    def _biased(self, now: Catalog, ids: Sequence[Any], biases: Sequence[float]) -> Catalog:
+        by_row = dict(zip(_known(now, ids).tolist(), biases, strict=True))
+        rows = np.array([*by_row], dtype=np.int64)
+        given = zip(now.ids(rows), by_row.values(), strict=True)
+        return self._changed(now, [Change("set_bias", item_id, bias=bias) for item_id, bias in given], rows)
+
+    def _rows_of(
+        self,
+        now: Catalog,
+        items: Sequence[Item],
+        rows: NDArray[np.int64],
+        user_bias: Sequence[float],
+        created: NewCategories,
+    ) -> Rows:
+        """New rows for ``items``, whose rows are ``rows``. A category that one creates is added to ``created``."""
+        ids = [item.id for item in items]
+        origin = now.origins(rows)
+        is_new = rows == UNKNOWN
+        if is_new.any():  # or of the bundle, and removed since
+            origin[is_new] = now.base.tables.index.find(ids)[is_new]
+        source = np.where(is_new, origin, rows)  # the row that says what is not given
+        sources = source.tolist()
+        placements = [_placement(now, item, row, created) for item, row in zip(items, sources, strict=True)]
+        return Rows(
             ids=ids,
             titles=[
                 item.title or (now.title(row) if row != UNKNOWN else None)
-                for item, row in zip(given, source.tolist(), strict=True)
+                for item, row in zip(items, sources, strict=True)
             ],
             placements=placements,
-            vectors=self._vectors(now, given, source, placements),
-            model_bias=np.array([self._model_bias(now, row) for row in source.tolist()], dtype=np.float32),
-            user_bias=np.array([_user_bias(now, row) for row in rows.tolist()], dtype=np.float32),
+            vectors=self._vectors(now, items, source, placements),
+            model_bias=np.array([self._model_bias(now, row) for row in sources], dtype=np.float32),
+            user_bias=np.array(user_bias, dtype=np.float32),
             clicks=np.where(source == UNKNOWN, 0, now.clicks_of(np.maximum(source, 0))),
             origin=origin,
         )
-        return _later(now, now.base, rows[rows != UNKNOWN], added, created)
 
     def _model_bias(self, now: Catalog, row: int) -> float:
         base, n = now.base, len(now.base)
@@ -310,14 +347,16 @@ class MutableCatalog(Reading):
     ) -> NDArray[np.float32]:
         """float32 [items, d]: ready vectors, those that known items have, the encoder's."""
         vectors = np.empty((len(items), now.dimension), np.float32)
-        to_encode = []
+        kept, to_encode = [], []
         for at, (item, row) in enumerate(zip(items, source.tolist(), strict=True)):
             if item.vector is not None:
                 vectors[at] = checked_vector(item.id, "vector", item.vector, vectors.shape[1])
             elif row != UNKNOWN and not item.is_described:
-                vectors[at] = now.vectors(np.array([row]))[0]
+                kept.append(at)
             else:
                 to_encode.append(at)
+        if kept:
+            vectors[kept] = now.vectors(source[kept])
         if to_encode:
             paths = [_paths(now, placements[at]) for at in to_encode]
             vectors[to_encode] = self._encode([items[at] for at in to_encode], paths)
@@ -352,18 +391,13 @@ def _without(now: Catalog, ids: Sequence[Any]) -> Catalog:
     return _later(now, now.base, rows) if len(rows) else now
 
 
-def _biased(now: Catalog, ids: Sequence[Any], biases: NDArray[np.float32]) -> Catalog:
-    rows = _known(now, ids)
-    n, by_row = len(now.base), dict(zip(rows.tolist(), biases.tolist(), strict=True))
-    changed = np.array([*by_row], dtype=np.int64)
-    bias = np.array([*by_row.values()], dtype=np.float32)
-    in_delta, base = changed >= n, now.base
-    if not in_delta.all():
-        every = np.zeros(n, dtype=np.float32) if base.user_bias is None else base.user_bias.copy()
-        every[changed[~in_delta]] = bias[~in_delta]
-        base = base.with_user_bias(every)
-    rows = changed[in_delta]
-    return _later(now, base, rows, now.delta.columns.some(rows - n, bias[in_delta]))
+def _with_biases(base: BaseSegment, biases: Mapping[int, float]) -> BaseSegment:
+    """The segment with other biases of the user for some rows."""
+    if not biases:
+        return base
+    every = np.zeros(len(base), dtype=np.float32) if base.user_bias is None else base.user_bias.copy()
+    every[[*biases]] = [*biases.values()]
+    return base.with_user_bias(every)
 
 
 def _later(
@@ -380,12 +414,6 @@ def _later(
         rows_before, delta = len(delta), delta.compacted()
         _log.info("compacted the delta segment: %d of %d rows are left", len(delta), rows_before)
     return Catalog(base.without(replaced[replaced < n]), delta, now.item_id_type, now.feed)
-
-
-def _origin(now: Catalog, row: int) -> int:
-    """The bundle's row of the item in ``row``; -1 where it has none."""
-    n = len(now.base)
-    return row if row < n else int(now.delta.origin[row - n])
 
 
 def _user_bias(now: Catalog, row: int) -> float:

@@ -185,7 +185,8 @@ def test_catalog() -> None:
         "vectors",
     ]
     writing = ["move", "remove", "set_bias", "upsert"]
-    assert public(MutableCatalog) == sorted(checked + writing)
+    as_data = ["apply", "check", "make"]  # of change files and feeds
+    assert public(MutableCatalog) == sorted(checked + writing + as_data)
     assert signatures(MutableCatalog, checked) == signatures(Catalog, checked)
     assert signatures(MutableCatalog, writing) == {
         "move": ["self", "item", "category"],
@@ -317,6 +318,10 @@ def test_errors() -> None:
             "    BundleMissingError",
             "    BundleCorruptError",
             "    BundleVersionError",
+            "  FeedError",
+            "    FeedCorruptError",
+            "    FeedBehindError",
+            "    FeedLostError",
             "  ProviderError",
             "  BackendError",
             "  MissingExtraError",
@@ -329,6 +334,7 @@ def test_errors() -> None:
             "  RunError",
             "    InterruptedRunError",
             "    DivergedRunError",
+            "  JobError",
             "  ExportError",
         ]
     )

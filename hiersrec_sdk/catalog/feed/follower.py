@@ -30,11 +30,11 @@ _log = logging.getLogger(__name__)
 _MOST: Final = 1_000  # records that are applied at once
 _WAIT: Final = 0.2  # seconds that one reading waits for records
 _PACE: Final = (
-    0.02  # seconds between two snapshots, at least: the first call of each has to work out its plan anew
+    0.1  # seconds between two snapshots, unless publish() waits: the first call of each takes longer
 )
 _RETRY: Final = 0.2  # seconds after an error
 _PATIENCE: Final = 5.0  # seconds that publish() waits for an error to pass
-_DECODED_AT_ONCE: Final = 8
+_DECODED_AT_ONCE: Final = 4
 _GIVE_WAY: Final = (
     1e-5  # seconds of sleep: another thread gets the interpreter's lock, which sleep(0) may take back
 )
@@ -74,7 +74,7 @@ class Follower:
         self._skipped: dict[int, InvalidArgumentError] = {}  # the newest ones, by position, for publish()
         self._logged: set[type[Exception]] = set()
         self._changed = threading.Condition()
-        self._stop = threading.Event()
+        self._stop, self._hurry = threading.Event(), threading.Event()
         self._is_forked = False
         start = _start(catalog.current.feed, feed, after)
         catalog.follower = self
@@ -89,9 +89,9 @@ class Follower:
             raise
         _log.info("following %s: at record %d", feed.label, self.position)
         self._thread = threading.Thread(
-            target=_run, args=(weakref.ref(self), self._stop), name="hiersrec-feed", daemon=True
+            target=_run, args=(weakref.ref(self), self._stop, self._hurry), name="hiersrec-feed", daemon=True
         )
-        self._at_end = weakref.finalize(self, self._stop.set)  # at exit too
+        self._at_end = weakref.finalize(self, _end, self._stop, self._hurry)  # at exit too
         _FOLLOWERS.add(self)
         self._thread.start()
 
@@ -128,6 +128,7 @@ class Follower:
             return self.position
         self._catalog.check(checked)
         last = self.feed.append(checked)
+        self._hurry.set()
         self._wait_for(last)
         for number, position in enumerate(range(last - len(checked) + 1, last + 1), 1):
             error = self._skipped.get(position)
@@ -140,7 +141,7 @@ class Follower:
 
     def close(self) -> None:
         """Stop following. When it returns, the catalog does not change any more, and can be changed directly."""
-        self._stop.set()
+        _end(self._stop, self._hurry)
         with self._changed:
             self._changed.notify_all()
         if not self._is_forked and self._thread is not threading.current_thread():
@@ -256,12 +257,13 @@ class Follower:
     def _forked(self) -> None:
         """In a child that was forked: the thread is not there, and may have held the lock."""
         self._is_forked = True
-        self._changed, self._stop = threading.Condition(), threading.Event()
+        self._changed = threading.Condition()
+        self._stop, self._hurry = threading.Event(), threading.Event()
         self._at_end.detach()
         self.error = FeedError(f"{self.feed.label} is not followed in a forked process: call follow() there")
 
 
-def _run(follower: weakref.ref[Follower], stop: threading.Event) -> None:
+def _run(follower: weakref.ref[Follower], stop: threading.Event, hurry: threading.Event) -> None:
     """What the thread does. It holds no recommender that nobody else holds."""
     while not stop.is_set():
         follows = follower()
@@ -272,7 +274,13 @@ def _run(follower: weakref.ref[Follower], stop: threading.Event) -> None:
         is_idle = follows.position == before
         del follows
         if not is_idle:
-            stop.wait(_PACE)
+            hurry.wait(_PACE)
+            hurry.clear()
+
+
+def _end(stop: threading.Event, hurry: threading.Event) -> None:
+    stop.set()
+    hurry.set()
 
 
 def _give_way() -> None:

@@ -356,7 +356,8 @@ def test_blank_lines_do_not_keep_a_connection(server: Server) -> None:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         connection.sendall(b"\r\n")
         found = everything(connection)  # until the server closes it
-    assert found.startswith(b"HTTP/1.1 200") and found.endswith(b'{"status":"ok"}')
+    assert found.startswith(b"HTTP/1.1 200")
+    assert found.endswith(b'{"status":"ok"}')
 
 
 def test_slow_and_idle_clients_harm_nobody(server: Server) -> None:
