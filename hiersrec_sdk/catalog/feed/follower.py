@@ -34,6 +34,7 @@ _PACE: Final = (
 )
 _RETRY: Final = 0.2  # seconds after an error
 _PATIENCE: Final = 5.0  # seconds that publish() waits for an error to pass
+_READ_AT_ONCE: Final = 50
 _DECODED_AT_ONCE: Final = 4
 _GIVE_WAY: Final = (
     1e-5  # seconds of sleep: another thread gets the interpreter's lock, which sleep(0) may take back
@@ -198,7 +199,13 @@ class Follower:
 
     def _step(self, wait: float) -> None:
         """Apply the next records, if there are any within so many seconds."""
-        records = self.feed.read(self.position, _MOST, wait)
+        records = self.feed.read(self.position, _READ_AT_ONCE, wait)
+        while len(records) % _READ_AT_ONCE == 0 and 0 < len(records) < _MOST:
+            _give_way()
+            further = self.feed.read(records[-1].position, _READ_AT_ONCE, 0.0)
+            if not further:
+                break
+            records += further
         if records:
             self._known = max(self._known, records[-1].position)
             if len(records) == _MOST:
