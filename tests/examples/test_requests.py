@@ -201,7 +201,10 @@ def test_an_odd_id(service: Service, item: int | str) -> None:
 def test_other_methods_and_paths(service: Service) -> None:
     for method in ("GET", "PUT", "DELETE", "PATCH"):
         assert service.ask("/recommend", b"", method=method)[0] == 405
-    assert service.ask("/recommend", b"", method="FOO")[0] in (400, 405)  # 400 where uvicorn parses with httptools
+    assert service.ask("/recommend", b"", method="FOO")[0] in (
+        400,
+        405,
+    )  # 400 where uvicorn parses with httptools
     for path in ("/none", "/../../etc/passwd", "/%00", "/%FF"):
         status, text = service.ask(path, b"", method="GET")
         assert status in (400, 404)
