@@ -3,8 +3,8 @@
 The entries of the stream KEY have the ids 0-1, 0-2, 0-3 ...: positions. The identity of the log is the string
 ``KEY:log``. Redis 7 or newer.
 
-A server that is killed may lose the newest records, and give their positions to others. So each entry has a random mark,
-and a feed that has seen an entry notices when another one is in its place.
+A server that is killed may lose the newest records, and give their positions to others. So each entry has a random
+mark, and a feed that has seen an entry notices when another one is in its place.
 """
 
 from __future__ import annotations
@@ -176,8 +176,8 @@ class RedisFeed(Feed):
             redis.RedisError: it failed otherwise.
         """
         known = self._known
-        # The log comes last: if it is still the same, all before was of it. A transaction is refused by a server that is
-        # out of memory.
+        # The log comes last: if it is still the same, all before was of it. A transaction is refused by a server that
+        # is out of memory.
         question = self._client.pipeline(transaction=False)
         question.xinfo_stream(self.key)
         question.xrange(self.key, f"0-{known.position}", f"0-{known.position}")
