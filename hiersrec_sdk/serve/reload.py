@@ -7,7 +7,9 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from hiersrec_sdk.atomic import is_time_limit
@@ -82,7 +84,10 @@ class Service:
         self._seen = None if path is None else _signature(path)
         self._tried = 0.0
         self._reloading = threading.Lock()
-        self._wake, self._stopped = threading.Event(), threading.Event()
+        self._wake: SimpleQueue[None] = (
+            SimpleQueue()
+        )  # an Event hangs where a signal interrupts its set() by another
+        self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._snapshot: Any = recommender.catalog.current
         self._snapshot_since = time.time()
@@ -119,7 +124,7 @@ class Service:
     def stop(self) -> None:
         """Stop watching and following."""
         self._stopped.set()
-        self._wake.set()
+        self._wake.put(None)
         if self._thread is not None:
             self._thread.join()
         self.current.close()
@@ -140,7 +145,7 @@ class Service:
 
     def reload_soon(self) -> None:
         """Load the bundle at the path again, in another thread. May be called by a signal handler."""
-        self._wake.set()
+        self._wake.put(None)
 
     def reload(self) -> bool:
         """Load the bundle at the path, and serve it from then on. If that fails, the old one stays.
@@ -178,8 +183,7 @@ class Service:
         """Until :meth:`stop`: once a second look for another bundle, and say how things stand."""
         while not self._stopped.is_set():
             try:
-                if self._wake.wait(_EVERY):
-                    self._wake.clear()
+                if self._is_woken():
                     if self._stopped.is_set():
                         return
                     self.reload()
@@ -188,6 +192,15 @@ class Service:
                 self._say()
             except Exception:  # such as a full disk under the metrics; the next look may succeed
                 _log.exception("watching the bundle failed")
+
+    def _is_woken(self) -> bool:
+        """Wait for a second; True as soon as somebody wants a reload. Those who want one at the same time get one."""
+        with suppress(Empty):
+            self._wake.get(timeout=_EVERY)
+            while not self._wake.empty():
+                self._wake.get_nowait()
+            return True
+        return False
 
     def _is_replaced(self, path: Path) -> bool:
         now = _signature(path)

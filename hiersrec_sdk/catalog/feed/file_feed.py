@@ -1,17 +1,19 @@
 """A change feed in a file: appended to by one writer at a time, read by any number of processes on the same machine.
 
-    hiersrec-feed 1 3f0c… 00000000000000000001
-    end 00000000000000000247 00000000000000000002 8a31c4d0
-    1 17 5d0f66a3 {"remove":"sku-3"}
-    2 47 0be41f27 {"set_bias":{"id":"sku-9","value":1.5}}
+    hiersrec-feed 1 ff4d… 00000000000000000001
+    end 00000000000000000216 00000000000000000002 6b1e4126
+    1 2 18 7e656d2a {"remove":"sku-3"}
+    2 2 39 f675229c {"set_bias":{"id":"sku-9","value":1.5}}
 
 The first line has the format, the identity of the log and the number of its first record. The second one says where the
 log ends: the byte, the number of the newest record, and a CRC-32 of both. Then come the records, one a line: number,
-length of the JSON text, CRC-32 of number and text, the text.
+number of the last record that was written with it, length of the JSON text, CRC-32 of both numbers and the text, the
+text.
 
 A writer locks the file, writes records after the end, waits for the disk, and then moves the end. So nobody reads a
 record that may still be taken back, as after a write that failed: what lies after the end is no part of the log.
-Records that a killed writer left there whole are taken in by the next one, and the rest is cut.
+What a killed writer left there is taken in by the next one if it is whole, to the last record of one write, and cut
+otherwise.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from hiersrec_sdk.atomic import alone, is_time_limit, write_file
 from hiersrec_sdk.catalog.changes import LONGEST
@@ -47,7 +49,7 @@ _FIRST: Final = re.compile(rb"hiersrec-feed 1 ([0-9a-f]{32}) ([0-9]{20})\n")
 _END: Final = re.compile(rb"end ([0-9]{20} [0-9]{20}) ([0-9a-f]{8})\n")
 _END_AT: Final = 70  # bytes of the first line
 _HEADER: Final = _END_AT + 55  # and of the second
-_RECORD: Final = re.compile(rb"([0-9]{1,20}) ([0-9]{1,8}) ([0-9a-f]{8}) ")
+_RECORD: Final = re.compile(rb"(([0-9]{1,20}) ([0-9]{1,20})) ([0-9]{1,8}) ([0-9a-f]{8}) ")
 _LONGEST_LINE: Final = LONGEST + 64
 
 _FEEDS: Final[weakref.WeakSet[FileFeed]] = weakref.WeakSet()
@@ -69,25 +71,40 @@ class _End:
         return b"end %b %08x\n" % (said, zlib.crc32(said))
 
 
-def _line(number: int, content: bytes) -> bytes:
-    checksum = zlib.crc32(content, zlib.crc32(b"%d" % number))
-    return b"%d %d %08x %b\n" % (number, len(content), checksum, content)
+class _Line(NamedTuple):
+    """A record that was read.
+
+    Attributes:
+        content: its JSON text.
+        last: the number of the last record that was written with it.
+        stop: the byte after it.
+    """
+
+    content: bytes
+    last: int
+    stop: int
 
 
-def _record(data: bytes, start: int, number: int) -> tuple[bytes, int]:
-    """The content of the record ``number`` that begins at a byte of ``data``, and the byte after it.
+def _line(number: int, last: int, content: bytes) -> bytes:
+    numbers = b"%d %d" % (number, last)
+    checksum = zlib.crc32(content, zlib.crc32(numbers))
+    return b"%b %d %08x %b\n" % (numbers, len(content), checksum, content)
+
+
+def _record(data: bytes, start: int, number: int) -> _Line:
+    """The record ``number``, which begins at a byte of ``data``.
 
     Raises:
         _DamagedError: it is another one, or not whole.
     """
     head = _RECORD.match(data, start)
-    if head is None or int(head[1]) != number:
+    if head is None or int(head[2]) != number:
         raise _DamagedError
-    stop = head.end() + int(head[2])
+    stop = head.end() + int(head[4])
     content = data[head.end() : stop]
-    if data[stop : stop + 1] != b"\n" or zlib.crc32(content, zlib.crc32(b"%d" % number)) != int(head[3], 16):
+    if data[stop : stop + 1] != b"\n" or zlib.crc32(content, zlib.crc32(head[1])) != int(head[5], 16):
         raise _DamagedError
-    return content, stop + 1
+    return _Line(content, int(head[3]), stop + 1)
 
 
 class _File:
@@ -137,9 +154,8 @@ class _File:
             time.sleep(1e-3)
         raise FeedCorruptError(f"{self.path}: its second line does not say where it ends")
 
-    def records(self, start: int, number: int, stop: int) -> Iterator[tuple[bytes, int]]:
-        """The records from ``number`` on, which begins at byte ``start``, up to byte ``stop``: content, and the byte
-        after it.
+    def records(self, start: int, number: int, stop: int) -> Iterator[_Line]:
+        """The records from ``number`` on, which begins at byte ``start``, up to byte ``stop``.
 
         Raises:
             _DamagedError: one is not whole, or another one.
@@ -147,7 +163,7 @@ class _File:
         data, at, base = b"", 0, start  # data[at] is the byte base + at of the file
         while base + at < stop:
             try:
-                content, after = _record(data, at, number)
+                record = _record(data, at, number)
             except _DamagedError:
                 rest = data[at:]
                 if len(rest) > _LONGEST_LINE or base + len(data) >= stop:
@@ -158,8 +174,8 @@ class _File:
                     raise
                 data, at = rest + more, 0
                 continue
-            at, number = after, number + 1
-            yield content, base + at
+            at, number = record.stop, number + 1
+            yield record._replace(stop=base + at)
 
 
 @dataclass(eq=False)
@@ -225,12 +241,10 @@ class FileFeed(Feed):
             if before <= file.first:
                 return
             start = _HEADER
-            for number, (_, after) in enumerate(
-                self._sound(file, _HEADER, file.first, end.offset), file.first
-            ):
+            for number, record in enumerate(self._sound(file, _HEADER, file.first, end.offset), file.first):
                 if number == before:
                     break
-                start = after
+                start = record.stop
             kept = _End(_HEADER + end.offset - start, end.last)
 
             def write(part: Path) -> None:
@@ -307,8 +321,11 @@ class FileFeed(Feed):
         """
         with self._errors("cannot be written, and nothing was appended"), self._locked() as file:
             end = self._recovered(file)
-            content = b"".join(_line(number, change) for number, change in enumerate(changes, end.last + 1))
-            after = _End(end.offset + len(content), end.last + len(changes))
+            last = end.last + len(changes)
+            content = b"".join(
+                _line(number, last, change) for number, change in enumerate(changes, end.last + 1)
+            )
+            after = _End(end.offset + len(content), last)
             try:
                 _write_all(file.descriptor, content, end.offset)
                 os.fsync(file.descriptor)
@@ -334,7 +351,7 @@ class FileFeed(Feed):
                 self._recovered(file)
 
     def _recovered(self, file: _File) -> _End:
-        """Where the locked log ends, with the whole records that a killed writer has left behind its end.
+        """Where the locked log ends, with what a killed writer has left whole behind its end.
 
         Raises:
             FeedError: this user may not write.
@@ -348,8 +365,9 @@ class FileFeed(Feed):
         if size == end.offset:
             return end
         with suppress(_DamagedError):
-            for _, after in file.records(end.offset, end.last + 1, size):
-                found = _End(after, found.last + 1)
+            for number, record in enumerate(file.records(end.offset, end.last + 1, size), end.last + 1):
+                if number == record.last:
+                    found = _End(record.stop, number)
         if found.offset < size:
             os.ftruncate(file.descriptor, found.offset)
         os.fsync(file.descriptor)  # the killed writer may not have come so far
@@ -369,11 +387,11 @@ class FileFeed(Feed):
             _, offset, number = cursor
         found: list[Record] = []
         size = 0
-        for content, stop in self._sound(file, offset, number + 1, end.offset):
-            number, offset = number + 1, stop
+        for record in self._sound(file, offset, number + 1, end.offset):
+            number, offset = number + 1, record.stop
             if number > after:
-                found.append(Record(number, content))
-                size += len(content)
+                found.append(Record(number, record.content))
+                size += len(record.content)
                 if len(found) == most or size >= _MOST_READ:
                     break
         if number > end.last or (offset >= end.offset) != (number == end.last):
@@ -381,16 +399,16 @@ class FileFeed(Feed):
         self._cursor = file, offset, number
         return found
 
-    def _sound(self, file: _File, start: int, number: int, stop: int) -> Iterator[tuple[bytes, int]]:
+    def _sound(self, file: _File, start: int, number: int, stop: int) -> Iterator[_Line]:
         """The records up to the end of the log, see :meth:`_File.records`.
 
         Raises:
             FeedCorruptError: one is damaged.
         """
         try:
-            for content, after in file.records(start, number, stop):
-                yield content, after
-                start, number = after, number + 1
+            for record in file.records(start, number, stop):
+                yield record
+                start, number = record.stop, number + 1
         except _DamagedError:
             raise FeedCorruptError(
                 f"{self.label}: record {number}, at byte {start:,}, is damaged, and the log goes on after it"

@@ -18,6 +18,7 @@ from hiersrec_sdk.catalog.snapshot import FeedPosition
 from hiersrec_sdk.catalog.writer import MutableCatalog
 from hiersrec_sdk.errors import (
     CatalogChangeError,
+    FeedBehindError,
     FeedError,
     FeedLostError,
     InvalidArgumentError,
@@ -121,15 +122,28 @@ class Follower:
         Raises:
             InvalidArgumentError: one cannot be made in the newest snapshot, and nothing was published; or it could not
                 be made any more, as another replica's change came first, and was skipped: the message says which.
+            FeedBehindError, FeedLostError: the catalog cannot follow the feed any more; see :attr:`error`.
             FeedError: the feed cannot be written, or was closed; or the changes are in it, and not applied here yet.
         """
         self._check_running()
+        # what is appended would not be applied here
+        if isinstance(self.error, FeedBehindError | FeedLostError):
+            raise type(self.error)(str(self.error)) from self.error
         checked = [each if isinstance(each, Change) else Change.of(each) for each in changes]
         if not checked:
             return self.position
         self._catalog.check(checked)
+        contained = self.position
+        last = self.feed.append(checked)
+        contained = self.position
         last = self.feed.append(checked)
         self._hurry.set()
+        if last - len(checked) < contained:  # others have had these numbers
+            raise FeedLostError(
+                f"{self.feed.label} has the changes up to record {last}, but the catalog contained it up to "
+                f"{contained} before: the feed has lost changes; load the newest bundle on every replica"
+            )
+        self._wait_for(last)
         self._wait_for(last)
         for number, position in enumerate(range(last - len(checked) + 1, last + 1), 1):
             error = self._skipped.get(position)

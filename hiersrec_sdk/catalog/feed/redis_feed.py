@@ -2,6 +2,9 @@
 
 The entries of the stream KEY have the ids 0-1, 0-2, 0-3 ...: positions. The identity of the log is the string
 ``KEY:log``. Redis 7 or newer.
+
+A server that is killed may lose the newest records, and give their positions to others. So each entry has a random
+mark, and a feed that has seen an entry notices when another one is in its place.
 """
 
 from __future__ import annotations
@@ -27,12 +30,13 @@ _log = logging.getLogger(__name__)
 _CONNECT_SECONDS: Final = 2.0
 _ANSWER_SECONDS: Final = 5.0  # beside the time that is waited for records
 _FIELD: Final = b"change"
+_MARK: Final = b"mark"
 
 # Redis runs a script as a whole, so these are all or none, and do nothing to another log than the one that was opened.
 _CHECK: Final = "if redis.call('GET', KEYS[2]) ~= ARGV[1] then return redis.error_reply('LOST') end\n"
 _APPEND: Final = f"""{_CHECK}
 local last
-for at = 2, #ARGV do last = redis.call('XADD', KEYS[1], '0-*', 'change', ARGV[at]) end
+for at = 3, #ARGV do last = redis.call('XADD', KEYS[1], '0-*', 'change', ARGV[at], 'mark', ARGV[2]) end
 return last
 """
 _DROP: Final = f"{_CHECK} return redis.call('XTRIM', KEYS[1], 'MINID', ARGV[2])"
@@ -54,6 +58,13 @@ class _Reach(NamedTuple):
     last: int
 
 
+class _Known(NamedTuple):
+    """The newest record that a feed has read or written: position and mark."""
+
+    position: int
+    mark: bytes
+
+
 class RedisFeed(Feed):
     """A change feed in a stream of a Redis server. An append is durable as far as the server's own settings say.
 
@@ -64,6 +75,7 @@ class RedisFeed(Feed):
     def __init__(self, url: str) -> None:
         server, self.key, self.label = _parts(url)
         self._log_key, self._is_closed = f"{self.key}:log", False
+        self._known = _Known(0, b"")
         with self._errors("cannot be used"):
             # A repeated append could come after what another replica has changed since. So nothing is tried again here.
             self._client = redis.Redis.from_url(
@@ -111,10 +123,11 @@ class RedisFeed(Feed):
 
     def _append(self, changes: Sequence[bytes]) -> int:
         with self._errors("cannot be reached, and nothing was appended"):
-            self._client.ping()
+            self._asked(0, 1)
+        mark = secrets.token_hex(4).encode()
         try:
             with self._errors("cannot be written"):
-                return _position(self._run(self._append_script, *changes))
+                last = _position(self._run(self._append_script, mark, *changes))
         except FeedError as error:
             if not isinstance(error.__cause__, redis.ConnectionError | redis.TimeoutError):
                 raise
@@ -122,6 +135,8 @@ class RedisFeed(Feed):
                 f"{self.label} was cut off ({shortened(error.__cause__)}), and the changes may have been made: publish "
                 "them again"
             ) from error.__cause__
+        self._known = max(self._known, _Known(last, mark))
+        return last
 
     def _run(self, script: Any, *arguments: Any) -> Any:
         """What a script returns.
@@ -140,17 +155,8 @@ class RedisFeed(Feed):
     def _read(self, after: int, most: int) -> list[Record]:
         """The records after a position that are there now."""
         with self._errors("cannot be read"):
-            # The log comes last: if it is still the same, all before was of it. A transaction is refused by a server
-            # that is out of memory.
-            question = self._client.pipeline(transaction=False)
-            question.xinfo_stream(self.key)
-            question.xrange(self.key, f"(0-{after}", "+", count=most)
-            question.get(self._log_key)
-            about, entries, log = question.execute(raise_on_error=False)
-            self._check_log(self._text(log))
-            self.check_reaches(after, *self._reach_of(about))
-            if isinstance(entries, Exception):
-                raise entries
+            reach, entries = self._asked(after, most)
+            self.check_reaches(after, *reach)
             records = [Record(_position(entry), fields.get(_FIELD, b"")) for entry, fields in entries]
         for expected, record in enumerate(records, after + 1):
             if record.position != expected:  # not dropped, as the log reaches back so far
@@ -158,7 +164,38 @@ class RedisFeed(Feed):
                     f"{self.label} lacks record {expected}, which somebody has deleted: load the newest bundle that "
                     "hiersrec catalog compact has written"
                 )
+        if records:
+            self._known = max(self._known, _Known(records[-1].position, entries[-1][1].get(_MARK, b"")))
         return records
+
+    def _asked(self, after: int, most: int) -> tuple[_Reach, Any]:
+        """What the log reaches now, and its entries after a position.
+
+        Raises:
+            FeedLostError: it is another log by now, has lost what is known of it, or others write to the stream.
+            redis.RedisError: it failed otherwise.
+        """
+        known = self._known
+        # The log comes last: if it is still the same, all before was of it. A transaction is refused by a server that
+        # is out of memory.
+        question = self._client.pipeline(transaction=False)
+        question.xinfo_stream(self.key)
+        question.xrange(self.key, f"0-{known.position}", f"0-{known.position}")
+        question.xrange(self.key, f"(0-{after}", "+", count=most)
+        question.get(self._log_key)
+        about, same, entries, log = question.execute(raise_on_error=False)
+        self._check_log(self._text(log))
+        reach = self._reach_of(about)
+        for found in (same, entries):
+            if isinstance(found, Exception):
+                raise found
+        # a record that is known and not there was dropped, unless the log ends before it
+        if known.position > reach.last or (same and same[0][1].get(_MARK, b"") != known.mark):
+            raise FeedLostError(
+                f"{self.label} has lost record {known.position}, maybe when the server was killed: load the newest "
+                "bundle on every replica"
+            )
+        return reach, entries
 
     def _reach(self) -> _Reach:
         with self._errors("cannot be read"):
@@ -215,7 +252,9 @@ class RedisFeed(Feed):
         """Log what the server may lose when it is killed."""
         try:
             found: Any = {**cast("Any", self._client.config_get("appendonly", "appendfsync"))}
-        except redis.RedisError:  # not permitted, as in most hosted ones
+        except redis.RedisError as error:  # not permitted, as in most hosted ones
+            if (limit := _time_limit(error)) is not None:
+                raise limit from None
             _log.info("%s: how the server keeps changes on the disk cannot be asked", self.label)
             return
         if found.get("appendonly") != "yes":

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -112,6 +114,31 @@ def test_a_given_recommender_is_not_reloaded(folder: Path) -> None:
     with TestClient(app):
         replace(folder, 2)
         assert not app.service.reload()
+
+
+def test_a_signal_that_interrupts_another(folder: Path) -> None:
+    """As SIGHUP does that reaches a worker and its parent, which passes it on."""
+    service = create_app(folder).service
+    depth = 0
+
+    def interrupt(frame: Any, event: str, argument: Any) -> None:
+        nonlocal depth
+        if depth == 0 and event in ("call", "c_call"):
+            depth += 1
+            service.reload_soon()
+            depth -= 1
+
+    def handle() -> None:
+        sys.setprofile(interrupt)
+        service.reload_soon()
+        sys.setprofile(None)
+
+    handling = threading.Thread(target=handle, daemon=True)
+    handling.start()
+    handling.join(20)
+    assert not handling.is_alive()
+    assert service._is_woken()
+    assert service._wake.empty()
 
 
 def test_the_old_recommender_ends_with_its_last_call(folder: Path) -> None:

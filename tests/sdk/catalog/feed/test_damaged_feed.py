@@ -77,7 +77,7 @@ def test_a_damaged_record_is_named(path: Path, feed: FileFeed) -> None:
     feed.append(changes(6))
     content = path.read_bytes().replace(b'"a-3"', b'"b-3"')
     path.write_bytes(content)
-    at = content.index(b"4 16 ")
+    at = content.index(b"4 6 16 ")
     message = rf"changes\.feed: record 4, at byte {at:,}, is damaged, and the log goes on after it"
     with FileFeed(path) as again:
         assert again.read(0, 3) == records(1, contents(changes(3)))
@@ -229,7 +229,7 @@ def test_a_log_that_is_cut_below_its_end(path: Path, feed: FileFeed) -> None:
     os.truncate(path, path.stat().st_size - 5)
     assert feed.read(0, 3) == records(1, contents(changes(3)))
     for after, each in ((3, feed), (0, FileFeed(path))):
-        with pytest.raises(FeedCorruptError, match=r"changes\.feed: record 4, at byte 218, is damaged"):
+        with pytest.raises(FeedCorruptError, match=r"changes\.feed: record 4, at byte 224, is damaged"):
             each.read(after, 9)
     calls: list[Callable[[], object]] = [lambda: feed.append(changes(1)), lambda: feed.drop(2)]
     for call in calls:

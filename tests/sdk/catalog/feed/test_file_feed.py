@@ -196,7 +196,7 @@ def test_a_writer_that_is_killed_at_any_byte(path: Path, tmp_path: Path) -> None
             assert found == acknowledged + unacknowledged[:count] + contents(changes(1, "next"))
             assert everything(FileFeed(torn)) == records(1, found)
             other.close()
-    assert taken_in == {0, 1, 2}
+    assert taken_in == {0, 2}  # all or none
 
 
 def test_after_a_power_failure_readers_need_not_wait_for_a_writer(path: Path) -> None:
@@ -206,7 +206,7 @@ def test_after_a_power_failure_readers_need_not_wait_for_a_writer(path: Path) ->
         before = path.read_bytes()
         feed.append(changes(2, "b"))
         after = path.read_bytes()
-    path.write_bytes(before[:HEADER] + after[HEADER:] + b"5 17 5d0f66a3 {")
+    path.write_bytes(before[:HEADER] + after[HEADER:] + b"5 6 17 5d0f66a3 {")
     with FileFeed(path) as feed:
         assert feed.last == 4
         assert feed.read(4, 9) == []

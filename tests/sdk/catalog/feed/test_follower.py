@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -240,6 +241,25 @@ def test_a_follower_that_falls_behind(follows: Follower, monkeypatch: pytest.Mon
         monkeypatch.setattr(follows, "_step", step)
         wait_for(lambda: isinstance(follows.error, FeedBehindError))
         assert follows.is_running
+        with pytest.raises(FeedBehindError, match="begins with record 4"):
+            follows.publish([NEW])
+        assert feed.last == 5
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_a_log_that_has_lost_changes(
+    follows: Follower, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    follows.publish(changes(1))
+    shutil.copy(path, tmp_path / "backup")
+    follows.publish(changes(3, "lost"))
+    stand_still(follows, monkeypatch)
+    (tmp_path / "backup").replace(path)
+    last = 1 + count
+    with pytest.raises(
+        FeedLostError, match=f"up to record {last}, but the catalog contained it up to 4 before"
+    ):
+        follows.publish(changes(count, "b"))
 
 
 def test_another_log(recommender: Recommender, path: Path, tmp_path: Path) -> None:

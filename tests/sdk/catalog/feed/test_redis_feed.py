@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,49 @@ def test_an_emptied_server(tmp_path: Path, bundle: Path) -> None:
             assert (other.first, other.last) == (1, 3)
         follower.close()
         assert follower.position == 1
+
+
+@contextmanager
+def losing(server: RedisServer) -> Iterator[None]:
+    """What is appended in the block is lost when the server is killed, at its end: it had not reached the disk."""
+    kept = {each: each.read_bytes() for each in server.folder.rglob("*.aof*") if each.is_file()}
+    yield
+    server.kill()
+    for path, content in kept.items():
+        path.write_bytes(content)
+    server.start()
+
+
+def test_a_server_that_has_lost_the_newest_records(tmp_path: Path, bundle: Path) -> None:
+    """Whoever had them notices, though others have their numbers by now."""
+    with redis_server(tmp_path) as server, Recommender.load(bundle).follow(server.url()) as follower:
+        follower.publish(changes(1))
+        with losing(server):
+            follower.publish(changes(2, "lost"))
+            follower._stop.set()  # it reads nothing until others have appended
+            follower._thread.join()
+        with Recommender.load(bundle).follow(server.url()) as other:
+            assert other.publish(changes(3, "b")) == 4  # it has contained nothing that was lost
+        for call in (lambda: follower.feed.read(3, 1), lambda: follower.feed.append(changes(1))):
+            with pytest.raises(FeedError):  # of which the first finds its connection broken
+                call()
+            with pytest.raises(FeedLostError, match="has lost record 3, maybe when the server was killed"):
+                call()
+        with RedisFeed(server.url()) as feed:
+            assert feed.last == 4
+            with losing(server):
+                feed.append(changes(1, "lost"))
+            wait_for(lambda: is_lost(feed), "a shorter log is not noticed")
+
+
+def is_lost(feed: RedisFeed) -> bool:
+    try:
+        feed.read(5, 1)
+    except FeedLostError as error:
+        return "has lost record 5" in str(error)
+    except FeedError:  # the connection is broken
+        return False
+    raise AssertionError
 
 
 def test_a_server_that_is_killed_while_two_publish(tmp_path: Path, bundle: Path) -> None:
