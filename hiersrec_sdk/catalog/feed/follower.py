@@ -135,15 +135,12 @@ class Follower:
         self._catalog.check(checked)
         contained = self.position
         last = self.feed.append(checked)
-        contained = self.position
-        last = self.feed.append(checked)
         self._hurry.set()
         if last - len(checked) < contained:  # others have had these numbers
             raise FeedLostError(
                 f"{self.feed.label} has the changes up to record {last}, but the catalog contained it up to "
                 f"{contained} before: the feed has lost changes; load the newest bundle on every replica"
             )
-        self._wait_for(last)
         self._wait_for(last)
         for number, position in enumerate(range(last - len(checked) + 1, last + 1), 1):
             error = self._skipped.get(position)
