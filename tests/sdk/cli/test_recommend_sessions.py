@@ -251,6 +251,21 @@ def test_other_sessions_and_bundles_are_refused(tmp_path: Path) -> None:
     assert "was begun with another bundle, or the bundle was changed" in said
 
 
+def test_another_job_that_begins_meanwhile(
+    made: tuple[Shop, Path], few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While this one looks at its sessions, which may take minutes."""
+    out, check = tmp_path / "recs", batch.check_sessions
+
+    def begin_another(*given: Any) -> None:
+        monkeypatch.setattr(batch, "check_sessions", check)
+        passed(*arguments(made[1], few, out, "-k", "3"))
+
+    monkeypatch.setattr(batch, "check_sessions", begin_another)
+    assert f"{out} was begun with -k 3, got 10" in failed(*arguments(made[1], few, out))
+    assert {len(items) for items in read(out).to_pydict()["items"]} <= {0, 1, 2, 3}
+
+
 def test_what_is_in_the_way(made: tuple[Shop, Path], few: Path, tmp_path: Path) -> None:
     out = tmp_path / "recs"
     given = arguments(made[1], few, out, "--shard-sessions", "150", "--processes", "1")
