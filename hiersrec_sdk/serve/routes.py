@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from hiersrec_sdk.errors import BundleError, HierSRecError, InvalidArgumentError, UnknownItemError
+from hiersrec_sdk.errors import BundleError, FeedError, HierSRecError, InvalidArgumentError, UnknownItemError
 from hiersrec_sdk.results import Result
 from hiersrec_sdk.serve.limits import RefusedError, check_count, check_k, read_body
 from hiersrec_sdk.serve.metrics import Metrics
@@ -115,7 +115,11 @@ def failure_of(error: Exception) -> tuple[int, str, str, bool]:
         return 404 if isinstance(error, UnknownItemError) else 400, kind, str(error), False
     if isinstance(error, HierSRecError):
         _log.error("request failed", exc_info=error)
-        about = "the bundle cannot be used" if isinstance(error, BundleError) else "it cannot be done now"
+        about = "it cannot be done now"
+        if isinstance(error, BundleError):
+            about = "the bundle cannot be used"
+        elif isinstance(error, FeedError):
+            about = "the change feed cannot be used, and the changes may have been made: send them again"
         return 503, kind, f"{about}; the log of the server says why", False
     _log.error("request failed", exc_info=error)
     return 500, "InternalError", "the log of the server says what happened", False

@@ -20,6 +20,7 @@ import pytest
 
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.cli import batch
+from hiersrec_sdk.integrations.session_files import check_sessions
 from tests.sdk.bundles import Shop, make_shop
 from tests.sdk.cli.run import failed, hiersrec, passed
 from tests.sdk.integrations.asked import answers, sessions_of, table_of
@@ -255,10 +256,10 @@ def test_another_job_that_begins_meanwhile(
     made: tuple[Shop, Path], few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While this one looks at its sessions, which may take minutes."""
-    out, check = tmp_path / "recs", batch.check_sessions
+    out = tmp_path / "recs"
 
     def begin_another(*given: Any) -> None:
-        monkeypatch.setattr(batch, "check_sessions", check)
+        monkeypatch.setattr(batch, "check_sessions", check_sessions)
         passed(*arguments(made[1], few, out, "-k", "3"))
 
     monkeypatch.setattr(batch, "check_sessions", begin_another)
