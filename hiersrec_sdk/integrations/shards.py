@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hiersrec_sdk import __version__
-from hiersrec_sdk.atomic import PART, remove_parts, write_file
+from hiersrec_sdk.atomic import PART, alone, is_time_limit, remove_parts, write_file
 from hiersrec_sdk.bundle.strict_json import parse_json
 from hiersrec_sdk.errors import JobError
 from hiersrec_sdk.integrations.batch import BatchRecommender
@@ -68,8 +68,15 @@ class Shards:
         return True
 
     def begin(self, options: Mapping[str, Any]) -> None:
-        """Write ``_job.json``, which says what the job is."""
-        write_file(self.out / JOB, json.dumps(self._job(options), indent=2) + "\n")
+        """Write ``_job.json``, which says what the job is.
+
+        Raises:
+            JobError: another job was begun there meanwhile.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        with alone(self.out):
+            if not self.is_begun(options):
+                write_file(self.out / JOB, json.dumps(self._job(options), indent=2) + "\n")
 
     def done(self) -> list[int]:
         """The shards that are there. What writers that were killed have left beside them is removed.
@@ -90,6 +97,8 @@ class Shards:
             except FileNotFoundError:
                 continue
             except (pyarrow.ArrowException, OSError) as error:
+                if is_time_limit(error):
+                    raise
                 raise JobError(f"{shortened(path)} cannot be read; remove it: {shortened(error)}") from error
             if rows != len(self.sessions(shard)):
                 raise JobError(

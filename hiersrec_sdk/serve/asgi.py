@@ -65,13 +65,13 @@ class App:
             lifespan=self._lifespan,
             exception_handlers={HTTPException: _no_route, Exception: _failed},
         )
+        self._app.router.redirect_slashes = False  # to wherever the Host header says
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or take part in the server's lifespan."""
+        # not started: mounted in an app that has a lifespan of its own; or in a child that was forked
         if scope["type"] == "http" and not self.service.is_started:
-            await (
-                self._start()
-            )  # mounted in an app that has a lifespan of its own; or a child that was forked
+            await self._start()
         await self._app(scope, receive, send)
 
     @asynccontextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
 
 import msgspec
 from starlette.types import Scope
@@ -15,6 +16,8 @@ from hiersrec_sdk.serve.reload import Service
 from hiersrec_sdk.serve.requests import BiasRequest, Changed, MoveRequest, RemoveRequest, UpsertRequest
 from hiersrec_sdk.serve.settings import Settings
 
+_AT_ONCE: Final = 32  # requests that publish; the others wait
+
 
 class Changes:
     """Publishes changes; the answer comes when they are durable, and applied in this process."""
@@ -22,6 +25,8 @@ class Changes:
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service, self._settings = service, settings
         self._wanted = b"Bearer " + settings.token.encode()
+        # of their own: where the feed cannot be reached, they wait, and batches and metrics must not
+        self._threads = ThreadPoolExecutor(_AT_ONCE, "hiersrec-publish")
 
     def check_token(self, scope: Scope) -> None:
         """Refuse a request without the token, in a time that says nothing about it."""
@@ -58,4 +63,5 @@ class Changes:
         if not values:
             raise RefusedError(400, "InvalidRequest", f"{name} must have at least one element")
         changes = [{kind: value} for value in values]
-        return msgspec.json.encode(Changed(await asyncio.to_thread(self._service.publish, changes)))
+        publishing = asyncio.get_running_loop().run_in_executor(self._threads, self._service.publish, changes)
+        return msgspec.json.encode(Changed(await publishing))

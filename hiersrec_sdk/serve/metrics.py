@@ -69,7 +69,7 @@ class Metrics:
             "hiersrec_feed_rejected", "Changes of the feed that could not be applied.", "livemax", here
         )
         self.feed_failing = _gauge(
-            "hiersrec_feed_failing", "1 while the feed cannot be read.", "livemax", here
+            "hiersrec_feed_failing", "1 while the feed cannot be followed.", "livemax", here
         )
         self._workers = Gauge(
             "hiersrec_workers",

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from hiersrec_sdk.errors import BundleError, HierSRecError, InvalidArgumentError, UnknownItemError
+from hiersrec_sdk.errors import BundleError, FeedError, HierSRecError, InvalidArgumentError, UnknownItemError
 from hiersrec_sdk.results import Result
 from hiersrec_sdk.serve.limits import RefusedError, check_count, check_k, read_body
 from hiersrec_sdk.serve.metrics import Metrics
@@ -36,6 +36,7 @@ _log = logging.getLogger(__name__)
 _Asked = TypeVar("_Asked", bound=msgspec.Struct)
 _ENCODER: Final = msgspec.json.Encoder()
 _EXCLUDED_AT_ONCE: Final = 100  # ids that are left out without a pass over the catalog
+_LOOKED_UP_AT_ONCE: Final = 1_000  # ids of a session
 _READ: Final = "hiersrec.read"  # in the scope: when the body was read
 
 
@@ -114,7 +115,11 @@ def failure_of(error: Exception) -> tuple[int, str, str, bool]:
         return 404 if isinstance(error, UnknownItemError) else 400, kind, str(error), False
     if isinstance(error, HierSRecError):
         _log.error("request failed", exc_info=error)
-        about = "the bundle cannot be used" if isinstance(error, BundleError) else "it cannot be done now"
+        about = "it cannot be done now"
+        if isinstance(error, BundleError):
+            about = "the bundle cannot be used"
+        elif isinstance(error, FeedError):
+            about = "the change feed cannot be used, and the changes may have been made: send them again"
         return 503, kind, f"{about}; the log of the server says why", False
     _log.error("request failed", exc_info=error)
     return 500, "InternalError", "the log of the server says what happened", False
@@ -137,7 +142,7 @@ class Reading:
         if not is_one:
             check_count("sessions", asked.sessions, self._settings)
             return await asyncio.to_thread(self._many, served, asked, options)
-        if _is_slow(options):
+        if _is_slow(asked.session, options):
             return await asyncio.to_thread(self._one, served, asked, options, scope[_READ])
         return self._one(served, asked, options, scope[_READ])
 
@@ -157,12 +162,17 @@ class Reading:
         return _ENCODER.encode(ManyRecommendations([_shown(result) for result in results]))
 
     async def categories(self, scope: Scope, asked: CategoriesRequest) -> bytes:
-        """The most probable categories."""
+        """The most probable categories, at once as a rule, as recommendations are."""
         check_k(asked.k, self._settings)
-        found = self._service.current.recommender.categories(
-            asked.session, asked.k, level=asked.level, on_unknown=asked.on_unknown
-        )
-        return _ENCODER.encode(Categories(found))
+        recommender = self._service.current.recommender
+
+        def answer() -> bytes:
+            found = recommender.categories(
+                asked.session, asked.k, level=asked.level, on_unknown=asked.on_unknown
+            )
+            return _ENCODER.encode(Categories(found))
+
+        return await asyncio.to_thread(answer) if _is_slow(asked.session, {}) else answer()
 
     async def similar(self, scope: Scope, asked: SimilarRequest) -> bytes:
         """The items with the nearest vectors, in a thread, since every item ranks."""
@@ -187,16 +197,22 @@ class Reading:
         return await asyncio.to_thread(answer)
 
 
-def _is_slow(options: dict[str, Any]) -> bool:
-    """Whether a call takes time that grows with the catalog."""
+def _is_slow(session: Any, options: dict[str, Any]) -> bool:
+    """Whether a call takes time that grows with the request or the catalog."""
+    if _is_long(session, _LOOKED_UP_AT_ONCE):
+        return True
     if not options:
         return False
-    excluded = options.get("exclude")
     return (
         options.get("mode") == "exact"
+        or options.get("candidates", "auto") not in (None, "auto")
         or not options.keys().isdisjoint(("allow", "categories", "exclude_categories"))
-        or (isinstance(excluded, list) and len(excluded) > _EXCLUDED_AT_ONCE)
+        or _is_long(options.get("exclude"), _EXCLUDED_AT_ONCE)
     )
+
+
+def _is_long(ids: Any, most: int) -> bool:
+    return isinstance(ids, list) and len(ids) > most
 
 
 def _shown(result: Result) -> Recommendations:

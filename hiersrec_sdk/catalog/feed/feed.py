@@ -35,7 +35,8 @@ class Feed(ABC):
     log: str
 
     def append(self, changes: Iterable[Mapping[str, Any] | Change]) -> int:
-        """Append changes, see :mod:`hiersrec_sdk.catalog.changes`: all or none, and on the disk when it returns.
+        """Append changes, see :mod:`hiersrec_sdk.catalog.changes`: all or none, and on the disk when it returns. Of a
+        Redis feed the server's settings say whether they are.
 
         Their form is checked. Whether a catalog can make them is not: :meth:`Follower.publish` does that.
 

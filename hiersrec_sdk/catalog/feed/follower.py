@@ -132,7 +132,7 @@ class Follower:
         checked = [each if isinstance(each, Change) else Change.of(each) for each in changes]
         if not checked:
             return self.position
-        self._catalog.check(checked)
+        self._check(checked)
         contained = self.position
         last = self.feed.append(checked)
         self._hurry.set()
@@ -190,11 +190,27 @@ class Follower:
         if self._stop.is_set():
             raise FeedError(f"{self.feed.label} is not followed any more: close() was called")
 
-    def _wait_for(self, position: int) -> None:
+    def _check(self, changes: Sequence[Change]) -> None:
+        """Check that changes can be made, in the newest snapshot or after what others have published by now.
+
+        Raises:
+            InvalidArgumentError: one cannot.
+            FeedError: the feed cannot be followed just now.
+        """
+        try:
+            self._catalog.check(changes)
+        except InvalidArgumentError:
+            last = self.feed.last
+            if self._done >= last:
+                raise
+            self._wait_for(last, "changes of others")
+            self._catalog.check(changes)
+
+    def _wait_for(self, position: int, what: str = "the changes") -> None:
         """Wait until the record ``position`` is applied.
 
         Raises:
-            FeedError: it stands still.
+            FeedError: it stands still; says that the feed has ``what``.
         """
         since: float | None = None  # the error is there
         with self._changed:
@@ -204,8 +220,8 @@ class Follower:
                 stands_still = since is not None and time.monotonic() - since > _PATIENCE
                 if self._done < position and (stands_still or not self.is_running):
                     raise FeedError(
-                        f"{self.feed.label} has the changes, up to record {position}, but they are not applied here "
-                        f"yet: {self.error or 'close() was called'}"
+                        f"{self.feed.label} has {what}, up to record {position}, but they are not applied here yet: "
+                        f"{self.error or 'close() was called'}"
                     ) from self.error
 
     def _step(self, wait: float) -> None:

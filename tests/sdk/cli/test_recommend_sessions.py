@@ -20,6 +20,7 @@ import pytest
 
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.cli import batch
+from hiersrec_sdk.integrations.session_files import check_sessions
 from tests.sdk.bundles import Shop, make_shop
 from tests.sdk.cli.run import failed, hiersrec, passed
 from tests.sdk.integrations.asked import answers, sessions_of, table_of
@@ -249,6 +250,21 @@ def test_other_sessions_and_bundles_are_refused(tmp_path: Path) -> None:
     other = make_shop(seed=4).write(tmp_path / "other")
     said = failed(*arguments(other, file, tmp_path / "again"))
     assert "was begun with another bundle, or the bundle was changed" in said
+
+
+def test_another_job_that_begins_meanwhile(
+    made: tuple[Shop, Path], few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While this one looks at its sessions, which may take minutes."""
+    out = tmp_path / "recs"
+
+    def begin_another(*given: Any) -> None:
+        monkeypatch.setattr(batch, "check_sessions", check_sessions)
+        passed(*arguments(made[1], few, out, "-k", "3"))
+
+    monkeypatch.setattr(batch, "check_sessions", begin_another)
+    assert f"{out} was begun with -k 3, got 10" in failed(*arguments(made[1], few, out))
+    assert {len(items) for items in read(out).to_pydict()["items"]} <= {0, 1, 2, 3}
 
 
 def test_what_is_in_the_way(made: tuple[Shop, Path], few: Path, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,29 @@ def test_the_feed_lies_beside_the_bundle(shop_bundle: Path) -> None:
     with TestClient(create_app(f"{shop_bundle}/", token=TOKEN)):
         assert feed.is_file()
     feed.unlink()
+
+
+def test_changes_that_wait_hold_up_nothing_else(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those do that cannot be published just now."""
+    released, waiting = threading.Event(), threading.Semaphore(0)
+
+    def publish(*given: Any) -> int:
+        waiting.release()
+        released.wait(60)
+        return 7
+
+    monkeypatch.setattr(Service, "publish", publish)
+    with ThreadPoolExecutor(50) as threads:
+        try:
+            asked = {"ids": ["0"]}
+            posts = [threads.submit(client.post, "/catalog/remove", json=asked) for _ in range(40)]
+            assert waiting.acquire(timeout=20)
+            batch = threads.submit(client.post, "/recommend", json={"sessions": [["0"], []], "k": 1})
+            assert batch.result(20).status_code == 200
+            assert threads.submit(client.get, "/metrics").result(20).status_code == 200
+        finally:
+            released.set()
+        assert {post.result().json()["position"] for post in posts} == {7}
 
 
 def test_a_change_that_comes_too_late_is_skipped_by_all(client: TestClient, tmp_path: Path) -> None:

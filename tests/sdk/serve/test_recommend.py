@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -138,6 +139,38 @@ def test_refuses(served: Served, body: bytes, status: int, kind: str, says: str)
     assert answer.status_code == status, answer.text
     assert answer.json()["error"]["type"] == kind
     assert says in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("route", "options", "is_slow"),
+    [
+        ("/recommend", {}, False),
+        ("/recommend", {"mode": "auto", "candidates": "auto", "exclude": ["1"]}, False),
+        ("/recommend", {"candidates": None}, False),
+        ("/recommend", {"candidates": 1.0}, True),
+        ("/recommend", {"mode": "exact"}, True),
+        ("/recommend", {"allow": ["1"]}, True),
+        ("/recommend", {"exclude": ["1"] * 101}, True),
+        ("/recommend", {"session": ["1"] * 1001}, True),
+        ("/categories", {}, False),
+        ("/categories", {"session": ["1"] * 1001}, True),
+    ],
+)
+def test_slow_calls_hold_up_no_others(
+    served: Served, monkeypatch: pytest.MonkeyPatch, route: str, options: dict[str, Any], is_slow: bool
+) -> None:
+    threads: list[str] = []
+    for name in ("recommend", "categories"):
+        call = getattr(Recommender, name)
+
+        def noted(*given: Any, call: Any = call, **named: Any) -> Any:
+            threads.append(threading.current_thread().name)
+            return call(*given, **named)
+
+        monkeypatch.setattr(Recommender, name, noted)
+    answer = served.client.post(route, json={"session": ["1"], "k": 2, **options})
+    assert answer.status_code in (200, 400), answer.text  # candidates="auto" needs a calibration
+    assert threads[-1].startswith("asyncio_") == is_slow
 
 
 def test_a_body_in_parts(served: Served) -> None:

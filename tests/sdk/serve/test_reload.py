@@ -218,6 +218,36 @@ def test_the_feed_is_followed_by_the_new_one(folder: Path, tmp_path: Path) -> No
         assert running == [*[False] * 5, True]
 
 
+def test_a_feed_that_has_lost_changes_is_followed_after_a_reload(folder: Path, tmp_path: Path) -> None:
+    """The bundle contains nothing of what was lost: it makes the changes of the log that is left."""
+    feed = tmp_path / "feed"
+    app = create_app(folder, token="secret", feed=str(feed))
+
+    def change(item: str) -> Any:
+        headers = {"Authorization": "Bearer secret"}
+        return client.post("/catalog/remove", json={"ids": [item]}, headers=headers)
+
+    def state() -> dict[str, Any]:
+        ready = client.get("/readyz")
+        assert ready.status_code == 200
+        found: dict[str, Any] = ready.json()["feed"]
+        return found
+
+    with TestClient(app) as client:
+        assert change("0").json() == {"position": 1}
+        shutil.copy(feed, tmp_path / "older")
+        assert change("1").json() == {"position": 2}
+        (tmp_path / "older").replace(feed)
+        wait_until(lambda: state()["error"] == "FeedLostError")
+        answer = change("2")
+        assert (answer.status_code, answer.json()["error"]["type"]) == (503, "FeedLostError")
+        assert "send them again" in answer.json()["error"]["message"]
+        wait_until(lambda: read(client)["hiersrec_feed_failing"] == 1)
+        assert app.service.reload()
+        assert state() == {"position": 1, "lag": 0, "rejected": 0, "error": None}
+        assert change("2").json() == {"position": 2}
+
+
 def test_forked_after_it_was_made(folder: Path) -> None:
     """As under gunicorn with preload_app: the app is made once, and lives on in a child."""
     app = create_app(folder)

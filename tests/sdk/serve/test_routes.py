@@ -72,6 +72,7 @@ def test_explain(served: Served) -> None:
         ("/explain", {"session": ["0"], "item": ["0"]}, 400, "InvalidItemIdError"),
         ("/explain", {"session": ["0"]}, 400, "InvalidRequest"),
         ("/nowhere", {}, 404, "NotFound"),
+        ("/recommend/", {}, 404, "NotFound"),
         ("/info", {}, 405, "MethodNotAllowed"),
         ("/catalog/upsert", {"items": []}, 404, "NotFound"),  # there is no token
     ],

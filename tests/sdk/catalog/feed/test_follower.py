@@ -32,11 +32,12 @@ from hiersrec_sdk.errors import (
     FeedLostError,
     InvalidArgumentError,
     InvalidOptionError,
+    UnknownItemError,
 )
 from tests.sdk.catalog.feed.logs import OutOfTimeError, changes
 from tests.sdk.catalog.feed.replicas import CHANGES, SHOP, change_directly, state, wait_for
 
-NEW = {"upsert": {"id": "new-1", "category": "2/2", "vector": [0.5] * 6}}
+NEW: dict[str, dict[str, Any]] = {"upsert": {"id": "new-1", "category": "2/2", "vector": [0.5] * 6}}
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +146,19 @@ def test_two_replicas_that_publish_at_once(recommender: Recommender, other: Reco
         wait_for(lambda: one.position == two.position == 64)
     assert state(recommender) == state(other)
     assert len(recommender.catalog) == SHOP.items + 32
+
+
+def test_a_change_of_what_another_replica_has_just_made(
+    recommender: Recommender, other: Recommender, path: Path
+) -> None:
+    """As the next request of a client, which another worker answers."""
+    with recommender.follow(path) as one, other.follow(path) as two:
+        for number, (first, second) in enumerate([(one, two), (two, one)] * 4):
+            first.publish([{"upsert": {**NEW["upsert"], "id": f"next-{number}"}}])
+            second.publish([{"set_bias": {"id": f"next-{number}", "value": 1}}])
+        with pytest.raises(UnknownItemError):
+            one.publish([{"set_bias": {"id": "next-8", "value": 1}}])
+        assert one.feed.last == 16
 
 
 def test_nothing_to_publish(follows: Follower) -> None:
