@@ -53,4 +53,5 @@ def deployment(bundle: str | os.PathLike[str], **settings: Any) -> Deployment:
 
         return create_app(settings=checked)
 
-    return ray_serve.deployment(ray_serve.ingress(app)(), name="hiersrec")
+    made: Deployment = ray_serve.deployment(ray_serve.ingress(app)(), name="hiersrec")
+    return made

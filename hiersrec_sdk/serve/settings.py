@@ -71,7 +71,9 @@ class Settings:
         names = [each.name for each in fields(self)]
         unknown = [name for name in given if name not in names]
         if unknown:
-            raise InvalidOptionError(f"there is no setting {', '.join(unknown)}; there are {', '.join(names)}")
+            raise InvalidOptionError(
+                f"there is no setting {', '.join(unknown)}; there are {', '.join(names)}"
+            )
         return replace(self, **given)
 
     @property

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -79,7 +80,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             stop(self)
             (stopped / str(os.getpid())).touch()
 
-        Service.stop = stop_and_tell  # type: ignore[method-assign]
+        patch.object(Service, "stop", stop_and_tell).start()
 
     ray.init(
         num_cpus=REPLICAS,
@@ -96,7 +97,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     ray.shutdown()
 
 
-def by_all(ask: Callable[..., tuple[int, Any]], path: str, is_so: Callable[[Any], bool]) -> Callable[[], bool]:
+def by_all(
+    ask: Callable[..., tuple[int, Any]], path: str, is_so: Callable[[Any], bool]
+) -> Callable[[], bool]:
     """Whether twenty answers in a row are so, of whichever replica."""
     return lambda: all(is_so(ask(path)[1]) for _ in range(20))
 
@@ -105,7 +108,8 @@ def test_it_answers_what_recommend_answers(cluster: Cluster, known: Known) -> No
     sessions = sessions_of(known.shop, 40)
     app = deployment(known.bundle, max_k=10, max_body_bytes=10_000).options(num_replicas=REPLICAS).bind()
     with cluster.running(app, "/shop") as ask:
-        for options in ({}, {"exclude_seen": True, "mode": "exact"}):
+        asked_with: list[dict[str, Any]] = [{}, {"exclude_seen": True, "mode": "exact"}]
+        for options in asked_with:
             wanted = answers(known.recommender, sessions, **options)
             each = [ask("/recommend", {"session": one, "k": 10, **options})[1] for one in sessions]
             status, many = ask("/recommend", {"sessions": sessions, "k": 10, **options})
@@ -141,7 +145,9 @@ def test_every_replica_follows_changes_and_new_bundles(
         digest = ask("/info")[1]["bundle"]
         bundle.rename(tmp_path / "old")
         other.write(tmp_path / "new").rename(bundle)
-        wait_for(by_all(ask, "/info", lambda about: about["bundle"] != digest), "a replica serves the old one")
+        wait_for(
+            by_all(ask, "/info", lambda about: about["bundle"] != digest), "a replica serves the old one"
+        )
         assert ask("/readyz")[1]["feed"]["position"] == 1
 
 
@@ -161,7 +167,11 @@ def test_the_example(cluster: Cluster, shops: dict[str, Known], monkeypatch: pyt
     [
         ({"max_k": 0}, errors.InvalidOptionError, "max_k must be an integer ≥ 1, got 0"),
         ({"token": None}, errors.InvalidOptionError, "token must be a text, got None"),
-        ({"num_replicas": 2}, errors.InvalidOptionError, "there is no setting num_replicas; there are bundle"),
+        (
+            {"num_replicas": 2},
+            errors.InvalidOptionError,
+            "there is no setting num_replicas; there are bundle",
+        ),
         ({"feed": "http://there"}, errors.FeedError, "a URL of redis://, not of http://"),
         ({"bundle": "nowhere"}, errors.BundleMissingError, "nowhere"),
         ({"bundle": 3}, errors.InvalidPathError, "bundle must be a string or a path object, got 3"),
