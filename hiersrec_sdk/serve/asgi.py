@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Final
 
@@ -215,14 +214,7 @@ def create_app(
     """
     if not isinstance(recommender, Recommender) and recommender is not None:
         given["bundle"] = os.fspath(recommender)
-    try:
-        settings = replace(settings or Settings(), **given)
-    except TypeError:
-        names = Settings.__slots__
-        unknown = ", ".join(name for name in given if name not in names)
-        raise InvalidOptionError(
-            f"create_app has no setting {unknown}; there are {', '.join(names)}"
-        ) from None
+    settings = (settings or Settings()).updated(given)
     if not isinstance(recommender, Recommender):
         if not settings.bundle:
             raise InvalidOptionError("create_app needs a recommender, or the path of a bundle")

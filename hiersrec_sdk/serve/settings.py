@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final
 
 from hiersrec_sdk.arguments import integer_of, is_integer, number_of
@@ -61,6 +61,20 @@ class Settings:
                     raise InvalidOptionError(f"{each.name} must be an integer ≥ 1, got {shown(value)}")
             elif not (is_integer(value, 1) or (isinstance(value, float) and 0 < value < float("inf"))):
                 raise InvalidOptionError(f"{each.name} must be a number above 0, got {shown(value)}")
+
+    def updated(self, given: Mapping[str, Any]) -> Settings:
+        """These settings, but for those ``given`` by name.
+
+        Raises:
+            InvalidOptionError: there is no setting of that name; or its value is wrong.
+        """
+        names = [each.name for each in fields(self)]
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise InvalidOptionError(
+                f"there is no setting {', '.join(unknown)}; there are {', '.join(names)}"
+            )
+        return replace(self, **given)
 
     @property
     def followed(self) -> str:
