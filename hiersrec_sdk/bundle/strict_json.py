@@ -29,7 +29,10 @@ def parse_json(content: bytes) -> Any:
     """
     if content.count(b"[") + content.count(b"{") > _DEEPEST:
         _check_depth(content)
-    value = _DECODER.decode(content.decode("utf-8"))
+    text = content.decode("utf-8")
+    if text.startswith("\ufeff"):
+        raise ValueError("Unexpected UTF-8 BOM")
+    value = _DECODER.decode(text)
     if b"\\u" in content:
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair cannot be encoded
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -36,3 +37,16 @@ def shop_bundle(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def served(shop: Shop, shop_bundle: Path) -> Iterator[Served]:
     with TestClient(create_app(shop_bundle), raise_server_exceptions=False) as client:
         yield Served(client, Recommender.load(shop_bundle), shop)
+
+
+@pytest.fixture(autouse=True)
+def loggers() -> Iterator[None]:
+    """The server sets up loggers; other tests get back what they had."""
+    kept = [
+        logging.getLogger(name) for name in ("hiersrec_sdk", "uvicorn", "uvicorn.access", "uvicorn.error")
+    ]
+    before = [(each.level, each.propagate, each.handlers[:]) for each in kept]
+    yield
+    for each, (level, propagate, handlers) in zip(kept, before, strict=True):
+        each.setLevel(level)
+        each.propagate, each.handlers[:] = propagate, handlers
