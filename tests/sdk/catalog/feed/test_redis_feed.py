@@ -246,17 +246,10 @@ def test_a_server_that_has_lost_the_newest_records(tmp_path: Path, bundle: Path)
             assert feed.last == 4
             with losing(server):
                 feed.append(changes(1, "lost"))
-            wait_for(lambda: is_lost(feed), "a shorter log is not noticed")
-
-
-def is_lost(feed: RedisFeed) -> bool:
-    try:
-        feed.read(5, 1)
-    except FeedLostError as error:
-        return "has lost record 5" in str(error)
-    except FeedError:  # the connection is broken
-        return False
-    raise AssertionError
+            with pytest.raises(FeedError):
+                feed.read(5, 1)
+            with pytest.raises(FeedLostError, match="has lost record 5"):
+                feed.read(5, 1)
 
 
 def test_a_server_that_is_killed_while_two_publish(tmp_path: Path, bundle: Path) -> None:
