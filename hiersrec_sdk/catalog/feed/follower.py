@@ -197,11 +197,12 @@ class Follower:
             InvalidArgumentError: one cannot.
             FeedError: the feed cannot be followed just now.
         """
+        done = self._done  # before the check, as the thread may apply more meanwhile
         try:
             self._catalog.check(changes)
         except InvalidArgumentError:
             last = self.feed.last
-            if self._done >= last:
+            if done >= last:
                 raise
             self._wait_for(last, "changes of others")
             self._catalog.check(changes)

@@ -161,6 +161,28 @@ def test_a_change_of_what_another_replica_has_just_made(
         assert one.feed.last == 16
 
 
+def test_what_it_needs_is_applied_while_it_is_checked(
+    follows: Follower, other: Recommender, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = follows._catalog.check
+
+    def slow(changes: list[Change]) -> None:
+        try:
+            check(changes)
+        finally:
+            wait_for(lambda: follows.position == 1)
+
+    with other.follow(path) as elsewhere:
+        step = follows._step
+        stand_still(follows, monkeypatch)
+        elsewhere.publish([NEW])
+        monkeypatch.setattr(follows._catalog, "check", slow)
+        go_on = threading.Timer(0.1, lambda: setattr(follows, "_step", step))
+        go_on.start()
+        assert follows.publish([{"set_bias": {"id": "new-1", "value": 1}}]) == 2
+        go_on.join()
+
+
 def test_nothing_to_publish(follows: Follower) -> None:
     assert follows.publish([]) == 0
     with pytest.raises(CatalogChangeError, match="one key of"):

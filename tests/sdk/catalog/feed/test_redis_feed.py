@@ -28,6 +28,7 @@ from hiersrec_sdk.catalog.feed.feed import Record
 from hiersrec_sdk.errors import CatalogChangeError, FeedBehindError, FeedError, FeedLostError
 from tests.examples.processes import free_port, wait_for
 from tests.sdk.bundles import make_shop
+from tests.sdk.catalog.feed.logs import changes, contents, records
 from tests.sdk.catalog.feed.redis_server import Proxy, RedisServer, redis_server
 
 redis = pytest.importorskip("redis", reason="needs the extra redis")
@@ -35,14 +36,6 @@ redis = pytest.importorskip("redis", reason="needs the extra redis")
 from hiersrec_sdk.catalog.feed.redis_feed import RedisFeed  # noqa: E402
 
 KEYS = itertools.count()
-
-
-def changes(count: int, name: str = "a") -> list[dict[str, Any]]:
-    return [{"remove": f"{name}-{number}"} for number in range(count)]
-
-
-def contents(given_changes: list[dict[str, Any]]) -> list[bytes]:
-    return [Change.of(each).to_json() for each in given_changes]
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +93,7 @@ class Log(RuleBasedStateMachine):
                 feed.read(after, most, wait)
         else:
             expected = self.all[after : after + most]
-            assert feed.read(after, most, wait) == [
-                Record(position, content) for position, content in enumerate(expected, after + 1)
-            ]
+            assert feed.read(after, most, wait) == records(after + 1, expected)
 
     @rule(who=st.integers(0, 2), kept=st.integers(-2, 8))
     def drop(self, who: int, kept: int) -> None:
@@ -150,9 +141,7 @@ def test_writers_at_once(url: str) -> None:
         expected += batch
         assert len(expected) == last
     with RedisFeed(url) as feed:
-        assert feed.read(0, 10**6) == [
-            Record(position, content) for position, content in enumerate(expected, 1)
-        ]
+        assert feed.read(0, 10**6) == records(1, expected)
 
 
 def test_a_wait_ends_with_the_first_record(url: str) -> None:
@@ -257,17 +246,10 @@ def test_a_server_that_has_lost_the_newest_records(tmp_path: Path, bundle: Path)
             assert feed.last == 4
             with losing(server):
                 feed.append(changes(1, "lost"))
-            wait_for(lambda: is_lost(feed), "a shorter log is not noticed")
-
-
-def is_lost(feed: RedisFeed) -> bool:
-    try:
-        feed.read(5, 1)
-    except FeedLostError as error:
-        return "has lost record 5" in str(error)
-    except FeedError:  # the connection is broken
-        return False
-    raise AssertionError
+            with pytest.raises(FeedError):
+                feed.read(5, 1)
+            with pytest.raises(FeedLostError, match="has lost record 5"):
+                feed.read(5, 1)
 
 
 def test_a_server_that_is_killed_while_two_publish(tmp_path: Path, bundle: Path) -> None:
@@ -316,11 +298,11 @@ def test_a_server_that_is_killed_while_two_publish(tmp_path: Path, bundle: Path)
                 each.result()
         assert failures
         with RedisFeed(server.url()) as feed:
-            records = feed.read(0, 10**6)
+            found = feed.read(0, 10**6)
             last = feed.last
-        assert [record.position for record in records] == [*range(1, last + 1)]
+        assert [record.position for record in found] == [*range(1, last + 1)]
         for position, item in acknowledged.items():
-            change = Change.from_json(records[position - 1].content)
+            change = Change.from_json(found[position - 1].content)
             assert (change.kind, change.id) == ("upsert", item)
         wait_for(lambda: {each.position for each in followers} == {last}, "one does not catch up")
         for follower in followers:
