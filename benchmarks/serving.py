@@ -174,7 +174,8 @@ def main(bundle: Path, data: Path, items: int, rate: float, seconds: float, peer
             )
         os.sched_setaffinity(0, {cores[1]})
         for name, (command, env) in servers.items():
-            with server(command, port, {cores[0]}, env) as pid:
+            with ExitStack() as running:
+                pid = running.enter_context(server(command, port, {cores[0]}, env))
                 load(HOST, port, requests, min(rate, 50), 2)
                 load(
                     HOST, port, requests, rate, STEP_SECONDS
@@ -187,8 +188,10 @@ def main(bundle: Path, data: Path, items: int, rate: float, seconds: float, peer
                     found = load(HOST, port, requests, rate, lasted)
                 rows.append(row(name, count, lasted, found))
                 notes.append(f"{name}: {before:,.0f} MiB before the load, {_memory(pid):,.0f} after it.")
-            with server(command, port, {cores[0]}, env):  # another one, which has no requests left to answer
-                load(HOST, port, requests, min(rate, 50), 2)
+                if not is_enough:  # another one, which has no requests left to answer
+                    running.close()
+                    running.enter_context(server(command, port, {cores[0]}, env))
+                    load(HOST, port, requests, 5, 2)
                 rows += _to_the_limit(name, count, port, requests, rate if is_enough else 5)
     text = (
         "The time of a request counts from the moment it was due. A failed one counts as endless. The last row of a "
