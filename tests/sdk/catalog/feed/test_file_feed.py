@@ -228,7 +228,7 @@ def test_threads_that_append_at_once(path: Path, monkeypatch: pytest.MonkeyPatch
         time.sleep(0.002)
         os.fsync(descriptor)
 
-    disk.fsync = slow  # type: ignore[method-assign]
+    monkeypatch.setattr(disk, "fsync", slow)
     monkeypatch.setattr(file_feed, "os", disk)
     with FileFeed(path) as feed, FileFeed(path) as other, ThreadPoolExecutor(threads) as pool:
 

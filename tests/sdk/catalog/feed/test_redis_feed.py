@@ -33,8 +33,6 @@ from tests.sdk.catalog.feed.redis_server import Proxy, RedisServer, redis_server
 
 redis = pytest.importorskip("redis", reason="needs the extra redis")
 
-from hiersrec_sdk.catalog.feed.redis_feed import RedisFeed  # noqa: E402
-
 KEYS = itertools.count()
 
 
@@ -63,7 +61,7 @@ class Log(RuleBasedStateMachine):
     @initialize()
     def make(self) -> None:
         self.url = self.server.url(f"log-{next(KEYS)}")
-        self.feeds = [RedisFeed(self.url) for _ in range(3)]
+        self.feeds = [open_feed(self.url) for _ in range(3)]
         self.all: list[bytes] = []
         self.first = 1
 
@@ -105,7 +103,7 @@ class Log(RuleBasedStateMachine):
     def reopen(self, who: int) -> None:
         log = self.feeds[who].log
         self.feeds[who].close()
-        self.feeds[who] = RedisFeed(self.url)
+        self.feeds[who] = open_feed(self.url)
         assert self.feeds[who].log == log
 
     @invariant()
@@ -130,7 +128,7 @@ def test_writers_at_once(url: str) -> None:
     """Positions have no gap, and what is appended at once stays together."""
 
     def write(name: str) -> list[tuple[int, list[bytes]]]:
-        with RedisFeed(url) as feed:
+        with open_feed(url) as feed:
             batches = [changes(1 + number % 3, f"{name}-{number}") for number in range(25)]
             return [(feed.append(batch), contents(batch)) for batch in batches]
 
@@ -140,12 +138,12 @@ def test_writers_at_once(url: str) -> None:
     for last, batch in sorted(written, key=lambda each: each[0]):
         expected += batch
         assert len(expected) == last
-    with RedisFeed(url) as feed:
+    with open_feed(url) as feed:
         assert feed.read(0, 10**6) == records(1, expected)
 
 
 def test_a_wait_ends_with_the_first_record(url: str) -> None:
-    with RedisFeed(url) as feed, RedisFeed(url) as other, ThreadPoolExecutor(1) as thread:
+    with open_feed(url) as feed, open_feed(url) as other, ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(feed.read, 0, 10, 4.0)
         time.sleep(0.1)
         other.append(changes(1))
@@ -153,14 +151,14 @@ def test_a_wait_ends_with_the_first_record(url: str) -> None:
 
 
 def test_nothing_is_appended_where_one_is_no_change(url: str) -> None:
-    with RedisFeed(url) as feed:
+    with open_feed(url) as feed:
         with pytest.raises(CatalogChangeError):
             feed.append([*changes(2), {"paint": "red"}])
         assert feed.last == feed.append([]) == 0
 
 
 def test_a_closed_feed(url: str) -> None:
-    feed = RedisFeed(url)
+    feed = open_feed(url)
     feed.close()
     for call in (
         lambda: feed.append(changes(1)),
@@ -173,7 +171,7 @@ def test_a_closed_feed(url: str) -> None:
 
 
 def test_dropped_records(url: str, bundle: Path) -> None:
-    with RedisFeed(url) as feed:
+    with open_feed(url) as feed:
         feed.append(changes(5))
         feed.drop(-3)
         assert feed.first == 1
@@ -188,7 +186,7 @@ def test_dropped_records(url: str, bundle: Path) -> None:
 
 
 def test_a_record_that_somebody_has_deleted(server: RedisServer, url: str) -> None:
-    with RedisFeed(url) as feed:
+    with open_feed(url) as feed:
         feed.append(changes(3))
         server.client().xdel(feed.key, "0-2")
         with pytest.raises(FeedBehindError, match="lacks record 2, which somebody has deleted"):
@@ -196,7 +194,7 @@ def test_a_record_that_somebody_has_deleted(server: RedisServer, url: str) -> No
 
 
 def test_an_emptied_server(tmp_path: Path, bundle: Path) -> None:
-    with redis_server(tmp_path) as server, RedisFeed(server.url()) as feed:
+    with redis_server(tmp_path) as server, open_feed(server.url()) as feed:
         follower = Recommender.load(bundle).follow(feed)
         follower.publish([{"remove": "0"}])
         server.client().flushall()
@@ -205,7 +203,7 @@ def test_an_emptied_server(tmp_path: Path, bundle: Path) -> None:
                 call()
         wait_for(lambda: isinstance(follower.error, FeedLostError), "the follower does not notice")
         # another log in its place is as long
-        with RedisFeed(server.url()) as other:
+        with open_feed(server.url()) as other:
             other.append(changes(3))
             assert other.log != feed.log
             for call in (lambda: feed.read(1, 1), lambda: feed.append(changes(1)), lambda: feed.drop(3)):
@@ -242,7 +240,7 @@ def test_a_server_that_has_lost_the_newest_records(tmp_path: Path, bundle: Path)
                 call()
             with pytest.raises(FeedLostError, match="has lost record 3, maybe when the server was killed"):
                 call()
-        with RedisFeed(server.url()) as feed:
+        with open_feed(server.url()) as feed:
             assert feed.last == 4
             with losing(server):
                 feed.append(changes(1, "lost"))
@@ -297,7 +295,7 @@ def test_a_server_that_is_killed_while_two_publish(tmp_path: Path, bundle: Path)
             for each in done:
                 each.result()
         assert failures
-        with RedisFeed(server.url()) as feed:
+        with open_feed(server.url()) as feed:
             found = feed.read(0, 10**6)
             last = feed.last
         assert [record.position for record in found] == [*range(1, last + 1)]
@@ -320,7 +318,7 @@ def test_a_connection_that_is_cut_off(server: RedisServer, bundle: Path) -> None
     recommender = Recommender.load(bundle)
     with (
         recommender.follow(server.url(key, proxy.port)) as follower,
-        RedisFeed(server.url(key)) as direct,
+        open_feed(server.url(key)) as direct,
     ):
         assert follower.publish([{"remove": "0"}]) == 1
         proxy.loses_answers = True
@@ -354,7 +352,7 @@ def test_a_time_limit_gets_through(url: str) -> None:
 
     before = signal.signal(signal.SIGALRM, stop)
     try:
-        with RedisFeed(url) as feed:
+        with open_feed(url) as feed:
             signal.setitimer(signal.ITIMER_REAL, 0.2)
             with pytest.raises(TimeoutError, match="it takes too long"):
                 feed.read(0, 1, 4.0)
@@ -372,7 +370,7 @@ def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         socket.create_server(("127.0.0.1", proxy)),
         pytest.raises(FeedError, match="cannot be reached: Timeout"),
     ):
-        RedisFeed(f"redis://127.0.0.1:{proxy}/0?key=a")
+        open_feed(f"redis://127.0.0.1:{proxy}/0?key=a")
 
 
 SECRET = "hu/sh@?#1"
@@ -426,7 +424,7 @@ def everything_said(error: BaseException | None) -> list[str]:
 def test_options_that_a_feed_cannot_have(url: str) -> None:
     for option in ("decode_responses=1", "protocol=3", "encoding=latin-1"):
         with pytest.raises(FeedError, match=f"the option {option.partition('=')[0]} cannot be given"):
-            RedisFeed(f"{url}&{option}")
+            open_feed(f"{url}&{option}")
 
 
 def test_a_stream_of_others(server: RedisServer, url: str) -> None:
@@ -435,11 +433,11 @@ def test_a_stream_of_others(server: RedisServer, url: str) -> None:
     with pytest.raises(
         FeedLostError, match=r"has an entry '[0-9]+-0', which no change feed writes: use another"
     ):
-        RedisFeed(url)
+        open_feed(url)
 
 
 def test_a_stream_that_others_begin_to_write_to(server: RedisServer, url: str, bundle: Path) -> None:
-    with RedisFeed(url) as feed:
+    with open_feed(url) as feed:
         feed.append(changes(2))
         server.client().xadd(feed.key, {"temperature": 21})
         for call in (lambda: feed.append(changes(1)), lambda: feed.read(2, 1), lambda: feed.last):
@@ -448,7 +446,7 @@ def test_a_stream_that_others_begin_to_write_to(server: RedisServer, url: str, b
 
 
 def test_entries_that_are_no_changes_are_skipped(server: RedisServer, url: str, bundle: Path) -> None:
-    with RedisFeed(url) as feed:
+    with open_feed(url) as feed:
         server.client().xadd(feed.key, {"temperature": 21}, id="0-*")
         feed.append([{"remove": "0"}])
         with Recommender.load(bundle).follow(feed) as follower:
@@ -458,13 +456,13 @@ def test_entries_that_are_no_changes_are_skipped(server: RedisServer, url: str, 
 def test_a_key_of_another_type(server: RedisServer, url: str) -> None:
     server.client().set(url.partition("key=")[2], "text")
     with pytest.raises(FeedError, match="WRONGTYPE"):
-        RedisFeed(url)
+        open_feed(url)
 
 
 def test_redis_6_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis.Redis, "info", lambda *_: {"redis_version": "6.2.14"})
     with pytest.raises(FeedError, match=r"needs Redis 7 or newer, and this is 6\.2\.14"):
-        RedisFeed(url)
+        open_feed(url)
 
 
 def test_what_the_server_may_lose_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -477,7 +475,7 @@ def test_what_the_server_may_lose_is_said(tmp_path: Path, caplog: pytest.LogCapt
             for name, value in options.items():
                 server.client().config_set(name, value)
             caplog.clear()
-            RedisFeed(server.url()).close()
+            open_feed(server.url()).close()
             assert says in caplog.text
             assert bool(caplog.records) == bool(says)
 
@@ -486,7 +484,7 @@ def test_a_change_that_the_server_has_no_memory_for(tmp_path: Path) -> None:
     """Nothing of it is appended, and reading goes on."""
     with (
         redis_server(tmp_path, "--maxmemory-policy", "noeviction") as server,
-        RedisFeed(server.url()) as feed,
+        open_feed(server.url()) as feed,
     ):
         feed.append(changes(2))
         server.client().config_set("maxmemory", "1mb")
