@@ -43,6 +43,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         yield started
 
 
+def key_of(url: str) -> str:
+    return url.partition("key=")[2]
+
+
 @pytest.fixture
 def url(server: RedisServer) -> str:
     return server.url(f"changes-{next(KEYS)}")
@@ -188,7 +192,7 @@ def test_dropped_records(url: str, bundle: Path) -> None:
 def test_a_record_that_somebody_has_deleted(server: RedisServer, url: str) -> None:
     with open_feed(url) as feed:
         feed.append(changes(3))
-        server.client().xdel(feed.key, "0-2")
+        server.client().xdel(key_of(url), "0-2")
         with pytest.raises(FeedBehindError, match="lacks record 2, which somebody has deleted"):
             feed.read(0, 10)
 
@@ -439,7 +443,7 @@ def test_a_stream_of_others(server: RedisServer, url: str) -> None:
 def test_a_stream_that_others_begin_to_write_to(server: RedisServer, url: str, bundle: Path) -> None:
     with open_feed(url) as feed:
         feed.append(changes(2))
-        server.client().xadd(feed.key, {"temperature": 21})
+        server.client().xadd(key_of(url), {"temperature": 21})
         for call in (lambda: feed.append(changes(1)), lambda: feed.read(2, 1), lambda: feed.last):
             with pytest.raises(FeedLostError, match="which no change feed writes"):
                 call()
@@ -447,7 +451,7 @@ def test_a_stream_that_others_begin_to_write_to(server: RedisServer, url: str, b
 
 def test_entries_that_are_no_changes_are_skipped(server: RedisServer, url: str, bundle: Path) -> None:
     with open_feed(url) as feed:
-        server.client().xadd(feed.key, {"temperature": 21}, id="0-*")
+        server.client().xadd(key_of(url), {"temperature": 21}, id="0-*")
         feed.append([{"remove": "0"}])
         with Recommender.load(bundle).follow(feed) as follower:
             assert (follower.position, follower.rejected) == (2, 1)
