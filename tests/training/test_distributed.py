@@ -130,9 +130,10 @@ def test_divergence_on_one_rank_is_the_same_error_on_all(found: tuple[Found, lis
 
 
 def test_processes_must_be_a_number_of_processes(data: Path, config: Config, tmp_path: Path) -> None:
-    for processes in (0, -1, True, 2.0, "2"):
+    wrong: list[Any] = [0, -1, True, 2.0, "2"]
+    for processes in wrong:
         with pytest.raises(InvalidOptionError, match="processes must be an integer ≥ 1, got "):
-            train(data, tmp_path / "run", config, processes=processes)  # type: ignore[arg-type]
+            train(data, tmp_path / "run", config, processes=processes)
     assert not list(tmp_path.iterdir())
 
 
