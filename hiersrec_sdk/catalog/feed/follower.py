@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -85,7 +86,7 @@ class Follower:
             self._done = start.position
             self._known = end = feed.last
             while self.position < end:
-                self._step(0.0)
+                self._step()
         except BaseException:
             catalog.follower = None
             raise
@@ -225,12 +226,12 @@ class Follower:
                         f"{self.error or 'close() was called'}"
                     ) from self.error
 
-    def _step(self, wait: float) -> None:
-        """Apply the next records, if there are any within so many seconds."""
-        records = self.feed.read(self.position, _READ_AT_ONCE, wait)
+    def _step(self) -> None:
+        """Apply the next records, if there are any."""
+        records = self.feed.read(self.position, _READ_AT_ONCE)
         while len(records) % _READ_AT_ONCE == 0 and 0 < len(records) < _MOST:
             _give_way()
-            further = self.feed.read(records[-1].position, _READ_AT_ONCE, 0.0)
+            further = self.feed.read(records[-1].position, _READ_AT_ONCE)
             if not further:
                 break
             records += further
@@ -274,16 +275,15 @@ class Follower:
             )
 
     def _try(self) -> None:
-        """One step of the thread; after an error a pause."""
+        """One step of the thread."""
         try:
-            self._step(_WAIT)
+            self._step()
         except Exception as error:
             if self.error is None or str(self.error) != str(error):
                 _log.warning("%s is not followed just now: %s", self.feed.label, shortened(error))
             self.error = error
             with self._changed:
                 self._changed.notify_all()
-            self._stop.wait(_RETRY)
             return
         if self.error is not None:
             _log.info("%s is followed again, at record %d", self.feed.label, self.position)
@@ -299,16 +299,21 @@ class Follower:
 
 
 def _run(follower: weakref.ref[Follower], stop: threading.Event, hurry: threading.Event) -> None:
-    """What the thread does. It holds no recommender that nobody else holds."""
+    """What the thread does. It keeps nothing alive while it waits, so that a dropped recommender is freed."""
     while not stop.is_set():
         follows = follower()
         if follows is None:
             return
         before = follows.position
         follows._try()
-        is_idle = follows.position == before
+        feed, position, has_failed = follows.feed, follows.position, follows.error is not None
         del follows
-        if not is_idle:
+        if has_failed:
+            stop.wait(_RETRY)
+        elif position == before:
+            with suppress(FeedError):  # the next step meets it too
+                feed.read(position, 1, _WAIT)
+        else:
             hurry.wait(_PACE)
             hurry.clear()
 

@@ -65,7 +65,7 @@ def stand_still(follows: Follower, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let its thread apply nothing."""
     entered = threading.Event()
 
-    def step(wait: float) -> None:
+    def step() -> None:
         entered.set()
         time.sleep(0.01)
 
@@ -229,19 +229,24 @@ def test_close_ends_the_thread(recommender: Recommender, path: Path) -> None:
 
 
 def test_a_follower_lives_as_long_as_its_recommender(bundle: Path, path: Path) -> None:
-    def threads() -> int:
-        return sum(each.name == "hiersrec-feed" for each in threading.enumerate())
-
-    gc.collect()
-    wait_for(lambda: threads() == 0)
     replica = Recommender.load(bundle)
-    replica.follow(path)
+    thread = replica.follow(path)._thread
     gc.collect()
     open_feed(path).append([NEW])
     changed = weakref.proxy(replica)
     wait_for(lambda: changed.catalog.rows(["new-1"])[0] >= 0)
     del replica
-    wait_for(lambda: (gc.collect(), threads() == 0)[1])
+    wait_for(lambda: (gc.collect(), not thread.is_alive())[1])
+
+
+def test_a_follower_without_its_feed_is_freed_too(bundle: Path, path: Path) -> None:
+    replica = Recommender.load(bundle)
+    follows = weakref.proxy(replica.follow(path))
+    thread = follows._thread
+    path.unlink()
+    wait_for(lambda: follows.error is not None)
+    del replica
+    wait_for(lambda: (gc.collect(), not thread.is_alive())[1])
 
 
 def test_a_catalog_that_is_behind(
