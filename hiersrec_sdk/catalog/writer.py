@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +41,14 @@ _log = logging.getLogger(__name__)
 _LARGEST_LEAVES: Final = 16  # that speak for an item whose category is above the leaf level
 _SUPERSEDED_KEPT: Final = 1024  # rows that were superseded and may stay
 _TRIES: Final = 100
-_SLICE: Final = 8  # changes of a feed that are made at once, between two pauses
+_MADE_AT_ONCE: Final = 64  # changes of a feed
+_BETWEEN_PAUSES: Final = 8  # items that the loops of a change go through
 _BIASES_SAMPLED: Final = 100_000  # all of a large table would take long to read
+
+_One = TypeVar("_One")
+
+Pause = Callable[[], None]
+"""Called between pieces of work, to let other threads go on."""
 
 EncodeItems = Callable[[Sequence[Item], Sequence[NDArray[np.int64]]], NDArray[np.float32]]
 """Vectors float32 [items, d] of items, from their metadata and the paths int64 [p, levels] to their leaf categories."""
@@ -166,32 +172,34 @@ class MutableCatalog(Reading):
         return done
 
     def apply(
-        self, changes: Sequence[Change], feed: FeedPosition, pause: Callable[[], None]
+        self, changes: Sequence[Change], feed: FeedPosition, pause: Pause
     ) -> list[tuple[Change, InvalidArgumentError]]:
         """Make the changes of a feed and publish one snapshot with them, at the position ``feed``.
 
         Args:
             changes: in order; those that cannot be made are skipped.
             feed: the position of the new snapshot.
-            pause: called between slices of work, to let other threads go on.
+            pause: called between pieces of work, to let other threads go on.
 
         Returns:
             Each change that was skipped, with the error that says why.
         """
         skipped: list[tuple[Change, InvalidArgumentError]] = []
 
+        def with_each(now: Catalog, some: Sequence[Change]) -> Catalog:
+            try:
+                return self._changed(now, some, pause=pause)
+            except InvalidArgumentError as error:
+                if len(some) > 1:
+                    half = len(some) // 2
+                    return with_each(with_each(now, some[:half]), some[half:])
+                skipped.append((some[0], error))
+                return now
+
         def applied(now: Catalog) -> Catalog:
             skipped.clear()  # the write may be made again
-            for some in together(changes, _SLICE):
-                try:
-                    now = self._changed(now, some)
-                except InvalidArgumentError:
-                    for each in some:
-                        try:
-                            now = self._changed(now, [each])
-                        except InvalidArgumentError as error:
-                            skipped.append((each, error))
-                pause()
+            for some in together(changes, _MADE_AT_ONCE):
+                now = with_each(now, some)
             return now.at(feed)
 
         self._write(applied)
@@ -252,7 +260,11 @@ class MutableCatalog(Reading):
         )
 
     def _changed(
-        self, now: Catalog, changes: Sequence[Change], rows: NDArray[np.int64] | None = None
+        self,
+        now: Catalog,
+        changes: Sequence[Change],
+        rows: NDArray[np.int64] | None = None,
+        pause: Pause | None = None,
     ) -> Catalog:
         """The snapshot ``now`` with changes of distinct items, whose ``rows`` may have been looked up before.
 
@@ -266,7 +278,7 @@ class MutableCatalog(Reading):
         rows = now.rows(ids) if rows is None else rows
         n, replaced = len(now.base), []
         items, row_of, biases, base_biases = [], [], [], {}
-        for change, row in zip(changes, rows.tolist(), strict=True):
+        for change, row in _paused(zip(changes, rows.tolist(), strict=True), pause):
             if row == UNKNOWN and change.kind not in ("upsert", "remove"):
                 raise UnknownItemError(f"item id {shown(change.id)} is not in the catalog")
             sets_bias = change.kind == "set_bias"
@@ -284,7 +296,7 @@ class MutableCatalog(Reading):
         if not items:
             return _later(now, base, gone) if base_biases or replaced else now
         created = now.delta.categories.copy()
-        added = self._rows_of(now, items, np.array(row_of, dtype=np.int64), biases, created)
+        added = self._rows_of(now, items, np.array(row_of, dtype=np.int64), biases, created, pause)
         return _later(now, base, gone, added, created)
 
     def _biased(self, now: Catalog, ids: Sequence[Any], biases: Sequence[float]) -> Catalog:
@@ -300,6 +312,7 @@ class MutableCatalog(Reading):
         rows: NDArray[np.int64],
         user_bias: Sequence[float],
         created: NewCategories,
+        pause: Pause | None,
     ) -> Rows:
         """New rows for ``items``, whose rows are ``rows``. A category that one creates is added to ``created``."""
         ids = [item.id for item in items]
@@ -309,7 +322,8 @@ class MutableCatalog(Reading):
             origin[is_new] = now.base.tables.index.find(ids)[is_new]
         source = np.where(is_new, origin, rows)  # the row that says what is not given
         sources = source.tolist()
-        placements = [_placement(now, item, row, created) for item, row in zip(items, sources, strict=True)]
+        each = zip(items, sources, strict=True)
+        placements = [_placement(now, item, row, created) for item, row in _paused(each, pause)]
         return Rows(
             ids=ids,
             titles=[
@@ -317,7 +331,7 @@ class MutableCatalog(Reading):
                 for item, row in zip(items, sources, strict=True)
             ],
             placements=placements,
-            vectors=self._vectors(now, items, source, placements),
+            vectors=self._vectors(now, items, source, placements, pause),
             model_bias=np.array([self._model_bias(now, row) for row in sources], dtype=np.float32),
             user_bias=np.array(user_bias, dtype=np.float32),
             clicks=np.where(source == UNKNOWN, 0, now.clicks_of(np.maximum(source, 0))),
@@ -344,11 +358,12 @@ class MutableCatalog(Reading):
         items: Sequence[Item],
         source: NDArray[np.int64],
         placements: Sequence[Placement],
+        pause: Pause | None = None,
     ) -> NDArray[np.float32]:
         """float32 [items, d]: ready vectors, those that known items have, the encoder's."""
         vectors = np.empty((len(items), now.dimension), np.float32)
         kept, to_encode = [], []
-        for at, (item, row) in enumerate(zip(items, source.tolist(), strict=True)):
+        for at, (item, row) in _paused(enumerate(zip(items, source.tolist(), strict=True)), pause):
             if item.vector is not None:
                 vectors[at] = checked_vector(item.id, "vector", item.vector, vectors.shape[1])
             elif row != UNKNOWN and not item.is_described:
@@ -361,6 +376,13 @@ class MutableCatalog(Reading):
             paths = [_paths(now, placements[at]) for at in to_encode]
             vectors[to_encode] = self._encode([items[at] for at in to_encode], paths)
         return vectors
+
+
+def _paused(each: Iterable[_One], pause: Pause | None) -> Iterator[_One]:
+    for count, one in enumerate(each, 1):
+        yield one
+        if pause is not None and count % _BETWEEN_PAUSES == 0:
+            pause()
 
 
 def _appendable(now: Catalog) -> Catalog:

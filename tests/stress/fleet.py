@@ -2,9 +2,10 @@
 ``python -m tests.stress.fleet BUNDLE --minutes 60``.
 
 Clients recommend through HAProxy, with the configuration of deploy/, and ask once more where a request failed.
-Meanwhile items are upserted through it, the bundle is replaced by renaming, and every so often a whole replica is
-killed and started again. Counts what failed at first and for good, how long a change takes until both replicas serve
-it, and the memory of each replica by the minute.
+Meanwhile items come and go through it, the feed is compacted into the bundle and a copy of it deployed by renaming, and
+every so often a whole replica is killed and started again. Counts what failed at first and for good, how long a change
+takes until both replicas serve it, and the memory of each replica by the minute: the catalog keeps its size, and so
+should they.
 """
 
 from __future__ import annotations
@@ -32,10 +33,13 @@ import numpy as np
 from hiersrec_sdk import Recommender
 from tests.examples.processes import free_port
 
+HIERSREC: Final = str(Path(sys.executable).with_name("hiersrec"))
 ROOT: Final = Path(__file__).resolve().parents[2]
 TOKEN: Final = "a token of this test"
 CLIENTS: Final = 4
 ITEMS: Final = 20  # of one change
+CHANGES_KEPT: Final = 50  # then their items are removed
+RECORDS_KEPT: Final = 2_000  # of the feed, when it is compacted
 PATIENCE: Final = 10.0  # seconds for an answer
 
 
@@ -65,10 +69,9 @@ def ask(port: int, path: str, body: Any = None, token: bool = False) -> Any:
 class Replica:
     """One server, which may be killed and started again."""
 
-    def __init__(self, bundle: Path, redis: int) -> None:
+    def __init__(self, bundle: Path, feed: str) -> None:
         self.port = free_port()
-        feed = f"redis://127.0.0.1:{redis}/0?key=changes"
-        self._command = [str(Path(sys.executable).with_name("hiersrec")), "serve", str(bundle)]
+        self._command = [HIERSREC, "serve", str(bundle)]
         self._command += ["--port", str(self.port), "--feed", feed]
         self.start()
 
@@ -113,8 +116,11 @@ class Replica:
 class Fleet:
     """Everything that runs, and what was counted of it."""
 
-    def __init__(self, bundle: Path, port: int, replicas: list[Replica], rate: float, seed: int) -> None:
-        self.bundle, self.port, self.replicas, self.rate, self.seed = bundle, port, replicas, rate, seed
+    def __init__(
+        self, bundle: Path, feed: str, port: int, replicas: list[Replica], rate: float, seed: int
+    ) -> None:
+        self.bundle, self.feed, self.port, self.replicas = bundle, feed, port, replicas
+        self.rate, self.seed = rate, seed
         recommender = Recommender.load(bundle)
         catalog = recommender.catalog
         self.ids = catalog.ids(np.arange(min(len(catalog), 5_000)))
@@ -123,6 +129,7 @@ class Fleet:
         self.says: list[str] = []
         self.seconds: list[float] = []
         self.visible: list[float] = []
+        self.memory: list[list[float]] = []  # MiB, by minute and replica
         self.stop = threading.Event()
         self._lock = threading.Lock()
 
@@ -152,17 +159,17 @@ class Fleet:
                     break
 
     def changes(self) -> None:
-        """Upsert, and see how long both replicas take to serve it."""
+        """Upsert, and see how long both replicas take to serve it; later remove."""
         draw, number = random.Random(f"{self.seed} changes"), 0
-        strings = isinstance(self.ids[0], str)
         while not self.stop.wait(0.5):
             number += 1
-            ids: list[Any] = [
-                f"new-{number}-{at}" if strings else -1 - number * ITEMS - at for at in range(ITEMS)
-            ]
+            ids = self._new_ids(number)
             items = [{"id": each, "category": list(draw.choice(self.leaves))} for each in ids]
             try:
                 ask(self.port, "/catalog/upsert", {"items": items}, token=True)
+                if number > CHANGES_KEPT:
+                    old = self._new_ids(number - CHANGES_KEPT)
+                    ask(self.port, "/catalog/remove", {"ids": old}, token=True)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 self.count("change failed", error)
                 continue
@@ -176,10 +183,21 @@ class Fleet:
                     time.sleep(0.005)
             self.visible.append(time.monotonic() - started)
 
+    def _new_ids(self, number: int) -> list[Any]:
+        strings = isinstance(self.ids[0], str)
+        return [f"new-{number}-{at}" if strings else -1 - number * ITEMS - at for at in range(ITEMS)]
+
     def deployments(self, every: float) -> None:
-        """Rename another copy of the bundle over it."""
+        """Compact the feed into the bundle; after as long again, rename a copy of the bundle over it."""
         spare = self.bundle.with_name("next")
         while not self.stop.wait(every):
+            command = [HIERSREC, "catalog", "compact", str(self.bundle), "--feed", self.feed]
+            done = subprocess.run(
+                [*command, "--keep", str(RECORDS_KEPT)], capture_output=True, text=True, check=False
+            )
+            self.count("compactions", RuntimeError(done.stderr) if done.returncode else None)
+            if self.stop.wait(every):
+                break
             shutil.copytree(self.bundle, spare)
             old = self.bundle.with_name("old")
             self.bundle.rename(old)
@@ -211,8 +229,9 @@ class Fleet:
         until = time.monotonic() + 60 * minutes
         while (left := until - time.monotonic()) > 0:
             time.sleep(min(60, left))
-            memory = ", ".join(f"{replica.memory():.0f}" for replica in self.replicas)
-            click.echo(f"{dict(self.counts)}; memory {memory} MiB")
+            self.memory.append([replica.memory() for replica in self.replicas])
+            shown = ", ".join(f"{each:.0f}" for each in self.memory[-1])
+            click.echo(f"{dict(self.counts)}; memory {shown} MiB")
         self.stop.set()
         for thread in work:
             thread.join()
@@ -256,14 +275,15 @@ def main(
         redis = free_port()
         options = ("--appendonly", "yes", "--appendfsync", "always", "--dir", str(folder))
         stack.enter_context(started("redis-server", "--port", str(redis), "--bind", "127.0.0.1", *options))
-        replicas = [Replica(current, redis) for _ in range(2)]
+        feed = f"redis://127.0.0.1:{redis}/0?key=changes"
+        replicas = [Replica(current, feed) for _ in range(2)]
         for replica in replicas:
             stack.callback(replica.kill)
         for replica in replicas:
             replica.wait_until_ready()
         port = stack.enter_context(proxied([replica.port for replica in replicas], folder))
         time.sleep(3)
-        fleet = Fleet(current, port, replicas, rate, seed)
+        fleet = Fleet(current, feed, port, replicas, rate, seed)
         fleet.run(minutes, deploy_seconds, kill_seconds)
     p50, p99 = 1e3 * np.quantile(fleet.seconds, [0.5, 0.99])
     seen = np.array(fleet.visible)
@@ -273,6 +293,9 @@ def main(
             f"a change is served by both after: median {np.median(seen):.3f} s, p99 {np.quantile(seen, 0.99):.3f} s; "
             "with a replica killed meanwhile, until it is back"
         )
+    quarter = -(-len(fleet.memory) // 4)
+    early, late = np.median(fleet.memory[:quarter]), np.median(fleet.memory[-quarter:])
+    click.echo(f"memory of a replica: median of the first quarter {early:.0f} MiB, of the last {late:.0f}")
     click.echo("\n".join(f"{count:>8}  {says}" for says, count in Counter(fleet.says).most_common(20)))
     click.echo(str(dict(fleet.counts)))
     if fleet.counts["failed for good"]:

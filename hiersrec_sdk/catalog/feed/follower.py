@@ -41,6 +41,8 @@ _DECODED_AT_ONCE: Final = 4
 _GIVE_WAY: Final = (
     1e-5  # seconds of sleep: another thread gets the interpreter's lock, which sleep(0) may take back
 )
+_REST: Final = 1e-3  # seconds of sleep where nobody waits: a call then meets one piece of work, not many
+_PIECES_OF_A_CHANGE: Final = 0.6  # with a rest after each, about
 _SKIPPED_KEPT: Final = 10_000
 
 _FOLLOWERS: Final[weakref.WeakSet[Follower]] = weakref.WeakSet()
@@ -78,11 +80,13 @@ class Follower:
         self._logged: set[type[Exception]] = set()
         self._changed = threading.Condition()
         self._stop, self._hurry = threading.Event(), threading.Event()
+        self._rest = _REST
         self._is_forked = False
         start = _start(catalog.current.feed, feed, after)
         catalog.follower = self
+        self._hurry.set()
         try:
-            catalog.apply([], start, _give_way)
+            catalog.apply([], start, self._give_way)
             self._done = start.position
             self._known = end = feed.last
             while self.position < end:
@@ -90,6 +94,7 @@ class Follower:
         except BaseException:
             catalog.follower = None
             raise
+        self._hurry.clear()
         _log.info("following %s: at record %d", feed.label, self.position)
         self._thread = threading.Thread(
             target=_run, args=(weakref.ref(self), self._stop, self._hurry), name="hiersrec-feed", daemon=True
@@ -230,7 +235,7 @@ class Follower:
         """Apply the next records, if there are any."""
         records = self.feed.read(self.position, _READ_AT_ONCE)
         while len(records) % _READ_AT_ONCE == 0 and 0 < len(records) < _MOST:
-            _give_way()
+            self._give_way()
             further = self.feed.read(records[-1].position, _READ_AT_ONCE)
             if not further:
                 break
@@ -244,6 +249,7 @@ class Follower:
     def _apply(self, records: Sequence[Record]) -> None:
         now = self._catalog.current.feed
         assert now is not None
+        self._rest = min(_REST, _PACE / (_PIECES_OF_A_CHANGE * len(records)))
         changes: list[Change] = []
         skipped: list[tuple[int, InvalidArgumentError]] = []
         for count, record in enumerate(records, 1):
@@ -252,13 +258,17 @@ class Follower:
             except InvalidArgumentError as error:
                 skipped.append((record.position, error))
             if count % _DECODED_AT_ONCE == 0:
-                _give_way()
-        made = self._catalog.apply(changes, FeedPosition(now.log, records[-1].position), _give_way)
+                self._give_way()
+        made = self._catalog.apply(changes, FeedPosition(now.log, records[-1].position), self._give_way)
         for position, why in [*skipped, *((change.number, why) for change, why in made)]:
             self._skip(position, why)
         self._done = records[-1].position
         with self._changed:
             self._changed.notify_all()
+
+    def _give_way(self) -> None:
+        """Let other threads go on, for longer where nobody waits for the changes."""
+        time.sleep(_GIVE_WAY if self._hurry.is_set() else self._rest)
 
     def _skip(self, position: int, error: InvalidArgumentError) -> None:
         self.rejected += 1
@@ -321,10 +331,6 @@ def _run(follower: weakref.ref[Follower], stop: threading.Event, hurry: threadin
 def _end(stop: threading.Event, hurry: threading.Event) -> None:
     stop.set()
     hurry.set()
-
-
-def _give_way() -> None:
-    time.sleep(_GIVE_WAY)
 
 
 def _start(contained: FeedPosition | None, feed: Feed, after: int | None) -> FeedPosition:
