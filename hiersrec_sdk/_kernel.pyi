@@ -61,6 +61,24 @@ class SessionRanking:
         least: int,
     ) -> tuple[Any, ...]: ...
 
+class AddedRanking:
+    def __init__(
+        self,
+        table: Table,
+        first_row: int,
+        placements_of_leaf: dict[int, list[int]],
+        rows_of_placement: list[list[int]],
+        live: NDArray[np.uint64] | None,
+        bitmap: NDArray[np.uint64] | None,
+        deleted: NDArray[np.int64],
+        successors: NDArray[np.int64],
+        exact: bool,
+        k: int,
+    ) -> None: ...
+    def __call__(
+        self, ranked: tuple[Any, ...], query: NDArray[np.float32], skipped: NDArray[np.int64] | None
+    ) -> tuple[Any, ...]: ...
+
 def topk(
     table: Table, requests: Sequence[Any], k: int
 ) -> list[tuple[NDArray[np.float32], NDArray[np.int64], int, int]]: ...

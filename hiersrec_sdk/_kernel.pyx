@@ -963,6 +963,234 @@ cdef class SessionRanking:
         return 0
 
 
+# ---- the same session in the rows that were added since ----
+
+
+cdef struct moved_item:
+    int64_t row
+    int64_t position  # offsets of a row are summed in this order
+    float offset
+
+
+cdef class AddedRanking:
+    """What calls that are alike ask of a delta segment, prepared: see :class:`hiersrec_sdk.ranking.backend.AddedScope`."""
+
+    cdef Table table
+    cdef dict placements_of_leaf
+    cdef list rows_of_placement
+    cdef const uint64_t *live
+    cdef const uint64_t *bitmap
+    cdef const int64_t *deleted
+    cdef const int64_t *successors
+    cdef int64_t first_row, deleted_count, k
+    cdef bint exact
+    cdef Py_buffer views[4]
+
+    def __cinit__(
+        self, Table table not None, first_row, dict placements_of_leaf not None, list rows_of_placement not None, live,
+        bitmap, deleted, successors, bint exact, k
+    ):
+        cdef Py_buffer *views = self.views
+        cdef int64_t words = (table.table.n + 63) // 64
+        self.table, self.first_row, self.exact, self.k = table, whole("first_row", first_row), exact, whole("k", k)
+        if self.k < 1 or self.first_row < 0:
+            raise ValueError(f"k must be an integer >= 1 and first_row one >= 0, got {k} and {first_row}")
+        self.placements_of_leaf, self.rows_of_placement = placements_of_leaf, rows_of_placement
+        if live is not None:
+            self.live = <const uint64_t *>hold(&views[0], live, &UINT64, words, NONE, "live")
+        if bitmap is not None:
+            self.bitmap = <const uint64_t *>hold(&views[1], bitmap, &UINT64, words, NONE, "bitmap")
+        self.deleted = <const int64_t *>hold(&views[2], deleted, &INT64, ANY, NONE, "deleted")
+        self.deleted_count = views[2].shape[0]
+        self.successors = <const int64_t *>hold(&views[3], successors, &INT64, self.deleted_count, NONE, "successors")
+
+    def __dealloc__(self):
+        release(self.views, 4)
+
+    def __call__(self, ranked, query, skipped):
+        """The fields of a :class:`hiersrec_sdk.ranking.backend.RankedAdded`."""
+        scores, rows, rows_scored, bytes_read, taken, _, _, covisited, offsets, elsewhere, elsewhere_offsets = ranked
+        cdef Py_buffer views[9]
+        memset(views, 0, sizeof(views))
+        cdef hiersrec_request request
+        memset(&request, 0, sizeof(request))
+        cdef int64_t n = self.table.table.n, most = min(self.k, n), count, kept, moved, candidates, at, begin
+        cdef uint64_t *marks = NULL
+        cdef moved_item *items = NULL
+        cdef int64_t *numbers = NULL
+        cdef float *sums = NULL
+        cdef void *workspace = NULL
+        cdef const int64_t *given
+        cdef const float *best
+        try:
+            request.query = <const float *>hold(&views[0], query, &FLOAT32, self.table.table.dimension, NONE, "query")
+            given = <const int64_t *>hold(&views[1], elsewhere, &INT64, ANY, NONE, "elsewhere")
+            count = views[1].shape[0]
+            best = <const float *>hold(&views[2], elsewhere_offsets, &FLOAT32, count, NONE, "elsewhere_offsets")
+            items = <moved_item *>malloc((count + 1) * sizeof(moved_item))
+            marks = <uint64_t *>calloc((n + 63) // 64, sizeof(uint64_t))
+            if items == NULL or marks == NULL:
+                raise MemoryError
+            moved = self.find_moved(given, best, count, items)
+            given = <const int64_t *>hold(&views[3], taken, &INT64, ANY, NONE, "taken")
+            candidates = self.mark_candidates(given, views[3].shape[0], marks)
+            if not (self.exact or candidates or moved):
+                return scores, rows, rows_scored, bytes_read, None, covisited, offsets
+            if skipped is not None:
+                given = <const int64_t *>hold(&views[4], skipped, &INT64, ANY, NONE, "skipped")
+                request.skipped_count = views[4].shape[0]
+                check_rows("skipped", given, request.skipped_count, self.first_row + n)
+            # ranges, rest, skipped, covisited, rows
+            numbers = <int64_t *>malloc((4 * candidates + 2 + request.skipped_count + moved + most) * sizeof(int64_t))
+            sums = <float *>malloc((moved + most) * sizeof(float))
+            workspace = malloc(hiersrec_workspace(&self.table.table, 1, most) + 64)
+            if numbers == NULL or sums == NULL or workspace == NULL:
+                raise MemoryError
+            request.ranges, request.range_count = numbers, candidates
+            write_marked(marks, n, numbers)
+            request.rest = numbers + 2 * candidates
+            if skipped is not None:
+                begin = not_above(given, 1, request.skipped_count, self.first_row - 1)
+                request.skipped_count -= begin
+                request.skipped = numbers + 4 * candidates + 2
+                for at in range(request.skipped_count):
+                    (<int64_t *>request.skipped)[at] = given[begin + at] - self.first_row
+            request.covisited = numbers + 4 * candidates + 2 + request.skipped_count
+            request.offsets, request.covisited_count = sums, moved
+            for at in range(moved):
+                (<int64_t *>request.covisited)[at], sums[at] = items[at].row, items[at].offset
+            request.rows, request.scores = <int64_t *>request.covisited + moved, sums + moved
+            request.bitmap = self.bitmap
+            with nogil:
+                if self.exact:
+                    request.rest_count = complement(numbers, candidates, n, <int64_t *>request.rest)
+                else:
+                    request.rest = NULL
+                hiersrec_topk(&self.table.table, &request, 1, most, aligned(workspace))
+            ranges = integers(request.ranges, 2 * candidates).reshape(-1, 2)
+            if moved:
+                for at in range(moved):
+                    items[at].row += self.first_row
+                covisited, offsets = with_moved(covisited, offsets, items, moved)
+            rows_scored, bytes_read = rows_scored + request.rows_scored, bytes_read + request.bytes_read
+            given = <const int64_t *>hold(&views[5], rows, &INT64, ANY, NONE, "rows")
+            count = views[5].shape[0]
+            best = <const float *>hold(&views[6], scores, &FLOAT32, count, NONE, "scores")
+            kept = min(self.k, count + request.count)
+            if request.count and not (count == kept and request.scores[0] <= best[count - 1]):
+                scores, rows = np.empty(kept, np.float32), np.empty(kept, np.int64)
+                merge(
+                    best, given, count, request.scores, request.rows, request.count, self.first_row, kept,
+                    <float *>hold(&views[7], scores, &FLOAT32, kept, NONE, "scores"),
+                    <int64_t *>hold(&views[8], rows, &INT64, kept, NONE, "rows"),
+                )
+            return scores, rows, rows_scored, bytes_read, ranges, covisited, offsets
+        finally:
+            free(marks)
+            free(items)
+            free(numbers)
+            free(sums)
+            free(workspace)
+            release(views, 9)
+
+    cdef int64_t find_moved(
+        self, const int64_t *elsewhere, const float *offsets, int64_t count, moved_item *items
+    ) except -1:
+        """Where covisited items lie now: distinct rows of the delta, rising, with the sums of their offsets."""
+        cdef int64_t at, row, position, found = 0, moved = 0
+        for at in range(count):
+            row = elsewhere[at] - self.first_row
+            if row < 0:
+                position = not_above(self.deleted, 1, self.deleted_count, elsewhere[at]) - 1
+                if position < 0 or self.deleted[position] != elsewhere[at] or self.successors[position] < 0:
+                    continue  # it was removed
+                row = self.successors[position]
+            if row >= self.table.table.n:
+                raise ValueError(f"elsewhere: there is no row {self.first_row + row}")
+            items[found].row, items[found].position, items[found].offset = row, at, offsets[at]
+            found += 1
+        qsort(items, found, sizeof(moved_item), by_row)
+        for at in range(found):
+            if moved and items[moved - 1].row == items[at].row:
+                items[moved - 1].offset += items[at].offset
+            else:
+                items[moved] = items[at]
+                moved += 1
+        return moved
+
+    cdef int64_t mark_candidates(self, const int64_t *leaves, int64_t count, uint64_t *marks) except -1:
+        """Set the bits of the live rows that these leaf categories make candidates; how many that are.
+
+        With the interpreter's lock, as the lists grow while snapshots that see their beginning are read.
+        """
+        cdef int64_t at, row, n = self.table.table.n, found = 0
+        cdef set placements = set()
+        for at in range(count):
+            of_leaf = self.placements_of_leaf.get(leaves[at])
+            if of_leaf is not None:
+                placements.update(of_leaf)
+        for placement in placements:
+            for each in <list?>self.rows_of_placement[placement]:
+                row = each
+                if not 0 <= row < n:
+                    break  # added after the snapshot
+                if self.live == NULL or self.live[row >> 6] >> (row & 63) & 1:
+                    marks[row >> 6] |= <uint64_t>1 << (row & 63)
+                    found += 1
+        return found
+
+
+cdef int by_row(const void *one, const void *other) noexcept nogil:
+    cdef const moved_item *a = <const moved_item *>one
+    cdef const moved_item *b = <const moved_item *>other
+    if a.row != b.row:
+        return (a.row > b.row) - (a.row < b.row)
+    return (a.position > b.position) - (a.position < b.position)
+
+
+cdef void write_marked(const uint64_t *marks, int64_t n, int64_t *ranges) noexcept nogil:
+    """Write a range [row, row + 1) for each bit that is set."""
+    cdef int64_t word, row, found = 0
+    for word in range((n + 63) // 64):
+        if marks[word]:
+            for row in range(64 * word, 64 * word + 64):
+                if marks[word] >> (row & 63) & 1:
+                    ranges[2 * found], ranges[2 * found + 1] = row, row + 1
+                    found += 1
+
+
+cdef tuple with_moved(object covisited, object offsets, const moved_item *items, int64_t count):
+    """``covisited`` and ``offsets`` with these items after them."""
+    cdef int64_t at
+    rows, sums = np.empty(count, np.int64), np.empty(count, np.float32)
+    cdef Py_buffer views[2]
+    memset(views, 0, sizeof(views))
+    try:
+        hold(&views[0], rows, &INT64, count, NONE, "rows")
+        hold(&views[1], sums, &FLOAT32, count, NONE, "sums")
+        for at in range(count):
+            (<int64_t *>views[0].buf)[at] = items[at].row
+            (<float *>views[1].buf)[at] = items[at].offset
+    finally:
+        release(views, 2)
+    return np.concatenate((covisited, rows)), np.concatenate((offsets, sums))
+
+
+cdef void merge(
+    const float *scores, const int64_t *rows, int64_t count, const float *added_scores, const int64_t *added_rows,
+    int64_t added_count, int64_t first_row, int64_t kept, float *to_scores, int64_t *to_rows
+) noexcept nogil:
+    """The best ``kept`` of both, by higher score, then lower row: those of the delta are the higher ones."""
+    cdef int64_t at, left = 0, right = 0
+    for at in range(kept):
+        if right == added_count or (left < count and scores[left] >= added_scores[right]):
+            to_scores[at], to_rows[at] = scores[left], rows[left]
+            left += 1
+        else:
+            to_scores[at], to_rows[at] = added_scores[right], first_row + added_rows[right]
+            right += 1
+
+
 cdef int by_first(const void *one, const void *other) noexcept nogil:
     cdef int64_t a = (<const int64_t *>one)[0], b = (<const int64_t *>other)[0]
     return (a > b) - (a < b)

@@ -39,6 +39,8 @@ def numbers(name: str, value: Any, error: type[InvalidArgumentError]) -> NDArray
         error: it is no list, or holds something that is no number.
     """
     kind = type(value)
+    if kind is np.ndarray and value.ndim == 1 and value.dtype == np.float32:
+        return np.asarray(value, dtype=np.float32)
     with np.errstate(over="ignore"):
         if kind is np.ndarray and value.ndim == 1 and value.dtype.kind in "iuf":
             return np.asarray(value, dtype=np.float32)

@@ -187,12 +187,13 @@ class Pipeline:
         )
         shown = ranked.best if first is None else self._most_probable_leaves(logits, catalog)
         path = _path(encoded, at, shown)
-        if len(plan.parts) == 1:
+        if plan.rank_added is None:
             found = Found(ranked.scores, ranked.rows, ranked.rows_scored, ranked.bytes_read)
             could = Ranked((ranked.ranges,), ranked.covisited, ranked.offsets, shown, path)
         else:
-            found, could = self.searcher.with_added(plan, query, ranked, skipped)
-            could = could._replace(leaves=shown, path=path)
+            every = plan.rank_added(ranked, query, skipped)
+            found = Found(every.scores, every.rows, every.rows_scored, every.bytes_read)
+            could = Ranked((ranked.ranges, every.ranges), every.covisited, every.offsets, shown, path)
         return self.result(session, could, found, plan)
 
     def _most_probable_leaves(

@@ -19,7 +19,7 @@ from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.errors import InvalidCandidatesError
 from hiersrec_sdk.options import OnUnknown, Options
 from hiersrec_sdk.ranking import Backend, Request, row_ranges
-from hiersrec_sdk.ranking.backend import RankSession
+from hiersrec_sdk.ranking.backend import AddedScope, RankAdded, RankSession
 
 # mode="auto" ranks everything where that reads at most so many bytes more than candidates: what one core reads in about
 # the time that the session encoder takes.
@@ -62,6 +62,7 @@ class Plan:
         max_per_category: most items of a leaf category, or None.
         threads: threads of the ranking of one session.
         rank: ranks the bundle's rows for a session in one native operation, or None: step by step.
+        rank_added: then ranks those that were added since; None where there are none.
     """
 
     catalog: Catalog
@@ -78,6 +79,7 @@ class Plan:
     max_per_category: int | None
     threads: int
     rank: RankSession | None
+    rank_added: RankAdded | None
 
     def on_one_thread(self) -> Plan:
         """The plan with one thread a session."""
@@ -165,6 +167,23 @@ class Planner:
                     max_length=self._config["max_length"],
                 )
             )
+        rank_added = None
+        if rank is not None and self._backend.rank_added is not None and len(parts) > 1:
+            delta = catalog.delta
+            rank_added = self._backend.rank_added(
+                AddedScope(
+                    table=delta.table,
+                    first_row=delta.first_row,
+                    placements_of_leaf=delta.columns.placements_of_leaf,
+                    rows_of_placement=delta.columns.rows_of_placement,
+                    live=delta.live,
+                    bitmap=parts[1].bitmap,
+                    deleted=catalog.base.deleted,
+                    successors=catalog.base.successors,
+                    exact=exact,
+                    k=k,
+                )
+            )
         return Plan(
             catalog=catalog,
             k=k,
@@ -180,6 +199,7 @@ class Planner:
             max_per_category=limit,
             threads=checked_threads(options.threads),
             rank=rank,
+            rank_added=rank_added,
         )
 
     def _budget(self, options: Options) -> tuple[float, float]:

@@ -13,10 +13,8 @@ from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.plan import Part, Plan
 from hiersrec_sdk.pool import in_threads
 from hiersrec_sdk.ranking import Backend, Found, Request, Table, row_ranges
-from hiersrec_sdk.ranking.backend import RankedSession
 from hiersrec_sdk.ranking.candidates import Choice
 from hiersrec_sdk.ranking.row_ranges import Rows
-from hiersrec_sdk.results import Ranked
 
 Requests = Sequence[Request | None]
 """What a session asks of each segment; None: there is nothing to rank in it."""
@@ -96,23 +94,6 @@ class Searcher:
         if plan.max_per_category is None:
             return self._best(plan.catalog, asked, plan.k, plan.threads)
         return [self._limited(plan, requests, plan.max_per_category) for requests in asked]
-
-    def with_added(
-        self, plan: Plan, query: NDArray[np.float32], ranked: RankedSession, skipped: NDArray[np.int64] | None
-    ) -> tuple[Found, Ranked]:
-        """The best ``plan.k`` rows of the catalog, once those of the bundle are ``ranked``; and what could rank."""
-        found, covisited, offsets = Found(*ranked[:4]), ranked.covisited, ranked.offsets
-        ranges: list[row_ranges.Ranges | None] = [ranked.ranges]
-        choice = Choice(ranked.taken, ranked.ranges, ranked.best)
-        for part in plan.parts[1:]:
-            rows, added = plan.catalog.moved(ranked.elsewhere, ranked.elsewhere_offsets)
-            request = _request_of(plan, part, query, choice, skipped, rows - part.first, added)
-            if request is not None:
-                further = self._backend.search(part.segment.table, [request], plan.k)[0]
-                found = _merged(found, further, part.first, plan.k)
-            ranges.append(None if request is None else request.ranges)
-            covisited, offsets = np.concatenate([covisited, rows]), np.concatenate([offsets, added])
-        return found, Ranked(tuple(ranges), covisited, offsets, ranked.best, ())
 
     def nearest(self, plan: Plan, row: int) -> Found:
         """The ``plan.k`` rows nearest to another ``row``, by their vectors alone, without item biases."""

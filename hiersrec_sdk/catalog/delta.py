@@ -113,7 +113,7 @@ class DeltaColumns:
         placements: distinct placements.
         rows_of_placement: the rows of each placement.
         placements_of_leaf: by leaf category, the placements that it makes candidates.
-        by_id, by_origin: the rows of each external id, and of each row of the bundle.
+        by_id: the rows of each external id.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -124,10 +124,10 @@ class DeltaColumns:
         self.ids: list[int | str] = []
         self.titles: list[str | None] = []
         self.placements: list[Placement] = []
-        self.rows_of_placement: list[Column] = []
+        self.rows_of_placement: list[list[int]] = []
         self.placements_of_leaf: dict[int, list[int]] = {}
         self._number: dict[Placement, int] = {}
-        self.by_id, self.by_origin = Versions(), Versions()
+        self.by_id = Versions()
         self._is_whole = True  # False while rows are appended, and ever after where that was interrupted
 
     def ends_at(self, count: int) -> bool:
@@ -160,16 +160,12 @@ class DeltaColumns:
         known = {key: self._placement_id(each) for key, each in distinct.items()}
         numbers = np.array([known[id(each)] for each in rows.placements], dtype=np.int64)
         self.placement_id.append(numbers)
-        for number in set(numbers.tolist()):
-            self.rows_of_placement[number].append(first + np.flatnonzero(numbers == number))
+        for row, number in enumerate(numbers.tolist(), start=first):
+            self.rows_of_placement[number].append(row)
         self.ids += rows.ids
         self.titles += rows.titles
-        for row, (item_id, base_row) in enumerate(
-            zip(rows.ids, rows.origin.tolist(), strict=True), start=first
-        ):
+        for row, item_id in enumerate(rows.ids, start=first):
             self.by_id.add(item_id, row)
-            if base_row != UNKNOWN:
-                self.by_origin.add(base_row, row)
         self._is_whole = True
 
     def some(self, rows: NDArray[np.int64], user_bias: NDArray[np.float32]) -> Rows:
@@ -193,7 +189,7 @@ class DeltaColumns:
         if placement not in self._number:
             self._number[placement] = len(self.placements)
             self.placements.append(placement)
-            self.rows_of_placement.append(Column("i8"))
+            self.rows_of_placement.append([])
             for leaf in set(placement.leaves()):
                 self.placements_of_leaf.setdefault(leaf, []).append(self._number[placement])
         return self._number[placement]
@@ -314,11 +310,6 @@ class DeltaSegment:
         )
         return None if rows is None else self._live_rows(rows)
 
-    def successors(self, base_rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """int64 [len(base_rows)]: the live row of the item that each row of the bundle was, -1 where there is none."""
-        rows = self.columns.by_origin.newest(base_rows.tolist(), len(self.vectors))
-        return None if rows is None else self._live_rows(rows)
-
     def _live_rows(self, rows: Sequence[int]) -> NDArray[np.int64]:
         found = np.array(rows, dtype=np.int64)
         if len(self.superseded):
@@ -349,8 +340,8 @@ class DeltaSegment:
         if of_leaf.keys().isdisjoint(taken):
             return _NO_RANGES
         numbers = {number for leaf in taken for number in of_leaf.get(leaf, ())}
-        rows = np.concatenate([self.columns.rows_of_placement[number].view() for number in numbers])
-        rows.sort()
+        of_placement = self.columns.rows_of_placement
+        rows = np.array(sorted(row for number in numbers for row in of_placement[number]), dtype=np.int64)
         rows = rows[: rows.searchsorted(len(self))]  # others may have been appended since
         return row_ranges.singles(rows[~self.is_superseded(rows)] if len(self.superseded) else rows)
 

@@ -156,7 +156,8 @@ def _read(tables: Mapping[str, NDArray[Any]], catalog: Catalog) -> Catalog:
     )
     user_bias = column("base_user_bias", np.float32, n) if "base_user_bias" in tables else None
     delta = DeltaSegment.of(columns, n, tree.depth, created)
-    return Catalog(base.without(deleted).with_user_bias(user_bias), delta, catalog.item_id_type)
+    base = base.without(deleted).followed(origin, np.arange(m)).with_user_bias(user_bias)
+    return Catalog(base, delta, catalog.item_id_type)
 
 
 def _created(ids: Sequence[int | str], parents: NDArray[np.int64], tree: CategoryTree) -> NewCategories:

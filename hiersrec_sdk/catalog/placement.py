@@ -75,13 +75,18 @@ def placed_by_name(tree: CategoryTree, item: Item, created: NewCategories) -> Pl
         AmbiguousCategoryError: several categories have this id.
         CatalogChangeError: no bundle could hold a new category of this id.
     """
+    known = tree.placements if not len(created) else {}  # a new category can change what a name means
+    found = known.get(item.category)
+    if found is not None:
+        return found
     try:
         node = _resolved_or_created(tree, item, created)
     except (AmbiguousCategoryError, UnknownCategoryError) as error:
         raise type(error)(f"item {shown(item.id)}: {error}") from None
     if node[0] == NEW:
         return placed_in_new(tree, created, node[1])
-    return placed(tree, tree.lowest_repeat(node))
+    found = known[item.category] = placed(tree, tree.lowest_repeat(node))
+    return found
 
 
 def placed_in_new(tree: CategoryTree, created: NewCategories, number: int) -> Placement:

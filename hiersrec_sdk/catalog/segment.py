@@ -160,6 +160,7 @@ class BaseSegment:
         plain_table: the same rows without biases.
         user_bias: float32 [n], set by the user, or None.
         deleted: int64, rising: rows that are no items any more, or whose item has a newer row.
+        successors: int64 [deleted], the row of the delta segment that each such item has now, or -1.
         live: a bit for each row, 0 where it is deleted; None where none is.
     """
 
@@ -168,6 +169,7 @@ class BaseSegment:
     plain_table: Table
     user_bias: NDArray[np.float32] | None = None
     deleted: NDArray[np.int64] = field(default_factory=lambda: NO_ROWS)
+    successors: NDArray[np.int64] = field(default_factory=lambda: NO_ROWS)
     live: Bitmap | None = None
 
     @classmethod
@@ -215,7 +217,21 @@ class BaseSegment:
             return self
         live = np.full(-(-len(self) // 64), ~np.uint64(0)) if self.live is None else self.live.copy()
         np.bitwise_and.at(live, rows >> 6, ~(np.uint64(1) << (rows & 63).astype(np.uint64)))
-        return replace(self, deleted=row_ranges.union(self.deleted, rows), live=live)
+        successors = np.insert(self.successors, self.deleted.searchsorted(np.sort(rows)), UNKNOWN)
+        return replace(self, deleted=row_ranges.union(self.deleted, rows), successors=successors, live=live)
+
+    def followed(self, rows: NDArray[np.int64], successors: NDArray[np.int64]) -> BaseSegment:
+        """The segment with other ``successors`` int64 [rows] of deleted ``rows`` int64; rows below 0 are left out."""
+        known = rows != UNKNOWN
+        if not known.any():
+            return self
+        every = self.successors.copy()
+        every[self.deleted.searchsorted(rows[known])] = successors[known]
+        return replace(self, successors=every)
+
+    def successors_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 [len(rows)]: the row of the delta segment that the item of each deleted row has now, or -1."""
+        return self.successors[self.deleted.searchsorted(rows)]
 
     def with_user_bias(self, user_bias: NDArray[np.float32] | None) -> BaseSegment:
         """The segment with other item biases of the user."""

@@ -258,8 +258,8 @@ class Catalog:
         if not len(deleted):
             return base_rows
         found = base_rows.copy()
-        rows = self.delta.successors(base_rows[deleted])
-        found[deleted] = UNKNOWN if rows is None else np.where(rows < 0, UNKNOWN, self.delta.first_row + rows)
+        rows = self.base.successors_of(base_rows[deleted])
+        found[deleted] = np.where(rows < 0, UNKNOWN, self.delta.first_row + rows)
         return found
 
     def with_covisited(
@@ -297,19 +297,6 @@ class Catalog:
             found = np.insert(found, positions[others], rows[others])
             found_offsets = np.insert(found_offsets, positions[others], offsets[others])
         return found, found_offsets
-
-    def moved(self, rows: Rows, offsets: NDArray[np.float32]) -> tuple[Rows, NDArray[np.float32]]:
-        """Where covisited ``rows``, deleted in the bundle or added since, lie now: rising rows of the delta, each once.
-
-        And the sums of their ``offsets``. Items that were removed are left out.
-        """
-        found: dict[int, np.float32] = {}
-        current = self.current_rows(rows[: rows.searchsorted(self.delta.first_row)])
-        for row, offset in zip([*current.tolist(), *rows[len(current) :].tolist()], offsets, strict=True):
-            if row != UNKNOWN:
-                found[row] = found[row] + offset if row in found else offset
-        moved = np.array(sorted(found), dtype=np.int64)
-        return moved, np.array([found[row] for row in moved.tolist()], dtype=np.float32)
 
     def _segment_of(self, row: int) -> Segment:
         for segment in reversed(self.segments):

@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from hiersrec_sdk.errors import AmbiguousCategoryError, UnknownCategoryError
 from hiersrec_sdk.forks import cached_property
 from hiersrec_sdk.id_lists import plain_id
 from hiersrec_sdk.shown import shown
+
+if TYPE_CHECKING:
+    from hiersrec_sdk.catalog.placement import Placement
 
 NEW: Final = -1
 Node = tuple[int, int]
@@ -128,6 +131,11 @@ class CategoryTree:
             ids=tuple(id_table(tables, f"category_ids.{level}") for level in every),
             id_type=id_type,
         )
+
+    @cached_property
+    def placements(self) -> dict[Any, Placement]:
+        """Where an item belongs, by the name of its category, as far as that was asked."""
+        return {}
 
     @property
     def depth(self) -> int:

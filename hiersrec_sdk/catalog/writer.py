@@ -41,8 +41,8 @@ _log = logging.getLogger(__name__)
 _LARGEST_LEAVES: Final = 16  # that speak for an item whose category is above the leaf level
 _SUPERSEDED_KEPT: Final = 1024  # rows that were superseded and may stay
 _TRIES: Final = 100
-_MADE_AT_ONCE: Final = 64  # changes of a feed
-_BETWEEN_PAUSES: Final = 8  # items that the loops of a change go through
+_MADE_AT_ONCE: Final = 16  # changes of a feed
+_BETWEEN_PAUSES: Final = 4  # items that the loops of a change go through
 _BIASES_SAMPLED: Final = 100_000  # all of a large table would take long to read
 
 _One = TypeVar("_One")
@@ -200,6 +200,7 @@ class MutableCatalog(Reading):
             skipped.clear()  # the write may be made again
             for some in together(changes, _MADE_AT_ONCE):
                 now = with_each(now, some)
+                pause()
             return now.at(feed)
 
         self._write(applied)
@@ -276,6 +277,8 @@ class MutableCatalog(Reading):
         """
         ids = [change.id for change in changes]
         rows = now.rows(ids) if rows is None else rows
+        if pause is not None:
+            pause()
         n, replaced = len(now.base), []
         items, row_of, biases, base_biases = [], [], [], {}
         for change, row in _paused(zip(changes, rows.tolist(), strict=True), pause):
@@ -391,7 +394,8 @@ def _appendable(now: Catalog) -> Catalog:
     if delta is now.delta:
         return now
     _log.info("a write was interrupted: the delta segment goes on in other columns")
-    return Catalog(now.base, delta, now.item_id_type, now.feed)
+    base = now.base.followed(delta.origin, np.arange(len(delta)))
+    return Catalog(base, delta, now.item_id_type, now.feed)
 
 
 def _known(now: Catalog, ids: Sequence[Any]) -> NDArray[np.int64]:
@@ -431,11 +435,16 @@ def _later(
 ) -> Catalog:
     """The snapshot ``now`` with another ``base``, without the rows ``replaced``, with new rows and categories."""
     n = len(base)
-    delta = now.delta.later(replaced[replaced >= n] - n, added, created)
+    base, gone = base.without(replaced[replaced < n]), replaced[replaced >= n] - n
+    delta = now.delta.later(gone, added, created)
+    base = base.followed(now.delta.origin[gone], np.full(len(gone), UNKNOWN))
+    if added is not None:
+        base = base.followed(added.origin, np.arange(len(now.delta), len(delta)))
     if len(delta.superseded) > delta.items + _SUPERSEDED_KEPT:
         rows_before, delta = len(delta), delta.compacted()
+        base = base.followed(delta.origin, np.arange(len(delta)))
         _log.info("compacted the delta segment: %d of %d rows are left", len(delta), rows_before)
-    return Catalog(base.without(replaced[replaced < n]), delta, now.item_id_type, now.feed)
+    return Catalog(base, delta, now.item_id_type, now.feed)
 
 
 def _user_bias(now: Catalog, row: int) -> float:

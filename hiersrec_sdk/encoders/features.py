@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hiersrec_sdk.errors import CatalogChangeError
 from hiersrec_sdk.number_lists import numbers
-from hiersrec_sdk.ranking.arrays import LARGEST
+from hiersrec_sdk.ranking.arrays import LARGEST, are_bounded
 from hiersrec_sdk.shown import shown
 
 _WORD = re.compile(r"\w+")
@@ -60,8 +60,8 @@ def checked_vector(item_id: int | str, name: str, value: Any, width: int) -> NDA
     """
     try:
         vector = numbers(name, value, CatalogChangeError)
-        off = np.count_nonzero(~(np.abs(vector) <= LARGEST))
-        if len(vector) != width or off:
+        if len(vector) != width or not are_bounded(vector):
+            off = np.count_nonzero(~(np.abs(vector) <= LARGEST))
             given = f"{off} that are NaN, infinite or too large" if off else str(len(vector))
             raise CatalogChangeError(f"{name} must be {width} finite numbers, got {given}")
     except CatalogChangeError as error:

@@ -116,6 +116,69 @@ class RankSession(Protocol):
         ...
 
 
+class AddedScope(NamedTuple):
+    """What calls that are alike ask of the rows that were added to a bundle since, whatever the session.
+
+    Attributes:
+        table: the rows.
+        first_row: where they begin in the catalog.
+        placements_of_leaf: by leaf category, the placements that it makes candidates.
+        rows_of_placement: rising rows of each; those beyond the table were added since.
+        live: uint64, the rows that are items; or None: all.
+        bitmap: uint64, the rows that may rank, or None: all.
+        deleted: int64, rising, rows of the bundle whose items lie here or nowhere.
+        successors: int64 [len(deleted)], the row of each such item here, or -1.
+        exact: whether all rows rank.
+        k: most results, at least 1.
+    """
+
+    table: Table
+    first_row: int
+    placements_of_leaf: dict[int, list[int]]
+    rows_of_placement: list[list[int]]
+    live: NDArray[np.uint64] | None
+    bitmap: NDArray[np.uint64] | None
+    deleted: NDArray[np.int64]
+    successors: NDArray[np.int64]
+    exact: bool
+    k: int
+
+
+class RankedAdded(NamedTuple):
+    """The best rows of a catalog for one session, and which could rank.
+
+    Attributes:
+        scores, rows, rows_scored, bytes_read: as :class:`~hiersrec_sdk.ranking.requests.Found`, of the catalog.
+        ranges: int64 [m, 2], the candidates among the rows that were added; None: none was looked at.
+        covisited: int64, rows of the catalog that rank whatever the categories are.
+        offsets: float32, what is added to their scores.
+    """
+
+    scores: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    rows_scored: int
+    bytes_read: int
+    ranges: NDArray[np.int64] | None
+    covisited: NDArray[np.int64]
+    offsets: NDArray[np.float32]
+
+
+class RankAdded(Protocol):
+    """Ranks the rows that were added, once those of the bundle are ranked."""
+
+    def __call__(
+        self, ranked: RankedSession, query: NDArray[np.float32], skipped: NDArray[np.int64] | None, /
+    ) -> RankedAdded:
+        """Rank.
+
+        Args:
+            ranked: the best rows of the bundle.
+            query: float32 [d].
+            skipped: int64, rising, rows of the catalog that do not rank; or None.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Backend:
     """The native operations in one language. Any number of threads may call at once.
@@ -136,6 +199,8 @@ class Backend:
             :meth:`~hiersrec_sdk.ranking.covisitation.CovisitationScorer.score_offsets`.
         rank_sessions: ``rank_sessions(scope)`` prepares all of this as one operation, which gives what the others give
             one after the other; None where there is none, or not for this scope.
+        rank_added: ``rank_added(scope)`` likewise, for the rows that were added since; where there is
+            ``rank_sessions``.
         copy_rows, all_finite: see :mod:`hiersrec_sdk.ranking.small_arrays`.
     """
 
@@ -146,6 +211,7 @@ class Backend:
     session_items: SessionItems
     covisitation: Callable[[CovisitationScorer], ScoreOffsets]
     rank_sessions: Callable[[Scope], RankSession | None] = lambda scope: None
+    rank_added: Callable[[AddedScope], RankAdded] | None = None
     copy_rows: CopyRows = copy_rows
     all_finite: AllFinite = all_finite
 

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from hiersrec_sdk import _kernel
 from hiersrec_sdk.errors import BackendError
 from hiersrec_sdk.ranking import numpy_backend
-from hiersrec_sdk.ranking.backend import Backend, RankedSession, RankSession, Scope
+from hiersrec_sdk.ranking.backend import (
+    AddedScope,
+    Backend,
+    RankAdded,
+    RankedAdded,
+    RankedSession,
+    RankSession,
+    Scope,
+)
 from hiersrec_sdk.ranking.candidates import Choice
 from hiersrec_sdk.ranking.codes import BLOCK
 from hiersrec_sdk.ranking.covisitation import CovisitationScorer, ScoreOffsets
@@ -110,6 +118,16 @@ def rank_sessions(scope: Scope) -> RankSession | None:
     return ranked
 
 
+def rank_added(scope: AddedScope) -> RankAdded:
+    """The rows that were added since, ranked beside those of the bundle in one call."""
+    rank = _kernel.AddedRanking(prepare(scope.table), *scope[1:])
+
+    def ranked(*asked: Any) -> RankedAdded:
+        return RankedAdded(*rank(*asked))
+
+    return ranked
+
+
 def session_items(
     session: NDArray[np.int64], logits: NDArray[np.float32] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -126,6 +144,7 @@ BACKEND: Final = Backend(
     session_items,
     covisitation,
     rank_sessions,
+    rank_added,
     _kernel.copy_rows,
     _kernel.all_finite,
 )

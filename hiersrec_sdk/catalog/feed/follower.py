@@ -37,12 +37,12 @@ _PACE: Final = (
 _RETRY: Final = 0.2  # seconds after an error
 _PATIENCE: Final = 5.0  # seconds that publish() waits for an error to pass
 _READ_AT_ONCE: Final = 50
-_DECODED_AT_ONCE: Final = 4
+_DECODED_AT_ONCE: Final = 2
 _GIVE_WAY: Final = (
     1e-5  # seconds of sleep: another thread gets the interpreter's lock, which sleep(0) may take back
 )
 _REST: Final = 1e-3  # seconds of sleep where nobody waits: a call then meets one piece of work, not many
-_PIECES_OF_A_CHANGE: Final = 0.6  # with a rest after each, about
+_PIECES_OF_A_CHANGE: Final = 1.25  # with a rest after each, about
 _SKIPPED_KEPT: Final = 10_000
 
 _FOLLOWERS: Final[weakref.WeakSet[Follower]] = weakref.WeakSet()
@@ -314,7 +314,7 @@ def _run(follower: weakref.ref[Follower], stop: threading.Event, hurry: threadin
         follows = follower()
         if follows is None:
             return
-        before = follows.position
+        before, began = follows.position, time.monotonic()
         follows._try()
         feed, position, has_failed = follows.feed, follows.position, follows.error is not None
         del follows
@@ -324,7 +324,7 @@ def _run(follower: weakref.ref[Follower], stop: threading.Event, hurry: threadin
             with suppress(FeedError):  # the next step meets it too
                 feed.read(position, 1, _WAIT)
         else:
-            hurry.wait(_PACE)
+            hurry.wait(max(0.0, began + _PACE - time.monotonic()))
             hurry.clear()
 
 
