@@ -1099,8 +1099,9 @@ cdef class AddedRanking:
         """Where covisited items lie now: distinct rows of the delta, rising, with the sums of their offsets."""
         cdef int64_t at, row, position, found = 0, moved = 0
         for at in range(count):
-            row = elsewhere[at] - self.first_row
-            if row < 0:
+            if elsewhere[at] >= self.first_row:
+                row = elsewhere[at] - self.first_row
+            else:
                 position = not_above(self.deleted, 1, self.deleted_count, elsewhere[at]) - 1
                 if position < 0 or self.deleted[position] != elsewhere[at] or self.successors[position] < 0:
                     continue  # it was removed
@@ -1124,6 +1125,7 @@ cdef class AddedRanking:
         With the interpreter's lock, as the lists grow while snapshots that see their beginning are read.
         """
         cdef int64_t at, row, n = self.table.table.n, found = 0
+        cdef uint64_t bit
         cdef set placements = set()
         for at in range(count):
             of_leaf = self.placements_of_leaf.get(leaves[at])
@@ -1134,8 +1136,9 @@ cdef class AddedRanking:
                 row = each
                 if not 0 <= row < n:
                     break  # added after the snapshot
-                if self.live == NULL or self.live[row >> 6] >> (row & 63) & 1:
-                    marks[row >> 6] |= <uint64_t>1 << (row & 63)
+                bit = <uint64_t>1 << (row & 63)
+                if (self.live == NULL or self.live[row >> 6] & bit) and not marks[row >> 6] & bit:
+                    marks[row >> 6] |= bit
                     found += 1
         return found
 

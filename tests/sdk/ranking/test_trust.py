@@ -860,3 +860,101 @@ def test_one_session_of_any_values(data: st.DataObject, exact: bool, scored: boo
     if found != "an error":
         assert len(found[0]) == len(found[1]) <= 9
         assert ((found[1] >= 0) & (found[1] < N)).all()
+
+
+# ---- the same session in rows that were added ----
+
+
+def added_ranking(**changes: Any) -> dict[str, Any]:
+    """Arguments of what ranks N added rows, which come after 50 of the bundle; it uses everything."""
+    return {
+        "table": kernel.Table(vectors_of(0), *7 * [None]),
+        "first_row": 50,
+        "placements_of_leaf": {1: [0, 1], 3: [1]},
+        "rows_of_placement": [[0, 5, 64], [2, 3, N - 1, N]],
+        "live": np.full(2, 2**64 - 1 - 32, np.uint64),
+        "bitmap": np.full(2, 2**64 - 1, np.uint64),
+        "deleted": np.array([3, 40]),
+        "successors": np.array([7, -1]),
+        "exact": False,
+        "k": 9,
+    } | changes
+
+
+def added_asked(**changes: Any) -> dict[str, Any]:
+    random = np.random.default_rng(4)
+    return {
+        "scores": np.arange(9, 0, -1).astype(np.float32),
+        "rows": np.arange(9),
+        "taken": np.array([1, 3, 2]),
+        "covisited": np.array([1, 2]),
+        "offsets": np.ones(2, np.float32),
+        "elsewhere": np.array([3, 40, 57, 60]),
+        "elsewhere_offsets": random.standard_normal(4).astype(np.float32),
+        "query": random.standard_normal(D).astype(np.float32),
+        "skipped": np.array([1, 60]),
+    } | changes
+
+
+def ranked_with_added(made: dict[str, Any], asked: dict[str, Any]) -> Any:
+    names = ("covisited", "offsets", "elsewhere", "elsewhere_offsets")
+    ranked = (
+        asked["scores"],
+        asked["rows"],
+        5,
+        6,
+        asked["taken"],
+        None,
+        (),
+        *(asked[name] for name in names),
+    )
+    return outcome(lambda: kernel.AddedRanking(*made.values())(ranked, asked["query"], asked["skipped"]))
+
+
+@needs_kernel
+def test_added_rows_of_wrong_arrays() -> None:
+    assert ranked_with_added(added_ranking(), added_asked())[4].tolist() == [
+        [row, row + 1] for row in (0, 2, 3, 64, N - 1)
+    ]
+    may_lack = {f"{name}: None" for name in ("live", "bitmap", "skipped")}
+    for what, is_array, made in each_wrong(added_ranking()):
+        found = ranked_with_added(made, added_asked())
+        assert is_array or isinstance(found, str) != (what in may_lack), what
+    for what, is_array, asked in each_wrong(added_asked()):
+        found = ranked_with_added(added_ranking(), asked)
+        handed_on = what.startswith(("covisited", "offsets"))
+        assert is_array or handed_on or isinstance(found, str) != (what in may_lack), what
+    cases: tuple[dict[str, Any], ...] = (
+        {"k": 0},
+        {"k": 2.5},
+        {"first_row": -1},
+        {"placements_of_leaf": []},
+        {"table": None},
+    )
+    for wrong in cases:
+        assert ranked_with_added(added_ranking(**wrong), added_asked()) == "an error"
+    for rows in ([[0], (1,)], [["a"], [1]]):
+        assert ranked_with_added(added_ranking(rows_of_placement=rows), added_asked()) == "an error"
+    assert len(ranked_with_added(added_ranking(rows_of_placement=[[4, 4], [4]]), added_asked())[4]) == 1
+
+
+@needs_kernel
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), exact=st.booleans())
+def test_added_rows_of_any_values(data: st.DataObject, exact: bool) -> None:
+    def numbers(size: int | None) -> Array:
+        lists = st.lists(PLACES, min_size=size or 0, max_size=5 if size is None else size)
+        return np.array(data.draw(lists), np.int64)
+
+    made, asked = added_ranking(exact=exact), added_asked()
+    for name in ("deleted", "successors"):
+        if data.draw(st.booleans()):
+            made[name] = numbers(2)
+    if data.draw(st.booleans()):
+        made["rows_of_placement"] = [numbers(None).tolist(), numbers(None).tolist()]
+    for name, size in (("rows", 9), ("taken", None), ("elsewhere", 4), ("skipped", None)):
+        if data.draw(st.booleans()):
+            asked[name] = numbers(size)
+    found = ranked_with_added(made, asked)
+    if found != "an error":
+        assert len(found[0]) == len(found[1]) <= 9
