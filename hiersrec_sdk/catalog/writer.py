@@ -439,7 +439,8 @@ def _later(
     delta = now.delta.later(gone, added, created)
     base = base.followed(now.delta.origin[gone], np.full(len(gone), UNKNOWN))
     if added is not None:
-        base = base.followed(added.origin, np.arange(len(now.delta), len(delta)))
+        # counted from the end: a signal handler may have written before, and then this snapshot is thrown away
+        base = base.followed(added.origin, len(delta) - np.arange(len(added.ids), 0, -1))
     if len(delta.superseded) > delta.items + _SUPERSEDED_KEPT:
         rows_before, delta = len(delta), delta.compacted()
         base = base.followed(delta.origin, np.arange(len(delta)))
