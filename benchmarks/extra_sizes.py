@@ -1,7 +1,7 @@
 """What each extra adds to an installation: ``python -m benchmarks.extra_sizes``.
 
-Every extra is installed with ``cpu`` into an environment of its own, by uv, and compared with that of ``cpu`` alone. The
-newest versions are taken. It leaves out extras that bring CUDA unless they are named: they download gigabytes.
+Every extra is installed with ``cpu`` into an environment of its own, by uv, and compared with that of ``cpu`` alone.
+The newest versions are taken. It leaves out extras that bring CUDA unless they are named: they download gigabytes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def installed(uv: str, wheel: Path, extras: str, folder: Path) -> tuple[dict[str
     """Version of each package, and bytes, after ``pip install hiersrec-sdk[extras]`` into ``folder``."""
     run(uv, "venv", "--quiet", "--python", sys.executable, str(folder))
     run(uv, "pip", "install", "--quiet", "--python", str(folder), f"{wheel}[{extras}]")
-    listed: list[dict[str, Any]] = json.loads(run(uv, "pip", "list", "--python", str(folder), "--format", "json"))
+    listed: list[dict[str, Any]] = json.loads(
+        run(uv, "pip", "list", "--python", str(folder), "--format", "json")
+    )
     size = sum(file.stat().st_size for file in (folder / "lib").rglob("*") if file.is_file())
     shutil.rmtree(folder)
     return {each["name"]: each["version"] for each in listed}, size

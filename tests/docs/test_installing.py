@@ -28,7 +28,13 @@ def test_every_extra_is_there_with_packages_of_its_own() -> None:
     extras = PROJECT["optional-dependencies"]
     assert table.keys() == extras.keys() - OF_DEVELOPMENT
     for name, brings in table.items():
-        named = {word for word in NAME.findall(brings) if len(word) > 2} - {"with", "CUDA", "and", "what", "brings"}
+        named = {word for word in NAME.findall(brings) if len(word) > 2} - {
+            "with",
+            "CUDA",
+            "and",
+            "what",
+            "brings",
+        }
         required = {match[0] for each in extras[name] if (match := NAME.match(each))} | {"serve"}
         assert named
         assert named <= required, name
@@ -52,12 +58,14 @@ def needed(name: str, extra: str = "") -> set[str]:
 def license_of(name: str) -> str:
     """As pip-licenses finds it: the classifier, else the expression or the text."""
     about = distribution(name).metadata
-    classifiers = [each.split(" :: ")[-1] for each in about.get_all("Classifier") or [] if "License ::" in each]
+    classifiers = [
+        each.split(" :: ")[-1] for each in about.get_all("Classifier") or [] if "License ::" in each
+    ]
     return "; ".join(classifiers) or about.get("License-Expression") or about.get("License") or ""
 
 
 def test_licenses_are_those_of_the_packages() -> None:
-    table = {name: license for name, license in rows("Licenses")}
+    table = dict(rows("Licenses"))
     here = needed("hiersrec-sdk", "cpu") - {"hiersrec-sdk"}
     if "onnxruntime" not in here:
         pytest.skip("needs the extra cpu")
