@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import re
 import secrets
 import shutil
 import stat
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -22,12 +22,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from hiersrec_sdk.systems import fcntl, open_folder, sync
+
 PART: Final = ".part-"  # in the name of every part
 _AFTER_PART: Final = re.compile(r"\d+-[0-9a-f]{8}")
 
 _AT_FDCWD: Final = -100
 _NOREPLACE: Final = 1  # flags of renameat2
 _EXCHANGE: Final = 2
+_OF_MACOS: Final = {_NOREPLACE: 4, _EXCHANGE: 2}  # flags of renamex_np
 
 _thread = threading.local()  # .alone: a weak reference to the lock that this thread holds in alone()
 
@@ -133,15 +136,6 @@ def if_possible() -> Iterator[None]:
             raise
 
 
-def sync(path: Path) -> None:
-    """Wait until the file or folder ``path`` has reached the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
 def alone(folder: Path) -> Iterator[bool]:
     """Exclude all other threads and processes that call this for the same folder.
@@ -178,7 +172,7 @@ class _Lock:
     is_held, is_over = False, True
 
     def __init__(self, folder: Path) -> None:
-        self.descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+        self.descriptor, self._folder = open_folder(folder)
         self.is_over = False
 
     def close(self) -> None:
@@ -209,12 +203,12 @@ class _Lock:
 
     def is_of(self, other: _Lock) -> bool:
         """Whether both are of one folder."""
-        return os.path.samestat(os.fstat(self.descriptor), os.fstat(other.descriptor))
+        return os.path.samestat(self._folder, other._folder)
 
     def is_at(self, path: Path) -> bool:
         """Whether the folder is at ``path``."""
         try:
-            return os.path.samestat(os.fstat(self.descriptor), os.lstat(path))
+            return os.path.samestat(self._folder, os.lstat(path))
         except FileNotFoundError:
             return False
 
@@ -301,14 +295,24 @@ def _put_back(part: _Part, path: Path) -> None:
 
 def _rename(source: Path, target: Path, flag: int) -> None:
     """Rename a folder to a name that nothing has, or swap the names of two."""
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = None if sys.platform == "win32" else ctypes.CDLL(None, use_errno=True)
+    names = os.fsencode(source), os.fsencode(target)
     code = errno.ENOSYS
     if hasattr(libc, "renameat2"):
-        names = os.fsencode(source), os.fsencode(target)
         if not libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], flag):
             return
         code = ctypes.get_errno()
-    if code not in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EXDEV):  # EXDEV: of an overlay
+    elif hasattr(libc, "renamex_np"):
+        if not libc.renamex_np(*names, _OF_MACOS[flag]):
+            return
+        code = ctypes.get_errno()
+    if code not in (
+        errno.ENOSYS,
+        errno.EINVAL,
+        errno.EOPNOTSUPP,
+        errno.ENOTSUP,
+        errno.EXDEV,
+    ):  # EXDEV: of an overlay
         raise OSError(code, os.strerror(code), str(target))
     if flag == _EXCHANGE:
         raise OSError("this file system cannot replace a folder in one step: write a new one")
@@ -338,8 +342,9 @@ def _take_mode(path: Path, like: os.stat_result, mask: int = 0o7777) -> None:
     if stat.S_ISLNK(like.st_mode) or os.path.samestat(os.lstat(path), like):
         return
     for owner, group in ((like.st_uid, -1), (-1, like.st_gid)):
-        with if_possible():
-            os.chown(path, owner, group)
+        if hasattr(os, "chown"):
+            with if_possible():
+                os.chown(path, owner, group)
     path.chmod(stat.S_IMODE(like.st_mode) & mask)
 
 

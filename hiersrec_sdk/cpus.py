@@ -23,7 +23,12 @@ def available_cpus(root: Path = Path("/")) -> int:
     Args:
         root: the folder with ``proc`` and the mounted control groups.
     """
-    return max(1, math.ceil(min([len(os.sched_getaffinity(0)), *_quotas(root)])))
+    return max(1, math.ceil(min([_of_process(), *_quotas(root)])))
+
+
+def _of_process() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # of Linux
+    return os.cpu_count() or 1 if affinity is None else len(affinity(0))
 
 
 def resolved(threads: Any) -> Any:

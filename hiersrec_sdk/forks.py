@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final
+
+from hiersrec_sdk.systems import after_fork_in_child
 
 _HOLDERS: Final[dict[str, weakref.WeakSet[Any]]] = {}
 
@@ -26,7 +27,7 @@ def _renew() -> None:
             setattr(holder, name, threading.RLock())
 
 
-os.register_at_fork(after_in_child=_renew)
+after_fork_in_child(_renew)
 
 if TYPE_CHECKING:
     from functools import cached_property as cached_property

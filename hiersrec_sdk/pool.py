@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from hiersrec_sdk.cpus import MOST_THREADS
+from hiersrec_sdk.systems import after_fork_in_child
 
 _Value = TypeVar("_Value")
 _Made = TypeVar("_Made")
@@ -16,7 +16,7 @@ _Made = TypeVar("_Made")
 # A pool starts a thread only where none is idle. The last one is in use: a forked child has those before it, but not
 # their threads.
 _POOLS: Final = [ThreadPoolExecutor(MOST_THREADS, "hiersrec")]
-os.register_at_fork(after_in_child=lambda: _POOLS.append(ThreadPoolExecutor(MOST_THREADS, "hiersrec")))
+after_fork_in_child(lambda: _POOLS.append(ThreadPoolExecutor(MOST_THREADS, "hiersrec")))
 
 
 def in_threads(make: Callable[[_Value], _Made], values: Sequence[_Value], threads: int) -> list[_Made]:

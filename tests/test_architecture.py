@@ -21,7 +21,18 @@ PACKAGES = {
 }
 # Rooms of hiersrec_sdk: each may import those of its own line and the lines above it.
 LAYERS = [
-    {"errors", "atomic", "cpus", "shown", "paths", "id_lists", "number_lists", "arguments", "forks"},
+    {
+        "errors",
+        "atomic",
+        "cpus",
+        "shown",
+        "paths",
+        "id_lists",
+        "number_lists",
+        "arguments",
+        "forks",
+        "systems",
+    },
     {"ranking"},
     {"bundle", "encoders"},
     {"catalog"},

@@ -7,7 +7,6 @@ removes one holds the lock file beside it. Removing an entry does not harm those
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -22,6 +21,7 @@ from hiersrec_sdk.atomic import PART, is_time_limit
 from hiersrec_sdk.bundle.opened import OpenFolder
 from hiersrec_sdk.errors import BundleError
 from hiersrec_sdk.paths import real_path
+from hiersrec_sdk.systems import fcntl
 
 _BUNDLES: Final = "bundles"
 _LOCK: Final = ".lock"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import mmap
 import os
@@ -16,10 +15,16 @@ from typing import Final
 from hiersrec_sdk.atomic import is_time_limit
 from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingError
 from hiersrec_sdk.forks import fresh_in_children
+from hiersrec_sdk.systems import CLOSED_IN_CHILDREN, fcntl, open_folder, read_at
+
+
+def _flags(*names: str) -> int:
+    """Those flags of ``os.open`` that this system has."""
+    return sum(getattr(os, name, 0) for name in names)
+
 
 # Without O_NONBLOCK the opening of a named pipe waits for a writer.
-_FILE: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-_FOLDER: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
+_FILE: Final = os.O_RDONLY | CLOSED_IN_CHILDREN | _flags("O_NONBLOCK", "O_NOCTTY", "O_BINARY")
 _BLOCK: Final = 1 << 18
 
 _hashing = threading.RLock()  # held while a file is read again, so that one thread of many does it
@@ -114,7 +119,7 @@ class OpenFile(_Descriptor):
         position = 0
         while position < self.size:
             try:
-                block = os.pread(self._descriptor, min(_BLOCK, self.size - position), position)
+                block = read_at(self._descriptor, min(_BLOCK, self.size - position), position)
             except OSError as error:
                 if is_time_limit(error):
                     raise
@@ -196,17 +201,20 @@ class OpenFolder(_Descriptor):
         Raises:
             OSError, ValueError: there is none, or it cannot be opened.
         """
-        super().__init__(os.open(path, _FOLDER))
+        descriptor, self._folder = open_folder(path)
+        super().__init__(descriptor)
         self.path = path
 
     def open(self, name: str) -> OpenFile:
         """Open the file ``name``; errors as :class:`OpenFile`."""
+        if os.open not in os.supports_dir_fd:
+            return OpenFile(self.path / name, str(self.path / name))
         return OpenFile(name, str(self.path / name), self._descriptor)
 
     def is_still_there(self) -> bool:
         """Whether it is at its path. While it is open, no other folder can have its inode."""
         try:
-            return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
+            return os.path.samestat(self._folder, self.path.stat())
         except OSError as error:
             if is_time_limit(error):
                 raise

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -157,7 +158,7 @@ def _copy(file: OpenFile, target: Path) -> None:
     """Copy a file: where the file system can, without copying its blocks."""
     with target.open("xb") as copy:
         position = 0
-        with if_possible():  # from one file system to another
+        with if_possible(), suppress(AttributeError):  # from one file system to another; of Linux
             while position < file.size:
                 rest = file.size - position
                 done = os.copy_file_range(file.fileno(), copy.fileno(), rest, position, position)

@@ -7,7 +7,7 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import click
 
@@ -19,8 +19,18 @@ from hiersrec_sdk.shown import shortened, shown
 
 _LONGEST_ERROR: Final = 2_000  # characters
 
+if TYPE_CHECKING:
+    ParamType = click.ParamType
+else:
 
-class PathType(click.ParamType[Path]):
+    class ParamType(click.ParamType):
+        """Takes the type that it gives in brackets, as click's own does from 8.4 on."""
+
+        def __class_getitem__(cls, kind: Any) -> type:
+            return cls
+
+
+class PathType(ParamType[Path]):
     """A path of exactly the characters that are given: no pattern, no home folder, and never empty."""
 
     name = "path"
@@ -30,7 +40,7 @@ class PathType(click.ParamType[Path]):
         return as_path(value, _named(parameter))
 
 
-class IntegerType(click.ParamType[int]):
+class IntegerType(ParamType[int]):
     """An integer in the digits 0 to 9; of what ``int()`` takes beside, such as ``1_0`` or ``٣``, nothing."""
 
     name = "integer"
@@ -41,7 +51,7 @@ class IntegerType(click.ParamType[int]):
         return self.fail(f"must be an integer, got {shown(value)}", parameter) if found is None else found
 
 
-class NumberType(click.ParamType[float]):
+class NumberType(ParamType[float]):
     """A finite number in the digits 0 to 9; no ``nan``, no ``inf``, no ``1_0.5``."""
 
     name = "number"
@@ -99,7 +109,7 @@ class SectionCommand(click.Command):
                 formatter.write_dl(records)
 
 
-class CandidateShare(click.ParamType[Any]):
+class CandidateShare(ParamType[Any]):
     """A share of the catalog, or "auto"."""
 
     name = "share"

@@ -8,11 +8,12 @@ leaves its parent's alone.
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, Final
+
+from hiersrec_sdk.systems import after_fork_in_child
 
 
 class PerProcess:
@@ -54,4 +55,4 @@ def _after_fork() -> None:
         graph._leave_to_parent()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+after_fork_in_child(_after_fork)

@@ -18,11 +18,11 @@ otherwise.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
 import secrets
+import sys
 import threading
 import time
 import weakref
@@ -37,6 +37,7 @@ from hiersrec_sdk.atomic import alone, is_time_limit, write_file
 from hiersrec_sdk.catalog.changes import LONGEST
 from hiersrec_sdk.catalog.feed.feed import Feed, Record
 from hiersrec_sdk.errors import FeedCorruptError, FeedError, FeedLostError
+from hiersrec_sdk.systems import after_fork_in_child, fcntl
 
 _log = logging.getLogger(__name__)
 
@@ -198,6 +199,10 @@ class FileFeed(Feed):
     """
 
     def __init__(self, path: Path) -> None:
+        if sys.platform == "win32":
+            raise FeedError(
+                f"{path}: a change feed in a file needs locks that Windows lacks; use one in Redis"
+            )
         self.path, self.label = path.absolute(), str(path)
         self._queue: list[_Waiting] = []
         self._lock = threading.RLock()  # of the thread that writes for all in the queue
@@ -488,4 +493,4 @@ def _after_fork() -> None:
         feed._forked()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+after_fork_in_child(_after_fork)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 import weakref
@@ -26,6 +25,7 @@ from hiersrec_sdk.errors import (
     InvalidOptionError,
 )
 from hiersrec_sdk.shown import shortened, shown
+from hiersrec_sdk.systems import after_fork_in_child
 
 _log = logging.getLogger(__name__)
 
@@ -363,4 +363,4 @@ def _after_fork() -> None:
     _FOLLOWERS.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+after_fork_in_child(_after_fork)

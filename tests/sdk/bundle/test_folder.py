@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 import hiersrec_sdk.atomic
 import hiersrec_sdk.bundle.write
 from hiersrec_sdk import Recommender, __version__
-from hiersrec_sdk.atomic import sync
 from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_sdk.bundle.tables import write_tables
 from hiersrec_sdk.bundle.write import write_bundle
 from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingError, InvalidPathError
+from hiersrec_sdk.systems import sync
 from tests.sdk.bundles import Shop, forge, make_shop
 
 FILES = ["README.md", "catalog.safetensors", "config.json", "model.onnx"]

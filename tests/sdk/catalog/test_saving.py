@@ -25,7 +25,7 @@ import pytest
 
 import hiersrec_sdk.atomic
 import hiersrec_sdk.catalog.saving
-from hiersrec_sdk import Item, Recommender, errors
+from hiersrec_sdk import Item, Recommender, errors, systems
 from hiersrec_sdk.atomic import PART, new_folder, remove_parts, write_file
 from hiersrec_sdk.bundle import CATALOG, CONFIG, DELTA, Bundle, open_bundle
 from hiersrec_sdk.catalog.delta_tables import to_tables
@@ -218,7 +218,7 @@ def test_a_link_that_is_turned_while_it_is_saved(bundle: Path, monkeypatch: pyte
     current, other = bundle.with_name("current"), bundle.with_name("other")
     shutil.copytree(bundle, other)
     current.symlink_to(bundle)
-    shelf, sync = Shelf(current), hiersrec_sdk.atomic.sync
+    shelf, sync = Shelf(current), systems.sync
 
     def turn(path: Path) -> None:
         monkeypatch.undo()
