@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 import pytest
-import torch
 from hypothesis import settings
 
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import CategoryTree, Dataset, Sessions
 
-torch.set_num_threads(1)  # the models of the tests are too small for more
+with suppress(ModuleNotFoundError):  # tests of the SDK alone need none
+    import torch
+
+    torch.set_num_threads(1)  # the models of the tests are too small for more
 settings.register_profile("tests", deadline=None)  # a busy machine takes longer
 settings.load_profile("tests")
 
