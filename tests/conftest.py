@@ -126,6 +126,7 @@ def quiet(line: str) -> None:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path, tiny_config: Config) -> Path:
     """A finished training run on :func:`tiny_data`."""
+    pytest.importorskip("torch")
     from hiersrec_training.train import train
 
     path = tmp_path_factory.mktemp("run") / "run"
