@@ -128,8 +128,8 @@ def _checked_content(wheel: Path, work: Path) -> list[str]:
 def _fits(wheel: Path, place: Place) -> bool:
     """Whether to try a wheel in a place. Places have glibc; one without a kernel needs no emulator."""
     tag = wheel_tag(wheel)
-    return (
-        (tag == PURE and place.emulator is None) or tag.endswith(f"_{place.machine}") and "manylinux" in tag
+    return (tag == PURE and place.emulator is None) or (
+        tag.endswith(f"_{place.machine}") and "manylinux" in tag
     )
 
 

@@ -1,4 +1,4 @@
-"""Builds the sdist and, from what is in it, the wheels. zig is the compiler: it aims at any platform from any machine."""
+"""Builds the sdist and, from what is in it, the wheels. zig compiles: for any platform, on any machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gives the answers of the golden bundles again, by an installed SDK: ``python golden.py``, in a folder that has ``tests/``.
+"""Gives the answers of the golden bundles again, by an installed SDK: ``python -m golden``, beside ``tests/``.
 
 Needs Python and ``hiersrec-sdk[cpu]`` alone; imports nothing of this package. Prints what it found as one line of JSON.
 """
@@ -9,13 +9,8 @@ import json
 import platform
 import shutil
 import sys
-import warnings
 from importlib.metadata import distribution
 from importlib.util import find_spec
-from pathlib import Path
-
-sys.path.insert(0, str(Path.cwd()))
-warnings.simplefilter("ignore")  # the pure wheel says that it is slow
 
 import numpy as np
 

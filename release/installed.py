@@ -47,7 +47,9 @@ class Environment:
         Raises:
             ReleaseError: the answers are not those of the release, or the environment is not as it must be.
         """
-        found: dict[str, Any] = json.loads(self._checked([self._python, "golden.py"]).splitlines()[-1])
+        found: dict[str, Any] = json.loads(
+            self._checked([self._python, "-W", "ignore", "-m", "golden"]).splitlines()[-1]
+        )
         tags = [line for line in found["wheel"].splitlines() if line.startswith("Tag: ")]
         wrong = {
             f"{found['right']} of {found['total']} golden answers are right": not 0

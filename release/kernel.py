@@ -1,4 +1,4 @@
-"""Runs the C kernel's own tests as a wheel's compiler builds them: a static program, which needs no system around it."""
+"""Runs the C kernel's own tests as a wheel's compiler builds them: a static program, for any system."""
 
 from __future__ import annotations
 
