@@ -8,7 +8,10 @@
 
 import logging
 
-__version__ = "0.1.0"  # before the imports: a bundle names the version that wrote it
+try:  # before the other imports: a bundle names the version that wrote it
+    from hiersrec_sdk._version import __version__
+except ModuleNotFoundError:  # a checkout, in which nothing was built
+    __version__ = "0+unknown"
 
 from hiersrec_sdk import errors
 from hiersrec_sdk.catalog.filters import Filter

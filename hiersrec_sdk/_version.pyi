@@ -1,0 +1,2 @@
+# The build writes the module itself, with the version of the git tag.
+__version__: str
