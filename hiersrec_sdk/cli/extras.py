@@ -13,7 +13,7 @@ _REQUIREMENT: Final = re.compile(
     r"(?P<name>[\w.-]+)\s*(\[(?P<extras>[\w,\s-]*)\])?\s*(>=\s*(?P<least>[\w.]+))?"
 )
 _EXTRA: Final = re.compile(r"extra\s*==\s*['\"](?P<name>[\w-]+)['\"]")
-_ALIKE: Final = {"onnxruntime": "onnxruntime-gpu", "onnxruntime-gpu": "onnxruntime"}  # of one module
+_INSTEAD: Final = {"onnxruntime": "onnxruntime-gpu"}  # which holds the module of the other one, and more
 
 PURPOSES: Final = {
     "cpu": "recommend, on CPUs",
@@ -53,19 +53,14 @@ class Package:
     installed: str | None
 
     @property
-    def is_missing(self) -> bool:
-        """Whether no version is installed."""
-        return self.installed is None
-
-    @property
-    def is_too_old(self) -> bool:
-        """Whether a version is installed, but an older one than needed."""
-        return self.installed is not None and _release(self.installed) < _release(self.least)
-
-    @property
     def fits(self) -> bool:
         """Whether a version that will do is installed."""
-        return not self.is_missing and not self.is_too_old
+        return self.installed is not None and _release(self.installed) >= _release(self.least)
+
+    @property
+    def wanted(self) -> str:
+        """What to install: the name; where an older version is there, with the oldest one that will do."""
+        return self.name if self.installed is None else f"{self.name}>={self.least}"
 
 
 def packages_of(extra: str = "") -> tuple[Package, ...]:
@@ -83,23 +78,22 @@ def packages_of(extra: str = "") -> tuple[Package, ...]:
 
 
 def lacking(extras: Iterable[str]) -> dict[str, list[str]]:
-    """Names of the packages that each of ``extras`` lacks, or has too old a version of; only extras that lack some.
+    """What to install for each of ``extras`` that is not complete, as :attr:`Package.wanted`.
 
-    Nothing lacks where the SDK was not installed: what it needs is not known then.
+    It is empty where the SDK was not installed: what it needs is not known then.
     """
-    found = {}
-    for extra in extras:
-        try:
-            names = [
-                package.name
-                for package in packages_of(extra)
-                if not package.fits and _installed(_ALIKE.get(package.name, package.name)) is None
-            ]
-        except PackageNotFoundError:
-            return {}
-        if names:
-            found[extra] = names
-    return found
+    try:
+        found = {
+            extra: [each.wanted for each in packages_of(extra) if not _is_there(each)] for extra in extras
+        }
+    except PackageNotFoundError:
+        return {}
+    return {extra: names for extra, names in found.items() if names}
+
+
+def _is_there(package: Package) -> bool:
+    instead = _INSTEAD.get(package.name)
+    return package.fits or (instead is not None and _installed(instead) is not None)
 
 
 def _packages(extra: str, requirements: Iterable[str]) -> Iterator[Package]:

@@ -11,7 +11,9 @@ from hiersrec_sdk import __version__
 from hiersrec_sdk.cli.cache import cache
 from hiersrec_sdk.cli.catalog import catalog
 from hiersrec_sdk.cli.common import Group
+from hiersrec_sdk.cli.completion import completion
 from hiersrec_sdk.cli.data import prepare, simulate
+from hiersrec_sdk.cli.doctor import doctor
 from hiersrec_sdk.cli.evaluation import compare, evaluate
 from hiersrec_sdk.cli.quickstart import quickstart
 from hiersrec_sdk.cli.serve import serve
@@ -38,5 +40,6 @@ def main() -> None:
 
 data_to_bundle = simulate, prepare, tune, train, export, evaluate, compare
 with_a_bundle = inspect, recommend, serve, explain, catalog, cache
-for command in (quickstart, *data_to_bundle, *with_a_bundle):
+about_itself = doctor, completion
+for command in (quickstart, *data_to_bundle, *with_a_bundle, *about_itself):
     main.add_command(command)
