@@ -17,13 +17,22 @@ MOST_THREADS: Final = 256  # that one call, or one graph, may work with
 def available_cpus(root: Path = Path("/")) -> int:
     """Number of CPUs that this process may use, rounded up; at least 1.
 
-    The quotas are those of its control group and of all groups above it that it can see, of cgroup v2 (``cpu.max``)
-    or v1 (``cpu.cfs_quota_us``).
+    Args:
+        root: the folder with ``proc`` and the mounted control groups.
+    """
+    return max(1, math.ceil(min(_of_process(), cpu_quota(root))))
+
+
+def cpu_quota(root: Path = Path("/")) -> float:
+    """CPUs that the control groups of this process allow; infinite if none has a quota.
+
+    It is the smallest quota of its control group and of all groups above it that it can see, of cgroup v2
+    (``cpu.max``) or v1 (``cpu.cfs_quota_us``).
 
     Args:
         root: the folder with ``proc`` and the mounted control groups.
     """
-    return max(1, math.ceil(min([_of_process(), *_quotas(root)])))
+    return min(_quotas(root), default=math.inf)
 
 
 def _of_process() -> int:

@@ -196,15 +196,16 @@ class MissingExtraError(HierSRecError, ImportError):
     """A package is missing that one of the extras installs.
 
     Args:
-        extra: name of the extra, e.g. ``"train"``.
+        extra: name of the extra, e.g. ``"train"``; or several, e.g. ``"cpu,train"``.
         purpose: what needs it, for the message.
-        package: the package whose import failed.
+        package: the package whose import failed; or several, e.g. ``"onnx, torch"``.
     """
 
     def __init__(self, extra: str, purpose: str, package: str = "") -> None:
-        missing = f" ({package} is missing)" if package else ""
+        missing = f" ({package} {'are' if ',' in package else 'is'} missing)" if package else ""
+        extras = f"extra{'s' if ',' in extra else ''} {extra!r}"
         super().__init__(
-            f"{purpose} needs the extra {extra!r}{missing}: pip install 'hiersrec-sdk[{extra}]', or in a checkout "
+            f"{purpose} needs the {extras}{missing}: pip install 'hiersrec-sdk[{extra}]', or in a checkout "
             f"pip install '.[{extra}]'"
         )
         self.extra = extra

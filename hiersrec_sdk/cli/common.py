@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 import click
+from click.shell_completion import CompletionItem
 
 from hiersrec_sdk.arguments import integer_of, number_of
 from hiersrec_sdk.errors import HierSRecError, InvalidItemIdError, InvalidOptionError, MissingExtraError
@@ -38,6 +39,12 @@ class PathType(ParamType[Path]):
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Path:
         """``value`` as a path; InvalidPathError names the option."""
         return as_path(value, _named(parameter))
+
+    def shell_complete(
+        self, context: click.Context, parameter: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Have the shell complete it, as it does for other commands."""
+        return [CompletionItem(incomplete, type="file")]
 
 
 class IntegerType(ParamType[int]):

@@ -11,6 +11,7 @@ import click
 
 from hiersrec_sdk.bundle.sources import open_source
 from hiersrec_sdk.catalog.feed import open_feed
+from hiersrec_sdk.cli.browser import open_when_ready
 from hiersrec_sdk.cli.common import INTEGER, NUMBER, PATH, SectionCommand, SectionOption, import_extra
 from hiersrec_sdk.errors import InvalidOptionError
 
@@ -50,6 +51,9 @@ def _setting(name: str, section: str, **settings: Any) -> Callable[[_Command], _
 )
 @_option("--access-log", "Server", is_flag=True, help="Log every request.")
 @_setting("--page/--no-page", "Server", default=True, help="Serve a page to try things on, at /.")
+@_option(
+    "--browser/--no-browser", "Server", default=False, help="Open the page in a web browser of this machine."
+)
 @_setting(
     "--feed",
     "Changes of the catalog",
@@ -78,6 +82,7 @@ def serve(
     drain_seconds: int,
     keep_alive_seconds: int,
     access_log: bool,
+    browser: bool,
     **given: Any,
 ) -> None:
     """Serve BUNDLE over HTTP: recommendations as JSON, metrics, and a page to try things on.
@@ -105,6 +110,8 @@ def serve(
             raise InvalidOptionError(f"{name} must be an integer ≥ {least}, got {value}")
     if not 0 <= port < 1 << 16:
         raise InvalidOptionError(f"--port must be an integer from 0 to 65535, got {port}")
+    if browser and not given["page"]:
+        raise InvalidOptionError("--browser opens the page: leave out --no-page, and HIERSREC_PAGE=false")
     if os.environ.get("HIERSREC_TOKEN") == "":
         raise InvalidOptionError("HIERSREC_TOKEN is empty: unset it, or set it to a secret")
     token = os.environ.get("HIERSREC_TOKEN", "")
@@ -114,4 +121,4 @@ def serve(
     if settings.followed:
         open_feed(settings.followed).close()
     config = server.ServerConfig(settings, workers, drain_seconds, keep_alive_seconds, access_log)
-    server.run(settings, host, port, config)
+    server.run(settings, host, port, config, open_when_ready if browser else None)

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from asyncio import TimerHandle
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ _IGNORED: Final = 64 << 10  # bytes that a client may send after it has its answ
 _PATIENCE: Final = (
     60  # seconds until a worker that says nothing is replaced; on a busy machine it starts slowly
 )
+_LOCAL: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where this machine finds what listens everywhere
 _RESTART: Final = 1.0  # seconds before a worker that cannot start ends, and another one tries
 
 
@@ -243,8 +245,17 @@ def _end_with(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def run(settings: Settings, host: str, port: int, config: ServerConfig) -> None:
+def run(
+    settings: Settings,
+    host: str,
+    port: int,
+    config: ServerConfig,
+    bound: Callable[[str], object] | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT.
+
+    Args:
+        bound: called with the URL of the page on this machine, before any worker answers there.
 
     Raises:
         InvalidOptionError: nothing can listen there.
@@ -255,11 +266,15 @@ def run(settings: Settings, host: str, port: int, config: ServerConfig) -> None:
         os.environ |= {**settings.environment(), FOLDER: folder}
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        shown = f"[{host}]" if ":" in host else host
-        _log.info(
-            "serving on http://%s:%d with %d workers", shown, listening.getsockname()[1], config.workers
-        )
+        port = listening.getsockname()[1]
+        _log.info("serving on %s with %d workers", _url(host, port), config.workers)
+        if bound is not None:
+            bound(_url(_LOCAL.get(host, host), port))
         Workers(config, [listening]).run()
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _bound(host: str, port: int) -> socket.socket:
