@@ -102,7 +102,8 @@ class Diagnosis:
 
     def _find_backends(self) -> None:
         """The backends, the best one asked; and the instruction sets of the kernel."""
-        available, sets = available_backends(), ()
+        available = available_backends()
+        sets: tuple[str, ...] = ()
         try:
             sets = instruction_sets()
             best = get_backend(available[0])
