@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hiersrec_sdk.systems import fcntl, open_folder, sync
 
@@ -295,7 +295,7 @@ def _put_back(part: _Part, path: Path) -> None:
 
 def _rename(source: Path, target: Path, flag: int) -> None:
     """Rename a folder to a name that nothing has, or swap the names of two."""
-    libc = None if sys.platform == "win32" else ctypes.CDLL(None, use_errno=True)
+    libc: Any = None if sys.platform == "win32" else ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(source), os.fsencode(target)
     code = errno.ENOSYS
     if hasattr(libc, "renameat2"):

@@ -61,7 +61,8 @@ def license_of(name: str) -> str:
     classifiers = [
         each.split(" :: ")[-1] for each in about.get_all("Classifier") or [] if "License ::" in each
     ]
-    return "; ".join(classifiers) or about.get("License-Expression") or about.get("License") or ""
+    written = [about[key] for key in ("License-Expression", "License") if key in about]
+    return "; ".join(classifiers) or written[0]
 
 
 def test_licenses_are_those_of_the_packages() -> None:
