@@ -13,6 +13,7 @@ from hiersrec_sdk.cli.catalog import catalog
 from hiersrec_sdk.cli.common import Group
 from hiersrec_sdk.cli.data import prepare, simulate
 from hiersrec_sdk.cli.evaluation import compare, evaluate
+from hiersrec_sdk.cli.push import push
 from hiersrec_sdk.cli.serve import serve
 from hiersrec_sdk.cli.serving import explain, inspect, recommend
 from hiersrec_sdk.cli.training import export, train
@@ -34,6 +35,6 @@ def main() -> None:
 
 
 data_to_bundle = simulate, prepare, tune, train, export, evaluate, compare
-with_a_bundle = inspect, recommend, serve, explain, catalog, cache
+with_a_bundle = inspect, recommend, serve, explain, catalog, push, cache
 for command in (*data_to_bundle, *with_a_bundle):
     main.add_command(command)
