@@ -56,20 +56,21 @@ class HubMetadata:
                 )
 
 
-def front_matter(name: str, config: dict[str, Any], metadata: HubMetadata) -> str:
+def front_matter(name: str, config: dict[str, Any], metadata: HubMetadata, held_out: bool) -> str:
     """The YAML of a bundle's model card between its lines ``---``.
 
     Args:
         name: of the model.
         config: the content of the bundle's ``config.json``.
         metadata: what the user says.
+        held_out: whether the model was not trained on the validation split, so that its metrics count.
     """
     about: dict[str, Any] = {"library_name": "hiersrec-sdk", "tags": list(_TAGS)}
     if metadata.license is not None:
         about["license"] = metadata.license
     if metadata.datasets:
         about["datasets"] = list(metadata.datasets)
-    results = list(_results(config, metadata))
+    results = list(_results(config, metadata)) if held_out else []
     if results:
         about["model-index"] = [{"name": _printable(name), "results": results}]
     # JSON is YAML; one key a line is what people edit
@@ -78,8 +79,7 @@ def front_matter(name: str, config: dict[str, Any], metadata: HubMetadata) -> st
 
 
 def _results(config: dict[str, Any], metadata: HubMetadata) -> Iterator[dict[str, Any]]:
-    """The metrics of the validation split: of the session encoder, and of the whole model on the newer half. None of a
-    model that was trained on that split."""
+    """The metrics of the validation split: of the session encoder, and of the whole model on the newer half."""
     logs = _printable(", ".join(config["data"]["logs"])) or "click log"
     measured = {
         "validation split, session encoder alone": config["metrics"]["validation"],

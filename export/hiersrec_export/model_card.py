@@ -27,7 +27,7 @@ def model_card(name: str, info: RunInfo, config: dict[str, Any], metadata: HubMe
         ["## Settings", "", "```json", json.dumps(config["model"], indent=2), "```"],
     ]
     text = "\n\n".join("\n".join(section) for section in sections) + "\n"
-    return front_matter(name, config, metadata or HubMetadata()) + text
+    return front_matter(name, config, metadata or HubMetadata(), held_out=not info.final) + text
 
 
 def summary(calibration: dict[str, Any], items: int) -> str:
