@@ -95,11 +95,12 @@ def _results(config: dict[str, Any], metadata: HubMetadata) -> Iterator[dict[str
                 "name": logs,
                 "split": split,
             },
+            # as many digits as in the card's table: YAML takes the exponent of a smaller number for text
             "metrics": [
                 {
                     "type": metric,
                     "name": metric.replace("recall", "Recall").replace("mrr", "MRR"),
-                    "value": value,
+                    "value": round(value, 4),
                 }
                 for metric, value in metrics.items()
             ],

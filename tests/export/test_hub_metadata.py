@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiersrec_export.export import export
@@ -36,8 +36,8 @@ def test_the_hub_reads_the_metrics(tiny_bundle: Path) -> None:
     whole = {
         each.metric_type: each.metric_value for each in found.eval_results if "newer" in each.dataset_split
     }
-    assert alone == metrics["validation"]
-    assert whole == metrics["validation_with_covisitation"]
+    assert alone == pytest.approx(metrics["validation"], abs=6e-5)
+    assert whole == pytest.approx(metrics["validation_with_covisitation"], abs=6e-5)
     assert alone["mrr@20"] > 0
 
 
@@ -56,12 +56,13 @@ def test_license_and_data_sets(tiny_run: Path, tmp_path: Path) -> None:
     assert "\n# Shoes: the 2nd\n" in card
 
 
+@settings(max_examples=30)
 @given(name=st.text(max_size=20), logs=st.lists(st.text(max_size=9), max_size=2), value=st.floats(0, 1))
 def test_any_name_is_read_back(name: str, logs: list[str], value: float) -> None:
     metrics = {"validation": {"recall@20": value}, "validation_with_covisitation": {}}
     text = front_matter(name, {"data": {"logs": logs}, "metrics": metrics}, HubMetadata(), held_out=True)
     found = read(text)
-    assert found.eval_results[0].metric_value == value
+    assert found.eval_results[0].metric_value == pytest.approx(value, abs=6e-5)
     assert len(found.model_name) == len(name)
     if name.isprintable():
         assert found.model_name == name
