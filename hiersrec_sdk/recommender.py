@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from hiersrec_sdk import explain, frames
 from hiersrec_sdk.arguments import checked_bool, checked_level, checked_threads
 from hiersrec_sdk.bundle import ITEM_ENCODER, MODEL, QUERY_PARTS, Bundle
-from hiersrec_sdk.bundle.hub import download
 from hiersrec_sdk.bundle.sources import Source, open_source
 from hiersrec_sdk.catalog import filters
 from hiersrec_sdk.catalog.feed import Feed, Follower, follow
@@ -38,6 +37,7 @@ from hiersrec_sdk.errors import (
 )
 from hiersrec_sdk.explain import Explanation, Trace
 from hiersrec_sdk.frames import Output, Sessions
+from hiersrec_sdk.hub import HubMixin
 from hiersrec_sdk.options import (
     ManyOptions,
     OnUnknown,
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class Recommender:
+class Recommender(HubMixin):
     """A loaded bundle that answers sessions. Any number of threads may call it at once.
 
     >>> r = Recommender.load("bundle/")                         # doctest: +SKIP
@@ -164,42 +164,6 @@ class Recommender:
             1000 * (time.perf_counter() - started),
         )
         return recommender
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        repo: str,
-        *,
-        revision: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        providers: Sequence[str] = ("cpu",),
-        backend: str | None = None,
-        threads: Threads = 1,
-        verify: bool = True,
-    ) -> Recommender:
-        """Load the bundle that is the repository ``repo`` of the Hugging Face hub, through the hub's own cache.
-
-        Args:
-            repo: its name, "org/name".
-            revision: branch, tag or commit; None: the main branch.
-            cache_dir: of the hub; None: as its environment variables say, such as ``HF_HOME``.
-            token: for a private repository; None: the one that ``hf auth login`` or ``HF_TOKEN`` has set.
-            local_files_only: whether to take what is in that cache, and ask nobody.
-            providers, backend, threads, verify: as :meth:`load`.
-
-        Raises:
-            BundleMissingError: there is no such repository, revision or file; or not in the cache, and the hub cannot
-                be reached.
-            BundleError: the hub does not answer as it should.
-            MissingExtraError: huggingface_hub is not installed (extra ``hub``).
-            HierSRecError: as :meth:`load`.
-        """
-        providers, verify = checked_providers(providers), checked_bool("verify", verify)
-        checked_threads(threads)  # before anything is fetched
-        folder = download(repo, revision, cache_dir, token, local_files_only)
-        return cls.load(folder, providers=providers, backend=backend, threads=threads, verify=verify)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the bundle with all changes of its catalog to the folder ``path``: whole or not at all.

@@ -37,7 +37,7 @@ LAYERS = [
     {"bundle", "encoders"},
     {"catalog"},
     {"options", "plan", "search", "results", "frames", "pool"},
-    {"pipeline", "explain"},
+    {"pipeline", "explain", "hub"},
     {"recommender", "session"},
     {"serve", "integrations"},
     {"cli"},

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hiersrec_export import IR_VERSION, OPSET
 from hiersrec_export.calibrate import Scorer, calibrate, examples_of
 from hiersrec_export.graphs import item_graph, principal_axes, query_parts_graph, rotate, session_graph
+from hiersrec_export.hub_metadata import HubMetadata
 from hiersrec_export.model_card import calibration_picture, model_card, summary
 from hiersrec_export.parity import Parity, check_item_parity, check_parity, check_query_parts
 from hiersrec_sdk.bundle.schema import QUERY_PARTS
@@ -53,6 +54,7 @@ def export(
     data_path: Path | None = None,
     calibrate_with: Path | None = None,
     name: str | None = None,
+    metadata: HubMetadata | None = None,
     report: Callable[[str], None] = print,
     step: Callable[[str], None] = lambda name: None,
     progress: bool = False,
@@ -66,6 +68,7 @@ def export(
         calibrate_with: for a final run: a run of the same data set, trained without the validation split, to measure
             the candidates with.
         name: name for the model card; the run's by default.
+        metadata: license and data sets, for the model card.
         report: takes lines for a person to read.
         step: takes the name of each step as it begins; some take seconds.
         progress: whether to show bars.
@@ -130,7 +133,7 @@ def export(
         config["calibration"] = calibration
         report(summary(calibration, data.items))
         files["calibration.png"] = calibration_picture(calibration, data.items)
-    files["README.md"] = model_card(name or Path(run_path).name, info, config).encode()
+    files["README.md"] = model_card(name or Path(run_path).name, info, config, metadata).encode()
     step(f"writing {out}…")
     tables = catalog_tables(data, served.rotated, served.item_bias, served.covisitation)
     write_bundle(Path(out), config, tables, files)

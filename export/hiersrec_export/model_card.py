@@ -10,13 +10,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
+from hiersrec_export.hub_metadata import HubMetadata, front_matter
 from hiersrec_training.run import RunInfo
 
 _LOWEST = 90.0  # per cent kept: budgets below are of no use, and would flatten the others
 
 
-def model_card(name: str, info: RunInfo, config: dict[str, Any]) -> str:
-    """The model card of the bundle with this ``config``, exported from the run ``info``: Markdown."""
+def model_card(name: str, info: RunInfo, config: dict[str, Any], metadata: HubMetadata | None = None) -> str:
+    """The model card of the bundle with this ``config``, exported from the run ``info``: Markdown, below the metadata
+    that the Hugging Face Hub reads."""
     sections = [
         _use(name),
         _data(info, config),
@@ -24,7 +26,8 @@ def model_card(name: str, info: RunInfo, config: dict[str, Any]) -> str:
         *([_calibration(config["calibration"], config["items"])] if "calibration" in config else []),
         ["## Settings", "", "```json", json.dumps(config["model"], indent=2), "```"],
     ]
-    return "\n\n".join("\n".join(section) for section in sections) + "\n"
+    text = "\n\n".join("\n".join(section) for section in sections) + "\n"
+    return front_matter(name, config, metadata or HubMetadata(), held_out=not info.final) + text
 
 
 def summary(calibration: dict[str, Any], items: int) -> str:
@@ -61,7 +64,7 @@ def _use(name: str) -> list[str]:
         "```python",
         "from hiersrec_sdk import Recommender",
         "",
-        'recommender = Recommender.load("path/of/this/folder")',
+        'recommender = Recommender.load("path/of/this/folder")  # or from_pretrained("org/name"), of the Hub',
         "result = recommender.recommend([...], k=20)  # ids of the items clicked so far, the newest last",
         "```",
     ]

@@ -15,6 +15,7 @@ from hiersrec_sdk.cli.completion import completion
 from hiersrec_sdk.cli.data import prepare, simulate
 from hiersrec_sdk.cli.doctor import doctor
 from hiersrec_sdk.cli.evaluation import compare, evaluate
+from hiersrec_sdk.cli.push import push
 from hiersrec_sdk.cli.quickstart import quickstart
 from hiersrec_sdk.cli.serve import serve
 from hiersrec_sdk.cli.serving import explain, inspect, recommend
@@ -39,7 +40,7 @@ def main() -> None:
 
 
 data_to_bundle = simulate, prepare, tune, train, export, evaluate, compare
-with_a_bundle = inspect, recommend, serve, explain, catalog, cache
+with_a_bundle = inspect, recommend, serve, explain, catalog, push, cache
 about_itself = doctor, completion
 for command in (quickstart, *data_to_bundle, *with_a_bundle, *about_itself):
     main.add_command(command)

@@ -151,6 +151,19 @@ def train(
     help="For a --final RUN: calibrate the candidates with this run, trained without the validation split.",
 )
 @click.option("--name", help="Name in the model card.  [default: the run's]")
+@click.option(
+    "--license",
+    "license_id",
+    metavar="ID",
+    help="License in the model card, as the Hugging Face Hub writes it, e.g. apache-2.0 or other.  [default: none]",
+)
+@click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    metavar="ORG/NAME",
+    help="Dataset of the Hugging Face Hub that the log is from, for the model card; repeatable.",
+)
 def export(
     run: Path,
     out: Path | None,
@@ -158,6 +171,8 @@ def export(
     data: Path | None,
     calibrate_with: Path | None,
     name: str | None,
+    license_id: str | None,
+    datasets: tuple[str, ...],
 ) -> None:
     """Turn the training RUN into a bundle: ONNX graphs and the catalog, checked against PyTorch.
 
@@ -173,19 +188,21 @@ def export(
         if path is not None and os.path.lexists(path):
             raise InvalidOptionError(f"{path} exists already; choose another path or remove it")
     is_bundle = (run / CONFIG).is_file()  # a run has a run.json
-    if is_bundle and (standalone is None or out or data or calibrate_with or name):
+    if is_bundle and (standalone is None or out or data or calibrate_with or name or license_id or datasets):
         raise InvalidOptionError(
             f"{run} is a bundle: it is exported with --standalone FILE.onnx, and no other option"
         )
     if not is_bundle and out is None:
         raise InvalidOptionError("name the bundle to write: --out BUNDLE")
     if out is not None:
+        metadata = import_extra("hiersrec_export.hub_metadata", "export").HubMetadata(license_id, datasets)
         import_extra("hiersrec_export.export", "export").export(
             run,
             out,
             data_path=data,
             calibrate_with=calibrate_with,
             name=name,
+            metadata=metadata,
             report=click.echo,
             step=step,
             progress=sys.stderr.isatty(),

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import pickle
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
 from hiersrec_sdk import Recommender, errors
+from tests.sdk.bundle.stand_in import MAIN, OLD, Hub, asked_in_a_process, served
 from tests.sdk.bundles import make_shop
 
 pytest.importorskip("huggingface_hub")
 
 SHOP = make_shop(covisitation=True)
 SESSION = SHOP.ids[5:9]
-MAIN, OLD = "a" * 40, "b" * 40
 
 # Loads by each line of arguments, and says what came of it.
 CLIENT = """
@@ -37,60 +31,6 @@ for line in sys.stdin:
         answer = [type(error).__name__, str(error)]
     print(json.dumps(answer))
 """
-
-
-class Hub(BaseHTTPRequestHandler):
-    """Repositories, each with its commits, each with its files; tokens of private ones; what was asked."""
-
-    repositories: ClassVar[dict[str, dict[str, dict[str, bytes]]]]
-    asked: ClassVar[list[str]]
-
-    def do_HEAD(self) -> None:
-        self.answer()
-
-    def do_GET(self) -> None:
-        self.answer()
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def answer(self) -> None:
-        path = self.path.split("?")[0]
-        self.asked.append(path)
-        parts = path.strip("/").split("/")
-        api = parts[:2] == ["api", "models"]
-        owner, name, *rest = parts[2:] if api else parts
-        commits = self.repositories.get(f"{owner}/{name}")
-        if commits is None or (
-            owner == "private" and self.headers.get("authorization") != "Bearer hf_secret"
-        ):
-            return self.send(401, {"X-Error-Code": "RepoNotFound"})
-        revision = rest[1] if len(rest) > 1 else "main"
-        commit = {"main": MAIN, "v1": OLD}.get(revision, revision)
-        if commit not in commits:
-            return self.send(404, {"X-Error-Code": "RevisionNotFound"})
-        files = commits[commit]
-        if api and rest[:1] == ["tree"]:
-            rows = [
-                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-                for name, data in files.items()
-            ]
-            return self.send(200, {}, json.dumps(rows).encode())
-        if api:
-            return self.send(200, {}, json.dumps({"id": f"{owner}/{name}", "sha": commit}).encode())
-        if rest[2] not in files:
-            return self.send(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
-        data = files[rest[2]]
-        about = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": commit}
-        return self.send(200, about, data)
-
-    def send(self, status: int, headers: dict[str, str], content: bytes = b"") -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(content))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
 
 
 @pytest.fixture(scope="module")
@@ -116,27 +56,13 @@ def hub(content: dict[str, bytes]) -> Iterator[tuple[str, list[str]]]:
         }
         asked: ClassVar[list[str]] = []
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), ThisHub)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", ThisHub.asked
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with served(ThisHub) as endpoint:
+        yield endpoint, ThisHub.asked
 
 
 def load(endpoint: str, home: Path, *calls: dict[str, Any], **environment: str) -> list[Any]:
-    """What came of each call, in one process of its own: huggingface_hub reads its environment once."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    done = subprocess.run(
-        [sys.executable, "-c", CLIENT.replace("SESSION", repr(SESSION))],
-        input="".join(json.dumps(call) + "\n" for call in calls),
-        env=kept | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"} | environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    """What came of each call, in one process of its own."""
+    return asked_in_a_process(CLIENT.replace("SESSION", repr(SESSION)), endpoint, home, *calls, **environment)
 
 
 def test_a_bundle_of_the_hub(hub: tuple[str, list[str]], content: dict[str, bytes], tmp_path: Path) -> None:
