@@ -138,6 +138,8 @@ class Fleet:
             self.counts[name] += 1
             if error is not None:
                 self.says.append(f"{name}: {type(error).__name__}: {error}")
+                if name == "failed for good":
+                    click.echo(f"{time.strftime('%X')} {self.says[-1]}")
 
     def clients(self, number: int) -> None:
         """Recommend at a part of the rate; ask again once."""
