@@ -22,6 +22,7 @@ import pytest
 from click.testing import CliRunner
 
 from hiersrec_sdk.cli.main import main
+from hiersrec_sdk.cli.quickstart import quickstart
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -108,7 +109,11 @@ class Reader:
         words = [word.replace("8000", self.port).replace("8080", self.port) for word in words]
         variables = dict(word.split("=", 1) for word in takewhile(_ASSIGNMENT.match, words))
         words = words[len(variables) :]
-        if words[:2] == ["hiersrec", "serve"]:
+        if words[:2] == ["hiersrec", "quickstart"]:
+            quickstart.make_context(
+                "quickstart", words[2:]
+            ).close()  # it trains for minutes: check its options
+        elif words[:2] == ["hiersrec", "serve"]:
             self.stop()  # the port is needed again
             command = [sys.executable, "-m", "hiersrec_sdk.cli", *words[1:], "--port", self.port]
             self.servers.append(subprocess.Popen(command, cwd=self.folder, env=os.environ | variables))

@@ -85,9 +85,9 @@ def interrupted_after_an_epoch() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         validate = Loop._validate
 
-        def validated(self: Loop, *arguments: object) -> object:
+        def validated(self: Loop, epoch: int) -> dict[str, float]:
             os.kill(os.getpid(), signal.SIGINT)
-            return validate(self, *arguments)
+            return validate(self, epoch)
 
         patched.setattr(Loop, "_validate", validated)
         yield
