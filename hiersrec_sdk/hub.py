@@ -26,7 +26,15 @@ class HubMixin:
 
     @classmethod
     @abstractmethod
-    def load(cls, path: Any, **options: Any) -> Self:
+    def load(
+        cls,
+        path: Any,
+        *,
+        providers: Sequence[str] = ("cpu",),
+        backend: str | None = None,
+        threads: Threads = 1,
+        verify: bool = True,
+    ) -> Self:
         """Load a bundle."""
 
     @classmethod

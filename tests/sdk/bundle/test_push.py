@@ -170,7 +170,7 @@ def test_errors(hub: tuple[str, type[WritableHub]], tmp_path: Path) -> None:
     recommender = Recommender.load(folder)
     for wrong in ({"private": 1}, {"exist_ok": "yes"}, {"revision": 5}, {"commit_message": 5}, {"token": 5}):
         with pytest.raises(errors.InvalidOptionError):
-            recommender.push_to_hub("shop/model", **wrong)  # type: ignore[arg-type]
+            recommender.push_to_hub("shop/model", **wrong)
     with pytest.raises(errors.InvalidRepoError):
         recommender.push_to_hub(5)  # type: ignore[arg-type]
     assert "not a bundle" in failed("push", tmp_path, "shop/model")
