@@ -9,8 +9,10 @@
 
 /* The order of the float32 sum must not depend on the compiler: no fused multiply-add. GCC has no pragma for it and
    takes -ffp-contract=off from the build. */
-#if defined(__clang__) || defined(_MSC_VER)
+#if defined(__clang__)
 #pragma STDC FP_CONTRACT OFF
+#elif defined(_MSC_VER)
+#pragma fp_contract(off)
 #endif
 
 #if defined(__GNUC__)
