@@ -97,6 +97,7 @@ def test_recommender() -> None:
         "follow",
         "from_pretrained",
         "load",
+        "push_to_hub",
         "recommend",
         "recommend_many",
         "save",
@@ -139,6 +140,15 @@ def test_recommender() -> None:
             "verify=True",
         ],
         "load": ["path", "providers=('cpu',)", "backend=None", "threads=1", "verify=True"],
+        "push_to_hub": [
+            "self",
+            "repo",
+            "revision=None",
+            "commit_message=None",
+            "private=True",
+            "exist_ok=False",
+            "token=None",
+        ],
         "recommend": ["self", "session", *common],
         "recommend_many": ["self", "sessions", "k=20", "batch_size=64", "output='results'", *common[1:]],
         "save": ["self", "path"],
@@ -151,6 +161,7 @@ def test_recommender() -> None:
         ("recommend", 3),
         ("recommend_many", 3),
         ("load", 1),
+        ("push_to_hub", 2),
         ("from_pretrained", 1),
     ):
         kinds = [
