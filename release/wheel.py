@@ -80,8 +80,10 @@ def _wrong_in(extension: bytes, tag: str, hidden: Iterable[str]) -> Iterator[str
     for entry in dynamic.iter_tags():
         if entry.entry.d_tag in ("DT_RPATH", "DT_RUNPATH"):
             yield "has a path to search for libraries"
-        elif entry.entry.d_tag == "DT_NEEDED" and not _LIBRARIES.fullmatch(entry.needed):
-            yield f"needs {entry.needed}"
+        elif entry.entry.d_tag == "DT_NEEDED":
+            needed = str(vars(entry)["needed"])  # an attribute that its types lack
+            if not _LIBRARIES.fullmatch(needed):
+                yield f"needs {needed}"
     for folder in hidden:
         if folder.encode() in extension:
             yield f"names {folder}, a folder of the machine that built it"
