@@ -1107,7 +1107,7 @@ cdef class AddedRanking:
                     continue  # it was removed
                 row = self.successors[position]
             if row >= self.table.table.n:
-                raise ValueError(f"elsewhere: there is no row {self.first_row + row}")
+                raise ValueError(f"elsewhere: the delta segment has no row {row}")
             items[found].row, items[found].position, items[found].offset = row, at, offsets[at]
             found += 1
         qsort(items, found, sizeof(moved_item), by_row)
