@@ -51,25 +51,14 @@ def requests_of(
             ends = part.first, part.stop
             begin, end = covisited.searchsorted(ends).tolist() if last >= part.first else (0, 0)
             always, added = covisited[begin:end] - part.first, offsets[begin:end]
-        requests.append(_request_of(plan, part, query, choice, skipped, always, added))
+        ranges = part.segment.candidate_ranges(choice)
+        if part.first and not plan.exact and not len(ranges) and not len(always):
+            requests.append(None)
+            continue
+        rest = row_ranges.complement(ranges, part.stop - part.first) if plan.exact else None
+        skip = skipped_in(plan, part, skipped)
+        requests.append(Request(query, ranges, rest, part.bitmap, skip, always, added))
     return requests
-
-
-def _request_of(
-    plan: Plan,
-    part: Part,
-    query: NDArray[np.float32],
-    choice: Choice,
-    skipped: NDArray[np.int64] | None,
-    covisited: Rows,
-    offsets: NDArray[np.float32],
-) -> Request | None:
-    """What to ask of one segment, as :func:`requests_of`, but for ``covisited``, which are rows of the segment."""
-    ranges = part.segment.candidate_ranges(choice)
-    if part.first and not plan.exact and not len(ranges) and not len(covisited):
-        return None
-    rest = row_ranges.complement(ranges, part.stop - part.first) if plan.exact else None
-    return Request(query, ranges, rest, part.bitmap, skipped_in(plan, part, skipped), covisited, offsets)
 
 
 def skipped_in(plan: Plan, part: Part, skipped: NDArray[np.int64] | None) -> NDArray[np.int64] | None:

@@ -23,7 +23,7 @@ PURPOSES: Final = {
     "tune": "hiersrec tune, beside train",
     "numba": "rank faster than NumPy where the C kernel is missing",
     "text": "hiersrec prepare --text-encoder model2vec or onnx",
-    "hub": "Recommender.from_pretrained",
+    "hub": "from_pretrained and push_to_hub, hiersrec push",
     "fsspec": "bundles at URLs and in object stores",
     "redis": "change feeds in Redis",
     "pandas": "results as pandas tables",

@@ -27,7 +27,7 @@ def read(card: str) -> Any:
 def test_the_hub_reads_the_metrics(tiny_bundle: Path) -> None:
     found = read((tiny_bundle / "README.md").read_text("utf-8"))
     metrics = open_bundle(tiny_bundle).config["metrics"]
-    assert found.library_name == "hiersrec-sdk"
+    assert found.to_dict()["library_name"] == "hiersrec-sdk"
     assert "session-based-recommendation" in found.tags
     assert found.license is found.datasets is None
     alone = {

@@ -171,8 +171,9 @@ def test_errors(hub: tuple[str, type[WritableHub]], tmp_path: Path) -> None:
     for wrong in ({"private": 1}, {"exist_ok": "yes"}, {"revision": 5}, {"commit_message": 5}, {"token": 5}):
         with pytest.raises(errors.InvalidOptionError):
             recommender.push_to_hub("shop/model", **wrong)
+    no_name: Any = 5
     with pytest.raises(errors.InvalidRepoError):
-        recommender.push_to_hub(5)  # type: ignore[arg-type]
+        recommender.push_to_hub(no_name)
     assert "not a bundle" in failed("push", tmp_path, "shop/model")
 
 

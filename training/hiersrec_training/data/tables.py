@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import difflib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,7 +45,7 @@ class Batch(NamedTuple):
 
 
 @dataclass
-class Table:
+class Table(ABC):
     """An open table: its columns are known, nothing else was read.
 
     Attributes:
@@ -65,13 +66,13 @@ class Table:
         """Where a row is, such as "log.csv, line 7"."""
         return f"{self.name}, {self.counted} {number:,}"
 
+    @abstractmethod
     def size(self) -> int:
         """How many rows there are, about; 0 where that is not known."""
-        raise NotImplementedError
 
+    @abstractmethod
     def batches(self, wanted: Sequence[str]) -> Iterator[Batch]:
         """The columns ``wanted`` of all rows. Those of text files are strings."""
-        raise NotImplementedError
 
     def read(self, wanted: Sequence[str]) -> Batch:
         """As :meth:`batches`, all in one."""
