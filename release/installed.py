@@ -17,7 +17,7 @@ from release.wheel import wheel_tag
 
 MOST_BYTES: Final = 200_000_000  # of what pip install hiersrec-sdk[cpu] brings
 _EXTRAS: Final = "cpu,serve,fsspec,pandas,polars,arrow"  # which tests import
-_FOR_TESTS: Final = ("hypothesis", "httpx2", "onnx", "pytest", "tqdm")
+_FOR_TESTS: Final = ("hypothesis", "httpx2", "onnx", "pytest", "pytest-xdist", "tqdm")
 _PLATFORMS: Final = ("manylinux2014", "manylinux_2_17", "manylinux_2_26", "manylinux_2_27", "manylinux_2_28")
 _SECONDS: Final = 3600  # for the tests of one environment
 
@@ -75,7 +75,8 @@ class Environment:
     def test(self, tests: list[str]) -> str:
         """Run tests of the SDK; returns the last line of pytest, such as "1,234 passed in 99 s"."""
         self._install(_EXTRAS, *_FOR_TESTS)
-        command = [self._python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+        pytest = [self._python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        command = [*pytest, "-n", "auto", "--dist", "loadfile", *tests]
         return self._checked(command).strip().splitlines()[-1]
 
     @property
