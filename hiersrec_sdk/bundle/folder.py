@@ -7,7 +7,8 @@
     query_parts.onnx     optional: the terms of the encoder's query, for explanations
     ...                  other files, such as item_encoder.onnx and README.md
 
-``config.json`` also holds the SHA-256 of its own content, so that a change of any file is noticed.
+``config.json`` also holds the SHA-256 of its own content, so that a change of any file is noticed, but for the
+model card, which people may edit.
 
 A folder may be replaced by another at any time, so all files are opened at once, below the folder that is open already.
 They are of one version, whatever is at the path later, and they stay readable after they were removed.
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from hiersrec_sdk.atomic import is_time_limit
 from hiersrec_sdk.bundle.checks import CatalogChecks
 from hiersrec_sdk.bundle.opened import OpenFile, OpenFolder
-from hiersrec_sdk.bundle.schema import CATALOG, CONFIG, DELTA, LARGEST_CONFIG, parse_config
+from hiersrec_sdk.bundle.schema import CARD, CATALOG, CONFIG, DELTA, LARGEST_CONFIG, parse_config
 from hiersrec_sdk.bundle.tables import parse_tables
 from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingError
 from hiersrec_sdk.paths import as_path
@@ -165,18 +166,22 @@ def _read(folder: OpenFolder, hashes: bool) -> Bundle:
         except BundleMissingError as error:
             raise BundleMissingError(f"{error}: {CONFIG} lists it") from None
     for name, about in config["files"].items():
-        check_file(files[name], about, hashes)
+        check_file(name, files[name], about, hashes)
     tables = parse_tables(files[CATALOG].map(), files[CATALOG].label)
     return Bundle(folder.path, config, tables, files, folder)
 
 
-def check_file(file: OpenFile, about: Mapping[str, Any], verify: bool) -> None:
-    """Check the size of ``file``, and with ``verify`` its SHA-256, against its entry in ``config.json``.
+def check_file(name: str, file: OpenFile, about: Mapping[str, Any], verify: bool) -> None:
+    """Check the size of the file ``name``, and with ``verify`` its SHA-256, against its entry in ``config.json``.
+
+    Not of the model card: an editor changes it, as does the page of a repository on the Hub.
 
     Raises:
         BundleCorruptError: it is not the file that ``config.json`` describes.
         BundleError: it cannot be read.
     """
+    if name == CARD:
+        return
     if file.size != about["bytes"]:
         damage = "truncated" if file.size < about["bytes"] else "altered"
         raise BundleCorruptError(

@@ -22,9 +22,11 @@ ITEM_ENCODER: Final = "item_encoder.onnx"
 QUERY_PARTS: Final = "query_parts.onnx"
 CATALOG: Final = "catalog.safetensors"
 DELTA: Final = "delta.safetensors"
+CARD: Final = "README.md"  # the model card: whoever has the bundle may edit it
 ID_TYPES: Final = ("int64", "string")
 MOST_CLICKS: Final = 1 << 62  # of an item, and one more
 LARGEST_CONFIG: Final = 16 << 20  # bytes; real ones have some thousands
+LARGEST_CARD: Final = 16 << 20
 MAX_DIMENSION: Final = 65_536  # HIERSREC_MAX_DIMENSION
 
 _LARGEST_FLOAT32: Final = 3.4028234e38

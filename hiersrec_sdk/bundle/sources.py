@@ -29,7 +29,7 @@ from hiersrec_sdk.atomic import PART, is_time_limit, new_folder
 from hiersrec_sdk.bundle import cache
 from hiersrec_sdk.bundle.folder import Bundle, check_file, open_bundle
 from hiersrec_sdk.bundle.opened import OpenFile
-from hiersrec_sdk.bundle.schema import CONFIG, LARGEST_CONFIG, parse_config
+from hiersrec_sdk.bundle.schema import CARD, CONFIG, LARGEST_CARD, LARGEST_CONFIG, parse_config
 from hiersrec_sdk.errors import (
     BundleCorruptError,
     BundleError,
@@ -234,9 +234,10 @@ def _unpack(open_file: _Open, files: dict[str, Any], config: bytes, entry: Path,
     fresh, damaged = (entry.with_name(f"{entry.name}{PART}{state}") for state in ("fresh", "damaged"))
     with new_folder(fresh) as part:
         for name, about in files.items():
+            most = LARGEST_CARD if name == CARD else about["bytes"]
             with (part / name).open("xb") as file:
-                file.writelines(_blocks(open_file, name, about["bytes"], label))
-            check_file(OpenFile(part / name, f"{label}: {name}"), about, True)
+                file.writelines(_blocks(open_file, name, most, label))
+            check_file(name, OpenFile(part / name, f"{label}: {name}"), about, True)
         (part / CONFIG).write_bytes(config)
     if os.path.lexists(entry):  # not exchanged in one step, which some network file systems cannot do
         entry.rename(damaged)

@@ -17,6 +17,7 @@ from hiersrec_sdk.atomic import if_possible, is_time_limit, new_folder
 from hiersrec_sdk.bundle.folder import Bundle, check_tables, describe, read_folder
 from hiersrec_sdk.bundle.opened import OpenFile, OpenFolder
 from hiersrec_sdk.bundle.schema import (
+    CARD,
     CATALOG,
     CONFIG,
     DELTA,
@@ -102,7 +103,11 @@ def write_with_delta(
     try:
         old = check(path)
         with new_folder(path, replace=True, check=check) as part:
-            for name, about in files.items():
+            for name, about in list(files.items()):
+                if name == CARD:  # as it was edited
+                    _copy(bundle.files[name], part / name)
+                    files[name] = describe(part / name)
+                    continue
                 # Links to nothing but what goes away: whoever writes into one bundle must not write into two.
                 same = old is not None and old[1]["files"].get(name) == about
                 if not (old and same and _link(old[0], part / name, about["bytes"])):

@@ -28,7 +28,8 @@ from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingEr
 from hiersrec_sdk.systems import sync
 from tests.sdk.bundles import Shop, forge, make_shop
 
-FILES = ["README.md", "catalog.safetensors", "config.json", "model.onnx"]
+CHECKED = ["catalog.safetensors", "config.json", "model.onnx"]
+FILES = ["README.md", *CHECKED]
 Tables = dict[str, NDArray[Any]]
 
 
@@ -120,7 +121,7 @@ def test_a_file_is_missing(name: str, bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", CHECKED)
 def test_a_file_is_truncated(name: str, share: float, bundle: Path) -> None:
     data = (bundle / name).read_bytes()
     (bundle / name).write_bytes(data[: int(share * len(data))])
@@ -129,12 +130,26 @@ def test_a_file_is_truncated(name: str, share: float, bundle: Path) -> None:
             Recommender.load(bundle, verify=verify)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", CHECKED)
 def test_a_file_has_grown(name: str, bundle: Path) -> None:
     with (bundle / name).open("ab") as file:
         file.write(b"x")
     with pytest.raises(BundleCorruptError, match=rf"{name} is (altered|truncated or not JSON)"):
         Recommender.load(bundle)
+
+
+def test_the_model_card_may_be_edited(bundle: Path, tmp_path: Path) -> None:
+    card = bundle / "README.md"
+    card.write_text("Trained for the winter sale.\n", encoding="utf-8")
+    for verify in (True, False):
+        recommender = Recommender.load(bundle, verify=verify)
+        recommender.save(tmp_path / "saved")
+        assert (tmp_path / "saved/README.md").read_text(encoding="utf-8") == "Trained for the winter sale.\n"
+        assert len(Recommender.load(tmp_path / "saved", verify=verify).catalog) == len(recommender.catalog)
+        shutil.rmtree(tmp_path / "saved")
+    recommender.save(bundle)
+    assert card.read_text(encoding="utf-8") == "Trained for the winter sale.\n"
+    assert open_bundle(bundle).config["files"]["README.md"]["bytes"] == card.stat().st_size
 
 
 def open_or_error(path: Path, verify: bool = True) -> dict[str, Any] | str:
@@ -146,7 +161,7 @@ def open_or_error(path: Path, verify: bool = True) -> dict[str, Any] | str:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(name=st.sampled_from(FILES), at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@given(name=st.sampled_from(CHECKED), at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_one_bit_is_flipped(name: str, at: float, bit: int, sound: Path, bundle: Path) -> None:
     shutil.rmtree(bundle)
     shutil.copytree(sound, bundle)

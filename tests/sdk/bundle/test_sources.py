@@ -292,23 +292,23 @@ def test_what_the_config_does_not_name_is_not_read(bundle: Path, wanted: Any, ca
 
 
 def test_a_link_is_what_it_says_not_where_it_leads(bundle: Path, cache: Path) -> None:
-    (cache.parent.parent / "target").write_bytes((bundle / "README.md").read_bytes())
-    link = zipfile.ZipInfo("README.md")
+    (cache.parent.parent / "target").write_bytes((bundle / "model.onnx").read_bytes())
+    link = zipfile.ZipInfo("model.onnx")
     link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in files(bundle).items():
-            if name != "README.md":
+            if name != "model.onnx":
                 archive.writestr(name, data)
         archive.writestr(link, os.fspath(cache.parent.parent / "target"))
-    fails(buffer.getvalue(), errors.BundleCorruptError, r"README\.md is (altered|truncated)", cache)
+    fails(buffer.getvalue(), errors.BundleCorruptError, r"model\.onnx is (altered|truncated)", cache)
 
 
 def test_a_bomb_goes_no_further_than_its_size(bundle: Path, cache: Path) -> None:
-    packed = zipped(files(bundle) | {"README.md": bytes(64 << 20)})
+    packed = zipped(files(bundle) | {"model.onnx": bytes(64 << 20)})
     assert len(packed) < 1 << 20
-    size = (bundle / "README.md").stat().st_size
-    fails(packed, errors.BundleCorruptError, rf"README\.md is altered: it has {size + 1} bytes", cache)
+    size = (bundle / "model.onnx").stat().st_size
+    fails(packed, errors.BundleCorruptError, rf"model\.onnx is altered: it has {size + 1} bytes", cache)
 
 
 def test_a_config_that_is_a_bomb(bundle: Path, cache: Path) -> None:
@@ -327,10 +327,16 @@ def test_not_a_bundle(bundle: Path, cache: Path) -> None:
     fails(zipped(content), errors.BundleMissingError, r"model\.onnx is missing: config\.json lists it", cache)
 
 
+def test_an_edited_model_card(bundle: Path, wanted: Any, cache: Path) -> None:
+    card = files(bundle)["README.md"] + b"Trained for the winter sale.\n"
+    assert Recommender.load(zipped(files(bundle) | {"README.md": card})).recommend(SESSION, 9).items == wanted
+    assert files(cache / one(entries(cache)))["README.md"] == card
+
+
 def test_altered_files(bundle: Path, cache: Path) -> None:
     content = files(bundle)
-    altered = content | {"README.md": content["README.md"].replace(b"shop", b"ship")}
-    fails(zipped(altered), errors.BundleCorruptError, r"bytes: README\.md is altered: its SHA-256", cache)
+    altered = content | {"model.onnx": content["model.onnx"][:-1] + b"x"}
+    fails(zipped(altered), errors.BundleCorruptError, r"bytes: model\.onnx is altered: its SHA-256", cache)
     altered = content | {"config.json": content["config.json"].replace(b"made up", b"made-up")}
     fails(zipped(altered), errors.BundleCorruptError, "does not match its own SHA-256", cache)
     packed = zipped(content, compression=zipfile.ZIP_STORED)
