@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -13,6 +14,7 @@ _REQUIREMENT: Final = re.compile(
     r"(?P<name>[\w.-]+)\s*(\[(?P<extras>[\w,\s-]*)\])?\s*(>=\s*(?P<least>[\w.]+))?"
 )
 _EXTRA: Final = re.compile(r"extra\s*==\s*['\"](?P<name>[\w-]+)['\"]")
+_PLATFORM: Final = re.compile(r"sys_platform\s*(?P<is>[!=]=)\s*['\"](?P<name>\w+)['\"]")
 _INSTEAD: Final = {"onnxruntime": "onnxruntime-gpu"}  # which holds the module of the other one, and more
 
 PURPOSES: Final = {
@@ -66,7 +68,7 @@ class Package:
 def packages_of(extra: str = "") -> tuple[Package, ...]:
     """The packages that ``extra`` installs; "": those that the SDK always needs. Empty for an unknown extra.
 
-    Conditions on Python or the platform are not looked at.
+    Not those of another platform, by ``sys_platform``; other conditions are not looked at.
 
     >>> [package.name for package in packages_of("cpu")]
     ['onnxruntime']
@@ -101,13 +103,19 @@ def _packages(extra: str, requirements: Iterable[str]) -> Iterator[Package]:
         what, _, condition = requirement.partition(";")
         of = _EXTRA.search(condition)
         match = _REQUIREMENT.match(what.strip())
-        if match is None or (of["name"] if of else "") != extra:
+        if match is None or (of["name"] if of else "") != extra or not _is_for(condition, sys.platform):
             continue
         if match["name"] != _SDK:
             yield Package(match["name"], match["least"] or "", _installed(match["name"]))
             continue
         for other in match["extras"].split(","):  # an extra that brings another one
             yield from _packages(other.strip(), requirements)
+
+
+def _is_for(condition: str, platform: str) -> bool:
+    """Whether a requirement with ``condition`` is one of ``platform``, as far as it says so."""
+    found = _PLATFORM.search(condition)
+    return found is None or (found["name"] == platform) == (found["is"] == "==")
 
 
 def _installed(name: str) -> str | None:

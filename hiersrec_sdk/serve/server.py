@@ -181,7 +181,7 @@ class ServerConfig(Config):
             "hiersrec_sdk.serve.server:worker_app",
             factory=True,
             workers=workers,
-            loop="uvloop",
+            loop="auto",  # uvloop, which Windows does not have
             http=LimitedProtocol,
             ws="none",
             lifespan="on",

@@ -172,6 +172,15 @@ def test_an_extra_brings_those_of_another_one() -> None:
     assert packages_of("no-such-extra") == ()
 
 
+@pytest.mark.parametrize(("platform", "has_it"), [("linux", True), ("darwin", True), ("win32", False)])
+def test_what_another_platform_needs_is_not_lacking(
+    platform: str, has_it: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    assert ("uvloop" in {package.name for package in packages_of("serve")}) is has_it
+    assert "onnxruntime" in {package.name for package in packages_of("cpu")}
+
+
 def test_what_is_too_old_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "_installed", {"numba": "0.60.9", "onnxruntime-gpu": "1.30"}.get)
     assert lacking(["numba", "cpu", "hub", "gpu"]) == {"numba": ["numba>=0.61"], "hub": ["huggingface-hub"]}
