@@ -16,7 +16,7 @@ from release.places import Place
 from release.wheel import wheel_tag
 
 MOST_BYTES: Final = 200_000_000  # of what pip install hiersrec-sdk[cpu] brings
-_EXTRAS: Final = "cpu,serve,fsspec,pandas,polars,arrow"  # which tests import
+_EXTRAS: Final = "cpu,numba,serve,redis,fsspec,pandas,polars,arrow"  # which tests import
 _FOR_TESTS: Final = ("hypothesis", "httpx2", "onnx", "pytest", "pytest-xdist", "tqdm")
 _PLATFORMS: Final = ("manylinux2014", "manylinux_2_17", "manylinux_2_26", "manylinux_2_27", "manylinux_2_28")
 _SECONDS: Final = 3600  # for the tests of one environment

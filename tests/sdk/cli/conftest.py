@@ -12,6 +12,7 @@ from tests.sdk.cli.run import SMALL, hiersrec, passed
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a simulated shop, and the dataset, run and bundle made from it."""
+    pytest.importorskip("torch", reason="needs the extra train")
     path = tmp_path_factory.mktemp("shop")
     passed("simulate", "--out", path / "shop", "--items", "300", "--sessions", "1500", "--seed", "1")
     printed = passed(

@@ -119,6 +119,7 @@ def test_what_is_no_number(text: str, here: Path) -> None:
 
 @pytest.mark.parametrize("text", ["1_0", "٣", "0x10", "1e400"])
 def test_settings_are_strict_too(text: str, tiny_data: Path, here: Path) -> None:
+    pytest.importorskip("torch", reason="needs the extra train")
     message = refused(hiersrec("train", tiny_data, "--out", "run", "--set", f"epochs={text}"))
     assert "epochs" in message
     assert re.search("takes a number such as|must be an integer|must be finite", message)

@@ -20,6 +20,8 @@ from hiersrec_sdk import Recommender
 from hiersrec_sdk.cli import quickstart
 from tests.sdk.cli.run import SMALL, failed, hiersrec, passed
 
+pytest.importorskip("torch", reason="needs the extra train")
+
 FOLDERS = ("shop", "data", "run", "bundle")
 
 

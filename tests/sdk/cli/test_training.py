@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 
 from hiersrec_training.config import Config, load_config
 from tests.sdk.cli.run import SMALL, failed, passed
+
+pytest.importorskip("torch", reason="needs the extra train")
 
 
 def test_epochs_come_from_an_earlier_run(shop: Path, tmp_path: Path) -> None:

@@ -182,6 +182,8 @@ def test_another_format_that_onnxruntime_knows() -> None:
 
 def test_the_documentation_lists_the_operators() -> None:
     page = Path(__file__).parents[3] / "docs/bundle_format.md"
+    if not page.parent.is_dir():
+        pytest.skip("needs the documentation, which is in the checkout")
     rows = [line for line in page.read_text("utf-8").splitlines() if line.startswith("  | ")]
     assert {operator for row in rows for operator in re.findall("`([A-Za-z0-9]+)`", row)} == OPERATORS
 
