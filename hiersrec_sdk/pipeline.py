@@ -6,7 +6,7 @@ Each step's value is a frozen object. A call can be watched: :mod:`hiersrec_sdk.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +53,7 @@ class Pipeline:
         searcher: finds the best rows.
         covisitation: the backend's co-visitation scorer, or None where the bundle has none.
         max_length: the newest known clicks of a session that count.
+        running: an object for each session that is being answered just now, alone.
     """
 
     encoder: OnnxSessionEncoder
@@ -60,17 +61,23 @@ class Pipeline:
     searcher: Searcher
     covisitation: ScoreOffsets | None
     max_length: int
+    running: set[object] = field(default_factory=set)
 
     def answer(
         self, ids: Any, plan: Plan, rows: NDArray[np.int64] | None = None, watch: Watch | None = None
     ) -> Result:
         """The answer to one session of external ids, whose ``rows`` may have been looked up before."""
-        session = self.look_up(ids, plan, rows)
-        if watch is not None:
-            watch("look up", session)
-        if not len(session.rows):
-            return self.popular(session, plan)
-        return self.answer_batch((session,), plan, watch)[0]
+        running, this = self.running, object()
+        running.add(this)
+        try:
+            session = self.look_up(ids, plan, rows)
+            if watch is not None:
+                watch("look up", session)
+            if not len(session.rows):
+                return self.popular(session, plan)
+            return self.answer_batch((session,), plan, watch)[0]
+        finally:
+            running.discard(this)
 
     def answer_batch(
         self, sessions: Sequence[KnownSession], plan: Plan, watch: Watch | None = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from hiersrec_sdk.arguments import checked_threads
 from hiersrec_sdk.bundle import Bundle
 from hiersrec_sdk.catalog import filters
 from hiersrec_sdk.catalog.filters import Filter
+from hiersrec_sdk.catalog.pauses import pause
 from hiersrec_sdk.catalog.segment import SKIPPED_SINGLY, BaseSegment, Bitmap, Segment
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.errors import InvalidCandidatesError
@@ -25,6 +27,7 @@ from hiersrec_sdk.ranking.backend import AddedScope, RankAdded, RankSession
 # the time that the session encoder takes.
 _AUTO_BYTES: Final = 4 << 20
 _KEPT: Final = 1_000  # plans
+_PREPARED: Final = 16
 CATEGORIES_SHOWN: Final = 5  # of a result, with their probabilities
 
 
@@ -95,6 +98,21 @@ class Plan:
         return found if self.excluded is None else found & ~np.isin(rows, self.excluded)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plans:
+    """Plans without filters for one snapshot, with their options, by the arguments of the call.
+
+    Attributes:
+        catalog: the snapshot; None: there is none yet.
+        asked: those that a call has asked for.
+        prepared: others, made before any call.
+    """
+
+    catalog: Catalog | None = None
+    asked: dict[Any, tuple[Options, Plan]] = field(default_factory=dict)
+    prepared: dict[Any, tuple[Options, Plan]] = field(default_factory=dict)
+
+
 class Planner:
     """Makes plans, and keeps those without filters for the newest snapshot."""
 
@@ -102,7 +120,7 @@ class Planner:
         self._config = bundle.config
         self._check_unchanged = bundle.check_unchanged
         self._backend = backend
-        self._kept: tuple[Catalog | None, dict[Any, Plan]] = None, {}
+        self._kept, self._prepared = _Plans(), _Plans()
 
     def plan(self, catalog: Catalog, k: int, given: Mapping[str, Any]) -> Plan:
         """The plan of a call with ``k`` and the named arguments ``given``.
@@ -113,26 +131,37 @@ class Planner:
             BundleCorruptError: somebody has written into the bundle since it was loaded.
         """
         self._check_unchanged()
-        kept_for, plans = self._kept  # read once: another thread may replace it
-        if kept_for is not catalog:
-            plans = {}
-            self._kept = catalog, plans
+        plans = self._kept  # read once: another thread may replace it
+        if plans.catalog is not catalog:
+            prepared = self._prepared
+            plans = prepared if prepared.catalog is catalog else _Plans(catalog)
+            self._kept = plans
         # 1 equals True, which is another argument
         key = (k, type(k), *given.items(), *map(type, given.values()))
         try:
-            kept = plans.get(key)
+            kept = plans.asked.get(key)
+            if kept is None and (kept := plans.prepared.pop(key, None)) is not None:
+                plans.asked[key] = kept
         except Exception as error:
             # else a signal handler has raised it, such as a task queue's time limit
             if not _is_of_hash(key, error):
                 raise
             kept = None  # an argument is a list of ids, or a wrong one
         if kept is not None:
-            return kept
+            return kept[1]
         options = Options.of(k, given)
         plan = self._made(catalog, options)
-        if not options.restricts and len(plans) < _KEPT:
-            plans[key] = plan
+        if not options.restricts and len(plans.asked) < _KEPT:
+            plans.asked[key] = options, plan
         return plan
+
+    def prepare(self, catalog: Catalog) -> None:
+        """Make the plans for a snapshot that nobody has seen yet, as calls have asked for them last."""
+        made = {}
+        for key, (options, _) in islice(list(self._kept.asked.items()), _PREPARED):
+            made[key] = options, self._made(catalog, options)
+            pause()
+        self._prepared = _Plans(catalog, prepared=made)
 
     def _made(self, catalog: Catalog, options: Options) -> Plan:
         share, top_p = self._budget(options)

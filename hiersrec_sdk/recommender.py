@@ -18,7 +18,7 @@ from hiersrec_sdk.arguments import checked_bool, checked_level, checked_threads
 from hiersrec_sdk.bundle import ITEM_ENCODER, MODEL, QUERY_PARTS, Bundle
 from hiersrec_sdk.bundle.sources import Source, open_source
 from hiersrec_sdk.catalog import filters
-from hiersrec_sdk.catalog.feed import Feed, Follower, follow
+from hiersrec_sdk.catalog.feed import Feed, Follower, Readers, follow
 from hiersrec_sdk.catalog.filters import Filter
 from hiersrec_sdk.catalog.saving import Saver
 from hiersrec_sdk.catalog.snapshot import Catalog
@@ -206,7 +206,7 @@ class Recommender(HubMixin):
         1
         """
         self._bundle.check_unchanged()
-        return follow(self.catalog, feed, after)
+        return follow(self.catalog, Readers(self._pipeline.running, self._planner.prepare), feed, after)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickle holds the bundle's absolute path and how it was loaded: whoever unpickles it has to have the bundle

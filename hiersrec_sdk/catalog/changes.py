@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle.strict_json import parse_json
-from hiersrec_sdk.catalog.item import Item, checked_biases, checked_items, fits_tables
+from hiersrec_sdk.catalog.item import Item, checked_biases, checked_item, fits_tables
 from hiersrec_sdk.errors import CatalogChangeError, InvalidArgumentError, InvalidItemIdError
 from hiersrec_sdk.id_lists import plain_id
 from hiersrec_sdk.shown import described, shortened, shown
@@ -74,7 +74,7 @@ class Change:
             if category is None:
                 raise CatalogChangeError(f"item {shown(item_id)}: no category was given")
             value = {"id": item_id, "category": category}
-        (item,) = checked_items([_unpacked(value)])
+        item = checked_item(_unpacked(value))
         return cls(kind, item.id, item, number=number)
 
     @classmethod
@@ -192,13 +192,10 @@ def _plain(item: Item) -> dict[str, Any]:
 
 def _unpacked(value: Any) -> Any:
     """An item that JSON says, with its packed vectors as arrays."""
-    if isinstance(value, Mapping):
-        packed = {
-            name: _vector(name, value[name]) for name in _VECTORS if isinstance(value.get(name), Mapping)
-        }
-        if packed:
-            return {**value, **packed}
-    return value
+    if type(value) is not dict and not isinstance(value, Mapping):
+        return value
+    packed = [name for name in _VECTORS if name in value and isinstance(value[name], Mapping)]
+    return {**value, **{name: _vector(name, value[name]) for name in packed}} if packed else value
 
 
 def _vector(name: str, packed: Mapping[str, Any]) -> NDArray[np.float32]:

@@ -53,7 +53,8 @@ class Item:
         return self.text is not None or bool(self.numbers) or self.metadata_vector is not None
 
 
-_FIELDS: Final = [entry.name for entry in fields(Item)]
+_FIELDS: Final = tuple(entry.name for entry in fields(Item))
+_NAMES: Final = frozenset(_FIELDS)
 
 
 def checked_items(items: Any) -> list[Item]:
@@ -64,7 +65,7 @@ def checked_items(items: Any) -> list[Item]:
         InvalidItemIdError: an id that no catalog can hold.
     """
     every = listed("items", items, CatalogChangeError, "Item or of mappings")
-    return list({item.id: item for item in map(_checked, every)}.values())
+    return list({item.id: item for item in map(checked_item, every)}.values())
 
 
 def checked_ids(name: str, ids: Any) -> list[Any]:
@@ -101,30 +102,38 @@ def fits_tables(value: int | str) -> bool:
     return is_utf8(value)
 
 
-def _checked(item: Any) -> Item:
-    if not isinstance(item, Item):
-        if not isinstance(item, Mapping):
+def checked_item(item: Any) -> Item:
+    """The item that a user gave, checked.
+
+    Raises:
+        CatalogChangeError, InvalidItemIdError: as :func:`checked_items`.
+    """
+    given: Mapping[str, Any]
+    if isinstance(item, Item):
+        given = {name: getattr(item, name) for name in _FIELDS}
+    else:
+        if type(item) is not dict and not isinstance(item, Mapping):
             raise CatalogChangeError(
                 f"an item must be an Item or a mapping of {', '.join(_FIELDS)}, got {shown(item)}"
             )
-        unknown = [name for name in item if name not in _FIELDS]
-        if unknown:
-            raise CatalogChangeError(f"an item has no field {shown(unknown[0])}; known: {', '.join(_FIELDS)}")
+        if not _NAMES.issuperset(item):
+            unknown = next(name for name in item if name not in _NAMES)
+            raise CatalogChangeError(f"an item has no field {shown(unknown)}; known: {', '.join(_FIELDS)}")
         if "id" not in item:
             raise CatalogChangeError(f"an item without an id: {shown(dict(item))}")
-        item = Item(**item)
-    item_id = plain_id(item.id)
+        given = item
+    item_id = plain_id(given["id"])
     if item_id is None or not fits_tables(item_id):
-        raise InvalidItemIdError(f"item id {described(item.id)} must be an int64 or UTF-8 text")
+        raise InvalidItemIdError(f"item id {described(given['id'])} must be an int64 or UTF-8 text")
     try:
         return Item(
             id=item_id,
-            category=_category(item.category),
-            text=_text("text", item.text),
-            numbers=_numbers(item.numbers),
-            title=_text("title", item.title) or None,
-            metadata_vector=_vector("metadata_vector", item.metadata_vector),
-            vector=_vector("vector", item.vector),
+            category=_category(given.get("category")),
+            text=_text("text", given.get("text")),
+            numbers=_numbers(given.get("numbers")),
+            title=_text("title", given.get("title")) or None,
+            metadata_vector=_vector("metadata_vector", given.get("metadata_vector")),
+            vector=_vector("vector", given.get("vector")),
         )
     except CatalogChangeError as error:
         raise CatalogChangeError(f"item {shown(item_id)}: its {error}") from error

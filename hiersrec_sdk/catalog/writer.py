@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from hiersrec_sdk.catalog.changes import Change, together
 from hiersrec_sdk.catalog.delta import Rows
 from hiersrec_sdk.catalog.delta_tables import from_tables
 from hiersrec_sdk.catalog.item import Item, checked_biases, checked_ids, checked_items
+from hiersrec_sdk.catalog.pauses import pause, paused
 from hiersrec_sdk.catalog.placement import Placement, placed, placed_by_name, unplaced
 from hiersrec_sdk.catalog.reading import Reading
 from hiersrec_sdk.catalog.segment import BaseSegment
@@ -41,14 +42,9 @@ _log = logging.getLogger(__name__)
 _LARGEST_LEAVES: Final = 16  # that speak for an item whose category is above the leaf level
 _SUPERSEDED_KEPT: Final = 1024  # rows that were superseded and may stay
 _TRIES: Final = 100
-_MADE_AT_ONCE: Final = 16  # changes of a feed
+_MADE_AT_ONCE: Final = 64  # changes of a feed
 _BETWEEN_PAUSES: Final = 4  # items that the loops of a change go through
 _BIASES_SAMPLED: Final = 100_000  # all of a large table would take long to read
-
-_One = TypeVar("_One")
-
-Pause = Callable[[], None]
-"""Called between pieces of work, to let other threads go on."""
 
 EncodeItems = Callable[[Sequence[Item], Sequence[NDArray[np.int64]]], NDArray[np.float32]]
 """Vectors float32 [items, d] of items, from their metadata and the paths int64 [p, levels] to their leaf categories."""
@@ -172,14 +168,17 @@ class MutableCatalog(Reading):
         return done
 
     def apply(
-        self, changes: Sequence[Change], feed: FeedPosition, pause: Pause
+        self,
+        changes: Sequence[Change],
+        feed: FeedPosition,
+        prepare: Callable[[Catalog], object] = lambda now: None,
     ) -> list[tuple[Change, InvalidArgumentError]]:
         """Make the changes of a feed and publish one snapshot with them, at the position ``feed``.
 
         Args:
             changes: in order; those that cannot be made are skipped.
             feed: the position of the new snapshot.
-            pause: called between pieces of work, to let other threads go on.
+            prepare: called with the snapshot before anybody sees it.
 
         Returns:
             Each change that was skipped, with the error that says why.
@@ -188,7 +187,7 @@ class MutableCatalog(Reading):
 
         def with_each(now: Catalog, some: Sequence[Change]) -> Catalog:
             try:
-                return self._changed(now, some, pause=pause)
+                return self._changed(now, some)
             except InvalidArgumentError as error:
                 if len(some) > 1:
                     half = len(some) // 2
@@ -201,7 +200,9 @@ class MutableCatalog(Reading):
             for some in together(changes, _MADE_AT_ONCE):
                 now = with_each(now, some)
                 pause()
-            return now.at(feed)
+            now = now.at(feed)
+            prepare(now)
+            return now
 
         self._write(applied)
         return skipped
@@ -261,11 +262,7 @@ class MutableCatalog(Reading):
         )
 
     def _changed(
-        self,
-        now: Catalog,
-        changes: Sequence[Change],
-        rows: NDArray[np.int64] | None = None,
-        pause: Pause | None = None,
+        self, now: Catalog, changes: Sequence[Change], rows: NDArray[np.int64] | None = None
     ) -> Catalog:
         """The snapshot ``now`` with changes of distinct items, whose ``rows`` may have been looked up before.
 
@@ -277,11 +274,10 @@ class MutableCatalog(Reading):
         """
         ids = [change.id for change in changes]
         rows = now.rows(ids) if rows is None else rows
-        if pause is not None:
-            pause()
+        pause()
         n, replaced = len(now.base), []
         items, row_of, biases, base_biases = [], [], [], {}
-        for change, row in _paused(zip(changes, rows.tolist(), strict=True), pause):
+        for change, row in paused(zip(changes, rows.tolist(), strict=True), _BETWEEN_PAUSES):
             if row == UNKNOWN and change.kind not in ("upsert", "remove"):
                 raise UnknownItemError(f"item id {shown(change.id)} is not in the catalog")
             sets_bias = change.kind == "set_bias"
@@ -299,7 +295,8 @@ class MutableCatalog(Reading):
         if not items:
             return _later(now, base, gone) if base_biases or replaced else now
         created = now.delta.categories.copy()
-        added = self._rows_of(now, items, np.array(row_of, dtype=np.int64), biases, created, pause)
+        added = self._rows_of(now, items, np.array(row_of, dtype=np.int64), biases, created)
+        pause()
         return _later(now, base, gone, added, created)
 
     def _biased(self, now: Catalog, ids: Sequence[Any], biases: Sequence[float]) -> Catalog:
@@ -315,7 +312,6 @@ class MutableCatalog(Reading):
         rows: NDArray[np.int64],
         user_bias: Sequence[float],
         created: NewCategories,
-        pause: Pause | None,
     ) -> Rows:
         """New rows for ``items``, whose rows are ``rows``. A category that one creates is added to ``created``."""
         ids = [item.id for item in items]
@@ -326,7 +322,9 @@ class MutableCatalog(Reading):
         source = np.where(is_new, origin, rows)  # the row that says what is not given
         sources = source.tolist()
         each = zip(items, sources, strict=True)
-        placements = [_placement(now, item, row, created) for item, row in _paused(each, pause)]
+        placements = [_placement(now, item, row, created) for item, row in paused(each, _BETWEEN_PAUSES)]
+        vectors = self._vectors(now, items, source, placements)
+        pause()
         return Rows(
             ids=ids,
             titles=[
@@ -334,7 +332,7 @@ class MutableCatalog(Reading):
                 for item, row in zip(items, sources, strict=True)
             ],
             placements=placements,
-            vectors=self._vectors(now, items, source, placements, pause),
+            vectors=vectors,
             model_bias=np.array([self._model_bias(now, row) for row in sources], dtype=np.float32),
             user_bias=np.array(user_bias, dtype=np.float32),
             clicks=np.where(source == UNKNOWN, 0, now.clicks_of(np.maximum(source, 0))),
@@ -361,12 +359,12 @@ class MutableCatalog(Reading):
         items: Sequence[Item],
         source: NDArray[np.int64],
         placements: Sequence[Placement],
-        pause: Pause | None = None,
     ) -> NDArray[np.float32]:
         """float32 [items, d]: ready vectors, those that known items have, the encoder's."""
         vectors = np.empty((len(items), now.dimension), np.float32)
         kept, to_encode = [], []
-        for at, (item, row) in _paused(enumerate(zip(items, source.tolist(), strict=True)), pause):
+        each = enumerate(zip(items, source.tolist(), strict=True))
+        for at, (item, row) in paused(each, _BETWEEN_PAUSES):
             if item.vector is not None:
                 vectors[at] = checked_vector(item.id, "vector", item.vector, vectors.shape[1])
             elif row != UNKNOWN and not item.is_described:
@@ -379,13 +377,6 @@ class MutableCatalog(Reading):
             paths = [_paths(now, placements[at]) for at in to_encode]
             vectors[to_encode] = self._encode([items[at] for at in to_encode], paths)
         return vectors
-
-
-def _paused(each: Iterable[_One], pause: Pause | None) -> Iterator[_One]:
-    for count, one in enumerate(each, 1):
-        yield one
-        if pause is not None and count % _BETWEEN_PAUSES == 0:
-            pause()
 
 
 def _appendable(now: Catalog) -> Catalog:
@@ -436,7 +427,9 @@ def _later(
     """The snapshot ``now`` with another ``base``, without the rows ``replaced``, with new rows and categories."""
     n = len(base)
     base, gone = base.without(replaced[replaced < n]), replaced[replaced >= n] - n
+    pause()
     delta = now.delta.later(gone, added, created)
+    pause()
     base = base.followed(now.delta.origin[gone], np.full(len(gone), UNKNOWN))
     if added is not None:
         # counted from the end: a signal handler may have written before, and then this snapshot is thrown away

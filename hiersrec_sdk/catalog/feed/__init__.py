@@ -6,13 +6,13 @@ from typing import Any
 
 from hiersrec_sdk.catalog.feed.feed import Feed
 from hiersrec_sdk.catalog.feed.file_feed import FileFeed
-from hiersrec_sdk.catalog.feed.follower import Follower
+from hiersrec_sdk.catalog.feed.follower import Follower, Readers
 from hiersrec_sdk.catalog.snapshot import FeedPosition
 from hiersrec_sdk.catalog.writer import MutableCatalog
 from hiersrec_sdk.errors import FeedError, MissingExtraError
 from hiersrec_sdk.paths import as_path
 
-__all__ = ["Feed", "FeedPosition", "Follower", "follow", "open_feed"]
+__all__ = ["Feed", "FeedPosition", "Follower", "Readers", "follow", "open_feed"]
 
 _REDIS = ("redis://", "rediss://", "unix://")
 
@@ -44,16 +44,16 @@ def open_feed(source: Any) -> Feed:
     return FileFeed(as_path(source, "feed"))
 
 
-def follow(catalog: MutableCatalog, source: Any, after: int | None = None) -> Follower:
+def follow(catalog: MutableCatalog, readers: Readers, source: Any, after: int | None = None) -> Follower:
     """Follow a change feed, which is closed with what this returns if it was not opened before.
 
     See :meth:`hiersrec_sdk.Recommender.follow`.
     """
     if isinstance(source, Feed):
-        return Follower(catalog, source, after)
+        return Follower(catalog, readers, source, after)
     feed = open_feed(source)
     try:
-        return Follower(catalog, feed, after, owns_feed=True)
+        return Follower(catalog, readers, feed, after, owns_feed=True)
     except BaseException:
         feed.close()
         raise

@@ -6,15 +6,17 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
 from hiersrec_sdk.arguments import is_integer
 from hiersrec_sdk.catalog.changes import Change
 from hiersrec_sdk.catalog.feed.feed import Feed, Record
-from hiersrec_sdk.catalog.snapshot import FeedPosition
+from hiersrec_sdk.catalog.pauses import Rests, pause, paused, resting_by
+from hiersrec_sdk.catalog.snapshot import Catalog, FeedPosition
 from hiersrec_sdk.catalog.writer import MutableCatalog
 from hiersrec_sdk.errors import (
     CatalogChangeError,
@@ -31,21 +33,27 @@ _log = logging.getLogger(__name__)
 
 _MOST: Final = 1_000  # records that are applied at once
 _WAIT: Final = 0.2  # seconds that one reading waits for records
-_PACE: Final = (
-    0.1  # seconds between two snapshots, unless publish() waits: the first call of each takes longer
-)
+_PACE: Final = 0.1  # seconds between two snapshots, unless publish() waits
 _RETRY: Final = 0.2  # seconds after an error
 _PATIENCE: Final = 5.0  # seconds that publish() waits for an error to pass
-_READ_AT_ONCE: Final = 50
+_READ_AT_ONCE: Final = 20
 _DECODED_AT_ONCE: Final = 2
-_GIVE_WAY: Final = (
-    1e-5  # seconds of sleep: another thread gets the interpreter's lock, which sleep(0) may take back
-)
-_REST: Final = 1e-3  # seconds of sleep where nobody waits: a call then meets one piece of work, not many
-_PIECES_OF_A_CHANGE: Final = 1.25  # with a rest after each, about
 _SKIPPED_KEPT: Final = 10_000
 
 _FOLLOWERS: Final[weakref.WeakSet[Follower]] = weakref.WeakSet()
+
+
+@dataclass(frozen=True)
+class Readers:
+    """Those who read the catalog that a follower changes.
+
+    Attributes:
+        running: as many objects as calls run just now.
+        prepare: called with a new snapshot before a call sees it.
+    """
+
+    running: Collection[object]
+    prepare: Callable[[Catalog], object]
 
 
 class Follower:
@@ -59,7 +67,12 @@ class Follower:
     """
 
     def __init__(
-        self, catalog: MutableCatalog, feed: Feed, after: int | None = None, owns_feed: bool = False
+        self,
+        catalog: MutableCatalog,
+        readers: Readers,
+        feed: Feed,
+        after: int | None = None,
+        owns_feed: bool = False,
     ) -> None:
         """Catch up with what ``feed`` holds, then go on in a thread; see :meth:`hiersrec_sdk.Recommender.follow`.
 
@@ -73,20 +86,20 @@ class Follower:
         self.feed, self._owns_feed = feed, owns_feed
         self.rejected = 0
         self.error: Exception | None = None
-        self._catalog = catalog
+        self._catalog, self._readers = catalog, readers
         self._known = 0  # the newest record that is known to be in the log
         self._done = 0  # the newest record that is applied, or skipped with an entry in _skipped
         self._skipped: dict[int, InvalidArgumentError] = {}  # the newest ones, by position, for publish()
         self._logged: set[type[Exception]] = set()
         self._changed = threading.Condition()
         self._stop, self._hurry = threading.Event(), threading.Event()
-        self._rest = _REST
+        self._pieces = 1  # of work, in the last step
         self._is_forked = False
         start = _start(catalog.current.feed, feed, after)
         catalog.follower = self
         self._hurry.set()
         try:
-            catalog.apply([], start, self._give_way)
+            catalog.apply([], start)
             self._done = start.position
             self._known = end = feed.last
             while self.position < end:
@@ -233,9 +246,15 @@ class Follower:
 
     def _step(self) -> None:
         """Apply the next records, if there are any."""
+        rests = Rests(self._readers.running, self._hurry, _PACE, self._pieces)
+        with resting_by(rests):
+            self._read_and_apply()
+        self._pieces = rests.count
+
+    def _read_and_apply(self) -> None:
         records = self.feed.read(self.position, _READ_AT_ONCE)
         while len(records) % _READ_AT_ONCE == 0 and 0 < len(records) < _MOST:
-            self._give_way()
+            pause()
             further = self.feed.read(records[-1].position, _READ_AT_ONCE)
             if not further:
                 break
@@ -249,26 +268,20 @@ class Follower:
     def _apply(self, records: Sequence[Record]) -> None:
         now = self._catalog.current.feed
         assert now is not None
-        self._rest = min(_REST, _PACE / (_PIECES_OF_A_CHANGE * len(records)))
         changes: list[Change] = []
         skipped: list[tuple[int, InvalidArgumentError]] = []
-        for count, record in enumerate(records, 1):
+        for record in paused(records, _DECODED_AT_ONCE):
             try:
                 changes.append(Change.from_json(record.content, record.position))
             except InvalidArgumentError as error:
                 skipped.append((record.position, error))
-            if count % _DECODED_AT_ONCE == 0:
-                self._give_way()
-        made = self._catalog.apply(changes, FeedPosition(now.log, records[-1].position), self._give_way)
+        end = FeedPosition(now.log, records[-1].position)
+        made = self._catalog.apply(changes, end, self._readers.prepare)
         for position, why in [*skipped, *((change.number, why) for change, why in made)]:
             self._skip(position, why)
         self._done = records[-1].position
         with self._changed:
             self._changed.notify_all()
-
-    def _give_way(self) -> None:
-        """Let other threads go on, for longer where nobody waits for the changes."""
-        time.sleep(_GIVE_WAY if self._hurry.is_set() else self._rest)
 
     def _skip(self, position: int, error: InvalidArgumentError) -> None:
         self.rejected += 1

@@ -73,6 +73,31 @@ def stand_still(follows: Follower, monkeypatch: pytest.MonkeyPatch) -> None:
     assert entered.wait(20)
 
 
+def test_calls_find_their_plans_ready(
+    recommender: Recommender, other: Recommender, follows: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = [{}, {"k": 3}, {"k": 3, "mode": "exact"}]
+    for options in asked:
+        recommender.recommend(SHOP.ids[:3], **options)
+    follows.publish([NEW])
+    monkeypatch.setattr(recommender._planner, "_made", None)
+    other.catalog.upsert([NEW["upsert"]])
+    for options in asked:
+        found, wanted = (each.recommend([*SHOP.ids[:3], "new-1"], **options) for each in (recommender, other))
+        assert (found.items, list(found.scores)) == (wanted.items, list(wanted.scores))
+    with pytest.raises(TypeError):  # which nobody has asked for before
+        recommender.recommend(SHOP.ids[:3], k=4)
+
+
+def test_no_call_is_taken_to_run_for_ever(recommender: Recommender) -> None:
+    running = recommender._pipeline.running
+    recommender.recommend(SHOP.ids[:3])
+    recommender.session(SHOP.ids[:3]).recommend()
+    with pytest.raises(UnknownItemError):
+        recommender.recommend(["nowhere"], on_unknown="error")
+    assert not running
+
+
 @settings(max_examples=15)
 @given(CHANGES, CHANGES)
 def test_every_replica_has_the_same_catalog(
