@@ -505,6 +505,7 @@ int64_t hiersrec_workspace(const hiersrec_table *table, int64_t requests, int64_
 
 void hiersrec_topk(const hiersrec_table *table, hiersrec_request *requests, int64_t count, int64_t k, void *workspace)
 {
+    enum { AHEAD = 4 };
     search *searches = workspace;
     bool any_rest = false;
     lay_out(table, count, k, workspace);
@@ -517,8 +518,11 @@ void hiersrec_topk(const hiersrec_table *table, hiersrec_request *requests, int6
         s->coded = table->codes && hiersrec_encode_query(table, r->query, &s->codes);
         r->rows_scored = r->bytes_read = 0;
         scan_covisited(s);
-        for (int64_t at = 0; at < r->range_count; ++at)
+        for (int64_t at = 0; at < r->range_count; ++at) {
+            if (!s->coded && at + AHEAD < r->range_count) /* rows that were added lie here and there */
+                prefetch_row(table, r->ranges[2 * (at + AHEAD)]);
             scan(s, r->ranges[2 * at], r->ranges[2 * at + 1]);
+        }
         finish(s);
         if (r->rest_count && s->coded)
             rescore(s); /* the best threshold that can be had before the rest is read */
