@@ -58,7 +58,7 @@ def main(
     """Build the sdist and the wheels, check what is in them, and try each in fresh environments without a compiler.
 
     In each environment the golden bundles answer, and the tests of the SDK run, but for those that need PyTorch; an
-    emulated one answers only. The C kernel's own tests run for every processor and C library that can be run here.
+    emulated one answers only. The wheel without a kernel has the same Python in it, and is tested with the first. The C kernel's own tests run for every processor and C library that can be run here.
     Nothing is written to --out unless all is well.
     """
     try:
@@ -93,7 +93,8 @@ def _release(
         for place in places:
             for wheel in wheels:
                 if _fits(wheel, place):
-                    checked[wheel].append(_tried(wheel, place, source, tests))
+                    tested = wheel_tag(wheel) != PURE or place is places[0]
+                    checked[wheel].append(_tried(wheel, place, source, tests if tested else ()))
         out.mkdir(parents=True, exist_ok=True)
         for old in out.glob("hiersrec_sdk-*"):
             old.unlink()
