@@ -58,7 +58,8 @@ def main(
     """Build the sdist and the wheels, check what is in them, and try each in fresh environments without a compiler.
 
     In each environment the golden bundles answer, and the tests of the SDK run, but for those that need PyTorch; an
-    emulated one answers only. The wheel without a kernel has the same Python in it, and is tested with the first. The C kernel's own tests run for every processor and C library that can be run here.
+    emulated one answers only. The wheel without a kernel has the same Python in it, and is tested with the first. The
+    C kernel's own tests run for every processor and C library that can be run here.
     Nothing is written to --out unless all is well.
     """
     try:
