@@ -23,9 +23,8 @@ from hiersrec_sdk.bundle.schema import config_digest
 from hiersrec_sdk.catalog.change_file import read_changes
 from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
 from hiersrec_training.config import Config
-from hiersrec_training.data.options import PrepareOptions
 from hiersrec_training.data.prepare import prepare
-from hiersrec_training.data.simulate import simulate
+from hiersrec_training.data.simulate import prepare_options, simulate
 from hiersrec_training.train import train
 from tests.golden.release import FOLDER, TOLERANCE, Answer, Release, hexed, scores_of
 
@@ -87,18 +86,7 @@ def _exported(work: Path, out: Path) -> list[list[str]]:
     """Export a model of a simulated shop to ``out``; returns sessions of its test split."""
     shop = work / "shop"
     simulate(shop, items=100, sessions=600)
-    options = PrepareOptions(
-        logs=[shop / "simulated-events.csv"],
-        event_column="event",
-        events=["view"],
-        items=shop / "simulated-items.csv",
-        category_columns=["department", "category", "subcategory"],
-        title_column="name",
-        text_columns=["name"],
-        number_columns=["price"],
-        test_days=3,
-    )
-    data = prepare(options)
+    data = prepare(prepare_options(shop, test_days=3))
     data.save(work / "data")
     train(work / "data", work / "golden", _CONFIG, device="cpu", progress=False)
     export(work / "golden", out)

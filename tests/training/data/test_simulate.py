@@ -13,8 +13,8 @@ import pytest
 
 from hiersrec_sdk.errors import DataError, InvalidOptionError
 from hiersrec_training.data.dataset import Dataset
-from hiersrec_training.data.prepare import PrepareOptions, prepare
-from hiersrec_training.data.simulate import START, simulate
+from hiersrec_training.data.prepare import prepare
+from hiersrec_training.data.simulate import START, prepare_options, simulate
 
 
 @pytest.fixture(scope="module")
@@ -27,18 +27,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def data(shop: Path) -> Dataset:
     """As README.txt says to read it."""
-    options = PrepareOptions(
-        logs=[shop / "simulated-events.csv"],
-        event_column="event",
-        events=["view"],
-        items=shop / "simulated-items.csv",
-        category_columns=["department", "category", "subcategory"],
-        text_columns=["name"],
-        title_column="name",
-        number_columns=["price"],
-        test_days=1,
-    )
-    return prepare(options, lambda line: None)
+    return prepare(prepare_options(shop, test_days=1), lambda line: None)
 
 
 def test_items(shop: Path) -> None:

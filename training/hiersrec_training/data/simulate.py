@@ -24,6 +24,7 @@ from hiersrec_sdk.atomic import new_folder
 from hiersrec_sdk.errors import DataError, InvalidOptionError
 from hiersrec_sdk.shown import shown
 from hiersrec_training.data.dataset import check_name
+from hiersrec_training.data.options import PrepareOptions
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -150,6 +151,21 @@ From this folder, this reads it:
         --category-column department --category-column category --category-column subcategory \\
         --text-column name --title-column name --number-column price --test-days {test_days} --out ../dataset
 """
+
+
+def prepare_options(shop: Path, test_days: int) -> PrepareOptions:
+    """How :func:`hiersrec_training.data.prepare.prepare` reads what :func:`simulate` wrote, as its README.txt says."""
+    return PrepareOptions(
+        logs=[shop / "simulated-events.csv"],
+        event_column="event",
+        events=["view"],
+        items=shop / "simulated-items.csv",
+        category_columns=["department", "category", "subcategory"],
+        text_columns=["name"],
+        title_column="name",
+        number_columns=["price"],
+        test_days=test_days,
+    )
 
 
 @dataclass(frozen=True)
