@@ -1,4 +1,4 @@
-"""The mutable catalog: readers see one snapshot each, and never wait for a writer.
+"""The mutable catalog: readers see one snapshot each, and no lock makes them wait for a writer.
 
 The published snapshot, one attribute, is the only truth. A write makes another snapshot from it and publishes that by
 one store. Whatever interrupts a write, Ctrl-C, a time limit or a full memory, leaves it made or not made: what it had
