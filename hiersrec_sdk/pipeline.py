@@ -68,8 +68,8 @@ class Pipeline:
     ) -> Result:
         """The answer to one session of external ids, whose ``rows`` may have been looked up before."""
         running, this = self.running, object()
-        running.add(this)
         try:
+            running.add(this)
             session = self.look_up(ids, plan, rows)
             if watch is not None:
                 watch("look up", session)

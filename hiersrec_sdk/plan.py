@@ -133,8 +133,9 @@ class Planner:
         self._check_unchanged()
         plans = self._kept  # read once: another thread may replace it
         if plans.catalog is not catalog:
-            prepared = self._prepared
-            plans = prepared if prepared.catalog is catalog else _Plans(catalog)
+            plans, self._prepared = self._prepared, _Plans()  # which would keep its snapshot
+            if plans.catalog is not catalog:
+                plans = _Plans(catalog)
             self._kept = plans
         # 1 equals True, which is another argument
         key = (k, type(k), *given.items(), *map(type, given.values()))
@@ -156,7 +157,7 @@ class Planner:
         return plan
 
     def prepare(self, catalog: Catalog) -> None:
-        """Make the plans for a snapshot that nobody has seen yet, as calls have asked for them last."""
+        """Make plans for a snapshot that nobody has seen yet, as calls have asked for in the newest one."""
         made = {}
         for key, (options, _) in islice(list(self._kept.asked.items()), _PREPARED):
             made[key] = options, self._made(catalog, options)

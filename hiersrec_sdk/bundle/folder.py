@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,15 @@ from numpy.typing import NDArray
 from hiersrec_sdk.atomic import is_time_limit
 from hiersrec_sdk.bundle.checks import CatalogChecks
 from hiersrec_sdk.bundle.opened import OpenFile, OpenFolder
-from hiersrec_sdk.bundle.schema import CARD, CATALOG, CONFIG, DELTA, LARGEST_CONFIG, parse_config
+from hiersrec_sdk.bundle.schema import (
+    CARD,
+    CATALOG,
+    CONFIG,
+    DELTA,
+    LARGEST_CARD,
+    LARGEST_CONFIG,
+    parse_config,
+)
 from hiersrec_sdk.bundle.tables import parse_tables
 from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingError
 from hiersrec_sdk.paths import as_path
@@ -36,6 +45,7 @@ from hiersrec_sdk.shown import shortened
 
 _Read = TypeVar("_Read")
 
+_OF_THE_HUB: Final = re.compile(r"\.\./\.\./blobs/[0-9a-f]+")  # a link of its cache
 _ATTEMPTS: Final = 100  # to open a folder that is replaced meanwhile, each some milliseconds
 
 
@@ -100,8 +110,8 @@ def open_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:
     """Open the bundle ``path`` and check it.
 
     Always checked are the settings, names, types and shapes of the tables, the category tree and the size of every
-    file. With ``verify`` the SHA-256 of every file and the contents of all tables are checked too, which reads all of
-    them. ``docs/bundle_format.md`` lists the checks.
+    file but the model card. With ``verify`` the SHA-256 of these files and the contents of all tables are checked too,
+    which reads all of them. ``docs/bundle_format.md`` lists the checks.
 
     Raises:
         BundleMissingError: there is no bundle, or one of its files is missing.
@@ -166,22 +176,35 @@ def _read(folder: OpenFolder, hashes: bool) -> Bundle:
         except BundleMissingError as error:
             raise BundleMissingError(f"{error}: {CONFIG} lists it") from None
     for name, about in config["files"].items():
-        check_file(name, files[name], about, hashes)
+        if name == CARD:
+            check_card(files[name], about, folder)
+        else:
+            check_file(files[name], about, hashes)
     tables = parse_tables(files[CATALOG].map(), files[CATALOG].label)
     return Bundle(folder.path, config, tables, files, folder)
 
 
-def check_file(name: str, file: OpenFile, about: Mapping[str, Any], verify: bool) -> None:
-    """Check the size of the file ``name``, and with ``verify`` its SHA-256, against its entry in ``config.json``.
+def check_card(file: OpenFile, about: Mapping[str, Any], folder: OpenFolder) -> None:
+    """Check the model card, which an editor may change, as may the page of a repository on the Hub.
 
-    Not of the model card: an editor changes it, as does the page of a repository on the Hub.
+    Raises:
+        BundleCorruptError: it is too large; or it is a link, and neither to what ``config.json`` lists nor into the
+            Hub's cache: a save or a push would copy any file that it leads to.
+    """
+    if file.size > LARGEST_CARD:
+        raise BundleCorruptError(f"{file.label} is larger than {LARGEST_CARD:,} bytes")
+    path = folder.path / CARD
+    if path.is_symlink() and not _OF_THE_HUB.fullmatch(str(path.readlink())):
+        check_file(file, about, True)
+
+
+def check_file(file: OpenFile, about: Mapping[str, Any], verify: bool) -> None:
+    """Check the size of ``file``, and with ``verify`` its SHA-256, against its entry in ``config.json``.
 
     Raises:
         BundleCorruptError: it is not the file that ``config.json`` describes.
         BundleError: it cannot be read.
     """
-    if name == CARD:
-        return
     if file.size != about["bytes"]:
         damage = "truncated" if file.size < about["bytes"] else "altered"
         raise BundleCorruptError(

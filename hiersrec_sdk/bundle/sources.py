@@ -1,8 +1,9 @@
 """Opens bundles from wherever they are: a folder, a zip file, the bytes of one, a URL.
 
 Tables are mapped into memory, so a bundle that is not a local folder is unpacked once, into a cache. Its folder there
-is named by the SHA-256 that ``config.json`` holds of its own content, which covers every other file. ``config.json``
-is checked first; then only the files that it lists are read, up to the sizes that it says.
+is named by the SHA-256 that ``config.json`` holds of its own content, which covers every other file but
+the model card. ``config.json`` is checked first; then only the files that it lists are read, up to the sizes that it
+says, and a card of some megabytes.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from typing import IO, Any, Final
 
 from hiersrec_sdk.atomic import PART, is_time_limit, new_folder
 from hiersrec_sdk.bundle import cache
-from hiersrec_sdk.bundle.folder import Bundle, check_file, open_bundle
-from hiersrec_sdk.bundle.opened import OpenFile
+from hiersrec_sdk.bundle.folder import Bundle, check_card, check_file, open_bundle
+from hiersrec_sdk.bundle.opened import OpenFile, OpenFolder
 from hiersrec_sdk.bundle.schema import CARD, CONFIG, LARGEST_CARD, LARGEST_CONFIG, parse_config
 from hiersrec_sdk.errors import (
     BundleCorruptError,
@@ -68,7 +69,7 @@ def open_source(source: Source, verify: bool = True) -> Bundle:
     Args:
         source: a folder, a zip file, the bytes of a zip file, or a URL of fsspec; all but a folder are unpacked to
             the cache.
-        verify: check the SHA-256 of every file.
+        verify: check the SHA-256 of every file but the model card.
 
     Raises:
         MissingExtraError: a URL needs fsspec.
@@ -235,9 +236,13 @@ def _unpack(open_file: _Open, files: dict[str, Any], config: bytes, entry: Path,
     with new_folder(fresh) as part:
         for name, about in files.items():
             most = LARGEST_CARD if name == CARD else about["bytes"]
-            with (part / name).open("xb") as file:
-                file.writelines(_blocks(open_file, name, most, label))
-            check_file(name, OpenFile(part / name, f"{label}: {name}"), about, True)
+            with (part / name).open("xb") as target:
+                target.writelines(_blocks(open_file, name, most, label))
+            file = OpenFile(part / name, f"{label}: {name}")
+            if name == CARD:
+                check_card(file, about, OpenFolder(part))
+            else:
+                check_file(file, about, True)
         (part / CONFIG).write_bytes(config)
     if os.path.lexists(entry):  # not exchanged in one step, which some network file systems cannot do
         entry.rename(damaged)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk import __version__
 from hiersrec_sdk.atomic import if_possible, is_time_limit, new_folder
-from hiersrec_sdk.bundle.folder import Bundle, check_tables, describe, read_folder
+from hiersrec_sdk.bundle.folder import Bundle, check_card, check_tables, describe, read_folder
 from hiersrec_sdk.bundle.opened import OpenFile, OpenFolder
 from hiersrec_sdk.bundle.schema import (
     CARD,
@@ -104,8 +104,8 @@ def write_with_delta(
         old = check(path)
         with new_folder(path, replace=True, check=check) as part:
             for name, about in list(files.items()):
-                if name == CARD:  # as it was edited
-                    _copy(bundle.files[name], part / name)
+                if name == CARD:
+                    _copy(_newest_card(bundle, about, old), part / name)
                     files[name] = describe(part / name)
                     continue
                 # Links to nothing but what goes away: whoever writes into one bundle must not write into two.
@@ -127,6 +127,21 @@ def write_with_delta(
         if is_time_limit(error):
             raise
         raise BundleError(f"{shortened(path)} was not written: {shortened(error)}") from error
+
+
+def _newest_card(
+    bundle: Bundle, about: Mapping[str, Any], old: tuple[OpenFolder, Mapping[str, Any]] | None
+) -> OpenFile:
+    """The model card, as somebody may have edited it since the bundle was opened: where it is saved to, if that is a
+    bundle with the same tables, or where it came from."""
+    is_same = old is not None and old[1]["files"][CATALOG] == bundle.config["files"][CATALOG]
+    for folder in (old[0] if old is not None and is_same else None, bundle.folder):
+        if folder is not None and folder.is_still_there():
+            with suppress(BundleError):
+                card = folder.open(CARD)
+                check_card(card, about, folder)
+                return card
+    return bundle.files[CARD]
 
 
 def _write_config(folder: Path, config: Mapping[str, Any], files: Mapping[str, Any]) -> None:

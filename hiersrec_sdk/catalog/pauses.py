@@ -67,11 +67,17 @@ class Rests:
         self.count = 0
 
     def __call__(self) -> None:
-        """Rest until no call runs, or this rest has taken its share of the time."""
-        began = time.perf_counter()
-        share = self._left / max(1, self._pieces - self.count)
-        end = began + min(_LONGEST, _SHARES * share)
+        """Rest until no call runs, or this rest has taken its share of the time.
+
+        Once all of it is taken, the interpreter gives the lock away by itself: waiting for it takes long where another
+        thread computes, and the work has to be done.
+        """
         self.count += 1
+        if not self._left:
+            return
+        began = time.perf_counter()
+        share = self._left / max(1, self._pieces - self.count + 1)
+        end = began + min(_LONGEST, _SHARES * share)
         time.sleep(_GIVE_WAY)
         while self._running and not self._hurry.is_set() and time.perf_counter() < end:
             time.sleep(_GIVE_WAY)

@@ -181,7 +181,7 @@ class ServerConfig(Config):
             "hiersrec_sdk.serve.server:worker_app",
             factory=True,
             workers=workers,
-            loop="auto",  # uvloop, which Windows does not have
+            loop="auto",  # uvloop; Windows does not have it
             http=LimitedProtocol,
             ws="none",
             lifespan="on",

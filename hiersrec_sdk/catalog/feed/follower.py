@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -36,7 +36,7 @@ _WAIT: Final = 0.2  # seconds that one reading waits for records
 _PACE: Final = 0.1  # seconds between two snapshots, unless publish() waits
 _RETRY: Final = 0.2  # seconds after an error
 _PATIENCE: Final = 5.0  # seconds that publish() waits for an error to pass
-_READ_AT_ONCE: Final = 20
+_READ_AT_ONCE: Final = 50
 _DECODED_AT_ONCE: Final = 2
 _SKIPPED_KEPT: Final = 10_000
 
@@ -52,7 +52,7 @@ class Readers:
         prepare: called with a new snapshot before a call sees it.
     """
 
-    running: Collection[object]
+    running: set[object]
     prepare: Callable[[Catalog], object]
 
 
@@ -88,6 +88,7 @@ class Follower:
         self.error: Exception | None = None
         self._catalog, self._readers = catalog, readers
         self._known = 0  # the newest record that is known to be in the log
+        self._wanted = 0  # the newest record that publish() waits for
         self._done = 0  # the newest record that is applied, or skipped with an entry in _skipped
         self._skipped: dict[int, InvalidArgumentError] = {}  # the newest ones, by position, for publish()
         self._logged: set[type[Exception]] = set()
@@ -98,10 +99,11 @@ class Follower:
         start = _start(catalog.current.feed, feed, after)
         catalog.follower = self
         self._hurry.set()
+        readers.running.clear()  # of calls that a fork left behind in another process
         try:
             catalog.apply([], start)
             self._done = start.position
-            self._known = end = feed.last
+            self._known = self._wanted = end = feed.last
             while self.position < end:
                 self._step()
         except BaseException:
@@ -154,7 +156,10 @@ class Follower:
         self._check(checked)
         contained = self.position
         last = self.feed.append(checked)
-        self._hurry.set()
+        with self._changed:
+            self._wanted = max(self._wanted, last)
+            if self._done < last:
+                self._hurry.set()
         if last - len(checked) < contained:  # others have had these numbers
             raise FeedLostError(
                 f"{self.feed.label} has the changes up to record {last}, but the catalog contained it up to "
@@ -249,7 +254,8 @@ class Follower:
         rests = Rests(self._readers.running, self._hurry, _PACE, self._pieces)
         with resting_by(rests):
             self._read_and_apply()
-        self._pieces = rests.count
+        if rests.count:
+            self._pieces = rests.count
 
     def _read_and_apply(self) -> None:
         records = self.feed.read(self.position, _READ_AT_ONCE)
@@ -279,8 +285,10 @@ class Follower:
         made = self._catalog.apply(changes, end, self._readers.prepare)
         for position, why in [*skipped, *((change.number, why) for change, why in made)]:
             self._skip(position, why)
-        self._done = records[-1].position
         with self._changed:
+            self._done = records[-1].position
+            if self._done >= self._wanted and self.is_running:
+                self._hurry.clear()
             self._changed.notify_all()
 
     def _skip(self, position: int, error: InvalidArgumentError) -> None:
@@ -338,7 +346,6 @@ def _run(follower: weakref.ref[Follower], stop: threading.Event, hurry: threadin
                 feed.read(position, 1, _WAIT)
         else:
             hurry.wait(max(0.0, began + _PACE - time.monotonic()))
-            hurry.clear()
 
 
 def _end(stop: threading.Event, hurry: threading.Event) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,40 @@ def test_the_model_card_may_be_edited(bundle: Path, tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "saved")
     recommender.save(bundle)
     assert card.read_text(encoding="utf-8") == "Trained for the winter sale.\n"
+    for text in ("In place.\n", "In place, and then once more.\n"):  # after it was loaded, and saved
+        card.write_text(text, encoding="utf-8")
+        recommender.save(bundle)
+        assert card.read_text(encoding="utf-8") == text
     assert open_bundle(bundle).config["files"]["README.md"]["bytes"] == card.stat().st_size
+
+
+def test_a_card_of_another_model_does_not_stay(bundle: Path, shop: Shop, tmp_path: Path) -> None:
+    other = replace(shop, vectors=-shop.vectors).write(tmp_path / "other")
+    (other / "README.md").write_text("Of the other one.\n", encoding="utf-8")
+    wanted = (bundle / "README.md").read_bytes()
+    Recommender.load(bundle).save(other)
+    assert (other / "README.md").read_bytes() == wanted
+
+
+def test_a_card_that_leads_elsewhere_is_not_the_card(bundle: Path, tmp_path: Path) -> None:
+    content = (bundle / "README.md").read_bytes()
+    (bundle / "README.md").unlink()
+    for name, text, works in (("same", content, True), ("secret", b"a secret", False)):
+        (tmp_path / name).write_bytes(text)
+        (bundle / "README.md").symlink_to(tmp_path / name)
+        for verify in (True, False):
+            if works:
+                Recommender.load(bundle, verify=verify)
+            else:
+                with pytest.raises(BundleCorruptError, match=r"README\.md is (altered|truncated)"):
+                    Recommender.load(bundle, verify=verify)
+        (bundle / "README.md").unlink()
+
+
+def test_a_card_that_is_too_large(bundle: Path) -> None:
+    (bundle / "README.md").write_bytes(bytes((16 << 20) + 1))
+    with pytest.raises(BundleCorruptError, match=r"README\.md is larger than 16,777,216 bytes"):
+        Recommender.load(bundle)
 
 
 def open_or_error(path: Path, verify: bool = True) -> dict[str, Any] | str:

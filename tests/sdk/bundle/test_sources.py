@@ -333,6 +333,11 @@ def test_an_edited_model_card(bundle: Path, wanted: Any, cache: Path) -> None:
     assert files(cache / one(entries(cache)))["README.md"] == card
 
 
+def test_a_card_that_is_a_bomb(bundle: Path, cache: Path) -> None:
+    packed = zipped(files(bundle) | {"README.md": bytes(64 << 20)})
+    fails(packed, errors.BundleCorruptError, r"README\.md is larger than 16,777,216 bytes", cache)
+
+
 def test_altered_files(bundle: Path, cache: Path) -> None:
     content = files(bundle)
     altered = content | {"model.onnx": content["model.onnx"][:-1] + b"x"}
