@@ -96,14 +96,14 @@ def recorded(recommender: Recommender, call: Ask, count: int) -> tuple[list[Resu
     results, asked = [], []
     try:
         planner._backend = searcher._backend = recording.backend()
-        planner._kept = None, {}  # plans hold what was prepared for them
+        planner.forget()  # plans hold what was prepared for them
         for at in range(count):
             recording.asked = []
             results.append(call(at))
             asked.append(recording.asked)
     finally:
         planner._backend = searcher._backend = recording.real
-        planner._kept = None, {}
+        planner.forget()
     return results, lambda at: [ask() for ask in asked[at]]
 
 

@@ -120,6 +120,10 @@ class Planner:
         self._config = bundle.config
         self._check_unchanged = bundle.check_unchanged
         self._backend = backend
+        self.forget()
+
+    def forget(self) -> None:
+        """Keep no plan: the next ones are made anew."""
         self._kept, self._prepared = _Plans(), _Plans()
 
     def plan(self, catalog: Catalog, k: int, given: Mapping[str, Any]) -> Plan:

@@ -806,7 +806,7 @@ def test_mode_auto_is_exact_where_that_is_cheap(
         assert recommender.recommend(session, 3, mode="auto", filter=few).mode == "exact"
         with monkeypatch.context() as patch:
             patch.setattr(hiersrec_sdk.plan, "_AUTO_BYTES", 0)
-            recommender._planner._kept = hiersrec_sdk.plan._Plans()
+            recommender._planner.forget()
             for share in (1e-9, 0.5, 1):
                 asked = Asked(3, "auto", share)
                 result = recommender.recommend(session, **asked.options(recommender))
@@ -818,7 +818,7 @@ def test_mode_auto_is_exact_where_that_is_cheap(
             assert recommender.recommend(session, 1, mode="auto", candidates=0.5, filter=few).mode == "exact"
             (many,) = recommender.recommend_many([session], 1, mode="auto", candidates=1e-9)
             assert many.mode == "candidates"
-        recommender._planner._kept = hiersrec_sdk.plan._Plans()
+        recommender._planner.forget()
 
 
 @pytest.mark.parametrize("kind", [list, tuple, set, iter, np.array, lambda ids: (own for own in ids)])
