@@ -94,7 +94,9 @@ class Environment:
         run([*pip, "download", "--only-binary=:all:", *python, f"--dest={stored}", *wanted])
         if self.place.emulator:
             offline = ["--no-index", f"--find-links={stored}", "--only-binary=:all:", "--upgrade"]
-            offline.append("--ignore-requires-python")  # pip asks that of its own Python here; the download has asked
+            offline.append(
+                "--ignore-requires-python"
+            )  # pip asks that of its own Python here; the download has asked
             run([*pip, "install", *offline, *python, f"--target={self._path}", *wanted])
             return
         offline = ["--no-index", f"--find-links={self.place.inside(stored)}"]
