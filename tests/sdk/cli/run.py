@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
+from typing import Any
 
 from click.testing import CliRunner, Result
 
@@ -23,9 +25,15 @@ SMALL = [
 ]
 
 
+_APART: dict[str, Any] = (  # click 8.1 mixes stdout and stderr otherwise
+    {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
+)
+RUNNER = CliRunner(**_APART)
+
+
 def hiersrec(*arguments: str | Path) -> Result:
     """Run ``hiersrec`` with these arguments."""
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return RUNNER.invoke(main, [str(argument) for argument in arguments])
 
 
 def passed(*arguments: str | Path) -> str:

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.cli.main import main
 from tests.examples.processes import free_port, running, wait_for
 from tests.sdk.bundles import make_shop
+from tests.sdk.cli.run import RUNNER
 
 pytest.importorskip("uvloop", reason="needs the extra serve")
 pytest.importorskip("httptools", reason="needs the extra serve")
@@ -422,7 +422,7 @@ def test_what_cannot_be_served(server: Server, options: list[str], says: str) ->
     given = [option.format(folder=server.folder, port=server.port) for option in options]
     environment = dict(option.split("=") for option in given if option.startswith("HIERSREC_"))
     given = [option for option in given if not option.startswith("HIERSREC_")]
-    result = CliRunner().invoke(main, ["serve", *given], env=environment)
+    result = RUNNER.invoke(main, ["serve", *given], env=environment)
     assert result.exit_code == 1
     assert says.format(port=server.port) in result.stderr
     assert len(result.stderr.splitlines()) == 1
