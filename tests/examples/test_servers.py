@@ -17,7 +17,7 @@ import pytest
 from hiersrec_sdk import Recommender
 from tests.examples.processes import wait_for
 from tests.sdk.bundles import make_shop
-from tests.stress.servers import EVENTS, SERVERS, expected, happens, reload, started
+from tests.stress.servers import EVENTS, SERVERS, Outcome, expected, happens, reload, started
 
 PATIENCE = 10.0  # seconds; a worker that hangs would take gunicorn's 30
 
@@ -60,8 +60,10 @@ def test_new_workers_load_the_bundle_anew(name: str, bundle: Path, tmp_path: Pat
             os.kill(here.pid, signal.SIGTERM)
             wait_for(lambda: not here.serving(), "it stops")
     assert there != wanted
-    assert not load.counts["lost"], load.says
-    assert load.counts["answered"] > 20
+    found = Outcome()
+    found.add(load, here.log.read_text())
+    assert not found.counts["lost"], found.says
+    assert found.counts["answered"] > 20
 
 
 @pytest.mark.parametrize("name", SERVERS)
