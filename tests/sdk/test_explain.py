@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hiersrec_sdk import Recommender, errors
-from hiersrec_sdk.cli.main import main
 from tests.sdk.bundles import Shop, make_shop
+from tests.sdk.cli.run import failed, passed
 
 RELAXED = settings(
     max_examples=40,
@@ -149,15 +148,8 @@ def test_what_cannot_be_explained(shop: Shop, recommender: Recommender) -> None:
 
 
 def test_explain_in_the_shell(tiny_bundle: Path) -> None:
-    runner = CliRunner()
-    result = runner.invoke(
-        main, ["explain", str(tiny_bundle), "item-3", "item-9", "item-4"], catch_exceptions=False
-    )
-    assert result.exit_code == 0
-    assert "item-3 (Item 3): score" in result.output
-    assert "by the click on item-9" in result.output
-    result = runner.invoke(
-        main, ["explain", str(tiny_bundle), "item-3", "item-9", "--json"], catch_exceptions=False
-    )
-    assert json.loads(result.output)["item"] == "item-3"
-    assert runner.invoke(main, ["explain", str(tiny_bundle), "nobody", "item-9"]).exit_code == 1
+    said = passed("explain", tiny_bundle, "item-3", "item-9", "item-4")
+    assert "item-3 (Item 3): score" in said
+    assert "by the click on item-9" in said
+    assert json.loads(passed("explain", tiny_bundle, "item-3", "item-9", "--json"))["item"] == "item-3"
+    assert "nobody" in failed("explain", tiny_bundle, "nobody", "item-9")

@@ -85,7 +85,7 @@ _UVICORN: Final = (
     "uvicorn",
     "examples.fastapi_service:app",
     "--timeout-graceful-shutdown=1",
-    "--timeout-worker-healthcheck=60",  # where much else runs, a worker may need more than the 5 s of the default to start
+    "--timeout-worker-healthcheck=60",  # where much else runs, 5 seconds may not suffice to start a worker
 )
 SERVERS: Final = {
     "gunicorn, preload, gthread": Server(_GUNICORN, "--bind=127.0.0.1:", ("--max-requests=100",), 2),

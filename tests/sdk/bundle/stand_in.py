@@ -140,7 +140,8 @@ class WritableHub(Hub):
         url = f"http://{self.headers['host']}/{repo}"
         if repo in self.repositories:
             return self.send(409, {"Content-Type": "application/json"}, json.dumps({"url": url}).encode())
-        self.visibility[repo] = asked["visibility"] if "visibility" in asked else str(asked.get("private"))
+        private = asked.get("private")  # as huggingface_hub said it until version 1
+        self.visibility[repo] = asked.get("visibility") or ("private" if private else "public")
         self.repositories[repo] = {MAIN: {".gitattributes": b""}}
         self.heads[repo, "main"] = MAIN
         return self.reply({"url": url})

@@ -20,14 +20,13 @@ from typing import Any
 
 import fsspec
 import pytest
-from click.testing import CliRunner
 
 from hiersrec_sdk import Recommender, errors
 from hiersrec_sdk.bundle import cache as caches
 from hiersrec_sdk.bundle.cache import entries, prune
 from hiersrec_sdk.bundle.schema import config_digest
-from hiersrec_sdk.cli.main import main
 from tests.sdk.bundles import make_shop
+from tests.sdk.cli.run import failed, passed
 
 SHOP = make_shop()
 SESSION = SHOP.ids[5:9]
@@ -56,12 +55,6 @@ def zipped(bundle: Path, change: Callable[[dict[str, Any]], None] | None = None)
                 content = json.dumps(config | {"sha256": config_digest(config)}).encode()
             archive.writestr(file.name, content)
     return buffer.getvalue()
-
-
-def command(*arguments: str) -> str:
-    done = CliRunner().invoke(main, ["cache", *arguments])
-    assert done.exit_code == 0, done.output
-    return done.output
 
 
 def names(cache: Path) -> list[str]:
@@ -160,11 +153,11 @@ def test_pruning_keeps_what_is_loaded(packed: bytes, cache: Path) -> None:
         True,
         sum(f.stat().st_size for f in entry.path.iterdir()),
     )
-    assert "in use" in command("list")
-    assert command("prune") == f"removed 0 bundles, 0.0 MB from {cache.parent}\n"
+    assert "in use" in passed("cache", "list")
+    assert passed("cache", "prune") == f"removed 0 bundles, 0.0 MB from {cache.parent}\n"
     assert entry.path.exists()
     wanted = recommender.recommend(SESSION, 5).items
-    assert command("prune", "--in-use").startswith("removed 1 bundle, ")
+    assert passed("cache", "prune", "--in-use").startswith("removed 1 bundle, ")
     assert names(cache) == []
     assert recommender.recommend(SESSION, 5).items == wanted  # which has all files open
     del recommender
@@ -173,7 +166,7 @@ def test_pruning_keeps_what_is_loaded(packed: bytes, cache: Path) -> None:
     del again
     (entry,) = entries()
     assert not entry.in_use
-    assert command("prune").startswith("removed 1 bundle, ")
+    assert passed("cache", "prune").startswith("removed 1 bundle, ")
     assert (names(cache), entries(), prune()) == ([], [], [])
 
 
@@ -209,7 +202,7 @@ def test_what_was_not_used_for_days(packed: bytes, cache: Path) -> None:
     Recommender.load(packed)
     (entry,) = entries()
     os.utime(entry.path, (time.time() - 10 * 86_400,) * 2)
-    assert "used 10.0 days ago" in command("list")
+    assert "used 10.0 days ago" in passed("cache", "list")
     assert prune(older_than=11) == []
     Recommender.load(packed)  # which is a use
     assert prune(older_than=9) == []
@@ -246,7 +239,7 @@ def test_what_killed_processes_left(packed: bytes, cache: Path) -> None:
     (left / "catalog.safetensors").write_bytes(bytes(1_000))
     other = cache / f"{'0' * 64}.part-fresh.part-1-x"
     other.mkdir()
-    assert command("list").count("left by a killed process") == 2
+    assert passed("cache", "list").count("left by a killed process") == 2
     with unpacking(entry.path):
         left.mkdir(exist_ok=True)
         assert [each.path for each in prune(older_than=1)] == [other]
@@ -293,6 +286,4 @@ def test_a_cache_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "file").touch()
     monkeypatch.setenv("HIERSREC_CACHE", str(tmp_path / "file"))
     for name in ("list", "prune"):
-        done = CliRunner().invoke(main, ["cache", name])
-        assert done.exit_code == 1
-        assert "cannot be read" in done.output
+        assert "cannot be read" in failed("cache", name)

@@ -23,9 +23,8 @@ OTHER = {"config.json": b'{"model_type": "bert"}', "pytorch_model.bin": b"x"}
 # Each line of stdin: changes of the catalog, the arguments of a push, or those of a load.
 CLIENT = f"""
 import json, pickle, sys
-from click.testing import CliRunner
 from hiersrec_sdk import Recommender
-from hiersrec_sdk.cli.main import main
+from tests.sdk.cli.run import hiersrec
 recommender = None
 for line in sys.stdin:
     call = json.loads(line)
@@ -40,7 +39,7 @@ for line in sys.stdin:
             recommender.save(call["save"])
             answer = list(pickle.loads(pickle.dumps(recommender)).recommend({SESSION!r}, 9).items)
         elif "command" in call:
-            result = CliRunner().invoke(main, call["command"])
+            result = hiersrec(*call["command"])
             answer = [result.exit_code, result.stdout]
         elif "load" in call:
             found = Recommender.from_pretrained(**call["load"])

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
-from hiersrec_sdk.cli.main import main
 from hiersrec_sdk.errors import BundleCorruptError, BundleVersionError
 from tests.sdk.bundles import ITEMS, write_config
+from tests.sdk.cli.run import failed
 
 
 @pytest.mark.parametrize(
@@ -275,11 +274,8 @@ def test_commands_print_one_line(text: str, command: list[str], bundle: Path) ->
     content = (bundle / "config.json").read_text().replace('"made up"', text)
     (bundle / "config.json").write_bytes(content.encode("latin-1"))
     name, *others = command
-    done = CliRunner().invoke(main, [name, str(bundle), *others])
-    assert done.exit_code == 1
-    assert isinstance(done.exception, SystemExit)
-    assert done.output.startswith(f"Error: {bundle}/config.json is truncated or not JSON")
-    assert len(done.output.splitlines()) == 1
+    said = failed(name, bundle, *others)
+    assert said.startswith(f"Error: {bundle}/config.json is truncated or not JSON")
 
 
 def test_a_file_outside_of_the_bundle(bundle: Path) -> None:

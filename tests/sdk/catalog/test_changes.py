@@ -18,14 +18,13 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from hiersrec_sdk import Item, Recommender, errors
 from hiersrec_sdk.bundle.schema import DELTA
 from hiersrec_sdk.bundle.tables import read_tables, write_tables
-from hiersrec_sdk.cli.main import main
 from hiersrec_training.data.dataset import Dataset
 from tests.sdk.bundles import make_shop, write_config
+from tests.sdk.cli.run import failed, passed
 
 
 @pytest.fixture
@@ -272,12 +271,9 @@ def test_a_line_that_is_no_plain_json_is_named(
 ) -> None:
     file = tmp_path / "changes.jsonl"
     file.write_bytes(b'\xef\xbb\xbf{"remove": "item-3"}\r\n' + line + b"\n")
-    result = CliRunner().invoke(
-        main, ["catalog", "apply", str(tiny_bundle), str(file), "--out", str(tmp_path / "out")]
-    )
-    assert result.exit_code == 1
-    assert re.search(message, result.output, re.IGNORECASE)
-    assert len(result.output) < 500
+    said = failed("catalog", "apply", tiny_bundle, file, "--out", tmp_path / "out")
+    assert re.search(message, said, re.IGNORECASE)
+    assert len(said) < 500
     assert not (tmp_path / "out").exists()
 
 
@@ -291,9 +287,10 @@ def test_changes_from_a_file(tiny_bundle: Path, tmp_path: Path) -> None:
     ]
     file = tmp_path / "changes.jsonl"
     file.write_text("\n".join(map(json.dumps, changes)) + "\n\n")
-    arguments = ["catalog", "apply", str(tiny_bundle), str(file), "--out", str(tmp_path / "out")]
-    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
-    assert result.output.startswith("2 upsert, 1 remove, 1 move, 1 set_bias; 49 items; written to")
+    apply = ["catalog", "apply", tiny_bundle, file, "--out"]
+    assert passed(*apply, tmp_path / "out").startswith(
+        "2 upsert, 1 remove, 1 move, 1 set_bias; 49 items; written to"
+    )
     found = Recommender.load(tmp_path / "out")
     assert found.catalog.rows(["item-3"])[0] == -1
     assert found.recommend(["item-7"], 1, mode="exact").items == ("item-5",)
@@ -305,9 +302,7 @@ def test_changes_from_a_file(tiny_bundle: Path, tmp_path: Path) -> None:
         ('{"upsert": {"id": "a", "category": "nowhere"}}', "line 6: item 'a'"),
     ):
         file.write_text("\n".join(map(json.dumps, changes)) + f"\n{line}\n")
-        result = CliRunner().invoke(main, [*arguments[:-1], str(tmp_path / "not")])
-        assert result.exit_code == 1
-        assert message in result.output
+        assert message in failed(*apply, tmp_path / "not")
         assert not (tmp_path / "not").exists()
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiersrec_sdk.cli.main import main
 from hiersrec_sdk.encoders.text_cache import TextCache, prune_texts, text_entries
 from hiersrec_sdk.errors import BundleError
+from tests.sdk.cli.run import passed
 
 ONE, OTHER = "1" * 64, "2" * 64
 
@@ -81,15 +80,14 @@ def test_commands_show_and_remove_the_vectors(cache: Path) -> None:
     os.utime(cache / "texts" / ONE, (old, old))
     assert [entry.path.name for entry in text_entries()] == [OTHER, ONE]
 
-    shown = CliRunner().invoke(main, ["cache", "list"])
-    assert shown.exit_code == 0
-    assert f"{ONE}      0.0 MB  used 3.0 days ago  text vectors" in shown.output
-    assert f"0 bundles, 0.0 MB, and the vectors of 2 text encoders, 0.0 MB in {cache}" in shown.output
-    pruned = CliRunner().invoke(main, ["cache", "prune", "--older-than", "1"])
-    assert "and the vectors of 1 text encoder, 0.0 MB" in pruned.output
+    shown = passed("cache", "list")
+    assert f"{ONE}      0.0 MB  used 3.0 days ago  text vectors" in shown
+    assert f"0 bundles, 0.0 MB, and the vectors of 2 text encoders, 0.0 MB in {cache}" in shown
+    pruned = passed("cache", "prune", "--older-than", "1")
+    assert "and the vectors of 1 text encoder, 0.0 MB" in pruned
     assert [entry.path.name for entry in text_entries()] == [OTHER]
     TextCache(OTHER, 2).find([])  # it is used
-    CliRunner().invoke(main, ["cache", "prune"])
+    passed("cache", "prune")
     assert not text_entries()
     assert (cache / "texts" / "something else").exists()
 

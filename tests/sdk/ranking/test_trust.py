@@ -23,7 +23,11 @@ from hiersrec_sdk.ranking.covisitation import EDGE_COUNTS, FEATURES, POPULARITIE
 from tests.sdk.ranking.cases import NAMES, each_instruction_set, kernel, needs_kernel
 
 BACKENDS = [get_backend(name) for name in NAMES]
-ERRORS = (TypeError, ValueError, IndexError, BufferError)
+ERRORS: tuple[type[Exception], ...] = (TypeError, ValueError, IndexError, BufferError)
+if "numba" in NAMES:
+    from numba.core.errors import NumbaError
+
+    ERRORS += (NumbaError,)  # with 0.61, for an array of a type that it does not know
 N, D = 100, 40
 
 Array = NDArray[Any]
