@@ -60,7 +60,8 @@ def main(
     In each environment the golden bundles answer, and the tests of the SDK run, but for those that need PyTorch; an
     emulated one answers only. The wheel without a kernel has the same Python in it, and is tested with the first. The
     C kernel's own tests run for every processor and C library that can be run here.
-    Nothing is written to --out unless all is well.
+    A failure is shown, and the other environments are tried all the same; nothing is written to --out unless all is
+    well.
     """
     try:
         _release(out, targets, pythons, roots, () if no_tests else tests)
@@ -91,11 +92,18 @@ def _release(
             if wheel and "musl" in target.compiler:
                 click.echo(f"Testing the C kernel of {target.tag}.")
                 checked[wheel].append(test_kernel(source, target, work))
+        failed = []
         for place in places:
             for wheel in wheels:
                 if _fits(wheel, place):
                     tested = wheel_tag(wheel) != PURE or place is places[0]
-                    checked[wheel].append(_tried(wheel, place, source, tests if tested else ()))
+                    try:
+                        checked[wheel].append(_tried(wheel, place, source, tests if tested else ()))
+                    except ReleaseError as error:
+                        click.echo(error)
+                        failed.append(f"{wheel.name} on {place}")
+        if failed:
+            raise ReleaseError(f"nothing was written, see above for what failed: {'; '.join(failed)}")
         out.mkdir(parents=True, exist_ok=True)
         for old in out.glob("hiersrec_sdk-*"):
             old.unlink()

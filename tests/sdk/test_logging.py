@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 from hiersrec_sdk import Item, Recommender
 from tests.sdk.bundles import make_shop
+from tests.sdk.quiet_python import QUIET_PYTHON
 
 SHOP = make_shop(covisitation=True)
 
@@ -113,5 +113,5 @@ assert len(recommender.recommend(ITEMS, k=5)) == 5
 
 def test_nothing_asks_the_network_or_prints(bundle: Path) -> None:
     code = OFFLINE.replace("ITEMS", repr(SHOP.ids[5:9]))
-    done = subprocess.run([sys.executable, "-c", code, str(bundle)], capture_output=True, text=True)
+    done = subprocess.run([*QUIET_PYTHON, "-c", code, str(bundle)], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -18,6 +18,9 @@ BEFORE = """
 import asyncio, builtins, ctypes, fcntl, mmap, multiprocessing, os, pathlib, shutil, stat, subprocess, sys, tempfile
 import concurrent.futures, errno, json, secrets, uuid, zipfile
 import click, numpy, numpy.random, onnxruntime, safetensors.numpy
+from importlib.util import find_spec
+if find_spec("numba"):
+    import numba
 """
 AS_ON_WINDOWS = """
 for name in ("pread", "pwrite", "register_at_fork", "fork", "sched_getaffinity", "chown", "copy_file_range",

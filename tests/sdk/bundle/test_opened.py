@@ -8,7 +8,6 @@ import pickle
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -27,6 +26,7 @@ from hiersrec_sdk.bundle import open_bundle
 from hiersrec_sdk.bundle.opened import OpenFile, OpenFolder
 from hiersrec_sdk.errors import BundleCorruptError, BundleError, BundleMissingError, InvalidPathError
 from tests.sdk.bundles import Shop, make_shop
+from tests.sdk.quiet_python import QUIET_PYTHON
 
 CATALOG = "catalog.safetensors"
 
@@ -265,7 +265,7 @@ except BundleCorruptError as error:
 
 @pytest.mark.parametrize("size", [0, 5_000])
 def test_tables_that_are_cut_short(size: int, bundle: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", CUT, str(bundle), str(size)], capture_output=True, text=True)
+    done = subprocess.run([*QUIET_PYTHON, "-c", CUT, str(bundle), str(size)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{CATALOG} was written to since it was loaded" in done.stdout
 

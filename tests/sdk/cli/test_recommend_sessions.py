@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from hiersrec_sdk.integrations.session_files import check_sessions
 from tests.sdk.bundles import Shop, make_shop
 from tests.sdk.cli.run import failed, hiersrec, passed
 from tests.sdk.integrations.asked import answers, sessions_of, table_of
+from tests.sdk.quiet_python import QUIET_PYTHON
 
 PATIENCE = 60.0  # seconds for what takes a few
 MANY = 9_000  # sessions: a run of seconds
@@ -80,7 +80,7 @@ def read(out: Path) -> Any:
 def running(*given: str) -> Iterator[subprocess.Popen[str]]:
     """The command as a process group of its own, which has ended afterwards."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "hiersrec_sdk.cli", *given],
+        [*QUIET_PYTHON, "-m", "hiersrec_sdk.cli", *given],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -36,6 +35,7 @@ from hiersrec_sdk.errors import (
 )
 from tests.sdk.catalog.feed.logs import OutOfTimeError, changes
 from tests.sdk.catalog.feed.replicas import CHANGES, SHOP, change_directly, state, wait_for
+from tests.sdk.quiet_python import QUIET_PYTHON
 
 NEW: dict[str, dict[str, Any]] = {"upsert": {"id": "new-1", "category": "2/2", "vector": [0.5] * 6}}
 
@@ -481,7 +481,7 @@ if child:
 def test_a_process_ends_while_it_follows(bundle: Path, path: Path) -> None:
     """And so does its forked child, at the end of the program."""
     done = subprocess.run(
-        [sys.executable, "-c", EXIT, bundle, path, SHOP.ids[2]],
+        [*QUIET_PYTHON, "-c", EXIT, bundle, path, SHOP.ids[2]],
         capture_output=True,
         text=True,
         timeout=120,
