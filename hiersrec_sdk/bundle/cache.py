@@ -6,7 +6,6 @@ removes one holds the lock file beside it. Removing an entry does not harm those
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hiersrec_sdk.atomic import PART, is_time_limit
+from hiersrec_sdk.atomic import PART, if_possible, is_time_limit
 from hiersrec_sdk.bundle.opened import OpenFolder
 from hiersrec_sdk.errors import BundleError
 from hiersrec_sdk.paths import real_path
@@ -118,7 +117,7 @@ def check_fits(size: int, label: str) -> None:
 
 def mark_used(folder: OpenFolder) -> None:
     """Note that an entry was opened, and lock it against pruning for as long as it is open."""
-    with contextlib.suppress(OSError):  # a cache that may only be read is one too
+    with if_possible():  # a cache that may only be read is one too
         os.utime(folder.fileno())
     folder.lock()  # or it is being removed at this moment, which does no harm any more
 

@@ -1,15 +1,5 @@
 """A change feed in a file: appended to by one writer at a time, read by any number of processes on the same machine.
 
-    hiersrec-feed 1 ff4d… 00000000000000000001
-    end 00000000000000000216 00000000000000000002 6b1e4126
-    1 2 18 7e656d2a {"remove":"sku-3"}
-    2 2 39 f675229c {"set_bias":{"id":"sku-9","value":1.5}}
-
-The first line has the format, the identity of the log and the number of its first record. The second one says where the
-log ends: the byte, the number of the newest record, and a CRC-32 of both. Then come the records, one a line: number,
-number of the last record that was written with it, length of the JSON text, CRC-32 of both numbers and the text, the
-text.
-
 A writer locks the file, writes records after the end, waits for the disk, and then moves the end. So nobody reads a
 record that may still be taken back, as after a write that failed: what lies after the end is no part of the log.
 What a killed writer left there is taken in by the next one if it is whole, to the last record of one write, and cut
@@ -20,163 +10,40 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import secrets
 import sys
 import threading
 import time
 import weakref
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from hiersrec_sdk.atomic import alone, is_time_limit, write_file
-from hiersrec_sdk.catalog.changes import LONGEST
 from hiersrec_sdk.catalog.feed.feed import Feed, Record
+from hiersrec_sdk.catalog.feed.log_file import (
+    BLOCK,
+    END_AT,
+    HEADER,
+    DamagedError,
+    End,
+    Line,
+    LogFile,
+    Place,
+    first_line,
+    record_line,
+)
 from hiersrec_sdk.errors import FeedCorruptError, FeedError, FeedLostError
 from hiersrec_sdk.systems import after_fork_in_child, fcntl
 
 _log = logging.getLogger(__name__)
 
 _POLL: Final = 0.02  # seconds
-_BLOCK: Final = 1 << 20  # bytes that are read at once
 _MOST_READ: Final = 64 << 20  # bytes of records that one call returns, about
-_TORN: Final = 50  # times that an end is read which another process may be writing just then
-
-_FIRST: Final = re.compile(rb"hiersrec-feed 1 ([0-9a-f]{32}) ([0-9]{20})\n")
-_END: Final = re.compile(rb"end ([0-9]{20} [0-9]{20}) ([0-9a-f]{8})\n")
-_END_AT: Final = 70  # bytes of the first line
-_HEADER: Final = _END_AT + 55  # and of the second
-_RECORD: Final = re.compile(rb"(([0-9]{1,20}) ([0-9]{1,20})) ([0-9]{1,8}) ([0-9a-f]{8}) ")
-_LONGEST_LINE: Final = LONGEST + 64
 
 _FEEDS: Final[weakref.WeakSet[FileFeed]] = weakref.WeakSet()
-
-
-class _DamagedError(Exception):
-    """A line that is no record; only its beginning may be there."""
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    """Where a log ends: the byte after the record ``last``."""
-
-    offset: int
-    last: int
-
-    def line(self) -> bytes:
-        said = b"%020d %020d" % (self.offset, self.last)
-        return b"end %b %08x\n" % (said, zlib.crc32(said))
-
-
-class _Line(NamedTuple):
-    """A record that was read.
-
-    Attributes:
-        content: its JSON text.
-        last: the number of the last record that was written with it.
-        stop: the byte after it.
-    """
-
-    content: bytes
-    last: int
-    stop: int
-
-
-def _line(number: int, last: int, content: bytes) -> bytes:
-    numbers = b"%d %d" % (number, last)
-    checksum = zlib.crc32(content, zlib.crc32(numbers))
-    return b"%b %d %08x %b\n" % (numbers, len(content), checksum, content)
-
-
-def _record(data: bytes, start: int, number: int) -> _Line:
-    """The record ``number``, which begins at a byte of ``data``.
-
-    Raises:
-        _DamagedError: it is another one, or not whole.
-    """
-    head = _RECORD.match(data, start)
-    if head is None or int(head[2]) != number:
-        raise _DamagedError
-    stop = head.end() + int(head[4])
-    content = data[head.end() : stop]
-    if data[stop : stop + 1] != b"\n" or zlib.crc32(content, zlib.crc32(head[1])) != int(head[5], 16):
-        raise _DamagedError
-    return _Line(content, int(head[3]), stop + 1)
-
-
-class _File:
-    """An open log. It is closed when nobody holds it any more.
-
-    Attributes:
-        descriptor: of the file.
-        log: its identity.
-        first: the number of its first record.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.may_write = path, True
-        try:
-            self.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as error:
-            if is_time_limit(error) or isinstance(error, FileNotFoundError):
-                raise
-            self.descriptor, self.may_write = os.open(path, os.O_RDONLY | os.O_CLOEXEC), False
-        head = _FIRST.fullmatch(os.pread(self.descriptor, _END_AT, 0))
-        if head is None:
-            raise FeedCorruptError(f"{path} is no change feed: it does not begin as one")
-        self.log, self.first = head[1].decode(), int(head[2])
-
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        if hasattr(self, "descriptor"):
-            close(self.descriptor)
-
-    def is_at_its_path(self) -> bool:
-        """Whether the file was not replaced, as compaction does, or removed."""
-        try:
-            return os.path.samestat(os.fstat(self.descriptor), self.path.stat())
-        except FileNotFoundError:
-            return False
-
-    def end(self) -> _End:
-        """Where the log ends.
-
-        Raises:
-            FeedCorruptError: the second line does not say it.
-        """
-        for _ in range(_TORN):
-            found = _END.fullmatch(os.pread(self.descriptor, _HEADER - _END_AT, _END_AT))
-            if found is not None and zlib.crc32(found[1]) == int(found[2], 16):
-                offset, last = map(int, found[1].split())
-                return _End(offset, last)
-            time.sleep(1e-3)
-        raise FeedCorruptError(f"{self.path}: its second line does not say where it ends")
-
-    def records(self, start: int, number: int, stop: int) -> Iterator[_Line]:
-        """The records from ``number`` on, which begins at byte ``start``, up to byte ``stop``.
-
-        Raises:
-            _DamagedError: one is not whole, or another one.
-        """
-        data, at, base = b"", 0, start  # data[at] is the byte base + at of the file
-        while base + at < stop:
-            try:
-                record = _record(data, at, number)
-            except _DamagedError:
-                rest = data[at:]
-                if len(rest) > _LONGEST_LINE or base + len(data) >= stop:
-                    raise
-                base += at
-                more = os.pread(self.descriptor, min(_BLOCK, stop - base - len(rest)), base + len(rest))
-                if not more:
-                    raise
-                data, at = rest + more, 0
-                continue
-            at, number = record.stop, number + 1
-            yield record._replace(stop=base + at)
 
 
 @dataclass(eq=False)
@@ -207,9 +74,11 @@ class FileFeed(Feed):
         self._queue: list[_Waiting] = []
         self._lock = threading.RLock()  # of the thread that writes for all in the queue
         self._is_writing = self._is_closed = False
-        self._cursor: tuple[_File, int, int] | None = None  # the byte after a record, and its number
+        self._places: tuple[LogFile, tuple[Place, Place]] | None = (
+            None  # where the last reading began and ended
+        )
         with self._errors("cannot be opened"):
-            self._file: _File | None = self._opened()
+            self._file: LogFile | None = self._opened()
             self.log = self._file.log
             self._take_in()
         _FEEDS.add(self)
@@ -245,25 +114,25 @@ class FileFeed(Feed):
             before = min(before, end.last + 1)
             if before <= file.first:
                 return
-            start = _HEADER
-            for number, record in enumerate(self._sound(file, _HEADER, file.first, end.offset), file.first):
+            start = HEADER
+            for number, record in enumerate(self._sound(file, HEADER, file.first, end.offset), file.first):
                 if number == before:
                     break
                 start = record.stop
-            kept = _End(_HEADER + end.offset - start, end.last)
+            kept = End(HEADER + end.offset - start, end.last)
 
             def write(part: Path) -> None:
                 with part.open("wb") as target:
-                    target.write(_first_line(file.log, before) + kept.line())
-                    for at in range(start, end.offset, _BLOCK):
-                        target.write(os.pread(file.descriptor, min(_BLOCK, end.offset - at), at))
+                    target.write(first_line(file.log, before) + kept.line())
+                    for at in range(start, end.offset, BLOCK):
+                        target.write(os.pread(file.descriptor, min(BLOCK, end.offset - at), at))
 
             write_file(self.path.resolve(), write)  # not a link to it
         _log.info("%s begins with record %d now", self.label, before)
 
     def close(self) -> None:
         self._is_closed = True
-        self._file = self._cursor = None
+        self._file = self._places = None
 
     def _append(self, changes: Sequence[bytes]) -> int:
         mine = _Waiting(changes)
@@ -328,18 +197,18 @@ class FileFeed(Feed):
             end = self._recovered(file)
             last = end.last + len(changes)
             content = b"".join(
-                _line(number, last, change) for number, change in enumerate(changes, end.last + 1)
+                record_line(number, last, change) for number, change in enumerate(changes, end.last + 1)
             )
-            after = _End(end.offset + len(content), last)
+            after = End(end.offset + len(content), last)
             try:
                 _write_all(file.descriptor, content, end.offset)
                 os.fsync(file.descriptor)
-                _write_all(file.descriptor, after.line(), _END_AT)
+                _write_all(file.descriptor, after.line(), END_AT)
             except OSError as error:
                 if is_time_limit(error):
                     raise
                 try:
-                    _write_all(file.descriptor, end.line(), _END_AT)  # it may be half another one
+                    _write_all(file.descriptor, end.line(), END_AT)  # it may be half another one
                     os.ftruncate(file.descriptor, end.offset)
                 except OSError:
                     raise FeedError(
@@ -355,7 +224,7 @@ class FileFeed(Feed):
             with self._alone(), self._locked() as file:
                 self._recovered(file)
 
-    def _recovered(self, file: _File) -> _End:
+    def _recovered(self, file: LogFile) -> End:
         """Where the locked log ends, with what a killed writer has left whole behind its end.
 
         Raises:
@@ -369,14 +238,14 @@ class FileFeed(Feed):
             raise FeedCorruptError(f"{self.label} has {size:,} bytes; its records end at byte {end.offset:,}")
         if size == end.offset:
             return end
-        with suppress(_DamagedError):
+        with suppress(DamagedError):
             for number, record in enumerate(file.records(end.offset, end.last + 1, size), end.last + 1):
                 if number == record.last:
-                    found = _End(record.stop, number)
+                    found = End(record.stop, number)
         if found.offset < size:
             os.ftruncate(file.descriptor, found.offset)
         os.fsync(file.descriptor)  # the killed writer may not have come so far
-        _write_all(file.descriptor, found.line(), _END_AT)
+        _write_all(file.descriptor, found.line(), END_AT)
         _log.info(
             "%s: a writer was killed: %d of its records are taken in, %d bytes are cut",
             self.label,
@@ -385,27 +254,30 @@ class FileFeed(Feed):
         )
         return found
 
-    def _records(self, file: _File, after: int, most: int, end: _End) -> list[Record]:
-        offset, number = _HEADER, file.first - 1
-        cursor = self._cursor  # other threads read too
-        if cursor is not None and cursor[0] is file and cursor[2] <= after:
-            _, offset, number = cursor
+    def _records(self, file: LogFile, after: int, most: int, end: End) -> list[Record]:
+        begin = Place(file.first - 1, HEADER)
+        places = self._places  # other threads read too
+        if places is not None and places[0] is file:
+            begin = max(place for place in (begin, *places[1]) if place.number <= after)
+        number, offset = begin
         found: list[Record] = []
         size = 0
         for record in self._sound(file, offset, number + 1, end.offset):
             number, offset = number + 1, record.stop
-            if number > after:
-                found.append(Record(number, record.content))
-                size += len(record.content)
-                if len(found) == most or size >= _MOST_READ:
-                    break
+            if number <= after:
+                begin = Place(number, offset)
+                continue
+            found.append(Record(number, record.content))
+            size += len(record.content)
+            if len(found) == most or size >= _MOST_READ:
+                break
         if number > end.last or (offset >= end.offset) != (number == end.last):
             raise FeedCorruptError(f"{self.label} ends with record {number}, and says that it is {end.last}")
-        self._cursor = file, offset, number
+        self._places = file, (begin, Place(number, offset))
         return found
 
-    def _sound(self, file: _File, start: int, number: int, stop: int) -> Iterator[_Line]:
-        """The records up to the end of the log, see :meth:`_File.records`.
+    def _sound(self, file: LogFile, start: int, number: int, stop: int) -> Iterator[Line]:
+        """The records up to the end of the log, see :meth:`LogFile.records`.
 
         Raises:
             FeedCorruptError: one is damaged.
@@ -414,19 +286,19 @@ class FileFeed(Feed):
             for record in file.records(start, number, stop):
                 yield record
                 start, number = record.stop, number + 1
-        except _DamagedError:
+        except DamagedError:
             raise FeedCorruptError(
                 f"{self.label}: record {number}, at byte {start:,}, is damaged, and the log goes on after it"
             ) from None
 
-    def _current(self) -> _File:
+    def _current(self) -> LogFile:
         """The open file that is at the path."""
         if self._is_closed:
             raise FeedError(f"{self.label} was closed")
         file = self._file
         if file is None or not file.is_at_its_path():
             try:
-                file = self._file = _File(self.path)
+                file = self._file = LogFile(self.path)
             except FileNotFoundError:
                 raise FeedLostError(
                     f"{self.label} was removed: load the newest bundle on every replica, and follow a new feed"
@@ -440,7 +312,7 @@ class FileFeed(Feed):
         return file
 
     @contextmanager
-    def _locked(self) -> Iterator[_File]:
+    def _locked(self) -> Iterator[LogFile]:
         """The file, which no other process writes meanwhile."""
         while True:
             file = self._current()
@@ -452,15 +324,15 @@ class FileFeed(Feed):
             finally:
                 fcntl.flock(file.descriptor, fcntl.LOCK_UN)
 
-    def _opened(self) -> _File:
+    def _opened(self) -> LogFile:
         try:
-            return _File(self.path)
+            return LogFile(self.path)
         except FileNotFoundError:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with alone(self.path.parent):
                 if not os.path.lexists(self.path):
-                    write_file(self.path, _first_line(secrets.token_hex(16), 1) + _End(_HEADER, 0).line())
-            return _File(self.path)
+                    write_file(self.path, first_line(secrets.token_hex(16), 1) + End(HEADER, 0).line())
+            return LogFile(self.path)
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
@@ -474,11 +346,7 @@ class FileFeed(Feed):
     def _forked(self) -> None:
         """In a child that was forked: an open file would share its lock with the parent."""
         self._lock, self._queue, self._is_writing = threading.RLock(), [], False
-        self._file = self._cursor = None
-
-
-def _first_line(log: str, first: int) -> bytes:
-    return b"hiersrec-feed 1 %b %020d\n" % (log.encode(), first)
+        self._file = self._places = None
 
 
 def _write_all(descriptor: int, content: bytes, offset: int) -> None:

@@ -38,6 +38,7 @@ _RETRY: Final = 0.2  # seconds after an error
 _PATIENCE: Final = 5.0  # seconds that publish() waits for an error to pass
 _READ_AT_ONCE: Final = 50
 _DECODED_AT_ONCE: Final = 2
+_MOST_READ: Final = 16 << 20  # bytes, after which no more records are read to be applied at once
 _SKIPPED_KEPT: Final = 10_000
 
 _FOLLOWERS: Final[weakref.WeakSet[Follower]] = weakref.WeakSet()
@@ -259,15 +260,18 @@ class Follower:
 
     def _read_and_apply(self) -> None:
         records = self.feed.read(self.position, _READ_AT_ONCE)
-        while len(records) % _READ_AT_ONCE == 0 and 0 < len(records) < _MOST:
+        further = records
+        size = 0
+        while len(further) == _READ_AT_ONCE and len(records) < _MOST:
+            size += sum(len(record.content) for record in further)
+            if size >= _MOST_READ:
+                break
             pause()
             further = self.feed.read(records[-1].position, _READ_AT_ONCE)
-            if not further:
-                break
             records += further
         if records:
             self._known = max(self._known, records[-1].position)
-            if len(records) == _MOST:
+            if len(further) == _READ_AT_ONCE:  # there may be more
                 self._known = self.feed.last
             self._apply(records)
 
@@ -293,6 +297,8 @@ class Follower:
 
     def _skip(self, position: int, error: InvalidArgumentError) -> None:
         self.rejected += 1
+        # their frames hold the snapshot and the records
+        error.__traceback__ = error.__cause__ = error.__context__ = None
         self._skipped[position] = error
         if len(self._skipped) > _SKIPPED_KEPT:
             self._skipped.pop(next(iter(self._skipped)))
@@ -342,7 +348,7 @@ def _run(follower: weakref.ref[Follower], stop: threading.Event, hurry: threadin
         if has_failed:
             stop.wait(_RETRY)
         elif position == before:
-            with suppress(FeedError):  # the next step meets it too
+            with suppress(Exception):  # the next step meets it too
                 feed.read(position, 1, _WAIT)
         else:
             hurry.wait(max(0.0, began + _PACE - time.monotonic()))

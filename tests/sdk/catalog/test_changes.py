@@ -287,7 +287,7 @@ def test_changes_from_a_file(tiny_bundle: Path, tmp_path: Path) -> None:
     ]
     file = tmp_path / "changes.jsonl"
     file.write_text("\n".join(map(json.dumps, changes)) + "\n\n")
-    apply = ["catalog", "apply", tiny_bundle, file, "--out"]
+    apply: list[str | Path] = ["catalog", "apply", tiny_bundle, file, "--out"]
     assert passed(*apply, tmp_path / "out").startswith(
         "2 upsert, 1 remove, 1 move, 1 set_bias; 49 items; written to"
     )

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiersrec_sdk.catalog.feed import file_feed, open_feed
+from hiersrec_sdk.catalog.feed import file_feed, log_file, open_feed
 from hiersrec_sdk.catalog.feed.feed import Record
 from hiersrec_sdk.catalog.feed.file_feed import FileFeed
 from hiersrec_sdk.errors import (
@@ -56,7 +56,7 @@ def test_damaged_bytes(tmp_path_factory: pytest.TempPathFactory, data: st.DataOb
     found: list[Record] = []
     said = ""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(file_feed, "_TORN", 2)
+        patch.setattr(log_file, "_TORN", 2)
         try:
             with FileFeed(path) as feed:
                 if feed.log != log or feed.first != 1:
@@ -90,7 +90,7 @@ def test_an_end_that_lies(path: Path, feed: FileFeed) -> None:
     feed.append(changes(3))
     content = path.read_bytes()
     for offset, last in [(10, 3), (HEADER, 3), (len(content), 9), (len(content), 2), (10, 9), (0, 0)]:
-        end = file_feed._End(offset, last).line()
+        end = log_file.End(offset, last).line()
         path.write_bytes(content[:END_AT] + end + content[HEADER:])
         with pytest.raises(FeedCorruptError, match=r"changes\.feed"), FileFeed(path) as again:
             again.append(changes(1, "b"))
@@ -116,7 +116,7 @@ def test_what_is_no_feed_is_refused_and_stays(name: str, path: Path) -> None:
 
 
 def test_a_first_line_alone(path: Path, feed: FileFeed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_feed, "_TORN", 2)
+    monkeypatch.setattr(log_file, "_TORN", 2)
     path.write_bytes(path.read_bytes()[:END_AT])
     with pytest.raises(FeedCorruptError, match=r"changes\.feed: its second line does not say where it ends"):
         feed.read(0, 1)
@@ -180,7 +180,7 @@ def test_a_file_that_this_user_may_only_read(
                 raise PermissionError(errno.EACCES, "Permission denied")
             return os.open(name, flags)
 
-    monkeypatch.setattr(file_feed, "os", ReadOnly(lambda *_: None))
+    monkeypatch.setattr(log_file, "os", ReadOnly(lambda *_: None))
     check_read_only(path)
 
 

@@ -19,7 +19,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from hiersrec_sdk.catalog.feed import file_feed
+from hiersrec_sdk.catalog.feed import file_feed, log_file
 from hiersrec_sdk.catalog.feed.feed import Record
 from hiersrec_sdk.catalog.feed.file_feed import FileFeed
 from hiersrec_sdk.errors import (
@@ -117,7 +117,8 @@ def test_feeds_of_one_path_are_one_list(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("block", [1, 7, 64])
 def test_blocks_of_any_size(path: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_feed, "_BLOCK", block)
+    for module in (file_feed, log_file):
+        monkeypatch.setattr(module, "BLOCK", block)
     with FileFeed(path) as feed:
         feed.append(changes(20))
         feed.append([{"remove": "ü" * 300}])
@@ -139,6 +140,27 @@ def test_a_call_returns_so_many_bytes(path: Path, monkeypatch: pytest.MonkeyPatc
             assert 1 <= len(some) < 5
             found += some
         assert found == records(1, contents(changes(20)))
+
+
+def test_only_what_is_new_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[int] = []
+    original = log_file._record
+
+    def counted(data: bytes, start: int, number: int) -> log_file.Line:
+        parsed.append(number)
+        return original(data, start, number)
+
+    with FileFeed(path) as feed:
+        feed.append(changes(100))
+        assert len(everything(feed)) == 100
+        monkeypatch.setattr(log_file, "_record", counted)
+        for last in range(100, 110):
+            feed.append(changes(1))
+            # a follower waits for any record, then reads again from where it is, some of them at once
+            for most in (1, 50, 50):
+                assert feed.read(last, most) == records(last + 1, contents(changes(1)))
+        assert set(parsed) == set(range(101, 111))
+        assert len(parsed) <= 60  # each the number of times it was read, and once as the beginning of a block
 
 
 def test_reading_waits_for_a_writer(path: Path) -> None:

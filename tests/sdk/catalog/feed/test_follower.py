@@ -387,6 +387,52 @@ def test_an_error_that_passes(follows: Follower, monkeypatch: pytest.MonkeyPatch
     assert follows.publish([{"remove": "new-1"}]) == 2
 
 
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("of another feed"), FeedError("of this one")])
+def test_any_error_while_it_waits_passes(
+    error: Exception, follows: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = threading.Event()
+    original = follows.feed.read
+
+    def read(after: int, most: int, wait: float = 0.0) -> list[Record]:
+        if wait and not failed.is_set():
+            failed.set()
+            raise error
+        return original(after, most, wait)
+
+    monkeypatch.setattr(follows.feed, "read", read)
+    assert failed.wait(20)
+    assert follows.publish([NEW]) == follows.position
+
+
+def test_skipped_records_hold_no_snapshot(follows: Follower, recommender: Recommender) -> None:
+    held = weakref.ref(recommender.catalog.current)
+    follows.feed.append([{"set_bias": {"id": "nobody", "value": 1}}, NEW])
+    wait_for(lambda: follows.position == 2)
+    assert follows.rejected == 1
+    wait_for(lambda: gc.collect() >= 0 and held() is None)
+
+
+def test_what_is_read_at_once_is_bounded(
+    recommender: Recommender, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "_MOST_READ", 2_000)
+    applied: list[int] = []
+    original = Follower._apply
+
+    def apply(self: Follower, given_records: list[Record]) -> None:
+        applied.append(len(given_records))
+        original(self, given_records)
+
+    monkeypatch.setattr(Follower, "_apply", apply)
+    with open_feed(path) as feed:
+        feed.append(changes(400))
+        with recommender.follow(feed) as follows:
+            assert (follows.position, follows.lag, follows.rejected) == (400, 0, 0)
+    assert max(applied) <= 150  # where a record has some 20 bytes
+    assert sum(applied) == 400
+
+
 def test_another_change_that_came_first(
     follows: Follower, recommender: Recommender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
