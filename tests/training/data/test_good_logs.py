@@ -11,7 +11,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from hiersrec_sdk.errors import HierSRecError, InvalidOptionError
+from hiersrec_sdk.errors import DataError, HierSRecError, InvalidOptionError
+from hiersrec_training.data import text as text_module
 from tests.training.data.log_files import START, LogFiles
 
 PAIR = [("s", "a", START), ("s", "b", START + 1)]
@@ -177,6 +178,38 @@ def test_the_fallback_is_for_items_without_a_category(shop: Shop) -> None:
 def test_a_list_twice_with_an_item_twice(shop: Shop) -> None:
     log = pl.DataFrame({"session": [1, 1], "item": [["a", "a"]] * 2, "time": [START] * 2})
     assert shop.sessions(log, drop_repeats=True) == [["a", "a"]]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 1000])
+@pytest.mark.parametrize("at", [0, 7])
+def test_a_row_with_one_time_too_few_is_named(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, batch: int, at: int
+) -> None:
+    monkeypatch.setattr(text_module, "BATCH", batch)
+    cells = [("a|b|c", "|".join(str(START + 9 * row + step) for step in range(3))) for row in range(9)]
+    good = shop.csv("good.csv", cells, "item,time")
+    assert shop.sessions(good, list_separator="|") == [["a", "b", "c"]] * 9
+    cells[at] = cells[at][0], f"{START}|{START + 1}"
+    log = shop.csv("log.csv", cells, "item,time")
+    if at or batch > 2:
+        with pytest.raises(DataError, match=rf"log\.csv, line {at + 2}: 3 values in 'item', but 2 in 'time'"):
+            shop.prepare(log, list_separator="|")
+    else:  # the first batch decides, and says nothing in favor of lists
+        with pytest.raises(DataError, match=r"log\.csv, line 2|times of column 'time' cannot be read"):
+            shop.prepare(log, list_separator="|")
+
+
+@pytest.mark.parametrize("batch", [1, 3, 1000])
+def test_one_time_for_a_whole_cell(shop: Shop, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    """Though it holds the separator, and as many parts as most rows have items."""
+    monkeypatch.setattr(text_module, "BATCH", batch)
+    cells = ["a b c", "a", "a b", "b a", "c b", "a c"]
+    log = shop.csv(
+        "log.csv", [(cell, f"2024-01-31 12:00:0{at}") for at, cell in enumerate(cells)], "item,time"
+    )
+    assert shop.sessions(log, list_separator=" ") == [cell.split() for cell in cells if len(cell) > 1]
+    one = shop.csv("one.csv", [(cell, START + at) for at, cell in enumerate(["a", "b", *cells])], "item,time")
+    assert shop.sessions(one, list_separator=" ") == [cell.split() for cell in cells if len(cell) > 1]
 
 
 # --- what holds

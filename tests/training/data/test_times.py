@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiersrec_sdk.errors import DataError, InvalidOptionError
-from hiersrec_training.data.times import TimeColumn, checked_format, parse_moment
+from hiersrec_training.data.time_formats import checked_format
+from hiersrec_training.data.times import TimeColumn, parse_moment
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)

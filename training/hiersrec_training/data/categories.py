@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.catalog.tree import UNKNOWN_IDS, CategoryPath
 from hiersrec_sdk.errors import CategoryCycleError, DataError
-from hiersrec_training.data.columns import unify_ids
+from hiersrec_training.data.columns import unify_ids, without_fractions
 from hiersrec_training.data.dataset import CategoryTree
 from hiersrec_training.data.options import PrepareOptions
 from hiersrec_training.data.read_items import CATEGORY
@@ -68,7 +68,7 @@ def categorize(
     """
     rows = _with_categories(rows, catalog)
     keys = rows.columns[1:]
-    rows, path_of, unknown = _path_reader(rows, keys, parents, options)
+    rows, path_of, unknown = _path_reader(rows, keys, parents, options, report)
     code = pl.DataFrame({"item": catalog}).with_row_index("code")  # index of the item
     placements = rows.join(code, on="item", maintain_order="left").select("code", *keys)
     distinct = placements.select(keys).unique(maintain_order=True).with_row_index("key")
@@ -106,7 +106,11 @@ def _with_categories(rows: pl.DataFrame | None, catalog: pl.Series) -> pl.DataFr
 
 
 def _path_reader(
-    rows: pl.DataFrame, keys: list[str], edges: pl.DataFrame | None, options: PrepareOptions
+    rows: pl.DataFrame,
+    keys: list[str],
+    edges: pl.DataFrame | None,
+    options: PrepareOptions,
+    report: PrepareReport,
 ) -> tuple[pl.DataFrame, Callable[[tuple[Any, ...]], CategoryPath], CategoryId]:
     """``rows`` with category ids of one type; a function from their ids to the path; the unknown id."""
     separator = unescaped(options.category_path_separator)
@@ -116,7 +120,9 @@ def _path_reader(
     names = _columns(options)
     columns = [rows[key].alias(name) for key, name in zip(keys, names, strict=False)]
     others = [] if edges is None else [edges["child"], edges["parent"]]
-    unified = unify_ids([*columns, *others])
+    plain, fractions = without_fractions([*columns, *others])
+    report.fractions(fractions, "category ids")
+    unified = unify_ids(plain)
     rows = rows.with_columns(column.alias(key) for column, key in zip(unified, keys, strict=False))
     unknown = UNKNOWN_IDS["int64" if unified[0].dtype == pl.Int64 else "string"]
     if edges is None:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import polars as pl
 
 from hiersrec_sdk.errors import DataError
 
+# An integer as programs write those of a column with gaps; and what else begins with a fraction, as versions do.
+_WHOLE = r"^(?:0|-?[1-9][0-9]{0,14})\.0$"
+_FRACTION = r"^-?[0-9]+\.[0-9]"
 _INT_LIMITS = {pl.Float32: 2**24, pl.Float64: 2**53}  # floats above are no longer distinct integers
 # White space, and characters without width that copying from pages leaves at the ends of a text.
 _BLANKS = (
@@ -44,7 +48,8 @@ class Column:
         self._missing = pl.Series([text.strip() for text in missing], dtype=pl.String)
 
     def ids(self, values: pl.Series) -> pl.Series:
-        """The values as ids: Int64 or String, null where missing.
+        """The values as ids: Int64 or String, null where missing. Texts such as "12.0" stay as they are: whether they
+        are integers, all columns of the role decide together, in :func:`without_fractions`.
 
         Raises:
             DataError: values that cannot be ids, such as fractions, dates or lists.
@@ -52,7 +57,7 @@ class Column:
         values = self._plain(values)
         kind = values.dtype
         if kind == pl.String:
-            return self._without_fractions(values)
+            return values
         if kind == pl.UInt64 or kind == pl.Int128:
             return values.cast(pl.String)
         if kind.is_integer():
@@ -72,18 +77,15 @@ class Column:
             )
         raise self._refused(kind, "integers or text")
 
-    def _without_fractions(self, ids: pl.Series) -> pl.Series:
-        """Texts such as "12.0", as programs write integers of a column with gaps, as "12"."""
-        is_float = ids.str.ends_with(".0").fill_null(False)
-        if not is_float.any():
+    def whole_ids(self, values: pl.Series) -> pl.Series:
+        """As :meth:`ids`, with "12.0" as "12" whatever stands beside it: for ids that are compared and never shown."""
+        ids = self.ids(values)
+        whole = _is_whole(ids)
+        if not whole.any():
             return ids
-        is_whole = ids.str.contains(r"^-?(0|[1-9][0-9]{0,14})(\.0)?$").fill_null(True)
-        if not is_whole.all():
-            return ids  # 1.0 beside 1.1 or a is a version, not an integer
-        if is_float.any():
-            self.floats += int(is_float.sum())
-            self.floats_example = self.floats_example or str(ids.filter(is_float)[0])
-        return ids.zip_with(~is_float, ids.str.strip_suffix(".0"))
+        self.floats += int(whole.sum())
+        self.floats_example = self.floats_example or str(ids.filter(whole)[0])
+        return ids.zip_with(~whole, ids.str.strip_suffix(".0"))
 
     def integers(self, values: pl.Series) -> pl.Series:
         """The values as Int64, null where missing.
@@ -91,7 +93,7 @@ class Column:
         Raises:
             DataError: values that are no integers.
         """
-        values = self.ids(values)
+        values = self.whole_ids(values)
         number = values.cast(pl.Int64, strict=False)
         lost = number.is_null() & values.is_not_null()
         if lost.any():
@@ -214,6 +216,60 @@ def split_cells(cells: pl.Series, separator: str) -> pl.Series:
         is_quoted = value.str.starts_with(quote) & value.str.ends_with(quote) & (value.str.len_chars() > 1)
         value = pl.when(is_quoted).then(value.str.strip_chars(quote)).otherwise(value)
     return text.str.split(separator).list.eval(value)
+
+
+class Fractions(NamedTuple):
+    """Ids of one role that are written as "12.0".
+
+    Attributes:
+        distinct: how many different ones, with one ``example``.
+        other: an id with another fraction, such as "1.1": they stay as they are then. Empty where they are integers.
+        both: how many of those that stay are there without ".0" too.
+    """
+
+    distinct: int = 0
+    example: str = ""
+    other: str = ""
+    both: int = 0
+
+
+def without_fractions(columns: Sequence[pl.Series]) -> tuple[list[pl.Series], Fractions]:
+    """Ids of :meth:`Column.ids` with "12.0" as "12", unless any has another fraction: 1.0 beside 1.1 is a version.
+
+    Args:
+        columns: all of one role, of all logs and tables, so that an id means the same wherever it stands.
+    """
+    whole = [_is_whole(column) for column in columns]
+    found = [column.filter(which) for column, which in zip(columns, whole, strict=True) if which.any()]
+    if not found:
+        return list(columns), Fractions()
+    distinct = pl.concat(found).unique(maintain_order=True)
+    other = next(filter(None, map(_other_fraction, columns, whole)), "")
+    if other:
+        plain = distinct.str.strip_suffix(".0")
+        both = [plain.filter(plain.is_in(column.cast(pl.String).implode())) for column in columns]
+        return list(columns), Fractions(len(distinct), distinct[0], other, pl.concat(both).n_unique())
+    integers = [
+        column.zip_with(~which, column.str.strip_suffix(".0")) if which.any() else column
+        for column, which in zip(columns, whole, strict=True)
+    ]
+    return integers, Fractions(len(distinct), distinct[0])
+
+
+def _other_fraction(ids: pl.Series, whole: pl.Series) -> str:
+    """An id that begins with a fraction and is not ``whole``, or ""."""
+    if ids.dtype != pl.String:
+        return ""
+    others = ids.filter(ids.str.contains(_FRACTION).fill_null(False) & ~whole)
+    return str(others[0]) if len(others) else ""
+
+
+def _is_whole(ids: pl.Series) -> pl.Series:
+    """bool: which ids are written as "12.0"."""
+    if ids.dtype != pl.String:
+        return pl.repeat(False, len(ids), eager=True)
+    is_float = ids.str.ends_with(".0").fill_null(False)  # much faster than the expression
+    return ids.str.contains(_WHOLE).fill_null(False) if is_float.any() else is_float
 
 
 def unify_ids(columns: Sequence[pl.Series]) -> list[pl.Series]:

@@ -1,4 +1,8 @@
-"""What a log says about its items, for logs without an item table: the newest value of every column."""
+"""What a log says about its items, for logs without an item table: the newest value of every column.
+
+Where the test split is cut off the same log, the newest value is that of the training split: what is only said later
+would be learned from the future. The cut is known when all clicks are read, so that older values are kept until then.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from hiersrec_training.data.clicks import Keys
-
 _AT: Final = "__at"
 _KEY: Final = "__key"
+_SPAN: Final = "__span"
 _MANY: Final = 4_000_000  # rows after which older values are given up
+_SPANS: Final = 64  # of the log, each of which keeps values of its own where there are too many
 
 
 class LatestDescriptions:
@@ -21,13 +25,14 @@ class LatestDescriptions:
 
     Args:
         columns: of the log.
-        items: turns keys back into ids.
         missing: texts that stand for a missing value.
+        keeps_older: :meth:`rows` will be asked for the values of an earlier moment.
     """
 
-    def __init__(self, columns: Sequence[str], items: Keys, missing: Sequence[str]) -> None:
-        self._columns, self._items, self._missing = list(columns), items, [*missing, ""]
+    def __init__(self, columns: Sequence[str], missing: Sequence[str], *, keeps_older: bool) -> None:
+        self._columns, self._missing, self._keeps_older = list(columns), [*missing, ""], keeps_older
         self._parts: list[pl.DataFrame] = []
+        self._room = _MANY
 
     def add(
         self,
@@ -45,14 +50,36 @@ class LatestDescriptions:
         part = part.filter(pl.any_horizontal(pl.col(self._columns).is_not_null())).sort(
             _AT, maintain_order=True
         )
-        self._parts.append(part.unique([_KEY, *self._columns], keep="last", maintain_order=True))
-        if sum(each.height for each in self._parts) > _MANY:
-            self._parts = [self._newest()]
+        if self._keeps_older:
+            part = self._changes(part)
+        else:
+            part = part.unique([_KEY, *self._columns], keep="last", maintain_order=True)
+        self._parts.append(part)
+        if sum(each.height for each in self._parts) > self._room:
+            self._parts = [self._thinned()]
+            self._room = max(_MANY, 2 * self._parts[0].height)
 
-    def rows(self) -> tuple[pl.Series, pl.DataFrame]:
-        """The ids of the items, and a row for each."""
-        newest = self._newest()
-        return self._items.decode(newest[_KEY].to_numpy()), newest.select(self._columns)
+    def rows(
+        self, keys: NDArray[np.int64], ids: pl.Series, until: int | None = None
+    ) -> tuple[pl.Series, pl.DataFrame, int]:
+        """The ids of the items, a row for each, and how many items have other values later.
+
+        Args:
+            keys: of all items, in order.
+            ids: of each key; keys of one id are one item.
+            until: microseconds or row, the last one that counts; None for all.
+        """
+        together = self._together()
+        index = keys.searchsorted(together[_KEY].to_numpy())
+        together = together.with_columns(ids.gather(index).alias(_KEY))
+        every = self._newest(together, [_KEY])
+        if until is None:
+            return every[_KEY], every.select(self._columns), 0
+        newest = self._newest(together.filter(pl.col(_AT) <= until), [_KEY])
+        both = newest.join(every, on=_KEY, how="left", maintain_order="left", suffix="_later")
+        same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"{name}_later")) for name in self._columns)
+        changed = both.height - int(both.select(same.sum()).item())
+        return newest[_KEY], newest.select(self._columns), changed
 
     def _value(self, name: str, kind: pl.DataType) -> pl.Expr:
         if isinstance(kind, pl.Categorical | pl.Enum):
@@ -62,11 +89,36 @@ class LatestDescriptions:
             return pl.when(~value.str.strip_chars().is_in(self._missing)).then(value).alias(name)
         return value.fill_nan(None) if kind.is_float() else value
 
-    def _newest(self) -> pl.DataFrame:
+    def _together(self) -> pl.DataFrame:
         if not self._parts:
             return pl.DataFrame(
                 schema={_KEY: pl.Int64, _AT: pl.Int64} | dict.fromkeys(self._columns, pl.String)
             )
-        together = pl.concat(self._parts, how="vertical_relaxed").sort(_AT, maintain_order=True)
+        return pl.concat(self._parts, how="vertical_relaxed").sort(_AT, maintain_order=True)
+
+    def _changes(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Rows in order of time, item by item, without those between two rows of their item that say the same."""
+        rows = rows.sort(_KEY, maintain_order=True)
+        above = [pl.col(name).eq_missing(pl.col(name).shift()) for name in (_KEY, *self._columns)]
+        same = rows.select(same=pl.all_horizontal(above))["same"]
+        return rows.filter(~(same & same.shift(-1, fill_value=False)))
+
+    def _thinned(self) -> pl.DataFrame:
+        """Fewer rows: the newest values of each item; of each span of the log where older ones are asked for."""
+        together = self._together()
+        if not self._keeps_older:
+            return self._newest(together, [_KEY])
+        changes = self._changes(together)
+        if changes.height * 2 <= _MANY:
+            return changes
+        first, last = int(together[_AT][0]), int(together[_AT][-1])
+        width = (last - first) // _SPANS + 1
+        together = together.with_columns(((pl.col(_AT) - first) // width).alias(_SPAN))
+        newest = self._newest(together, [_KEY, _SPAN])
+        oldest = together.unique(_KEY, keep="first", maintain_order=True).select(newest.columns)
+        return pl.concat([oldest, newest]).sort(_AT, maintain_order=True)
+
+    def _newest(self, rows: pl.DataFrame, by: list[str]) -> pl.DataFrame:
         newest = [pl.col(name).drop_nulls().last() for name in self._columns]
-        return together.group_by(_KEY, maintain_order=True).agg(*newest, pl.col(_AT).last())
+        found = rows.group_by(by, maintain_order=True).agg(*newest, pl.col(_AT).last())
+        return found.select(*self._columns, _KEY, _AT)

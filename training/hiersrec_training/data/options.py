@@ -14,7 +14,8 @@ from hiersrec_sdk.arguments import is_utf8
 from hiersrec_sdk.errors import InvalidOptionError
 from hiersrec_sdk.shown import shown
 from hiersrec_training.data.text_encoders import HASHED, without_folders
-from hiersrec_training.data.times import checked_format, checked_zone, parse_moment
+from hiersrec_training.data.time_formats import checked_format
+from hiersrec_training.data.times import checked_zone, parse_moment
 
 LOG_FORMATS = ("auto", "events", "sessions")
 TIME_UNITS = ("auto", "s", "ms", "us", "ns")
@@ -355,6 +356,11 @@ class PrepareOptions:
             return ["time"]
         columns = [self.time_column] if isinstance(self.time_column, str) else list(self.time_column)
         return [column for column in columns if column]
+
+    @property
+    def cuts_test_split(self) -> bool:
+        """Whether the test split is the newer part of the logs."""
+        return self.test_days is not None or self.test_fraction is not None
 
     @property
     def item_description_columns(self) -> dict[str, str]:

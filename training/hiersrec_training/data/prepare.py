@@ -15,10 +15,17 @@ from numpy.typing import NDArray
 from hiersrec_sdk.errors import DataError, EmptyLogError, InvalidOptionError, LeakError
 from hiersrec_training.data.categories import categorize
 from hiersrec_training.data.clicks import LogSessions
-from hiersrec_training.data.columns import unify_ids
+from hiersrec_training.data.columns import unify_ids, without_fractions
 from hiersrec_training.data.dataset import Dataset, Sessions
+from hiersrec_training.data.descriptions import LatestDescriptions
 from hiersrec_training.data.options import PrepareOptions, flag
-from hiersrec_training.data.read_items import Descriptions, describe_items, read_items, read_parents
+from hiersrec_training.data.read_items import (
+    Descriptions,
+    describe_items,
+    item_rows,
+    read_items,
+    read_parents,
+)
 from hiersrec_training.data.read_log import LogReader, expanded
 from hiersrec_training.data.report import PrepareReport
 from hiersrec_training.data.split import (
@@ -81,6 +88,7 @@ def prepare(options: PrepareOptions, show: Callable[[str], object] = print) -> D
             "TMPDIR names another one"
         ) from error
     training, test = _split(read.sessions, read.test_sessions, options, report)
+    rows = read.rows if read.about is None else _rows_of_log(read.about, training, test, options, report)
     catalog, training, test = _catalog(read, training, test, options, report)
     sessions = _sessions(training)
     cut = len(sessions) - round(options.validation_fraction * len(sessions))
@@ -89,8 +97,8 @@ def prepare(options: PrepareOptions, show: Callable[[str], object] = print) -> D
             f"--validation-fraction {options.validation_fraction} leaves none of the {len(sessions)} sessions for "
             "training"
         )
-    categories = categorize(read.rows, read.parents, catalog, options, report)
-    about = _describe(read.rows, catalog, options)
+    categories = categorize(rows, read.parents, catalog, options, report)
+    about = _describe(rows, catalog, options)
     if encoder is not None:  # its vectors replace the text, which is not hashed as well
         encoded = encode_texts(encoder, options.text_encoder, about.text)
         about = about._replace(text=pl.Series([None] * len(catalog), dtype=pl.String), vectors=encoded)
@@ -133,14 +141,23 @@ class _Read(NamedTuple):
     """All that was read.
 
     ``item_ids``: of every item clicked in a log, in order; the sessions hold indices of it. ``rows``: of the item
-    table, or what the log says about its items. ``parents``: of the category tree.
+    table. ``about``: what the log says about its items, where there is no table. ``parents``: of the category tree.
     """
 
     item_ids: pl.Series
     sessions: LogSessions
     test_sessions: LogSessions | None
     rows: pl.DataFrame | None
+    about: _About | None
     parents: pl.DataFrame | None
+
+
+class _About(NamedTuple):
+    """What a log says about its items; ``keys`` of the items, in order, and the id of each."""
+
+    latest: LatestDescriptions
+    keys: NDArray[np.int64]
+    ids: pl.Series
 
 
 def _read(logs: list[Any], options: PrepareOptions, report: PrepareReport, work: Path) -> _Read:
@@ -152,16 +169,17 @@ def _read(logs: list[Any], options: PrepareOptions, report: PrepareReport, work:
         check_logs(
             log.sessions, test_log.sessions, reader.known.sessions, per_file=bool(options.session_per_file)
         )
-    rows = log.descriptions if options.items is None else read_items(options, report, work)
+    rows = None if options.items is None else read_items(options, report, work)
     parents = None if options.category_tree is None else read_parents(options, report, work)
     _warn_of_times(log.sessions, report)
 
     keys = log.items if test_log is None else np.union1d(log.items, test_log.items)
-    ids = reader.known.items.decode(keys)
-    if rows is None:
-        (ids,) = unify_ids([ids])
-    else:
-        ids, table_ids = unify_ids([ids, rows["item"]])
+    columns = [reader.known.items.decode(keys), *([] if rows is None else [rows["item"]])]
+    columns, fractions = without_fractions(columns)
+    report.fractions(fractions, "item ids")
+    ids, *others = unify_ids(columns)
+    if rows is not None:
+        (table_ids,) = others
         rows = rows.with_columns(table_ids.alias("item"))
         if not ids.is_in(table_ids.implode()).any():
             table = options.items if isinstance(options.items, str | Path) else "the item table"
@@ -169,14 +187,14 @@ def _read(logs: list[Any], options: PrepareOptions, report: PrepareReport, work:
                 f"no item of the log is in {table}: the log has ids such as {ids[0]!r}, the table such as "
                 f"{table_ids[0]!r}; name the right columns with --item-column and --item-id-column"
             )
-    order = ids.arg_sort().to_numpy()
-    rank = np.empty(len(order), np.int32)
-    rank[order] = np.arange(len(order), dtype=np.int32)
+    item_ids = ids.unique().sort()  # several keys may be one id, such as 12 and 12.0
+    rank = item_ids.search_sorted(ids).to_numpy().astype(np.int32)
     sessions = log.sessions.with_items(_indices(log.sessions.items, keys, rank))
     test_sessions = None
     if test_log is not None:
         test_sessions = test_log.sessions.with_items(_indices(test_log.sessions.items, keys, rank))
-    return _Read(ids[order], sessions, test_sessions, rows, parents)
+    about = None if log.about is None else _About(log.about, keys, ids)
+    return _Read(item_ids, sessions, test_sessions, rows, about, parents)
 
 
 def _catalog(
@@ -304,6 +322,20 @@ def _sessions(found: LogSessions) -> Sessions:
     """The sessions of a dataset."""
     time = None if found.end is None else found.end // 1_000_000
     return Sessions(found.items.astype(np.int32, copy=False), found.offsets, time)
+
+
+def _rows_of_log(
+    about: _About, training: LogSessions, test: LogSessions, options: PrepareOptions, report: PrepareReport
+) -> pl.DataFrame | None:
+    """What the log says about its items, as rows of an item table; nothing that it first says in the test split."""
+    until = None
+    if options.cuts_test_split and options.shuffle_seed is None:
+        # sessions are in order of their last click; without times, of their first row
+        until = int(test.row.min()) - 1 if training.end is None else int(training.end.max())
+    ids, newest, changed = about.latest.rows(about.keys, about.ids, until)
+    what = "items that the log describes otherwise after the training split: the older values count"
+    report.note("older", changed, what)
+    return item_rows(ids, newest, "the log", options, report) if len(ids) else None
 
 
 def _describe(rows: pl.DataFrame | None, catalog: pl.Series, options: PrepareOptions) -> Descriptions:

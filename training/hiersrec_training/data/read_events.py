@@ -18,7 +18,8 @@ from hiersrec_training.data.options import PrepareOptions
 from hiersrec_training.data.progress import progress
 from hiersrec_training.data.report import FileReport, PrepareReport
 from hiersrec_training.data.tables import Batch, Table, unescaped
-from hiersrec_training.data.times import TimeColumn, date, parse_moment, with_zeros
+from hiersrec_training.data.time_formats import YearlessTimes, with_zeros
+from hiersrec_training.data.times import TimeColumn, date, parse_moment
 
 _MISSING: Final = "(missing)"  # the type of an event without one
 _USERS: Final = ("user", "user_id", "userid", "visitor", "visitor_id", "visitorid", "customer", "customer_id")
@@ -28,11 +29,12 @@ _SAMPLE: Final = 1_000_000  # rows in which users of session ids are looked for
 
 @dataclass
 class Known:
-    """What all logs share: the keys of items, sessions and users, and the codes of types of event."""
+    """What all logs share: keys of items, sessions and users, codes of types of event, and times without a year."""
 
     items: Keys = field(default_factory=Keys)
     sessions: Keys = field(default_factory=Keys)
     events: dict[str, int] = field(default_factory=dict)
+    yearless: YearlessTimes = field(default_factory=YearlessTimes)
 
 
 class EventColumns:
@@ -158,6 +160,7 @@ class EventFile:
         self._doubted = users[0] if users and has_ids else None
         self._users_hint = ""
         self._list_keys: list[NDArray[np.int64]] = []  # of rows that hold lists of items
+        self._lists: dict[str, bool] = {}  # whether columns beside cells of items hold lists too
 
     def read(self, store: ClickStore) -> int:
         """Add all clicks; the number of the last row."""
@@ -172,7 +175,7 @@ class EventFile:
             if len(batch.numbers):
                 last = int(batch.numbers[-1])
                 self._look_for_users(batch)
-                clicks = _exploded(batch, self._columns, self._options, table)
+                clicks = _exploded(batch, self._columns, self._options, table, self._lists)
                 if clicks.frame is not batch.frame:
                     self._empty_lists += len(np.setdiff1d(batch.numbers, clicks.numbers))
                 self._add(clicks, store, from_lists=clicks.frame is not batch.frame)
@@ -251,9 +254,9 @@ class EventFile:
         keep = self._keep(pl.repeat(True, len(item), eager=True), item.is_not_null(), "no item id", numbers)
         key = time = event = order = None
         if columns.key is not None:
-            key = self._key.ids(frame[columns.key])
+            key = self._key.whole_ids(frame[columns.key])
             if columns.user is not None:
-                pair = pl.DataFrame({"user": self._user.ids(frame[columns.user]), "session": key})
+                pair = pl.DataFrame({"user": self._user.whole_ids(frame[columns.user]), "session": key})
                 keep = self._keep(keep, pair["user"].is_not_null(), "no user id", numbers)
                 key = pair.select(key=pl.concat_str(pl.all(), separator=PAIR))["key"]
             keep = self._keep(
@@ -296,6 +299,8 @@ class EventFile:
             first, last = self._span or (times[0], times[0])
             self._span = min(int(times.min()), int(first)), max(int(times.max()), int(last))
             self._order.note(keys, times)
+            if self._time.is_yearless:
+                self._known.yearless.note(times)
             self._on_the_hour &= not bool((times % 3_600_000_000).any())
         store.add(keys, times, rows, items, self._number, event, order)
         if self._about is not None:
@@ -358,10 +363,18 @@ class _Order:
         return "in no order of time" if downs * most > ups else "oldest first"
 
 
-def _exploded(batch: Batch, columns: EventColumns, options: PrepareOptions, table: Table) -> Batch:
+def _exploded(
+    batch: Batch, columns: EventColumns, options: PrepareOptions, table: Table, lists: dict[str, bool]
+) -> Batch:
     """The rows with one item each, where a cell holds the items of a whole session.
 
     What stands beside the items, such as times and categories, may be lists of the same lengths.
+
+    Args:
+        lists: which of the text columns beside them hold lists, as far as it is known; it is completed.
+
+    Raises:
+        DataError: a list that is longer or shorter than that of the items.
     """
     numbers, frame = batch
     others = [
@@ -369,7 +382,7 @@ def _exploded(batch: Batch, columns: EventColumns, options: PrepareOptions, tabl
     ]
     others = [name for name in dict.fromkeys(others) if name != columns.item]
     if options.list_separator is not None:
-        frame = _split_cells(frame, columns, others, options, table)
+        frame = _split_cells(frame, columns, others, options, table, lists)
     kinds: dict[str, Any] = dict(frame.schema)
     if not isinstance(kinds[columns.item], pl.List | pl.Array):
         return Batch(numbers, frame)
@@ -390,9 +403,14 @@ def _exploded(batch: Batch, columns: EventColumns, options: PrepareOptions, tabl
 
 
 def _split_cells(
-    frame: pl.DataFrame, columns: EventColumns, others: list[str], options: PrepareOptions, table: Table
+    frame: pl.DataFrame,
+    columns: EventColumns,
+    others: list[str],
+    options: PrepareOptions,
+    table: Table,
+    lists: dict[str, bool],
 ) -> pl.DataFrame:
-    """The cells of items as lists; and those of other columns that hold as many values in every row."""
+    """The cells of items as lists; and those of other columns that hold as many values in most rows of the file."""
     if frame[columns.item].dtype != pl.String:
         raise InvalidOptionError(
             f"--list-separator is for text: column {columns.item!r} of {table.name} holds {frame[columns.item].dtype}"
@@ -403,6 +421,21 @@ def _split_cells(
     for name in others:
         if frame[name].dtype == pl.String:
             values = split_cells(frame[name], separator)
-            if (values.list.len() == items.list.len()).fill_null(True).all() or name in columns.about:
+            if name not in lists:
+                is_list = True if name in columns.about else _are_lists(items.list.len(), values.list.len())
+                if is_list is not None:
+                    lists[name] = is_list
+            if lists.get(name, True):
                 found[name] = values
     return frame.with_columns(values.alias(name) for name, values in found.items())
+
+
+def _are_lists(items: pl.Series, values: pl.Series) -> bool | None:
+    """Whether the cells of a column are lists beside the items, by how many values each has; None: no row tells."""
+    counts = pl.DataFrame({"items": items, "values": values}).drop_nulls()
+    counts = counts.filter(pl.max_horizontal("items", "values") > 1)
+    if counts.is_empty():
+        return None
+    if counts["values"].n_unique() == 1 < counts["items"].n_unique():
+        return False  # one value of one form for the whole row, such as a date with a blank in it
+    return int((counts["items"] == counts["values"]).sum()) * 2 > counts.height

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import DataError, EmptyLogError, InvalidOptionError
@@ -19,7 +18,6 @@ from hiersrec_training.data.clicks import ClickStore, LogSessions, Rules, Tally
 from hiersrec_training.data.descriptions import LatestDescriptions
 from hiersrec_training.data.options import PrepareOptions
 from hiersrec_training.data.read_events import PAIR, EventColumns, EventFile, Known
-from hiersrec_training.data.read_items import item_rows
 from hiersrec_training.data.read_sessions import SessionFile
 from hiersrec_training.data.report import FileReport, PrepareReport
 from hiersrec_training.data.split import session_digests
@@ -33,12 +31,12 @@ class Log:
     Attributes:
         sessions: in order of their last clicks, or of the log where there are no times; items are keys.
         items: int64, the keys of all items, in order.
-        descriptions: rows about the items, as an item table has; None where the log was not asked.
+        about: what it says about the items; None where it was not asked.
     """
 
     sessions: LogSessions
     items: NDArray[np.int64]
-    descriptions: pl.DataFrame | None = None
+    about: LatestDescriptions | None = None
 
 
 class LogReader:
@@ -142,14 +140,16 @@ class LogReader:
         columns = EventColumns(tables[0], options, describes=describes)
         for table in tables:
             table.require(columns.wanted)
-        about = (
-            LatestDescriptions(list(columns.about), known.items, options.missing) if columns.about else None
-        )
+        about = None
+        if columns.about:
+            keeps_older = options.cuts_test_split
+            about = LatestDescriptions(list(columns.about), options.missing, keeps_older=keeps_older)
         store, firsts, found = ClickStore(self._work), [0], []
         for number, table in enumerate(tables):
             file = EventFile(table, number, firsts[-1], columns, options, known, about)
             firsts.append(firsts[-1] + file.read(store) + 1)
             found.append(file.report(report))
+        known.yearless.check(", ".join(_name(source, number) for number, source in enumerate(sources)))
         zone = options.time_zone
         report.compare_files(found, zone, needs_zone=options.since is None and options.until is None)
         kept = [code for event, code in known.events.items() if event in options.events]
@@ -189,11 +189,7 @@ class LogReader:
         missing = [event for event in options.events if event not in known.events]
         if missing:
             report.warn(f"no event is of type {', '.join(missing)}; the types are {', '.join(known.events)}")
-        rows = None
-        if about is not None:
-            ids, newest = about.rows()
-            rows = item_rows(ids, newest, "the log", options, report) if len(ids) else None
-        return Log(sessions, store.items, rows)
+        return Log(sessions, store.items, about)
 
     def _check_shared(self, tally: Tally, rules: Rules, sessions: int) -> None:
         """Refuse session ids that are in several logs, far apart."""

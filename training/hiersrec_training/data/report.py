@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hiersrec_training.data.columns import Column
+from hiersrec_training.data.columns import Column, Fractions
 from hiersrec_training.data.text import Skipped
 
 
@@ -130,6 +130,20 @@ class PrepareReport:
         for text, count in column.missing_texts.most_common(12):
             self.line("missing", count, f"{where} written as {text} (--missing changes that)")
 
+    def fractions(self, found: Fractions, role: str) -> None:
+        """Note the ids of a role that are written as fractions, and what was made of them."""
+        if not found.other:
+            what = f"different {role} written as fractions, taken as integers"
+            self.note("changed", found.distinct, what, found.example)
+            return
+        what = f"different {role} written as fractions that stay so, as {found.other} does"
+        self.note("kept", found.distinct, what, found.example)
+        if found.both:
+            self.warn(
+                f"{found.both:,} {role} are there with and without .0, and mean different ones: others have fractions, "
+                f"such as {found.other}; write them in one way if they mean the same"
+            )
+
     def compare_files(self, files: list[FileReport], zone: str | None, *, needs_zone: bool) -> None:
         """Warn where the logs differ in a way that suggests that one of them was misread.
 
@@ -141,7 +155,7 @@ class PrepareReport:
         dated = [found for found in files if found.times and found.first and found.last]
         naive = [found.name for found in dated if "without a zone" in str(found.times)]
         if zone is not None and needs_zone and dated and not naive:
-            self.warn(f"--time-zone {zone} has no effect: all times have a zone, or are Unix times")
+            self.warn(f"--time-zone {zone} has no effect: all times have a zone, or count in UTC")
         if zone is None and naive and len(naive) < len(dated):
             self.warn(
                 f"times of {', '.join(naive)} have no zone and are taken as UTC, those of the other logs have one: "

@@ -24,6 +24,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import DataError, InvalidOptionError
+from hiersrec_training.data.time_formats import (
+    checked_format,
+    counts_in_utc,
+    format_of_digits,
+    has_year,
+    read_format,
+)
 
 SECOND: Final = 1_000_000  # microseconds
 DAY: Final = 86_400 * SECOND
@@ -46,26 +53,8 @@ _ANY_ISO: Final = (
     r" ?(?<zone>Z|z|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?)?)?$"
 )
 
-# Counts from another day, in other units: (offset in units, units a microsecond).
-_EPOCHS: Final[dict[str, Callable[[pl.Series], pl.Series]]] = {
-    "excel": lambda v: ((v.cast(pl.Float64) - 25_569) * DAY).round().cast(pl.Int64),
-    "ticks": lambda v: (v.cast(pl.Int64) - 621_355_968_000_000_000) // 10,
-    "filetime": lambda v: (v.cast(pl.Int64) - 116_444_736_000_000_000) // 10,
-}
-_LIMITS: Final = {"excel": 1e7, "ticks": 1 << 62, "filetime": 1 << 62}
-_DIGIT: Final = "%[YymdHMS]"
 # Dates in digits that may look like Unix times.
 _SHORT_DATES: Final = ("%y%m%d%H%M", "%m%d%y%H%M", "%d%m%y%H%M", "%y%m%d%H%M%S")
-# Numbers that are times of another kind: (digits, format).
-_DIGITS: Final = {
-    3: "%m%d",
-    4: "%m%d",
-    6: "%Y%m",
-    8: "%Y%m%d",
-    10: "%Y%m%d%H",
-    12: "%Y%m%d%H%M",
-    14: "%Y%m%d%H%M%S",
-}
 
 
 @dataclass(frozen=True)
@@ -73,7 +62,7 @@ class Form:
     """What the times of a file are: a name for people, and whether they have a time zone."""
 
     name: str
-    zoned: bool | None = None  # None: numbers, which are in UTC
+    zoned: bool | None = None  # None: counts, which are in UTC
 
     def describe(self, zone: str | None) -> str:
         """The form for the report, with how times without a zone were taken."""
@@ -133,9 +122,7 @@ class TimeColumn:
         """
         there = values.is_not_null()
         if self._format is not None:
-            time = self._by_format(values)
-            form = Form(f"format {self._format_name}", "%z" in self._format or "%:z" in self._format)
-            self._seen(form, values, there, numbers)
+            time = self._by_format(values, self._format, there, numbers)
         elif values.dtype.is_temporal():
             time = self._from_column(values, there, numbers)
         elif values.dtype == pl.String:
@@ -173,7 +160,7 @@ class TimeColumn:
             )
         if self._future and not self._accepts_future:
             time, value, row = self._latest
-            digits = _format_of_digits(value)
+            digits = format_of_digits(value)
             hint = f"; if it is a date written in digits, give --time-format {digits}" if digits else ""
             raise DataError(
                 f"{self._future:,} of {self._read:,} clicks are in the future, the last at {date(time)}: "
@@ -286,7 +273,7 @@ class TimeColumn:
             ways.append("--time-format ticks for .NET ticks")
         if 1.2e17 <= value < 1.5e17:
             ways.append("--time-format filetime for Windows file times")
-        digits = _format_of_digits(text)
+        digits = format_of_digits(text)
         if digits:
             ways.append(f"--time-format {digits} for a date in digits")
         ways.append("--time-unit s (ms, us, ns) to take numbers as they are")
@@ -361,39 +348,18 @@ class TimeColumn:
         local = found["time"].dt.epoch("us")
         return (local - offset).zip_with(zoned, self._to_utc(found["time"]))
 
-    def _by_format(self, values: pl.Series) -> pl.Series:
-        form = self._format or ""
-        if form in _EPOCHS:
-            if values.dtype.is_temporal():
-                raise DataError(
-                    f"column {self._column!r} holds {values.dtype}, not numbers of --time-format {form}"
-                )
-            number = values.cast(pl.Int64 if form != "excel" else pl.Float64, strict=False)
-            inside = (number.abs() < _LIMITS[form]).fill_null(False)
-            return _EPOCHS[form](number.set(~inside, None))
-        text = with_zeros(values, form)
-        if re.search(f"({_DIGIT}){{2}}", form):
-            # digits next to each other have no other end than their number
-            exact = re.sub(
-                r"%Y", "[0-9]{4}", re.sub(r"%[ymdHMS]", "[0-9]{2}", re.escape(form).replace("\\%", "%"))
-            )
-            exact = re.sub(r"%[-.:#]*[A-Za-z]", ".+?", exact.replace("%\\.f", "[.0-9]*"))
-            text = text.set(~text.str.contains(f"^{exact}$").fill_null(True), None)
-        if "%H" in form and "%M" not in form:  # chrono wants minutes beside hours
-            text, form = text + "|00", form + "|%M"
-        if not re.search(r"%[YyGsFcDx]", form):
-            text, form = "2000|" + text, "%Y|" + form
-        try:
-            found = text.str.to_datetime(form, time_unit="us", strict=False)
-        except pl.exceptions.PolarsError as error:
-            raise InvalidOptionError(
-                f"--time-format {self._format_name!r} cannot be used: {str(error).splitlines()[0]}"
-            ) from None
-        # two digits of a year are not those of a year in the first century
-        found = found.set((found.dt.year() < 1000).fill_null(False), None)
-        if isinstance(found.dtype, pl.Datetime) and found.dtype.time_zone is not None:
-            return found.dt.epoch("us")
-        return self._to_utc(found)
+    def _by_format(
+        self, values: pl.Series, form: str, there: pl.Series, numbers: NDArray[np.int64]
+    ) -> pl.Series:
+        found = read_format(values, form, str(self._format_name), self._column)
+        zoned = None if counts_in_utc(form) else getattr(found.dtype, "time_zone", None) is not None
+        self._seen(Form(f"format {self._format_name}", zoned), values, there, numbers)
+        return self._to_utc(found) if zoned is False else found.dt.epoch("us")
+
+    @property
+    def is_yearless(self) -> bool:
+        """Whether the format has no year."""
+        return self._format is not None and not has_year(self._format)
 
 
 def _shown(value: Any) -> str:
@@ -441,61 +407,6 @@ def checked_zone(name: str | None) -> str | None:
             f"--time-zone must be the name of a time zone such as Europe/Berlin or UTC, got {name!r}"
         ) from None
     return name
-
-
-def checked_format(form: str | None) -> str | None:
-    """The format in the words of Polars.
-
-    Raises:
-        InvalidOptionError: it has no date, or parts that Polars would read otherwise than Python.
-    """
-    if form is None or form in _EPOCHS:
-        return form
-    directives = re.findall(r"%[-:.#]*[a-zA-Z]", form)
-    if not directives:
-        raise InvalidOptionError(
-            f"--time-format must be a format such as '%d.%m.%Y %H:%M', or {', '.join(_EPOCHS)}; got {form!r}"
-        )
-    if "%Z" in directives:
-        raise InvalidOptionError(
-            "--time-format: names of zones (%Z) are ambiguous; write them as plain text, and give --time-zone"
-        )
-    form = form.replace(".%f", "%.f")
-    if "%f" in re.findall(r"%[a-zA-Z]", form):
-        raise InvalidOptionError(
-            "--time-format: %f (fractions of a second) must follow a point, as in %S.%f; for others say %3f or %6f"
-        )
-    if not re.search(r"%[-]?[dejFcDxs]|%U|%W|%V", form):
-        raise InvalidOptionError(f"--time-format {form!r} has no day")
-    return form
-
-
-def with_zeros(values: pl.Series, form: str) -> pl.Series:
-    """Values as text, with the leading zeros that a format of digits asks for and that numbers have lost."""
-    if values.dtype == pl.String:
-        text = values
-    elif values.dtype.is_temporal():
-        return values.cast(pl.String)
-    else:
-        text = values.cast(pl.Int64, strict=False).cast(pl.String)
-    rest = re.sub(r"%Y", "0000", form)
-    rest = re.sub(r"%[ymdHMS]", "00", rest)
-    return text.str.zfill(len(rest)) if rest.strip("0") == "" else text
-
-
-def _format_of_digits(text: str) -> str:
-    """The format that the digits of a date may have, or ""."""
-    form = _DIGITS.get(len(text.partition(".")[0]), "")
-    if not form:
-        return ""
-    try:
-        text = text.zfill(4)
-        found = datetime.strptime(
-            ("2000" if "%Y" not in form else "") + text, form if "%Y" in form else "%Y" + form
-        )
-    except ValueError:
-        return ""
-    return form if 1990 <= found.year < 2100 else ""
 
 
 def _scaled(values: pl.Series, unit: str) -> pl.Series:
