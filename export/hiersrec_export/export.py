@@ -38,13 +38,6 @@ from hiersrec_training.run import RunInfo, load_model
 
 CANDIDATE_SHARE = 0.04  # the paper's
 LEAST_CANDIDATES = 1000  # a small catalog has a larger share: fewer would save less than the encoder takes
-# settings in which a final run may differ
-_NOT_THE_MODEL = (
-    "seed",
-    "epochs",
-    "patience",
-    "checkpoint_steps",
-)
 
 
 def export(
@@ -219,9 +212,7 @@ def _calibration_run(
         raise ExportError(
             f"{measured} was trained on its validation split too (--final): --calibrate-with takes a run that was not"
         )
-    settings, others = info.config.as_dict(), other.config.as_dict()
-    unlike = [name for name in settings if settings[name] != others[name] and name not in _NOT_THE_MODEL]
-    if unlike:
+    if unlike := info.config.unlike(other.config):
         report(f"note: {measured} was trained with other settings than {run_path}: {', '.join(unlike)}")
     return model, other
 

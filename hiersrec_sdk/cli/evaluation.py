@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.cli.common import (
@@ -23,6 +25,7 @@ from hiersrec_sdk.errors import InvalidOptionError
 
 _COMPARED: Final = {"recall@20": 10, "mrr@20": 9, "ndcg@20": 9}  # width of the column by metric
 _AT_CUTS: Final = ("recall", "mrr", "ndcg")
+_OF_A_BUNDLE: Final = ("mode", "candidates", "include_session_categories", "threads", "backend")  # options
 
 
 @click.command()
@@ -63,11 +66,11 @@ def evaluate(
     backend: str | None,
 ) -> None:
     """Measure BUNDLE on the dataset folder DATA: every prefix of every session of the split is an example."""
-    if len(paths) > 2 or (len(paths) < 2 and not baseline):
+    if len(paths) != (1 if baseline else 2):
         raise click.UsageError("give BUNDLE and DATA, or --baseline and DATA alone")
     check_candidates(mode, candidates)
-    if candidates is not None and baseline:
-        raise InvalidOptionError("--candidates cannot be combined with --baseline, which ranks every item")
+    if baseline:
+        _check_no_option_of_a_bundle()
     if assignments and not baseline:
         raise InvalidOptionError("--set needs --baseline; a bundle has the settings of its training")
     progress = sys.stderr.isatty()
@@ -79,9 +82,9 @@ def evaluate(
         measured = baselines.evaluate_baseline(method, getattr(dataset, split), progress)
         metrics = {"baseline": baseline, **options, **measured}
     else:
+        options = {}
         recommender = Recommender.load(paths[0], threads=threads, backend=backend)
-        if recommender.config["data"].get("fingerprint") != dataset.fingerprint:
-            click.echo("Note: the bundle was not trained on this dataset folder", err=True)
+        _note_what_it_has_seen(recommender, dataset, split)
         metrics = import_extra("hiersrec_training.evaluate", "evaluate").evaluate(
             recommender,
             dataset,
@@ -92,7 +95,7 @@ def evaluate(
             progress=progress,
         )
     metrics["split"] = split
-    click.echo(json.dumps(metrics) if as_json else _table(metrics))
+    click.echo(json.dumps(metrics) if as_json else _table(metrics, options))
 
 
 @click.command()
@@ -107,6 +110,7 @@ def compare(bundle: Path, data: Path, split: str, candidates: Any, as_json: bool
     baselines = import_extra("hiersrec_training.baselines", "compare")
     dataset = import_extra("hiersrec_training.data.dataset", "compare").Dataset.load(data)
     recommender = Recommender.load(bundle)
+    _note_what_it_has_seen(recommender, dataset, split)
     progress = sys.stderr.isatty()
     rows: list[dict[str, Any]] = []
     for mode in ("candidates", "exact"):
@@ -129,20 +133,51 @@ def compare(bundle: Path, data: Path, split: str, candidates: Any, as_json: bool
         click.echo(f"{row['method']:<22}{figures}{row['rows_scored']:>14,.0f}")
 
 
+def _check_no_option_of_a_bundle() -> None:
+    """Check that none was given beside ``--baseline``.
+
+    Raises:
+        InvalidOptionError: one was.
+    """
+    context = click.get_current_context()
+    for option in context.command.params:
+        if option.name in _OF_A_BUNDLE and (
+            context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+        ):
+            raise InvalidOptionError(
+                f"{option.opts[0]} cannot be combined with --baseline, which ranks every item in one way"
+            )
+
+
+def _note_what_it_has_seen(recommender: Recommender, dataset: Any, split: str) -> None:
+    """Say where figures flatter a bundle, as it knows sessions of the split."""
+    config = recommender.config
+    if config["data"].get("fingerprint") != dataset.fingerprint:
+        click.echo(
+            "Note: the bundle was not trained on this dataset folder, and may know its sessions of another one",
+            err=True,
+        )
+    elif split == "validation":
+        is_trained = "validation" in config["metrics"].get("trained_on", "")
+        done = "trained" if is_trained else "chosen (epoch, co-visitation scorer, cold-start bias)"
+        click.echo(f"Note: the bundle was {done} on this split, which flatters its figures", err=True)
+
+
 def _sessions_before(split: str, dataset: Any) -> Any:
     """Sessions that a baseline may learn from when it is evaluated on ``split``."""
     return dataset.train.then(dataset.validation) if split == "test" else dataset.train
 
 
-def _table(metrics: dict[str, Any]) -> str:
-    """Metrics for a person: those at cuts as a table, the others a line each."""
+def _table(metrics: dict[str, Any], options: Collection[str]) -> str:
+    """Metrics for a person: those at cuts as a table, the others, and ``options`` of a baseline, a line each."""
     cuts = sorted({int(name.partition("@")[2]) for name in metrics if name.startswith("recall@")})
     lines = ["            " + "".join(f"{'@' + str(cut):>9}" for cut in cuts)]
     for name in _AT_CUTS:
         lines.append(f"{name:<12}" + "".join(f"{100 * metrics[f'{name}@{cut}']:>8.2f}%" for cut in cuts))
     for name, value in metrics.items():
         if name.partition("@")[0] not in _AT_CUTS:
-            lines.append(f"{name.replace('_', ' '):<24}{_formatted(name, value)}")
+            shown = f"{value:g}" if name in options else _formatted(name, value)
+            lines.append(f"{name.replace('_', ' '):<24}{shown}")
     return "\n".join(lines)
 
 

@@ -38,8 +38,8 @@ def _show_config(context: click.Context, parameter: click.Parameter, wanted: boo
     "--validated-by",
     type=PATH,
     metavar="RUN",
-    help="With --final: take over what RUN found on the validation split: its best epoch, its co-visitation scorer, "
-    "its bias of items without clicks.",
+    help="With --final: take over the settings of RUN and what it found on the validation split: its best epoch, its "
+    "co-visitation scorer, its bias of items without clicks.",
 )
 @click.option(
     "--resume",
@@ -113,11 +113,18 @@ def train(
         raise InvalidOptionError(
             "--resume keeps the settings of the interrupted run, but for --set learning_rate: leave the others out"
         )
-    settings = [*assignments, *([f"seed={seed}"] if seed is not None else [])]
+    configs = import_extra("hiersrec_training.config", "train")
+    settings = configs.read_settings(
+        config_file, [*assignments, *([f"seed={seed}"] if seed is not None else [])]
+    )
     if validated_by is not None:
-        best = import_extra("hiersrec_training.run", "train").finished_run(validated_by).best_epoch
-        settings.append(f"epochs={best}")
-    config = import_extra("hiersrec_training.config", "train").load_config(config_file, settings)
+        if "epochs" in names:
+            raise InvalidOptionError(
+                "--validated-by trains as many epochs as were best in RUN: leave --set epochs out"
+            )
+        validated = import_extra("hiersrec_training.run", "train").finished_run(validated_by)
+        settings = validated.config.as_dict() | settings | {"epochs": validated.best_epoch}
+    config = configs.Config.from_dict(settings)
     module.train(
         data,
         out,

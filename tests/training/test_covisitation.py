@@ -4,6 +4,7 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -227,10 +228,21 @@ def test_the_served_scorer_is_the_fitted_network(examples: ScoredExamples, tiny_
     np.testing.assert_allclose(offsets, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_few_examples_leave_it_out(tiny_run: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("few", ["examples", "reachable ones"])
+def test_few_examples_leave_it_out(
+    few: str, tiny_run: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, info = load_model(tiny_run)
     data = Dataset.load(tiny_data)
-    monkeypatch.setattr(covisitation, "LEAST_EXAMPLES", 10**6)
+    if few == "examples":
+        monkeypatch.setattr(covisitation, "LEAST_EXAMPLES", 10**6)
+    else:  # as in a large catalog, after a short training
+
+        def unreachable(*arguments: Any, **options: Any) -> ScoredExamples:
+            found = collect(*arguments, **options)
+            return replace(found, reachable=np.zeros_like(found.reachable))
+
+        monkeypatch.setattr(covisitation, "collect", unreachable)
     model.covisitation.reset()
     lines: list[str] = []
     meta = Metadata.of(data, info.shape, info.config)

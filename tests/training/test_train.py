@@ -124,6 +124,32 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [(3, "--resume goes on from checkpoint-00000003"), (0, "there is no checkpoint: remove .*lower learning_rate")],
+)
+def test_a_signal_while_it_diverges_says_what_is_left(
+    written: int,
+    message: str,
+    tiny_data: Path,
+    tiny_config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = loop_module.Loop._step
+
+    def signals(self: Any, batch: Any) -> Any:
+        if self.state["step"] == 4:
+            monkeypatch.setattr(loop_module, "EXPLODED", 0.0)
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, batch)
+
+    monkeypatch.setattr(loop_module.Loop, "_step", signals)
+    config = replace(tiny_config, checkpoint_steps=written or 1_000)
+    with pytest.raises(InterruptedRunError, match=f"stopped by signal 2 at step 5: {message}"):
+        quiet(tiny_data, tmp_path / "run", config)
+
+
 @pytest.mark.parametrize("final", [False, True])
 @pytest.mark.parametrize(
     ("moment", "epoch"),

@@ -194,7 +194,8 @@ def baseline(
 ) -> Baseline:
     """The baseline ``name`` with ``options``, trained on ``sessions``.
 
-    Raises :class:`InvalidOptionError` for a name or an option that is not known, or an option that is not above 0.
+    Raises :class:`InvalidOptionError` for a name or an option that is not known, an option that is not above 0, or a
+    fraction where the default is an integer.
     """
     if name not in KINDS:
         raise InvalidOptionError(f"there is no baseline {shown(name)}; known: {', '.join(KINDS)}")
@@ -206,6 +207,8 @@ def baseline(
             )
         if not value > 0:
             raise InvalidOptionError(f"{option} must be above 0, got {value}")
+        if isinstance(defaults[option], int) and not float(value).is_integer():
+            raise InvalidOptionError(f"{option} must be an integer, got {value}")
     chosen = {
         option: type(default)((options or {}).get(option, default)) for option, default in defaults.items()
     }

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hiersrec_sdk.arguments import number_of
 from hiersrec_sdk.errors import ConfigError
@@ -38,6 +38,7 @@ _RANGES = {  # the most is a bound on memory and time, far above what is of use
     "batch_sessions": (1, 1_000_000),
     "checkpoint_steps": (1, 2**31 - 1),
 }
+_NOT_THE_MODEL: Final = ("seed", "epochs", "patience", "checkpoint_steps")
 _CHOICES = {
     "category_conditioning": ("all", "top", "leaf", "none"),
     "precision": ("auto", "bfloat16", "float32"),
@@ -115,6 +116,14 @@ class Config:
     def is_sampled(self, items: int) -> bool:
         """Whether the softmax over a catalog of ``items`` is sampled."""
         return items > self.sampled_above
+
+    def unlike(self, other: Config) -> list[str]:
+        """The names of settings that differ, but for those that make no other model of the same sessions."""
+        return [
+            name
+            for name, value in self.as_dict().items()
+            if value != getattr(other, name) and name not in _NOT_THE_MODEL
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """All settings by name."""

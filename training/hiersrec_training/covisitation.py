@@ -183,13 +183,14 @@ def fit_on(
         fit diverged.
     """
     examples = collect(model, meta, covisits, sessions, progress=progress)
-    if len(examples) < LEAST_EXAMPLES:
+    older, newer = slice(0, len(examples) // 2), slice(len(examples) // 2, None)
+    usable = np.count_nonzero(examples.reachable[older])
+    if usable < LEAST_EXAMPLES // 2:
         report(
-            f"no co-visitation scorer: {len(examples)} validation examples are too few to fit it, it takes "
-            f"{LEAST_EXAMPLES}"
+            f"no co-visitation scorer: {len(examples)} validation examples are too few to fit it; the older half has "
+            f"{usable} whose target is among the encoder's best or co-visited, it takes {LEAST_EXAMPLES // 2}"
         )
         return {}
-    older, newer = slice(0, len(examples) // 2), slice(len(examples) // 2, None)
     before = measure(None, covisits, examples, newer)
     fit(model.covisitation, covisits, examples, older, model.config.seed)
     metrics = measure(model.covisitation, covisits, examples, newer)

@@ -191,10 +191,10 @@ class Loop:
                 self.ranks.once(partial(self._log, {"step": step, "epoch": epoch + 1, **figures}))
             if saves:
                 self.state["seconds"] = time.perf_counter() - started
-                self.ranks.once(self._checkpoint)
-            if signal:
-                bar.close()
-                raise InterruptedRunError(f"stopped by signal {signal} at step {step}: go on with --resume")
+                is_saved = self.ranks.once(self._checkpoint)
+                if signal:
+                    bar.close()
+                    raise self._interrupted(signal, is_saved)
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         step = self.state["step"]
@@ -293,16 +293,32 @@ class Loop:
                 f"{_remedy(self.config).lower()}"
             )
 
-    def _checkpoint(self) -> None:
-        """Write a checkpoint, unless the model is on its way to diverge: then the one before stays, to go back to."""
+    def _interrupted(self, signal: int, is_saved: bool) -> InterruptedRunError:
+        """The error of a run that a signal stopped, after its checkpoint was written, or was not."""
+        found = run.checkpoints(self.folder)
+        if is_saved:
+            how = "go on with --resume"
+        elif found:
+            how = f"--resume goes on from {found[-1].name}, since no checkpoint is written of a model that diverges"
+        else:
+            how = f"there is no checkpoint: remove {self.folder} and begin anew with a lower learning_rate"
+        return InterruptedRunError(f"stopped by signal {signal} at step {self.state['step']}: {how}")
+
+    def _checkpoint(self) -> bool:
+        """Write a checkpoint, unless the model is on its way to diverge: then the one before stays, to go back to.
+
+        Returns:
+            Whether it was written.
+        """
         loss, first = self._check_model(), self.state.get("first")
         if first is not None and loss > EXPLODED * first:
             self.report(
                 f"warning: the loss is {loss:.4g} at step {self.state['step']:,}, and was {first:.4g} in the first: no "
                 f"checkpoint is written of this model. {_remedy(self.config)}"
             )
-            return
+            return False
         run.save_checkpoint(self.folder, self.model, self.optimizer, self.state)
+        return True
 
     def _begin_log(self) -> None:
         """Open what takes the curves, without the steps and validations after the checkpoint, which are done again."""

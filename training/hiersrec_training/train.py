@@ -56,7 +56,8 @@ def train(
         config: settings; with ``resume`` those of the interrupted run hold instead.
         final: train on training and validation splits together for ``config.epochs``, without validation.
         validated_by: for a final run: a finished run of the same data that was validated. Its co-visitation scorer and
-            cold-start bias are taken over, which cannot be fitted without a validation split.
+            cold-start bias are taken over, which cannot be fitted without a validation split. Its settings must be
+            those of ``config``, but for the seed and the number of epochs.
         device: "auto", "cpu" or "cuda".
         processes: how many to start on this machine, which share the sessions of each step. On a GPU each has one to
             itself. Under ``torchrun`` this process is already one of several.
@@ -173,7 +174,7 @@ class _Wanted:
             raise RunError(f"{self.out} exists already; choose another folder or remove it")
         folder = run.part_of(self.out)
         if self.validated_by is not None:
-            _check_validated(self.validated_by, data, self.final)
+            _check_validated(self.validated_by, data, self.config, self.final)
         if self.resume:
             info = _to_resume(folder, data, self.data_path, self.learning_rate, ranks)
         elif folder.exists():
@@ -254,7 +255,7 @@ def _to_resume(
     return info
 
 
-def _check_validated(folder: Path, data: Dataset, final: bool) -> None:
+def _check_validated(folder: Path, data: Dataset, config: Config, final: bool) -> None:
     info = run.finished_run(folder)
     if not final:
         raise RunError(f"only a final run (--final) takes over what {folder} found on the validation split")
@@ -262,6 +263,12 @@ def _check_validated(folder: Path, data: Dataset, final: bool) -> None:
         raise RunError(f"{folder} was trained on its validation split too (--final): it was not validated")
     if info.data["fingerprint"] != data.fingerprint:
         raise RunError(f"{folder} was trained on another data set: its findings do not hold for this one")
+    if unlike := config.unlike(info.config):
+        theirs = ", ".join(f"{name}={getattr(info.config, name)}" for name in unlike)
+        raise RunError(
+            f"{folder} was trained with {theirs}: its findings hold for no other settings. Keep those, or validate a run "
+            "with yours first"
+        )
 
 
 def _device(name: str) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.sdk.cli.run import passed
+from tests.conftest import Exported
+from tests.sdk.cli.run import failed, hiersrec, passed
 
 
 def test_evaluate_prints_one_flat_object(shop: Path) -> None:
@@ -47,3 +48,49 @@ def test_compare_lists_every_method(shop: Path) -> None:
         json.loads(line) for line in passed("compare", shop / "bundle", shop / "data", "--json").splitlines()
     ]
     assert len({row["examples"] for row in rows}) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--mode", "exact"], "--mode cannot be combined with --baseline"),
+        (["--candidates", "0.5"], "--candidates cannot be combined with --baseline"),
+        (["--threads", "1"], "--threads cannot be combined with --baseline"),
+        (["--backend", "numpy"], "--backend cannot be combined with --baseline"),
+        (["--include-session-categories"], "--include-session-categories cannot be combined with --baseline"),
+        (["--set", "reach=1.9"], "reach must be an integer, got 1.9"),
+        (["--set", "reach=0"], "reach must be above 0, got 0"),
+    ],
+)
+def test_a_baseline_refuses_what_it_would_ignore(shop: Path, options: list[str], says: str) -> None:
+    assert says in failed("evaluate", shop / "data", "--baseline", "rules", *options)
+
+
+def test_a_baseline_takes_data_alone_and_shows_its_options(shop: Path) -> None:
+    both = hiersrec("evaluate", shop / "bundle", shop / "data", "--baseline", "rules")
+    assert both.exit_code == 2
+    assert "--baseline and DATA alone" in both.stderr
+    options = ["--set", "age_decay=0.5", "--set", "reach=3"]
+    lines = passed("evaluate", shop / "data", "--baseline", "rules", *options).splitlines()
+    assert {tuple(line.split()) for line in lines} >= {("age", "decay", "0.5"), ("reach", "3")}
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_what_a_bundle_has_seen_is_said(
+    command: str, tiny_export: Exported, tiny_final_export: Exported, tiny_data: Path, shop: Path
+) -> None:
+    for bundle, data, split, said in (
+        (tiny_export, tiny_data, "test", ""),
+        (
+            tiny_export,
+            tiny_data,
+            "validation",
+            "was chosen (epoch, co-visitation scorer, cold-start bias) on",
+        ),
+        (tiny_final_export, tiny_data, "test", ""),
+        (tiny_final_export, tiny_data, "validation", "was trained on this split"),
+        (tiny_export, shop / "data", "test", "was not trained on this dataset folder"),
+    ):
+        result = hiersrec(command, bundle.bundle, data, "--split", split)
+        assert said in result.stderr
+        assert bool(result.stderr) == bool(said)

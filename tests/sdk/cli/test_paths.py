@@ -92,7 +92,7 @@ def test_the_whole_way_with_odd_names(shift: int, shop: Path, odd: Path) -> None
     assert counts["test_sessions"] == Dataset.load(shop / "data").counts["test_sessions"]
     Path(config).write_text("dimension = 16\nheads = 2\n")
     passed("train", data, "--out", run, "--config", config, *SMALL)
-    passed("train", data, "--out", final, "--final", "--validated-by", run, *SMALL)
+    passed("train", data, "--out", final, "--final", "--validated-by", run)
     passed("export", run, "--out", bundle, "--standalone", f"{standalone}.onnx")
     assert Path(f"{standalone}.onnx").is_file()
     item = str(Dataset.load(Path(data)).item_ids[0])

@@ -15,14 +15,18 @@ from tests.sdk.cli.run import SMALL, failed, passed
 pytest.importorskip("torch", reason="needs the extra train")
 
 
-def test_epochs_come_from_an_earlier_run(shop: Path, tmp_path: Path) -> None:
+def test_settings_and_epochs_come_from_an_earlier_run(shop: Path, tmp_path: Path) -> None:
     best = json.loads((shop / "run/run.json").read_text())["best_epoch"]
-    more = [*SMALL, "--set", "epochs=3"]
-    passed(
-        "train", shop / "data", "--out", tmp_path / "run", "--final", "--validated-by", shop / "run", *more
+    final = ["train", shop / "data", "--out", tmp_path / "run", "--final", "--validated-by", shop / "run"]
+    assert "leave --set epochs out" in failed(*final, "--set", "epochs=3")
+    said = failed(*final, "--set", "dimension=32", "--set", "batch_sessions=64")
+    assert "was trained with dimension=16, batch_sessions=32: its findings hold for no other settings" in said
+    passed(*final, "--seed", "7", "--no-progress")
+    about, validated = (
+        json.loads((run / "run.json").read_text()) for run in (tmp_path / "run", shop / "run")
     )
-    about = json.loads((tmp_path / "run/run.json").read_text())
-    assert about["config"]["epochs"] == about["best_epoch"] == best
+    assert about["config"] == validated["config"] | {"seed": 7, "epochs": best}
+    assert about["best_epoch"] == best
     assert about["final"]
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiersrec_sdk.catalog.feed import file_feed, log_file, open_feed
+from hiersrec_sdk.catalog.feed import log_file, open_feed
 from hiersrec_sdk.catalog.feed.feed import Record
 from hiersrec_sdk.catalog.feed.file_feed import FileFeed
 from hiersrec_sdk.errors import (
