@@ -139,7 +139,8 @@ class Reader:
                 out = context.params.get("out")
                 if out is not None and out.exists():
                     return  # the tutorial has made it
-        more = [] if "--validated-by" in words else _TINY.get(words[0], [])  # its settings are those of that run
+        # a final run has the settings of the run that validated it
+        more = [] if "--validated-by" in words else _TINY.get(words[0], [])
         result = CliRunner().invoke(main, [*words, *more], env=variables, catch_exceptions=False)
         assert result.exit_code == 0, f"{shlex.join(words)}\n{result.output}"
 

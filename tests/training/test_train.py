@@ -126,7 +126,10 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(
 
 @pytest.mark.parametrize(
     ("written", "message"),
-    [(3, "--resume goes on from checkpoint-00000003"), (0, "there is no checkpoint: remove .*lower learning_rate")],
+    [
+        (3, "--resume goes on from checkpoint-00000003"),
+        (0, "there is no checkpoint: remove .*lower learning_rate"),
+    ],
 )
 def test_a_signal_while_it_diverges_says_what_is_left(
     written: int,

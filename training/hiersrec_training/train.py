@@ -266,8 +266,8 @@ def _check_validated(folder: Path, data: Dataset, config: Config, final: bool) -
     if unlike := config.unlike(info.config):
         theirs = ", ".join(f"{name}={getattr(info.config, name)}" for name in unlike)
         raise RunError(
-            f"{folder} was trained with {theirs}: its findings hold for no other settings. Keep those, or validate a run "
-            "with yours first"
+            f"{folder} was trained with {theirs}: its findings hold for no other settings. Keep those, or "
+            "validate a run with yours first"
         )
 
 

@@ -17,7 +17,15 @@ pytest.importorskip("torch", reason="needs the extra train")
 
 def test_settings_and_epochs_come_from_an_earlier_run(shop: Path, tmp_path: Path) -> None:
     best = json.loads((shop / "run/run.json").read_text())["best_epoch"]
-    final = ["train", shop / "data", "--out", tmp_path / "run", "--final", "--validated-by", shop / "run"]
+    final: list[str | Path] = [
+        "train",
+        shop / "data",
+        "--out",
+        tmp_path / "run",
+        "--final",
+        "--validated-by",
+        shop / "run",
+    ]
     assert "leave --set epochs out" in failed(*final, "--set", "epochs=3")
     said = failed(*final, "--set", "dimension=32", "--set", "batch_sessions=64")
     assert "was trained with dimension=16, batch_sessions=32: its findings hold for no other settings" in said
