@@ -71,6 +71,13 @@ def _setting(name: str, section: str, **settings: Any) -> Callable[[_Command], _
 )
 @_setting("--max-k", "Limits", type=INTEGER, default=1_000, help="Most items for one session.")
 @_setting(
+    "--max-hits",
+    "Limits",
+    type=INTEGER,
+    default=100_000,
+    help="Most sessions times k in a request for many sessions.",
+)
+@_setting(
     "--head-seconds", "Limits", type=NUMBER, default=10.0, help="Time to send request line and headers."
 )
 @_setting("--body-seconds", "Limits", type=NUMBER, default=10.0, help="Time to send a body.")

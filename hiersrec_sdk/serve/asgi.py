@@ -160,6 +160,7 @@ class App:
             "backend": recommender.backend,
             "providers": recommender.providers,
             "max_k": self.settings.max_k,
+            "max_hits": self.settings.max_hits,
             "max_sessions": self.settings.max_sessions,
             "max_body_bytes": self.settings.max_body_bytes,
             "changes": bool(self.settings.token),

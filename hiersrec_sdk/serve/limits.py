@@ -79,3 +79,11 @@ def check_count(name: str, given: Any, settings: Settings) -> None:
     if isinstance(given, list) and len(given) > settings.max_sessions:
         message = f"{name} must have at most {settings.max_sessions:,} elements, got {len(given):,}"
         raise RefusedError(413, "TooMany", message)
+
+
+def check_hits(sessions: Any, k: Any, settings: Settings) -> None:
+    """Raise :class:`RefusedError` where many ``sessions`` would get more hits than this service answers with."""
+    if isinstance(sessions, list) and is_integer(k) and len(sessions) * k > settings.max_hits:
+        most, asked = f"{settings.max_hits:,}", f"{len(sessions):,} sessions times k={k:,}"
+        helps = "send fewer sessions at once, or ask for a smaller k"
+        raise RefusedError(413, "TooMany", f"sessions times k must be at most {most}, got {asked}: {helps}")

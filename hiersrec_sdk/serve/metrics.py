@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from hiersrec_sdk.results import Result
 
@@ -22,6 +25,7 @@ _SECONDS: Final = (
     *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0),
 )
 STEPS: Final = ("read", "recommend", "write")
+_ATTEMPTS: Final = 5  # to read the files of all workers
 
 
 class Metrics:
@@ -119,7 +123,22 @@ class Metrics:
             return generate_latest(self.registry)
         every = CollectorRegistry()
         MultiProcessCollector(every)
+        for _ in range(_ATTEMPTS - 1):
+            with suppress(FileNotFoundError):  # of a worker that has just been forgotten
+                return generate_latest(every)
         return generate_latest(every)
+
+
+def forget_process(pid: int) -> None:
+    """Forget the gauges of a worker that has died, and its other files where it has counted nothing, as one that could
+    not start: such would be more with every start, and each is read for every answer of ``/metrics``."""
+    mark_process_dead(pid)
+    for file in Path(os.environ[FOLDER]).glob(f"*_{pid}.db"):
+        # an empty one: it died while it made the file
+        if not file.stat().st_size or not any(
+            value for _, value, _, _ in MmapedDict.read_all_values_from_file(file)
+        ):
+            file.unlink()
 
 
 def _gauge(name: str, about: str, mode: Literal["livemax", "livemin"], registry: CollectorRegistry) -> Gauge:

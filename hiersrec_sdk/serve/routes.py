@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from hiersrec_sdk.errors import BundleError, FeedError, HierSRecError, InvalidArgumentError, UnknownItemError
 from hiersrec_sdk.results import Result
-from hiersrec_sdk.serve.limits import RefusedError, check_count, check_k, read_body
+from hiersrec_sdk.serve.limits import RefusedError, check_count, check_hits, check_k, read_body
 from hiersrec_sdk.serve.metrics import Metrics
 from hiersrec_sdk.serve.reload import Served, Service
 from hiersrec_sdk.serve.requests import (
@@ -141,6 +141,7 @@ class Reading:
         options, served = asked.options(), self._service.current
         if not is_one:
             check_count("sessions", asked.sessions, self._settings)
+            check_hits(asked.sessions, asked.k, self._settings)
             return await asyncio.to_thread(self._many, served, asked, options)
         if _is_slow(asked.session, options):
             return await asyncio.to_thread(self._one, served, asked, options, scope[_READ])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import resource
 import signal
@@ -16,7 +17,6 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, Final
 
-from prometheus_client.multiprocess import mark_process_dead
 from uvicorn import Config
 from uvicorn.config import LOGGING_CONFIG
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -24,7 +24,7 @@ from uvicorn.supervisors import Multiprocess
 
 from hiersrec_sdk.errors import HierSRecError, InvalidOptionError
 from hiersrec_sdk.serve.asgi import App, create_app
-from hiersrec_sdk.serve.metrics import FOLDER
+from hiersrec_sdk.serve.metrics import FOLDER, forget_process
 from hiersrec_sdk.serve.routes import failure
 from hiersrec_sdk.serve.settings import Settings
 
@@ -37,6 +37,7 @@ _PATIENCE: Final = (
 )
 _LOCAL: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where this machine finds what listens everywhere
 _RESTART: Final = 1.0  # seconds before a worker that cannot start ends, and another one tries
+_PIECE: Final = 4 << 10  # bytes that the parser gets at once: a head's size is known up to so many
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -48,8 +49,12 @@ class LimitedProtocol(HttpToolsProtocol):
         self._most_bytes, self._most_seconds = settings.max_header_bytes, settings.head_seconds
         self._timer: TimerHandle | None = None  # while a head is waited for
         self._begun = False  # whether a part of it is there
-        self._head_bytes = self._ignored_bytes = 0
+        self._head_bytes = 0  # that the parser has found in the head
+        self._sent_bytes = 0  # of the head, since the piece in which it began
+        self._ignored_bytes = 0
         self._refusal: tuple[bytes, str, str] | None = None
+        self._last_answer = b""  # the refusal that ends the connection, after the answers that are due
+        self._before: Any = None  # the cycle of the request before
         self._ending = False
 
     def connection_made(self, transport: Any) -> None:
@@ -64,25 +69,27 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read what has come."""
-        super().data_received(data)
-        if self.transport.is_closing():
-            return
-        if self._begun:
-            # the parser keeps a header to itself until it is complete
-            self._head_bytes += len(data)
-            if self._head_bytes > 2 * self._most_bytes:
-                self._refuse_large_head()
-                self.send_400_response("")
+        for start in range(0, len(data), _PIECE):
+            if self._last_answer or self.transport.is_closing():
                 return
-        if self._timer is None and (
-            self._begun or self._is_idle
-        ):  # blank lines have ended uvicorn's own wait
+            self._read(data[start : start + _PIECE])
+
+    def _read(self, piece: bytes) -> None:
+        self._sent_bytes += len(piece)
+        super().data_received(piece)
+        if self._last_answer or self.transport.is_closing():
+            return
+        # the parser keeps a header to itself until it is complete
+        if self._begun and self._sent_bytes > self._most_bytes:
+            self._refuse_large_head()
+            self.send_400_response("")
+        elif self._timer is None and self._is_idle:  # blank lines have ended uvicorn's own wait
             self._wait_for_head()
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """A request begins; what else is in this piece may belong to the one before."""
         super().on_message_begin()
-        self._begun, self._head_bytes = True, 0
+        self._begun, self._head_bytes, self._sent_bytes = True, 0, 0
 
     def on_url(self, url: bytes) -> None:
         """A part of the request line."""
@@ -98,6 +105,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """The head is there: the app takes over."""
         self._head_is_there()
         self._ignored_bytes = 0
+        self._before = self.cycle
         super().on_headers_complete()
         if self._ending:
             self.cycle.keep_alive = False
@@ -111,14 +119,37 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no request, and end the connection."""
+        """Refuse what is no request, after the answers to those before it, and end the connection."""
         status, kind, message = self._refusal or (b"400 Bad Request", "InvalidRequest", msg)
         body = failure(kind, message)
         head = (
             b"HTTP/1.1 " + status + b"\r\ncontent-type: application/json\r\nconnection: close\r\n"
             b"content-length: %d\r\n\r\n" % len(body)
         )
-        self.transport.write(head + body)
+        self._last_answer = head + body
+        self._head_is_there()
+        if self.pipeline and self.cycle.more_body:  # it waits for its turn, and its body is wrong
+            self.pipeline.popleft()
+            self.cycle = self._before
+        if self._is_idle or self.cycle.more_body:
+            self._end_with_refusal()
+        else:
+            self.flow.pause_reading()
+
+    def on_response_complete(self) -> None:
+        """An answer is there: the next request's turn, or that of a refusal."""
+        super().on_response_complete()
+        if self.transport.is_closing() or not self._is_idle:
+            return
+        if self._last_answer:
+            self._end_with_refusal()
+        elif self._begun:  # nobody may have read on until now, so its time begins now
+            self._unset_keepalive_if_required()
+            self._wait_for_head()
+
+    def _end_with_refusal(self) -> None:
+        if self._is_idle or not self.cycle.response_started:
+            self.transport.write(self._last_answer)
         self.transport.close()
 
     def shutdown(self) -> None:
@@ -220,12 +251,16 @@ class Workers(Multiprocess):
         before = {process.pid for process in self.processes}
         super().keep_subprocess_alive()
         for pid in before - {process.pid for process in self.processes}:
-            mark_process_dead(pid)
+            if pid is not None:
+                forget_process(pid)
 
 
 def worker_app() -> App:
     """The app of one worker, by the settings in its environment. Where the bundle cannot be loaded, or the feed not be
     followed, the worker ends, and the supervisor starts another one."""
+    if (supervisor := multiprocessing.parent_process()) is not None:
+        # before all that takes time: it may be killed meanwhile, as at any other moment
+        threading.Thread(target=_end_with, args=(supervisor,), daemon=True).start()
     try:
         app = create_app(settings=Settings.from_environment())
         app.service.start()  # here, since uvicorn stops all workers where one fails later in its startup
@@ -234,14 +269,12 @@ def worker_app() -> App:
         time.sleep(_RESTART)
         sys.exit(1)
     signal.signal(signal.SIGHUP, lambda *_: app.service.reload_soon())
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     return app
 
 
-def _end_with(parent: int) -> None:
+def _end_with(supervisor: multiprocessing.process.BaseProcess) -> None:
     """Stop this worker when the supervisor is gone, killed: nobody would replace or stop it."""
-    while os.getppid() == parent:
-        time.sleep(1)
+    supervisor.join()  # by a pipe that it holds: its process id may be another's by now
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -30,6 +30,7 @@ class Settings:
             another server has its own limits.
         max_sessions: most sessions, or changes, in one request.
         max_k: largest ``k``.
+        max_hits: most hits that a request for many sessions may ask for: sessions times ``k``.
         head_seconds: time in which a connection must have sent its request line and headers.
         body_seconds: time in which a request must have sent its body.
 
@@ -45,6 +46,7 @@ class Settings:
     max_header_bytes: int = 16 << 10
     max_sessions: int = 1_000
     max_k: int = 1_000
+    max_hits: int = 100_000
     head_seconds: float = 10.0
     body_seconds: float = 10.0
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Final
+from typing import Final, NamedTuple
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from hiersrec_sdk.arguments import integer_of
+from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.errors import InvalidArgumentError
 from hiersrec_sdk.ranking.backend import UNKNOWN
 from hiersrec_sdk.recommender import Recommender
@@ -16,12 +18,21 @@ _SEARCHED: Final = 100_000  # items, the most clicked ones; a pass over more wou
 _KEPT: Final = 10.0  # seconds before changes of the catalog are read
 
 
+class _Read(NamedTuple):
+    """What was read of a catalog: its items by what is searched. The catalog itself may go."""
+
+    catalog: ReferenceType[Catalog]
+    since: float
+    titles: list[tuple[str, Title]]
+
+
 class TitleSearch:
     """Finds items whose title, or id, holds all words of a text."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._read: tuple[Any, float, list[tuple[str, Title]]] = (None, 0.0, [])
+        # by recommender: that of a new bundle is read at once, and what was read of the old one goes with it
+        self._read: WeakKeyDictionary[Recommender, _Read] = WeakKeyDictionary()
 
     def find(self, recommender: Recommender, text: str, most: int) -> list[Title]:
         """Up to ``most`` items: the one whose id it is, then those that were clicked most."""
@@ -47,13 +58,17 @@ class TitleSearch:
 
     def _titles(self, recommender: Recommender) -> list[tuple[str, Title]]:
         with self._lock:
-            snapshot, since, titles = self._read
+            read = self._read.get(recommender)
             catalog, now = recommender.catalog.current, time.monotonic()
-            if catalog is not snapshot and (now - since > _KEPT or snapshot is None):
-                rows = catalog.most_clicked(_SEARCHED)[:_SEARCHED]
-                titles = []
-                for item_id, row in zip(catalog.ids(rows), rows.tolist(), strict=True):
-                    title = catalog.title(row) or None
-                    titles.append((f"{item_id} {title or ''}".lower(), Title(item_id, title)))
-                self._read = catalog, now, titles
-            return titles
+            if read is None or (read.catalog() is not catalog and now - read.since > _KEPT):
+                read = self._read[recommender] = _Read(ref(catalog), now, _titles_of(catalog))
+            return read.titles
+
+
+def _titles_of(catalog: Catalog) -> list[tuple[str, Title]]:
+    rows = catalog.most_clicked(_SEARCHED)[:_SEARCHED]
+    titles = []
+    for item_id, row in zip(catalog.ids(rows), rows.tolist(), strict=True):
+        title = catalog.title(row) or None
+        titles.append((f"{item_id} {title or ''}".lower(), Title(item_id, title)))
+    return titles

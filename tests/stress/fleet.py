@@ -2,10 +2,10 @@
 ``python -m tests.stress.fleet BUNDLE --minutes 60``.
 
 Clients recommend through HAProxy, with the configuration of deploy/, and ask once more where a request failed.
-Meanwhile items come and go through it, the feed is compacted into the bundle and a copy of it deployed by renaming, and
-every so often a whole replica is killed and started again. Counts what failed at first and for good, how long a change
-takes until both replicas serve it, and the memory of each replica by the minute: the catalog keeps its size, and so
-should they.
+Meanwhile items come and go through its inner port, the feed is compacted into the bundle and a copy of it deployed by
+renaming, and every so often a whole replica is killed and started again. Counts what failed at first and for good, how
+long a change takes until both replicas serve it, and the memory of each replica by the minute: the catalog keeps its
+size, and so should they.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 import numpy as np
@@ -64,6 +64,13 @@ def ask(port: int, path: str, body: Any = None, token: bool = False) -> Any:
             return json.loads(content) if content else None
     finally:
         connection.close()
+
+
+class Ports(NamedTuple):
+    """Where HAProxy listens: for everybody, and for those who change the catalog."""
+
+    outside: int
+    inside: int
 
 
 class Replica:
@@ -117,9 +124,9 @@ class Fleet:
     """Everything that runs, and what was counted of it."""
 
     def __init__(
-        self, bundle: Path, feed: str, port: int, replicas: list[Replica], rate: float, seed: int
+        self, bundle: Path, feed: str, ports: Ports, replicas: list[Replica], rate: float, seed: int
     ) -> None:
-        self.bundle, self.feed, self.port, self.replicas = bundle, feed, port, replicas
+        self.bundle, self.feed, self.ports, self.replicas = bundle, feed, ports, replicas
         self.rate, self.seed = rate, seed
         recommender = Recommender.load(bundle)
         catalog = recommender.catalog
@@ -152,7 +159,7 @@ class Fleet:
             started = time.monotonic()
             for attempt in ("failed at first", "failed for good"):
                 try:
-                    assert len(ask(self.port, "/recommend", body)["items"]) == 20
+                    assert len(ask(self.ports.outside, "/recommend", body)["items"]) == 20
                 except (OSError, http.client.HTTPException, ValueError, AssertionError, KeyError) as error:
                     self.count(attempt, error)
                 else:
@@ -168,10 +175,10 @@ class Fleet:
             ids = self._new_ids(number)
             items = [{"id": each, "category": list(draw.choice(self.leaves))} for each in ids]
             try:
-                ask(self.port, "/catalog/upsert", {"items": items}, token=True)
+                ask(self.ports.inside, "/catalog/upsert", {"items": items}, token=True)
                 if number > CHANGES_KEPT:
                     old = self._new_ids(number - CHANGES_KEPT)
-                    ask(self.port, "/catalog/remove", {"ids": old}, token=True)
+                    ask(self.ports.inside, "/catalog/remove", {"ids": old}, token=True)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 self.count("change failed", error)
                 continue
@@ -249,15 +256,17 @@ def started(*command: str) -> Iterator[None]:
 
 
 @contextmanager
-def proxied(ports: list[int], folder: Path) -> Iterator[int]:
-    """HAProxy before these servers; the port that it listens on."""
-    port = free_port()
-    text = (ROOT / "deploy/haproxy.cfg").read_text().replace("bind :8080", f"bind 127.0.0.1:{port}")
+def proxied(ports: list[int], folder: Path) -> Iterator[Ports]:
+    """HAProxy before these servers; the ports that it listens on."""
+    found = Ports(free_port(), free_port())
+    text = (ROOT / "deploy/haproxy.cfg").read_text()
+    for listening, each in zip((8080, 8081), found, strict=True):
+        text = text.replace(f"bind :{listening}", f"bind 127.0.0.1:{each}")
     for number, each in enumerate(ports, 1):
         text = text.replace(f"replica-{number}:8080", f"127.0.0.1:{each}")
     (folder / "haproxy.cfg").write_text(text)
     with started("haproxy", "-f", str(folder / "haproxy.cfg")):
-        yield port
+        yield found
 
 
 @click.command(help=__doc__)
@@ -283,9 +292,9 @@ def main(
             stack.callback(replica.kill)
         for replica in replicas:
             replica.wait_until_ready()
-        port = stack.enter_context(proxied([replica.port for replica in replicas], folder))
+        ports = stack.enter_context(proxied([replica.port for replica in replicas], folder))
         time.sleep(3)
-        fleet = Fleet(current, feed, port, replicas, rate, seed)
+        fleet = Fleet(current, feed, ports, replicas, rate, seed)
         fleet.run(minutes, deploy_seconds, kill_seconds)
     p50, p99 = 1e3 * np.quantile(fleet.seconds, [0.5, 0.99])
     seen = np.array(fleet.visible)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.testclient import TestClient
 
 from hiersrec_sdk import Recommender, Result
 from hiersrec_sdk.errors import HierSRecError
+from hiersrec_sdk.serve import create_app
 from tests.sdk.bundles import make_shop
 from tests.sdk.serve.conftest import Served
 
@@ -130,6 +133,12 @@ def test_values_of_any_type(served: Served, name: str, value: Any) -> None:
         (b'{"session": [], "k": 1001}', 400, "InvalidKError", "from 1 to 1,000 here, got 1001"),
         (b'{"sessions": [[1]]}', 400, "InvalidItemIdError", "session 0:"),
         (b'{"sessions": [' + b"[]," * 1000 + b"[]]}", 413, "TooMany", "at most 1,000 elements, got 1,001"),
+        (
+            b'{"k": 1000, "sessions": [' + b"[]," * 100 + b"[]]}",
+            413,
+            "TooMany",
+            "sessions times k must be at most 100,000, got 101 sessions times k=1,000: send fewer",
+        ),
         (b'{"sessions": 3}', 400, "InvalidSessionError", "3"),
         (b" " * (1 << 20) + b"{}", 413, "BodyTooLarge", "at most 1,048,576 bytes"),
     ],
@@ -171,6 +180,23 @@ def test_slow_calls_hold_up_no_others(
     answer = served.client.post(route, json={"session": ["1"], "k": 2, **options})
     assert answer.status_code in (200, 400), answer.text  # candidates="auto" needs a calibration
     assert threads[-1].startswith("asyncio_") == is_slow
+
+
+def test_as_many_hits_as_there_may_be(shop_bundle: Path) -> None:
+    """Of many sessions: one has the limit of k alone."""
+    with TestClient(create_app(shop_bundle, max_hits=12)) as client:
+        statuses = [
+            client.post("/recommend", json=asked).status_code
+            for asked in (
+                {"sessions": [[]] * 3, "k": 4},
+                {"sessions": [[]] * 13, "k": 1},
+                {"sessions": [[]], "k": 13},
+                {"sessions": [], "k": 1000},
+                {"session": [], "k": 13},
+            )
+        ]
+        assert statuses == [200, 413, 413, 200, 200]
+        assert client.get("/info").json()["max_hits"] == 12
 
 
 def test_a_body_in_parts(served: Served) -> None:

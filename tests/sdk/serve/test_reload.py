@@ -154,6 +154,32 @@ def test_the_old_recommender_ends_with_its_last_call(folder: Path) -> None:
     assert old() is None
 
 
+def test_the_search_goes_with_the_bundle(folder: Path) -> None:
+    """It answers from the new one at once, and keeps nothing of the old one."""
+    app = create_app(folder)
+    gone = app.service.current.recommender.recommend([], 1)[0].item
+    with TestClient(app) as client:
+        assert client.get("/items", params={"query": gone}).json()["items"]
+        old = weakref.ref(app.service.current.recommender.catalog.current)
+        fresh = Recommender.load(folder)
+        fresh.catalog.remove([gone])
+        fresh.save(folder)
+        del fresh
+        assert app.service.reload()
+        assert not client.get("/items", params={"query": gone}).json()["items"]
+        found = client.get("/items", params={"query": "", "limit": 50}).json()["items"]
+        assert gone not in [item["item"] for item in found]
+        replace(folder, 2)
+        assert app.service.reload()
+        wait_until(lambda: _is_gone(old))
+        assert len(app._titles._read) <= 1  # of the one that nobody has searched yet: none
+
+
+def _is_gone(reference: weakref.ref[Any]) -> bool:
+    gc.collect()
+    return reference() is None
+
+
 def test_calls_go_on_while_bundles_change(folder: Path) -> None:
     """Each answer is that of one bundle or of the other, whole."""
     other = make_shop("string", seed=2).write(folder.with_name("other"))

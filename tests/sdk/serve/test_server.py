@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -269,6 +269,69 @@ def test_workers_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
         server.process.kill()
         server.process.wait()
         wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker goes on")
+
+
+def test_workers_end_with_a_supervisor_that_is_killed_while_they_start(tmp_path: Path) -> None:
+    make_shop("string").write(tmp_path / "bundle")
+    arguments = "serve", str(tmp_path / "bundle"), f"--port={free_port()}", "--workers=2"
+    with running("hiersrec", *arguments, log=tmp_path / "log") as process:
+        # they have what they need of the supervisor, and have not loaded the bundle yet
+        wait_for(
+            lambda: sum(map(_has_imported_the_server, _group(process.pid) - {process.pid})) == 2,
+            "two workers",
+            every=0.01,
+        )
+        process.kill()
+        process.wait()
+        wait_for(lambda: not _group(process.pid), "processes go on")
+
+
+def _group(leader: int) -> set[int]:
+    """The processes of a process group that run."""
+    found = set()
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, group = file.read_text().rpartition(")")[2].split()[:3]
+            if int(group) == leader and state != "Z":
+                found.add(int(file.parent.name))
+    return found
+
+
+def _has_imported_the_server(pid: int) -> bool:
+    with suppress(OSError):
+        return "httptools" in Path(f"/proc/{pid}/maps").read_text()
+    return False
+
+
+def test_starts_that_fail_leave_nothing(tmp_path: Path) -> None:
+    """What a dead worker has counted stays."""
+    bundle = make_shop("string").write(tmp_path / "bundle")
+    (tmp_path / "temporary").mkdir()
+    with serving(tmp_path, "--workers=2", TMPDIR=str(tmp_path / "temporary")) as server:
+        wait_for(lambda: sum(server.bundles.values()) == 2, "two workers")
+        for _ in range(20):
+            server.ask("/recommend", {"session": SESSION})
+        bundle.rename(tmp_path / "away")
+        killed = server.workers[0]
+        os.kill(killed, signal.SIGKILL)
+        log = tmp_path / "log"
+        wait_for(lambda: log.read_text().count("cannot start") >= 3, "no other worker tries")
+        (tmp_path / "away").rename(bundle)
+        wait_for(lambda: sum(server.bundles.values()) == 2, "the worker does not come back")
+        (folder,) = (tmp_path / "temporary").glob("hiersrec-metrics-*")
+        pids = {int(file.stem.rpartition("_")[2]) for file in folder.iterdir()}
+        assert pids <= {killed, *server.workers}
+        assert _answered(server) == 20
+
+
+def _answered(server: Server) -> float:
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    found = re.search(r'^hiersrec_requests_total\{route="/recommend",status="200"\} ([\d.]+)$', text, re.M)
+    assert found is not None
+    return float(found[1])
 
 
 def test_preloaded_by_gunicorn(tmp_path: Path) -> None:
