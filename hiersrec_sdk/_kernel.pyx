@@ -873,7 +873,7 @@ cdef class SessionRanking:
                 work.offsets[found] = 0
                 found += 1
         free(workspace)
-        # the session's own rows below n are all among those found
+        # the session's own rows below n should be among those found; others are left out
         while own < own_count and own_rows[own] < n:
             own += 1
         if self.deleted_count or own < own_count:
@@ -892,11 +892,15 @@ cdef class SessionRanking:
                 continue
             work.covisited[kept] = row
             work.offsets[kept] = work.offsets[at]
+            while own < own_count and own_rows[own] < row:
+                own += 1
             if own < own_count and own_rows[own] == row:
                 work.offsets[kept] += sums[own]
                 own += 1
             kept += 1
         work.covisited_count = kept
+        while own < own_count and own_rows[own] < n:
+            own += 1
         while own < own_count:
             work.elsewhere[gone] = own_rows[own]
             work.elsewhere_offsets[gone] = sums[own]

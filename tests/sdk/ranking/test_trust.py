@@ -866,6 +866,19 @@ def test_one_session_of_any_values(data: st.DataObject, exact: bool, scored: boo
         assert ((found[1] >= 0) & (found[1] < N)).all()
 
 
+@needs_kernel
+def test_a_session_that_is_not_among_the_known_rows() -> None:
+    """Only what is known counts, and what lies beyond the table."""
+    session = np.array([56, 49, 1, 44])
+    made = session_ranking(deleted=np.array([], np.int64))
+    found = ranked_at_once(made, session_asked(session=session))
+    wanted = ranked_at_once(
+        made, session_asked(session=np.array([1]), repeat_logits=session_asked()["repeat_logits"][2:])
+    )
+    for each, one in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(each, one)
+
+
 # ---- the same session in rows that were added ----
 
 
