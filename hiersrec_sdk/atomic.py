@@ -18,8 +18,9 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final
 
 from hiersrec_sdk.systems import fcntl, open_folder, sync
@@ -126,14 +127,20 @@ def is_time_limit(error: BaseException) -> bool:
     return isinstance(error, TimeoutError) and error.errno is None
 
 
-@contextmanager
-def if_possible() -> Iterator[None]:
+class _IfPossible:
+    # no generator: since Python 3.12 one that swallows an error keeps it, and the caller's frames, in a cycle
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        return isinstance(error, OSError) and not is_time_limit(error)
+
+
+def if_possible() -> AbstractContextManager[None]:
     """Go on after an error of the system."""
-    try:
-        yield
-    except OSError as error:
-        if is_time_limit(error):
-            raise
+    return _IfPossible()
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def recommender(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
 
 
 def pool_threads() -> int:
-    return sum(thread.name.startswith("hiersrec") for thread in threading.enumerate())
+    return sum(thread.name.startswith("hiersrec_") for thread in threading.enumerate())
 
 
 @given(st.lists(st.integers(), max_size=40), st.integers(1, MOST_THREADS))

@@ -512,7 +512,8 @@ def test_a_forked_child_follows_anew(follows: Follower, recommender: Recommender
 
 
 EXIT = """
-import os, sys
+import os, sys, warnings
+warnings.filterwarnings("ignore", "This process .* is multi-threaded")  # by a fork, since Python 3.12
 from hiersrec_sdk import Recommender
 recommender = Recommender.load(sys.argv[1])
 follower = recommender.follow(sys.argv[2])
