@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from hiersrec_training.train import train
 from tests.conftest import ROOT, quiet
 from tests.training.ranks import STEPS, Found, everything, fails_alone, steps_of
 
-LONGEST = 60.0  # seconds that a started training may take to write a checkpoint, or to end
+LONGEST = 240.0  # seconds that a started training may take to write a checkpoint, or to end
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +219,7 @@ def assert_alike(one: Path, other: Path) -> None:
 
 
 class Started:
-    """A command that trains ``run`` with two processes, of many epochs, from its first checkpoint on."""
+    """A command that trains ``run`` with two processes, of many epochs."""
 
     def __init__(self, module: list[str], data: Path, run: Path, config: Config) -> None:
         file = run.with_suffix(".toml")
@@ -233,8 +233,12 @@ class Started:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.run = run
+
+    def wait(self) -> None:
+        """Wait for the first checkpoint."""
         begun = time.monotonic()
-        while not (part_of(run).exists() and checkpoints(part_of(run))):
+        while not (part_of(self.run).exists() and checkpoints(part_of(self.run))):
             assert self.process.poll() is None, self.process.communicate()[0]
             assert time.monotonic() - begun < LONGEST
             time.sleep(0.05)
@@ -258,10 +262,15 @@ class Started:
 def started(*args: Any) -> Iterator[Started]:
     command = Started(*args)
     try:
+        command.wait()
         yield command
     finally:
+        left = command.ranks() if command.process.poll() is None else []
         command.process.kill()
         command.process.wait()
+        for rank in left:
+            with suppress(ProcessLookupError):
+                os.kill(rank, signal.SIGKILL)
 
 
 HERE = ["hiersrec_sdk.cli", "train", "--processes", "2"]

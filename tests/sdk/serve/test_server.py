@@ -311,6 +311,7 @@ def test_starts_that_fail_leave_nothing(tmp_path: Path) -> None:
         wait_for(lambda: sum(server.bundles.values()) == 2, "two workers")
         for _ in range(20):
             server.ask("/recommend", {"session": SESSION})
+        wait_for(lambda: _answered(server) == 20, "not all were counted")  # each is, after its answer
         bundle.rename(tmp_path / "away")
         killed = server.workers[0]
         os.kill(killed, signal.SIGKILL)
