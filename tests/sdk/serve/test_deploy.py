@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -38,8 +39,8 @@ class _Replica(BaseHTTPRequestHandler):
     """Answers, or fails but for HAProxy's checks; and counts what it was asked."""
 
     wbufsize = -1  # an answer in one piece
-    asked: list[str]
-    checks: Counter[int]  # by port
+    asked: ClassVar[list[str]]
+    checks: ClassVar[Counter[int]]  # by port
     fails = False
 
     def do_GET(self) -> None:
@@ -64,8 +65,8 @@ class _Replica(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def replica() -> type[_Replica]:
     class Replica(_Replica):
-        asked: list[str] = []  # noqa: RUF012
-        checks: Counter[int] = Counter()  # noqa: RUF012
+        asked: ClassVar[list[str]] = []
+        checks: ClassVar[Counter[int]] = Counter()
 
     return Replica
 

@@ -15,7 +15,7 @@ from tests.sdk.bundles import make_shop
 pytest.importorskip("uvloop", reason="needs the extra serve")
 pytest.importorskip("httptools", reason="needs the extra serve")
 
-from tests.sdk.serve.test_server import LIMITS, SESSION, Server, everything, serving
+from tests.sdk.serve.test_server import SESSION, Server, everything, limited, serving
 
 LARGE = json.dumps({"session": ["unknown"] * 4500, "k": 1}).encode()
 POST = b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(LARGE) + LARGE
@@ -25,11 +25,8 @@ GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One worker with tight limits."""
-    folder = tmp_path_factory.mktemp("server")
-    make_shop("string").write(folder / "bundle")
-    with serving(folder, *LIMITS) as started:
+    with limited(tmp_path_factory.mktemp("server")) as started:
         yield started
-    assert "Traceback" not in started.log.read_text()
 
 
 def test_a_body_is_no_part_of_the_next_head(server: Server) -> None:

@@ -117,14 +117,20 @@ def _many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2000) if soft > 0 else soft, hard))
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@contextmanager
+def limited(folder: Path) -> Iterator[Server]:
     """One worker with tight limits."""
-    folder = tmp_path_factory.mktemp("server")
     make_shop("string").write(folder / "bundle")
     with serving(folder, *LIMITS) as started:
         yield started
     assert "Traceback" not in started.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One worker with tight limits."""
+    with limited(tmp_path_factory.mktemp("server")) as started:
+        yield started
 
 
 @dataclass
