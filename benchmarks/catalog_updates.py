@@ -87,7 +87,7 @@ def readers(
 
     def read(mine: list[float], asked: Any) -> None:
         began = time.perf_counter()
-        while not stop.is_set():
+        while not (mine and stop.is_set()):  # once at least, however late this thread begins
             early = began + len(mine) / reads - time.perf_counter() if reads else 0
             if early > 0:
                 time.sleep(early)
@@ -187,7 +187,9 @@ def main(
                 laps, made = readers(recommender, sessions, threads, paced, written, seconds, feed)
                 added = len(recommender.catalog) - items
                 what = "upserts/s" if feed is None else "changes/s by a feed"
-                beside = f"beside {made / seconds:,.0f} {what}" if made else f"nobody writes, {added:,} added"
+                beside = (
+                    f"beside {made / seconds:,.0f} {what}" if written else f"nobody writes, {added:,} added"
+                )
                 click.echo(f"  {beside:38} {quantiles(laps)}, {len(laps):,} calls")
 
 

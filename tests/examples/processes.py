@@ -7,13 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.waiting import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 60.0  # seconds for what takes a few
 
 
 def free_port() -> int:
@@ -21,14 +21,6 @@ def free_port() -> int:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]
     return port
-
-
-def wait_for(done: Callable[[], bool], what: str, every: float = 0.05) -> None:
-    stop = time.monotonic() + PATIENCE
-    while not done():
-        if time.monotonic() > stop:
-            raise TimeoutError(what)
-        time.sleep(every)
 
 
 @contextmanager

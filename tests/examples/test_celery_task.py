@@ -10,7 +10,6 @@ import importlib
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,8 @@ import pytest
 
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.errors import InvalidArgumentError, InvalidItemIdError
-from tests.examples.processes import PATIENCE, running, wait_for
+from tests.examples.processes import running
+from tests.waiting import PATIENCE, wait_for
 
 SESSION = ["item-3", "item-11"]
 
@@ -91,10 +91,8 @@ def test_a_worker_that_is_stopped_leaves_its_tasks_to_the_next(
     asked = [tasks.recommend.delay(SESSION, k=5) for _ in range(300)]
     with worker(settings, tiny_bundle) as (process, _):
         asked[0].get(timeout=PATIENCE)
-        started = time.monotonic()
         process.terminate()
         process.wait(PATIENCE)
-        assert time.monotonic() - started < 20  # seven are Celery's own, with a folder as broker
     with worker(settings, tiny_bundle) as (_, log):
         wait_for(lambda: " ready." in log.read_text(), "another worker")
         assert all(len(one.get(timeout=PATIENCE)) == 5 for one in asked)

@@ -16,7 +16,8 @@ import pytest
 
 from examples.flask_app import create_app
 from hiersrec_sdk import Recommender
-from tests.examples.processes import free_port, running, wait_for
+from tests.examples.processes import free_port, running
+from tests.waiting import PATIENCE, wait_for
 
 SESSION = ["item-3", "item-11"]
 _OPENER = build_opener(ProxyHandler({}))
@@ -42,7 +43,7 @@ def ask(url: str) -> tuple[list[str], int]:
     """The ids, and the process id of the worker that answered."""
     body = json.dumps({"session": SESSION, "k": 10}).encode()
     with _OPENER.open(
-        Request(f"{url}/recommend", body, {"Content-Type": "application/json"}), timeout=30
+        Request(f"{url}/recommend", body, {"Content-Type": "application/json"}), timeout=PATIENCE
     ) as reply:
         answer: dict[str, Any] = json.load(reply)
         return [hit["item"] for hit in answer["items"]], int(reply.headers["X-Worker"])
@@ -50,7 +51,7 @@ def ask(url: str) -> tuple[list[str], int]:
 
 def is_up(url: str) -> bool:
     try:
-        with _OPENER.open(f"{url}/health", timeout=30) as reply:
+        with _OPENER.open(f"{url}/health", timeout=PATIENCE) as reply:
             return bool(json.load(reply) == {"items": 48})
     except (URLError, ConnectionError):
         return False

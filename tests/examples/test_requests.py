@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from hiersrec_sdk import Recommender
-from tests.examples.processes import free_port, running, wait_for
+from tests.examples.processes import free_port, running
 from tests.sdk.bundles import ITEMS, make_shop
+from tests.waiting import PATIENCE, wait_for
 
 JSON = "application/json"
 SERVERS = {
@@ -34,7 +35,7 @@ class Service:
         self, path: str, body: bytes | Iterable[bytes], kind: str | None = JSON, method: str = "POST"
     ) -> tuple[int, str]:
         """Status and text of the answer."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         headers = {} if kind is None else {"Content-Type": kind}
         if isinstance(body, bytes):
             headers["Content-Length"] = str(len(body))

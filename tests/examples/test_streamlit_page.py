@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
@@ -17,7 +16,8 @@ from streamlit.testing.v1 import AppTest
 from websockets.sync.client import connect
 
 from hiersrec_sdk import Recommender
-from tests.examples.processes import PATIENCE, ROOT, free_port, running, wait_for
+from tests.examples.processes import ROOT, free_port, running
+from tests.waiting import PATIENCE, wait_for
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def page(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
     monkeypatch.setattr("sys.argv", ["streamlit"])
     # Streamlit puts the page in its place, which every process that is spawned later would run.
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
-    return AppTest.from_file(str(ROOT / "examples/streamlit_page.py"), default_timeout=60)
+    return AppTest.from_file(str(ROOT / "examples/streamlit_page.py"), default_timeout=PATIENCE)
 
 
 def shown(page: AppTest) -> list[str]:
@@ -79,7 +79,7 @@ def test_a_server_stops_while_pages_are_open(tiny_bundle: Path, tmp_path: Path) 
 
     def is_up() -> bool:
         try:
-            with opener.open(f"http://127.0.0.1:{port}/_stcore/health", timeout=10) as reply:
+            with opener.open(f"http://127.0.0.1:{port}/_stcore/health", timeout=PATIENCE) as reply:
                 return bool(reply.status == 200)
         except OSError:
             return False
@@ -104,8 +104,6 @@ def test_a_server_stops_while_pages_are_open(tiny_bundle: Path, tmp_path: Path) 
                 shown += content
                 message.ParseFromString(content)
             assert b"Recommended items" in shown
-        started = time.monotonic()
         os.kill(server.pid, signal.SIGTERM)
         server.wait(PATIENCE)
-        assert time.monotonic() - started < 10
     assert "Traceback" not in log.read_text()

@@ -14,6 +14,7 @@ import pytest
 
 from hiersrec_sdk import Recommender, errors
 from tests.sdk.bundles import make_shop
+from tests.waiting import PATIENCE
 
 Answers = list[tuple[int | str, ...]]
 
@@ -53,7 +54,7 @@ def in_process(recommender: Recommender, method: str, seconds: float = 120) -> t
     try:
         found: tuple[Answers, Answers] = queue.get(timeout=seconds)
     finally:
-        process.join(10)
+        process.join(PATIENCE)
         process.kill()
     return found
 

@@ -41,8 +41,9 @@ from typing import Any, Final
 import click
 
 from hiersrec_sdk import Recommender
-from tests.examples.processes import PATIENCE, free_port, running, wait_for
+from tests.examples.processes import free_port, running
 from tests.sdk.bundles import make_shop
+from tests.waiting import PATIENCE, wait_for
 
 CLIENTS: Final = 6
 PAUSE: Final = 0.005  # seconds between the requests of a client, which leave the server a share of the cores
@@ -85,7 +86,9 @@ _UVICORN: Final = (
     "uvicorn",
     "examples.fastapi_service:app",
     "--timeout-graceful-shutdown=1",
-    "--timeout-worker-healthcheck=60",  # where much else runs, 5 seconds may not suffice to start a worker
+    # Where much else runs, 5 seconds may not suffice to start a worker. No longer than tests wait: a worker that dies
+    # between uvicorn's question and its answer is missed for that long.
+    "--timeout-worker-healthcheck=40",
 )
 SERVERS: Final = {
     "gunicorn, preload, gthread": Server(_GUNICORN, "--bind=127.0.0.1:", ("--max-requests=100",), 2),

@@ -27,6 +27,7 @@ from hiersrec_sdk.bundle.cache import entries, prune
 from hiersrec_sdk.bundle.schema import config_digest
 from tests.sdk.bundles import make_shop
 from tests.sdk.cli.run import failed, passed
+from tests.waiting import PATIENCE
 
 SHOP = make_shop()
 SESSION = SHOP.ids[5:9]
@@ -193,7 +194,7 @@ def test_pruning_keeps_what_another_process_has_loaded(packed: bytes, tmp_path: 
     assert [entry.in_use for entry in entries()] == [True]
     assert prune() == []
     assert len(prune(in_use=True)) == 1
-    said, _ = holder.communicate("\n", timeout=60)
+    said, _ = holder.communicate("\n", timeout=PATIENCE)
     assert len(said.split()) == 3
     assert names(cache) == []
 

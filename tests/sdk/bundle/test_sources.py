@@ -24,6 +24,7 @@ from hiersrec_sdk import Recommender, errors
 from hiersrec_sdk.bundle.cache import cache_folder
 from hiersrec_sdk.bundle.schema import config_digest
 from tests.sdk.bundles import make_shop
+from tests.waiting import PATIENCE
 
 SHOP = make_shop(covisitation=True)
 SESSION = SHOP.ids[5:9]
@@ -194,7 +195,7 @@ def test_eight_processes_at_once(
         assert process.stdin
         process.stdin.write("go\n")
         process.stdin.flush()
-    said = [process.communicate(timeout=120)[0].split() for process in processes]
+    said = [process.communicate(timeout=PATIENCE)[0].split() for process in processes]
     assert said == [[str(item_id) for item_id in wanted]] * 8
     assert files(cache / one(entries(cache))) == files(bundle)
 

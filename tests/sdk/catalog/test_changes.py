@@ -25,6 +25,7 @@ from hiersrec_sdk.bundle.tables import read_tables, write_tables
 from hiersrec_training.data.dataset import Dataset
 from tests.sdk.bundles import make_shop, write_config
 from tests.sdk.cli.run import failed, passed
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -514,7 +515,7 @@ def test_a_child_that_was_forked_during_a_write_can_write(tmp_path: Path) -> Non
     with recommender.catalog._lock:  # as in the middle of a write
         process = context.Process(target=recommender.catalog.remove, args=([0],), daemon=True)
         process.start()
-        process.join(20)
+        process.join(PATIENCE)
     assert process.exitcode == 0
 
 

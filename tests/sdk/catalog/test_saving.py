@@ -34,6 +34,7 @@ from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.catalog.writer import MutableCatalog
 from tests.sdk.bundles import DIMENSION, make_shop
 from tests.sdk.interruptions import Interruption, first_visits, lines_of
+from tests.waiting import PATIENCE
 
 LONG = bool(os.environ.get("HIERSREC_STRESS"))
 FILES = ("saving.py", "write.py", "atomic.py")
@@ -536,7 +537,7 @@ def test_children_that_are_forked_while_others_write_and_save(bundle: Path) -> N
         for at in range(200 if LONG else 40):
             process = context.Process(target=child, args=(at,), daemon=True)
             process.start()
-            process.join(60)
+            process.join(PATIENCE)
             assert process.exitcode == 7, "the child hangs, or its catalog is not whole"
     finally:
         stop.set()
@@ -581,17 +582,17 @@ def test_a_fork_while_something_is_computed_once(bundle: Path) -> None:
     def slow(self: Any) -> Any:
         if threading.current_thread() is not threading.main_thread():
             inside.set()
-            done.wait(30)
+            done.wait(PATIENCE)
         return original(self)
 
     compute._compute = slow
     try:
         thread = threading.Thread(target=shelf.catalog.find_category, args=("2/5",))
         thread.start()
-        inside.wait(30)
+        inside.wait(PATIENCE)
         process = multiprocessing.get_context("fork").Process(target=shelf.add, args=("a",), daemon=True)
         process.start()
-        process.join(20)
+        process.join(PATIENCE)
         assert process.exitcode == 0
     finally:
         compute._compute = original

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.sdk.cli.run import hiersrec, passed
+from tests.waiting import PATIENCE
 
 
 class Bash:
@@ -45,9 +46,9 @@ class Bash:
         os.close(other)
 
     def typed(self, keys: str, wanted: str) -> str:
-        """What the terminal shows after ``keys``, once ``wanted`` is there; or after a minute."""
+        """What the terminal shows after ``keys``, once ``wanted`` is there; or after a while."""
         os.write(self._terminal, keys.encode())
-        seen, end = "", time.monotonic() + 60
+        seen, end = "", time.monotonic() + PATIENCE
         while wanted not in seen and time.monotonic() < end:
             if select.select([self._terminal], [], [], 0.1)[0]:
                 seen += os.read(self._terminal, 4096).decode()

@@ -19,6 +19,7 @@ import pytest
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.cli import quickstart
 from tests.sdk.cli.run import SMALL, failed, hiersrec, passed
+from tests.waiting import PATIENCE
 
 pytest.importorskip("torch", reason="needs the extra train")
 
@@ -140,17 +141,17 @@ def test_the_page_is_served_and_opened(finished: Path, tmp_path: Path) -> None:
         stderr=subprocess.STDOUT,
     )
     try:
-        end = time.monotonic() + 120
+        end = time.monotonic() + PATIENCE
         while not opened.exists() and server.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
         url = opened.read_text().strip() if opened.exists() else ""
         assert url.startswith("http://127.0.0.1:")
-        connection = HTTPConnection(url.removeprefix("http://"), timeout=60)
+        connection = HTTPConnection(url.removeprefix("http://"), timeout=PATIENCE)
         connection.request("GET", "/")
         assert b"<!doctype html>" in connection.getresponse().read().lower()
         connection.close()
     finally:
         server.send_signal(signal.SIGINT)
-        printed, _ = server.communicate(timeout=60)
+        printed, _ = server.communicate(timeout=PATIENCE)
     assert server.returncode == 0, printed.decode()
     assert f"serving on {url}" in printed.decode()

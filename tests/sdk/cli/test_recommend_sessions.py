@@ -6,8 +6,7 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,8 +23,8 @@ from tests.sdk.bundles import Shop, make_shop
 from tests.sdk.cli.run import failed, hiersrec, passed
 from tests.sdk.integrations.asked import answers, sessions_of, table_of
 from tests.sdk.quiet_python import QUIET_PYTHON
+from tests.waiting import PATIENCE, wait_for
 
-PATIENCE = 60.0  # seconds for what takes a few
 MANY = 9_000  # sessions: a run of seconds
 
 
@@ -92,13 +91,6 @@ def running(*given: str) -> Iterator[subprocess.Popen[str]]:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def wait_for(done: Callable[[], object]) -> None:
-    stop = time.monotonic() + PATIENCE
-    while not done():
-        assert time.monotonic() < stop
-        time.sleep(0.01)
 
 
 def workers(process: subprocess.Popen[str]) -> list[int]:

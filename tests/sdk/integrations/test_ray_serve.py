@@ -18,10 +18,11 @@ import pytest
 from hiersrec_sdk import errors
 from hiersrec_sdk.integrations.ray_serve import deployment
 from tests.docs.blocks import ROOT, blocks_of
-from tests.examples.processes import free_port, wait_for
+from tests.examples.processes import free_port
 from tests.sdk.bundles import make_shop
 from tests.sdk.integrations.asked import answers, sessions_of
 from tests.sdk.integrations.conftest import Known
+from tests.waiting import PATIENCE, wait_for
 
 REPLICAS = 2
 TOKEN = {"Authorization": "Bearer secret"}
@@ -55,7 +56,7 @@ class Cluster:
 
     def _ask(self, path: str, asked: Any, headers: dict[str, str]) -> tuple[int, Any]:
         """Status and JSON; ``asked`` is what is posted, bytes as they are."""
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=30)
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
         try:
             body = asked if asked is None or isinstance(asked, bytes) else json.dumps(asked)
             connection.request("GET" if asked is None else "POST", path, body, headers)

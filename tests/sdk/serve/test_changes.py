@@ -17,6 +17,7 @@ from hiersrec_sdk.serve.changes import Changes
 from hiersrec_sdk.serve.limits import RefusedError
 from hiersrec_sdk.serve.metrics import Metrics
 from hiersrec_sdk.serve.reload import Service
+from tests.waiting import PATIENCE
 
 TOKEN = "a secret"
 NEW = {"id": "new", "category": ["0/0", "1/0", "2/0"], "title": "New", "vector": [1.0] * 6}
@@ -135,7 +136,7 @@ def test_changes_that_wait_hold_up_nothing_else(client: TestClient, monkeypatch:
 
     def publish(*given: Any) -> int:
         waiting.release()
-        released.wait(60)
+        released.wait(PATIENCE)
         return 7
 
     monkeypatch.setattr(Service, "publish", publish)
@@ -143,10 +144,10 @@ def test_changes_that_wait_hold_up_nothing_else(client: TestClient, monkeypatch:
         try:
             asked = {"ids": ["0"]}
             posts = [threads.submit(client.post, "/catalog/remove", json=asked) for _ in range(40)]
-            assert waiting.acquire(timeout=20)
+            assert waiting.acquire(timeout=PATIENCE)
             batch = threads.submit(client.post, "/recommend", json={"sessions": [["0"], []], "k": 1})
-            assert batch.result(20).status_code == 200
-            assert threads.submit(client.get, "/metrics").result(20).status_code == 200
+            assert batch.result(PATIENCE).status_code == 200
+            assert threads.submit(client.get, "/metrics").result(PATIENCE).status_code == 200
         finally:
             released.set()
         assert {post.result().json()["position"] for post in posts} == {7}

@@ -19,8 +19,9 @@ from typing import ClassVar
 
 import pytest
 
-from tests.examples.processes import ROOT, wait_for
+from tests.examples.processes import ROOT
 from tests.stress.fleet import Ports, proxied
+from tests.waiting import PATIENCE, wait_for
 
 OPEN = ("/", "/items?query=boots", "/docs", "/openapi.json")
 INNER = (
@@ -87,7 +88,7 @@ def ports(replica: type[_Replica], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def _status(port: int, path: str, method: str = "GET", **headers: str) -> int:
-    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request(method, path, json.dumps({}) if method == "POST" else None, headers)
         return connection.getresponse().status

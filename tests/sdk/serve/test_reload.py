@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from hiersrec_sdk.serve.metrics import Metrics
 from hiersrec_sdk.serve.reload import Service
 from tests.sdk.bundles import make_shop
 from tests.sdk.serve.test_metrics import read
+from tests.waiting import PATIENCE, wait_for
 
 
 @pytest.fixture
@@ -45,18 +46,11 @@ def digest_of(folder: Path) -> str:
     return digest
 
 
-def wait_until(done: Callable[[], bool]) -> None:
-    stop = time.monotonic() + 30
-    while not done():
-        assert time.monotonic() < stop, "it takes too long"
-        time.sleep(0.05)
-
-
 def test_a_renamed_folder_is_noticed(folder: Path) -> None:
     with TestClient(create_app(folder)) as client:
         before = client.get("/readyz").json()["bundle"]
         replace(folder, 2)
-        wait_until(lambda: bool(client.get("/readyz").json()["bundle"] == digest_of(folder)))
+        wait_for(lambda: bool(client.get("/readyz").json()["bundle"] == digest_of(folder)))
         found = read(client)
         assert found["hiersrec_reloads_total loaded"] == 1
         assert found[f"hiersrec_workers {before}"] == 0
@@ -70,7 +64,7 @@ def test_a_link_that_points_elsewhere_is_noticed(folder: Path) -> None:
     with TestClient(create_app(link)) as client:
         folder.with_name("next").symlink_to("v2")
         folder.with_name("next").rename(link)
-        wait_until(lambda: bool(client.get("/readyz").json()["bundle"] == digest_of(other)))
+        wait_for(lambda: bool(client.get("/readyz").json()["bundle"] == digest_of(other)))
 
 
 def test_a_broken_bundle_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +74,7 @@ def test_a_broken_bundle_changes_nothing(folder: Path, monkeypatch: pytest.Monke
         replace(folder, 2)
         graph = (folder / "model.onnx").read_bytes()
         (folder / "model.onnx").write_bytes(graph[:-1])
-        wait_until(lambda: client.get("/readyz").json()["reload_error"] is not None)
+        wait_for(lambda: client.get("/readyz").json()["reload_error"] is not None)
         state = client.get("/readyz")
         assert state.status_code == 200
         assert (state.json()["bundle"], state.json()["reload_error"]) == (before, "BundleCorruptError")
@@ -90,7 +84,7 @@ def test_a_broken_bundle_changes_nothing(folder: Path, monkeypatch: pytest.Monke
         # whoever was still copying has done so
         (folder / "model.onnx").write_bytes(graph)
         monkeypatch.setattr("hiersrec_sdk.serve.reload._AGAIN", 0.0)
-        wait_until(lambda: bool(client.get("/readyz").json()["bundle"] == digest_of(folder)))
+        wait_for(lambda: bool(client.get("/readyz").json()["bundle"] == digest_of(folder)))
         assert client.get("/readyz").json()["reload_error"] is None
         assert read(client)["hiersrec_reload_failing"] == 0
 
@@ -135,7 +129,7 @@ def test_a_signal_that_interrupts_another(folder: Path) -> None:
 
     handling = threading.Thread(target=handle, daemon=True)
     handling.start()
-    handling.join(20)
+    handling.join(PATIENCE)
     assert not handling.is_alive()
     assert service._is_woken()
     assert service._wake.empty()
@@ -171,7 +165,7 @@ def test_the_search_goes_with_the_bundle(folder: Path) -> None:
         assert gone not in [item["item"] for item in found]
         replace(folder, 2)
         assert app.service.reload()
-        wait_until(lambda: _is_gone(old))
+        wait_for(lambda: _is_gone(old))
         assert len(app._titles._read) <= 1  # of the one that nobody has searched yet: none
 
 
@@ -264,11 +258,11 @@ def test_a_feed_that_has_lost_changes_is_followed_after_a_reload(folder: Path, t
         shutil.copy(feed, tmp_path / "older")
         assert change("1").json() == {"position": 2}
         (tmp_path / "older").replace(feed)
-        wait_until(lambda: state()["error"] == "FeedLostError")
+        wait_for(lambda: state()["error"] == "FeedLostError")
         answer = change("2")
         assert (answer.status_code, answer.json()["error"]["type"]) == (503, "FeedLostError")
         assert "send them again" in answer.json()["error"]["message"]
-        wait_until(lambda: read(client)["hiersrec_feed_failing"] == 1)
+        wait_for(lambda: read(client)["hiersrec_feed_failing"] == 1)
         assert app.service.reload()
         assert state() == {"position": 1, "lag": 0, "rejected": 0, "error": None}
         assert change("2").json() == {"position": 2}
@@ -284,7 +278,7 @@ def test_forked_after_it_was_made(folder: Path) -> None:
             with TestClient(app) as client:
                 good = client.post("/recommend", json={"session": ["0"], "k": 3}).status_code == 200
                 replace(folder, 2)
-                wait_until(lambda: bool(client.get("/readyz").json()["bundle"] == digest_of(folder)))
+                wait_for(lambda: bool(client.get("/readyz").json()["bundle"] == digest_of(folder)))
                 status = 0 if good else 2
         finally:
             os._exit(status)
@@ -304,22 +298,22 @@ def test_a_feed_that_is_not_followed_any_more(folder: Path) -> None:
         assert client.post("/catalog/remove", json={"ids": ["0"]}).status_code == 200
         assert feed_error() is None
         feed.rename(folder.with_name("kept"))
-        wait_until(lambda: feed_error() == "FeedLostError")
+        wait_for(lambda: feed_error() == "FeedLostError")
         state = client.get("/readyz")
         assert (state.status_code, state.json()["ready"]) == (200, True)
         assert str(folder.parent) not in state.text
         refused = client.post("/catalog/remove", json={"ids": ["1"]})
         assert refused.status_code == 503
         assert str(folder.parent) not in refused.text
-        wait_until(lambda: read(client)["hiersrec_feed_failing"] == 1)
+        wait_for(lambda: read(client)["hiersrec_feed_failing"] == 1)
         assert client.post("/recommend", json={"session": ["größe-3"], "k": 3}).status_code == 200
         # it is there again, but begins after what this replica has
         folder.with_name("kept").rename(feed)
-        wait_until(lambda: feed_error() is None)
+        wait_for(lambda: feed_error() is None)
         with open_feed(feed) as log, pausing(app.service.current.follower):
             log.append([{"remove": "größe-3"}, {"remove": "größe-3"}])
             log.drop(3)
-        wait_until(lambda: feed_error() == "FeedBehindError")
+        wait_for(lambda: feed_error() == "FeedBehindError")
         assert client.get("/readyz").json()["ready"]
 
 
@@ -336,5 +330,5 @@ def pausing(follower: Follower | None) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(follower.feed, "read", read)
-        assert reads.wait(30)
+        assert reads.wait(PATIENCE)
         yield

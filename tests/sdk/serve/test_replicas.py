@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.processes import wait_for
 from tests.sdk.bundles import make_shop
 from tests.sdk.catalog.feed.redis_server import redis_server
 from tests.sdk.serve.test_server import Server, serving
+from tests.waiting import wait_for
 
 pytest.importorskip("uvloop", reason="needs the extra serve")
 pytest.importorskip("httptools", reason="needs the extra serve")

@@ -23,9 +23,10 @@ import pytest
 
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.cli.main import main
-from tests.examples.processes import free_port, running, wait_for
+from tests.examples.processes import free_port, running
 from tests.sdk.bundles import make_shop
 from tests.sdk.cli.run import RUNNER
+from tests.waiting import PATIENCE, wait_for
 
 pytest.importorskip("uvloop", reason="needs the extra serve")
 pytest.importorskip("httptools", reason="needs the extra serve")
@@ -45,7 +46,7 @@ class Server:
 
     def ask(self, path: str, asked: Any = None, **headers: str) -> tuple[int, Any]:
         """Status and JSON of an answer, on a connection of its own."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             body = None if asked is None else json.dumps(asked)
             connection.request("GET" if asked is None else "POST", path, body, headers)
@@ -63,7 +64,7 @@ class Server:
     @property
     def bundles(self) -> dict[str, float]:
         """How many workers serve each bundle."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()
         found = re.findall(r'^hiersrec_workers\{bundle="(\w+)"\} ([\d.]+)$', text, re.M)
@@ -76,7 +77,7 @@ class Server:
         return [pid for pid in started if Path(f"/proc/{pid}").exists()]
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
 
     def answer_to(self, *parts: bytes) -> bytes:
         """What comes back, until the server closes the connection."""
@@ -158,7 +159,7 @@ class Load:
 
     def _ask(self) -> None:
         body = json.dumps({"session": SESSION})
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         attempts = 0
         while not self._done.is_set():
             try:
@@ -262,7 +263,7 @@ def test_sigterm_lets_running_requests_end(tmp_path: Path) -> None:
         with pytest.raises(ConnectionRefusedError):
             server.connect()
         thread.join()
-        assert server.process.wait(60) == 0
+        assert server.process.wait(PATIENCE) == 0
     ((status, found),) = answers
     assert status == 200
     assert len(found["results"]) == 500
@@ -332,7 +333,7 @@ def test_starts_that_fail_leave_nothing(tmp_path: Path) -> None:
 
 
 def _answered(server: Server) -> float:
-    connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
     connection.close()

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.examples.processes import free_port, wait_for
+from tests.examples.processes import free_port
+from tests.waiting import wait_for
 
 redis = pytest.importorskip("redis", reason="needs the extra redis")
 PROGRAM = shutil.which("redis-server")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 from hypothesis import strategies as st
@@ -75,10 +73,3 @@ def change_directly(recommender: Recommender, changes: list[dict[str, Any]]) -> 
         except InvalidArgumentError:
             wrong.append(number)
     return wrong
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it never came"
-        time.sleep(0.005)

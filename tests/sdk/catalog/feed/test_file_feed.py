@@ -37,6 +37,7 @@ from tests.sdk.catalog.feed.logs import (
     everything,
     records,
 )
+from tests.waiting import PATIENCE
 
 NAMES = itertools.count()
 
@@ -169,7 +170,7 @@ def test_reading_waits_for_a_writer(path: Path) -> None:
         reading = pool.submit(reader.read, 0, 9, 60.0)
         time.sleep(0.05)
         writer.append(changes(2))
-        assert reading.result(50) == records(1, contents(changes(2)))
+        assert reading.result(PATIENCE) == records(1, contents(changes(2)))
 
 
 def test_nothing_to_append(feed: FileFeed) -> None:
@@ -277,7 +278,7 @@ def test_one_that_comes_too_late_for_a_write_gets_the_next(
     class Late(list[Any]):
         def append(self, waiting: Any) -> None:
             if b"late" in waiting.changes[0]:
-                writing.wait(20)
+                writing.wait(PATIENCE)
             super().append(waiting)
             if b"late" in waiting.changes[0]:
                 joined.set()
@@ -285,7 +286,7 @@ def test_one_that_comes_too_late_for_a_write_gets_the_next(
     def fails(name: str, _: int) -> None:
         if name == "fsync" and not joined.is_set():
             writing.set()
-            joined.wait(20)
+            joined.wait(PATIENCE)
 
     monkeypatch.setattr(file_feed, "os", Disk(fails))
     with FileFeed(path) as feed, ThreadPoolExecutor(1) as pool:
@@ -293,7 +294,7 @@ def test_one_that_comes_too_late_for_a_write_gets_the_next(
         late = pool.submit(feed.append, changes(1, "late"))
         time.sleep(0.05)
         assert feed.append(changes(2)) == 2
-        assert late.result(20) == 3
+        assert late.result(PATIENCE) == 3
         assert everything(feed) == records(1, contents(changes(2) + changes(1, "late")))
 
 
@@ -308,7 +309,7 @@ def test_all_that_were_written_together_learn_of_the_error(
             monkeypatch.setattr(file_feed, "os", Disk(lambda name, _: errno.EIO if name == "fsync" else None))
         for each in waiting:
             with pytest.raises(FeedError, match="nothing was appended: Input/output error"):
-                each.result(20)
+                each.result(PATIENCE)
         monkeypatch.undo()
         assert feed.last == 0
         assert feed.append(changes(1)) == 1
@@ -326,10 +327,10 @@ def test_one_that_stops_waiting_is_not_written_later(path: Path) -> None:
         def hold() -> None:
             with feed._lock:
                 held.set()
-                release.wait(20)
+                release.wait(PATIENCE)
 
         holding = pool.submit(hold)
-        held.wait(20)
+        held.wait(PATIENCE)
         before = signal.signal(signal.SIGALRM, interrupt)
         try:
             signal.setitimer(signal.ITIMER_REAL, 0.05)
@@ -339,7 +340,7 @@ def test_one_that_stops_waiting_is_not_written_later(path: Path) -> None:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
             release.set()
-        holding.result(20)
+        holding.result(PATIENCE)
         assert feed.append(changes(1)) == 1
         assert everything(feed) == records(1, contents(changes(1)))
 

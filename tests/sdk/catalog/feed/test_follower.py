@@ -34,8 +34,9 @@ from hiersrec_sdk.errors import (
     UnknownItemError,
 )
 from tests.sdk.catalog.feed.logs import OutOfTimeError, changes
-from tests.sdk.catalog.feed.replicas import CHANGES, SHOP, change_directly, state, wait_for
+from tests.sdk.catalog.feed.replicas import CHANGES, SHOP, change_directly, state
 from tests.sdk.quiet_python import QUIET_PYTHON
+from tests.waiting import PATIENCE, wait_for
 
 NEW: dict[str, dict[str, Any]] = {"upsert": {"id": "new-1", "category": "2/2", "vector": [0.5] * 6}}
 
@@ -70,7 +71,7 @@ def stand_still(follows: Follower, monkeypatch: pytest.MonkeyPatch) -> None:
         time.sleep(0.01)
 
     monkeypatch.setattr(follows, "_step", step)
-    assert entered.wait(20)
+    assert entered.wait(PATIENCE)
 
 
 def test_calls_find_their_plans_ready(
@@ -401,7 +402,7 @@ def test_any_error_while_it_waits_passes(
         return original(after, most, wait)
 
     monkeypatch.setattr(follows.feed, "read", read)
-    assert failed.wait(20)
+    assert failed.wait(PATIENCE)
     assert follows.publish([NEW]) == follows.position
 
 
@@ -460,14 +461,14 @@ def test_a_time_limit_while_it_waits(follows: Follower, monkeypatch: pytest.Monk
 
     def late(after: int, most: int, wait: float = 0.0) -> list[Record]:
         entered.set()
-        release.wait(20)
+        release.wait(PATIENCE)
         return read(after, most, wait)
 
     def interrupt(*_: Any) -> None:
         raise OutOfTimeError
 
     monkeypatch.setattr(follows.feed, "read", late)
-    assert entered.wait(20)
+    assert entered.wait(PATIENCE)
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.5)
@@ -487,7 +488,7 @@ def test_close_while_another_thread_publishes(follows: Follower, monkeypatch: py
         wait_for(lambda: follows.feed.last == 1)
         follows.close()
         with pytest.raises(FeedError, match=r"has the changes, up to record 1, but .*: close\(\) was called"):
-            publishing.result(20)
+            publishing.result(PATIENCE)
 
 
 def test_a_forked_child_follows_anew(follows: Follower, recommender: Recommender, path: Path) -> None:
@@ -531,7 +532,7 @@ def test_a_process_ends_while_it_follows(bundle: Path, path: Path) -> None:
         [*QUIET_PYTHON, "-c", EXIT, bundle, path, SHOP.ids[2]],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (3, "0\n", "")

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.catalog.feed import open_feed
-from tests.sdk.catalog.feed.replicas import SHOP, wait_for
+from tests.sdk.catalog.feed.replicas import SHOP
+from tests.waiting import wait_for
 
 KILLS = 6
 

@@ -26,10 +26,11 @@ from hiersrec_sdk.catalog.changes import Change
 from hiersrec_sdk.catalog.feed import open_feed
 from hiersrec_sdk.catalog.feed.feed import Record
 from hiersrec_sdk.errors import CatalogChangeError, FeedBehindError, FeedError, FeedLostError
-from tests.examples.processes import free_port, wait_for
+from tests.examples.processes import free_port
 from tests.sdk.bundles import make_shop
 from tests.sdk.catalog.feed.logs import changes, contents, records
 from tests.sdk.catalog.feed.redis_server import Proxy, RedisServer, redis_server
+from tests.waiting import wait_for
 
 redis = pytest.importorskip("redis", reason="needs the extra redis")
 
