@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.sdk.bundles import make_shop
+from tests.sdk.serve.servers import SESSION, Server, everything, limited, serving
 
 pytest.importorskip("uvloop", reason="needs the extra serve")
 pytest.importorskip("httptools", reason="needs the extra serve")
-
-from tests.sdk.serve.test_server import SESSION, Server, everything, limited, serving
 
 LARGE = json.dumps({"session": ["unknown"] * 4500, "k": 1}).encode()
 POST = b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(LARGE) + LARGE

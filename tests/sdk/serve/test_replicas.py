@@ -8,7 +8,7 @@ import pytest
 
 from tests.sdk.bundles import make_shop
 from tests.sdk.catalog.feed.redis_server import redis_server
-from tests.sdk.serve.test_server import Server, serving
+from tests.sdk.serve.servers import Server, serving
 from tests.waiting import wait_for
 
 pytest.importorskip("uvloop", reason="needs the extra serve")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import DataError, InvalidOptionError, MissingColumnError
 from hiersrec_training.data.clicks import ClickStore, Keys
-from hiersrec_training.data.columns import Column, split_cells
+from hiersrec_training.data.columns import Column
 from hiersrec_training.data.descriptions import LatestDescriptions
+from hiersrec_training.data.list_columns import ListColumns
 from hiersrec_training.data.options import PrepareOptions
 from hiersrec_training.data.progress import progress
 from hiersrec_training.data.report import FileReport, PrepareReport
-from hiersrec_training.data.tables import Batch, Table, unescaped
+from hiersrec_training.data.tables import Batch, Table
 from hiersrec_training.data.time_formats import YearlessTimes, with_zeros
 from hiersrec_training.data.times import TimeColumn, date, parse_moment
 
@@ -82,6 +83,12 @@ class EventColumns:
         raise MissingColumnError(
             f"{table.name} has no column 'session' or 'user'; its columns are {', '.join(table.columns)}: {hint}"
         )
+
+    @property
+    def beside(self) -> list[str]:
+        """The columns beside the item's that may hold lists where that one does."""
+        names = (*self.times, self.order, self.event, *self.about)
+        return [name for name in dict.fromkeys(names) if name not in (None, self.item)]
 
     @property
     def wanted(self) -> dict[str, str]:
@@ -160,7 +167,7 @@ class EventFile:
         self._doubted = users[0] if users and has_ids else None
         self._users_hint = ""
         self._list_keys: list[NDArray[np.int64]] = []  # of rows that hold lists of items
-        self._lists: dict[str, bool] = {}  # whether columns beside cells of items hold lists too
+        self._lists = ListColumns(table, columns.item, columns.beside, columns.about, options.list_separator)
 
     def read(self, store: ClickStore) -> int:
         """Add all clicks; the number of the last row."""
@@ -175,7 +182,7 @@ class EventFile:
             if len(batch.numbers):
                 last = int(batch.numbers[-1])
                 self._look_for_users(batch)
-                clicks = _exploded(batch, self._columns, self._options, table, self._lists)
+                clicks = self._lists.explode(batch)
                 if clicks.frame is not batch.frame:
                     self._empty_lists += len(np.setdiff1d(batch.numbers, clicks.numbers))
                 self._add(clicks, store, from_lists=clicks.frame is not batch.frame)
@@ -361,81 +368,3 @@ class _Order:
         if downs > most * ups:
             return "newest first"
         return "in no order of time" if downs * most > ups else "oldest first"
-
-
-def _exploded(
-    batch: Batch, columns: EventColumns, options: PrepareOptions, table: Table, lists: dict[str, bool]
-) -> Batch:
-    """The rows with one item each, where a cell holds the items of a whole session.
-
-    What stands beside the items, such as times and categories, may be lists of the same lengths.
-
-    Args:
-        lists: which of the text columns beside them hold lists, as far as it is known; it is completed.
-
-    Raises:
-        DataError: a list that is longer or shorter than that of the items.
-    """
-    numbers, frame = batch
-    others = [
-        name for name in (*columns.times, columns.order, columns.event, *columns.about) if name is not None
-    ]
-    others = [name for name in dict.fromkeys(others) if name != columns.item]
-    if options.list_separator is not None:
-        frame = _split_cells(frame, columns, others, options, table, lists)
-    kinds: dict[str, Any] = dict(frame.schema)
-    if not isinstance(kinds[columns.item], pl.List | pl.Array):
-        return Batch(numbers, frame)
-    names = [columns.item, *(name for name in others if isinstance(kinds[name], pl.List | pl.Array))]
-    frame = frame.with_columns(pl.col(name).cast(pl.List(kinds[name].inner)) for name in names)
-    length = frame[columns.item].list.len().fill_null(0)
-    for name in names[1:]:
-        unequal = length != frame[name].list.len().fill_null(0)
-        if unequal.any():
-            row = int(unequal.arg_max() or 0)
-            raise DataError(
-                f"{table.place(int(numbers[row]))}: {length[row]} values in {columns.item!r}, but "
-                f"{frame[name].list.len()[row] or 0} in {name!r}"
-            )
-    frame = frame.with_columns(pl.Series("__number", numbers))
-    frame = frame.explode(names, empty_as_null=False, keep_nulls=False)
-    return Batch(frame["__number"].to_numpy(), frame.drop("__number"))
-
-
-def _split_cells(
-    frame: pl.DataFrame,
-    columns: EventColumns,
-    others: list[str],
-    options: PrepareOptions,
-    table: Table,
-    lists: dict[str, bool],
-) -> pl.DataFrame:
-    """The cells of items as lists; and those of other columns that hold as many values in most rows of the file."""
-    if frame[columns.item].dtype != pl.String:
-        raise InvalidOptionError(
-            f"--list-separator is for text: column {columns.item!r} of {table.name} holds {frame[columns.item].dtype}"
-        )
-    separator = unescaped(options.list_separator) or ""
-    items = split_cells(frame[columns.item], separator)
-    found = {columns.item: items}
-    for name in others:
-        if frame[name].dtype == pl.String:
-            values = split_cells(frame[name], separator)
-            if name not in lists:
-                is_list = True if name in columns.about else _are_lists(items.list.len(), values.list.len())
-                if is_list is not None:
-                    lists[name] = is_list
-            if lists.get(name, True):
-                found[name] = values
-    return frame.with_columns(values.alias(name) for name, values in found.items())
-
-
-def _are_lists(items: pl.Series, values: pl.Series) -> bool | None:
-    """Whether the cells of a column are lists beside the items, by how many values each has; None: no row tells."""
-    counts = pl.DataFrame({"items": items, "values": values}).drop_nulls()
-    counts = counts.filter(pl.max_horizontal("items", "values") > 1)
-    if counts.is_empty():
-        return None
-    if counts["values"].n_unique() == 1 < counts["items"].n_unique():
-        return False  # one value of one form for the whole row, such as a date with a blank in it
-    return int((counts["items"] == counts["values"]).sum()) * 2 > counts.height
