@@ -7,10 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
 from hiersrec_sdk.atomic import write_file
 from hiersrec_training.trackers import Line, read_lines
 
@@ -26,10 +22,18 @@ def draw(folder: Path) -> None:
 
 def picture(lines: Sequence[Line]) -> bytes:
     """PNG: the losses on the left; then, if there was a validation, its metrics, with a line at the best epoch."""
+    # imported here: it takes a second, which processes that only train do not need
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     losses = [line for line in lines if "validation" not in line]
     validations = [line for line in lines if "validation" in line]
     panels = 1 + len(_METRICS) * bool(validations)
-    figure = Figure(figsize=(4.2 * panels, 4), dpi=100, layout="constrained")
+    width, height = 4.2 * panels, 4.0
+    figure = Figure(figsize=(width, height), dpi=100)
+    # margins in inches; a layout that finds them itself draws everything twice
+    figure.subplots_adjust(0.6 / width, 0.5 / height, 1 - 0.2 / width, 1 - 0.35 / height, wspace=0.22)
     FigureCanvasAgg(figure)  # draws without a screen
     every = [figure.add_subplot(1, panels, place + 1) for place in range(panels)]
     for name in dict.fromkeys(name for line in losses for name in line if name not in ("step", "epoch")):
