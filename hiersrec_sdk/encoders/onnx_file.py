@@ -30,6 +30,16 @@ OPERATORS: Final = frozenset(f"{_ELEMENT_BY_ELEMENT} {_LAYERS} {_PRODUCTS} {_SHA
 """The operators that a graph may hold, all of ONNX's own domain: those that ``hiersrec export`` writes, and their near
 relatives, which PyTorch's exporter writes in their place."""
 
+# A division of integers by zero, or of the smallest one by -1, ends the process; onnxruntime catches the first alone.
+_DIVIDE: Final = frozenset({"Div", "ReduceMean"})
+_GIVE_FLOATS: Final = frozenset(
+    "Attention Erf Exp Gelu LayerNormalization Log LpNormalization RMSNormalization Reciprocal Sigmoid Softmax Sqrt "
+    "Tanh".split()
+)
+# whose outputs need not have the type of an input
+_GIVE_OTHERS: Final = frozenset("And Equal Greater GreaterOrEqual Less LessOrEqual Not Or Shape".split())
+_FLOAT_TYPES: Final = frozenset({1, 10, 11, 16})  # of TensorProto.DataType: float, float16, double, bfloat16
+
 _MOST_FIELDS: Final = 300_000  # a model of 100 layers has about 50,000
 _MOST_NODES: Final = 20_000
 
@@ -162,6 +172,8 @@ class _Reader:
 
     def __init__(self) -> None:
         self._fields = 0
+        self._values: set[bytes] = set()  # names of the initializers and outputs until here
+        self._floats: set[bytes] = set()  # those that are certainly floating-point
 
     def operators(self, content: memoryview) -> list[str]:
         model = self._read("the file", content, _MODEL)
@@ -169,7 +181,8 @@ class _Reader:
             raise _RefusedError("it holds no graph")
         graph = self._read("the graph", model["graph"][0], _GRAPH)
         for at, tensor in enumerate(graph.get("initializer", [])):
-            self._read(f"initializer {at}", tensor, _TENSOR)
+            found = self._read(f"initializer {at}", tensor, _TENSOR)
+            self._define(found.get("name", []), is_float=_number(found, "data_type") in _FLOAT_TYPES)
         nodes = graph.get("node", [])
         if len(nodes) > _MOST_NODES:
             raise _RefusedError(f"it has {len(nodes):,} nodes; a graph may have {_MOST_NODES:,}")
@@ -183,10 +196,45 @@ class _Reader:
             raise _RefusedError(f"{where} is of an operator that no graph of a bundle may hold")
         if domain:
             raise _RefusedError(f"{where} is of the domain {domain[:40]!r}, not of ONNX's own")
-        for attribute in node.get("attribute", []):
-            for tensor in self._read(where, attribute, _ATTRIBUTE).get("t", []):
-                self._read(where, tensor, _TENSOR)
+        attributes = [self._read(where, attribute, _ATTRIBUTE) for attribute in node.get("attribute", [])]
+        tensors = [
+            self._read(where, tensor, _TENSOR) for found in attributes for tensor in found.get("t", [])
+        ]
+        inputs = [bytes(name) for name in node.get("input", [])]
+        if operator in _DIVIDE and self._floats.isdisjoint(inputs):
+            raise _RefusedError(f"{where} may divide integers, which no graph of a bundle may")
+        self._define(
+            node.get("output", []), is_float=self._gives_floats(operator, inputs, attributes, tensors)
+        )
         return operator
+
+    def _define(self, names: list[memoryview], *, is_float: bool) -> None:
+        for name in map(bytes, names):
+            if name in self._values:  # onnxruntime takes one of them
+                raise _RefusedError(f"it defines {str(name[:40], 'utf-8', 'replace')!r} twice")
+            if name:  # else an output that nobody reads
+                self._values.add(name)
+                if is_float:
+                    self._floats.add(name)
+
+    def _gives_floats(
+        self, operator: str, inputs: list[bytes], attributes: list[_Message], tensors: list[_Message]
+    ) -> bool:
+        """Whether the outputs are certainly floating-point. Inputs of one type are, if one of them is."""
+        if operator in _GIVE_FLOATS:
+            return True
+        if operator in _GIVE_OTHERS:
+            return False
+        if operator == "Cast":
+            types = [_number(each, "i") for each in attributes if _text(each, "name") == "to"]
+            return bool(types) and _FLOAT_TYPES.issuperset(types)
+        if operator in ("Constant", "ConstantOfShape"):
+            if tensors:
+                return all(_number(tensor, "data_type") in _FLOAT_TYPES for tensor in tensors)
+            return operator == "ConstantOfShape"
+        if operator == "Pow":  # the exponent may have another type
+            inputs = inputs[:1]
+        return not self._floats.isdisjoint(inputs)
 
     def _read(self, what: str, data: memoryview, fields: Mapping[int, _Field]) -> _Message:
         """The message in ``data``, all of it."""
@@ -232,6 +280,10 @@ def _varint(what: str, data: memoryview, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
     raise _RefusedError(f"{what} is damaged: a number in it does not end")
+
+
+def _number(message: _Message, field: str) -> int | None:
+    return _varint(field, message[field][0], 0)[0] if field in message else None
 
 
 def _text(message: _Message, field: str) -> str:

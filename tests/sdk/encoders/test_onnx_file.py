@@ -65,6 +65,23 @@ def in_a_constant(model: ModelProto) -> None:
     model.graph.node.append(helper.make_node("Constant", [], ["c"], value=external()))
 
 
+def divide(*nodes: NodeProto, **initializers: Any) -> Callable[[ModelProto], object]:
+    """Add nodes, the last of which divides by their output ``d``."""
+
+    def change(model: ModelProto) -> None:
+        model.graph.initializer.extend(
+            numpy_helper.from_array(np.array(value), name) for name, value in initializers.items()
+        )
+        model.graph.node.extend([*nodes, helper.make_node("Div", ["session_lengths", "d"], ["q"], name="half")])
+
+    return change
+
+
+def defined_twice(model: ModelProto) -> None:
+    for value in (np.float32(1), np.int64(-1)):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(value), "d"))
+
+
 REFUSED: dict[str, tuple[Callable[[ModelProto], object], str]] = {
     "if": (
         add_node("If", ["is_real"], ["x"], name="fork", then_branch=branch(), else_branch=branch()),
@@ -113,6 +130,39 @@ REFUSED: dict[str, tuple[Callable[[ModelProto], object], str]] = {
         "has a reference to an attribute",
     ),
     "no graph": (lambda model: model.ClearField("graph"), "it holds no graph"),
+    "division by an integer": (divide(d=-1), r"node \d+, Div 'half', may divide integers"),
+    "division by a computed integer": (
+        divide(helper.make_node("Sub", ["a", "a"], ["b"]), helper.make_node("Abs", ["b"], ["d"]), a=1),
+        "Div 'half', may divide integers",
+    ),
+    "division by an integer from a float": (
+        divide(helper.make_node("Cast", ["a"], ["d"], to=TensorProto.INT64), a=np.float32(1)),
+        "Div 'half', may divide integers",
+    ),
+    "division by a shape": (
+        divide(helper.make_node("Shape", ["a"], ["d"]), a=np.ones(3, np.float32)),
+        "Div 'half', may divide integers",
+    ),
+    "division by an integer power": (
+        divide(helper.make_node("Pow", ["a", "b"], ["d"]), a=2, b=np.float32(1)),
+        "Div 'half', may divide integers",
+    ),
+    "division by integers of a shape": (
+        divide(
+            helper.make_node("ConstantOfShape", ["a"], ["d"], value=numpy_helper.from_array(np.array([-1]))),
+            a=[1],
+        ),
+        "Div 'half', may divide integers",
+    ),
+    "mean of integers": (
+        add_node("ReduceMean", ["session_lengths"], ["q"], name="mean"),
+        "ReduceMean 'mean', may divide integers",
+    ),
+    "two values of a name": (defined_twice, "it defines 'd' twice"),
+    "a value in place of another": (
+        divide(helper.make_node("Constant", [], ["d"], value=numpy_helper.from_array(np.array(-1))), d=1.0),
+        "it defines 'd' twice",
+    ),
     "many nodes": (
         lambda model: model.graph.node.extend([model.graph.node[0]] * 20_000),
         "it has 20,0.. nodes; a graph may have 20,000",
@@ -163,6 +213,26 @@ def test_a_loop_without_end_is_not_run(tmp_path: Path) -> None:
     path = forge(tmp_path / "bundle", SHOP.config, SHOP.tensors, files(SHOP, model))
     with pytest.raises(BundleCorruptError, match="Loop"):
         Recommender.load(path, verify=False)
+
+
+FLOATS: dict[str, list[NodeProto]] = {
+    "cast": [helper.make_node("Cast", ["session_lengths"], ["d"], to=TensorProto.FLOAT)],
+    "root": [helper.make_node("Sqrt", ["x"], ["d"])],
+    "passed on": [
+        helper.make_node("Add", ["x", "unit"], ["y"]),
+        helper.make_node("Where", ["is_real", "y", "y"], ["z"]),
+        helper.make_node("Gather", ["z", "at"], ["d"]),
+    ],
+    "power": [helper.make_node("Pow", ["unit", "at"], ["d"])],
+    "zeros": [helper.make_node("ConstantOfShape", ["at"], ["d"])],
+}
+
+
+@pytest.mark.parametrize("case", FLOATS)
+def test_floats_may_be_divided(case: str) -> None:
+    model = parsed()
+    divide(*FLOATS[case], unit=np.float32(1), at=[0])(model)
+    assert check_graph(model.SerializeToString(), "model.onnx")[-1] == "Div"
 
 
 def test_another_format_that_onnxruntime_knows() -> None:
@@ -307,11 +377,14 @@ attribute_values = st.one_of(
 @st.composite
 def models(draw: st.DrawFn) -> ModelProto:
     nodes = []
-    for operator in draw(st.lists(operators, max_size=5)):
+    for number, operator in enumerate(draw(st.lists(operators, max_size=5))):
         attributes = draw(st.dictionaries(st.sampled_from("abc"), attribute_values, max_size=2))
         domain = draw(st.sampled_from([""] * 8 + ["ai.onnx", "com.microsoft"]))
         inputs = draw(st.lists(names, max_size=2))
-        nodes.append(helper.make_node(operator, inputs, ["y"], name=draw(names), domain=domain, **attributes))
+        output = draw(st.sampled_from([f"y{number}"] * 8 + ["y", ""]))
+        nodes.append(
+            helper.make_node(operator, inputs, [output], name=draw(names), domain=domain, **attributes)
+        )
     graph = helper.make_graph(
         nodes,
         draw(names),
@@ -326,6 +399,11 @@ def models(draw: st.DrawFn) -> ModelProto:
 def is_arithmetic(model: ModelProto) -> bool:
     """What the reader has to accept, by the onnx package."""
     every = list(model.graph.initializer)
+    values = [tensor.name for tensor in every]
+    values += [name for node in model.graph.node for name in node.output]
+    values = [name for name in values if name]
+    if len(set(values)) < len(values):
+        return False
     for node in model.graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g") or attribute.graphs or attribute.strings:
