@@ -28,6 +28,7 @@ from hiersrec_sdk.systems import fcntl, open_folder, sync
 PART: Final = ".part-"  # in the name of every part
 _AFTER_PART: Final = re.compile(r"\d+-[0-9a-f]{8}")
 
+_TASK_QUEUES: Final = frozenset({"billiard", "celery", "rq"})  # packages whose time limits are signals
 _AT_FDCWD: Final = -100
 _NOREPLACE: Final = 1  # flags of renameat2
 _EXCHANGE: Final = 2
@@ -123,8 +124,11 @@ def remove_parts(path: Path) -> None:
 
 
 def is_time_limit(error: BaseException) -> bool:
-    """Whether a signal handler has raised an error that Python takes for one of the system: ``TimeoutError``."""
-    return isinstance(error, TimeoutError) and error.errno is None
+    """Whether a signal handler has raised an error: ``TimeoutError``, which Python takes for one of the system, or the
+    time limit of a task queue."""
+    if isinstance(error, TimeoutError):
+        return error.errno is None
+    return type(error).__module__.partition(".")[0] in _TASK_QUEUES
 
 
 class _IfPossible:

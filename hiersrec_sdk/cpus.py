@@ -20,7 +20,7 @@ def available_cpus(root: Path = Path("/")) -> int:
     Args:
         root: the folder with ``proc`` and the mounted control groups.
     """
-    return max(1, math.ceil(min(_of_process(), cpu_quota(root))))
+    return max(1, math.ceil(min(cpus_of_process(), cpu_quota(root))))
 
 
 def cpu_quota(root: Path = Path("/")) -> float:
@@ -35,7 +35,8 @@ def cpu_quota(root: Path = Path("/")) -> float:
     return min(_quotas(root), default=math.inf)
 
 
-def _of_process() -> int:
+def cpus_of_process() -> int:
+    """Number of CPUs that the affinity of this process allows; of the machine, where the system has no such thing."""
     affinity = getattr(os, "sched_getaffinity", None)  # of Linux
     return os.cpu_count() or 1 if affinity is None else len(affinity(0))
 

@@ -44,6 +44,8 @@ A warning beside them is MissingKernelWarning: the compiled kernel is missing.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class HierSRecError(Exception):
     """Base class of every error that the SDK raises on purpose."""
@@ -208,7 +210,10 @@ class MissingExtraError(HierSRecError, ImportError):
             f"{purpose} needs the {extras}{missing}: pip install 'hiersrec-sdk[{extra}]', or in a checkout "
             f"pip install '.[{extra}]'"
         )
-        self.extra = extra
+        self.extra, self._purpose, self._package = extra, purpose, package
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.extra, self._purpose, self._package)
 
 
 class DataError(HierSRecError):

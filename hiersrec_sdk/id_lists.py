@@ -101,6 +101,8 @@ def _refuse(name: str, value: Any, error: type[InvalidArgumentError], of: str, o
     kind, hint = type(value), ""
     if hasattr(kind, "toarray"):
         hint = ": a sparse matrix; give the indices that are meant, as a list"
+    elif issubclass(kind, np.generic):
+        hint = ", which is one value"
     elif any(hasattr(kind, each) for each in ("__array__", "__dlpack__", "__array_interface__")):
         hint = ": an array of another library; give its .tolist()"
     elif issubclass(kind, Set) and ordered:

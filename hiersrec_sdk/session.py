@@ -98,6 +98,14 @@ class Session:
     def __repr__(self) -> str:
         return f"<Session: {len(self)} clicks{'' if self._recommender else ', of no recommender yet'}>"
 
+    def __copy__(self) -> Session:
+        copy = Session(self._recommender)
+        copy._items = list(self._items)
+        return copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Session:
+        return self.__copy__()
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _detached, (list(self._items),)
 

@@ -63,3 +63,8 @@ def described(value: Any) -> str:
     if value is None or issubclass(type(value), np.ndarray):
         return shown(value)
     return f"{shown(value)}, of type {type(value).__name__}"
+
+
+def printable(text: str) -> str:
+    """``text`` with blanks in place of what would steer a terminal, or break a line."""
+    return "".join(character if character.isprintable() else " " for character in text)

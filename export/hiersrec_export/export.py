@@ -20,6 +20,7 @@ from hiersrec_export.graphs import item_graph, principal_axes, query_parts_graph
 from hiersrec_export.hub_metadata import HubMetadata
 from hiersrec_export.model_card import calibration_picture, model_card, summary
 from hiersrec_export.parity import Parity, check_item_parity, check_parity, check_query_parts
+from hiersrec_sdk.arguments import is_utf8
 from hiersrec_sdk.bundle.schema import QUERY_PARTS
 from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.bundle.write import write_bundle
@@ -30,6 +31,7 @@ from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
 from hiersrec_sdk.errors import BundleError, ExportError, ProviderError
 from hiersrec_sdk.ranking import Codes
 from hiersrec_sdk.ranking.covisitation import CovisitationScorer
+from hiersrec_sdk.shown import shown
 from hiersrec_training.covisitation import by_rows, count_covisits
 from hiersrec_training.data.dataset import Dataset, Sessions
 from hiersrec_training.data.text_encoders import HASHED
@@ -75,6 +77,8 @@ def export(
     """
     if os.path.lexists(out):
         raise BundleError(f"{out} exists already: choose another folder or remove it")
+    if name is not None and not is_utf8(name):
+        raise ExportError(f"--name must be valid UTF-8, got {shown(name)}")
     model, info = load_model(Path(run_path))
     data_path = Path(data_path or info.data["path"])
     if not data_path.exists():
@@ -126,7 +130,9 @@ def export(
         config["calibration"] = calibration
         report(summary(calibration, data.items))
         files["calibration.png"] = calibration_picture(calibration, data.items)
-    files["README.md"] = model_card(name or Path(run_path).name, info, config, metadata).encode()
+    files["README.md"] = model_card(name or Path(run_path).name, info, config, metadata).encode(
+        errors="replace"
+    )
     step(f"writing {out}…")
     tables = catalog_tables(data, served.rotated, served.item_bias, served.covisitation)
     write_bundle(Path(out), config, tables, files)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hiersrec_sdk.errors import InvalidOptionError
-from hiersrec_sdk.shown import shown
+from hiersrec_sdk.shown import printable, shown
 
 # The Hub has no pipeline tag for recommendation, so there is none here.
 _TAGS: Final = (
@@ -72,7 +72,7 @@ def front_matter(name: str, config: dict[str, Any], metadata: HubMetadata, held_
         about["datasets"] = list(metadata.datasets)
     results = list(_results(config, metadata)) if held_out else []
     if results:
-        about["model-index"] = [{"name": _printable(name), "results": results}]
+        about["model-index"] = [{"name": printable(name), "results": results}]
     # JSON is YAML; one key a line is what people edit
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in about.items()]
     return "\n".join(["---", *lines, "---", "", ""])
@@ -80,7 +80,7 @@ def front_matter(name: str, config: dict[str, Any], metadata: HubMetadata, held_
 
 def _results(config: dict[str, Any], metadata: HubMetadata) -> Iterator[dict[str, Any]]:
     """The metrics of the validation split: of the session encoder, and of the whole model on the newer half."""
-    logs = _printable(", ".join(config["data"]["logs"])) or "click log"
+    logs = printable(", ".join(config["data"]["logs"])) or "click log"
     measured = {
         "validation split, session encoder alone": config["metrics"]["validation"],
         "newer half of the validation split": config["metrics"]["validation_with_covisitation"],
@@ -105,8 +105,3 @@ def _results(config: dict[str, Any], metadata: HubMetadata) -> Iterator[dict[str
                 for metric, value in metrics.items()
             ],
         }
-
-
-def _printable(text: str) -> str:
-    """The text without what YAML cannot hold or would break a line at."""
-    return "".join(character if character.isprintable() else " " for character in text)

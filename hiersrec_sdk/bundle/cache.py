@@ -26,6 +26,8 @@ _BUNDLES: Final = "bundles"
 _LOCK: Final = ".lock"
 _NAME: Final = re.compile(r"([0-9a-f]{64})(\..*)?")  # of an entry; its lock, and what a killed process left
 _LIMIT: Final = "HIERSREC_LARGEST_BUNDLE"
+_PROBES: Final = 20  # times that a lock is asked for
+_PROBE_SECONDS: Final = 0.002
 _LARGEST: Final = 64 * 10**9  # bytes
 
 
@@ -119,7 +121,11 @@ def mark_used(folder: OpenFolder) -> None:
     """Note that an entry was opened, and lock it against pruning for as long as it is open."""
     with if_possible():  # a cache that may only be read is one too
         os.utime(folder.fileno())
-    folder.lock()  # or it is being removed at this moment, which does no harm any more
+    for _ in range(_PROBES):  # others that look whether it is in use lock it for a moment
+        if folder.lock():
+            return
+        time.sleep(_PROBE_SECONDS)
+    # it is being removed, which does no harm any more
 
 
 @contextmanager

@@ -17,6 +17,7 @@ They are of one version, whatever is at the path later, and they stay readable a
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -34,6 +35,7 @@ from hiersrec_sdk.bundle.schema import (
     CATALOG,
     CONFIG,
     DELTA,
+    FORMAT,
     LARGEST_CARD,
     LARGEST_CONFIG,
     parse_config,
@@ -231,6 +233,21 @@ def open_config(path: Path) -> tuple[OpenFolder, dict[str, Any]]:
         BundleError: as :func:`open_bundle`.
     """
     return _from_folder(path, lambda folder: (folder, _config(folder)))
+
+
+def files_of_bundle(folder: Path) -> set[str] | None:
+    """The names of the files of a bundle of any schema, but ``config.json``; None: ``folder`` is no bundle."""
+    try:
+        file = folder / CONFIG
+        config = json.loads(file.read_bytes()) if file.stat().st_size <= LARGEST_CONFIG else None
+    except (OSError, ValueError, RecursionError) as error:
+        if is_time_limit(error):
+            raise
+        return None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        return None
+    files = config.get("files")
+    return set(files) if isinstance(files, dict) else set()
 
 
 def _config(folder: OpenFolder) -> dict[str, Any]:

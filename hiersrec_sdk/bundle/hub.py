@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import logging
 import os
 import time
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from hiersrec_sdk.arguments import checked_bool, checked_text
-from hiersrec_sdk.bundle.folder import read_config
-from hiersrec_sdk.bundle.schema import CONFIG, FORMAT
+from hiersrec_sdk.atomic import is_time_limit
+from hiersrec_sdk.bundle.folder import files_of_bundle, read_config
+from hiersrec_sdk.bundle.schema import CONFIG
 from hiersrec_sdk.errors import BundleError, BundleMissingError, InvalidRepoError, MissingExtraError
 from hiersrec_sdk.paths import as_path
 from hiersrec_sdk.shown import shortened, shown
@@ -125,6 +125,8 @@ class Push:
         except BundleError:
             raise
         except Exception as error:  # errors of its HTTP client are not OSErrors
+            if is_time_limit(error):
+                raise
             raise self._refused(error) from error
         _log.info("pushed %s to %s in %.0f ms", folder, url, 1000 * (time.perf_counter() - started))
         return url
@@ -150,17 +152,13 @@ class Push:
     def _files_of_bundle(self, commit: str) -> set[str]:
         """The files of the bundle that the repository holds; BundleError: it holds something else."""
         found = Path(self._api.hf_hub_download(self._repo, CONFIG, revision=commit))
-        try:
-            config = json.loads(found.read_bytes())
-        except ValueError:
-            config = None
-        if not isinstance(config, dict) or config.get("format") != FORMAT:
+        files = files_of_bundle(found.parent)
+        if files is None:
             raise BundleError(
                 f"{self._repo} on the Hub holds another model: its {CONFIG} is not a HierSRec bundle's. Push to "
                 "another repository"
             )
-        files = config.get("files")  # of any schema version: it is only replaced
-        return set(files) if isinstance(files, dict) else set()
+        return files
 
     def _refused(self, error: Exception) -> BundleError:
         status = getattr(getattr(error, "response", None), "status_code", None)
@@ -206,4 +204,6 @@ def _fetch(
     except tuple(getattr(errors, name) for name in _MISSING) as error:
         raise BundleMissingError(f"{at} cannot be found: {error}") from error
     except Exception as error:  # errors of its HTTP client are not OSErrors
+        if is_time_limit(error):
+            raise
         raise BundleError(f"{at} cannot be read: {error}") from error

@@ -40,7 +40,7 @@ from hiersrec_sdk.errors import (
     MissingExtraError,
 )
 from hiersrec_sdk.paths import as_path
-from hiersrec_sdk.shown import shown
+from hiersrec_sdk.shown import shortened, shown
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview
 # opens a file of the bundle by its name; FileNotFoundError or KeyError: none
@@ -48,8 +48,17 @@ _Open = Callable[[str], IO[bytes]]
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::.+)?://")
 _BLOCK: Final = 1 << 20
+
+
+def _zstandard_errors() -> tuple[type[Exception], ...]:
+    try:  # since Python 3.14
+        return (import_module("compression.zstd").ZstdError,)
+    except ImportError:
+        return ()
+
+
 # Errors that reading a damaged zip file raises, beside OSError.
-_UNZIP_ERRORS: Final = (
+_UNZIP_ERRORS: Final[tuple[type[Exception], ...]] = (
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
@@ -58,6 +67,7 @@ _UNZIP_ERRORS: Final = (
     MemoryError,
     RuntimeError,
     ValueError,
+    *_zstandard_errors(),
 )
 
 _log = logging.getLogger(__name__)
@@ -94,9 +104,16 @@ def open_source(source: Source, verify: bool = True) -> Bundle:
     if _is_file(path):
         file = OpenFile(path, str(path))
         with os.fdopen(os.dup(file.fileno()), "rb") as stream:
-            if zipfile.is_zipfile(stream):
+            if _is_zip(stream, str(path)):
                 return _open_zip(stream, str(path), verify)
     return open_bundle(path, verify)
+
+
+def _is_zip(stream: IO[bytes], label: str) -> bool:
+    try:
+        return zipfile.is_zipfile(stream)
+    except _UNZIP_ERRORS as error:  # it is one, with an end that it cannot have
+        raise BundleCorruptError(f"{label} is truncated or not a zip file: {error}") from error
 
 
 def absolute(source: str | os.PathLike[str]) -> str:
@@ -120,22 +137,31 @@ def _is_file(path: Path) -> bool:
 
 
 def _open_url(url: str, verify: bool) -> Bundle:
+    label = _without_secrets(url)
     try:
         to_filesystem = import_module("fsspec.core").url_to_fs
     except ImportError as error:
-        raise MissingExtraError("fsspec", f"loading {url}", "fsspec") from error
+        raise MissingExtraError("fsspec", f"loading {label}", "fsspec") from error
     try:
         files, root = to_filesystem(url)
         if "file" in _protocols(files):
             return open_source(Path(root), verify)
         if not url.endswith("/") and files.isfile(root):
             with files.open(root, "rb") as file, _seekable(file) as archive:
-                return _open_zip(archive, url, verify)
-        return _open_cached(lambda name: files.open(f"{root.rstrip('/')}/{name}", "rb"), url, verify)
+                return _open_zip(archive, label, verify)
+        return _open_cached(lambda name: files.open(f"{root.rstrip('/')}/{name}", "rb"), label, verify)
     except HierSRecError:
         raise
     except Exception as error:  # the libraries of object stores have no common base class of errors
-        raise BundleError(f"{url} cannot be read: {error}") from error
+        if is_time_limit(error):
+            raise
+        why = shortened(str(error).replace(url, label))
+        raise BundleError(f"{label} cannot be read: {why}") from error
+
+
+def _without_secrets(url: str) -> str:
+    """``url`` as messages and the log name it: without user, password and query, which may hold a signature."""
+    return re.sub(r"\?.*?(?=::|$)", "?…", re.sub(r"://[^/?]*@", "://", url), flags=re.S)
 
 
 def _protocols(files: Any) -> tuple[str, ...]:

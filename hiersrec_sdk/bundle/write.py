@@ -159,6 +159,8 @@ def _write_config(folder: Path, config: Mapping[str, Any], files: Mapping[str, A
 
 def _link(folder: OpenFolder, target: Path, size: int) -> bool:
     """Link ``target`` to the file of its name in ``folder``; False where that cannot be, or has another size."""
+    if os.stat not in os.supports_dir_fd or os.link not in os.supports_dir_fd:  # Windows
+        return False
     try:
         kind = os.stat(target.name, dir_fd=folder.fileno(), follow_symlinks=False).st_mode
         if not stat.S_ISREG(kind):  # a link into another folder, which does not go away

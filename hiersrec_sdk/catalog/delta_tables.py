@@ -17,7 +17,7 @@ from hiersrec_sdk.bundle.schema import MOST_CLICKS
 from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.catalog.delta import DeltaColumns, DeltaSegment, Rows
 from hiersrec_sdk.catalog.ids import id_tables
-from hiersrec_sdk.catalog.placement import Placement
+from hiersrec_sdk.catalog.placement import NO_LEAF, Placement, no_leaf
 from hiersrec_sdk.catalog.snapshot import Catalog
 from hiersrec_sdk.catalog.tree import NEW, CategoryTree, NewCategories, Node
 from hiersrec_sdk.errors import BundleCorruptError
@@ -129,7 +129,7 @@ def _read(tables: Mapping[str, NDArray[Any]], catalog: Catalog) -> Catalog:
             categories=frozenset(keys.get(at, ())),
             start=start,
             stop=stop,
-            leaf=leaf,
+            leaf=leaf if leaf < NO_LEAF else no_leaf(paths.get(at, ())),
             extra=tuple(extra.get(at, ())),
         )
         for at, (start, stop, leaf) in enumerate(spans.tolist())

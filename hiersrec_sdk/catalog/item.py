@@ -68,14 +68,19 @@ def checked_items(items: Any) -> list[Item]:
     return list({item.id: item for item in map(checked_item, every)}.values())
 
 
-def checked_ids(name: str, ids: Any) -> list[Any]:
-    """The item ids that a user gave to the method ``name``.
+def checked_ids(name: str, ids: Any, *, ordered: bool = False) -> list[Any]:
+    """The item ids that a user gave to the method ``name``; ``ordered``: whether a set is refused.
 
     Raises:
         CatalogChangeError: not a list of ids.
     """
-    found = listed(f"{name}: ids", ids, CatalogChangeError, ordered=False)
+    found = listed(f"{name}: ids", ids, CatalogChangeError, ordered=ordered)
     return found.tolist() if isinstance(found, np.ndarray) else list(found)
+
+
+def one_bias(values: Any) -> float | None:
+    """The number that is the bias of all items; None where there is one for each."""
+    return number(values.item() if type(values) is np.ndarray and not values.ndim else values)
 
 
 def checked_biases(values: Any, count: int) -> NDArray[np.float32]:
@@ -84,7 +89,7 @@ def checked_biases(values: Any, count: int) -> NDArray[np.float32]:
     Raises:
         CatalogChangeError: they are not that many numbers, or one is too large.
     """
-    one = number(values.item() if type(values) is np.ndarray and not values.ndim else values)
+    one = one_bias(values)
     biases = numbers("values", values if one is None else [one] * count, CatalogChangeError)
     if len(biases) != count:
         raise CatalogChangeError(

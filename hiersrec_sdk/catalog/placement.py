@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,7 +15,7 @@ from hiersrec_sdk.errors import (
 )
 from hiersrec_sdk.shown import shown
 
-_NO_LEAF: Final = 1 << 40  # a number beyond every leaf category, new ones included
+NO_LEAF: Final = 1 << 40  # a number beyond every leaf category, new ones included
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,16 @@ class Placement:
         return replace(self, categories=keys, extra=leaves)
 
 
+def no_leaf(path: Sequence[int]) -> int:
+    """What stands for the leaf category of items that lie in none: a number for each ``path``, () among them."""
+    return NO_LEAF + (len(path) << 32) + (path[-1] if path else 0)
+
+
 def placed(tree: CategoryTree, node: Node) -> Placement:
     """The placement of an item in a category of the tree: it is reached through the leaves below."""
-    level, index = node
     path = tree.path(node)
     start, stop = tree.leaves_below(node)
-    leaf = _NO_LEAF + (level << 32) + index
+    leaf = no_leaf(path)
     if stop - start == 1:  # the item lies in the only leaf below, and in all categories between
         path, leaf = tree.path((tree.depth - 1, start)), start
     return Placement(tuple(path), frozenset(enumerate(path)), start, stop, leaf)
@@ -64,7 +68,7 @@ def unplaced(tree: CategoryTree) -> Placement:
     unknown = tree.find_path([UNKNOWN_IDS[tree.id_type]])
     if unknown:
         return placed(tree, tree.lowest_repeat(unknown[0]))
-    return Placement((), frozenset(), 0, len(tree.leaves), _NO_LEAF)
+    return Placement((), frozenset(), 0, len(tree.leaves), no_leaf(()))
 
 
 def placed_by_name(tree: CategoryTree, item: Item, created: NewCategories) -> Placement:

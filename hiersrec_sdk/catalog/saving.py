@@ -6,13 +6,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from hiersrec_sdk.bundle import CONFIG, Bundle, is_in_cache, write_with_delta
-from hiersrec_sdk.bundle.folder import open_config
+from hiersrec_sdk.bundle.folder import files_of_bundle, open_config
 from hiersrec_sdk.bundle.opened import OpenFolder
 from hiersrec_sdk.catalog.delta_tables import from_tables, to_tables
 from hiersrec_sdk.catalog.snapshot import Catalog
@@ -20,6 +20,7 @@ from hiersrec_sdk.catalog.writer import MutableCatalog
 from hiersrec_sdk.errors import BundleError
 from hiersrec_sdk.forks import fresh_in_children
 from hiersrec_sdk.paths import as_path, real_path
+from hiersrec_sdk.shown import shortened
 
 _log = logging.getLogger(__name__)
 
@@ -102,14 +103,29 @@ def _checked(
         BundleError: it must not be replaced; names the ``folder`` that it was in.
     """
     if ours is None:
-        if os.path.lexists(at) and not (at / CONFIG).is_file():
-            raise BundleError(
-                f"{folder} exists already and is not a bundle: choose another folder or remove it"
-            )
+        if os.path.lexists(at):
+            files = files_of_bundle(at)
+            if files is None:
+                raise BundleError(
+                    f"{folder} exists already and is not a bundle: choose another folder or remove it"
+                )
+            _check_nothing_else(at, folder, files)
         return None
     found = open_config(at)
     if found[1]["sha256"] not in ours:
         raise BundleError(
             f"the bundle in {folder} was replaced since it was loaded; load it again, and apply the changes to it"
         )
+    _check_nothing_else(at, folder, found[1]["files"])
     return found
+
+
+def _check_nothing_else(at: Path, folder: Path, files: Collection[str]) -> None:
+    """Raise where a folder holds more than a bundle's files: it would be lost with the bundle that is replaced."""
+    others = sorted({each.name for each in at.iterdir()} - {CONFIG, *files})
+    if others:
+        names = ", ".join(map(shortened, others[:3])) + (", …" if others[3:] else "")
+        raise BundleError(
+            f"{folder} holds more than a bundle, which a save would remove: move {names} elsewhere, or save to "
+            "another folder"
+        )

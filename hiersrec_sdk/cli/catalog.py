@@ -13,7 +13,7 @@ from hiersrec_sdk.catalog.change_file import apply, read_changes, read_lines
 from hiersrec_sdk.catalog.changes import Change
 from hiersrec_sdk.catalog.feed import Follower, open_feed
 from hiersrec_sdk.cli.common import INTEGER, PATH
-from hiersrec_sdk.errors import CatalogChangeError, InvalidArgumentError, InvalidOptionError
+from hiersrec_sdk.errors import CatalogChangeError, FeedError, InvalidArgumentError, InvalidOptionError
 
 _TOGETHER = 1_000  # changes that are published at once
 
@@ -118,8 +118,13 @@ def compact(bundle: Path, feed: str, keep: int) -> None:
     """
     if keep < 0:
         raise InvalidOptionError(f"--keep must be an integer ≥ 0, got {keep}")
+    if "://" not in feed and not Path(feed).exists():  # opening it would make another log
+        raise FeedError(f"--feed {feed} does not exist: give the change feed that the replicas follow")
     recommender = Recommender.load(bundle)
     with open_feed(feed) as log:
+        if not log.last:
+            click.echo(f"{log.label} holds no record: {bundle} is left as it is")
+            return
         with recommender.follow(log) as follower:
             pass
         recommender.save(bundle)

@@ -21,7 +21,7 @@ from hiersrec_sdk import Recommender, __version__, available_backends
 from hiersrec_sdk.bundle.cache import largest
 from hiersrec_sdk.cli.extras import PURPOSES, lacking, packages_of
 from hiersrec_sdk.cli.serve import serve
-from hiersrec_sdk.cpus import MOST_THREADS, available_cpus, cpu_quota
+from hiersrec_sdk.cpus import MOST_THREADS, available_cpus, cpu_quota, cpus_of_process
 from hiersrec_sdk.encoders.runtime import available_providers, described, import_onnxruntime
 from hiersrec_sdk.errors import HierSRecError
 from hiersrec_sdk.ranking import SLOWER_THAN_C, Table, get_backend, instruction_sets, kernel_file
@@ -254,7 +254,7 @@ def _cpus() -> Facts:
     quota = cpu_quota()
     return {
         "machine": os.cpu_count(),
-        "affinity": len(os.sched_getaffinity(0)),
+        "affinity": cpus_of_process(),
         "quota": None if math.isinf(quota) else quota,
         "used_by_auto": min(available_cpus(), MOST_THREADS),
     }
@@ -282,4 +282,4 @@ def _without_home(value: Any) -> Any:
         home = str(Path.home()).rstrip("/")
     except RuntimeError:  # there is none
         return value
-    return value.replace(home, "~") if home else value
+    return re.sub(rf"{re.escape(home)}(?![^/:;,\s])", "~", value) if home else value

@@ -178,12 +178,16 @@ def _check_folder(out: Path) -> None:
 def _checked_port(host: str, port: int | None) -> int:
     """``port``, or a default that is free. A wrong one is an error now, not after minutes."""
     if port is None:
-        return _PORT if _refusal(host, _PORT) is None else 0
+        if _refusal(host, _PORT) is None:
+            return _PORT
+        port = 0
     if not 0 <= port < 1 << 16:
         raise InvalidOptionError(f"--port must be an integer from 0 to 65535, got {port}")
     refusal = _refusal(host, port)
     if refusal is not None:
-        raise InvalidOptionError(f"--host {host} --port {port} cannot be used: {refusal}")
+        raise InvalidOptionError(
+            f"--host {host}{f' --port {port}' if port else ''} cannot be used: {refusal}"
+        )
     return port
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from hiersrec_sdk import Recommender, available_backends
+from hiersrec_sdk.bundle.schema import CARD
 from hiersrec_sdk.catalog.tree import parse_name
 from hiersrec_sdk.cli.batch import batch_options, recommend_sessions, taken_out
 from hiersrec_sdk.cli.common import (
@@ -23,6 +24,7 @@ from hiersrec_sdk.cli.common import (
     parse_ids,
 )
 from hiersrec_sdk.ranking import instruction_sets, kernel_file, missing_kernel
+from hiersrec_sdk.shown import printable
 
 
 @click.command()
@@ -35,7 +37,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
         click.echo(json.dumps(recommender.config, indent=2))
         return
     rows = [*_described(bundle, recommender), *_sources(recommender.config), *_runtime(recommender)]
-    click.echo("\n".join(f"{name:<22}{value}" for name, value in rows))
+    click.echo("\n".join(printable(f"{name:<22}{value}") for name, value in rows))
 
 
 # an item id may begin with a minus sign
@@ -170,7 +172,10 @@ def _sources(config: dict[str, Any]) -> list[tuple[str, str]]:
         if name in metrics.get("validation", {}):
             rows.append((f"validation {name}", f"{metrics['validation'][name]:.4f}"))
     for name, about in config["files"].items():
-        rows.append((name, f"{about['bytes']:,} bytes, SHA-256 {about['sha256'][:16]}…, verified"))
+        if name == CARD:
+            rows.append((name, "the model card, which may be edited, so it is not verified"))
+        else:
+            rows.append((name, f"{about['bytes']:,} bytes, SHA-256 {about['sha256'][:16]}…, verified"))
     return rows
 
 

@@ -43,6 +43,8 @@ class ItemEncoder:
             BundleCorruptError: the graph fails, or gives an output of another shape.
         """
         graph: Graph = self._graph()
+        for item in items:
+            self._check_known(item)
         flat = [(at, path) for at, several in enumerate(paths) for path in several]
         found = []
         for start in range(0, len(flat), _ENCODED_TOGETHER):
@@ -66,6 +68,18 @@ class ItemEncoder:
                 "metadata are out of range, or the file is damaged"
             )
         return vectors
+
+    def _check_known(self, item: Item) -> None:
+        """Raise where an item has metadata of a kind that the model was not trained with."""
+        for name, is_given, is_known in (
+            ("text", item.text is not None, self._text),
+            ("numbers", item.numbers, self._edges),
+            ("metadata_vector", item.metadata_vector is not None, self._given),
+        ):
+            if is_given and not is_known:
+                raise CatalogChangeError(
+                    f"item {shown(item.id)}: the model was not trained with {name}, so leave it out"
+                )
 
     def _column(self, name: str, items: Sequence[Item]) -> NDArray[Any]:
         if name == "tokens":

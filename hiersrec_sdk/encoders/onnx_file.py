@@ -32,12 +32,10 @@ relatives, which PyTorch's exporter writes in their place."""
 
 # A division of integers by zero, or of the smallest one by -1, ends the process; onnxruntime catches the first alone.
 _DIVIDE: Final = frozenset({"Div", "ReduceMean"})
-_GIVE_FLOATS: Final = frozenset(
-    "Attention Erf Exp Gelu LayerNormalization Log LpNormalization RMSNormalization Reciprocal Sigmoid Softmax Sqrt "
-    "Tanh".split()
-)
-# whose outputs need not have the type of an input
-_GIVE_OTHERS: Final = frozenset("And Equal Greater GreaterOrEqual Less LessOrEqual Not Or Shape".split())
+_FLOAT_FUNCTIONS: Final = "Erf Exp Gelu Log Reciprocal Sigmoid Sqrt Tanh"
+_GIVE_FLOATS: Final = frozenset(f"{_LAYERS} {_FLOAT_FUNCTIONS}".split())
+_LOGICAL: Final = "And Equal Greater GreaterOrEqual Less LessOrEqual Not Or"
+_GIVE_OTHERS: Final = frozenset(f"{_LOGICAL} Shape".split())  # not of the type of an input
 _FLOAT_TYPES: Final = frozenset({1, 10, 11, 16})  # of TensorProto.DataType: float, float16, double, bfloat16
 
 _MOST_FIELDS: Final = 300_000  # a model of 100 layers has about 50,000

@@ -29,6 +29,7 @@ _LENGTHS: Final = (
     ("tokenizer_config.json", "model_max_length"),
     ("config.json", "max_position_embeddings"),
 )
+_UNLIMITED: Final = 1 << 20  # tokens, more than any model takes
 _LONGEST: Final = 512  # tokens, where none of them is there
 _POOLING: Final = "1_Pooling/config.json"
 _MODULES: Final = {"Transformer", "Pooling", "Normalize"}  # of modules.json, all that is done here
@@ -205,7 +206,8 @@ def _longest(folder: Path) -> int:
                 type(value) not in (int, float) or not 3 <= value < math.inf
             ):  # one token between two special ones
                 raise DataError(f"{folder / name}: {key} must be a number ≥ 3, got {shown(value)}")
-            found.append(int(value))
+            if value <= _UNLIMITED:  # Transformers writes 10^30 where there is no limit
+                found.append(int(value))
     return min(found, default=_LONGEST)
 
 

@@ -32,7 +32,7 @@ from hiersrec_sdk.pipeline import as_ids
 from hiersrec_sdk.ranking.backend import UNKNOWN
 from hiersrec_sdk.recommender import Recommender
 from hiersrec_sdk.results import Result
-from hiersrec_sdk.shown import shown
+from hiersrec_sdk.shown import described, shown
 
 if TYPE_CHECKING:
     import pyarrow
@@ -109,7 +109,7 @@ class BatchRecommender:
         self._options: dict[str, Any] = {
             name: value
             if value is None or name not in _RESTRICTIONS
-            else listed(name, value, InvalidFilterError)
+            else listed(name, value, InvalidFilterError, ordered=False)
             for name, value in options.items()
             if name != "filter"
         }
@@ -153,6 +153,10 @@ class BatchRecommender:
         """As a call; ``where`` says in messages which row is meant."""
         if isinstance(batch, Mapping):
             return self._of_arrays(batch, where)
+        if not isinstance(getattr(getattr(batch, "schema", None), "names", None), list):
+            raise DataError(
+                f"sessions must be an Arrow table, a record batch, or a dict of arrays, got {described(batch)}"
+            )
         self.check_columns(batch.schema.names)
         self.check_type(batch.schema.field(self.session_column).type)
         pieces = [

@@ -127,7 +127,10 @@ def open_files(path: Path, recommend: BatchRecommender) -> SessionFiles:
                 recommend.schema(parquet.schema_arrow)
             except DataError as error:
                 raise type(error)(f"{shortened(each)}: {error}") from error
-            fields = [parquet.schema_arrow.field(name).remove_metadata() for name in columns]
+            # nullable, as the column of one file may be and that of another may not
+            fields = [
+                parquet.schema_arrow.field(name).remove_metadata().with_nullable(True) for name in columns
+            ]
             given = pyarrow.schema(fields)
             files.append(SessionFile(each, parquet.metadata.num_rows, found.st_size, found.st_mtime_ns))
         if schema is None:

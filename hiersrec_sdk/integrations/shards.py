@@ -118,9 +118,10 @@ class Shards:
         from pyarrow.parquet import write_table
 
         sessions = self.sessions(shard)
-        tables = [self.recommend.schema(self.files.schema).empty_table()]
+        schema = self.recommend.schema(self.files.schema)
+        tables = [schema.empty_table()]
         for piece in self.files.read(sessions.start, sessions.stop):
-            tables.append(self.recommend.results(piece.table, piece.where))
+            tables.append(self.recommend.results(piece.table, piece.where).cast(schema))
             progress(piece.table.num_rows)
         table = pyarrow.concat_tables(tables).combine_chunks()
         write_file(self.path(shard), lambda file: write_table(table, file))

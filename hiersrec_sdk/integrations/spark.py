@@ -75,7 +75,9 @@ def recommend_dataframe(
     schema = types.StructType([frame.schema[name] for name in recommend.keep])
     for name, of_type in zip(RESULT_COLUMNS, result_types, strict=True):
         schema.add(name, of_type)
-    needed = frame.select(*dict.fromkeys((session_column, *recommend.keep)))
+    # in backticks a dot is part of the name, not a field of a column
+    names = dict.fromkeys((session_column, *recommend.keep))
+    needed = frame.select(*(f"`{name.replace('`', '``')}`" for name in names))
     return needed.mapInArrow(_Task(recommend, os.fspath(bundle) if spark_file else None), schema)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
@@ -375,3 +376,18 @@ recommender = Recommender.load(sys.argv[1], backend={backend!r})
 assert len(recommender.recommend([{shop.ids[5]}, {shop.ids[9]}], k=5)) == 5
 """
     assert imported(code, str(tmp_path / "bundle")) == "onnxruntime"
+
+
+def every_error(kind: type[Exception] = errors.HierSRecError) -> Iterator[type[Exception]]:
+    yield kind
+    for each in kind.__subclasses__():
+        yield from every_error(each)
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(every_error()))
+def test_errors_travel_between_processes(kind: type[Exception]) -> None:
+    error = kind("arrow", "tables", "pyarrow") if kind is errors.MissingExtraError else kind("what is wrong")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is kind
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)

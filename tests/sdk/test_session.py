@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from functools import partial
 from pathlib import Path
@@ -111,3 +112,12 @@ def test_a_change_that_is_interrupted_at_any_line_is_made_or_not(
         assert session.recommend(5).items == recommender.recommend(session.items, 5).items
         session.add(shop.ids[20])
         assert session.recommend(5).items == recommender.recommend(session.items, 5).items
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_copy_answers_and_goes_its_own_way(copied: Any, shop: Shop, recommender: Recommender) -> None:
+    session = recommender.session(shop.ids[:2])
+    other = copied(session)
+    assert other.recommend(5).items == session.recommend(5).items
+    other.add(shop.ids[2])
+    assert (len(session), len(other)) == (2, 3)

@@ -16,7 +16,8 @@ RELEASE = Release(FOLDER / "0.1.0")
 # Modules of the standard library and of others ask for the system too, so they are imported before it seems to change.
 BEFORE = """
 import asyncio, builtins, ctypes, fcntl, mmap, multiprocessing, os, pathlib, shutil, stat, subprocess, sys, tempfile
-import concurrent.futures, errno, json, secrets, uuid, zipfile
+import concurrent.futures, errno, json, platform, secrets, uuid, zipfile
+import multiprocessing.connection, multiprocessing.pool
 import click, numpy, numpy.random, onnxruntime, safetensors.numpy
 from importlib.util import find_spec
 if find_spec("numba"):
@@ -27,6 +28,7 @@ for name in ("pread", "pwrite", "register_at_fork", "fork", "sched_getaffinity",
              "O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_DIRECTORY", "geteuid", "getuid"):
     delattr(os, name)
 os.supports_dir_fd = set()
+shutil._use_fd_functions = False
 os.O_BINARY = 0
 opened = os.open
 def open_file(path, flags, mode=0o777, *, dir_fd=None):
@@ -36,6 +38,14 @@ def open_file(path, flags, mode=0o777, *, dir_fd=None):
         raise PermissionError(13, "Permission denied", path)
     return opened(path, flags, mode)
 os.open = open_file
+def without_descriptors(call):
+    def called(*given, dir_fd=None, src_dir_fd=None, dst_dir_fd=None, **options):
+        if not dir_fd is src_dir_fd is dst_dir_fd is None:
+            raise NotImplementedError("dir_fd unavailable on this platform")
+        return call(*given, **options)
+    return called
+for name in ("stat", "link", "rename", "unlink", "mkdir"):
+    setattr(os, name, without_descriptors(getattr(os, name)))
 sys.modules["fcntl"] = sys.modules["resource"] = None
 sys.platform = "win32"
 
@@ -58,6 +68,10 @@ with open(changes, "rb") as lines:
 recommender.save(new)
 assert recommender.recommend(["sku-90001"], k=5).items == Recommender.load(new).recommend(["sku-90001"], k=5).items
 """
+DOCTOR = """
+from hiersrec_sdk.cli.main import main
+main(["doctor"], standalone_mode=False)
+"""
 WITHOUT_LOCKS = """
 for refused in (lambda: recommender.save(new), lambda: recommender.follow(feed)):
     try:
@@ -77,10 +91,10 @@ def run(code: str, folder: Path) -> str:
 
 
 def test_without_what_windows_lacks(tmp_path: Path) -> None:
-    said = run(BEFORE + AS_ON_WINDOWS + USE + WITHOUT_LOCKS, tmp_path)
+    said = run(BEFORE + AS_ON_WINDOWS + USE + DOCTOR + WITHOUT_LOCKS, tmp_path)
     assert "this file system cannot replace a folder in one step" in said
     assert "a change feed in a file needs locks that Windows lacks" in said
 
 
 def test_without_what_macos_lacks(tmp_path: Path) -> None:
-    run(BEFORE + AS_ON_MACOS + USE, tmp_path)
+    run(BEFORE + AS_ON_MACOS + USE + DOCTOR, tmp_path)

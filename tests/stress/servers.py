@@ -43,7 +43,7 @@ import click
 from hiersrec_sdk import Recommender
 from tests.examples.processes import free_port, running
 from tests.sdk.bundles import make_shop
-from tests.waiting import PATIENCE, wait_for
+from tests.waiting import PATIENCE, has_ended, wait_for
 
 CLIENTS: Final = 6
 PAUSE: Final = 0.005  # seconds between the requests of a client, which leave the server a share of the cores
@@ -217,7 +217,7 @@ class Started:
 
     def serving(self) -> list[int]:
         """The workers that serve."""
-        return [pid for pid in self.found(_SERVES) if not _has_ended(pid)]
+        return [pid for pid in self.found(_SERVES) if not has_ended(pid)]
 
 
 def expected(bundle: Path) -> tuple[list[Any], list[Any]]:
@@ -256,8 +256,8 @@ def stop(server: Server, bundle: Path, folder: Path, times: int) -> Outcome:
             time.sleep(0.2)
             here.load.stopping = time.monotonic()
             os.kill(here.pid, signal.SIGTERM)
-            wait_for(lambda: _has_ended(here.pid), "it stops", 0.005)
-            wait_for(lambda: all(map(_has_ended, here.found(_SERVES))), "its workers stop", 0.005)
+            wait_for(lambda: has_ended(here.pid), "it stops", 0.005)
+            wait_for(lambda: all(map(has_ended, here.found(_SERVES))), "its workers stop", 0.005)
             found.seconds.append(time.monotonic() - here.load.stopping)
         found.add(here.load, here.log.read_text())
     return found
@@ -276,7 +276,7 @@ def recycle(server: Server, bundle: Path, folder: Path, times: int) -> Outcome:
             for pid in here.found(_RECYCLES):
                 said.setdefault(pid, now)
             for pid in said.keys() - ended:
-                if _has_ended(pid):
+                if has_ended(pid):
                     ended.add(pid)
                     found.seconds.append(now - said[pid])
             time.sleep(0.01)
@@ -294,7 +294,7 @@ def crash(server: Server, bundle: Path, folder: Path, times: int) -> Outcome:
             now = time.monotonic()
             here.load.killed_at.append(now)
             os.kill(killed, signal.SIGKILL)
-            wait_for(partial(_has_ended, killed), "it dies", 0.001)
+            wait_for(partial(has_ended, killed), "it dies", 0.001)
             wait_for(lambda: len(here.serving()) == here.workers, "another worker serves", 0.01)
             found.seconds.append(time.monotonic() - now)
     found.add(here.load, here.log.read_text())
@@ -311,7 +311,7 @@ def reload(here: Started) -> None:
         wait_for(lambda: len(here.serving()) == 2 * here.workers, "another master serves")
         master, here.pid = here.pid, here.found(_STARTS)[-1]
         os.kill(master, signal.SIGTERM)
-    wait_for(lambda: all(map(_has_ended, old)) and len(here.serving()) == here.workers, "only new ones serve")
+    wait_for(lambda: all(map(has_ended, old)) and len(here.serving()) == here.workers, "only new ones serve")
 
 
 EVENTS: Final[dict[str, Callable[[Server, Path, Path, int], Outcome]]] = {
@@ -338,13 +338,6 @@ def resident(server: Server, bundle: Path, folder: Path, requests: int) -> list[
 def happens(server: Server, event: str) -> bool:
     """Whether there is such an event: a single process of uvicorn is replaced by nobody."""
     return event == "stop" or bool(server.recycle)
-
-
-def _has_ended(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 def _resident_kb(pid: int) -> int:

@@ -34,6 +34,7 @@ from hiersrec_training.run import RunInfo, checkpoints, part_of
 from hiersrec_training.train import train
 from tests.conftest import ROOT, quiet
 from tests.training.ranks import STEPS, Found, everything, fails_alone, steps_of
+from tests.waiting import has_ended
 
 LONGEST = 240.0  # seconds that a started training may take to write a checkpoint, or to end
 
@@ -254,7 +255,7 @@ class Started:
         ranks = self.ranks() if self.process.poll() is None else []
         printed = self.process.communicate(timeout=LONGEST)[0]
         assert self.process.returncode == 1
-        assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+        assert all(map(has_ended, ranks))
         return printed
 
 

@@ -24,6 +24,7 @@ import pytest
 from hiersrec_sdk import Recommender, errors
 from hiersrec_sdk.bundle import cache as caches
 from hiersrec_sdk.bundle.cache import entries, prune
+from hiersrec_sdk.bundle.opened import OpenFolder
 from hiersrec_sdk.bundle.schema import config_digest
 from tests.sdk.bundles import make_shop
 from tests.sdk.cli.run import failed, passed
@@ -288,3 +289,19 @@ def test_a_cache_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HIERSREC_CACHE", str(tmp_path / "file"))
     for name in ("list", "prune"):
         assert "cannot be read" in failed("cache", name)
+
+
+def test_looking_at_the_cache_does_not_take_a_lock_away(
+    packed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever lists it locks each entry for a moment, in which another may load it."""
+    Recommender.load(packed)
+    (entry,) = entries()
+    probes = [OpenFolder(entry.path)]
+    assert probes[0].lock(exclusive=True)
+    monkeypatch.setattr(time, "sleep", lambda seconds: probes.clear())
+    recommender = Recommender.load(packed)
+    assert [each.in_use for each in entries()] == [True]
+    assert prune() == []
+    del recommender
+    assert [each.path for each in prune()] == [entry.path]

@@ -6,8 +6,10 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 import zipfile
@@ -386,3 +388,40 @@ def test_a_truncated_zip_file(tmp_path: Path, bundle: Path) -> None:
     (tmp_path / "bundle.zip").write_bytes(zipped(files(bundle))[:-40])
     with pytest.raises(errors.BundleMissingError, match="or a complete zip file of it"):
         Recommender.load(tmp_path / "bundle.zip")
+
+
+def test_an_end_that_no_zip_file_can_have(tmp_path: Path, bundle: Path, cache: Path) -> None:
+    content = zipped(files(bundle))
+    end = content.rindex(b"PK\5\6")
+    several_disks = struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 2)
+    path = tmp_path / "bundle.zip"
+    path.write_bytes(content[:end] + several_disks + content[end:])
+    for source in (path, path.read_bytes()):
+        fails(source, errors.BundleCorruptError, "is truncated or not a zip file: zipfiles that span", cache)
+
+
+@pytest.mark.parametrize("kind", ["plain", "chained"])
+def test_secrets_of_a_url_are_told_to_nobody(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    url = "http://me:s3cret@127.0.0.1:9/b.zip?X-Amz-Signature=abc"
+    with caplog.at_level("DEBUG"), pytest.raises(errors.BundleError) as caught:
+        Recommender.load(f"filecache::{url}" if kind == "chained" else url)
+    told = f"{caught.value} {caplog.text}"
+    assert "//127.0.0.1:9/b.zip?… cannot be read" in told
+    assert not re.search("s3cret|me:|abc", str(caught.value))
+
+
+class SoftTimeLimitError(Exception):  # of Celery, there called SoftTimeLimitExceeded
+    __module__ = "billiard.exceptions"
+
+
+@pytest.mark.parametrize("limit", [SoftTimeLimitError("over"), TimeoutError("over")])
+def test_a_time_limit_while_a_url_is_read(
+    limit: Exception, memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raise_limit(*_: Any) -> None:
+        raise limit
+
+    monkeypatch.setattr(type(memory), "isfile", raise_limit)
+    with pytest.raises(type(limit)) as caught:
+        Recommender.load("memory://bundle")
+    assert caught.value is limit

@@ -23,7 +23,7 @@ from hiersrec_sdk import Item, Recommender, errors
 from hiersrec_sdk.bundle.schema import DELTA
 from hiersrec_sdk.bundle.tables import read_tables, write_tables
 from hiersrec_training.data.dataset import Dataset
-from tests.sdk.bundles import make_shop, write_config
+from tests.sdk.bundles import DIMENSION, make_shop, write_config
 from tests.sdk.cli.run import failed, passed
 from tests.waiting import PATIENCE
 
@@ -109,6 +109,10 @@ def test_a_changed_item_keeps_its_vector_unless_it_is_described(trained: Recomme
         (
             [Item("x", "left", numbers={"price": cast("Any", "dear")})],
             "must be a finite number, or None, got 'dear'",
+        ),
+        (
+            [Item("item-7", metadata_vector=[0.1] * 3)],
+            "'item-7': the model was not trained with metadata_vector, so leave it out",
         ),
         ([Item("item-1", title="a"), Item(5)], "position 1"),
     ],
@@ -557,3 +561,36 @@ def test_new_categories_of_one_id_are_told_apart_by_their_paths(trained: Recomme
         "item-1",
     }
     assert len(again.catalog.current.delta.categories) == 3
+
+
+def test_biases_of_a_set_are_of_one_number(tmp_path: Path) -> None:
+    """A set has no order, in which ids and values would belong to each other."""
+    shop = make_shop()
+    catalog = Recommender.load(shop.write(tmp_path / "bundle")).catalog
+    ids = shop.ids[:3]
+    before = catalog.biases(catalog.rows(ids))
+    for values in ([1.0, 2.0, 3.0], np.ones(3)):
+        with pytest.raises(errors.CatalogChangeError, match="which has no order"):
+            catalog.set_bias(set(ids), values)
+    assert not catalog.current.has_changes
+    for value in (2, np.array(2.0)):
+        catalog.set_bias(frozenset(ids), value)
+        assert (catalog.biases(catalog.rows(ids)) - before).tolist() == [2.0] * 3
+
+
+def test_items_without_a_leaf_category_are_limited_by_what_is_known_of_them(tmp_path: Path) -> None:
+    """Those of a top category, whose number is 0, are told from those without any."""
+    shop = make_shop("string", full=False)
+    recommender = Recommender.load(shop.write(tmp_path / "bundle"))
+    top = recommender.catalog.current.category(0, 0).path[0]
+    added = [
+        Item(name, category, vector=[0.0] * DIMENSION)
+        for name, category in (("one", top), ("other", top), ("none", None), ("neither", None))
+    ]
+    recommender.catalog.upsert(added)
+    recommender.catalog.set_bias([item.id for item in added], [104.0, 103.0, 102.0, 101.0])
+    recommender.save(tmp_path / "saved")
+    for each in (recommender, Recommender.load(tmp_path / "saved")):
+        found = each.recommend(shop.ids[:1], 4, mode="exact", max_per_category=1).items
+        assert found[:2] == ("one", "none")
+        assert not {"other", "neither"} & set(found)

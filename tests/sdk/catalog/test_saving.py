@@ -609,3 +609,33 @@ def test_the_config_says_what_was_saved(bundle: Path) -> None:
     shelf.catalog.remove(["a"])
     shelf.save()
     assert added(bundle) == set()
+
+
+CONFIGS = {"other model": '{"model_type": "bert"}', "no json": "{", "list": "[]"}
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_folder_of_something_else_is_not_replaced(config: str, tmp_path: Path) -> None:
+    recommender = Recommender.load(make_shop().write(tmp_path / "bundle"))
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / CONFIG).write_text(CONFIGS[config])
+    (other / "weights.bin").write_bytes(b"precious")
+    with pytest.raises(errors.BundleError, match="exists already and is not a bundle"):
+        recommender.save(other)
+    assert (other / "weights.bin").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_what_lies_in_a_bundle_beside_its_files_is_not_removed(is_own: bool, tmp_path: Path) -> None:
+    bundle, other = (make_shop().write(tmp_path / name) for name in ("bundle", "other"))
+    recommender = Recommender.load(bundle)
+    at = bundle if is_own else other
+    (at / ".git").mkdir()
+    (at / "notes.txt").write_text("mine")
+    with pytest.raises(errors.BundleError, match=r"more than a bundle, .*: move \.git, notes\.txt elsewhere"):
+        recommender.save(at)
+    assert (at / "notes.txt").read_text() == "mine"
+    (at / ".git").rmdir()
+    (at / "notes.txt").unlink()
+    recommender.save(at)

@@ -111,6 +111,12 @@ def test_paths_of_the_home_folder_stay(tmp_path: Path, monkeypatch: pytest.Monke
     assert "~/bundle" in found["problems"][0]
 
 
+def test_another_folder_that_begins_like_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "al"))
+    found = report(tmp_path / "alice/bundle")
+    assert str(tmp_path / "alice/bundle") in found["problems"][0]
+
+
 def test_onnxruntime_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     found = report()

@@ -110,6 +110,7 @@ def test_a_port_that_is_taken_is_an_error_before_any_work(tmp_path: Path) -> Non
         assert f"--port {port} cannot be used" in failed(
             "quickstart", "--out", tmp_path / "q", "--port", port
         )
+    assert "--host a..b cannot be used" in failed("quickstart", "--out", tmp_path / "q", "--host", "a..b")
     assert "0 to 65535" in failed("quickstart", "--out", tmp_path / "q", "--port", "65536")
     assert not (tmp_path / "q").exists()
 

@@ -23,7 +23,7 @@ from tests.sdk.bundles import Shop, make_shop
 from tests.sdk.cli.run import failed, hiersrec, passed
 from tests.sdk.integrations.asked import answers, sessions_of, table_of
 from tests.sdk.quiet_python import QUIET_PYTHON
-from tests.waiting import PATIENCE, wait_for
+from tests.waiting import PATIENCE, has_ended, wait_for
 
 MANY = 9_000  # sessions: a run of seconds
 
@@ -99,15 +99,8 @@ def workers(process: subprocess.Popen[str]) -> list[int]:
     return [int(each) for each in children if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
 
 
-def is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
 def all_gone(pids: list[int]) -> bool:
-    return all(map(is_gone, pids))
+    return all(map(has_ended, pids))
 
 
 def names(out: Path) -> list[str]:
@@ -316,6 +309,19 @@ def test_no_sessions_at_all(made: tuple[Shop, Path], tmp_path: Path) -> None:
     assert passed(*arguments(made[1], file, out)) == f"0 sessions; 1 files written to {out}\n"
     assert read(out).num_rows == 0
     assert read(out).column_names == ["visitor", "items", "scores", "mode", "unknown_ids"]
+
+
+def test_a_column_that_only_one_file_requires(made: tuple[Shop, Path], tmp_path: Path) -> None:
+    shop, folder, out = made[0], tmp_path / "sessions", tmp_path / "recs"
+    folder.mkdir()
+    for name, nullable in (("a", False), ("b", True)):
+        table = table_of(sessions_of(shop, 20), shop)
+        fields = [
+            field.with_nullable(nullable) if field.name == "visitor" else field for field in table.schema
+        ]
+        pq.write_table(table.cast(pa.schema(fields)), folder / f"{name}.parquet")
+    passed(*arguments(made[1], folder, out))
+    assert read(out)["visitor"].to_pylist() == [*range(20)] * 2
 
 
 @pytest.mark.parametrize(

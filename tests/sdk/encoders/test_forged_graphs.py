@@ -386,7 +386,7 @@ def with_item_encoder(path: Path, nodes: Sequence[NodeProto], constants: Constan
 
 def items(recommender: Recommender, *leaves: int) -> list[Item]:
     names = [recommender.catalog.current.category(2, leaf).path for leaf in leaves]
-    return [Item(70_000 + at, name, text="new") for at, name in enumerate(names)]
+    return [Item(70_000 + at, name) for at, name in enumerate(names)]
 
 
 def test_an_item_encoder_that_is_right(tmp_path: Path) -> None:

@@ -72,7 +72,9 @@ def divide(*nodes: NodeProto, **initializers: Any) -> Callable[[ModelProto], obj
         model.graph.initializer.extend(
             numpy_helper.from_array(np.array(value), name) for name, value in initializers.items()
         )
-        model.graph.node.extend([*nodes, helper.make_node("Div", ["session_lengths", "d"], ["q"], name="half")])
+        model.graph.node.extend(
+            [*nodes, helper.make_node("Div", ["session_lengths", "d"], ["q"], name="half")]
+        )
 
     return change
 

@@ -208,6 +208,13 @@ def test_a_damaged_folder_says_what_is_wrong(folder: Path, what: str, message: s
         OnnxTextEncoder(folder)
 
 
+def test_a_length_without_limit_is_none(folder: Path) -> None:
+    """Transformers writes 10^30 where a model sets none."""
+    before = OnnxTextEncoder(folder).encode(["red boots"])
+    write_json(folder / "tokenizer_config.json", {"model_max_length": 1000000000000000019884624838656})
+    np.testing.assert_array_equal(OnnxTextEncoder(folder).encode(["red boots"]), before)
+
+
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no folder .*nothing is downloaded"):
         OnnxTextEncoder(tmp_path / "all-MiniLM-L6-v2")

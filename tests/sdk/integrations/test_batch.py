@@ -192,6 +192,10 @@ def test_restrictions(known: Known) -> None:
     wanted = answers(known.recommender, sessions, allow=shop.ids[::2], **again)
     for _ in range(2):
         assert recommend(table_of(sessions, shop)).to_pydict() == wanted
+    without = BatchRecommender(known.bundle, k=10, exclude=set(shop.ids[::5]))
+    assert without(table_of(sessions, shop)).to_pydict() == answers(
+        known.recommender, sessions, exclude=shop.ids[::5]
+    )
     with pytest.raises(errors.UnknownCategoryError):
         BatchRecommender(known.bundle, categories=["no such"])(table_of(sessions, shop))
 
@@ -253,6 +257,13 @@ def test_wrong_arguments_are_refused_at_once(
 ) -> None:
     with pytest.raises(error, match=says):
         BatchRecommender(known.bundle, **arguments)
+
+
+@pytest.mark.parametrize("frame", ["pandas", "polars"])
+def test_frames_of_others_are_refused(frame: str, known: Known) -> None:
+    sessions = pytest.importorskip(frame).DataFrame({"items": [[known.shop.ids[0]]]})
+    with pytest.raises(errors.DataError, match="must be an Arrow table, a record batch, or a dict of arrays"):
+        BatchRecommender(known.bundle)(sessions)
 
 
 def test_columns_that_are_not_there(known: Known) -> None:

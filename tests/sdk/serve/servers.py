@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.examples.processes import free_port, running
 from tests.sdk.bundles import make_shop
-from tests.waiting import PATIENCE, wait_for
+from tests.waiting import PATIENCE, has_ended, wait_for
 
 SESSION = ["0", "größe-3"]
 LIMITS = ("--head-seconds=1", "--body-seconds=1", "--max-body-bytes=100000", "--max-header-bytes=8000")
@@ -61,7 +61,7 @@ class Server:
     def workers(self) -> list[int]:
         """The process ids of the workers that serve."""
         started = map(int, re.findall(r"Started server process \[(\d+)\]", self.log.read_text()))
-        return [pid for pid in started if Path(f"/proc/{pid}").exists()]
+        return [pid for pid in started if not has_ended(pid)]
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)

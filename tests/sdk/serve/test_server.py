@@ -24,7 +24,7 @@ from tests.examples.processes import free_port, running
 from tests.sdk.bundles import make_shop
 from tests.sdk.cli.run import RUNNER
 from tests.sdk.serve.servers import SESSION, Load, Server, everything, limited, serving
-from tests.waiting import PATIENCE, wait_for
+from tests.waiting import PATIENCE, has_ended, wait_for
 
 pytest.importorskip("uvloop", reason="needs the extra serve")
 pytest.importorskip("httptools", reason="needs the extra serve")
@@ -137,7 +137,7 @@ def test_workers_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
         (worker,) = server.workers
         server.process.kill()
         server.process.wait()
-        wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker goes on")
+        wait_for(lambda: has_ended(worker), "the worker goes on")
 
 
 def test_workers_end_with_a_supervisor_that_is_killed_while_they_start(tmp_path: Path) -> None:

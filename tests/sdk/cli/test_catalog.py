@@ -1,0 +1,72 @@
+"""``hiersrec catalog``: changes from the command line, into a bundle or to a change feed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hiersrec_sdk import Recommender
+from hiersrec_sdk.catalog.feed import open_feed
+from tests.sdk.bundles import make_shop
+from tests.sdk.cli.run import failed, passed
+
+ITEMS = len(make_shop("string").ids)
+CHANGES = [{"remove": "größe-3"}, {"set_bias": {"id": "0", "value": 1.5}}]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return make_shop("string").write(tmp_path / "bundle")
+
+
+@pytest.fixture
+def changes(tmp_path: Path) -> Path:
+    path = tmp_path / "changes.jsonl"
+    path.write_text("".join(json.dumps(change) + "\n" for change in CHANGES))
+    return path
+
+
+def removed(bundle: Path) -> bool:
+    return len(Recommender.load(bundle).catalog) == ITEMS - 1
+
+
+def test_changes_go_to_a_feed_and_are_compacted(bundle: Path, changes: Path, tmp_path: Path) -> None:
+    feed = tmp_path / "changes.feed"
+    said = passed("catalog", "apply", bundle, changes, "--feed", feed)
+    assert said.startswith(("1 set_bias, 1 remove", "1 remove, 1 set_bias"))
+    assert said.endswith(f"published to {feed}, up to record 2\n")
+    assert not removed(bundle)
+    said = passed("catalog", "compact", bundle, "--feed", feed, "--keep", "1")
+    assert said == (
+        f"{bundle} contains {feed} up to record 2, which begins with record 2 now; 0 records were skipped\n"
+    )
+    assert removed(bundle)
+    with Recommender.load(bundle).follow(feed) as follower:
+        assert follower.position == 2
+
+
+def test_compact_makes_no_log(bundle: Path, tmp_path: Path) -> None:
+    """A bundle that contained a feed of a wrong name could not follow the right one."""
+    before = (bundle / "config.json").read_bytes()
+    wrong = tmp_path / "chnages.feed"
+    assert failed("catalog", "compact", bundle, "--feed", wrong) == (
+        f"Error: --feed {wrong} does not exist: give the change feed that the replicas follow\n"
+    )
+    assert not wrong.exists()
+    open_feed(wrong).close()
+    said = passed("catalog", "compact", bundle, "--feed", wrong)
+    assert said == f"{wrong} holds no record: {bundle} is left as it is\n"
+    assert (bundle / "config.json").read_bytes() == before
+
+
+def test_compact_of_another_key_of_redis(bundle: Path, changes: Path, tmp_path: Path) -> None:
+    from tests.sdk.catalog.feed.redis_server import redis_server  # skips without the extra redis
+
+    with redis_server(tmp_path) as redis:
+        passed("catalog", "apply", bundle, changes, "--feed", redis.url("changes"))
+        assert "holds no record" in passed("catalog", "compact", bundle, "--feed", redis.url("chnages"))
+        assert not removed(bundle)
+        passed("catalog", "compact", bundle, "--feed", redis.url("changes"))
+        assert removed(bundle)
