@@ -104,11 +104,11 @@ class Reader:
         self.names |= test.globs
 
     def _run_command(self, words: list[str]) -> None:
-        if not words or words[0] in _NOT_RUN:
-            return
         words = [word.replace("8000", self.port).replace("8080", self.port) for word in words]
         variables = dict(word.split("=", 1) for word in takewhile(_ASSIGNMENT.match, words))
         words = words[len(variables) :]
+        if not words or words[0] in _NOT_RUN:
+            return
         if words[:2] == ["hiersrec", "quickstart"]:
             quickstart.make_context(
                 "quickstart", words[2:]
