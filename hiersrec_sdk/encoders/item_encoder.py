@@ -71,14 +71,17 @@ class ItemEncoder:
 
     def _check_known(self, item: Item) -> None:
         """Raise where an item has metadata of a kind that the model was not trained with."""
-        for name, is_given, is_known in (
-            ("text", item.text is not None, self._text),
-            ("numbers", item.numbers, self._edges),
-            ("metadata_vector", item.metadata_vector is not None, self._given),
-        ):
-            if is_given and not is_known:
+        known = {"text": self._text, "numbers": self._edges, "metadata_vector": self._given}
+        given = {
+            "text": item.text is not None,
+            "numbers": item.numbers,
+            "metadata_vector": item.metadata_vector is not None,
+        }
+        for name in given:
+            if given[name] and not known[name]:
+                others = " and ".join(each for each in known if known[each]) or "categories alone"
                 raise CatalogChangeError(
-                    f"item {shown(item.id)}: the model was not trained with {name}, so leave it out"
+                    f"item {shown(item.id)}: the model was not trained with {name}, but with {others}: leave it out"
                 )
 
     def _column(self, name: str, items: Sequence[Item]) -> NDArray[Any]:

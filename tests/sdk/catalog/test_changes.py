@@ -112,7 +112,7 @@ def test_a_changed_item_keeps_its_vector_unless_it_is_described(trained: Recomme
         ),
         (
             [Item("item-7", metadata_vector=[0.1] * 3)],
-            "'item-7': the model was not trained with metadata_vector, so leave it out",
+            "'item-7': the model was not trained with metadata_vector, but with text and numbers: leave it out",
         ),
         ([Item("item-1", title="a"), Item(5)], "position 1"),
     ],
