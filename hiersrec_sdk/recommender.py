@@ -176,9 +176,9 @@ class Recommender(HubMixin):
         threads and processes may save at once.
 
         Raises:
-            BundleError: it cannot be written, or ``path`` is not a bundle, or holds more than one; or the bundle there is
-                neither the one that was loaded nor the one that was saved there last, so that somebody else's changes
-                would be lost: load it again. What is there stays.
+            BundleError: it cannot be written, or ``path`` is not a bundle, or holds more than one; or the bundle there
+                is neither the one that was loaded nor the one that was saved there last, so that somebody else's
+                changes would be lost: load it again. What is there stays.
         """
         self._saver.save(path)
 
