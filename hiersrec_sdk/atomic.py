@@ -128,6 +128,11 @@ def is_time_limit(error: BaseException) -> bool:
     time limit of a task queue."""
     if isinstance(error, TimeoutError):
         return error.errno is None
+    return is_of_a_task_queue(error)
+
+
+def is_of_a_task_queue(error: BaseException) -> bool:
+    """Whether it is the time limit of a task queue. No more is known where libraries raise ``TimeoutError`` too."""
     return type(error).__module__.partition(".")[0] in _TASK_QUEUES
 
 

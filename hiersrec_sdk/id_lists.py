@@ -8,7 +8,7 @@ iterated over but means something else is refused by name: a string, a mapping, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, MappingView, Sequence, Set
 from typing import Any, Final
 
 import numpy as np
@@ -92,6 +92,11 @@ def plain_id(value: Any) -> int | str | None:
     return None
 
 
+def is_unordered(kind: type) -> bool:
+    """Whether it is a class of sets. The keys of a dictionary are one too, but have an order."""
+    return issubclass(kind, Set) and not issubclass(kind, MappingView)
+
+
 def is_column(value: Any) -> bool:
     """Whether ``value`` is a column of a table of pandas, Polars or Arrow."""
     return _to_list(type(value)) is not None
@@ -105,7 +110,7 @@ def _refuse(name: str, value: Any, error: type[InvalidArgumentError], of: str, o
         hint = ", which is one value"
     elif any(hasattr(kind, each) for each in ("__array__", "__dlpack__", "__array_interface__")):
         hint = ": an array of another library; give its .tolist()"
-    elif issubclass(kind, Set) and ordered:
+    elif ordered and is_unordered(kind):
         hint = ", which has no order"
     elif issubclass(kind, Iterable) and not issubclass(
         kind, str | bytes | bytearray | memoryview | Mapping | type

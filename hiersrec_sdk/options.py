@@ -73,8 +73,8 @@ class Options:
         allow, exclude, categories, exclude_categories: as in :meth:`Recommender.filter`, for this call alone. All but a
             short ``exclude`` take time that grows with the catalog. Restrictions that are given together all apply.
         exclude_seen: whether the session's own items may not be recommended.
-        max_per_category: most items of one leaf category. Items that are known to lie in a higher category alone, or in
-            none, count as of one.
+        max_per_category: most items of one leaf category. Items of which a higher category is known alone count as of
+            one leaf category, for each such category; and so do those of no category.
         on_unknown: an id that the catalog lacks is left out and counted ("skip"), or an error ("error").
         threads: threads that rank in mode "exact", a number or "auto", as in :meth:`Recommender.load`.
 

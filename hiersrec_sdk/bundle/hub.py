@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hiersrec_sdk.arguments import checked_bool, checked_text
-from hiersrec_sdk.atomic import is_time_limit
+from hiersrec_sdk.atomic import is_of_a_task_queue
 from hiersrec_sdk.bundle.folder import files_of_bundle, read_config
 from hiersrec_sdk.bundle.schema import CONFIG
 from hiersrec_sdk.errors import BundleError, BundleMissingError, InvalidRepoError, MissingExtraError
@@ -125,7 +125,7 @@ class Push:
         except BundleError:
             raise
         except Exception as error:  # errors of its HTTP client are not OSErrors
-            if is_time_limit(error):
+            if is_of_a_task_queue(error):
                 raise
             raise self._refused(error) from error
         _log.info("pushed %s to %s in %.0f ms", folder, url, 1000 * (time.perf_counter() - started))
@@ -204,6 +204,6 @@ def _fetch(
     except tuple(getattr(errors, name) for name in _MISSING) as error:
         raise BundleMissingError(f"{at} cannot be found: {error}") from error
     except Exception as error:  # errors of its HTTP client are not OSErrors
-        if is_time_limit(error):
+        if is_of_a_task_queue(error):
             raise
         raise BundleError(f"{at} cannot be read: {error}") from error

@@ -24,9 +24,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeGuard
 
-from hiersrec_sdk.atomic import PART, is_time_limit, new_folder
+from hiersrec_sdk.atomic import PART, is_of_a_task_queue, is_time_limit, new_folder
 from hiersrec_sdk.bundle import cache
 from hiersrec_sdk.bundle.folder import Bundle, check_card, check_file, open_bundle
 from hiersrec_sdk.bundle.opened import OpenFile, OpenFolder
@@ -94,7 +94,7 @@ def open_source(source: Source, verify: bool = True) -> Bundle:
                 f"path must be the bytes of a zip file, one after the other: {error}"
             ) from None
         return _open_zip(content, "the zip file given as bytes", verify)
-    if isinstance(source, str) and _URL.match(source):
+    if is_url(source):
         return _open_url(source, verify)
     if not isinstance(source, str | os.PathLike):
         raise InvalidPathError(
@@ -122,9 +122,12 @@ def absolute(source: str | os.PathLike[str]) -> str:
     Raises:
         InvalidPathError: it is neither.
     """
-    if isinstance(source, str) and _URL.match(source):
-        return source
-    return str(as_path(source).absolute())
+    return source if is_url(source) else str(as_path(source).absolute())
+
+
+def is_url(source: object) -> TypeGuard[str]:
+    """Whether it is a URL that fsspec opens."""
+    return isinstance(source, str) and _URL.match(source) is not None
 
 
 def _is_file(path: Path) -> bool:
@@ -137,7 +140,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _open_url(url: str, verify: bool) -> Bundle:
-    label = _without_secrets(url)
+    label = without_secrets(url)
     try:
         to_filesystem = import_module("fsspec.core").url_to_fs
     except ImportError as error:
@@ -150,18 +153,25 @@ def _open_url(url: str, verify: bool) -> Bundle:
             with files.open(root, "rb") as file, _seekable(file) as archive:
                 return _open_zip(archive, label, verify)
         return _open_cached(lambda name: files.open(f"{root.rstrip('/')}/{name}", "rb"), label, verify)
-    except HierSRecError:
-        raise
-    except Exception as error:  # the libraries of object stores have no common base class of errors
-        if is_time_limit(error):
+    except HierSRecError as error:
+        if label == url:
             raise
-        why = shortened(str(error).replace(url, label))
+        # what a library says may quote the URL, in another form
+        raise type(error)(re.sub("(?<= cannot be read): .*", "", str(error), flags=re.S)) from None
+    except Exception as error:  # the libraries of object stores have no common base class of errors
+        if is_of_a_task_queue(error):
+            raise
+        if label != url:
+            raise BundleError(f"{label} cannot be read: {type(error).__name__}") from None
+        why = shortened(error) or type(error).__name__
         raise BundleError(f"{label} cannot be read: {why}") from error
 
 
-def _without_secrets(url: str) -> str:
+def without_secrets(url: str) -> str:
     """``url`` as messages and the log name it: without user, password and query, which may hold a signature."""
-    return re.sub(r"\?.*?(?=::|$)", "?…", re.sub(r"://[^/?]*@", "://", url), flags=re.S)
+    before, mark, _ = url.partition("?")
+    # some passwords have a slash, where there should be %2F
+    return re.sub(r"://(?:[^/@]*|[^/@:]+:(?!\d+/)[^@]*)@", "://", before) + ("?…" if mark else "")
 
 
 def _protocols(files: Any) -> tuple[str, ...]:

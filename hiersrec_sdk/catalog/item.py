@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.arguments import is_utf8
 from hiersrec_sdk.errors import CatalogChangeError, InvalidItemIdError
-from hiersrec_sdk.id_lists import listed, plain_id
+from hiersrec_sdk.id_lists import is_unordered, listed, plain_id
 from hiersrec_sdk.number_lists import number, numbers
 from hiersrec_sdk.ranking.arrays import LARGEST, are_bounded
 from hiersrec_sdk.shown import described, shown
@@ -68,28 +68,24 @@ def checked_items(items: Any) -> list[Item]:
     return list({item.id: item for item in map(checked_item, every)}.values())
 
 
-def checked_ids(name: str, ids: Any, *, ordered: bool = False) -> list[Any]:
-    """The item ids that a user gave to the method ``name``; ``ordered``: whether a set is refused.
+def checked_ids(name: str, ids: Any) -> list[Any]:
+    """The item ids that a user gave to the method ``name``.
 
     Raises:
         CatalogChangeError: not a list of ids.
     """
-    found = listed(f"{name}: ids", ids, CatalogChangeError, ordered=ordered)
+    found = listed(f"{name}: ids", ids, CatalogChangeError, ordered=False)
     return found.tolist() if isinstance(found, np.ndarray) else list(found)
 
 
-def one_bias(values: Any) -> float | None:
-    """The number that is the bias of all items; None where there is one for each."""
-    return number(values.item() if type(values) is np.ndarray and not values.ndim else values)
-
-
-def checked_biases(values: Any, count: int) -> NDArray[np.float32]:
-    """float32 [count]: the biases of ``count`` items, of one number for all or one for each.
+def checked_biases(values: Any, count: int, ids: Any = ()) -> NDArray[np.float32]:
+    """float32 [count]: the biases of ``count`` items, of one number for all or one for each of ``ids``.
 
     Raises:
-        CatalogChangeError: they are not that many numbers, or one is too large.
+        CatalogChangeError: they are not that many numbers, or one is too large; or ``ids`` is a set, whose elements
+            have no order in which they could belong to several.
     """
-    one = one_bias(values)
+    one = number(values.item() if type(values) is np.ndarray and not values.ndim else values)
     biases = numbers("values", values if one is None else [one] * count, CatalogChangeError)
     if len(biases) != count:
         raise CatalogChangeError(
@@ -97,6 +93,10 @@ def checked_biases(values: Any, count: int) -> NDArray[np.float32]:
         )
     if not are_bounded(biases):
         raise CatalogChangeError(f"values must be finite, up to {LARGEST:g}, got {shown(values)}")
+    if one is None and count > 1 and is_unordered(type(ids)):
+        raise CatalogChangeError(
+            "ids must be a list where each has a value of its own, got a set, which has no order"
+        )
     return biases
 
 

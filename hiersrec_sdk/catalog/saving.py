@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Collection, Mapping
@@ -21,6 +22,11 @@ from hiersrec_sdk.errors import BundleError
 from hiersrec_sdk.forks import fresh_in_children
 from hiersrec_sdk.paths import as_path, real_path
 from hiersrec_sdk.shown import shortened
+
+# What file managers, NFS and the Hub's downloads leave in folders. It may go.
+_IS_OF_A_SYSTEM = re.compile(
+    r"\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\.nfs.*|\.cache|\.gitattributes"
+).fullmatch
 
 _log = logging.getLogger(__name__)
 
@@ -122,7 +128,7 @@ def _checked(
 
 def _check_nothing_else(at: Path, folder: Path, files: Collection[str]) -> None:
     """Raise where a folder holds more than a bundle's files: it would be lost with the bundle that is replaced."""
-    others = sorted({each.name for each in at.iterdir()} - {CONFIG, *files})
+    others = sorted({each.name for each in at.iterdir() if not _IS_OF_A_SYSTEM(each.name)} - {CONFIG, *files})
     if others:
         names = ", ".join(map(shortened, others[:3])) + (", …" if others[3:] else "")
         raise BundleError(

@@ -21,7 +21,7 @@ from hiersrec_sdk.bundle import Bundle
 from hiersrec_sdk.catalog.changes import Change, together
 from hiersrec_sdk.catalog.delta import Rows
 from hiersrec_sdk.catalog.delta_tables import from_tables
-from hiersrec_sdk.catalog.item import Item, checked_biases, checked_ids, checked_items, one_bias
+from hiersrec_sdk.catalog.item import Item, checked_biases, checked_ids, checked_items
 from hiersrec_sdk.catalog.pauses import pause, paused
 from hiersrec_sdk.catalog.placement import Placement, placed, placed_by_name, unplaced
 from hiersrec_sdk.catalog.reading import Reading
@@ -148,8 +148,8 @@ class MutableCatalog(Reading):
             CatalogChangeError: values that are not finite numbers, or not one for each id.
         """
         self._check_not_following()
-        wanted = checked_ids("set_bias", ids, ordered=one_bias(values) is None)
-        biases = checked_biases(values, len(wanted))
+        wanted = checked_ids("set_bias", ids)
+        biases = checked_biases(values, len(wanted), ids)
         if wanted:
             self._write(lambda now: self._biased(now, wanted, biases.tolist()))
         _log.debug("set the bias of %d items", len(wanted))

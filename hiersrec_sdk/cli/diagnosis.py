@@ -282,4 +282,4 @@ def _without_home(value: Any) -> Any:
         home = str(Path.home()).rstrip("/")
     except RuntimeError:  # there is none
         return value
-    return re.sub(rf"{re.escape(home)}(?![^/:;,\s])", "~", value) if home else value
+    return re.sub(rf"(?<![\w.-]){re.escape(home)}(?!\.?[\w-])", "~", value) if home else value

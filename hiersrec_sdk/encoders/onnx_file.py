@@ -36,6 +36,11 @@ _FLOAT_FUNCTIONS: Final = "Erf Exp Gelu Log Reciprocal Sigmoid Sqrt Tanh"
 _GIVE_FLOATS: Final = frozenset(f"{_LAYERS} {_FLOAT_FUNCTIONS}".split())
 _LOGICAL: Final = "And Equal Greater GreaterOrEqual Less LessOrEqual Not Or"
 _GIVE_OTHERS: Final = frozenset(f"{_LOGICAL} Shape".split())  # not of the type of an input
+_FLOAT_INPUTS: Final = frozenset(
+    {b"session_vectors", b"vectors"}
+)  # no graph runs where they are anything else
+_FLOAT_VALUES: Final = frozenset({("value_float", 1), ("value_floats", 6)})  # AttributeProto: name and type
+_TENSOR_VALUE: Final = ("value", 4)
 _FLOAT_TYPES: Final = frozenset({1, 10, 11, 16})  # of TensorProto.DataType: float, float16, double, bfloat16
 
 _MOST_FIELDS: Final = 300_000  # a model of 100 layers has about 50,000
@@ -170,8 +175,8 @@ class _Reader:
 
     def __init__(self) -> None:
         self._fields = 0
-        self._values: set[bytes] = set()  # names of the initializers and outputs until here
-        self._floats: set[bytes] = set()  # those that are certainly floating-point
+        self._values = set(_FLOAT_INPUTS)  # names of the initializers and outputs until here
+        self._floats = set(_FLOAT_INPUTS)  # those that are certainly floating-point
 
     def operators(self, content: memoryview) -> list[str]:
         model = self._read("the file", content, _MODEL)
@@ -198,6 +203,8 @@ class _Reader:
         tensors = [
             self._read(where, tensor, _TENSOR) for found in attributes for tensor in found.get("t", [])
         ]
+        if operator == "Constant" and len(attributes) != 1:  # onnxruntime takes one of them
+            raise _RefusedError(f"{where} has {len(attributes)} attributes; it must have one")
         inputs = [bytes(name) for name in node.get("input", [])]
         if operator in _DIVIDE and self._floats.isdisjoint(inputs):
             raise _RefusedError(f"{where} may divide integers, which no graph of a bundle may")
@@ -226,10 +233,13 @@ class _Reader:
         if operator == "Cast":
             types = [_number(each, "i") for each in attributes if _text(each, "name") == "to"]
             return bool(types) and _FLOAT_TYPES.issuperset(types)
-        if operator in ("Constant", "ConstantOfShape"):
-            if tensors:
-                return all(_number(tensor, "data_type") in _FLOAT_TYPES for tensor in tensors)
-            return operator == "ConstantOfShape"
+        is_float_tensor = all(_number(tensor, "data_type") in _FLOAT_TYPES for tensor in tensors)
+        if operator == "Constant":
+            # by its type alone onnxruntime knows which of the fields is meant
+            kind = _text(attributes[0], "name"), _number(attributes[0], "type")
+            return kind in _FLOAT_VALUES or (kind == _TENSOR_VALUE and bool(tensors) and is_float_tensor)
+        if operator == "ConstantOfShape":
+            return is_float_tensor
         if operator == "Pow":  # the exponent may have another type
             inputs = inputs[:1]
         return not self._floats.isdisjoint(inputs)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.arguments import checked_bool, checked_text, is_one_of
 from hiersrec_sdk.bundle import open_source
-from hiersrec_sdk.bundle.sources import absolute
+from hiersrec_sdk.bundle.sources import absolute, is_url, without_secrets
 from hiersrec_sdk.encoders.runtime import checked_providers
 from hiersrec_sdk.errors import (
     BundleError,
@@ -300,8 +300,9 @@ def _load(
     """The recommender of this process, whatever number of tasks it is given."""
     recommender = Recommender.load(source, providers=providers, backend=backend, verify=verify)
     if recommender.config["sha256"] != digest:
+        label = without_secrets(source) if is_url(source) else source
         raise BundleError(
-            f"{source} is not the bundle that this batch was begun with: it has the digest "
+            f"{label} is not the bundle that this batch was begun with: it has the digest "
             f"{recommender.config['sha256'][:16]}…, not {digest[:16]}…"
         )
     return recommender

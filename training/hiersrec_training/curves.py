@@ -60,6 +60,7 @@ def picture(lines: Sequence[Line]) -> bytes:
             )
     for axes in every:
         axes.set_xlim(left=0)
+        axes.ticklabel_format(axis="y", useOffset=False)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_xlabel("step")
         axes.grid(alpha=0.3, linewidth=0.5)

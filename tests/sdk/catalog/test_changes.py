@@ -573,6 +573,10 @@ def test_biases_of_a_set_are_of_one_number(tmp_path: Path) -> None:
         with pytest.raises(errors.CatalogChangeError, match="which has no order"):
             catalog.set_bias(set(ids), values)
     assert not catalog.current.has_changes
+    biases = dict(zip(ids, [1.0, 2.0, 3.0], strict=True))
+    catalog.set_bias(biases.keys(), list(biases.values()))  # which has one
+    assert (catalog.biases(catalog.rows(ids)) - before).tolist() == [1.0, 2.0, 3.0]
+    catalog.set_bias({ids[0]}, [4.0])
     for value in (2, np.array(2.0)):
         catalog.set_bias(frozenset(ids), value)
         assert (catalog.biases(catalog.rows(ids)) - before).tolist() == [2.0] * 3

@@ -636,6 +636,7 @@ def test_what_lies_in_a_bundle_beside_its_files_is_not_removed(is_own: bool, tmp
     with pytest.raises(errors.BundleError, match=r"more than a bundle, .*: move \.git, notes\.txt elsewhere"):
         recommender.save(at)
     assert (at / "notes.txt").read_text() == "mine"
+    (at / ".DS_Store").touch()
     (at / ".git").rmdir()
     (at / "notes.txt").unlink()
     recommender.save(at)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from hiersrec_sdk import __version__, available_backends
 from hiersrec_sdk.cli import diagnosis, extras
+from hiersrec_sdk.cli.diagnosis import _without_home
 from hiersrec_sdk.cli.extras import PURPOSES, Package, lacking, packages_of
 from hiersrec_sdk.ranking import get_backend
 from tests.sdk.cli.run import hiersrec, passed
@@ -115,6 +116,21 @@ def test_another_folder_that_begins_like_home(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("HOME", str(tmp_path / "al"))
     found = report(tmp_path / "alice/bundle")
     assert str(tmp_path / "alice/bundle") in found["problems"][0]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("denied: '{}'", "denied: '~'"),
+        ("({})", "(~)"),
+        (r"{}\bundle", r"~\bundle"),
+        ("/data{}/x", "/data{}/x"),
+        ("{}.", "~."),
+    ],
+)
+def test_the_home_folder_in_a_text(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/al")
+    assert _without_home(text.replace("{}", "/home/al")) == shown.replace("{}", "/home/al")
 
 
 def test_onnxruntime_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,20 @@ def defined_twice(model: ModelProto) -> None:
         model.graph.initializer.append(numpy_helper.from_array(np.array(value), "d"))
 
 
+def odd_constant(name: str, **fields: Any) -> Callable[[ModelProto], object]:
+    """Divide by a constant that has a float tensor, which onnxruntime does not take, beside ``fields``."""
+    tensor = numpy_helper.from_array(np.array(1, np.float32))
+    return divide(
+        NodeProto(op_type="Constant", output=["d"], attribute=[AttributeProto(name=name, t=tensor, **fields)])
+    )
+
+
+def two_attributes(model: ModelProto) -> None:
+    node = helper.make_node("Constant", [], ["d"], value_int=-1)
+    node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(np.array(1, np.float32))))
+    divide(node)(model)
+
+
 REFUSED: dict[str, tuple[Callable[[ModelProto], object], str]] = {
     "if": (
         add_node("If", ["is_real"], ["x"], name="fork", then_branch=branch(), else_branch=branch()),
@@ -160,6 +174,23 @@ REFUSED: dict[str, tuple[Callable[[ModelProto], object], str]] = {
         add_node("ReduceMean", ["session_lengths"], ["q"], name="mean"),
         "ReduceMean 'mean', may divide integers",
     ),
+    "a constant of two attributes": (two_attributes, r"Constant '', has 2 attributes; it must have one"),
+    "a constant of another type than its tensor": (
+        odd_constant("value", type=AttributeProto.INT, i=-1),
+        "Div 'half', may divide integers",
+    ),
+    "a constant integer with a tensor": (
+        odd_constant("value_int", type=AttributeProto.INT, i=-1),
+        "Div 'half', may divide integers",
+    ),
+    "constant integers with a tensor": (
+        odd_constant("value_ints", type=AttributeProto.INTS, ints=[-1]),
+        "Div 'half', may divide integers",
+    ),
+    "an initializer in place of an input": (
+        lambda model: model.graph.initializer.append(numpy_helper.from_array(np.array(-1), "vectors")),
+        "it defines 'vectors' twice",
+    ),
     "two values of a name": (defined_twice, "it defines 'd' twice"),
     "a value in place of another": (
         divide(helper.make_node("Constant", [], ["d"], value=numpy_helper.from_array(np.array(-1))), d=1.0),
@@ -226,6 +257,8 @@ FLOATS: dict[str, list[NodeProto]] = {
         helper.make_node("Gather", ["z", "at"], ["d"]),
     ],
     "power": [helper.make_node("Pow", ["unit", "at"], ["d"])],
+    "constant": [helper.make_node("Constant", [], ["d"], value_float=2.0)],
+    "input": [helper.make_node("ReduceL2", ["vectors"], ["d"])],
     "zeros": [helper.make_node("ConstantOfShape", ["at"], ["d"])],
 }
 
