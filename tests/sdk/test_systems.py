@@ -29,6 +29,8 @@ for name in ("pread", "pwrite", "register_at_fork", "fork", "sched_getaffinity",
     delattr(os, name)
 os.supports_dir_fd = set()
 shutil._use_fd_functions = False
+if hasattr(shutil, "_rmtree_impl"):  # from Python 3.14 on
+    shutil._rmtree_impl = shutil._rmtree_unsafe
 os.O_BINARY = 0
 opened = os.open
 def open_file(path, flags, mode=0o777, *, dir_fd=None):

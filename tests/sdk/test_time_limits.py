@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from hiersrec_sdk import Item, Recommender
+from hiersrec_sdk.bundle.opened import _Descriptor
 from tests.sdk.bundles import DIMENSION, make_shop
 from tests.sdk.interruptions import Interruption, first_visits
 
@@ -40,6 +42,15 @@ CALLS: dict[str, Callable[[Recommender, Path], Any]] = {
 }
 
 
+def lines_of(method: Callable[..., Any]) -> set[tuple[str, int]]:
+    lines, first = inspect.getsourcelines(method)
+    return {("opened.py", at) for at in range(first, first + len(lines))}
+
+
+# Python goes on after an error in __del__, which the garbage collector may call anywhere.
+IN_DEL = lines_of(_Descriptor.__del__) | lines_of(_Descriptor.is_open)
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_a_time_limit_gets_out_of_every_line(name: str, tmp_path: Path) -> None:
     bundle = SHOP.write(tmp_path / "bundle")
@@ -54,5 +65,7 @@ def test_a_time_limit_gets_out_of_every_line(name: str, tmp_path: Path) -> None:
         raised = interruption.during(call)
         if interruption.where is not None:  # a call may take fewer lines when it is made again
             reached += 1
+            if raised is None and interruption.where in IN_DEL:
+                continue
             assert type(raised) is TimeoutError, interruption.where
     assert reached > 20

@@ -189,8 +189,12 @@ def test_starts_that_fail_leave_nothing(tmp_path: Path) -> None:
         (tmp_path / "away").rename(bundle)
         wait_for(lambda: sum(server.bundles.values()) == 2, "the worker does not come back")
         (folder,) = (tmp_path / "temporary").glob("hiersrec-metrics-*")
-        pids = {int(file.stem.rpartition("_")[2]) for file in folder.iterdir()}
-        assert pids <= {killed, *server.workers}
+
+        def are_of_workers() -> bool:
+            pids = {int(file.stem.rpartition("_")[2]) for file in folder.iterdir()}
+            return pids <= {killed, *server.workers}
+
+        wait_for(are_of_workers, "files of a start that failed stay")
         assert _answered(server) == 20
 
 
