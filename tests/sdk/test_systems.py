@@ -32,22 +32,20 @@ shutil._use_fd_functions = False
 if hasattr(shutil, "_rmtree_impl"):  # from Python 3.14 on
     shutil._rmtree_impl = shutil._rmtree_unsafe
 os.O_BINARY = 0
-opened = os.open
-def open_file(path, flags, mode=0o777, *, dir_fd=None):
-    if dir_fd is not None:
-        raise NotImplementedError("dir_fd unavailable on this platform")
-    if os.path.isdir(path):
-        raise PermissionError(13, "Permission denied", path)
-    return opened(path, flags, mode)
-os.open = open_file
 def without_descriptors(call):
     def called(*given, dir_fd=None, src_dir_fd=None, dst_dir_fd=None, **options):
         if not dir_fd is src_dir_fd is dst_dir_fd is None:
             raise NotImplementedError("dir_fd unavailable on this platform")
         return call(*given, **options)
     return called
-for name in ("stat", "link", "rename", "unlink", "mkdir"):
+for name in ("open", "stat", "link", "rename", "unlink", "mkdir"):
     setattr(os, name, without_descriptors(getattr(os, name)))
+opened = os.open
+def open_file(path, *given, **options):
+    if os.path.isdir(path):
+        raise PermissionError(13, "Permission denied", path)
+    return opened(path, *given, **options)
+os.open = open_file
 sys.modules["fcntl"] = sys.modules["resource"] = None
 sys.platform = "win32"
 
