@@ -32,7 +32,9 @@ def run(*command: str) -> str:
 def installed(uv: str, wheel: Path, extras: str, folder: Path) -> tuple[dict[str, str], int]:
     """Version of each package, and bytes, after ``pip install hiersrec-sdk[extras]`` into ``folder``."""
     run(uv, "venv", "--quiet", "--python", sys.executable, str(folder))
-    run(uv, "pip", "install", "--quiet", "--python", str(folder), f"{wheel}[{extras}]")
+    # as pip does, which compiles what it installs
+    install = (uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(folder))
+    run(*install, f"{wheel}[{extras}]")
     listed: list[dict[str, Any]] = json.loads(
         run(uv, "pip", "list", "--python", str(folder), "--format", "json")
     )

@@ -347,7 +347,7 @@ def main(
     if case.vectors.nbytes > TOGETHER:
         least = [peer for peer in ours if peer.name in (READ, OURS)]
         races = [([name], least if place else ours) for place, name in enumerate(peers)]
-        found = merged([in_a_process(partial(beside, *each)) for each in races])
+        found = merged([in_a_process(partial(beside, *each)) for each in races or [([], ours)]])
     else:
         found = beside(peers, ours)
     about: dict[str, Any] = {"rows": rows, "dim": case.vectors.shape[1], "share": share, "vectors": case.name}

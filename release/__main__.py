@@ -21,7 +21,10 @@ PURE = "any"
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=ROOT / "dist", help="Folder to fill.  [dist/]"
+    "--out",
+    type=click.Path(path_type=Path),
+    default=ROOT / "dist",
+    help="Folder to fill; from the checkout, where it is relative.  [dist/]",
 )
 @click.option(
     "--target",

@@ -9,14 +9,6 @@ from pathlib import Path
 from release.build import Target, run
 from release.places import emulator_of
 
-_FLAGS = (
-    "-std=c11",
-    "-O3",
-    "-ffp-contract=off",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-static",
-)  # CMakeLists.txt
 _TABLES = "40"  # random ones: a minute under an emulator
 
 
@@ -29,7 +21,8 @@ def test_kernel(source: Path, target: Target, work: Path) -> str:
     program = work / f"kernel-{target.tag}"
     files = [source / "tests/csrc/kernels.c", *sorted((source / "csrc").glob("*.c"))]
     zig = [sys.executable, "-m", "ziglang", "cc", "-target", target.compiler]
-    run([*zig, *_FLAGS, f"-I{source / 'csrc'}", *map(str, files), "-lm", "-o", str(program)])
+    flags = (source / "csrc/compile_flags.txt").read_text("utf-8").split()
+    run([*zig, *flags, "-static", f"-I{source / 'csrc'}", *map(str, files), "-lm", "-o", str(program)])
     emulator = []
     if target.machine != platform.machine():
         found = emulator_of(target.machine)

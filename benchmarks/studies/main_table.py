@@ -21,7 +21,7 @@ from benchmarks.studies.data_sets import DATA_SETS, DataSet
 from benchmarks.studies.models import MODELS, Settings
 from benchmarks.studies.pages import bars_picture, write_page
 from benchmarks.studies.trials import Asked, Bench, Trial, study_options
-from benchmarks.studies.tuning import Tried, train_and_measure, tune_counting, tune_neural
+from benchmarks.studies.tuning import Tried, digest, train_and_measure, tune_counting, tune_neural
 from benchmarks.tables import spread, table
 from hiersrec_sdk import Recommender
 from hiersrec_training.baselines import KINDS, baseline, evaluate_baseline
@@ -45,7 +45,14 @@ def ours(bench: Bench, data: Dataset, tried: Tried) -> Iterator[tuple[str, list[
     for name, options in MODES.items():
         yield (
             name,
-            [tried.once(bundle.name, options, partial(_served, bundle, data, options)) for bundle in bundles],
+            [
+                tried.once(
+                    bundle.name,
+                    {**options, "bundle": digest(bundle)},
+                    partial(_served, bundle, data, options),
+                )
+                for bundle in bundles
+            ],
         )
 
 
@@ -95,7 +102,7 @@ def main(asked: Asked, draws: int, tuned_on: int, methods: tuple[str, ...]) -> N
     tables, groups = [], []
     for bench in asked.benches(reduced=False):
         data = Dataset.load(bench.data)
-        tried = Tried(bench.folder / "main_table.jsonl")
+        tried = Tried(bench.folder / "main_table.jsonl", data)
         rows: dict[str, list[dict[str, float]]] = {}
         for method in methods or (OURS, *KINDS, *MODELS):
             if method == OURS:

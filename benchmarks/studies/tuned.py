@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from statistics import fmean
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,7 +18,7 @@ import click
 from benchmarks.studies.data_sets import DATA_SETS
 from benchmarks.studies.pages import bars_picture, write_page
 from benchmarks.studies.trials import Asked, Bench, Trained, Trial, study_options
-from benchmarks.studies.tuning import Tried
+from benchmarks.studies.tuning import Tried, digest
 from benchmarks.tables import spread, table
 from hiersrec_sdk import Recommender
 from hiersrec_training.config import Config
@@ -39,10 +40,13 @@ def trained(finalist: Finalist, bench: Bench) -> list[Trained]:
 def tested(runs: Sequence[Trained], data: Dataset, tried: Tried) -> list[dict[str, float]]:
     """Metrics of each run's bundle on the test split."""
 
-    def served(run: Trained) -> dict[str, Any]:
-        return evaluate(Recommender.load(run.bundle()), data, mode="exact")
+    def served(bundle: Path) -> dict[str, Any]:
+        return evaluate(Recommender.load(bundle), data, mode="exact")
 
-    return [tried.once(f"{run.run.parent.name}/{run.run.name}", {}, partial(served, run)) for run in runs]
+    bundles = [run.bundle() for run in runs]
+    return [
+        tried.once(bundle.name, {"bundle": digest(bundle)}, partial(served, bundle)) for bundle in bundles
+    ]
 
 
 @click.command(help=__doc__)
@@ -75,7 +79,7 @@ def main(asked: Asked, trials: int, tuned_on: int, best: int, hours: float, para
         if found.best is not found.defaults:
             settings = difference(found.best.config, Config())
             rows[f"tuned: {shown_settings(settings)}"] = trained(found.best, bench)
-        tried = Tried(bench.folder / "tuned.jsonl")
+        tried = Tried(bench.folder / "tuned.jsonl", data)
         body, bars = [], []
         for name, runs in rows.items():
             validated, test = [run.info.metrics for run in runs], tested(runs, data, tried)

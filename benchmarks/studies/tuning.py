@@ -38,23 +38,29 @@ SAMPLE = 2_000  # validation sessions that a draw is measured on
 
 
 class Tried:
-    """``file`` holds a JSON object a line: the name, the settings, and the metrics that they gave. Processes may share
-    it."""
+    """``file`` holds a JSON object a line: the name, the settings, the fingerprint of the ``data``, and the metrics that
+    they gave. Processes may share it."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, file: Path, data: Dataset) -> None:
+        self.file, self.data = file, data.fingerprint
 
     def once(self, name: str, settings: dict[str, Any], measure: Callable[[], Any]) -> Any:
         """What ``measure()`` gave for ``settings``, now or before."""
         lines = self.file.read_text().splitlines() if self.file.exists() else []
         for line in map(json.loads, lines):
-            if line["name"] == name and line["settings"] == settings:
+            if (line["name"], line["settings"], line.get("data")) == (name, settings, self.data):
                 return line["metrics"]
         metrics = measure()
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a") as file:
-            file.write(json.dumps({"name": name, "settings": settings, "metrics": metrics}) + "\n")
+            line = {"name": name, "settings": settings, "data": self.data, "metrics": metrics}
+            file.write(json.dumps(line) + "\n")
         return metrics
+
+
+def digest(bundle: Path) -> str:
+    """SHA-256 of all that a bundle holds."""
+    return str(json.loads((bundle / "config.json").read_text("utf-8"))["sha256"])
 
 
 def tune_neural(name: str, data: Dataset, epochs: int, tried: Tried, newest: int) -> tuple[Settings, int]:

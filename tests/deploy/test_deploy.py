@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from typing import ClassVar
 import pytest
 
 from tests.examples.processes import ROOT
+from tests.programs import program
 from tests.stress.fleet import Ports, proxied
 from tests.waiting import PATIENCE, wait_for
 
@@ -74,8 +74,7 @@ def replica() -> type[_Replica]:
 
 @pytest.fixture(scope="module")
 def ports(replica: type[_Replica], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
-    if shutil.which("haproxy") is None:
-        pytest.skip("needs haproxy")
+    program("haproxy")
     servers = [ThreadingHTTPServer(("127.0.0.1", 0), replica) for _ in range(2)]
     for server in servers:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -130,6 +129,16 @@ def test_only_what_changes_nothing_is_asked_twice(
         assert _status(ports.inside, path, "POST") == 503  # its body is sent after the headers
         monkeypatch.setattr(replica, "fails", False)
         assert replica.asked == [path] * times
+
+
+def test_it_starts_without_the_address_of_a_replica(replica: type[_Replica], tmp_path: Path) -> None:
+    """As Docker has none for one that is stopped."""
+    program("haproxy")
+    with ThreadingHTTPServer(("127.0.0.1", 0), replica) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with proxied([server.server_port], tmp_path) as found:  # replica-2 keeps its name
+            wait_for(lambda: _status(found.outside, "/recommend", "POST") == 200, "HAProxy does not start")
+        server.shutdown()
 
 
 def test_compose_publishes_the_outer_port_alone() -> None:

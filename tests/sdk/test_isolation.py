@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hiersrec_sdk.ranking import available_backends
+from tests.programs import program
 from tests.sdk.bundles import Shop, forge, make_shop
 from tests.sdk.encoders.test_forged_graphs import query_parts
 
@@ -80,9 +81,9 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
 
         return under_the_library
 
-    strace = shutil.which("strace")
-    if strace is None or subprocess.run([strace, "-f", "true"], capture_output=True).returncode != 0:
-        pytest.skip("needs strace, and to be allowed to use it")
+    strace = program("strace")
+    if subprocess.run([strace, "-f", "true"], capture_output=True).returncode != 0:
+        pytest.skip("needs to be allowed to use strace")
 
     def under_strace(arguments: Sequence[str], variables: dict[str, str]) -> list[str]:
         calls = "%network,open,openat,creat,mkdir,mkdirat,mknod,mknodat"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -20,6 +19,7 @@ from hiersrec_training.config import Config
 from hiersrec_training.run import RunInfo, part_of
 from hiersrec_training.trackers import Line, figures_of, read_lines
 from hiersrec_training.train import train
+from tests.programs import program
 
 PNG = b"\x89PNG"
 REAL = [
@@ -195,7 +195,6 @@ def test_the_real_packages_take_the_curves_of_a_resumed_run(
 
 
 @pytest.mark.parametrize("name", REAL)
-@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 def test_nothing_is_sent_and_nothing_written_elsewhere(tiny_data: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "cwd").mkdir()
@@ -206,7 +205,7 @@ def test_nothing_is_sent_and_nothing_written_elsewhere(tiny_data: Path, tmp_path
     }
     small = ["--set", "dimension=16", "--set", "heads=2", "--set", "epochs=1", "--no-progress"]
     command = ["-m", "hiersrec_sdk.cli", "train", str(tiny_data), "--out", str(tmp_path / "run"), *small]
-    traced = ["strace", "-f", "-e", "trace=connect,sendto,sendmsg", "-o", str(tmp_path / "calls")]
+    traced = [program("strace"), "-f", "-e", "trace=connect,sendto,sendmsg", "-o", str(tmp_path / "calls")]
     done = subprocess.run(
         [*traced, sys.executable, *command, "--log", name],
         env=variables,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import threading
@@ -14,10 +13,10 @@ from typing import Any
 import pytest
 
 from tests.examples.processes import free_port
+from tests.programs import program
 from tests.waiting import wait_for
 
 redis = pytest.importorskip("redis", reason="needs the extra redis")
-PROGRAM = shutil.which("redis-server")
 
 
 class RedisServer:
@@ -31,8 +30,9 @@ class RedisServer:
 
     def start(self) -> None:
         with (self.folder / "log").open("ab") as log:
-            assert PROGRAM is not None
-            self._process = subprocess.Popen([PROGRAM, *self._options], stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                [program("redis-server"), *self._options], stdout=log, stderr=log
+            )
         wait_for(self._answers, "redis-server does not start")
 
     def kill(self) -> None:
@@ -60,8 +60,6 @@ class RedisServer:
 @contextmanager
 def redis_server(folder: Path, *options: str) -> Iterator[RedisServer]:
     """A server whose files are in ``folder``, killed at the end; skips where the program is not installed."""
-    if PROGRAM is None:
-        pytest.skip("needs redis-server, of the package redis-server")
     server = RedisServer(folder, *options)
     try:
         yield server
