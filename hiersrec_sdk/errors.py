@@ -182,6 +182,10 @@ class FeedBehindError(FeedError):
     """The catalog lacks changes that the feed no longer has: a newer bundle has to be loaded."""
 
 
+class FeedMissingError(FeedError):
+    """There is no such log, and none was to be made."""
+
+
 class FeedLostError(FeedError):
     """The feed is another one than the catalog's changes came from, or has lost some of them."""
 

@@ -11,9 +11,14 @@ import click
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.catalog.change_file import apply, read_changes, read_lines
 from hiersrec_sdk.catalog.changes import Change
-from hiersrec_sdk.catalog.feed import Follower, open_feed
+from hiersrec_sdk.catalog.feed import Feed, Follower, open_feed
 from hiersrec_sdk.cli.common import INTEGER, PATH
-from hiersrec_sdk.errors import CatalogChangeError, FeedError, InvalidArgumentError, InvalidOptionError
+from hiersrec_sdk.errors import (
+    CatalogChangeError,
+    FeedMissingError,
+    InvalidArgumentError,
+    InvalidOptionError,
+)
 
 _TOGETHER = 1_000  # changes that are published at once
 
@@ -34,7 +39,8 @@ def catalog() -> None:
     help="Bundle folder to write; a bundle that is there, which may be BUNDLE, is replaced in one step.",
 )
 @click.option("--feed", metavar=FEED_METAVAR, help="Change feed to publish to, in place of --out.")
-def apply_changes(bundle: Path, changes: Path, out: Path | None, feed: str | None) -> None:
+@click.option("--new-feed", is_flag=True, help="Begin the change feed where there is none yet.")
+def apply_changes(bundle: Path, changes: Path, out: Path | None, feed: str | None, new_feed: bool) -> None:
     """Apply CHANGES to the catalog of BUNDLE: a file with one JSON object per line.
 
     \b
@@ -49,6 +55,8 @@ def apply_changes(bundle: Path, changes: Path, out: Path | None, feed: str | Non
         raise InvalidOptionError(
             "give one of --out and --feed: a bundle to write, or a change feed to publish to"
         )
+    if new_feed and feed is None:
+        raise InvalidOptionError("--new-feed begins the change feed that --feed names: give --feed too")
     recommender = Recommender.load(bundle)
     with changes.open("rb") as file:
         if out is not None:
@@ -56,11 +64,18 @@ def apply_changes(bundle: Path, changes: Path, out: Path | None, feed: str | Non
             recommender.save(out)
             where = f"written to {out}"
         else:
-            with recommender.follow(str(feed)) as follower:
+            with _opened(feed, new_feed) as log, recommender.follow(log) as follower:
                 done = _published(read_changes(read_lines(file)), follower)
                 where = f"published to {follower.feed.label}, up to record {follower.position:,}"
     counts = ", ".join(f"{count:,} {change}" for change, count in done.items() if count) or "no changes"
     click.echo(f"{counts}; {len(recommender.catalog):,} items; {where}")
+
+
+def _opened(feed: str | None, new: bool) -> Feed:
+    try:
+        return open_feed(feed, make=new)
+    except FeedMissingError as error:
+        raise FeedMissingError(f"{error}; --new-feed begins it") from None
 
 
 def _published(changes: Iterable[Change], follower: Follower) -> Counter[str]:
@@ -118,10 +133,8 @@ def compact(bundle: Path, feed: str, keep: int) -> None:
     """
     if keep < 0:
         raise InvalidOptionError(f"--keep must be an integer ≥ 0, got {keep}")
-    if "://" not in feed and not Path(feed).exists():  # opening it would make another log
-        raise FeedError(f"--feed {feed} does not exist: give the change feed that the replicas follow")
     recommender = Recommender.load(bundle)
-    with open_feed(feed) as log:
+    with open_feed(feed, make=False) as log:  # a mistyped one would make another log
         if not log.last:
             click.echo(f"{log.label} holds no record: {bundle} is left as it is")
             return

@@ -124,6 +124,7 @@ def train(
             )
         validated = import_extra("hiersrec_training.run", "train").finished_run(validated_by)
         settings = validated.config.as_dict() | settings | {"epochs": validated.best_epoch}
+        click.echo(f"epochs: {validated.best_epoch}, the best of {validated_by}")
     config = configs.Config.from_dict(settings)
     module.train(
         data,

@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from hiersrec_sdk import __version__
 from hiersrec_sdk.arguments import integer_of
-from hiersrec_sdk.errors import InvalidOptionError
+from hiersrec_sdk.errors import FeedError, InvalidOptionError
 from hiersrec_sdk.recommender import Recommender
 from hiersrec_sdk.serve.changes import Changes
 from hiersrec_sdk.serve.limits import RefusedError
@@ -34,16 +34,16 @@ from hiersrec_sdk.serve.requests import (
     CategoriesRequest,
     ExplainRequest,
     Found,
+    Health,
+    Info,
     RecommendRequest,
     SimilarRequest,
 )
-from hiersrec_sdk.serve.routes import Endpoint, Reading, failure, failure_of, state_of
+from hiersrec_sdk.serve.routes import Endpoint, Reading, failure, failure_of, respond, state_of
 from hiersrec_sdk.serve.settings import Settings
-from hiersrec_sdk.serve.titles import TitleSearch
+from hiersrec_sdk.serve.titles import LONGEST_SEARCH, MOST_FOUND, TitleSearch
 
 _JSON: Final = "application/json"
-_MOST_FOUND: Final = 50  # items of a search
-_LONGEST_SEARCH: Final = 200  # characters
 
 
 class App:
@@ -62,16 +62,36 @@ class App:
         self._app = Starlette(
             routes=routes,
             lifespan=self._lifespan,
-            exception_handlers={HTTPException: _no_route, Exception: _failed},
+            exception_handlers={HTTPException: self._no_route, Exception: _failed},
         )
         self._app.router.redirect_slashes = False  # to wherever the Host header says
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or take part in the server's lifespan."""
         # not started: mounted in an app that has a lifespan of its own; or in a child that was forked
-        if scope["type"] == "http" and not self.service.is_started:
-            await self._start()
+        if scope["type"] == "http" and not self.service.is_started and not scope["path"].endswith("/healthz"):
+            try:
+                await self._start()
+            except Exception as error:  # the app that this one is mounted in goes on
+                status, kind, message, _ = failure_of(error)
+                if isinstance(error, FeedError):
+                    message = "the change feed cannot be followed; the log of the server says why"
+                await respond(send, status, failure(kind, message))
+                return
         await self._app(scope, receive, send)
+
+    def count_refusal(self, status: int) -> None:
+        """Count a request of which the server understood no head."""
+        self._metrics.refusal("head", status)
+
+    async def _no_route(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        self._metrics.refusal("none", error.status_code)
+        kind, message = {
+            404: ("NotFound", "there is no such route; /docs lists all"),
+            405: ("MethodNotAllowed", "the route has another method; /docs lists all"),
+        }.get(error.status_code, ("InvalidRequest", error.detail))
+        return Response(failure(kind, message), error.status_code, headers=error.headers, media_type=_JSON)
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -133,7 +153,7 @@ class App:
         return measured
 
     async def _healthz(self, request: Request) -> Response:
-        return Response(b'{"status":"ok"}', media_type=_JSON)
+        return Response(msgspec.json.encode(Health("ok")), media_type=_JSON)
 
     async def _readyz(self, request: Request) -> Response:
         is_ready, state = state_of(self.service)
@@ -142,29 +162,29 @@ class App:
     async def _info(self, request: Request) -> Response:
         served = self.service.current
         recommender, config = served.recommender, served.recommender.config
-        about = {
-            "version": __version__,
-            "bundle": served.digest,
-            "schema_version": config["schema_version"],
-            "created_by": config["created_by"],
-            "items": len(recommender.catalog),
-            "item_id_type": config["item_id_type"],
-            "category_id_type": config["category_id_type"],
-            "levels": config["levels"],
-            "categories": config["categories"],
-            "dimension": config["dimension"],
-            "max_length": config["max_length"],
-            "candidate_share": config["candidate_share"],
-            "has_titles": recommender.catalog.has_titles,
-            "calibrated": "calibration" in config,
-            "backend": recommender.backend,
-            "providers": recommender.providers,
-            "max_k": self.settings.max_k,
-            "max_hits": self.settings.max_hits,
-            "max_sessions": self.settings.max_sessions,
-            "max_body_bytes": self.settings.max_body_bytes,
-            "changes": bool(self.settings.token),
-        }
+        about = Info(
+            version=__version__,
+            bundle=served.digest,
+            schema_version=config["schema_version"],
+            created_by=config["created_by"],
+            items=len(recommender.catalog),
+            item_id_type=config["item_id_type"],
+            category_id_type=config["category_id_type"],
+            levels=config["levels"],
+            categories=config["categories"],
+            dimension=config["dimension"],
+            max_length=config["max_length"],
+            candidate_share=config["candidate_share"],
+            has_titles=recommender.catalog.has_titles,
+            calibrated="calibration" in config,
+            backend=recommender.backend,
+            providers=list(recommender.providers),
+            max_k=self.settings.max_k,
+            max_hits=self.settings.max_hits,
+            max_sessions=self.settings.max_sessions,
+            max_body_bytes=self.settings.max_body_bytes,
+            changes=bool(self.settings.token),
+        )
         return Response(msgspec.json.encode(about), media_type=_JSON)
 
     async def _metrics_text(self, request: Request) -> Response:
@@ -175,7 +195,7 @@ class App:
         return Response(msgspec.json.encode(self._openapi), media_type=_JSON)
 
     async def _docs(self, request: Request) -> Response:
-        return _html(page_of(self._openapi))
+        return _html(page_of(self._openapi, str(request.base_url).rstrip("/")))
 
     async def _page(self, request: Request) -> Response:
         return _html((files("hiersrec_sdk.serve") / "page/index.html").read_text("utf-8"))
@@ -183,10 +203,10 @@ class App:
     async def _items(self, request: Request) -> Response:
         text = request.query_params.get("query", "")
         most = integer_of(request.query_params.get("limit", "20"))
-        if len(text) > _LONGEST_SEARCH:
-            raise RefusedError(400, "InvalidRequest", f"query must have at most {_LONGEST_SEARCH} characters")
-        if most is None or not 1 <= most <= _MOST_FOUND:
-            raise RefusedError(400, "InvalidRequest", f"limit must be an integer from 1 to {_MOST_FOUND}")
+        if len(text) > LONGEST_SEARCH:
+            raise RefusedError(400, "InvalidRequest", f"query must have at most {LONGEST_SEARCH} characters")
+        if most is None or not 1 <= most <= MOST_FOUND:
+            raise RefusedError(400, "InvalidRequest", f"limit must be an integer from 1 to {MOST_FOUND}")
         found = await asyncio.to_thread(self._titles.find, self.service.current.recommender, text, most)
         return Response(msgspec.json.encode(Found(found)), media_type=_JSON)
 
@@ -245,15 +265,6 @@ def _html(text: str) -> Response:
             policy.append(f"{tag}-src {' '.join(hashes)}")
     headers = {"content-security-policy": "; ".join(policy), "x-content-type-options": "nosniff"}
     return Response(text, media_type="text/html", headers=headers)
-
-
-async def _no_route(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    kind, message = {
-        404: ("NotFound", "there is no such route; /docs lists all"),
-        405: ("MethodNotAllowed", "the route has another method; /docs lists all"),
-    }.get(error.status_code, ("InvalidRequest", error.detail))
-    return Response(failure(kind, message), error.status_code, headers=error.headers, media_type=_JSON)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

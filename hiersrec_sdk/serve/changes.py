@@ -24,14 +24,15 @@ class Changes:
 
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service, self._settings = service, settings
-        self._wanted = b"Bearer " + settings.token.encode()
+        self._wanted = settings.token.encode()
         # of their own: where the feed cannot be reached, they wait, and batches and metrics must not
         self._threads = ThreadPoolExecutor(_AT_ONCE, "hiersrec-publish")
 
     def check_token(self, scope: Scope) -> None:
         """Refuse a request without the token, in a time that says nothing about it."""
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        if not hmac.compare_digest(given, self._wanted):
+        scheme, _, token = given.partition(b" ")
+        if not hmac.compare_digest(token, self._wanted) or scheme.lower() != b"bearer":
             raise RefusedError(
                 401, "Unauthorized", "a header 'Authorization: Bearer TOKEN' is needed", close=True
             )

@@ -35,7 +35,10 @@ class Metrics:
         self.registry = CollectorRegistry()
         here = self.registry
         self._requests = Counter(
-            "hiersrec_requests", "Requests by route and status.", ["route", "status"], registry=here
+            "hiersrec_requests",
+            "Requests by route and status.",
+            ["route", "status"],
+            registry=here,
         )
         self._request_seconds = Histogram(
             "hiersrec_request_seconds", "Time of a request.", ["route"], buckets=_SECONDS, registry=here
@@ -97,6 +100,10 @@ class Metrics:
         observe, count = found
         observe(time.perf_counter() - started)
         count()
+
+    def refusal(self, reason: str, status: int) -> None:
+        """Count a request that no route has answered: "none" there is, or its "head" is wrong."""
+        self._requests.labels(reason, str(status)).inc()
 
     def steps(self, *times: float) -> None:
         """Count the steps of a recommendation, from the moments between which they lie."""

@@ -13,6 +13,7 @@ from hiersrec_sdk import __version__
 from hiersrec_sdk.explain import Explanation
 from hiersrec_sdk.serve import requests
 from hiersrec_sdk.serve.settings import Settings
+from hiersrec_sdk.serve.titles import LONGEST_SEARCH, MOST_FOUND
 
 _Post = tuple[str, type[msgspec.Struct], type]
 """Summary of a route, type of what is asked, and of what is answered."""
@@ -33,11 +34,34 @@ _CHANGE: Final[dict[str, _Post]] = {
     "/catalog/move": ("Put items into other categories", requests.MoveRequest, requests.Changed),
     "/catalog/bias": ("Promote or bury items", requests.BiasRequest, requests.Changed),
 }
-_GET: Final = {
-    "/healthz": "Whether the process lives",
-    "/readyz": "Whether it can answer: 503 if not; which bundle, and how the reload and the feed stand",
-    "/info": "The bundle, the catalog and the limits",
-    "/metrics": "Metrics for Prometheus, of all workers",
+_GET: Final[dict[str, tuple[str, type | str]]] = {  # summary, and type of the answer, or its media type
+    "/healthz": ("Whether the process lives", requests.Health),
+    "/readyz": (
+        "Whether it can answer, 503 if not; which bundle, and how the reload and the feed stand",
+        requests.Readiness,
+    ),
+    "/info": ("The bundle, the catalog and the limits", requests.Info),
+    "/metrics": ("Metrics for Prometheus, of all workers", "text/plain"),
+    "/openapi.json": ("This description", "application/json"),
+    "/docs": ("This description as a page", "text/html"),
+}
+_PAGE: Final[dict[str, tuple[str, type | str]]] = {
+    "/": ("A page to try things on", "text/html"),
+    "/items": ("Items whose titles have the words of a query", requests.Found),
+}
+_ASKED: Final = {
+    "/items": [
+        {
+            "name": "query",
+            "in": "query",
+            "schema": {"type": "string", "default": "", "maxLength": LONGEST_SEARCH},
+        },
+        {
+            "name": "limit",
+            "in": "query",
+            "schema": {"type": "integer", "default": 20, "minimum": 1, "maximum": MOST_FOUND},
+        },
+    ]
 }
 _EXAMPLES: Final = {
     "/recommend": {"session": ["sku-00017", "sku-00040"], "k": 5},
@@ -56,6 +80,8 @@ def document(settings: Settings) -> dict[str, Any]:
     """The OpenAPI document of a service with these settings."""
     posts = _READ | (_CHANGE if settings.token else {})
     kinds = [kind for _, asked, answered in posts.values() for kind in (asked, answered)]
+    gets = _GET | (_PAGE if settings.page else {})
+    kinds += [answered for _, answered in gets.values() if not isinstance(answered, str)]
     kinds += [requests.ManyRecommendations, requests.Failure]
     _, schemas = msgspec.json.schema_components(kinds, ref_template=_REF)
     for schema in schemas.values():  # of a docstring its first paragraph
@@ -76,8 +102,16 @@ def document(settings: Settings) -> dict[str, Any]:
         if path in _CHANGE:
             post["security"] = [{"token": []}]
         paths[path] = {"post": post}
-    for path, summary in _GET.items():
-        paths[path] = {"get": {"summary": summary, "responses": {"200": {"description": "the answer"}}}}
+    for path, (summary, answer_type) in gets.items():
+        if isinstance(answer_type, str):
+            answer = {"description": "the answer", "content": {answer_type: {}}}
+        else:
+            answer = _response("the answer", answer_type)
+        paths[path] = {"get": {"summary": summary, "responses": {"200": answer}}}
+        if path in _ASKED:
+            paths[path]["get"]["parameters"] = _ASKED[path]
+    paths["/readyz"]["get"]["responses"]["503"] = _response("it cannot answer", requests.Readiness)
+    _limit(schemas, settings)
     components: dict[str, Any] = {"schemas": schemas}
     if settings.token:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
@@ -85,12 +119,26 @@ def document(settings: Settings) -> dict[str, Any]:
     return {"openapi": "3.1.0", "info": info, "paths": paths, "components": components}
 
 
-def page_of(openapi: dict[str, Any]) -> str:
-    """The document as a page of HTML, without scripts."""
-    return "".join(_page(openapi))
+def _limit(schemas: dict[str, Any], settings: Settings) -> None:
+    """Add what the types of the requests do not say: the limits of this service, and that one of two is needed."""
+    for schema in schemas.values():
+        fields = schema.get("properties", {})
+        if schema["title"].endswith("Request") and "k" in fields:
+            fields["k"]["maximum"] = settings.max_k
+    asked = schemas["RecommendRequest"]
+    asked["oneOf"] = [{"required": ["session"]}, {"required": ["sessions"]}]
+    asked["properties"]["sessions"]["maxItems"] = settings.max_sessions
+    for name, field in (("Upsert", "items"), ("Remove", "ids"), ("Move", "items"), ("Bias", "items")):
+        if f"{name}Request" in schemas:
+            schemas[f"{name}Request"]["properties"][field]["maxItems"] = settings.max_sessions
 
 
-def _page(openapi: dict[str, Any]) -> Iterator[str]:
+def page_of(openapi: dict[str, Any], url: str) -> str:
+    """The document as a page of HTML, without scripts, of the service at ``url``."""
+    return "".join(_page(openapi, url))
+
+
+def _page(openapi: dict[str, Any], url: str) -> Iterator[str]:
     yield '<!doctype html><html lang="en"><meta charset="utf-8"><title>HierSRec: routes</title>'
     yield f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style><h1>Routes</h1>'
     yield '<p>This service as <a href="openapi.json">OpenAPI document</a>.</p>'
@@ -103,8 +151,11 @@ def _page(openapi: dict[str, Any]) -> Iterator[str]:
             if "requestBody" in about:
                 content = about["requestBody"]["content"]["application/json"]
                 example = json.dumps(content["example"])
-                yield f"<pre>curl -d '{html.escape(example)}' http://127.0.0.1:8080{path}</pre>"
+                yield f"<pre>curl -d '{html.escape(example)}' {html.escape(url)}{path}</pre>"
                 yield from _fields(_named(content["schema"], schemas))
+            for each in about.get("parameters", ()):
+                kind, default = _type(each["schema"]), json.dumps(each["schema"]["default"])
+                yield f"<p><code>{each['name']}</code>: {kind}, by default {default}.</p>"
 
 
 def _fields(schema: dict[str, Any]) -> Iterator[str]:

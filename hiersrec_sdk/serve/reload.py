@@ -25,6 +25,9 @@ _EVERY: Final = 1.0  # seconds between looks at the folder
 _AGAIN: Final = (
     30.0  # seconds until a bundle that could not be loaded is tried again, as it may have been half copied
 )
+_ABSENT: Final = (
+    5.0  # seconds without a bundle at the path; between two renames there may be none for a moment
+)
 _LAST_CHANGES: Final = 30.0  # seconds for changes that go through a recommender that was replaced
 
 _Signature = tuple[int, int, int, int] | None
@@ -83,6 +86,8 @@ class Service:
         self._path, self._feed, self._metrics = path, feed, metrics
         self._seen = None if path is None else _signature(path)
         self._tried = 0.0
+        self._absent_since: float | None = None
+        self._start_error: tuple[float, Exception] | None = None  # and until when it holds
         self._reloading = threading.Lock()
         self._wake: SimpleQueue[None] = (
             SimpleQueue()
@@ -110,12 +115,22 @@ class Service:
         """Follow the feed and watch the folder, in this process: after a fork, since threads do not survive one.
 
         It returns when the changes that the feed holds are applied.
+
+        Raises:
+            HierSRecError: the feed cannot be followed. For a second, other calls raise it at once: each may come with
+                a request, and waiting for a server that does not answer takes longer.
         """
         with self._reloading:
             if self.is_started:
                 return
+            if self._start_error is not None and time.monotonic() < self._start_error[0]:
+                raise self._start_error[1].with_traceback(None)
             if self._feed:
-                self.current.follow(self._feed)
+                try:
+                    self.current.follow(self._feed)
+                except HierSRecError as error:
+                    self._start_error = time.monotonic() + _EVERY, error
+                    raise
             self._metrics.serves(self.current.digest)
             self._stopped.clear()
             self._thread = threading.Thread(target=self._watch, name="hiersrec-reload", daemon=True)
@@ -203,10 +218,14 @@ class Service:
         return False
 
     def _is_replaced(self, path: Path) -> bool:
-        now = _signature(path)
+        now, moment = _signature(path), time.monotonic()
+        if now is not None:
+            self._absent_since = None
         if now == self._seen:
-            return self.failure is not None and time.monotonic() - self._tried > _AGAIN
-        return now is not None  # between two renames there may be no bundle for a moment
+            return self.failure is not None and moment - self._tried > _AGAIN
+        if now is None and self._absent_since is None:
+            self._absent_since = moment
+        return self._absent_since is None or moment - self._absent_since > _ABSENT
 
     def _say(self) -> None:
         served, metrics = self.current, self._metrics

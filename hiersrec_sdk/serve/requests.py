@@ -192,6 +192,59 @@ class Similar(Struct):
     items: tuple[Hit, ...]
 
 
+class Health(Struct):
+    """The process lives."""
+
+    status: str
+
+
+class FeedState(Struct):
+    """How far a worker follows the change feed: the newest position that it has, records that wait, records that could
+    not be applied, and the kind of error because of which it cannot go on."""
+
+    position: int
+    lag: int
+    rejected: int
+    error: str | None
+
+
+class Readiness(Struct):
+    """Whether a worker can answer, and the kind of error if not; the SHA-256 of its bundle; the kind of error because
+    of which a newer one is not served; and its change feed, if it follows one."""
+
+    ready: bool
+    error: str | None
+    bundle: str
+    reload_error: str | None
+    feed: FeedState | None
+
+
+class Info(Struct, kw_only=True):
+    """The bundle, the catalog and the limits."""
+
+    version: str
+    bundle: str
+    schema_version: int
+    created_by: str
+    items: int
+    item_id_type: str
+    category_id_type: str
+    levels: int
+    categories: list[int]
+    dimension: int
+    max_length: int
+    candidate_share: float
+    has_titles: bool
+    calibrated: bool
+    backend: str
+    providers: list[str]
+    max_k: int
+    max_hits: int
+    max_sessions: int
+    max_body_bytes: int
+    changes: bool
+
+
 class Found(Struct):
     """The items that a search found."""
 

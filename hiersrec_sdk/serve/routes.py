@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -23,13 +22,16 @@ from hiersrec_sdk.serve.requests import (
     ExplainRequest,
     Failed,
     Failure,
+    FeedState,
     ManyRecommendations,
+    Readiness,
     Recommendations,
     RecommendRequest,
     Similar,
     SimilarRequest,
 )
 from hiersrec_sdk.serve.settings import Settings
+from hiersrec_sdk.shown import shortened
 
 _log = logging.getLogger(__name__)
 
@@ -82,9 +84,10 @@ class Endpoint:
         try:
             return self._decoder.decode(body)
         except msgspec.ValidationError as error:
-            raise RefusedError(400, "InvalidRequest", f"{error}; known fields: {self._known}") from None
+            what = shortened(str(error))
+            raise RefusedError(400, "InvalidRequest", f"{what}; known fields: {self._known}") from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise RefusedError(400, "InvalidJSON", f"the body is not JSON: {error}") from None
+            raise RefusedError(400, "InvalidJSON", f"the body is not JSON: {shortened(str(error))}") from None
 
 
 async def respond(
@@ -235,18 +238,9 @@ def state_of(service: Service) -> tuple[bool, bytes]:
     except HierSRecError as found:
         _log.error("not ready", exc_info=found)
         error = type(found).__name__
-    state = {
-        "ready": error is None,
-        "error": error,
-        "bundle": served.digest,
-        "reload_error": service.failure,
-        "feed": None
-        if follower is None
-        else {
-            "position": follower.position,
-            "lag": follower.lag,
-            "rejected": follower.rejected,
-            "error": None if follower.error is None else type(follower.error).__name__,
-        },
-    }
-    return error is None, json.dumps(state).encode()
+    feed = None
+    if follower is not None:
+        failing = None if follower.error is None else type(follower.error).__name__
+        feed = FeedState(follower.position, follower.lag, follower.rejected, failing)
+    state = Readiness(error is None, error, served.digest, service.failure, feed)
+    return state.ready, _ENCODER.encode(state)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, Final
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn import Config
 from uvicorn.config import LOGGING_CONFIG
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -37,6 +38,7 @@ _PATIENCE: Final = (
 )
 _LOCAL: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where this machine finds what listens everywhere
 _RESTART: Final = 1.0  # seconds before a worker that cannot start ends, and another one tries
+_OF_THE_BODY: Final = (b"content-length", b"transfer-encoding")
 _PIECE: Final = 4 << 10  # bytes that the parser gets at once: a head's size is known up to so many
 
 
@@ -56,6 +58,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._last_answer = b""  # the refusal that ends the connection, after the answers that are due
         self._before: Any = None  # the cycle of the request before
         self._ending = False
+        self._is_told = False  # whether the parser is being told of a head that was read
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a head."""
@@ -76,7 +79,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _read(self, piece: bytes) -> None:
         self._sent_bytes += len(piece)
-        super().data_received(piece)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(piece)
+        except HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
         if self._last_answer or self.transport.is_closing():
             return
         # the parser keeps a header to itself until it is complete
@@ -86,23 +93,52 @@ class LimitedProtocol(HttpToolsProtocol):
         elif self._timer is None and self._is_idle:  # blank lines have ended uvicorn's own wait
             self._wait_for_head()
 
+    def _parse(self, piece: bytes) -> None:
+        """Read on after a head that asks for another protocol: such a wish may be ignored (RFC 9110, section 7.8).
+
+        The parser takes what follows for that protocol, and not for the request's body. So another one, which is told
+        of the body, reads on.
+        """
+        while True:
+            try:
+                return self.parser.feed_data(piece)
+            except HttpParserUpgrade as wish:
+                piece = piece[wish.args[0] :]
+            told = [b"POST / HTTP/1.1"]
+            told += [b": ".join(each) for each in self.headers if each[0] in _OF_THE_BODY]
+            if not self.cycle.keep_alive:
+                told.append(b"connection: close")
+            self.parser = HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            self._is_told = True
+            self.parser.feed_data(b"\r\n".join([*told, b"", b""]))
+            self._is_told = False
+
     def on_message_begin(self) -> None:
         """A request begins; what else is in this piece may belong to the one before."""
+        if self._is_told:
+            return
         super().on_message_begin()
         self._begun, self._head_bytes, self._sent_bytes = True, 0, 0
 
     def on_url(self, url: bytes) -> None:
         """A part of the request line."""
+        if self._is_told:
+            return
         self._count(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header."""
+        if self._is_told:
+            return
         self._count(len(name) + len(value))
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head is there: the app takes over."""
+        if self._is_told:
+            return
         self._head_is_there()
         self._ignored_bytes = 0
         self._before = self.cycle
@@ -118,6 +154,11 @@ class LimitedProtocol(HttpToolsProtocol):
                 self.transport.close()
         super().on_body(body)
 
+    def on_message_complete(self) -> None:
+        """The request is there, unless its body comes by another parser."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request, after the answers to those before it, and end the connection."""
         status, kind, message = self._refusal or (b"400 Bad Request", "InvalidRequest", msg)
@@ -127,6 +168,8 @@ class LimitedProtocol(HttpToolsProtocol):
             b"content-length: %d\r\n\r\n" % len(body)
         )
         self._last_answer = head + body
+        if isinstance(self.app, App):
+            self.app.count_refusal(int(status[:3]))
         self._head_is_there()
         if self.pipeline and self.cycle.more_body:  # it waits for its turn, and its body is wrong
             self.pipeline.popleft()

@@ -23,7 +23,8 @@ class Settings:
         bundle: path of the bundle, a folder or a zip file; "": the recommender is given.
         feed: the log of catalog changes to follow, a file or a ``redis://`` URL; "": ``BUNDLE.changes`` if there is a
             token, else none.
-        token: what a request must carry to change the catalog; "": the catalog cannot be changed.
+        token: what a request must carry to change the catalog, without line breaks, and without blanks around it;
+            "": the catalog cannot be changed.
         page: whether there is the page at ``/``, and the search for items that it needs.
         max_body_bytes: largest body of a request.
         max_header_bytes: largest request line and headers. This and ``head_seconds`` count in ``hiersrec serve`` alone:
@@ -63,6 +64,10 @@ class Settings:
                     raise InvalidOptionError(f"{each.name} must be an integer ≥ 1, got {shown(value)}")
             elif not (is_integer(value, 1) or (isinstance(value, float) and 0 < value < float("inf"))):
                 raise InvalidOptionError(f"{each.name} must be a number above 0, got {shown(value)}")
+        if self.token != self.token.strip() or not self.token.isprintable():  # a header could never hold it
+            raise InvalidOptionError(
+                "token (HIERSREC_TOKEN) must be text without line breaks, and without blanks around it"
+            )
 
     def updated(self, given: Mapping[str, Any]) -> Settings:
         """These settings, but for those ``given`` by name.

@@ -14,6 +14,8 @@ from hiersrec_sdk.ranking.backend import UNKNOWN
 from hiersrec_sdk.recommender import Recommender
 from hiersrec_sdk.serve.requests import Title
 
+MOST_FOUND: Final = 50  # items of a search
+LONGEST_SEARCH: Final = 200  # characters
 _SEARCHED: Final = 100_000  # items, the most clicked ones; a pass over more would hold others up
 _KEPT: Final = 10.0  # seconds before changes of the catalog are read
 

@@ -35,7 +35,7 @@ from hiersrec_sdk.catalog.feed.log_file import (
     first_line,
     record_line,
 )
-from hiersrec_sdk.errors import FeedCorruptError, FeedError, FeedLostError
+from hiersrec_sdk.errors import FeedCorruptError, FeedError, FeedLostError, FeedMissingError
 from hiersrec_sdk.systems import after_fork_in_child, fcntl
 
 _log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class FileFeed(Feed):
     Within a process, those that append while another append waits for the disk are written together by the next one.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, make: bool = True) -> None:
         if sys.platform == "win32":
             raise FeedError(
                 f"{path}: a change feed in a file needs locks that Windows lacks; use one in Redis"
@@ -78,7 +78,7 @@ class FileFeed(Feed):
             None  # where the last reading began and ended
         )
         with self._errors("cannot be opened"):
-            self._file: LogFile | None = self._opened()
+            self._file: LogFile | None = self._opened(make)
             self.log = self._file.log
             self._take_in()
         _FEEDS.add(self)
@@ -100,9 +100,10 @@ class FileFeed(Feed):
                 file = self._current()
                 end = file.end()
             self.check_reaches(after, file.first, end.last)
-            if after < end.last:
-                with self._errors("cannot be read"):
+            with self._errors("cannot be read"):
+                if after < end.last:
                     return self._records(file, after, most, end)
+                self._check_size(file, end)  # else only a writer would notice that the log was cut short
             left = until - time.monotonic()
             if left <= 0:
                 return []
@@ -233,9 +234,7 @@ class FileFeed(Feed):
         if not file.may_write:
             raise FeedError(f"{self.label} cannot be written by this user")
         end = found = file.end()
-        size = os.fstat(file.descriptor).st_size
-        if size < end.offset:
-            raise FeedCorruptError(f"{self.label} has {size:,} bytes; its records end at byte {end.offset:,}")
+        size = self._check_size(file, end)
         if size == end.offset:
             return end
         with suppress(DamagedError):
@@ -253,6 +252,13 @@ class FileFeed(Feed):
             size - found.offset,
         )
         return found
+
+    def _check_size(self, file: LogFile, end: End) -> int:
+        """Bytes of the file; raises :class:`FeedCorruptError` where somebody has cut it short."""
+        size = os.fstat(file.descriptor).st_size
+        if size < end.offset:
+            raise FeedCorruptError(f"{self.label} has {size:,} bytes; its records end at byte {end.offset:,}")
+        return size
 
     def _records(self, file: LogFile, after: int, most: int, end: End) -> list[Record]:
         begin = Place(file.first - 1, HEADER)
@@ -324,10 +330,12 @@ class FileFeed(Feed):
             finally:
                 fcntl.flock(file.descriptor, fcntl.LOCK_UN)
 
-    def _opened(self) -> LogFile:
+    def _opened(self, make: bool) -> LogFile:
         try:
             return LogFile(self.path)
         except FileNotFoundError:
+            if not make:
+                raise FeedMissingError(f"there is no change feed {self.label}") from None
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with alone(self.path.parent):
                 if not os.path.lexists(self.path):

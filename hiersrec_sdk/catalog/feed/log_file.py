@@ -25,11 +25,13 @@ from typing import Final, NamedTuple
 from hiersrec_sdk.atomic import is_time_limit
 from hiersrec_sdk.catalog.changes import LONGEST
 from hiersrec_sdk.errors import FeedCorruptError
+from hiersrec_sdk.shown import shown
 
 BLOCK: Final = 1 << 20  # bytes that are read at once
 _TORN: Final = 50  # times that an end is read which another process may be writing just then
 
 _FIRST: Final = re.compile(rb"hiersrec-feed 1 ([0-9a-f]{32}) ([0-9]{20})\n")
+_OTHER: Final = re.compile(rb"hiersrec-feed (?!1 )[0-9]+ ")
 _END: Final = re.compile(rb"end ([0-9]{20} [0-9]{20}) ([0-9a-f]{8})\n")
 END_AT: Final = 70  # bytes of the first line
 HEADER: Final = END_AT + 55  # and of the second
@@ -113,7 +115,13 @@ class LogFile:
             if is_time_limit(error) or isinstance(error, FileNotFoundError):
                 raise
             self.descriptor, self.may_write = os.open(path, os.O_RDONLY | os.O_CLOEXEC), False
-        head = _FIRST.fullmatch(os.pread(self.descriptor, END_AT, 0))
+        begins = os.pread(self.descriptor, END_AT, 0)
+        head = _FIRST.fullmatch(begins)
+        if head is None and _OTHER.match(begins):
+            raise FeedCorruptError(
+                f"{path} begins with {shown(begins[:20].decode('ascii', 'replace'))}, which this version does not "
+                "read: a newer one has written it"
+            )
         if head is None:
             raise FeedCorruptError(f"{path} is no change feed: it does not begin as one")
         self.log, self.first = head[1].decode(), int(head[2])

@@ -13,8 +13,9 @@ import logging
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from traceback import walk_tb
 from typing import Any, Final, NamedTuple, cast
-from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -22,7 +23,7 @@ from redis.retry import Retry
 
 from hiersrec_sdk.atomic import is_time_limit
 from hiersrec_sdk.catalog.feed.feed import Feed, Record
-from hiersrec_sdk.errors import FeedBehindError, FeedError, FeedLostError
+from hiersrec_sdk.errors import FeedBehindError, FeedError, FeedLostError, FeedMissingError
 from hiersrec_sdk.shown import shortened, shown
 
 _log = logging.getLogger(__name__)
@@ -70,9 +71,10 @@ class RedisFeed(Feed):
 
     Args:
         url: of the server and the key, such as ``redis://host:6379/0?key=changes``.
+        make: whether to begin a log where there is none.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, make: bool = True) -> None:
         server, self.key, self.label = _parts(url)
         self._log_key, self._is_closed = f"{self.key}:log", False
         self._known = _Known(0, b"")
@@ -85,15 +87,22 @@ class RedisFeed(Feed):
                 socket_timeout=_ANSWER_SECONDS,
                 retry=Retry(NoBackoff(), 0),
             )
+            try:
+                self._client.connection_pool.make_connection()  # which connects later
+            except TypeError as error:
+                raise FeedError(f"{self.label}: the URL has an option that there is not: {error}") from None
         self._append_script = self._client.register_script(_APPEND)
         self._drop_script = self._client.register_script(_DROP)
         with self._errors("cannot be reached"):
             version = str(self._client.info("server").get("redis_version", "0"))
         if int(version.partition(".")[0]) < 7:
             raise FeedError(f"{self.label}: a change feed needs Redis 7 or newer, and this is {version}")
-        with self._errors("cannot be made"):
-            self._client.set(self._log_key, secrets.token_hex(16), nx=True)
+        if make:
+            with self._errors("cannot be made"):
+                self._client.set(self._log_key, secrets.token_hex(16), nx=True)
         self.log = self._identity()
+        if not self.log:
+            raise FeedMissingError(f"there is no change feed {self.label}")
         self._reach()  # a stream that others write to is refused at once
         self._warn_of_loss()
 
@@ -282,10 +291,16 @@ class RedisFeed(Feed):
 def _time_limit(error: BaseException | None) -> BaseException | None:
     """The error of a signal handler that redis took for one of its socket; or None."""
     while error is not None:
-        if is_time_limit(error) and str(error) != "timed out":  # which is what a socket says
+        if is_time_limit(error) and not _is_of_a_socket(error):
             return error
         error = error.__context__
     return None
+
+
+def _is_of_a_socket(error: BaseException) -> bool:
+    """Whether a socket has raised it, plain or of TLS; what a signal handler raises comes from its own function."""
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].f_globals["__name__"].partition(".")[0] in ("redis", "socket", "ssl")
 
 
 def _position(entry: Any) -> int:
@@ -315,13 +330,17 @@ def _parts(url: str) -> tuple[str, str, str]:
         raise FeedError(_UNREADABLE) from None
     if "@" in parts.path or parts.fragment or any("@" in name for name in options):
         raise FeedError(_UNREADABLE)
+    several = [name for name, values in options.items() if len(values) > 1]
     key = options.pop("key", [""])[-1]
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
     place = f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path}"
     if not key:
         raise FeedError(f"{place} names no key: add ?key=changes")
+    if several:
+        raise FeedError(f"{place}: the option {several[0]} is given more than once")
     for name in _NOT_OPTIONS:
         if name in options:
             raise FeedError(f"{place}?key={key}: the option {name} cannot be given for a change feed")
-    server = urlunsplit(parts._replace(query=urlencode(options, doseq=True)))
-    return server, key, f"{place}?key={key}"
+    # not by urlunsplit, which may write unix:///path as unix:/path
+    query = urlencode(options, doseq=True)
+    return f"{parts.scheme}://{parts.netloc}{parts.path}?{query}", key, f"{place}?key={key}"

@@ -34,7 +34,11 @@ def removed(bundle: Path) -> bool:
 
 def test_changes_go_to_a_feed_and_are_compacted(bundle: Path, changes: Path, tmp_path: Path) -> None:
     feed = tmp_path / "changes.feed"
-    said = passed("catalog", "apply", bundle, changes, "--feed", feed)
+    assert failed("catalog", "apply", bundle, changes, "--feed", feed) == (
+        f"Error: there is no change feed {feed}; --new-feed begins it\n"
+    )
+    assert not feed.exists()
+    said = passed("catalog", "apply", bundle, changes, "--feed", feed, "--new-feed")
     assert said.startswith(("1 set_bias, 1 remove", "1 remove, 1 set_bias"))
     assert said.endswith(f"published to {feed}, up to record 2\n")
     assert not removed(bundle)
@@ -51,8 +55,8 @@ def test_compact_makes_no_log(bundle: Path, tmp_path: Path) -> None:
     """A bundle that contained a feed of a wrong name could not follow the right one."""
     before = (bundle / "config.json").read_bytes()
     wrong = tmp_path / "chnages.feed"
-    assert failed("catalog", "compact", bundle, "--feed", wrong) == (
-        f"Error: --feed {wrong} does not exist: give the change feed that the replicas follow\n"
+    assert (
+        failed("catalog", "compact", bundle, "--feed", wrong) == f"Error: there is no change feed {wrong}\n"
     )
     assert not wrong.exists()
     open_feed(wrong).close()
@@ -65,8 +69,10 @@ def test_compact_of_another_key_of_redis(bundle: Path, changes: Path, tmp_path: 
     from tests.sdk.catalog.feed.redis_server import redis_server  # skips without the extra redis
 
     with redis_server(tmp_path) as redis:
-        passed("catalog", "apply", bundle, changes, "--feed", redis.url("changes"))
-        assert "holds no record" in passed("catalog", "compact", bundle, "--feed", redis.url("chnages"))
+        passed("catalog", "apply", bundle, changes, "--feed", redis.url("changes"), "--new-feed")
+        for command in (("apply", bundle, changes), ("compact", bundle)):
+            assert "there is no change feed" in failed("catalog", *command, "--feed", redis.url("chnages"))
+        assert not redis.client().keys("chnages*")
         assert not removed(bundle)
         passed("catalog", "compact", bundle, "--feed", redis.url("changes"))
         assert removed(bundle)

@@ -63,7 +63,6 @@ def test_every_kind_of_change(client: TestClient) -> None:
         b"Bearer ",
         TOKEN.encode(),
         f"Bearer {TOKEN} ".encode(),
-        f"bearer {TOKEN}".encode(),
         f"Bearer {TOKEN}"[:-1].encode(),
         f"Basic {TOKEN}".encode(),
     ],
@@ -76,6 +75,11 @@ def test_a_wrong_token(client: TestClient, kind: str, given: bytes | None) -> No
     assert (answer.status_code, answer.json()["error"]["type"]) == (401, "Unauthorized")
     assert answer.headers["www-authenticate"] == "Bearer"
     assert client.get("/readyz").json()["feed"]["position"] == 0
+
+
+def test_the_name_of_the_scheme_has_no_case(client: TestClient) -> None:
+    answer = client.post("/catalog/remove", json={"ids": ["0"]}, headers={"Authorization": f"bearer {TOKEN}"})
+    assert answer.json() == {"position": 1}
 
 
 def test_a_token_of_other_letters(shop_bundle: Path) -> None:

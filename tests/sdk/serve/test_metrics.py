@@ -28,7 +28,11 @@ def test_what_is_counted(shop_bundle: Path) -> None:
         client.post("/recommend", json={"sessions": [["0"], [], ["stranger", "stranger"]]})
         client.post("/recommend", json={"session": [], "k": 0})
         client.get("/healthz")
+        client.get("/nowhere")
+        client.get("/recommend")
         found = read(client)
+    assert found["hiersrec_requests_total none 404"] == 1
+    assert found["hiersrec_requests_total none 405"] == 1
     assert found["hiersrec_requests_total /recommend 200"] == 3
     assert found["hiersrec_requests_total /recommend 400"] == 1
     assert found["hiersrec_requests_total /healthz 200"] == 1

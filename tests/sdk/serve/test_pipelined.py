@@ -70,3 +70,43 @@ def test_a_slow_answer_takes_no_time_from_the_next_head(tmp_path: Path) -> None:
 
 def _statuses(answers: bytes) -> list[int]:
     return [int(status) for status in re.findall(rb"HTTP/1.1 (\d+) ", answers)]
+
+
+WISHES = {
+    "h2c": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n",
+    "websocket": b"Connection: upgrade\r\nUpgrade: websocket\r\n",
+}
+CHUNKED = b"%x\r\n%b\r\n0\r\n\r\n" % (len(LARGE), LARGE)
+
+
+@pytest.mark.parametrize("wish", WISHES)
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+@pytest.mark.parametrize("padding", [0, 3_000])
+def test_a_wish_for_another_protocol_is_ignored(
+    server: Server, wish: str, framing: str, padding: int
+) -> None:
+    """As Java's client has one by default. The body is the request's, in whatever pieces it comes."""
+    how = b"Content-Length: %d" % len(LARGE) if framing == "length" else b"Transfer-Encoding: chunked"
+    head = (
+        b"POST /recommend HTTP/1.1\r\nHost: x\r\n" + WISHES[wish] + how + b"\r\nX-Padding: " + b"x" * padding
+    )
+    request = head + b"\r\n\r\n" + (LARGE if framing == "length" else CHUNKED)
+    last = GET.replace(b"Host: x", b"Host: x\r\nConnection: close")
+    wished = GET.replace(b"Host: x\r\n", b"Host: x\r\n" + WISHES[wish])
+    for size in (1 << 20, 4 << 10, 500):
+        with server.connect() as connection:
+            sent = request + GET + wished + request + last
+            for start in range(0, len(sent), size):
+                connection.sendall(sent[start : start + size])
+            assert _statuses(everything(connection)) == [200] * 5
+
+
+def test_a_body_behind_such_a_wish_is_no_request(server: Server) -> None:
+    """Though it looks like one, and begins where the parser gets its next piece."""
+    inner = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+    head = b"POST /recommend HTTP/1.1\r\nHost: x\r\n" + WISHES["websocket"]
+    head += b"Content-Length: %d\r\nX-Padding: " % len(inner)
+    head += b"x" * (4096 - len(head) - 4) + b"\r\n\r\n"
+    assert _statuses(server.answer_to(head + inner)) == [400]
+    large = b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % (b"x" * 20_000)
+    assert _statuses(server.answer_to(GET.replace(b"Host", WISHES["h2c"] + b"Host") + large)) == [200, 431]

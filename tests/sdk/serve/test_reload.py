@@ -98,6 +98,22 @@ def test_a_folder_that_is_gone_changes_nothing(folder: Path) -> None:
     assert service.current.recommender.recommend(["0"], 1).items
 
 
+def test_a_path_without_a_bundle_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a link that was mistyped. Not at once: there may be none between two renames."""
+    app = create_app(folder)
+    with TestClient(app) as client:
+        folder.rename(folder.with_name("away"))
+        time.sleep(1.5)
+        assert client.get("/readyz").json()["reload_error"] is None
+        monkeypatch.setattr("hiersrec_sdk.serve.reload._ABSENT", 0.0)
+        wait_for(lambda: client.get("/readyz").json()["reload_error"] == "BundleMissingError")
+        assert read(client)["hiersrec_reload_failing"] == 1
+        assert client.post("/recommend", json={"session": ["0"], "k": 5}).status_code == 200
+        folder.with_name("away").rename(folder)
+        wait_for(lambda: client.get("/readyz").json()["reload_error"] is None)
+        assert read(client)["hiersrec_reload_failing"] == 0
+
+
 def test_what_is_wrong_at_the_start_is_raised(tmp_path: Path) -> None:
     with pytest.raises(BundleMissingError):
         Service.open(tmp_path / "none", "", Metrics())

@@ -19,6 +19,7 @@ from hiersrec_sdk import Recommender, __version__
 from hiersrec_sdk.errors import BundleMissingError, InvalidOptionError
 from hiersrec_sdk.serve import create_app
 from tests.sdk.serve.conftest import Served
+from tests.waiting import wait_for
 
 SECRET = "no-path-of-the-server"
 
@@ -102,16 +103,24 @@ def test_health_and_info(served: Served) -> None:
 def test_openapi(served: Served) -> None:
     document = served.client.get("/openapi.json").json()
     assert set(document["paths"]) == {
-        *("/recommend", "/categories", "/similar", "/explain", "/healthz", "/readyz", "/info", "/metrics")
+        *("/recommend", "/categories", "/similar", "/explain", "/healthz", "/readyz", "/info", "/metrics"),
+        *("/docs", "/openapi.json", "/", "/items"),
     }
+    for path, methods in document["paths"].items():
+        assert served.client.request(next(iter(methods)), path).status_code in (200, 400)
+    assert document["paths"]["/readyz"]["get"]["responses"].keys() == {"200", "503"}
     references = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
     assert references <= set(document["components"]["schemas"])
     fields = document["components"]["schemas"]["RecommendRequest"]["properties"]
-    assert fields["k"] == {"description": "how many", "type": "integer", "minimum": 1, "default": 20}
+    about = {"description": "how many", "type": "integer", "minimum": 1, "maximum": 1000, "default": 20}
+    assert fields["k"] == about
+    assert fields["sessions"]["maxItems"] == 1000
+    assert "title" in document["components"]["schemas"]["Info"]
     page = served.client.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
     assert all(path in page.text for path in document["paths"])
     assert "max_per_category" in page.text
+    assert f"{served.client.base_url}/recommend</pre>" in page.text
 
 
 def test_the_page_loads_nothing_from_elsewhere(served: Served) -> None:
@@ -203,6 +212,28 @@ def test_mounted(shop_bundle: Path) -> None:
         assert len(client.post("/shop/recommend", json={"session": [], "k": 3}).json()["items"]) == 3
         assert client.get("/shop/").status_code == 200
         assert client.get("/shop/nowhere").json()["error"]["type"] == "NotFound"
+
+
+def test_mounted_without_a_feed_to_follow(shop_bundle: Path, tmp_path: Path) -> None:
+    """It says so, and answers once there is one."""
+    feed = tmp_path / "feed"
+    feed.write_text("no feed")
+    whole = Starlette(routes=[Mount("/shop", create_app(shop_bundle, token="t", feed=str(feed)))])
+    with TestClient(whole) as client:
+        for _ in range(2):
+            for method, path in (("POST", "recommend"), ("GET", "readyz"), ("POST", "catalog/upsert")):
+                answer = client.request(method, f"/shop/{path}", json={})
+                assert (answer.status_code, answer.json()["error"]["type"]) == (503, "FeedCorruptError")
+                assert str(tmp_path) not in answer.text
+        assert client.get("/shop/healthz").status_code == 200
+        feed.unlink()
+        wait_for(lambda: client.get("/shop/readyz").status_code == 200)
+
+
+def test_an_error_does_not_repeat_the_request(served: Served) -> None:
+    answer = served.client.post("/recommend", json={"x" * 500_000: 1})
+    assert answer.status_code == 400
+    assert len(answer.content) < 2_000
 
 
 def test_made_from_the_environment(shop_bundle: Path, tmp_path: Path) -> None:

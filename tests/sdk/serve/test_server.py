@@ -266,6 +266,14 @@ def test_requests_that_are_none(server: Server, request_: bytes, status: int, ki
     assert server.is_ready()
 
 
+def test_heads_that_are_wrong_are_counted(server: Server) -> None:
+    server.answer_to(b"nonsense\r\n\r\n")
+    server.answer_to(b"GET / HTTP/1.1\r\nHost: x\r\nCookie: " + b"x" * 8000 + b"\r\n\r\n")
+    text = server.answer_to(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").decode()
+    for status in (400, 431):
+        assert f'hiersrec_requests_total{{route="head",status="{status}"}}' in text
+
+
 def test_an_endless_body(server: Server) -> None:
     """It is cut off, and others are answered meanwhile."""
     sent = 0

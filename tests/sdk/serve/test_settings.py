@@ -19,7 +19,7 @@ SECONDS = st.floats(1e-6, 1e6)
 @given(
     bundle=TEXT,
     feed=st.just("") | TEXT,
-    token=st.just("") | TEXT,
+    token=st.just("") | TEXT.filter(lambda text: text.isprintable() and text == text.strip()),
     page=st.booleans(),
     max_body_bytes=NUMBER,
     max_k=NUMBER,
@@ -39,6 +39,10 @@ def test_through_the_environment(**given: Any) -> None:
         ("BODY_SECONDS", "-1", "body_seconds must be a number above 0, got -1"),
         ("BODY_SECONDS", "inf", "must be a number above 0, got 'inf'"),
         ("PAGE", "perhaps", "page must be a bool, got 'perhaps'"),
+        *(
+            ("TOKEN", token, "HIERSREC_TOKEN: token .* without line breaks")
+            for token in ("a\n", " a", "a\udcff")
+        ),
     ],
 )
 def test_wrong_values(name: str, value: str, says: str) -> None:

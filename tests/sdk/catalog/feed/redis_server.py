@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import threading
@@ -39,6 +40,15 @@ class RedisServer:
         """As ``kill -9``."""
         self._process.kill()
         self._process.wait()
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It answers nobody, and keeps its connections."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def client(self, **options: Any) -> Any:
         return redis.Redis(port=self.port, **options)

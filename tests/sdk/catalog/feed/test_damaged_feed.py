@@ -101,7 +101,6 @@ NO_FEEDS = {
     "empty": b"",
     "text": b"hello\n",
     "json": b'{"remove": "a"}\n',
-    "another version": b"hiersrec-feed 2 " + b"0" * 32 + b" " + b"0" * 20 + b"\n",
     "half a line": b"hiersrec-feed 1 0123",
     "zeros": bytes(500),
 }
@@ -113,6 +112,14 @@ def test_what_is_no_feed_is_refused_and_stays(name: str, path: Path) -> None:
     with pytest.raises(FeedCorruptError, match=r"changes\.feed is no change feed: it does not begin as one"):
         FileFeed(path)
     assert path.read_bytes() == NO_FEEDS[name]
+
+
+def test_a_newer_format_is_called_so(path: Path) -> None:
+    path.write_bytes(b"hiersrec-feed 2 " + b"0" * 32 + b" " + b"0" * 20 + b"\n")
+    with pytest.raises(
+        FeedCorruptError, match=r"begins with 'hiersrec-feed 2 0000', .* a newer one has written it"
+    ):
+        FileFeed(path)
 
 
 def test_a_first_line_alone(path: Path, feed: FileFeed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +238,11 @@ def test_a_log_that_is_cut_below_its_end(path: Path, feed: FileFeed) -> None:
     for after, each in ((3, feed), (0, FileFeed(path))):
         with pytest.raises(FeedCorruptError, match=r"changes\.feed: record 4, at byte 224, is damaged"):
             each.read(after, 9)
-    calls: list[Callable[[], object]] = [lambda: feed.append(changes(1)), lambda: feed.drop(2)]
+    calls: list[Callable[[], object]] = [
+        lambda: feed.append(changes(1)),
+        lambda: feed.drop(2),
+        lambda: feed.read(4, 1),  # of a follower that has all records
+    ]
     for call in calls:
         with pytest.raises(FeedCorruptError, match=r"has \d+ bytes; its records end at byte \d+"):
             call()

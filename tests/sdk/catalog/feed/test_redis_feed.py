@@ -6,6 +6,7 @@ import itertools
 import logging
 import signal
 import socket
+import subprocess
 import threading
 import time
 import traceback
@@ -27,6 +28,7 @@ from hiersrec_sdk.catalog.feed import open_feed
 from hiersrec_sdk.catalog.feed.feed import Record
 from hiersrec_sdk.errors import CatalogChangeError, FeedBehindError, FeedError, FeedLostError
 from tests.examples.processes import free_port
+from tests.programs import program
 from tests.sdk.bundles import make_shop
 from tests.sdk.catalog.feed.logs import changes, contents, records
 from tests.sdk.catalog.feed.redis_server import Proxy, RedisServer, redis_server
@@ -367,15 +369,52 @@ def test_a_time_limit_gets_through(url: str) -> None:
         signal.signal(signal.SIGALRM, before)
 
 
-def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its silence is an error of the feed, and no time limit."""
-    monkeypatch.setattr("hiersrec_sdk.catalog.feed.redis_feed._ANSWER_SECONDS", 0.2)
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_a_server_that_says_nothing(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its silence is an error of the feed, and no time limit; with TLS, it does not shake hands."""
+    for name in ("_ANSWER_SECONDS", "_CONNECT_SECONDS"):
+        monkeypatch.setattr(f"hiersrec_sdk.catalog.feed.redis_feed.{name}", 0.2)
     proxy = free_port()
     with (
         socket.create_server(("127.0.0.1", proxy)),
         pytest.raises(FeedError, match="cannot be reached: Timeout"),
     ):
-        open_feed(f"redis://127.0.0.1:{proxy}/0?key=a")
+        open_feed(f"{scheme}://127.0.0.1:{proxy}/0?key=a")
+
+
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RedisServer, str]]:
+    """A server that speaks TLS too, and the URL of that."""
+    folder, port = tmp_path_factory.mktemp("tls"), free_port()
+    command = [program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    command += ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    subprocess.run(command, check=True, capture_output=True)
+    options = ["--tls-port", str(port), "--tls-auth-clients", "no"]
+    options += ["--tls-cert-file", str(folder / "cert.pem"), "--tls-key-file", str(folder / "key.pem")]
+    with redis_server(folder, *options) as started:
+        yield started, f"rediss://127.0.0.1:{port}/0?key=changes&ssl_cert_reqs=none&ssl_check_hostname=false"
+
+
+def test_an_encrypted_connection_that_stalls(
+    encrypted: tuple[RedisServer, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, url = encrypted
+    monkeypatch.setattr("hiersrec_sdk.catalog.feed.redis_feed._ANSWER_SECONDS", 0.5)
+    with open_feed(url) as feed:
+        assert feed.append(changes(2)) == 2
+        with server.stopped(), pytest.raises(FeedError, match="Timeout reading from socket"):
+            feed.append(changes(1))
+        assert feed.read(0, 2) == records(1, contents(changes(2)))
+
+
+def test_a_socket_of_this_machine(tmp_path: Path) -> None:
+    path = tmp_path / "redis.sock"
+    with (
+        redis_server(tmp_path, "--unixsocket", str(path)),
+        open_feed(f"unix://{path}?key=changes&db=0") as feed,
+    ):
+        assert feed.append(changes(1)) == 1
+        assert feed.label == f"unix://{path}?key=changes"
 
 
 SECRET = "hu/sh@?#1"
@@ -430,6 +469,11 @@ def test_options_that_a_feed_cannot_have(url: str) -> None:
     for option in ("decode_responses=1", "protocol=3", "encoding=latin-1"):
         with pytest.raises(FeedError, match=f"the option {option.partition('=')[0]} cannot be given"):
             open_feed(f"{url}&{option}")
+    with pytest.raises(FeedError, match=r"the URL has an option that there is not: .*'kez'"):
+        open_feed(f"{url}&kez=1")
+    for twice in ("key=b", "db=1&db=2"):
+        with pytest.raises(FeedError, match=f"the option {twice[:2]}.* is given more than once"):
+            open_feed(f"{url}&{twice}")
 
 
 def test_a_stream_of_others(server: RedisServer, url: str) -> None:
