@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from signal import SIGINT
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hiersrec_sdk.errors import DivergedRunError, InterruptedRunError
+from hiersrec_sdk.errors import DivergedRunError, InterruptedRunError, RunError
 from hiersrec_training import cold_start, covisitation, curves, run
 from hiersrec_training.baselines import popularity_metrics
 from hiersrec_training.batches import Batch, Batches, age_weights
@@ -67,10 +68,8 @@ class Loop:
             sizes = (data.items, config.neighbours, config.neighbour_window)
             ranks.once(lambda: self.model.items.connect(co_clicks(sessions, *sizes)))
             ranks.copy(self.model.items.neighbours, self.model.items.co_clicks)
-        if info.validated_by is not None:
-            validated, its_info = run.load_model(Path(info.validated_by))
-            self.model.covisitation.load_state_dict(validated.covisitation.state_dict())
-            info.cold_start = its_info.cold_start
+        if info.validated_by is not None and not run.checkpoints(folder):  # a checkpoint holds the scorer
+            self._take_over(Path(info.validated_by))
         self.model.to(self.device)
         self.meta = Metadata.of(data, info.shape, config).to(self.device)
         weights = age_weights(len(sessions), config.age_decay)
@@ -93,6 +92,16 @@ class Loop:
             "best_epoch": 0,
             "seconds": 0.0,
         }
+        self.recent: dict[str, list[Tensor]] = {}  # losses since the last line of metrics.jsonl
+
+    def _take_over(self, validated_by: Path) -> None:
+        """The co-visitation scorer and the cold-start bias of a validated run."""
+        try:
+            validated, its_info = run.load_model(validated_by)
+        except RunError as error:
+            raise RunError(f"the validated run (--validated-by) cannot be read: {error}") from error
+        self.model.covisitation.load_state_dict(validated.covisitation.state_dict())
+        self.info.cold_start = its_info.cold_start
 
     def run(self) -> None:
         """All epochs; leaves the kept weights in ``model.safetensors`` and the figures in ``run.json``.
@@ -100,6 +109,10 @@ class Loop:
         Whatever is written is written by rank 0.
         """
         self.state |= run.load_checkpoint(self.folder, self.model, self.optimizer)
+        self.recent = {
+            name: [*torch.tensor(values, device=self.device)]
+            for name, values in self.state.pop("recent", {}).items()
+        }
         self.ranks.once(self._begin_log)
         try:
             self._train()
@@ -113,6 +126,7 @@ class Loop:
             f"{self.config.epochs} epochs, {self.info.device}, {self._processes()}softmax over "
             f"items {'sampled' if self.model.items.is_sampled else 'full'} in {self.info.precision}"
         )
+        is_saved = True
         with stop_signals() as stop:
             for epoch in range(self.state["epochs"], self.config.epochs):
                 if self.state["bad"] >= self.config.patience:
@@ -122,20 +136,30 @@ class Loop:
                 self.ranks.once(self._check_model)
                 metrics = self._validate(epoch)
                 self.state |= {"epochs": epoch + 1, "seconds": time.perf_counter() - started}
-                self.ranks.once(self._checkpoint)
+                is_saved = self.ranks.once(self._checkpoint)
                 if self.after_epoch is not None:
                     self.ranks.once(partial(self.after_epoch, epoch + 1, metrics))
-        self.info = self.ranks.once(self._finish)
+            if signal := self.ranks.largest(max(stop, default=0)):
+                raise self._interrupted(signal, is_saved)
+        try:
+            self.info = self.ranks.once(self._finish)
+        except KeyboardInterrupt:
+            raise self._interrupted(SIGINT, is_saved) from None
 
     def _processes(self) -> str:
         return f"{self.ranks.size} processes, " if self.ranks.size > 1 else ""
 
     def _finish(self) -> RunInfo:
-        """Fit what is fitted after the encoder, and write ``run.json``."""
+        """Fit what is fitted after the encoder, and write ``model.safetensors`` and ``run.json``.
+
+        The kept weights stay beside them until the run has its name: a resumed run does all this again.
+        """
+        run.load_weights(self.model, run.kept_weights(self.folder, self.state["best_epoch"]))
         if self.validation is not None:
             self._compare_with_popularity()
             if self.config.covisitation:
                 self._fit_covisitation()
+        run.save_weights(self.model, self.folder / "model.safetensors")
         self.info.finished = True
         self.info.best_epoch = self.state["best_epoch"]
         self.info.metrics = self.state.get("metrics", {})
@@ -144,9 +168,7 @@ class Loop:
         return self.info
 
     def _fit_covisitation(self) -> None:
-        """Fit the co-visitation scorer beside the kept weights, on the validation split, and save it with them."""
-        weights = self.folder / "model.safetensors"
-        run.load_weights(self.model, weights)
+        """Fit the co-visitation scorer beside the kept weights, on the validation split."""
         started = time.perf_counter()
         covisits = covisitation.count_covisits(self.sessions, self.data.items)
         model = self.model.cpu()
@@ -155,13 +177,12 @@ class Loop:
         self.info.covisitation_metrics = covisitation.fit_on(*some)
         if self.info.covisitation_metrics:
             self.info.cold_start = cold_start.choose_bias(*some)
-        run.save_weights(model, weights)
         self.state["seconds"] += time.perf_counter() - started
 
     def _epoch(self, epoch: int, stop: list[int], started: float) -> None:
         done = self.state["step"] - epoch * len(self.batches)
         self.model.train()
-        recent: dict[str, list[Tensor]] = {}  # losses since the last line of metrics.jsonl
+        recent = self.recent
         bar = tqdm(
             self.batches.shuffled(self.config.seed, epoch, done),
             desc=f"epoch {epoch + 1}/{self.config.epochs}",
@@ -228,7 +249,7 @@ class Loop:
 
     def _keep(self, epoch: int, metrics: dict[str, float]) -> None:
         self.state |= {"best_epoch": epoch + 1, "metrics": metrics}
-        self.ranks.once(lambda: run.save_weights(self.model, self.folder / "model.safetensors"))
+        self.ranks.once(lambda: run.save_weights(self.model, run.kept_weights(self.folder, epoch + 1)))
 
     def _check_losses(self, losses: list[Tensor]) -> None:
         """Raise :class:`DivergedRunError` where one of the ``losses``, of the newest steps, is not finite.
@@ -317,7 +338,8 @@ class Loop:
                 f"checkpoint is written of this model. {_remedy(self.config)}"
             )
             return False
-        run.save_checkpoint(self.folder, self.model, self.optimizer, self.state)
+        recent = {name: torch.stack(values).tolist() for name, values in self.recent.items()}
+        run.save_checkpoint(self.folder, self.model, self.optimizer, self.state | {"recent": recent})
         return True
 
     def _begin_log(self) -> None:

@@ -5,7 +5,8 @@
     metrics.jsonl       one JSON object a line: losses while training, metrics after each epoch
     curves.png          the same as a picture
 
-While training the folder is called ``<name>.part`` and holds ``checkpoint-<step>/`` too; it gets its name at the end.
+While training the folder is called ``<name>.part``. It holds ``checkpoint-<step>/``, and ``best-<epoch>.safetensors``,
+the weights of the epoch that the checkpoint names as the best so far. It gets its name at the end.
 """
 
 from __future__ import annotations
@@ -213,8 +214,13 @@ def diverged_weight(model: HierSRec) -> str | None:
     return None
 
 
+def kept_weights(folder: Path, epoch: int) -> Path:
+    """The file of the weights after an epoch, counted from 1, while the run is trained."""
+    return folder / f"best-{epoch:04d}.safetensors"
+
+
 def save_checkpoint(folder: Path, model: HierSRec, optimizer: Adam, state: dict[str, Any]) -> None:
-    """Write ``checkpoint-<step>-<epochs that are over>/``, all or nothing, then remove the older ones."""
+    """Write ``checkpoint-<step>-<epochs that are over>/``, all or nothing, then remove what older ones needed."""
     final = folder / f"checkpoint-{state['step']:08d}-{state['epochs']:04d}"
     with new_folder(final) as part:
         save_weights(model, part / "model.safetensors")
@@ -222,19 +228,27 @@ def save_checkpoint(folder: Path, model: HierSRec, optimizer: Adam, state: dict[
         (part / "state.json").write_text(json.dumps(state))
     for old in checkpoints(folder)[:-1]:
         _remove_checkpoint(old)
+    _remove_kept(folder, but=kept_weights(folder, state["best_epoch"]))
     _remove_parts(folder)
 
 
 def clear(folder: Path) -> None:
-    """Remove what only an unfinished run needs: checkpoints, and files that a killed process left half-written."""
+    """Remove what only an unfinished run needs: checkpoints with their weights, and files left half-written."""
     for checkpoint in checkpoints(folder):
         _remove_checkpoint(checkpoint)
+    _remove_kept(folder)
     _remove_parts(folder)
 
 
 def _remove_checkpoint(path: Path) -> None:
     """Rename it first: a kill in the middle must not leave half of it under a checkpoint's name."""
     shutil.rmtree(path.rename(path.with_name(f"{path.name}{PART}removed")))
+
+
+def _remove_kept(folder: Path, but: Path | None = None) -> None:
+    for path in folder.glob("best-*.safetensors"):
+        if path != but:
+            path.unlink()
 
 
 def _remove_parts(folder: Path) -> None:

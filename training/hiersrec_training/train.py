@@ -62,8 +62,9 @@ def train(
         processes: how many to start on this machine, which share the sessions of each step. On a GPU each has one to
             itself. Under ``torchrun`` this process is already one of several.
         resume: go on from the newest checkpoint of ``<out>.part``. On a CPU and with as many processes as before, the
-            weights come out as without the break; otherwise they may differ by the order of sums.
-        learning_rate: with ``resume``: instead of the run's own; a run that diverged needs a lower one.
+            weights come out as without the break; otherwise they may differ by the order of sums. ``final``,
+            ``validated_by``, ``device`` and ``log`` are left out, or are what the run began with.
+        learning_rate: with ``resume`` alone: instead of the run's own; a run that diverged needs a lower one.
         progress: show a progress bar.
         report: takes lines for a person to read.
         log: what gets the curves beside ``metrics.jsonl``: some of "tensorboard", "mlflow" and "wandb". A resumed run
@@ -73,7 +74,8 @@ def train(
             pickle.
 
     Raises:
-        InvalidOptionError: there are more processes than GPUs, or less than one; or ``log`` names something else.
+        InvalidOptionError: there are more processes than GPUs, or less than one; ``log`` names something else; an
+            argument does not go with ``resume``, or ``learning_rate`` goes without it.
         MissingExtraError: a package that ``log`` needs is missing.
         RunError: ``out`` exists, there is nothing to resume, the data changed since, a write failed, or one of several
             processes was killed.
@@ -88,6 +90,8 @@ def train(
             "processes cannot be given under torchrun, which has started them: leave it out"
         )
     check_names(log)
+    if learning_rate is not None and not resume:
+        raise InvalidOptionError("learning_rate goes with resume: a new run has that of its config")
     wanted = _Wanted(
         Path(data_path),
         Path(out),
@@ -173,13 +177,14 @@ class _Wanted:
         if self.out.exists():
             raise RunError(f"{self.out} exists already; choose another folder or remove it")
         folder = run.part_of(self.out)
-        if self.validated_by is not None:
-            _check_validated(self.validated_by, data, self.config, self.final)
         if self.resume:
             info = _to_resume(folder, data, self.data_path, self.learning_rate, ranks)
+            self._check_resumed(folder, info)
         elif folder.exists():
             raise RunError(f"{folder} holds an interrupted run: go on with --resume, or remove it")
         else:
+            if self.validated_by is not None:
+                _check_validated(self.validated_by, data, self.config, self.final)
             info = new_run(data, self.config, self.device, ranks)
             info.data = {
                 "path": str(self.data_path.resolve()),
@@ -188,7 +193,7 @@ class _Wanted:
                 "settings": data.settings,
             }
             info.final = self.final
-            info.validated_by = None if self.validated_by is None else str(self.validated_by.resolve())
+            info.validated_by = self._validated_by
             info.trackers = dict.fromkeys(self.log, "")
         check_installed(info.trackers)
         ranks.check_devices(info.device)
@@ -199,6 +204,23 @@ class _Wanted:
                 f"{self.data_path}: the validation split is empty; train with --final, or prepare it anew"
             )
         return info
+
+    @property
+    def _validated_by(self) -> str | None:
+        return None if self.validated_by is None else str(self.validated_by.resolve())
+
+    def _check_resumed(self, folder: Path, info: RunInfo) -> None:
+        """Raise :class:`InvalidOptionError` for an argument that the interrupted run did not begin with."""
+        for name, given, its in (
+            ("final", self.final or None, info.final),
+            ("validated_by", self._validated_by, info.validated_by),
+            ("device", None if self.device == "auto" else self.device, info.device),
+            ("log", sorted(set(self.log)) or None, sorted(info.trackers)),
+        ):
+            if given is not None and given != its:
+                raise InvalidOptionError(
+                    f"{folder} began with {name}={its!r}, and resume keeps that: leave {name} out, got {given!r}"
+                )
 
 
 def _ignore(line: str) -> None:

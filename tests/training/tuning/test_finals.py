@@ -88,6 +88,12 @@ def test_a_gain_is_told_from_the_noise(tiny_run: Path, tiny_data: Path) -> None:
     assert "trial 1" in final_table(single, ABOUT.base)
 
 
+def test_a_gain_over_nothing_has_no_percentage(tiny_run: Path, tiny_data: Path) -> None:
+    defaults, best = finalist_of(tiny_run, 0.0, 0.0), finalist_of(tiny_run, 0.4, 0.42, epochs=4)
+    said = verdict(best, defaults, [defaults, best], Dataset.load(tiny_data))
+    assert "gain +0.4100 MRR@20 over the defaults. That is more" in said
+
+
 def test_the_best_settings_are_a_config_file(tiny_run: Path, tmp_path: Path) -> None:
     best = finalist_of(tiny_run, 0.3, 0.5, epochs=4, temperature=0.05, item_inputs="id category", seed=7)
     (tmp_path / "best.toml").write_text(best_toml(best, "of a study"))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from hiersrec_sdk.errors import ConfigError, EmptyLogError, InvalidOptionError, RunError
@@ -24,6 +24,7 @@ from hiersrec_training.config import Config, load_config
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.run import RunInfo, finished_run, part_of
 from hiersrec_training.train import train
+from hiersrec_training.tuning import report as reports
 from hiersrec_training.tuning import search as search_module
 from hiersrec_training.tuning import space as space_module
 from hiersrec_training.tuning import tune as tune_module
@@ -151,6 +152,49 @@ def test_no_training_begins_when_the_time_is_over(tiny_data: Path, tmp_path: Pat
     with pytest.raises(RunError, match=r"no trial was trained to its end within 1e-09 hours"):
         study_of(tiny_data, tmp_path / "study", hours=1e-9)
     assert study_of(tiny_data, tmp_path / "study", trials=1, resume=True)
+
+
+def test_a_trial_ends_with_its_epoch_when_the_time_of_the_search_is_over(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The share of the finals is left to them, and an epoch that was the last anyway is no reason to give up."""
+    asked: list[float] = []
+
+    def is_past(self: search_module.Clock, share: float = 1.0) -> bool:
+        if share == 1.0:
+            return False
+        asked.append(share)
+        return (
+            len(asked) > 4
+        )  # whether to begin trial 0; its epochs; whether to begin trial 1; its first epoch
+
+    monkeypatch.setattr(search_module.Clock, "is_past", is_past)
+    monkeypatch.setattr(space_module, "SPACE", {"epochs": IntDistribution(2, 8)})
+    fixed = {name: value for name, value in FIXED.items() if name != "epochs"}
+    said = study_of(tiny_data, tmp_path / "study", fixed=fixed | {"patience": 8})
+    whole, given_up = trials_of(tmp_path / "study")
+    assert (whole.state, len(whole.intermediate_values)) == (TrialState.COMPLETE, 2)
+    assert given_up.state == TrialState.PRUNED
+    assert len(given_up.intermediate_values) == 1
+    assert any(
+        "given up after epoch 1 of " in line and "the time of the search is over" in line for line in said
+    )
+    assert (tmp_path / "study/runs/defaults-seed-1").exists()
+
+
+def test_the_best_settings_are_written_before_anything_is_said_of_them(
+    ended: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(ended, tmp_path / "study"))
+    (out / "best.toml").unlink()
+
+    def fails(*given: Any) -> str:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(reports, "verdict", fails)
+    with pytest.raises(ZeroDivisionError):
+        study_of(tiny_data, out, trials=2, resume=True)
+    assert load_config(out / "best.toml").dimension == 16
 
 
 def test_finals_that_are_missing_are_said(

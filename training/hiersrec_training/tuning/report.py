@@ -94,9 +94,8 @@ def verdict(best: Finalist, defaults: Finalist, found: Sequence[Finalist], data:
     else:
         gain = best.mean - defaults.mean
         settings = shown_settings(difference(best.config, defaults.config))
-        lines.append(
-            f"The best settings, {settings}, gain {gain:+.4f} MRR@20 over the defaults ({gain / defaults.mean:+.1%})."
-        )
+        share = f" ({gain / defaults.mean:+.1%})" if defaults.mean else ""
+        lines.append(f"The best settings, {settings}, gain {gain:+.4f} MRR@20 over the defaults{share}.")
         if spread is not None:
             others = len(found) - 1
             doubt = _standard_errors(others) * spread * sqrt(1 / len(best.runs) + 1 / len(defaults.runs))

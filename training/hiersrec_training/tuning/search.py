@@ -63,7 +63,7 @@ class Search:
         data: dataset folder to train on.
         study: Optuna's.
         trials: how many there shall be.
-        is_over: whether it is too late to begin another one.
+        is_over: whether it is too late to begin another one, or the next epoch of one.
         report: takes lines for a person to read.
     """
 
@@ -80,6 +80,7 @@ class Search:
         self._folder, self._about, self._data, self._study = folder, about, data, study
         self._trials, self._is_over, self._report = trials, is_over, report
         self._running: dict[str, tuple[optuna.Trial, float]] = {}
+        self._late: set[str] = set()  # jobs that were given up for want of time
 
     def run(self, workers: Workers, stop: list[int]) -> None:
         """All trials that are missing."""
@@ -108,25 +109,41 @@ class Search:
     def _watch(self, job: Job, epoch: Epoch) -> bool:
         trial, _ = self._running[job.name]
         trial.report(epoch.metrics[METRIC], epoch.number)
-        return not trial.should_prune()
+        if trial.should_prune():
+            return False
+        if self._is_over() and not self._is_last(job, trial):
+            self._late.add(job.name)
+            return False
+        return True
+
+    def _is_last(self, job: Job, trial: optuna.Trial) -> bool:
+        """Whether the training ends with the newest epoch by itself."""
+        values = self._values(trial)
+        since_best = len(values) - 1 - values.index(max(values))
+        return len(values) >= job.config.epochs or since_best >= job.config.patience
+
+    def _values(self, trial: optuna.Trial) -> list[float]:
+        """The MRR@20 after each epoch."""
+        return list(self._study.get_trials(deepcopy=False)[trial.number].intermediate_values.values())
 
     def _end(self, job: Job, ended: Ended, stop: list[int]) -> None:
         trial, started = self._running.pop(job.name)
         remove(job.out)
-        frozen = self._study.get_trials(deepcopy=False)[trial.number]
         if ended.how == "interrupted" or (ended.how == "failed" and stop):
-            again(self._study, frozen)
+            again(self._study, self._study.get_trials(deepcopy=False)[trial.number])
             return
         seconds = time.monotonic() - started
         trial.set_user_attr("seconds", round(seconds, 1))
-        values = list(frozen.intermediate_values.values())
+        values = self._values(trial)
         if ended.how == "failed":
             trial.set_user_attr(ERROR, ended.message)
             self._study.tell(trial, state=TrialState.FAIL)
             what = f"failed: {ended.message}"
         elif ended.how == "given up":
             self._study.tell(trial, state=TrialState.PRUNED)
-            what = f"given up after epoch {len(values)} of {job.config.epochs} with MRR@20 {max(values):.4f}"
+            why = ", as the time of the search is over" if job.name in self._late else ""
+            after = f"after epoch {len(values)} of {job.config.epochs}{why}"
+            what = f"given up {after}, with MRR@20 {max(values):.4f}"
         else:
             self._study.tell(trial, max(values))
             what = f"MRR@20 {max(values):.4f}"

@@ -71,7 +71,8 @@ def tune(
         data_path: a folder that ``prepare`` wrote.
         out: folder of the study.
         trials: of the search; the first one has the defaults.
-        hours: that this call may take. No training begins after them, and one that runs ends with its epoch.
+        hours: that this call may take, 60 % of them for the search. No training begins after its share, and one that
+            runs ends with its epoch.
         parallel: trainings at once, which share the processors.
         sessions: newest training sessions that the search trains on.
         best: trials of the finals, beside the defaults.
@@ -152,17 +153,20 @@ def _conclude(
     """Write and print what was found."""
     defaults, trials = found[0], finished(study)
     trained = [each for each in found if each.runs]
-    if defaults.runs and len(trained) > 1:
+    is_compared = bool(defaults.runs) and len(trained) > 1
+    if is_compared:
         best = max(trained, key=lambda each: each.mean)
-        said = [reports.final_table(trained, about.base), reports.verdict(best, defaults, trained, data)]
     else:
         best = max(found, key=lambda each: each.searched or 0.0)
+    write_file(out / reports.BEST, reports.best_toml(best, f"{best.name} of the study {out}"))
+    if is_compared:
+        said = [reports.final_table(trained, about.base), reports.verdict(best, defaults, trained, data)]
+    else:
         said = ["There is nothing to compare yet but the search."]
     if any(len(each.runs) < seeds for each in found):
         said.append(
             "Runs of the finals are missing: they failed, or the time was over. --resume goes on with them."
         )
-    write_file(out / reports.BEST, reports.best_toml(best, f"{best.name} of the study {out}"))
     picture = reports.picture(study, about.base, reports.importances(study))
     write_file(out / reports.PICTURE, picture)
     following = reports.commands(out, about, best)

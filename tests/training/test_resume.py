@@ -1,0 +1,224 @@
+"""Runs that were interrupted, and what they are resumed with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+from hiersrec_sdk.cli.training import train as train_command
+from hiersrec_sdk.errors import InterruptedRunError, InvalidOptionError, RunError
+from hiersrec_training import cold_start, covisitation
+from hiersrec_training import loop as loop_module
+from hiersrec_training import run as run_module
+from hiersrec_training import train as train_module
+from hiersrec_training.config import Config
+from hiersrec_training.run import RunInfo, part_of
+from hiersrec_training.train import train
+
+
+def quiet(data: Path, out: Path, config: Config, **options: Any) -> RunInfo:
+    options = {"device": "cpu", **options}
+    return train(data, out, config, progress=False, report=lambda line: None, **options)
+
+
+def dies_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = loop_module.Loop._step
+
+    def dies(self: Any, batch: Any) -> Any:
+        if self.state["step"] == step:
+            raise KeyboardInterrupt
+        return original(self, batch)
+
+    monkeypatch.setattr(loop_module.Loop, "_step", dies)
+
+
+def interrupted(data: Path, out: Path, config: Config, step: int, **options: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        dies_at(step, patch)
+        quiet(data, out, config, **options)
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    return load_file(path / "model.safetensors")
+
+
+def are_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("best", [1, 2])
+def test_the_figures_are_those_of_the_weights(
+    best: int, tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A better epoch was kept and no checkpoint says so; done again with another learning rate, it is no better."""
+    config = replace(tiny_config, epochs=2, patience=2, covisitation=False)
+    figures = iter([0.3, 0.5, 0.7 if best == 2 else 0.2])
+    monkeypatch.setattr(loop_module, "evaluate_model", lambda *_: {"mrr@20": next(figures), "recall@20": 0.5})
+    kept: dict[int, dict[str, torch.Tensor]] = {}
+    validate, save = loop_module.Loop._validate, run_module.save_checkpoint
+
+    def keeps(self: Any, epoch: int) -> Any:
+        kept[epoch + 1] = {name: value.clone() for name, value in self.model.state_dict().items()}
+        return validate(self, epoch)
+
+    def full(folder: Path, model: Any, optimizer: Any, state: dict[str, Any]) -> None:
+        if state["epochs"] == 2:
+            raise OSError(28, "No space left on device")
+        save(folder, model, optimizer, state)
+
+    monkeypatch.setattr(loop_module.Loop, "_validate", keeps)
+    with monkeypatch.context() as patch, pytest.raises(RunError, match="No space left"):
+        patch.setattr(run_module, "save_checkpoint", full)
+        quiet(tiny_data, tmp_path / "run", config)
+    info = quiet(tiny_data, tmp_path / "run", config, resume=True, learning_rate=1e-5)
+    assert (info.best_epoch, info.metrics["mrr@20"]) == ((2, 0.7) if best == 2 else (1, 0.3))
+    assert are_equal(weights_of(tmp_path / "run"), kept[best])
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "curves.png",
+        "metrics.jsonl",
+        "model.safetensors",
+        "run.json",
+    ]
+
+
+def test_one_kept_epoch_lies_beside_the_checkpoint(
+    tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = iter([0.3, 0.4, 0.5])
+    monkeypatch.setattr(loop_module, "evaluate_model", lambda *_: {"mrr@20": next(figures), "recall@20": 0.5})
+    found: list[list[str]] = []
+
+    def looks(epoch: int, metrics: Any) -> None:
+        found.append(sorted(path.name for path in part_of(tmp_path / "run").glob("*.safetensors")))
+
+    quiet(tiny_data, tmp_path / "run", replace(tiny_config, epochs=3, patience=3), after_epoch=looks)
+    assert found == [[f"best-{epoch:04d}.safetensors"] for epoch in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_last_validation_is_obeyed(
+    number: signal.Signals, tiny_run: Path, tiny_data: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    def signals(epoch: int, metrics: Any) -> None:
+        if epoch == tiny_config.epochs:
+            os.kill(os.getpid(), number)
+
+    message = f"stopped by signal {int(number)} at step 28: go on with --resume"
+    with pytest.raises(InterruptedRunError, match=message):
+        quiet(tiny_data, tmp_path / "run", tiny_config, after_epoch=signals)
+    quiet(tiny_data, tmp_path / "run", tiny_config, resume=True)
+    assert are_equal(weights_of(tmp_path / "run"), weights_of(tiny_run))
+
+
+@pytest.mark.parametrize("moment", ["fit_on", "choose_bias", "save"])
+def test_ctrl_c_while_the_scorer_is_fitted(
+    moment: str,
+    tiny_run: Path,
+    tiny_data: Path,
+    tiny_config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A resumed run fits it anew, from the weights of the best epoch: they come out as without the break."""
+
+    def signals(*given: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    where: Any = {"fit_on": covisitation, "choose_bias": cold_start, "save": RunInfo}[moment]
+    with monkeypatch.context() as patch:
+        if moment == "save":
+            save = RunInfo.save
+
+            def stops(self: RunInfo, folder: Path) -> None:
+                if self.best_epoch:
+                    signals()
+                save(self, folder)
+
+            patch.setattr(where, moment, stops)
+        else:
+            patch.setattr(where, moment, signals)
+        with pytest.raises(InterruptedRunError, match="stopped by signal 2 at step 28: go on with --resume"):
+            quiet(tiny_data, tmp_path / "run", tiny_config)
+    info = quiet(tiny_data, tmp_path / "run", tiny_config, resume=True)
+    whole = RunInfo.load(tiny_run)
+    assert (info.metrics, info.covisitation_metrics) == (whole.metrics, whole.covisitation_metrics)
+    assert info.cold_start == whole.cold_start
+    assert are_equal(weights_of(tmp_path / "run"), weights_of(tiny_run))
+
+
+def test_the_lines_of_a_resumed_run_are_those_of_a_whole_one(
+    tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line's mean is of all its steps, those before the checkpoint too."""
+    monkeypatch.setattr(loop_module, "LOG_STEPS", 6)
+    config = replace(tiny_config, checkpoint_steps=4)
+    quiet(tiny_data, tmp_path / "whole", config)
+    interrupted(tiny_data, tmp_path / "run", config, 10)
+    quiet(tiny_data, tmp_path / "run", config, resume=True)
+    whole, resumed = ((tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "run"))
+    assert whole == resumed
+
+
+def test_a_final_run_is_resumed_without_the_validated_one(
+    tiny_run: Path, tiny_data: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    validated = tmp_path / "validated"
+    shutil.copytree(tiny_run, validated)
+    its_info = RunInfo.load(validated)
+    its_info.cold_start = {"bias": 0.5}
+    its_info.save(validated)
+    config = replace(tiny_config, epochs=1, checkpoint_steps=4)
+    options: dict[str, Any] = {"final": True, "validated_by": validated}
+    whole = quiet(tiny_data, tmp_path / "whole", config, **options)
+    interrupted(tiny_data, tmp_path / "run", config, 6, **options)
+    interrupted(tiny_data, tmp_path / "early", config, 2, **options)
+    shutil.rmtree(validated)
+    info = quiet(tiny_data, tmp_path / "run", config, resume=True)
+    assert info.cold_start == whole.cold_start == {"bias": 0.5}
+    assert are_equal(weights_of(tmp_path / "run"), weights_of(tmp_path / "whole"))
+    with pytest.raises(RunError, match=r"validated run \(--validated-by\) cannot be read: .*no run\.json"):
+        quiet(tiny_data, tmp_path / "early", config, resume=True)  # no checkpoint holds the scorer yet
+
+
+def test_what_does_not_go_with_resume_is_refused(
+    tiny_run: Path, tiny_data: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidOptionError, match="learning_rate goes with resume"):
+        quiet(tiny_data, tmp_path / "run", tiny_config, learning_rate=0.1)
+    assert not list(tmp_path.iterdir())
+    interrupted(tiny_data, tmp_path / "run", tiny_config, 9)
+    before = (part_of(tmp_path / "run") / "run.json").read_text()
+    for options, message in (
+        ({"final": True}, "began with final=False, and resume keeps that: leave final out, got True"),
+        ({"validated_by": tiny_run}, "began with validated_by=None.*leave validated_by out"),
+        ({"device": "cuda"}, "began with device='cpu'.*leave device out, got 'cuda'"),
+        ({"log": ["wandb"]}, r"began with log=\[\].*leave log out, got \['wandb'\]"),
+    ):
+        given: dict[str, Any] = options
+        with pytest.raises(InvalidOptionError, match=message):
+            quiet(tiny_data, tmp_path / "run", tiny_config, resume=True, **given)
+    assert (part_of(tmp_path / "run") / "run.json").read_text() == before
+    quiet(tiny_data, tmp_path / "run", tiny_config, resume=True, final=False, device="cpu", log=[])
+
+
+def test_the_command_says_whence_the_epochs_are(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of --config do not count: the printed commands of hiersrec tune have both options."""
+    (tmp_path / "best.toml").write_text("epochs = 7\n")
+    given: list[Config] = []
+    monkeypatch.setattr(train_module, "train", lambda data, out, config, **options: given.append(config))
+    options = ["--config", str(tmp_path / "best.toml"), "--final", "--validated-by", str(tiny_run)]
+    result = CliRunner().invoke(train_command, [str(tiny_data), "--out", str(tmp_path / "run"), *options])
+    best = RunInfo.load(tiny_run).best_epoch
+    assert result.output == f"epochs: {best}, the best of {tiny_run}\n"
+    assert given[0].epochs == best
