@@ -24,7 +24,7 @@ PURE = "any"
     "--out",
     type=click.Path(path_type=Path),
     default=ROOT / "dist",
-    help="Folder to fill; from the checkout, where it is relative.  [dist/]",
+    help="Folder to fill, relative to the checkout.  [dist/]",
 )
 @click.option(
     "--target",

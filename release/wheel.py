@@ -17,6 +17,7 @@ _PACKAGES: Final = {"hiersrec_sdk", "hiersrec_training", "hiersrec_export"}
 _SOURCES: Final = {".c", ".cpp", ".h", ".inc", ".o", ".pxd", ".pyc", ".pyx"}
 _LIBRARIES: Final = re.compile(r"lib(c|m)\.so\.6|ld-linux-.*|libc\.musl-\w+\.so\.1")
 _FOLDERS: Final = ("/home/", "/root/", "/tmp/", "/Users/")  # in which people build
+_RELATIVE: Final = re.compile(r"\]\(((?!https?:|#)[^)\s]+)\)")
 _MACHINES: Final = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64"}
 _EXPORTED: Final = {"PyInit__kernel"}
 
@@ -35,6 +36,10 @@ def problems(wheel: Path, build_folders: Iterable[Path] = ()) -> list[str]:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         found = list(_wrong_files(names))
+        for name in names:
+            if name.endswith(".dist-info/METADATA"):
+                links = _RELATIVE.findall(archive.read(name).decode("utf-8"))
+                found += (f"the page of the index would link to {link}, of the repository" for link in links)
         extensions = [name for name in names if name.endswith(".so")]
         expected = [] if wheel_tag(wheel) == "any" else ["hiersrec_sdk/_kernel.abi3.so"]
         if extensions != expected:

@@ -66,6 +66,12 @@ def test_missing_files_are_found(write: Write, name: str) -> None:
     assert problems(write("py3-none-any", files)) == [f"{name} is missing"]
 
 
+def test_links_that_lead_nowhere_are_found(write: Write) -> None:
+    about = b"Name: hiersrec-sdk\n\n[paper](https://arxiv.org/abs/2309.06533), [below](#use), [own data](docs/data.md)\n"
+    [found] = problems(write("py3-none-any", {**FILES, "hiersrec_sdk-1.0.dist-info/METADATA": about}))
+    assert "link to docs/data.md" in found
+
+
 def test_an_extension_belongs_into_platform_wheels_alone(write: Write, kernel: bytes) -> None:
     pure = problems(write("py3-none-any", {**FILES, KERNEL: kernel}))
     assert f"extensions are ['{KERNEL}'], not []" in pure
