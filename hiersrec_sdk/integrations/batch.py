@@ -266,7 +266,8 @@ class BatchRecommender:
                 raise
         if self._on_bad == "error":
             at, why = min(bad.items(), key=lambda one: one[0])
-            raise type(why)(f"{where(at)}: {why}; on_bad='skip' gives such a session no items") from why
+            what = "on_bad='skip' (--on-bad skip) gives such a session no items"
+            raise type(why)(f"{where(at)}: {why}; {what}") from why
         good = [session for at, session in enumerate(sessions) if at not in bad]
         answers = iter(recommender.recommend_many(good, self._k, **self._options))
         return [None if at in bad else next(answers) for at in range(len(sessions))]

@@ -67,7 +67,7 @@ def test_missing_files_are_found(write: Write, name: str) -> None:
 
 
 def test_links_that_lead_nowhere_are_found(write: Write) -> None:
-    about = b"Name: hiersrec-sdk\n\n[paper](https://arxiv.org/abs/2309.06533), [below](#use), [own data](docs/data.md)\n"
+    about = b"Name: x\n\n[paper](https://arxiv.org/abs/2309.06533), [below](#use), [own data](docs/data.md)\n"
     [found] = problems(write("py3-none-any", {**FILES, "hiersrec_sdk-1.0.dist-info/METADATA": about}))
     assert "link to docs/data.md" in found
 
