@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from statistics import fmean
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import click

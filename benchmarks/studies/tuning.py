@@ -38,8 +38,8 @@ SAMPLE = 2_000  # validation sessions that a draw is measured on
 
 
 class Tried:
-    """``file`` holds a JSON object a line: the name, the settings, the fingerprint of the ``data``, and the metrics that
-    they gave. Processes may share it."""
+    """``file`` holds a JSON object a line: name, settings, fingerprint of the ``data``, and the metrics that they gave.
+    Processes may share it."""
 
     def __init__(self, file: Path, data: Dataset) -> None:
         self.file, self.data = file, data.fingerprint
