@@ -288,12 +288,17 @@ def catalog_tables(
     return tables
 
 
-def _vectors(info: RunInfo) -> dict[str, Any] | None:
-    """Width and origin of the items' given vectors, as an item added later needs one too; None where there are none."""
-    if not info.shape.vectors or "vectors" not in info.config.item_inputs.split():
-        return None
+def _preprocessing(info: RunInfo) -> dict[str, Any]:
+    """What the item encoder reads of an item, as one added later needs it too; no word of what it does not read."""
+    inputs, shape = info.config.item_inputs.split(), info.shape
+    text = {"buckets": info.config.text_buckets, "max_tokens": info.config.text_tokens}
     encoder = info.data["settings"].get("options", {}).get("text_encoder", HASHED)
-    return {"width": info.shape.vectors, "from": "file" if encoder == HASHED else encoder}
+    vectors = {"width": shape.vectors, "from": "file" if encoder == HASHED else encoder}
+    return {
+        "text": text if shape.text and "text" in inputs else None,
+        "numbers": shape.numbers if "numbers" in inputs else {},
+        "vectors": vectors if shape.vectors and "vectors" in inputs else None,
+    }
 
 
 def _config(info: RunInfo, data: Dataset, parity: Parity) -> dict[str, Any]:
@@ -309,13 +314,7 @@ def _config(info: RunInfo, data: Dataset, parity: Parity) -> dict[str, Any]:
         **({"cold_start_bias": info.cold_start["bias"]} if info.cold_start else {}),
         "candidate_share": max(CANDIDATE_SHARE, min(1.0, LEAST_CANDIDATES / data.items)),
         "model": info.config.as_dict() | {"opset": OPSET, "ir_version": IR_VERSION},
-        "preprocessing": {
-            "text": {"buckets": info.config.text_buckets, "max_tokens": info.config.text_tokens}
-            if info.shape.text
-            else None,
-            "numbers": info.shape.numbers,
-            "vectors": _vectors(info),
-        },
+        "preprocessing": _preprocessing(info),
         "data": {
             "logs": [file["name"] for file in info.data["settings"].get("files", {}).get("logs", [])],
             **{key: info.data[key] for key in ("fingerprint", "counts", "settings")},

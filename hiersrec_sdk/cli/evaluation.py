@@ -79,7 +79,7 @@ def evaluate(
         baselines = import_extra("hiersrec_training.baselines", "evaluate")
         options = baselines.parse_options(assignments)
         method = baselines.baseline(baseline, _sessions_before(split, dataset), dataset.items, options)
-        measured = baselines.evaluate_baseline(method, getattr(dataset, split), progress)
+        measured = baselines.evaluate_baseline(method, getattr(dataset, split), progress, split)
         metrics = {"baseline": baseline, **options, **measured}
     else:
         options = {}
@@ -121,7 +121,7 @@ def compare(bundle: Path, data: Path, split: str, candidates: Any, as_json: bool
         rows.append({"method": f"HierSRec, {mode}", **measured})
     for name in baselines.COMPARED:
         method = baselines.baseline(name, _sessions_before(split, dataset), dataset.items)
-        measured = baselines.evaluate_baseline(method, getattr(dataset, split), progress)
+        measured = baselines.evaluate_baseline(method, getattr(dataset, split), progress, split)
         rows.append({"method": name, "rows_scored": dataset.items, **measured})
     if as_json:
         click.echo("\n".join(json.dumps(row) for row in rows))

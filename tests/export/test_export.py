@@ -20,7 +20,7 @@ from hiersrec_export.parity import check_item_parity, check_parity
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_sdk.encoders.runtime import import_onnxruntime
-from hiersrec_sdk.errors import BundleError, DataError, ExportError, RunError
+from hiersrec_sdk.errors import BundleError, CatalogChangeError, DataError, ExportError, RunError
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.model import HierSRec, Metadata
@@ -223,6 +223,28 @@ def test_the_model_card_and_the_config_say_what_was_trained(tiny_bundle: Path, t
     assert f"{config['metrics']['validation']['mrr@20']:.4f}" in card
     assert "48 items" in card
     assert not any(path.suffix in (".pkl", ".pt") for path in tiny_bundle.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "known"), [("id category", set()), ("id text", {"text"}), ("numbers category", {"numbers"})]
+)
+def test_the_bundle_knows_the_metadata_that_the_model_reads(
+    inputs: str, known: set[str], tiny_data: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    """Items added later may have no other: it would be taken and have no effect."""
+    config = replace(tiny_config, epochs=1, covisitation=False, item_inputs=inputs)
+    train(tiny_data, tmp_path / "run", config, device="cpu", progress=False, report=quiet)
+    export(tmp_path / "run", tmp_path / "bundle", report=quiet)
+    recommender = Recommender.load(tmp_path / "bundle")
+    preprocessing = recommender.config["preprocessing"]
+    assert {name for name, about in preprocessing.items() if about} == set(known)
+    for name, value in (("text", "word1 group2"), ("numbers", {"price": 3.0})):
+        given: dict[str, Any] = {"id": f"new {name}", "category": "left.1", name: value}
+        if name in known:
+            recommender.catalog.upsert([given])
+        else:
+            with pytest.raises(CatalogChangeError, match=f"the model was not trained with {name}"):
+                recommender.catalog.upsert([given])
 
 
 def test_errors_say_what_is_wrong(

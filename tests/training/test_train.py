@@ -350,6 +350,16 @@ def test_errors_say_what_is_wrong(
     assert not list(tmp_path.iterdir())
 
 
+def test_vectors_that_no_run_could_hold_are_refused_before_the_training(
+    tiny_config: Config, tmp_path: Path, make_dataset: Callable[..., Dataset]
+) -> None:
+    data = make_dataset()
+    replace(data, vectors=np.zeros((data.items, 65_537), np.float32)).save(tmp_path / "data")
+    with pytest.raises(DataError, match="vectors have 65,537 numbers, of which a model reads 65,536 at most"):
+        quiet(tmp_path / "data", tmp_path / "run", tiny_config)
+    assert not part_of(tmp_path / "run").exists()
+
+
 def test_a_data_set_without_validation_split_needs_final(
     tiny_config: Config, tmp_path: Path, make_dataset: Callable[..., Dataset]
 ) -> None:

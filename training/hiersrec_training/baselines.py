@@ -17,7 +17,7 @@ from hiersrec_sdk.arguments import number_of
 from hiersrec_sdk.errors import InvalidOptionError
 from hiersrec_sdk.shown import shown
 from hiersrec_training.data.dataset import Sessions
-from hiersrec_training.examples import Examples
+from hiersrec_training.examples import Examples, examples_to_measure
 from hiersrec_training.metrics import ranking_metrics, target_ranks
 
 
@@ -223,9 +223,21 @@ def popularity_metrics(sessions: Sessions, later: Sessions, items: int) -> dict[
     return ranking_metrics(items - below)
 
 
-def evaluate_baseline(method: Baseline, sessions: Sessions, progress: bool = False) -> dict[str, float]:
-    """Metrics over every prefix of every session; every item ranked, ties counted against the baseline."""
-    examples = Examples.of(sessions)
+def evaluate_baseline(
+    method: Baseline, sessions: Sessions, progress: bool = False, split: str = "evaluated"
+) -> dict[str, float]:
+    """Metrics over every prefix of every session; every item ranked, ties counted against the baseline.
+
+    Args:
+        method: the baseline.
+        sessions: to measure it on.
+        progress: show a progress bar.
+        split: what the sessions are, for the error.
+
+    Raises:
+        EmptyLogError: the sessions hold no example.
+    """
+    examples = examples_to_measure(sessions, split)
     ranks = np.zeros(len(examples), dtype=np.int64)
     for at, (prefix, target) in enumerate(
         tqdm(examples, "examples", len(examples), unit="example", disable=not progress)

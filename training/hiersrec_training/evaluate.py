@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from hiersrec_sdk import Recommender, Result
-from hiersrec_sdk.errors import EmptyLogError
 from hiersrec_training.data.dataset import Dataset, Sessions
-from hiersrec_training.examples import Examples
+from hiersrec_training.examples import examples_to_measure
 from hiersrec_training.metrics import CUTS, ranking_metrics, target_ranks
 
 BATCH = 256
@@ -44,12 +43,7 @@ def evaluate(
         EmptyLogError: the split holds no example.
     """
     sessions: Sessions = getattr(data, split)
-    examples = Examples.of(sessions)
-    if not len(examples):
-        raise EmptyLogError(
-            f"the {split} split of the dataset has no session of two clicks; hiersrec prepare makes a test split with "
-            "--test-days, --test-fraction or --test-log"
-        )
+    examples = examples_to_measure(sessions, split)
     catalog = recommender.catalog
     row_of = catalog.rows(data.item_ids.to_list())
     known = row_of[row_of >= 0]

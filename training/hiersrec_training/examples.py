@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hiersrec_sdk.errors import EmptyLogError
 from hiersrec_training.data.dataset import Sessions
 
 
@@ -149,3 +150,14 @@ class Windows:
         position = 1 + np.arange(total) - np.repeat(np.cumsum(length) - length, length)
         begins = np.repeat(start, length)
         return Examples(self.clicks, begins, begins + position)
+
+
+def examples_to_measure(sessions: Sessions, split: str) -> Examples:
+    """The examples of the split called ``split``. Raises :class:`EmptyLogError` where there are none."""
+    examples = Examples.of(sessions)
+    if not len(examples):
+        raise EmptyLogError(
+            f"the {split} split of the dataset has no session of two clicks; hiersrec prepare makes a test split with "
+            "--test-days, --test-fraction or --test-log"
+        )
+    return examples

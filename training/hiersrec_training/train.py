@@ -13,11 +13,13 @@ from safetensors import SafetensorError
 from hiersrec_sdk.arguments import is_integer
 from hiersrec_sdk.errors import (
     ConfigError,
+    DataError,
     DivergedRunError,
     EmptyLogError,
     InvalidOptionError,
     RunError,
 )
+from hiersrec_sdk.ranking.requests import MAX_DIMENSION
 from hiersrec_sdk.shown import shown
 from hiersrec_training import run
 from hiersrec_training.config import Config
@@ -240,6 +242,11 @@ def _rename(folder: Path, out: Path) -> None:
 def new_run(data: Dataset, config: Config, device: str, ranks: Ranks = ALONE) -> RunInfo:
     """The ``run.json`` of a run that is about to begin. It does not name its data yet."""
     device = _device(device)
+    if data.vectors is not None and (width := data.vectors.shape[1]) > MAX_DIMENSION:
+        raise DataError(
+            f"the items' vectors have {width:,} numbers, of which a model reads {MAX_DIMENSION:,} at most: prepare the "
+            "data with shorter ones"
+        )
     return RunInfo(
         config=config,
         shape=Shape.of(data, config),

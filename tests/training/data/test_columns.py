@@ -151,8 +151,6 @@ def column(missing: Any = MISSING_TEXTS) -> Column:
         (TYPES["float32"], [1, 2, 1, None]),
         (pl.Series([decimal.Decimal("7.00"), None]), [7, None]),
         (TYPES["string"], ["a", "b", "a", None]),
-        (TYPES["categorical"], ["a", "b", "a", None]),
-        (TYPES["enum"], ["a", "b", "a", "b"]),
         (TYPES["null"], [None] * 4),
         (
             pl.Series(

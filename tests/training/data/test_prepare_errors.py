@@ -313,9 +313,13 @@ def test_test_sessions_copied_from_training(write: Write) -> None:
     ("array", "message"),
     [
         (np.zeros((3, 4)), "must have one vector for each row of the item table, 2, .* got 3"),
-        (np.zeros(2), r"must hold floats \[rows, width\], got float64 \[2\]"),
+        (np.zeros(2), r"must hold numbers \[rows, width\], got float64 \[2\]"),
         (np.zeros((2, 0)), r"got float64 \[2, 0\]"),
-        (np.zeros((2, 4), np.int64), r"got int64 \[2, 4\]"),
+        (np.zeros((2, 4), bool), r"got bool \[2, 4\]"),
+        (
+            np.zeros((2, 65_537), np.float16),
+            "holds vectors of 65,537 numbers, of which a model reads 65,536 at most",
+        ),
         (np.array([["a"], ["b"]]), "got <U1"),
         (np.array([[None], [None]]), "is not a .npy file of numbers"),
         (np.array([[1.0, 2.0], [np.nan, 1.0]]), r"row 1 \(counted from 0\) holds values that are not finite"),

@@ -236,14 +236,17 @@ def test_dates_in_digits_that_look_like_seconds() -> None:
         (["1706702400000", "1706702400"], "Unix milliseconds", "Unix seconds"),
         (["1706702400000000", "1706702400"], "Unix microseconds", "Unix seconds"),
         (["1706702400", "2024-01-31"], "Unix seconds", "ISO dates"),
-        (["2024-01-31", "2024-01-31T12:00:00Z"], "ISO dates", "ISO dates"),
-        (["2024-01-31T12:00+01:00", "2024-01-31 12:00"], "ISO dates", "ISO dates"),
+        (["2024-01-31", "2024-01-31T12:00:00Z"], " zone", " has "),
+        (["2024-01-31T12:00+01:00", "2024-01-31 12:00"], " zone", " has "),
     ],
 )
 @pytest.mark.parametrize("apart", [False, True])
 def test_two_forms_in_one_file(values: list[str], first: str, second: str, apart: bool) -> None:
     column = TimeColumn(place)
-    with pytest.raises(DataError, match="one file must have one form of time") as error:
+    with pytest.raises(
+        DataError,
+        match=r"one file must have one form of time|--time-zone says which zone those without are in",
+    ) as error:
         if apart:
             for row, value in enumerate(values):
                 column.read(pl.Series([value]), np.array([row + 2]))

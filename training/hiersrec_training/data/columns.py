@@ -17,6 +17,7 @@ from hiersrec_sdk.errors import DataError
 # An integer as programs write those of a column with gaps; and what else begins with a fraction, as versions do.
 _WHOLE = r"^(?:0|-?[1-9][0-9]{0,14})\.0$"
 _FRACTION = r"^-?[0-9]+\.[0-9]"
+_ROUNDED = r"^[0-9](?:[.,][0-9]+)?[eE]\+[0-9]+$"  # as spreadsheets write a long integer
 _INT_LIMITS = {pl.Float32: 2**24, pl.Float64: 2**53}  # floats above are no longer distinct integers
 # White space, and characters without width that copying from pages leaves at the ends of a text.
 _BLANKS = (
@@ -44,6 +45,8 @@ class Column:
         self.quoted_example = ""
         self.floats = 0
         self.floats_example = ""
+        self.rounded = 0
+        self.rounded_example = ""
         self.missing_texts: Counter[str] = Counter()
         self._missing = pl.Series([text.strip() for text in missing], dtype=pl.String)
 
@@ -57,6 +60,10 @@ class Column:
         values = self._plain(values)
         kind = values.dtype
         if kind == pl.String:
+            rounded = values.str.contains(_ROUNDED).fill_null(False)
+            if rounded.any():
+                self.rounded += int(rounded.sum())
+                self.rounded_example = self.rounded_example or str(values.filter(rounded)[0])
             return values
         if kind == pl.UInt64 or kind == pl.Int128:
             return values.cast(pl.String)
@@ -109,13 +116,12 @@ class Column:
         kind = values.dtype
         if kind == pl.String:
             return values
-        if isinstance(kind, pl.List | pl.Array) and isinstance(
-            kind.inner, pl.String | pl.Categorical | pl.Enum
-        ):
+        if isinstance(kind, pl.List | pl.Array) and isinstance(kind.inner, pl.String):
             joined = values.cast(pl.List(pl.String)).list.drop_nulls().list.join(" ")
             return self._clean(joined)
-        if kind.is_float():
-            return values.fill_nan(None).cast(pl.String)
+        if kind.is_float():  # 1.0 is 1, as programs write integers of a column with gaps
+            number = values.fill_nan(None)
+            return number.cast(pl.String).str.strip_suffix(".0")
         if kind.is_integer() or kind == pl.Boolean or isinstance(kind, pl.Decimal | pl.Date | pl.Datetime):
             return values.cast(pl.String)
         raise self._refused(kind, "text")
@@ -152,11 +158,16 @@ class Column:
             return values.cast(pl.Int64, strict=False)
         if kind == pl.String or isinstance(kind, pl.Date | pl.Datetime):
             return values
+        if kind == pl.Float32:
+            raise DataError(
+                f"{self.table}: column {self.name!r} holds Float32, which is exact to a minute or two for Unix times "
+                "of today: write the times as integers or Float64"
+            )
         raise self._refused(kind, "Unix times, dates with times, or text of a --time-format")
 
     def _plain(self, values: pl.Series) -> pl.Series:
         kind = values.dtype
-        if kind == pl.Null or isinstance(kind, pl.Categorical | pl.Enum):
+        if kind == pl.Null:
             values = values.cast(pl.String)
         return self._clean(values) if values.dtype == pl.String else values
 
@@ -184,8 +195,9 @@ class Column:
             [f"{self.name}.{entry.name}" for entry in inner.fields] if isinstance(inner, pl.Struct) else []
         )
         other = f"one of {', '.join(fields)}" if fields else "another column"
+        shown = f"{kind} that is not UTF-8" if kind == pl.Binary else str(kind)
         return DataError(
-            f"{self.table}: column {self.name!r} holds {kind}: {self.role} must be {wanted}; name {other} with "
+            f"{self.table}: column {self.name!r} holds {shown}: {self.role} must be {wanted}; name {other} with "
             f"{self.option}"
         )
 

@@ -13,9 +13,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-_AT: Final = "__at"
-_KEY: Final = "__key"
-_SPAN: Final = "__span"
+# of frames whose other columns are called by their position: those of the log may have any name
+_AT: Final = "at"
+_KEY: Final = "key"
+_SPAN: Final = "span"
 _MANY: Final = 4_000_000  # rows after which older values are given up
 _SPANS: Final = 64  # of the log, each of which keeps values of its own where there are too many
 
@@ -30,7 +31,8 @@ class LatestDescriptions:
     """
 
     def __init__(self, columns: Sequence[str], missing: Sequence[str], *, keeps_older: bool) -> None:
-        self._columns, self._missing, self._keeps_older = list(columns), [*missing, ""], keeps_older
+        self._names, self._missing, self._keeps_older = list(columns), [*missing, ""], keeps_older
+        self._columns = [str(position) for position in range(len(columns))]
         self._parts: list[pl.DataFrame] = []
         self._room = _MANY
 
@@ -42,7 +44,10 @@ class LatestDescriptions:
         frame: pl.DataFrame,
     ) -> None:
         """Add the values in ``frame`` for the items with these keys."""
-        values = frame.select(self._value(name, frame[name].dtype) for name in self._columns)
+        values = frame.select(
+            self._value(name, frame[name].dtype).alias(column)
+            for name, column in zip(self._names, self._columns, strict=True)
+        )
         at = rows if times is None else times
         if times is not None and (np.diff(times) < 0).sum() > (np.diff(times) > 0).sum():
             items, at, values = items[::-1], at[::-1], values.reverse()  # from the newest to the oldest
@@ -74,19 +79,23 @@ class LatestDescriptions:
         together = together.with_columns(ids.gather(index).alias(_KEY))
         every = self._newest(together, [_KEY])
         if until is None:
-            return every[_KEY], every.select(self._columns), 0
+            return every[_KEY], self._named(every), 0
         newest = self._newest(together.filter(pl.col(_AT) <= until), [_KEY])
         both = newest.join(every, on=_KEY, how="left", maintain_order="left", suffix="_later")
         same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"{name}_later")) for name in self._columns)
         changed = both.height - int(both.select(same.sum()).item())
-        return newest[_KEY], newest.select(self._columns), changed
+        return newest[_KEY], self._named(newest), changed
+
+    def _named(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The columns by the names that the log gives them."""
+        return rows.select(
+            pl.col(column).alias(name) for name, column in zip(self._names, self._columns, strict=True)
+        )
 
     def _value(self, name: str, kind: pl.DataType) -> pl.Expr:
-        if isinstance(kind, pl.Categorical | pl.Enum):
-            kind = pl.String()
-        value = pl.col(name).cast(kind)
+        value = pl.col(name)
         if kind == pl.String:
-            return pl.when(~value.str.strip_chars().is_in(self._missing)).then(value).alias(name)
+            return pl.when(~value.str.strip_chars().is_in(self._missing)).then(value)
         return value.fill_nan(None) if kind.is_float() else value
 
     def _together(self) -> pl.DataFrame:

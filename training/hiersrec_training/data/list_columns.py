@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from hiersrec_sdk.errors import DataError, InvalidOptionError
@@ -56,9 +57,8 @@ class ListColumns:
                     f"{self._table.place(int(numbers[row]))}: {length[row]} values in {self._item!r}, but "
                     f"{frame[name].list.len()[row] or 0} in {name!r}"
                 )
-        frame = frame.with_columns(pl.Series("__number", numbers))
-        frame = frame.explode(names, empty_as_null=False, keep_nulls=False)
-        return Batch(frame["__number"].to_numpy(), frame.drop("__number"))
+        numbers = np.repeat(numbers, length.to_numpy())
+        return Batch(numbers, frame.explode(names, empty_as_null=False, keep_nulls=False))
 
     def _split(self, frame: pl.DataFrame, separator: str) -> pl.DataFrame:
         """The cells of items as lists; and those of other columns that hold as many values in most rows of the file."""

@@ -13,6 +13,7 @@ import numpy as np
 from hiersrec_sdk.arguments import is_utf8
 from hiersrec_sdk.errors import InvalidOptionError
 from hiersrec_sdk.shown import shown
+from hiersrec_training.data.kinds import is_delimited
 from hiersrec_training.data.text_encoders import HASHED, without_folders
 from hiersrec_training.data.time_formats import checked_format
 from hiersrec_training.data.times import checked_zone, parse_moment
@@ -340,8 +341,8 @@ class PrepareOptions:
             names = _EVENT_OPTIONS
             if self.items is None:
                 names += _ABOUT_ITEMS
-                if self.category_tree is None:
-                    names += _TEXT_TABLES
+            if not is_delimited(self.items) and not is_delimited(self.category_tree):
+                names += _TEXT_TABLES
         return [flag(name) for name in names if self.given(name)]
 
     @property

@@ -18,6 +18,7 @@ from hiersrec_training.data.clicks import LogSessions
 from hiersrec_training.data.columns import unify_ids, without_fractions
 from hiersrec_training.data.dataset import Dataset, Sessions
 from hiersrec_training.data.descriptions import LatestDescriptions
+from hiersrec_training.data.kinds import is_delimited, is_text
 from hiersrec_training.data.options import PrepareOptions, flag
 from hiersrec_training.data.read_items import (
     Descriptions,
@@ -37,7 +38,6 @@ from hiersrec_training.data.split import (
     shuffle_sessions,
     split_off_test,
 )
-from hiersrec_training.data.tables import is_text
 from hiersrec_training.data.text import OUT_OF_ROOM, existing, opened, reading
 from hiersrec_training.data.text_encoders import encode_texts, load_text_encoder
 from hiersrec_training.data.times import DAY, date
@@ -79,7 +79,9 @@ def prepare(options: PrepareOptions, show: Callable[[str], object] = print) -> D
     _check_text_options(options, logs)
     try:
         with tempfile.TemporaryDirectory(prefix="hiersrec-prepare-") as folder:
-            read = _read(logs, options, report, Path(folder))
+            reader = LogReader(options, report, Path(folder))
+            _refuse_copies(logs, [file["sha256"] for file in files["logs"]], reader)
+            read = _read(logs, options, report, reader, Path(folder))
     except OSError as error:
         if error.errno not in OUT_OF_ROOM:
             raise
@@ -98,7 +100,7 @@ def prepare(options: PrepareOptions, show: Callable[[str], object] = print) -> D
             "training"
         )
     categories = categorize(rows, read.parents, catalog, options, report)
-    about = _describe(rows, catalog, options)
+    about = _describe(rows, catalog, options, report)
     if encoder is not None:  # its vectors replace the text, which is not hashed as well
         encoded = encode_texts(encoder, options.text_encoder, about.text)
         about = about._replace(text=pl.Series([None] * len(catalog), dtype=pl.String), vectors=encoded)
@@ -123,18 +125,25 @@ def prepare(options: PrepareOptions, show: Callable[[str], object] = print) -> D
 
 
 def _check_text_options(options: PrepareOptions, logs: list[Any]) -> None:
-    """Refuse options of text files where there are none."""
+    """Refuse options of text files, and of those with separators, where there are none."""
     of_log, of_items, of_tree = [*logs, options.test_log], [options.items], [options.category_tree]
-    for sources, names in (
-        ([*of_log, *of_items, *of_tree], ("quote", "multiline", "comment", "skip_malformed", "encoding")),
-        (of_log, ("separator", "log_columns")),
-        ([*of_items, *of_tree], ("item_encoding",)),
-        (of_items, ("item_separator", "item_columns")),
-        (of_tree, ("tree_separator",)),
+    separated = "text files with separators, such as csv,"
+    for sources, holds, kind, names in (
+        ([*of_log, *of_items, *of_tree], is_text, "text files", ("encoding",)),
+        ([*of_items, *of_tree], is_text, "text files", ("item_encoding",)),
+        (
+            [*of_log, *of_items, *of_tree],
+            is_delimited,
+            separated,
+            ("quote", "multiline", "comment", "skip_malformed"),
+        ),
+        (of_log, is_delimited, separated, ("separator", "log_columns")),
+        (of_items, is_delimited, separated, ("item_separator", "item_columns")),
+        (of_tree, is_delimited, separated, ("tree_separator",)),
     ):
         given = [name for name in names if options.given(name) and getattr(options, name) != "utf-8"]
-        if given and not any(map(is_text, sources)):
-            raise InvalidOptionError(f"{', '.join(map(flag, given))}: for text files, and none is read here")
+        if given and not any(map(holds, sources)):
+            raise InvalidOptionError(f"{', '.join(map(flag, given))}: for {kind} and none is read here")
 
 
 class _Read(NamedTuple):
@@ -160,9 +169,10 @@ class _About(NamedTuple):
     ids: pl.Series
 
 
-def _read(logs: list[Any], options: PrepareOptions, report: PrepareReport, work: Path) -> _Read:
+def _read(
+    logs: list[Any], options: PrepareOptions, report: PrepareReport, reader: LogReader, work: Path
+) -> _Read:
     """Read logs and tables."""
-    reader = LogReader(options, report, work)
     log = reader.read(logs, describes=True)
     test_log = None if options.test_log is None else reader.read([options.test_log], describes=False)
     if test_log is not None:
@@ -218,7 +228,7 @@ def _catalog(
 
 
 def _describe_files(options: PrepareOptions, logs: list[Any]) -> dict[str, list[dict[str, Any]]]:
-    """Name and SHA-256 of every file that is read, of its content where it is packed. No log may be given twice."""
+    """Name and SHA-256 of every file that is read, of its content where it is packed. No log is the test log too."""
     sources: dict[str, list[Any]] = {
         "logs": logs,
         "test_log": [options.test_log],
@@ -235,10 +245,23 @@ def _describe_files(options: PrepareOptions, logs: list[Any]) -> dict[str, list[
     digests = [file["sha256"] for file in files["logs"]]
     if any(file["sha256"] in digests for file in files["test_log"]):
         raise LeakError(f"the test log {options.test_log} is also a training log")
-    twice = [file["name"] for file in files["logs"] if digests.count(file["sha256"]) > 1]
-    if twice:
-        raise DataError(f"one log was given twice: {', '.join(twice)} have the same content")
     return files
+
+
+def _refuse_copies(logs: list[Any], digests: list[str], reader: LogReader) -> None:
+    """Raise :class:`DataError` for a log that was given twice; parts without a row are alike, and that is well.
+
+    Args:
+        logs: paths and frames.
+        digests: of the paths among them.
+        reader: of the logs.
+    """
+    copies: dict[str, list[Path]] = {}
+    for path, digest in zip((Path(log) for log in logs if isinstance(log, str | Path)), digests, strict=True):
+        copies.setdefault(digest, []).append(path)
+    for paths in copies.values():
+        if len(paths) > 1 and reader.has_rows(paths[0]):
+            raise DataError(f"one log was given twice: {', '.join(map(str, paths))} have the same content")
 
 
 def _digest(path: Path) -> str:
@@ -338,11 +361,13 @@ def _rows_of_log(
     return item_rows(ids, newest, "the log", options, report) if len(ids) else None
 
 
-def _describe(rows: pl.DataFrame | None, catalog: pl.Series, options: PrepareOptions) -> Descriptions:
+def _describe(
+    rows: pl.DataFrame | None, catalog: pl.Series, options: PrepareOptions, report: PrepareReport
+) -> Descriptions:
     if rows is None:
         nothing = pl.Series([None] * len(catalog), dtype=pl.String)
         return Descriptions(nothing, nothing, {}, None)
-    return describe_items(rows, catalog, tuple(options.number_columns))
+    return describe_items(rows, catalog, tuple(options.number_columns), report)
 
 
 def _report_counts(dataset: Dataset, report: PrepareReport) -> None:

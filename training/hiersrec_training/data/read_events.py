@@ -199,15 +199,17 @@ class EventFile:
             named = column.texts(batch.frame[user])
         except DataError:  # not a column of users then
             return
-        pairs = pl.DataFrame({key: batch.frame[key], "user": named}).drop_nulls()
-        users = pairs.group_by(key, maintain_order=True).agg(users=pl.col("user").n_unique(), count=pl.len())
+        pairs = pl.DataFrame({"session": batch.frame[key], "user": named}).drop_nulls()
+        users = pairs.group_by("session", maintain_order=True).agg(
+            users=pl.col("user").n_unique(), count=pl.len()
+        )
         several = users.filter(pl.col("users") > 1)
         if several.height * 100 <= users.filter(pl.col("count") > 1).height:
             return
         what = (
             f"{several.height:,} session ids of {self._table.name} belong to several users of column {user!r}"
         )
-        hint = f"{what}, such as {several[key][0]}: give --user-column {user} beside --session-column {key}"
+        hint = f"{what}, such as {several['session'][0]}: give --user-column {user} beside --session-column {key}"
         if self._options.session_column is None:
             raise DataError(
                 f"{hint} if ids begin anew for each user, or --session-column {key} alone if they do not"
@@ -251,6 +253,8 @@ class EventFile:
                     "rows of one id are joined; --session-column '' makes each row a session"
                 )
         report.drop(self._time.unreadable, "unreadable time", self._time.unreadable_example)
+        gap = f"a time that --time-zone {self._options.time_zone} does not have, as clocks go forward then"
+        report.drop(self._time.skipped, gap, self._time.skipped_example)
         return found
 
     def _add(self, batch: Batch, store: ClickStore, *, from_lists: bool) -> None:

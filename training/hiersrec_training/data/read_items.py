@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import DataError
+from hiersrec_sdk.ranking.requests import MAX_DIMENSION
 from hiersrec_training.data.columns import Column, split_cells, unify_ids
 from hiersrec_training.data.options import PrepareOptions
 from hiersrec_training.data.report import PrepareReport
@@ -192,7 +193,8 @@ def read_vectors(path: Path, rows: int) -> pl.Series:
     """The given vectors in the .npy file ``path``: float32 [m] for each row of the item table, null where NaN.
 
     Raises:
-        DataError: the file is missing, not a .npy file or not floats [rows, m]; or a row is neither finite nor all NaN.
+        DataError: the file is missing, not a .npy file or not numbers [rows, m]; it is too wide; or a row is neither
+            finite nor all NaN.
     """
     existing(path)
     try:
@@ -202,8 +204,13 @@ def read_vectors(path: Path, rows: int) -> pl.Series:
         raise DataError(f"{path} is not a .npy file of numbers: {error}") from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path} is not a .npy file: it holds several arrays; save one")
-    if array.ndim != 2 or not array.shape[1] or not np.issubdtype(array.dtype, np.floating):
-        raise DataError(f"{path} must hold floats [rows, width], got {array.dtype} {list(array.shape)}")
+    if array.ndim != 2 or not array.shape[1] or array.dtype.kind not in "iuf":
+        raise DataError(f"{path} must hold numbers [rows, width], got {array.dtype} {list(array.shape)}")
+    if array.shape[1] > MAX_DIMENSION:
+        raise DataError(
+            f"{path} holds vectors of {array.shape[1]:,} numbers, of which a model reads {MAX_DIMENSION:,} at most: "
+            "make them shorter, such as by a random projection"
+        )
     if len(array) != rows:
         raise DataError(
             f"{path} must have one vector for each row of the item table, {rows:,}, in its order; got {len(array):,}"
@@ -255,16 +262,32 @@ def read_parents(options: PrepareOptions, report: PrepareReport, work: Path) -> 
     return pl.DataFrame(found)
 
 
-def describe_items(rows: pl.DataFrame, items: pl.Series, numbers: tuple[str, ...]) -> Descriptions:
+def describe_items(
+    rows: pl.DataFrame, items: pl.Series, numbers: tuple[str, ...], report: PrepareReport
+) -> Descriptions:
     """Descriptions of ``items``, in their order. Of several rows of an item, the first that has the value counts."""
+    rows = rows.filter(rows["item"].is_in(items.implode()))
     about = ["title", "text", *(NUMBER + name for name in numbers)]
     about += ["vector"] if "vector" in rows.columns else []
     if rows["item"].is_duplicated().any():
+        _report_unlike(rows, about, report)
         firsts = [pl.col(name).drop_nulls().first() for name in about]
         rows = rows.group_by("item", maintain_order=True).agg(firsts)
     joined = items.alias("item").to_frame().join(rows, on="item", how="left", maintain_order="left")
     values = {name: joined[NUMBER + name].fill_null(float("nan")).to_numpy() for name in numbers}
     return Descriptions(joined["title"], joined["text"], values, _filled_vectors(joined))
+
+
+def _report_unlike(rows: pl.DataFrame, about: list[str], report: PrepareReport) -> None:
+    """Say where several rows of an item describe it differently. Several categories of an item are no contradiction."""
+    several = rows.filter(rows["item"].is_duplicated()).group_by("item", maintain_order=True)
+    unlike = several.agg(pl.col(name).drop_nulls().n_unique() > 1 for name in about)
+    names = [name for name in about if unlike[name].any()]
+    if names:
+        unlike = unlike.filter(pl.any_horizontal(names))
+        shown = ", ".join(name.removeprefix(NUMBER) for name in names)
+        what = f"items have several rows that differ in {shown}: the first value counts"
+        report.note("differing", unlike.height, what, str(unlike["item"][0]))
 
 
 def _filled_vectors(items: pl.DataFrame) -> NDArray[np.float32] | None:

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from hiersrec_sdk.errors import DataError, EmptyLogError, InvalidOptionError
 from hiersrec_training.data.clicks import ClickStore, LogSessions, Rules, Tally
 from hiersrec_training.data.descriptions import LatestDescriptions
+from hiersrec_training.data.kinds import suffix_of
 from hiersrec_training.data.options import PrepareOptions
 from hiersrec_training.data.read_events import PAIR, EventColumns, EventFile, Known
 from hiersrec_training.data.read_sessions import SessionFile
 from hiersrec_training.data.report import FileReport, PrepareReport
 from hiersrec_training.data.split import session_digests
-from hiersrec_training.data.tables import Origin, open_table, suffix_of, text_format, unescaped
+from hiersrec_training.data.tables import Origin, Table, open_table, text_format, unescaped
 
 
 @dataclass(frozen=True)
@@ -121,22 +122,7 @@ class LogReader:
 
     def _read_events(self, sources: Sequence[Any], *, describes: bool) -> Log:
         options, report, known = self._options, self._report, self.known
-        tables = [
-            open_table(
-                source,
-                text_format(options),
-                self._work,
-                Origin(
-                    _name(source, number),
-                    unescaped(options.separator),
-                    "--separator",
-                    options.log_columns,
-                    "--log-columns",
-                ),
-                EmptyLogError,
-            )
-            for number, source in enumerate(sources)
-        ]
+        tables = [self._open(source, number) for number, source in enumerate(sources)]
         columns = EventColumns(tables[0], options, describes=describes)
         for table in tables:
             table.require(columns.wanted)
@@ -190,6 +176,19 @@ class LogReader:
         if missing:
             report.warn(f"no event is of type {', '.join(missing)}; the types are {', '.join(known.events)}")
         return Log(sessions, store.items, about)
+
+    def has_rows(self, path: Path) -> bool:
+        """Whether there is more in a log than its header. A session file has none."""
+        if self._format_of(path) == "sessions":
+            return path.stat().st_size > 0
+        table = self._open(path)
+        return any(len(batch.numbers) for batch in table.batches(table.columns[:1]))
+
+    def _open(self, source: Any, number: int = 0) -> Table:
+        options = self._options
+        separator = unescaped(options.separator)
+        origin = Origin(_name(source, number), separator, "--separator", options.log_columns, "--log-columns")
+        return open_table(source, text_format(options), self._work, origin, EmptyLogError)
 
     def _check_shared(self, tally: Tally, rules: Rules, sessions: int) -> None:
         """Refuse session ids that are in several logs, far apart."""

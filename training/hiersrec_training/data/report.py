@@ -127,6 +127,11 @@ class PrepareReport:
                 f"{column.quoted:,} {column.role} of {name} are in quotes, such as {column.quoted_example}, which are "
                 "part of them: --quote '\"' takes them off where fields are quoted"
             )
+        if column.rounded:
+            self.warn(
+                f"{column.rounded:,} {where} look like numbers that a spreadsheet has rounded, such as "
+                f"{column.rounded_example}: different ones may have become one; export them as text"
+            )
         for text, count in column.missing_texts.most_common(12):
             self.line("missing", count, f"{where} written as {text} (--missing changes that)")
 

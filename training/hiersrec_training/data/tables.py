@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import DataError, InvalidOptionError, MissingColumnError
+from hiersrec_training.data.kinds import JSON, PACKED, SEPARATORS, suffix_of
 from hiersrec_training.data.options import PrepareOptions
 from hiersrec_training.data.text import (
     BATCH,
@@ -31,10 +32,6 @@ from hiersrec_training.data.text import (
     split_line,
     utf8_copy,
 )
-
-SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
-PACKED = (".gz", ".zst", ".bz2", ".xz", ".zip")
-_JSON = (".jsonl", ".ndjson", ".json")
 
 
 class Batch(NamedTuple):
@@ -162,7 +159,7 @@ def open_table(
         return _FrameTable(_as_frame(source, origin.role), origin.role)
     path = Path(source)
     suffix = suffix_of(path)
-    if suffix == ".parquet" or suffix in _JSON:
+    if suffix == ".parquet" or suffix in JSON:
         existing(path)
         return _open_scanned(path, suffix, form, work, empty)
     if suffix not in SEPARATORS and origin.separator is None:
@@ -179,19 +176,6 @@ def open_table(
     if quote is not None and len(separator) > 1:
         raise InvalidOptionError(f"--quote goes with a separator of one character, not with {separator!r}")
     return _TextTable.open(path, form, work, origin, empty)
-
-
-def is_text(source: Any) -> bool:
-    """Whether a source is read as text: neither a frame, nor Parquet."""
-    return isinstance(source, str | Path) and suffix_of(Path(source)) != ".parquet"
-
-
-def suffix_of(path: Path) -> str:
-    """The suffix that says the kind of file, without the one of its packing, in lower case."""
-    name = path.name.lower()
-    for packed in PACKED:
-        name = name.removesuffix(packed)
-    return Path(name).suffix
 
 
 class _TextTable(Table):
@@ -302,14 +286,14 @@ class _FrameTable(Table):
     def batches(self, wanted: Sequence[str]) -> Iterator[Batch]:
         first = 1
         for part in self._frame.select(_columns(wanted, self._frame.schema)).iter_slices(BATCH):
-            yield Batch(np.arange(first, first + part.height), part)
+            yield Batch(np.arange(first, first + part.height), _plain(part))
             first += part.height
 
     def is_list(self, column: str) -> bool:
         return _is_list(column, self._frame.schema)
 
     def nested(self) -> list[str]:
-        return _fields(self._frame.schema)
+        return list(_fields(self._frame.schema))
 
 
 class _ScannedTable(Table):
@@ -328,14 +312,14 @@ class _ScannedTable(Table):
         with reading(self._path):
             chosen = self._frame.select(_columns(wanted, self._schema))
             for part in chosen.collect_batches(chunk_size=BATCH, maintain_order=True):
-                yield Batch(np.arange(first, first + part.height), part)
+                yield Batch(np.arange(first, first + part.height), _plain(part))
                 first += part.height
 
     def is_list(self, column: str) -> bool:
         return _is_list(column, self._schema)
 
     def nested(self) -> list[str]:
-        return _fields(self._schema)
+        return list(_fields(self._schema))
 
 
 def _open_scanned(
@@ -387,32 +371,55 @@ def _find_bad_json(path: Path, file: Path) -> DataError | None:
 
 def _columns(wanted: Sequence[str], schema: pl.Schema) -> list[pl.Expr]:
     """The columns; "events.item" is the field ``item`` of the structs, or lists of structs, in ``events``."""
-    found = []
+    found, fields = [], _fields(schema)
     for name in wanted:
         if name in schema:
             found.append(pl.col(name))
             continue
-        outer, _, inner = name.partition(".")
-        if isinstance(schema[outer], pl.List):
-            found.append(pl.col(outer).list.eval(pl.element().struct.field(inner)).alias(name))
+        outer, inner = fields[name]
+        kind, column = schema[outer], pl.col(outer)
+        if isinstance(kind, pl.List | pl.Array):
+            lists = column.cast(pl.List(kind.inner))
+            found.append(lists.list.eval(pl.element().struct.field(inner)).alias(name))
         else:
-            found.append(pl.col(outer).struct.field(inner).alias(name))
+            found.append(column.struct.field(inner).alias(name))
     return found
 
 
 def _is_list(column: str, schema: pl.Schema) -> bool:
-    kind = schema.get(column) or schema.get(column.partition(".")[0])
-    return isinstance(kind, pl.List | pl.Array)
+    outer, _ = _fields(schema).get(column, (column, ""))
+    return isinstance(schema.get(column, schema.get(outer)), pl.List | pl.Array)
 
 
-def _fields(schema: pl.Schema) -> list[str]:
-    """The fields of structs, and of lists of structs, as "outer.inner"."""
-    found = []
+def _fields(schema: pl.Schema) -> dict[str, tuple[str, str]]:
+    """The fields of structs, and of lists of structs: "outer.inner", with both names, which may have points too."""
+    found: dict[str, tuple[str, str]] = {}
     for outer, kind in schema.items():
         inner = getattr(kind, "inner", kind)
         if isinstance(inner, pl.Struct):
-            found += [f"{outer}.{entry.name}" for entry in inner.fields]
+            found |= {f"{outer}.{entry.name}": (outer, entry.name) for entry in inner.fields}
     return found
+
+
+def _plain(frame: pl.DataFrame) -> pl.DataFrame:
+    """The columns with text as text, however it is stored: as categories, or as bytes that are UTF-8."""
+    return frame.with_columns(_plain_values(values) for values in frame)
+
+
+def _plain_values(values: pl.Series) -> pl.Series:
+    kind = _plain_kind(values.dtype)
+    if kind == values.dtype:
+        return values
+    try:
+        return values.cast(kind)
+    except pl.exceptions.PolarsError:  # bytes that are no text
+        return values
+
+
+def _plain_kind(kind: Any) -> Any:
+    if isinstance(kind, pl.Categorical | pl.Enum | pl.Binary):
+        return pl.String()
+    return pl.List(_plain_kind(kind.inner)) if isinstance(kind, pl.List | pl.Array) else kind
 
 
 def _as_frame(source: Any, role: str) -> pl.DataFrame:

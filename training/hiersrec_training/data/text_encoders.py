@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from hiersrec_sdk.encoders.text_cache import TextCache
 from hiersrec_sdk.encoders.text_encoder import OnnxTextEncoder
 from hiersrec_sdk.errors import DataError, InvalidOptionError, MissingExtraError
+from hiersrec_sdk.ranking.requests import MAX_DIMENSION
 from hiersrec_training.data.progress import progress
 
 HASHED = "hashed"
@@ -155,6 +156,11 @@ def encode_texts(encoder: TextEncoder, name: str, texts: pl.Series) -> NDArray[n
         raise DataError(
             f"--text-encoder {name} must return shape [{len(known)}, width] for {len(known)} texts, got "
             f"{list(found.shape)}"
+        )
+    if found.shape[1] > MAX_DIMENSION:
+        raise DataError(
+            f"--text-encoder {name} returned vectors of {found.shape[1]:,} numbers, of which a model reads "
+            f"{MAX_DIMENSION:,} at most"
         )
     if not np.isfinite(found).all():
         raise DataError(f"--text-encoder {name} returned values that are not finite")

@@ -105,6 +105,9 @@ class TimeColumn:
         self._read = 0
         self.unreadable = 0
         self.unreadable_example = ""
+        self.skipped = 0
+        self.skipped_example = ""
+        self._gone = pl.Series([], dtype=pl.Boolean)  # which values of the newest batch were skipped
         self.twice = 0
         self._future = 0
         self._latest = (0, "", 0)  # microseconds, value and row of the latest future time
@@ -121,6 +124,7 @@ class TimeColumn:
             DataError: times of several forms, or of a form that is in doubt.
         """
         there = values.is_not_null()
+        self._gone = pl.repeat(False, len(values), eager=True)
         if self._format is not None:
             time = self._by_format(values, self._format, there, numbers)
         elif values.dtype.is_temporal():
@@ -132,11 +136,11 @@ class TimeColumn:
         self._read += int(there.sum())
         lost = time.is_null() & there
         if lost.any():
-            row = int(lost.arg_max() or 0)
-            self.unreadable += int(lost.sum())
-            self.unreadable_example = (
-                self.unreadable_example or f"{values[row]!r}, {self._place(int(numbers[row]))}"
-            )
+            unreadable, skipped = lost & ~self._gone, lost & self._gone
+            self.unreadable += int(unreadable.sum())
+            self.skipped += int(skipped.sum())
+            self.unreadable_example = self.unreadable_example or self._first(unreadable, values, numbers)
+            self.skipped_example = self.skipped_example or self._first(skipped, values, numbers)
         future = (time > self._tomorrow).fill_null(False)
         if future.any():
             self._future += int(future.sum())
@@ -144,6 +148,15 @@ class TimeColumn:
             if int(time[row]) > self._latest[0]:
                 self._latest = int(time[row]), str(values[row]), int(numbers[row])
         return time
+
+    def _first(self, which: pl.Series, values: pl.Series, numbers: NDArray[np.int64]) -> str:
+        """The first of some values, and where it is; empty where there is none."""
+        if not which.any():
+            return ""
+        row = int(which.arg_max() or 0)
+        value = values[row]
+        shown = str(value) if isinstance(value, datetime) else repr(value)
+        return f"{shown}, {self._place(int(numbers[row]))}"
 
     def check(self) -> None:
         """Raise :class:`DataError` where most times of the file cannot be read, or some lie in the future."""
@@ -157,6 +170,12 @@ class TimeColumn:
             raise DataError(
                 f"{self.unreadable:,} of {self._read:,} times of column {self._column!r} cannot be read, such as "
                 f"{self.unreadable_example}: {hint}"
+            )
+        if self.skipped * 10 > self._read:
+            raise DataError(
+                f"{self.skipped:,} of {self._read:,} times of column {self._column!r} are none in --time-zone "
+                f"{self._zone}, as clocks go forward then, such as {self.skipped_example}: name the zone that they "
+                "are in"
             )
         if self._future and not self._accepts_future:
             time, value, row = self._latest
@@ -180,12 +199,18 @@ class TimeColumn:
         if same_name and (form.zoned == self.form.zoned or self._zone is not None):
             return
         value, first = self._example
-        hint = "bring them into one form, or split the file"
+        here, there = (
+            f"{self._place(int(numbers[row]))}: time {_shown(values[row])}",
+            f"{value} in {self._place(first)}",
+        )
         if same_name:
-            hint = "--time-zone says which zone the others are in"
+            raise DataError(
+                f"{here} has {'a' if form.zoned else 'no'} zone, but {there} has {'none' if form.zoned else 'one'}: "
+                "--time-zone says which zone those without are in"
+            )
         raise DataError(
-            f"{self._place(int(numbers[row]))}: time {_shown(values[row])} looks like {form.name}, but {value} in "
-            f"{self._place(first)} like {self.form.name}: one file must have one form of time; {hint}"
+            f"{here} looks like {form.name}, but {there} like {self.form.name}: one file must have one form of time; "
+            "bring them into one form, or split the file"
         )
 
     def _from_column(self, values: pl.Series, there: pl.Series, numbers: NDArray[np.int64]) -> pl.Series:
@@ -202,6 +227,7 @@ class TimeColumn:
         first = naive.dt.replace_time_zone(self._zone, ambiguous="earliest", non_existent="null")
         last = naive.dt.replace_time_zone(self._zone, ambiguous="latest", non_existent="null")
         self.twice += int((first != last).sum())
+        self._gone |= naive.is_not_null() & first.is_null()
         return first.dt.epoch("us")
 
     def _from_text(self, values: pl.Series, there: pl.Series, numbers: NDArray[np.int64]) -> pl.Series:
@@ -346,7 +372,7 @@ class TimeColumn:
         minutes = pl.when(pl.col("zone").str.len_bytes() > 3).then(minutes).otherwise(0)
         offset = found.select(offset=(sign * (hours * 60 + minutes) * 60 * SECOND).fill_null(0))["offset"]
         local = found["time"].dt.epoch("us")
-        return (local - offset).zip_with(zoned, self._to_utc(found["time"]))
+        return (local - offset).zip_with(zoned, self._to_utc(found["time"].set(zoned, None)))
 
     def _by_format(
         self, values: pl.Series, form: str, there: pl.Series, numbers: NDArray[np.int64]
