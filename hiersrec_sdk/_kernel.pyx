@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, freethreading_compatible=True
 """The binding of ``csrc/``. It releases the GIL, but for work on small arrays, which takes less time than that.
 
 C trusts its arguments, so they are checked here, at every call and whatever a caller has checked before: types, shapes,

@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,8 @@ def _flags(*names: str) -> int:
 # Without O_NONBLOCK the opening of a named pipe waits for a writer.
 _FILE: Final = os.O_RDONLY | CLOSED_IN_CHILDREN | _flags("O_NONBLOCK", "O_NOCTTY", "O_BINARY")
 _BLOCK: Final = 1 << 18
+_Stat = Callable[[int], os.stat_result]
+_SameStat = Callable[[os.stat_result, os.stat_result], bool]
 
 _hashing = threading.RLock()  # held while a file is read again, so that one thread of many does it
 fresh_in_children(sys.modules[__name__], "_hashing")
@@ -42,18 +44,19 @@ class _Descriptor:
         """The descriptor, open as long as the object is there."""
         return self._descriptor
 
-    def is_open(self) -> bool:
+    def is_open(self, fstat: _Stat = os.fstat, samestat: _SameStat = os.path.samestat) -> bool:
         """Whether the descriptor is still this file's: a process that becomes a daemon may close all that it has."""
         try:
-            return os.path.samestat(os.fstat(self._descriptor), self._opened)
+            return samestat(fstat(self._descriptor), self._opened)
         except OSError as error:
             if is_time_limit(error):
                 raise
             return False
 
-    def __del__(self) -> None:
+    # free-threaded Python may empty the modules before the last objects go, so the functions are held here
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if hasattr(self, "_opened") and self.is_open():
-            os.close(self._descriptor)
+            close(self._descriptor)
 
 
 class OpenFile(_Descriptor):

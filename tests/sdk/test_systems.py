@@ -18,7 +18,7 @@ BEFORE = """
 import asyncio, builtins, ctypes, fcntl, mmap, multiprocessing, os, pathlib, shutil, stat, subprocess, sys, tempfile
 import concurrent.futures, errno, json, platform, secrets, uuid, zipfile
 import multiprocessing.connection, multiprocessing.pool
-import click, numpy, numpy.random, onnxruntime, safetensors.numpy
+import click, numpy, numpy.random, onnxruntime
 from importlib.util import find_spec
 if find_spec("numba"):
     import numba
