@@ -33,7 +33,7 @@ from hiersrec_training.config import Config
 from hiersrec_training.covisitation import count_covisits
 from hiersrec_training.data.dataset import CategoryTree, Dataset, Sessions
 from hiersrec_training.loop import Loop
-from hiersrec_training.neighbours import co_clicks
+from hiersrec_training.neighbors import co_clicks
 from hiersrec_training.train import new_run
 from hiersrec_training.validation import evaluate_model
 
@@ -114,7 +114,7 @@ def measure(items: int, sampled: bool, sessions: int, steps: int, limit: float, 
     softmax = "sampled" if sampled else "full"
     config = Config(sampled_above=0 if sampled else items)
     (graph_seconds,) = timed(
-        lambda _: co_clicks(data.train, items, config.neighbours, config.neighbour_window), 1
+        lambda _: co_clicks(data.train, items, config.neighbors, config.neighbor_window), 1
     )
     info = new_run(data, config, "cpu")
     with TemporaryDirectory(dir=scratch, prefix="training_cost-") as folder:
@@ -220,7 +220,7 @@ def main(sizes: list[int], sessions: int, steps: int, limit: float, both_to: int
         f"of two levels and no text. On the CPU, threads: {costs[-1]['threads']}. The default configuration, but for "
         f"the softmax, which by default is sampled above {Config().sampled_above:,} items. {steps} steps timed, or as "
         f"many as begin within {limit:g} s; a sampled step reaches the items of its sessions and of its sample, and "
-        f"their up to {Config().neighbours} neighbors. The peak of memory is that of a process that counts the graph, "
+        f"their up to {Config().neighbors} neighbors. The peak of memory is that of a process that counts the graph, "
         "trains, writes a checkpoint, ranks validation examples among all items, and counts the co-visits; it does not "
         "fit the co-visitation network."
     )

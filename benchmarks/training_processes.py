@@ -242,16 +242,16 @@ def on_paper() -> str:
     config = Config()
     row, index = 4 * config.dimension, 8
     state = (
-        3 * row + 2 * 4 * config.neighbours + index * 2
-    )  # weights, moments, neighbours and counts, categories
+        3 * row + 2 * 4 * config.neighbors + index * 2
+    )  # weights, moments, neighbors and counts, categories
     sessions = CLICKS / CLICKS_A_SESSION
     ring = 2 * (GPUS - 1) / GPUS
     rows = []
     for items in (10_000_000, 100_000_000):
         for batch in (1_024, 8_192):
-            # no item twice, and every item with all its neighbours: so many at most
-            reached = min(items, (batch * CLICKS_A_SESSION + config.samples) * (1 + config.neighbours))
-            own = min(items, (batch / GPUS * CLICKS_A_SESSION + config.samples) * (1 + config.neighbours))
+            # no item twice, and every item with all its neighbors: so many at most
+            reached = min(items, (batch * CLICKS_A_SESSION + config.samples) * (1 + config.neighbors))
+            own = min(items, (batch / GPUS * CLICKS_A_SESSION + config.samples) * (1 + config.neighbors))
             kinds = {
                 "every card has all": (items * state, ring * reached * row + (GPUS - 1) * own * index),
                 "row-wise shards": (items * state / GPUS, (GPUS - 1) / GPUS * own * (index + 2 * row)),
@@ -287,7 +287,7 @@ more than {above:,} items train with the sampled softmax, here on SIMULATED sess
 PAPER = """
 **On paper: {clicks:,.0f} clicks on {gpus} GPUs.** This part is computed from the sizes above, and was not run.
 Sessions have {length} clicks. A step reaches at most its clicks and {samples:,} sampled items, each with its
-{neighbours} neighbors. A row is {row} bytes; with moments, neighbors and categories an item takes {state:,} bytes of
+{neighbors} neighbors. A row is {row} bytes; with moments, neighbors and categories an item takes {state:,} bytes of
 a card. *Every card has all* is what this project does: the values of the reached rows are summed along a ring, and
 their indices gathered. *Row-wise shards* is TorchRec's way for what one card does not hold: each row and its moments
 are on one card; a card asks the owners for the rows that its share reaches, and sends their gradients back. *Dense
@@ -334,9 +334,9 @@ def main(data: Path, steps: int, batches: str, items: int, simulated_steps: int,
             gpus=GPUS,
             length=CLICKS_A_SESSION,
             samples=config.samples,
-            neighbours=config.neighbours,
+            neighbors=config.neighbors,
             row=4 * config.dimension,
-            state=12 * config.dimension + 8 * config.neighbours + 16,
+            state=12 * config.dimension + 8 * config.neighbors + 16,
         ),
         on_paper(),
     ]

@@ -33,7 +33,7 @@ static int bits_for(int64_t capacity)
 }
 
 int64_t hiersrec_covisitation_capacity(const hiersrec_covisitation *scorer, const int64_t *session, int64_t length,
-                                       hiersrec_neighbours *near)
+                                       hiersrec_neighbors *near)
 {
     int64_t capacity = length;
     for (int64_t at = 0; at < length && at < HIERSREC_REACH; ++at) {
@@ -74,7 +74,7 @@ static covisited_row *entry_of(const hiersrec_covisitation *scorer, row_set *all
     return one;
 }
 
-static void add_neighbours(const hiersrec_covisitation *scorer, int64_t first, int64_t count, double weight, bool newest,
+static void add_neighbors(const hiersrec_covisitation *scorer, int64_t first, int64_t count, double weight, bool newest,
                            row_set *all)
 {
     for (int64_t edge = first; edge < first + count; ++edge) {
@@ -140,7 +140,7 @@ static void set_features(const hiersrec_covisitation *scorer, const covisited_ro
 }
 
 int64_t hiersrec_covisitation_offsets(const hiersrec_covisitation *scorer, const int64_t *session, int64_t length,
-                                      const hiersrec_neighbours *near, int64_t capacity, int64_t *rows, float *offsets,
+                                      const hiersrec_neighbors *near, int64_t capacity, int64_t *rows, float *offsets,
                                       const hiersrec_table *next, void *workspace)
 {
     uint64_t *keys = workspace;
@@ -151,7 +151,7 @@ int64_t hiersrec_covisitation_offsets(const hiersrec_covisitation *scorer, const
     const int64_t newest = session[length - 1];
     double weight = 1;
     for (int64_t at = 0; at < length && at < HIERSREC_REACH; ++at, weight *= 0.8f)
-        add_neighbours(scorer, near->first[at], near->count[at], weight, at == 0, &all);
+        add_neighbors(scorer, near->first[at], near->count[at], weight, at == 0, &all);
     float distinct = 0;
     for (int64_t at = 0; at < length; ++at) {
         int64_t row = session[length - 1 - at];

@@ -4,7 +4,7 @@
  * buffers, nothing is allocated or kept, and any number of threads may call.
  *
  * The caller has checked lengths, alignment, limits and the session's rows, as hiersrec_sdk/_kernel.pyx does at every call. The values
- * of the tables may be any: offsets and neighbours are checked here, where they are read, once.
+ * of the tables may be any: offsets and neighbors are checked here, where they are read, once.
  *
  * Offsets are reproducible bit by bit, where weights are finite
  *   Weighted counts are summed in double: the click at distance i from the newest one weighs d_i, where d_0 = 1 and
@@ -37,8 +37,8 @@ typedef struct {
     int64_t n;                  /* rows of the catalog, 1 to INT32_MAX */
     const float *popularity;    /* [n, POPULARITIES] */
     int64_t edges;
-    const int64_t *offsets;     /* [n + 1] rising from 0 to `edges`; a row whose offsets do not has no neighbours */
-    const int32_t *rows;        /* [edges]; a neighbour outside [0, n) is passed over */
+    const int64_t *offsets;     /* [n + 1] rising from 0 to `edges`; a row whose offsets do not has no neighbors */
+    const int32_t *rows;        /* [edges]; a neighbor outside [0, n) is passed over */
     const uint16_t *counts;     /* [edges, EDGE_COUNTS] */
     int64_t hidden;             /* 1 to MAX_HIDDEN */
     const float *hidden_weight; /* [FEATURES, hidden] */
@@ -51,7 +51,7 @@ typedef struct {
 /* The edges of a session's newest clicks, the newest first. */
 typedef struct {
     int64_t first[HIERSREC_REACH], count[HIERSREC_REACH];
-} hiersrec_neighbours;
+} hiersrec_neighbors;
 
 /*
  * How many rows may be covisited with `session` [length], at most: no more than n.
@@ -60,7 +60,7 @@ typedef struct {
  *   near     [out] their edges
  */
 int64_t hiersrec_covisitation_capacity(const hiersrec_covisitation *scorer, const int64_t *session, int64_t length,
-                                       hiersrec_neighbours *near);
+                                       hiersrec_neighbors *near);
 
 /* Bytes of the workspace for this capacity; it needs no alignment beyond malloc's. */
 int64_t hiersrec_covisitation_workspace(int64_t capacity);
@@ -78,7 +78,7 @@ int64_t hiersrec_covisitation_workspace(int64_t capacity);
  * Returns how many there are.
  */
 int64_t hiersrec_covisitation_offsets(const hiersrec_covisitation *scorer, const int64_t *session, int64_t length,
-                                      const hiersrec_neighbours *near, int64_t capacity, int64_t *rows, float *offsets,
+                                      const hiersrec_neighbors *near, int64_t capacity, int64_t *rows, float *offsets,
                                       const hiersrec_table *next, void *workspace);
 
 #ifdef __cplusplus

@@ -95,15 +95,15 @@ cdef extern from "covisitation.h" nogil:
         const float *weight
         uint64_t multiplier
 
-    ctypedef struct hiersrec_neighbours:
+    ctypedef struct hiersrec_neighbors:
         pass
 
     int64_t hiersrec_covisitation_capacity(
-        const hiersrec_covisitation *scorer, const int64_t *session, int64_t length, hiersrec_neighbours *near)
+        const hiersrec_covisitation *scorer, const int64_t *session, int64_t length, hiersrec_neighbors *near)
     int64_t hiersrec_covisitation_workspace(int64_t capacity)
     int64_t hiersrec_covisitation_offsets(
         const hiersrec_covisitation *scorer, const int64_t *session, int64_t length,
-        const hiersrec_neighbours *near, int64_t capacity, int64_t *rows, float *offsets, const hiersrec_table *next,
+        const hiersrec_neighbors *near, int64_t capacity, int64_t *rows, float *offsets, const hiersrec_table *next,
         void *workspace)
 
 
@@ -551,7 +551,7 @@ cdef class Covisitation:
         """Rows covisited with ``session`` [at least 1], rising, int64, and their score offsets, float32."""
         cdef Py_buffer views[3]
         memset(views, 0, sizeof(views))
-        cdef hiersrec_neighbours near
+        cdef hiersrec_neighbors near
         cdef const int64_t *clicks
         cdef int64_t *row
         cdef float *offset
@@ -846,7 +846,7 @@ cdef class SessionRanking:
     cdef int find_covisited(self, session_work *work) noexcept nogil:
         """The rows that rank whatever the categories are, and those that lie elsewhere: deleted ones, and rows beyond."""
         cdef const hiersrec_covisitation *scorer = NULL if self.covisitation is None else &self.covisitation.scorer
-        cdef hiersrec_neighbours near
+        cdef hiersrec_neighbors near
         cdef int64_t at, row, own_count, capacity = 0, found = 0, kept = 0, own = 0, gone = 0, n = self.table.table.n
         cdef void *workspace
         cdef int64_t *own_rows = <int64_t *>malloc(work.length * (sizeof(int64_t) + sizeof(float)))

@@ -5,7 +5,7 @@ HierSRecError
 │   ├── InvalidSessionError            a session that is a string, a dict, not a sequence
 │   ├── InvalidItemIdError             an item id of another type than the catalog's
 │   ├── NaNItemIdError                 an item id that is NaN
-│   ├── UnknownItemError               an item id that is not in the catalog, with on_unknown="error"
+│   ├── UnknownItemError               an item id that is not in the catalog, where it must be
 │   ├── InvalidRowError                a row that the catalog does not have
 │   ├── InvalidFilterError             not a filter, or a filter made for another catalog
 │   ├── UnknownCategoryError           a category that is not in the catalog
@@ -23,6 +23,7 @@ HierSRecError
 ├── FeedError                          a change feed cannot be read or written
 │   ├── FeedCorruptError               its file is damaged, or no change feed
 │   ├── FeedBehindError                the catalog is older than the oldest change that the feed still has
+│   ├── FeedMissingError               there is no such log, and none was to be made
 │   └── FeedLostError                  the feed is another one than before, or has lost changes
 ├── ProviderError                      an execution provider that is not available
 ├── BackendError                       a ranking backend that is not available
@@ -68,7 +69,8 @@ class NaNItemIdError(InvalidArgumentError):
 
 
 class UnknownItemError(InvalidArgumentError, KeyError):
-    """An item id is not in the catalog, and ``on_unknown="error"``."""
+    """An item id is not in the catalog where it must be: one of a session with ``on_unknown="error"``; the item of
+    ``explain``, ``similar_items``, ``move`` or ``set_bias``; or all of a session of ``explain`` or ``trace``."""
 
     def __str__(self) -> str:  # KeyError would print the repr of the message
         return str(self.args[0]) if self.args else ""
@@ -91,7 +93,7 @@ class AmbiguousCategoryError(InvalidArgumentError):
 
 
 class CatalogChangeError(InvalidArgumentError):
-    """The catalog refuses a change; nothing was changed."""
+    """The catalog refuses a change, and nothing was changed; or unsaved changes cannot be pickled."""
 
 
 class InvalidOptionError(InvalidArgumentError):

@@ -65,16 +65,18 @@ class Options:
         mode: "candidates" ranks the most probable categories; "exact" ranks every item, at a fraction of the cost of
             scoring each; "auto" is exact where that is cheap, else candidates.
         candidates: candidate share, the share of the items that are candidates, above 0 and up to 1; "auto": the most
-            probable categories up to the ``top_p`` that the export calibrated, fewer for sure sessions and more for
-            unsure ones; None: the bundle's ``candidate_share``. The category that crosses it is still taken, and more
-            where they hold fewer than ``k`` eligible items. The session's own items always are candidates.
-        include_session_categories: whether the categories of the session's own items come first among them.
+            probable categories until their probabilities reach the ``top_p`` that the export calibrated, so few where
+            the next category is clear and many where it is not; None: the bundle's ``candidate_share``. The category
+            that reaches the budget is taken too, and more if they hold fewer than ``k`` eligible items. The session's
+            own items and the co-visited items are always ranked.
+        include_session_categories: whether the leaf categories of the session's own items are taken first. They count
+            toward the budget, so that fewer predicted categories may be taken.
         filter: a filter of :meth:`Recommender.filter`, prepared once.
         allow, exclude, categories, exclude_categories: as in :meth:`Recommender.filter`, for this call alone. All but a
             short ``exclude`` take time that grows with the catalog. Restrictions that are given together all apply.
         exclude_seen: whether the session's own items may not be recommended.
-        max_per_category: most items of one leaf category. Items of which a higher category is known alone count as of
-            one leaf category, for each such category; and so do those of no category.
+        max_per_category: at most this many items of one leaf category. Items that are only in a higher category count
+            together as one leaf category, one for each such category; so do items without a category.
         on_unknown: an id that the catalog lacks is left out and counted ("skip"), or an error ("error").
         threads: threads that rank in mode "exact", a number or "auto", as in :meth:`Recommender.load`.
 

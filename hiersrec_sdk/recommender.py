@@ -128,7 +128,7 @@ class Recommender(HubMixin):
         Raises:
             BundleMissingError: there is no bundle, or a file of it is missing.
             BundleCorruptError: a file is truncated, altered or foreign; names the file and the cause.
-            BundleVersionError: another version wrote the bundle.
+            BundleVersionError: its schema version is not one that this SDK reads.
             ProviderError: a provider is not there.
             BackendError: the backend is not there.
             BundleError: it cannot be read from there, or not be unpacked.
@@ -172,8 +172,8 @@ class Recommender(HubMixin):
         the bundle that was loaded, unchanged files are linked where the file system can, so that this takes the time of
         the changes. Elsewhere they are copied: no two bundles share a file.
 
-        When it returns, the bundle is on the disk, and no save of anybody who has not loaded it replaces it. Several
-        threads and processes may save at once.
+        When it returns, the bundle is on the disk, and a recommender that did not load this version cannot overwrite
+        it. Several threads and processes may save at once.
 
         Raises:
             BundleError: it cannot be written, or ``path`` is not a bundle, or holds more than one; or the bundle there

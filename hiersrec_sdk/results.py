@@ -99,7 +99,7 @@ class Result:
         mode: "candidates" or "exact", whichever was used; "popular" where the session held no known item.
         rows_scored: rows of the catalog that were looked at.
         bytes_read: bytes of item vectors, of their int8 codes and of biases that this took.
-        unknown_ids: how many ids of the session that the catalog lacks.
+        unknown_ids: how many ids of the session the catalog lacks.
     """
 
     items: tuple[int | str, ...]

@@ -50,7 +50,7 @@ def tiny_config() -> Config:
         heads=2,
         max_length=6,
         text_buckets=32,
-        neighbours=3,
+        neighbors=3,
         epochs=2,
         batch_sessions=16,
         dropout=0.1,
@@ -63,7 +63,7 @@ def tiny_config() -> Config:
 
 @pytest.fixture(scope="session")
 def make_dataset() -> Callable[..., Dataset]:
-    """Builds a small data set whose sessions walk from item to neighbouring item within a category."""
+    """Builds a small data set whose sessions walk from item to neighboring item within a category."""
     return _make_dataset
 
 

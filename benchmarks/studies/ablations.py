@@ -54,9 +54,9 @@ def trials_of(data: Dataset) -> list[Trial]:
     return [
         *trials,
         Trial("items are ids only", {"item_inputs": "id"}),
-        Trial("items are metadata only", {"item_inputs": " ".join(kinds), "neighbours": 0}),
+        Trial("items are metadata only", {"item_inputs": " ".join(kinds), "neighbors": 0}),
         Trial("items are metadata and co-clicks", {"item_inputs": " ".join(kinds)}),
-        Trial("no co-click graph", {"neighbours": 0}),
+        Trial("no co-click graph", {"neighbors": 0}),
     ]
 
 

@@ -27,7 +27,7 @@ from benchmarks.tables import table
 from hiersrec_export.calibrate import Budgets
 from hiersrec_training.data.dataset import CategoryTree, Dataset
 from hiersrec_training.examples import Examples
-from hiersrec_training.neighbours import co_clicks
+from hiersrec_training.neighbors import co_clicks
 
 SHARE = 0.04  # of the items, as candidates
 RANK = 32  # of the co-click vectors
@@ -89,7 +89,7 @@ def co_click_vectors(data: Dataset, seed: int = 0) -> Tensor:
     """Unit vectors float32 [items, RANK]; an item without co-clicks has zeros."""
     graph = co_clicks(data.train, data.items, 64, 5)
     source, place = np.nonzero(graph.counts)
-    where = torch.from_numpy(np.stack([source, graph.neighbours[source, place]]))
+    where = torch.from_numpy(np.stack([source, graph.neighbors[source, place]]))
     counts = torch.from_numpy(graph.counts[source, place]).sqrt()
     row, column = where
     degree = torch.zeros(data.items).index_add(0, row, counts).clamp_min(1e-9)

@@ -26,7 +26,7 @@ GRID: list[dict[str, Any]] = [
 ]  # of the neural baselines
 SPACE: Mapping[str, tuple[float, ...]] = {
     "recent": (500, 1000, 5000),
-    "neighbours": (50, 100, 500, 1000),
+    "neighbors": (50, 100, 500, 1000),
     "click_decay": (1.5, 3.0, 10.0, float("inf")),
     "age_decay": (0.25, 0.5, 1.0, float("inf")),
     "position_decay": (1.0, 3.0, 5.0, 10.0),

@@ -276,7 +276,7 @@ def _covisited(
 
 
 def _edges(op: Nodes, rows: str, real: str, ages: str, scorer: CovisitationScorer) -> tuple[str, str]:
-    """The neighbours of the sessions' newest clicks: keys int64 [edges], session · m + row; and float32 [edges, 5].
+    """The neighbors of the sessions' newest clicks: keys int64 [edges], session · m + row; and float32 [edges, 5].
 
     Those are weighted clicks after and before, and the three counts of the newest click alone.
     """
@@ -294,8 +294,8 @@ def _edges(op: Nodes, rows: str, real: str, ages: str, scorer: CovisitationScore
     )
     click = op.Sub(op.Slice(op.CumSum(marks, 0), [0], total), 1)
     edge = op.Add(op.Gather(op.Sub(starts, begins), click), op.Range(0, op.Squeeze(total), 1))
-    neighbour = op.Cast(op.Gather(op.table("covisitation.rows", covisits.rows), edge), to=TensorProto.INT64)
-    keys = op.Add(op.Gather(op.Mul(session, len(covisits.popularity)), click), neighbour)
+    neighbor = op.Cast(op.Gather(op.table("covisitation.rows", covisits.rows), edge), to=TensorProto.INT64)
+    keys = op.Add(op.Gather(op.Mul(session, len(covisits.popularity)), click), neighbor)
     clicks = op.Cast(op.Gather(op.table("covisitation.counts", covisits.counts), edge), to=TensorProto.FLOAT)
     factors = np.zeros((REACH, 5), dtype=np.float32)  # by age
     factors[:, :2] = DECAY ** np.arange(REACH)[:, None]

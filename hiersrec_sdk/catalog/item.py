@@ -33,7 +33,8 @@ class Item:
         numbers: by the names of the columns that the model was trained with.
         metadata_vector: its vector from the text encoder or the shop, if the model was trained with such vectors.
         title: to show. None: a known item keeps its title.
-        vector: float32 [d], a ready vector in the space of the catalog's item vectors, in place of all metadata.
+        vector: float32 [d] of unit length, in the space of the catalog's item vectors, in place of all metadata. It is
+            not rescaled: a longer vector scores higher.
 
     >>> Item("sku-90001", ["Shoes", "Boots"], text="red boots", numbers={"price": 80.0}).is_described
     True

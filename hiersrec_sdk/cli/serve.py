@@ -105,7 +105,7 @@ def serve(
     With a token in HIERSREC_TOKEN, whoever sends it may change the catalog, at /catalog/upsert, remove, move and bias.
     All workers follow the changes.
 
-    /docs describes the routes. There is no TLS: put a proxy before it that has.
+    /docs describes the routes. There is no TLS: put a proxy in front that provides it.
     """
     server = import_extra("hiersrec_sdk.serve.server", "serve", "serve")
     for name, value, least in (

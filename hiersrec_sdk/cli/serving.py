@@ -44,13 +44,13 @@ def inspect(bundle: Path, as_json: bool) -> None:
 @click.command(cls=SectionCommand, context_settings={"ignore_unknown_options": True})
 @click.argument("bundle", type=PATH)
 @click.argument("session", nargs=-1, metavar="[ITEM]...")
-@click.option("-k", type=INTEGER, default=10, show_default=True, help="Number of items to recommend.")
+@click.option("-k", type=INTEGER, default=20, show_default=True, help="Number of items to recommend.")
 @mode_option
 @candidates_option
 @click.option(
     "--include-session-categories",
     is_flag=True,
-    help="Rank the items of the session's own categories too, whatever is predicted.",
+    help="Take the leaf categories of the session's own items first; they count toward the budget.",
 )
 @click.option("--exclude-seen", is_flag=True, help="No items of the session itself.")
 @click.option("--max-per-category", type=INTEGER, help="Most items of one leaf category.")

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.ranking.arrays import FLOAT32, INT32, INT64, UINT16, array_of
 
-REACH: Final = 8  # newest clicks whose neighbours are covisited
+REACH: Final = 8  # newest clicks whose neighbors are covisited
 DECAY: Final = 0.8  # what a click weighs, to the power of its distance to the newest
 POPULARITIES: Final = 5  # counts of an item's clicks, in newest parts of the log and in all of it
-EDGE_COUNTS: Final = 3  # of a neighbour: clicks after the item, before it, directly after it
+EDGE_COUNTS: Final = 3  # of a neighbor: clicks after the item, before it, directly after it
 FEATURES: Final = POPULARITIES + 2 + EDGE_COUNTS + 8
 TABLES: Final = (
     "covisitation.popularity",
@@ -51,9 +51,9 @@ class CovisitationCounts:
 
     Attributes:
         popularity: float32 [n, 5], log(1 + clicks) in newest parts of the log, then in all of it.
-        offsets: int64 [n + 1]; the neighbours of item i are ``rows[offsets[i]:offsets[i + 1]]``, each once.
+        offsets: int64 [n + 1]; the neighbors of item i are ``rows[offsets[i]:offsets[i + 1]]``, each once.
         rows: int32 [edges].
-        counts: uint16 [edges, 3]: clicks of the neighbour within some clicks after the item, before it, and directly
+        counts: uint16 [edges, 3]: clicks of the neighbor within some clicks after the item, before it, and directly
             after it.
     """
 
@@ -67,7 +67,7 @@ class CovisitationCounts:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The items covisited with ``session`` int64 [length], oldest first, at least one click.
 
-        Offsets and neighbours outside of the tables, as a bundle that was not verified may have them, are passed over.
+        Offsets and neighbors outside of the tables, as a bundle that was not verified may have them, are passed over.
 
         Args:
             session: int64 [length], rows.
@@ -84,10 +84,10 @@ class CovisitationCounts:
             raise ValueError(f"session must be at least one row, all in [0, {len(self.popularity)})")
         log = _log_of if log is None else log
         newest_first = session[::-1]
-        neighbours, distances, counts = self._neighbours(newest_first[:REACH])
-        items, positions = np.unique(np.concatenate([neighbours, newest_first]), return_inverse=True)
+        neighbors, distances, counts = self._neighbors(newest_first[:REACH])
+        items, positions = np.unique(np.concatenate([neighbors, newest_first]), return_inverse=True)
         size, length = len(items), len(session)
-        of_edge, of_click = positions[: len(neighbours)], positions[len(neighbours) :]
+        of_edge, of_click = positions[: len(neighbors)], positions[len(neighbors) :]
         weights = _WEIGHTS[distances]
         features = np.zeros((size, FEATURES), dtype=np.float32)
         features[:, :POPULARITIES] = self.popularity[items]
@@ -113,10 +113,10 @@ class CovisitationCounts:
         features[:, at + 7] = features[newest, POPULARITIES - 1]
         return items, features
 
-    def _neighbours(
+    def _neighbors(
         self, near: NDArray[np.int64]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.uint16]]:
-        """The neighbours of the rows ``near``, one after the other: rows, positions in ``near``, and counts."""
+        """The neighbors of the rows ``near``, one after the other: rows, positions in ``near``, and counts."""
         starts, stops = self.offsets[near], self.offsets[near + 1]
         fits = (starts >= 0) & (stops >= starts) & (stops <= len(self.rows))
         sizes = np.where(fits, stops - starts, 0)

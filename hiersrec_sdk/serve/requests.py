@@ -60,7 +60,10 @@ class RecommendRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     ] = UNSET
     include_session_categories: Annotated[
         Any,
-        _meta("rank the categories of the session's own items too", {"type": "boolean", "default": False}),
+        _meta(
+            "take the leaf categories of the session's own items first; they count toward the budget",
+            {"type": "boolean", "default": False},
+        ),
     ] = UNSET
     allow: _Allow = UNSET
     exclude: _Exclude = UNSET
@@ -229,7 +232,7 @@ class Info(Struct, kw_only=True):
     items: int
     item_id_type: str
     category_id_type: str
-    levels: int
+    levels: list[str]
     categories: list[int]
     dimension: int
     max_length: int

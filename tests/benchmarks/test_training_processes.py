@@ -16,7 +16,7 @@ from tests.conftest import quiet
 
 @pytest.fixture(scope="module")
 def found(tiny_data: Path, tiny_config: Config) -> Pace:
-    config = replace(tiny_config, dropout=0.0, neighbours=0)
+    config = replace(tiny_config, dropout=0.0, neighbors=0)
     return launch(2, partial(pace, tiny_data, 0, config, BLOCK), quiet)
 
 

@@ -61,7 +61,7 @@ def test_the_test_split_cannot_reach_the_bundle(
 def test_test_sessions_do_not_see_each_other(
     make_dataset: Callable[..., Dataset], tiny_final_export: Exported
 ) -> None:
-    """A batch of neighbouring test sessions could give away what is asked next. Here none knows of another one."""
+    """A batch of neighboring test sessions could give away what is asked next. Here none knows of another one."""
     data, recommender = make_dataset(), Recommender.load(tiny_final_export.bundle)
     order = np.random.default_rng(6).permutation(len(data.test))
     shuffled = Sessions(

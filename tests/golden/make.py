@@ -29,7 +29,7 @@ from hiersrec_training.train import train
 from tests.golden.release import FOLDER, TOLERANCE, Answer, Release, hexed, scores_of
 
 _CONFIG: Final = Config(
-    dimension=16, heads=2, max_length=8, text_buckets=64, neighbours=4, epochs=4, precision="float32"
+    dimension=16, heads=2, max_length=8, text_buckets=64, neighbors=4, epochs=4, precision="float32"
 )
 _OPTIONS: Final[list[dict[str, Any]]] = [
     {"k": 10},

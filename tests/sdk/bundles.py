@@ -234,13 +234,13 @@ def runs(path: tuple[Any, ...]) -> list[tuple[Any, int]]:
 
 
 def _scorer(random: np.random.Generator, items: int) -> CovisitationScorer:
-    neighbours = [np.sort(random.permutation(items)[: random.integers(0, 4)]) for _ in range(items)]
-    offsets = np.cumsum([0, *map(len, neighbours)])
+    neighbors = [np.sort(random.permutation(items)[: random.integers(0, 4)]) for _ in range(items)]
+    offsets = np.cumsum([0, *map(len, neighbors)])
     clicks = random.integers(0, 5, (offsets[-1], EDGE_COUNTS)).astype(np.uint16)
     popularity = (random.integers(-8, 9, (items, POPULARITIES)) / 8).astype(np.float32)
     hidden = np.zeros((FEATURES, 3), dtype=np.float32)
     hidden[:POPULARITIES] = random.integers(-1, 2, (POPULARITIES, 3))
-    rows = np.concatenate(neighbours).astype(np.int32)
+    rows = np.concatenate(neighbors).astype(np.int32)
     weight = np.array([1, -0.5, 0.25, 0.125], dtype=np.float32)
     shift = np.array([0, 0.5, -0.25], dtype=np.float32)
     return CovisitationScorer(CovisitationCounts(popularity, offsets, rows, clicks), hidden, shift, weight)

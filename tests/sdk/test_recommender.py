@@ -250,7 +250,7 @@ def rows_in(result: Result) -> list[int]:
     ranges = result.ranges
     assert ranges.dtype == np.int64
     assert (ranges[:, 0] < ranges[:, 1]).all()
-    assert (ranges[:-1, 1] < ranges[1:, 0]).all()  # sorted, and neighbours that touch are one
+    assert (ranges[:-1, 1] < ranges[1:, 0]).all()  # sorted, and neighbors that touch are one
     return [row for start, stop in ranges.tolist() for row in range(start, stop)]
 
 

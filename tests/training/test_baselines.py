@@ -112,8 +112,8 @@ def test_options_are_checked() -> None:
     data = as_sessions([[0, 1]])
     with pytest.raises(InvalidOptionError, match="markov has no option 'reach'; known: age_decay"):
         baseline("markov", data, 2, {"reach": 3})
-    with pytest.raises(InvalidOptionError, match="neighbours must be above 0"):
-        baseline("sknn", data, 2, {"neighbours": 0})
+    with pytest.raises(InvalidOptionError, match="neighbors must be above 0"):
+        baseline("sknn", data, 2, {"neighbors": 0})
     assert parse_options(["reach=3", "age_decay = 0.5"]) == {"reach": 3, "age_decay": 0.5}
     with pytest.raises(InvalidOptionError, match="--set takes name=number, got 'reach'"):
         parse_options(["reach"])
@@ -122,13 +122,13 @@ def test_options_are_checked() -> None:
 def test_only_the_newest_and_nearest_sessions_vote() -> None:
     data = as_sessions([[0, 1], [0, 2], [0, 3], [0, 3, 4, 5]])
     session = np.array([0], dtype=np.int32)
-    assert set(np.flatnonzero(SessionKNN(data, 6, recent=2, neighbours=5).scores(session) > 0.1)) == {
+    assert set(np.flatnonzero(SessionKNN(data, 6, recent=2, neighbors=5).scores(session) > 0.1)) == {
         0,
         3,
         4,
         5,
     }
-    assert set(np.flatnonzero(SessionKNN(data, 6, recent=4, neighbours=1).scores(session) > 0.1)) == {0, 3}
+    assert set(np.flatnonzero(SessionKNN(data, 6, recent=4, neighbors=1).scores(session) > 0.1)) == {0, 3}
 
 
 def test_ties_count_against_the_baseline() -> None:

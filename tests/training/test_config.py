@@ -31,7 +31,7 @@ def test_settings_survive_a_round_trip() -> None:
         ("dimension=30", "multiple of heads"),
         ("epochs=0", "epochs must be an integer ≥ 1, got 0"),
         ("samples=0", "≥ 1, got 0"),
-        ("neighbours=-1", "neighbours must be an integer ≥ 0, got -1"),
+        ("neighbors=-1", "neighbors must be an integer ≥ 0, got -1"),
         ("dropout=1.0", r"in \[0, 1\)"),
         ("temperature=0", "must be a number ≥ 1e-06, got 0.0"),
         ("learning_rate=0", "must be a number > 0, got 0.0"),

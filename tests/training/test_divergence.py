@@ -211,8 +211,8 @@ def test_too_little_memory_is_an_error_that_names_the_settings(
         {"text_buckets": 1, "text_tokens": 1, "number_bins": 1},
         {"number_bins": 10_000, "text_tokens": 1000},
         {"id_dropout": 0.999999},
-        {"neighbours": 0},
-        {"neighbours": 1000, "neighbour_window": 1000},  # more than there are items
+        {"neighbors": 0},
+        {"neighbors": 1000, "neighbor_window": 1000},  # more than there are items
         {"category_weight": 0.0, "age_decay": 0.0},
         {"category_weight": 1e6, "age_decay": 1e6},
         {"sampled_above": 0, "samples": 1},
@@ -242,7 +242,7 @@ def test_a_setting_at_its_extreme_works(
         {"dimension": 1, "heads": 1},
         {"max_length": 1000},
         {"temperature": 1e-6},
-        {"learning_rate": 300.0, "batch_sessions": 5000, "neighbours": 0},  # large weights, but finite ones
+        {"learning_rate": 300.0, "batch_sessions": 5000, "neighbors": 0},  # large weights, but finite ones
     ],
     ids=str,
 )

@@ -98,6 +98,17 @@ def test_a_tie_ranks_behind_its_equals(recommender: Recommender, data: Dataset) 
     assert _rank(tied, "not there") == 0
 
 
+def test_a_catalog_without_some_of_the_items(tiny_bundle: Path, data: Dataset) -> None:
+    """A target that was removed is a miss, and has no category."""
+    fewer = Recommender.load(tiny_bundle)
+    targets = data.item_ids.to_list()[data.test.items[-1]]
+    fewer.catalog.remove([targets])
+    found = evaluate(fewer, data, "test")
+    assert found["unknown_targets"] > 0
+    assert found["recall@20"] < 1
+    assert 0 < found["category_accuracy_0"] <= 1 - found["unknown_targets"] / found["examples"]
+
+
 def test_an_empty_split_is_an_error(recommender: Recommender, data: Dataset) -> None:
     nothing = data.test.__class__(data.test.items[:0], data.test.offsets[:1])
     with pytest.raises(EmptyLogError, match="test split"):

@@ -16,7 +16,7 @@ from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset, Sessions
 from hiersrec_training.model import HierSRec, Metadata, Shape
-from hiersrec_training.neighbours import co_clicks
+from hiersrec_training.neighbors import co_clicks
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +28,7 @@ def data(tiny_data: Path) -> Dataset:
 def model(data: Dataset, tiny_config: Config) -> HierSRec:
     torch.manual_seed(1)
     model = HierSRec(Shape.of(data, tiny_config), tiny_config).eval()
-    model.items.connect(
-        co_clicks(data.train, data.items, tiny_config.neighbours, tiny_config.neighbour_window)
-    )
+    model.items.connect(co_clicks(data.train, data.items, tiny_config.neighbors, tiny_config.neighbor_window))
     for parameter in model.parameters():  # so that nothing is zero by initialisation
         torch.nn.init.normal_(parameter, std=0.3)
     torch.nn.init.constant_(model.covisitation.scale, 0.75)
@@ -90,16 +88,16 @@ def test_a_batch_is_left_out_of_the_graph_and_put_back(
     ]
     offsets = np.concatenate([[0], np.cumsum([len(clicks) for clicks in kept])]).astype(np.int64)
     without = co_clicks(
-        Sessions(np.concatenate(kept), offsets), data.items, data.items, tiny_config.neighbour_window
+        Sessions(np.concatenate(kept), offsets), data.items, data.items, tiny_config.neighbor_window
     )
     expected = np.zeros((data.items, data.items), np.float32)
-    np.put_along_axis(expected, without.neighbours.astype(np.int64), without.counts, axis=1)
+    np.put_along_axis(expected, without.neighbors.astype(np.int64), without.counts, axis=1)
     expected[:, 0] = [
         counts[near == 0].max(initial=0)
-        for near, counts in zip(without.neighbours, without.counts, strict=True)
+        for near, counts in zip(without.neighbors, without.counts, strict=True)
     ]
     with model.items.without(first):
-        near = model.items.neighbours.long()
+        near = model.items.neighbors.long()
         found = model.items.co_clicks.clone()
         assert not torch.equal(found, before)
     there = before > 0
@@ -179,7 +177,7 @@ def test_given_vectors_are_added_where_there_are_some(
     items = model.items
     meta = Metadata.of(data, shape, config)
     with torch.no_grad():
-        items.co_clicks.zero_()  # items alone, without neighbours
+        items.co_clicks.zero_()  # items alone, without neighbors
         table, bare = (
             items.all_vectors(meta),
             items.all_vectors(replace(meta, vectors=torch.zeros_like(meta.vectors))),
@@ -268,7 +266,7 @@ def test_the_category_prediction_conditions_what_follows(model: HierSRec) -> Non
 
 
 def test_a_model_without_metadata_or_graph_still_works(make_dataset: Callable[..., Dataset]) -> None:
-    config = Config(dimension=16, heads=2, max_length=6, neighbours=0)
+    config = Config(dimension=16, heads=2, max_length=6, neighbors=0)
     shape = Shape(items=5, categories=[1], text=False, numbers={})
     model = HierSRec(shape, config).eval()
     none = torch.zeros(5, 0, dtype=torch.int64)

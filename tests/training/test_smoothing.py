@@ -13,17 +13,17 @@ from hiersrec_training.smoothing import LEAST, LONGEST_BAG, ReverseEdges, shares
 @given(st.integers(1, 200), st.integers(1, 9), st.integers(0, 1000), st.floats(0, 1))
 @settings(deadline=None)
 def test_gradients_go_back_along_every_edge(items: int, width: int, seed: int, popular: float) -> None:
-    """Also to an item that most are neighbours of; edges without co-clicks do not count."""
+    """Also to an item that most are neighbors of; edges without co-clicks do not count."""
     random = torch.Generator().manual_seed(seed)
-    neighbours = torch.randint(0, items, (items, width), generator=random)
-    neighbours[torch.rand(neighbours.shape, generator=random) < popular] = items // 2
+    neighbors = torch.randint(0, items, (items, width), generator=random)
+    neighbors[torch.rand(neighbors.shape, generator=random) < popular] = items // 2
     counts = torch.rand(items, width, generator=random) * (torch.rand(items, width, generator=random) < 0.8)
     weights = torch.where(counts > LEAST, counts, 0.0)
     grad = torch.randn(items, 3, generator=random)
-    edges = ReverseEdges.of(neighbours, counts)
+    edges = ReverseEdges.of(neighbors, counts)
     wanted = torch.ones(items, 3)
     for column in range(width):
-        wanted.index_add_(0, neighbours[:, column], weights[:, column, None] * grad)
+        wanted.index_add_(0, neighbors[:, column], weights[:, column, None] * grad)
     total = torch.ones(items, 3)
     edges.add_to(total, grad, weights)
     torch.testing.assert_close(total, wanted, atol=1e-4, rtol=1e-4)
@@ -50,19 +50,19 @@ def test_smooth_unit_vectors_and_their_gradients_are_those_of_plain_autograd(
         return torch.randn(shape, generator=random, dtype=torch.float64).requires_grad_()
 
     x, own, scale = leaf(items, 4), leaf(items, 4), leaf()
-    neighbours = torch.randint(0, items, (items, width), generator=random)
+    neighbors = torch.randint(0, items, (items, width), generator=random)
     co_clicks = torch.rand(items, width, generator=random) * (
         torch.rand(items, width, generator=random) < 0.7
     )
     weights = shares(co_clicks).double()
     chosen = torch.tensor([number % items for number in some], dtype=torch.int64)
-    smoothed = (own if has_own else x) + scale * (weights[..., None] * x[neighbours]).sum(1)
+    smoothed = (own if has_own else x) + scale * (weights[..., None] * x[neighbors]).sum(1)
     table = F.normalize(smoothed, dim=1)
-    reverse = ReverseEdges.of(neighbours, co_clicks) if width else None
+    reverse = ReverseEdges.of(neighbors, co_clicks) if width else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(smoothing, "BLOCK", block)
         ours = smooth_unit(
-            x, own if has_own else None, scale, neighbours, weights, reverse, chosen, torch.float64
+            x, own if has_own else None, scale, neighbors, weights, reverse, chosen, torch.float64
         )
         directions = leaf(items, 4).detach(), leaf(len(chosen), 4).detach()
         inputs = (x, own, scale)

@@ -454,7 +454,7 @@ def test_items_that_nobody_clicked_are_no_negatives(
     train = data.train.__class__(data.train.items[kept], offsets)
     replace(data, train=train).save(tmp_path / "data")
     data = Dataset.load(tmp_path / "data")
-    changed = {"sampled_above": sampled_above, "epochs": 1, "neighbours": 0, "id_dropout": 0.2}
+    changed = {"sampled_above": sampled_above, "epochs": 1, "neighbors": 0, "id_dropout": 0.2}
     config = Config.from_dict(tiny_config.as_dict() | changed)
     info = quiet(tmp_path / "data", tmp_path / "run", config)
     loop = loop_module.Loop(info, data, data.train, tmp_path, False, lambda line: None)

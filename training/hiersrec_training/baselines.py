@@ -75,8 +75,8 @@ class Markov(Rules):
 
 
 class SessionKNN(Baseline):
-    """Session-based nearest neighbours: of the ``recent`` newest training sessions that share an item, the
-    ``neighbours`` most alike; an item scores the sum of the likeness of the neighbours that hold it.
+    """Session-based nearest neighbors: of the ``recent`` newest training sessions that share an item, the
+    ``neighbors`` most alike; an item scores the sum of the likeness of the neighbors that hold it.
 
     The likeness is the cosine of the item sets (Jannach and Ludewig, RecSys 2017). Where the decays are finite it is
     that of STAN (Garg et al., SIGIR 2019) and VSTAN (Ludewig et al., UMUAI 2021), with repeated clicks of an item
@@ -84,11 +84,11 @@ class SessionKNN(Baseline):
 
     Args:
         click_decay: an item n clicks before the newest one weighs ``exp(-n / click_decay)`` in the likeness.
-        age_decay: a neighbour weighs ``exp(-age / age_decay)``; its age is the share of the training sessions that
+        age_decay: a neighbor weighs ``exp(-age / age_decay)``; its age is the share of the training sessions that
             came later (logs need no time).
         position_decay: an item weighs ``exp(-n / position_decay)`` where it is n clicks from the newest shared item
-            in the neighbour.
-        match_decay: a neighbour votes with weight ``exp(-n / match_decay)`` where its newest shared item is n clicks
+            in the neighbor.
+        match_decay: a neighbor votes with weight ``exp(-n / match_decay)`` where its newest shared item is n clicks
             before the newest one of the session.
         rarity: an item's votes count ``1 + rarity · log(sessions / sessions that hold it)``.
     """
@@ -98,7 +98,7 @@ class SessionKNN(Baseline):
         sessions: Sessions,
         items: int,
         recent: int = 1000,
-        neighbours: int = 100,
+        neighbors: int = 100,
         click_decay: float = math.inf,
         age_decay: float = math.inf,
         position_decay: float = math.inf,
@@ -106,7 +106,7 @@ class SessionKNN(Baseline):
         rarity: float = 0.0,
     ) -> None:
         super().__init__(sessions, items)
-        self.recent, self.neighbours = recent, neighbours
+        self.recent, self.neighbors = recent, neighbors
         self.click_decay, self.position_decay, self.match_decay = click_decay, position_decay, match_decay
         session = np.repeat(np.arange(len(sessions), dtype=np.int64), sessions.lengths)
         position = np.arange(len(session)) - sessions.offsets[:-1][session]
@@ -142,7 +142,7 @@ class SessionKNN(Baseline):
         )
         sizes = self.ends[found + 1] - self.ends[found]
         likeness = shared / np.sqrt(len(items) * sizes) * self.fresh[found]
-        best = np.lexsort((-found, -likeness))[: self.neighbours]
+        best = np.lexsort((-found, -likeness))[: self.neighbors]
         vote = likeness[best] * np.exp(-match[best] / self.match_decay)
         member = _flat(self.ends[found[best]], sizes[best])
         apart = np.abs(self.positions[member] - np.repeat(match_position[best], sizes[best]))
@@ -161,13 +161,13 @@ def _flat(begins: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.in
     return np.repeat(begins - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
 
 
-STAN = {"recent": 5000, "neighbours": 1000, "click_decay": 1.5, "age_decay": 0.5, "position_decay": 3.0}
-VSTAN = {"recent": 5000, "neighbours": 100, "click_decay": 3.0, "age_decay": 1.0, "position_decay": 5.0}
+STAN = {"recent": 5000, "neighbors": 1000, "click_decay": 1.5, "age_decay": 0.5, "position_decay": 3.0}
+VSTAN = {"recent": 5000, "neighbors": 100, "click_decay": 3.0, "age_decay": 1.0, "position_decay": 5.0}
 KINDS: Mapping[str, tuple[type[Baseline], dict[str, float]]] = {
     "popular": (Popular, {}),
     "markov": (Markov, {"age_decay": math.inf}),
     "rules": (Rules, {"reach": 10, "age_decay": math.inf}),
-    "sknn": (SessionKNN, {"recent": 1000, "neighbours": 100}),
+    "sknn": (SessionKNN, {"recent": 1000, "neighbors": 100}),
     "stan": (SessionKNN, STAN),
     "vstan": (SessionKNN, VSTAN | {"match_decay": 5.0, "rarity": 0.3}),
 }

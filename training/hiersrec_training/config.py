@@ -25,8 +25,8 @@ _RANGES = {  # the most is a bound on memory and time, far above what is of use
     "text_buckets": (1, 2**24),
     "text_tokens": (1, 1000),
     "number_bins": (1, 10_000),
-    "neighbours": (0, 1000),
-    "neighbour_window": (1, 1000),
+    "neighbors": (0, 1000),
+    "neighbor_window": (1, 1000),
     "temperature": (1e-6, 1e6),
     "category_weight": (0, 1e6),
     "age_decay": (0, 1e6),
@@ -65,8 +65,8 @@ class Config:
     )
     id_dropout: float = 0.0  # share of a step's items that metadata alone place, as they will cold items
     category_conditioning: str = "all"  # levels whose prediction the item head reads: all, top, leaf or none
-    neighbours: int = 24  # neighbours of an item in the co-click graph; 0 leaves the graph out
-    neighbour_window: int = 5  # most clicks between two co-clicked items
+    neighbors: int = 24  # neighbors of an item in the co-click graph; 0 leaves the graph out
+    neighbor_window: int = 5  # most clicks between two co-clicked items
     covisitation: bool = True  # fit the co-visitation scorer beside the encoder, on the validation split
     cold_start_cost: float = 0.03  # share of the hits on other items that showing cold items may cost
     # loss

@@ -154,7 +154,7 @@ class Ranks:
         """``gradient``, coalesced, with zeros in the rows that only other ranks reach: each rank then has the same.
 
         So only indices travel to all. Values are summed along a ring, and what a rank sends hardly grows with the
-        number of ranks, though most reach the same rows: those of the sampled items and of their neighbours.
+        number of ranks, though most reach the same rows: those of the sampled items and of their neighbors.
         """
         (rows,) = gradient.indices()
         counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(self.size)]

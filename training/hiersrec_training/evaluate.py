@@ -48,7 +48,11 @@ def evaluate(
     row_of = catalog.rows(data.item_ids.to_list())
     known = row_of[row_of >= 0]
     levels = range(len(catalog.tree.ranges))
-    category_of = [catalog.categories_of(row_of, level) for level in levels]
+    category_of = []
+    for level in levels:  # -1 for an item that the catalog lacks, as no category
+        found = np.full(len(row_of), -1)
+        found[row_of >= 0] = catalog.categories_of(known, level)
+        category_of.append(found)
     ids = data.item_ids.to_list()
     largest = max(CUTS)
     ranks = np.zeros(len(examples), dtype=np.int64)

@@ -25,7 +25,7 @@ from hiersrec_training.data.dataset import Dataset, Sessions
 from hiersrec_training.distributed import ALONE, Ranks
 from hiersrec_training.memory import keep_freed
 from hiersrec_training.model import HierSRec, Metadata
-from hiersrec_training.neighbours import co_clicks
+from hiersrec_training.neighbors import co_clicks
 from hiersrec_training.objective import Objective
 from hiersrec_training.optimizer import Adam, schedule
 from hiersrec_training.run import RunInfo
@@ -64,10 +64,10 @@ class Loop:
             keep_freed()
         torch.manual_seed(config.seed)
         self.model = HierSRec(info.shape, config)
-        if config.neighbours:
-            sizes = (data.items, config.neighbours, config.neighbour_window)
+        if config.neighbors:
+            sizes = (data.items, config.neighbors, config.neighbor_window)
             ranks.once(lambda: self.model.items.connect(co_clicks(sessions, *sizes)))
-            ranks.copy(self.model.items.neighbours, self.model.items.co_clicks)
+            ranks.copy(self.model.items.neighbors, self.model.items.co_clicks)
         if info.validated_by is not None and not run.checkpoints(folder):  # a checkpoint holds the scorer
             self._take_over(Path(info.validated_by))
         self.model.to(self.device)

@@ -27,7 +27,7 @@ from hiersrec_training.batches import Batch
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.losses import ScoreOffsets
-from hiersrec_training.neighbours import DECAY, CoClicks
+from hiersrec_training.neighbors import DECAY, CoClicks
 from hiersrec_training.smoothing import ReverseEdges, near_vectors, shares, smooth_unit, to_unit
 
 ITEMS_TOGETHER = 1 << 16  # items whose vectors are made at once, where no gradient is wanted
@@ -104,7 +104,7 @@ class ItemEncoder(nn.Module):
     of the inputs out.
     """
 
-    neighbours: Tensor  # int32 [items, K]
+    neighbors: Tensor  # int32 [items, K]
     co_clicks: Tensor  # float32 [items, K]
 
     def __init__(self, shape: Shape, config: Config) -> None:
@@ -134,21 +134,21 @@ class ItemEncoder(nn.Module):
                 nn.init.normal_(module.weight, std=d**-0.5 / 4)
         if self.item is not None:
             nn.init.normal_(self.item.weight, std=d**-0.5)
-        self.smoothing = nn.Parameter(torch.zeros(()))  # log of the neighbours' weight
-        self.register_buffer("neighbours", torch.zeros(shape.items, config.neighbours, dtype=torch.int32))
-        self.register_buffer("co_clicks", torch.zeros(shape.items, config.neighbours))
-        self.window = config.neighbour_window
+        self.smoothing = nn.Parameter(torch.zeros(()))  # log of the neighbors' weight
+        self.register_buffer("neighbors", torch.zeros(shape.items, config.neighbors, dtype=torch.int32))
+        self.register_buffer("co_clicks", torch.zeros(shape.items, config.neighbors))
+        self.window = config.neighbor_window
         self._reverse_edges: ReverseEdges | None = None
 
     def connect(self, graph: CoClicks) -> None:
         """Take over the co-click graph into buffers, which are saved with the weights."""
-        self.neighbours.copy_(torch.from_numpy(graph.neighbours))
+        self.neighbors.copy_(torch.from_numpy(graph.neighbors))
         self.co_clicks.copy_(torch.from_numpy(graph.counts))
         self._reverse_edges = None
 
     def _connect_back(self) -> ReverseEdges:
         if self._reverse_edges is None:
-            self._reverse_edges = ReverseEdges.of(self.neighbours, self.co_clicks)
+            self._reverse_edges = ReverseEdges.of(self.neighbors, self.co_clicks)
         return self._reverse_edges
 
     @contextmanager
@@ -159,13 +159,13 @@ class ItemEncoder(nn.Module):
         """
         if not self.is_sampled:
             self._connect_back()  # while the graph is whole
-        width = self.neighbours.shape[1]
+        width = self.neighbors.shape[1]
         counts = self.co_clicks.view(-1)
         edges = [torch.zeros(0, dtype=torch.int64, device=counts.device)]
         weights = [torch.zeros(0, device=counts.device)]
         for distance, first, second in batch.co_clicks(self.window):
             for item, other in ((first, second), (second, first)):
-                row, column = (self.neighbours[item] == other[:, None]).nonzero(as_tuple=True)
+                row, column = (self.neighbors[item] == other[:, None]).nonzero(as_tuple=True)
                 edges.append(item[row] * width + column)
                 weights.append(torch.full_like(row, DECAY ** (distance - 1), dtype=torch.float32))
         touched = torch.cat(edges)
@@ -201,7 +201,7 @@ class ItemEncoder(nn.Module):
         return x
 
     def all_vectors(self, meta: Metadata, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Unit vectors of the whole catalog: [items, d]. Neighbours are summed in ``dtype``.
+        """Unit vectors of the whole catalog: [items, d]. Neighbors are summed in ``dtype``.
 
         Without gradients no more than two such tables exist at once, and no item loses its id.
         """
@@ -225,8 +225,8 @@ class ItemEncoder(nn.Module):
             own, weights = torch.where(lost, known, x), weights.masked_fill(lost, 0.0)
         elif self.item is not None:
             x = known.add_(self.item.weight)
-        reverse = self._connect_back() if self.neighbours.shape[1] else None
-        return smooth_unit(x, own, self.smoothing.exp(), self.neighbours, weights, reverse, some, dtype)
+        reverse = self._connect_back() if self.neighbors.shape[1] else None
+        return smooth_unit(x, own, self.smoothing.exp(), self.neighbors, weights, reverse, some, dtype)
 
     def _all_vectors_in_slices(self, meta: Metadata, dtype: torch.dtype) -> Tensor:
         items, device = len(meta.category_path), meta.category_path.device
@@ -238,16 +238,16 @@ class ItemEncoder(nn.Module):
             smooth[some] = known if self.item is None else known + self.item.weight[some]
             base[some] = smooth[some]
         for some in slices:
-            if self.neighbours.shape[1]:
+            if self.neighbors.shape[1]:
                 weights = shares(self.co_clicks[some]).to(dtype)
-                near = near_vectors(base, self.neighbours[some], weights)
+                near = near_vectors(base, self.neighbors[some], weights)
                 smooth[some].addcmul_(near.float(), self.smoothing.exp())
             to_unit(smooth[some])
         return smooth
 
     def some_vectors(self, items: Tensor, meta: Metadata) -> Tensor:
         """Unit vectors of ``items`` int64 [n] alone: [n, d], the rows of :meth:`all_vectors`."""
-        around = self.neighbours[items].long()  # [n, K]
+        around = self.neighbors[items].long()  # [n, K]
         every, at = torch.unique(torch.cat([items, around.flatten()]), return_inverse=True)
         known = self.from_metadata(meta.rows(every))
         base = known if self.item is None else known + self.item(every)

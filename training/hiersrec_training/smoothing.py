@@ -15,20 +15,20 @@ BLOCK = 2048  # items at a time on a CPU, where their vectors stay in the cache 
 
 
 def shares(co_clicks: Tensor) -> Tensor:
-    """Weights of neighbours from their co-clicks [n, K]: the roots, to dampen the frequent ones, scaled to sum to 1."""
+    """Weights of neighbors from their co-clicks [n, K]: the roots, to dampen the frequent ones, scaled to sum to 1."""
     roots = F.threshold(co_clicks, LEAST, 0.0).sqrt_()
     return roots.div_(roots.sum(1, keepdim=True).clamp_min_(1e-12))
 
 
 class ReverseEdges(NamedTuple):
-    """The graph with its edges reversed, as bags end to end: the items that each item is a neighbour of.
+    """The graph with its edges reversed, as bags end to end: the items that each item is a neighbor of.
 
-    There is a bag for each item, then more for those of more than ``LONGEST_BAG`` edges. A popular item is a neighbour
+    There is a bag for each item, then more for those of more than ``LONGEST_BAG`` edges. A popular item is a neighbor
     of thousands, and a GPU walks a bag with a few threads, while all others wait for it.
 
     Attributes:
         rows: int32 [edges], the items that edges come from.
-        order: int64 [edges], each edge's place in the table of neighbours.
+        order: int64 [edges], each edge's place in the table of neighbors.
         offsets: int32 [items + more], where the bags begin.
         long: int64 [L], the items with more than one bag.
         long_offsets: int64 [L], which of the further bags is the first of each of these.
@@ -41,11 +41,11 @@ class ReverseEdges(NamedTuple):
     long_offsets: Tensor
 
     @classmethod
-    def of(cls, neighbours: Tensor, co_clicks: Tensor) -> ReverseEdges:
-        """The reverse of the edges from each item to its ``neighbours`` [items, K]; not of those without co-clicks."""
-        items, width = neighbours.shape
+    def of(cls, neighbors: Tensor, co_clicks: Tensor) -> ReverseEdges:
+        """The reverse of the edges from each item to its ``neighbors`` [items, K]; not of those without co-clicks."""
+        items, width = neighbors.shape
         edges = (co_clicks.flatten() > LEAST).nonzero()[:, 0]
-        target, by_target = torch.sort(neighbours.flatten()[edges], stable=True)
+        target, by_target = torch.sort(neighbors.flatten()[edges], stable=True)
         edges = edges[by_target]
         count = torch.bincount(target, minlength=items)
         place = torch.arange(len(edges), device=edges.device) - (count.cumsum(0) - count)[target]
@@ -85,15 +85,15 @@ def blocks(table: Tensor) -> Iterator[slice]:
     return (slice(first, min(first + size, len(table))) for first in range(0, len(table), size))
 
 
-def near_vectors(base: Tensor, neighbours: Tensor, weights: Tensor) -> Tensor:
-    """Sums of the neighbours' rows of ``base`` [items, d], as bags of embeddings: faster than a sparse product.
+def near_vectors(base: Tensor, neighbors: Tensor, weights: Tensor) -> Tensor:
+    """Sums of the neighbors' rows of ``base`` [items, d], as bags of embeddings: faster than a sparse product.
 
     Args:
         base: [items, d].
-        neighbours: int [n, K].
+        neighbors: int [n, K].
         weights: [n, K], of the type of ``base``.
     """
-    near: Tensor = F.embedding_bag(neighbours, base, per_sample_weights=weights, mode="sum")
+    near: Tensor = F.embedding_bag(neighbors, base, per_sample_weights=weights, mode="sum")
     return near
 
 
@@ -108,29 +108,29 @@ def smooth_unit(
     x: Tensor,
     own: Tensor | None,
     scale: Tensor,
-    neighbours: Tensor,
+    neighbors: Tensor,
     weights: Tensor,
     reverse_edges: ReverseEdges | None,
     some: Tensor,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    """Unit vectors of ``own + scale · near``, where ``near`` is each item's weighted sum of its neighbours' ``x``.
+    """Unit vectors of ``own + scale · near``, where ``near`` is each item's weighted sum of its neighbors' ``x``.
 
     Args:
         x: float32 [items, d].
         own: float32 [items, d]; None where it is ``x``.
         scale: float32 [].
-        neighbours: int32 [items, K].
+        neighbors: int32 [items, K].
         weights: float32 [items, K].
         reverse_edges: of the whole graph; None where K is 0.
         some: int64 [n], items whose vectors are given apart: their gradients need no table of all items.
-        dtype: neighbours are summed in.
+        dtype: neighbors are summed in.
 
     Returns:
         The unit vectors, float32 [items, d]; and those of ``some``, [n, d].
     """
     vectors: tuple[Tensor, Tensor] = _SmoothUnit.apply(  # type: ignore[no-untyped-call]
-        x, own, scale, neighbours, weights, reverse_edges, some, dtype
+        x, own, scale, neighbors, weights, reverse_edges, some, dtype
     )
     return vectors
 
@@ -148,7 +148,7 @@ class _SmoothUnit(torch.autograd.Function):
         x: Tensor,
         own: Tensor | None,
         scale: Tensor,
-        neighbours: Tensor,
+        neighbors: Tensor,
         weights: Tensor,
         reverse_edges: ReverseEdges | None,
         some: Tensor,
@@ -160,7 +160,7 @@ class _SmoothUnit(torch.autograd.Function):
         for rows in blocks(x):
             unit[rows] = (x if own is None else own)[rows]
             if reverse_edges is not None:
-                near[rows] = near_vectors(base, neighbours[rows], low_weights[rows])
+                near[rows] = near_vectors(base, neighbors[rows], low_weights[rows])
                 unit[rows].addcmul_(near[rows].to(x.dtype), scale)
             length[rows] = to_unit(unit[rows])
         ctx.save_for_backward(unit, length, near, scale, weights, some)

@@ -162,7 +162,7 @@ class _Wanted:
             if not is_memory and "allocate memory" not in str(error):
                 raise
             raise RunError(
-                "there is not enough memory to train: lower batch_sessions, dimension, max_length or neighbours, or "
+                "there is not enough memory to train: lower batch_sessions, dimension, max_length or neighbors, or "
                 f"sampled_above below {data.items:,} for a sampled softmax"
             ) from error
         info = loop.info

@@ -123,7 +123,7 @@ def test_settings_are_strict_too(text: str, tiny_data: Path, here: Path) -> None
     message = refused(hiersrec("train", tiny_data, "--out", "run", "--set", f"epochs={text}"))
     assert "epochs" in message
     assert re.search("takes a number such as|must be an integer|must be finite", message)
-    message = refused(hiersrec("evaluate", "--baseline", "sknn", tiny_data, "--set", f"neighbours={text}"))
+    message = refused(hiersrec("evaluate", "--baseline", "sknn", tiny_data, "--set", f"neighbors={text}"))
     assert "--set takes name=number" in message
 
 

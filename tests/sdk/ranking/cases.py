@@ -73,7 +73,7 @@ def table_of(rng: np.random.Generator, kind: str, n: int, d: int) -> Floats:
         rows = np.rint(normal)
     elif kind == "isotropic":
         rows = normal
-    elif kind == "clustered":  # what pruning is for: neighbours are alike, the first dimensions carry most
+    elif kind == "clustered":  # what pruning is for: neighbors are alike, the first dimensions carry most
         centres = rng.standard_normal((n // 20 + 1, d))
         rows = (centres[np.sort(rng.integers(0, len(centres), n))] + 0.2 * normal) * 0.9 ** np.arange(d)
     elif kind == "norms":  # huge and tiny rows

@@ -142,7 +142,7 @@ def test_offsets_are_the_network_of_the_features(
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_large_counts_and_many_neighbours(seed: int) -> None:
+def test_large_counts_and_many_neighbors(seed: int) -> None:
     n, many = 20_000, 3_000
     random = np.random.default_rng(seed)
     rows = random.permutation(n)[:many].astype(np.int32)
@@ -205,7 +205,7 @@ def test_a_table_is_missing(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [-1, ITEMS])
-def test_a_neighbour_that_is_no_row(value: int, tmp_path: Path) -> None:
+def test_a_neighbor_that_is_no_row(value: int, tmp_path: Path) -> None:
     shop = make_shop(covisitation=True)
     tables = shop.tensors
     tables["covisitation.rows"] = tables["covisitation.rows"].copy()

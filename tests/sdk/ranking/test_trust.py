@@ -653,7 +653,7 @@ def test_sessions_that_a_scorer_does_not_know() -> None:
     rows=st.lists(st.integers(-1, 9) | st.sampled_from([-(2**31), 2**31 - 1]), min_size=20, max_size=20),
     session=st.lists(st.integers(0, 8), min_size=1, max_size=20),
 )
-def test_offsets_and_neighbours_of_any_value(
+def test_offsets_and_neighbors_of_any_value(
     seed: int, offsets: list[int], rows: list[int], session: list[int]
 ) -> None:
     tables = scorer_of(seed) | {"offsets": np.array(offsets, np.int64), "rows": np.array(rows, np.int32)}

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -18,6 +19,7 @@ from starlette.testclient import TestClient
 from hiersrec_sdk import Recommender, __version__
 from hiersrec_sdk.errors import BundleMissingError, InvalidOptionError
 from hiersrec_sdk.serve import create_app
+from hiersrec_sdk.serve.requests import Health, Info, Readiness
 from tests.sdk.serve.conftest import Served
 from tests.waiting import wait_for
 
@@ -96,6 +98,8 @@ def test_health_and_info(served: Served) -> None:
     }
     info = served.client.get("/info").json()
     assert (info["version"], info["bundle"], info["items"]) == (__version__, digest, served.shop.items)
+    for path, kind in (("/healthz", Health), ("/readyz", Readiness), ("/info", Info)):
+        msgspec.json.decode(served.client.get(path).content, type=kind)  # as the description says
     assert served.client.get("/recommend").status_code == 405
     assert served.client.head("/healthz").status_code == 200
 

@@ -109,7 +109,7 @@ def test_style_lasts_when_the_subcategory_changes(data: Dataset) -> None:
     assert alike > 1.3 * by_chance
 
 
-def test_neighbours_follow_each_other(data: Dataset) -> None:
+def test_neighbors_follow_each_other(data: Dataset) -> None:
     """The most frequent successor of an item comes after it far more often than its popularity tells."""
     items, lengths = data.train.items, data.train.lengths
     session = np.repeat(np.arange(len(lengths)), lengths)

@@ -37,7 +37,7 @@ FIXED = {
     "dimension": 16,
     "heads": 2,
     "max_length": 6,
-    "neighbours": 3,
+    "neighbors": 3,
     "precision": "float32",
     "epochs": 2,
     "batch_sessions": 32,

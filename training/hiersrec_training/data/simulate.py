@@ -5,7 +5,7 @@ For demos and tests where no real clicks may be shipped. The next click of a ses
 - its intent: a subcategory, now and then left for a sister or for one that goes with it;
 - its style, which no column names: it shows in the colours, materials and prices of the items, and stays through the
   session while the subcategory changes;
-- the item before: items have neighbours that are bought with them;
+- the item before: items have neighbors that are bought with them;
 - popularity: a power law that drifts, with items that come in later;
 - its past: shoppers go back to items they saw.
 """
@@ -51,7 +51,7 @@ SHOP: dict[str, dict[str, dict[str, tuple[float, str]]]] = {
         "Accessories": {
             "Handbags": (85, "handbag|tote|shoulder bag|clutch"),
             "Scarves": (25, "scarf|shawl|neckerchief"),
-            "Jewellery": (30, "necklace|bracelet|earrings|ring"),
+            "Jewelry": (30, "necklace|bracelet|earrings|ring"),
         },
     },
     "Men": {
@@ -132,10 +132,10 @@ STYLES = 8  # latent
 
 # Chances of the ways to the next view; the remaining one is a choice by intent.
 GO_BACK = 0.08  # to an item seen before
-FOLLOW = 0.15  # to a neighbour of the item before
+FOLLOW = 0.15  # to a neighbor of the item before
 SWITCH = 0.15  # chance that the intent changes before a choice by intent
-NEIGHBOURS = np.array([0.40, 0.25, 0.15, 0.12, 0.08])  # how often each neighbour of an item is the one
-SAME_LEAF = 3  # of the neighbours; the others are of the subcategory that goes with it
+NEIGHBORS = np.array([0.40, 0.25, 0.15, 0.12, 0.08])  # how often each neighbor of an item is the one
+SAME_LEAF = 3  # of the neighbors; the others are of the subcategory that goes with it
 
 _README = """SIMULATED: a made-up shop and made-up sessions, for demos and tests; no real person clicked here.
 
@@ -171,13 +171,13 @@ def prepare_options(shop: Path, test_days: int) -> PrepareOptions:
 @dataclass(frozen=True)
 class _Shop:
     """``leaf`` int64 [items]: subcategory; ``looks`` float64 [items, styles]: share of each style, rows sum to 1;
-    ``popularity`` float64 [items, PERIODS], 0 before an item comes in; ``neighbours`` int64 [items, 5]; ``goes_with``
+    ``popularity`` float64 [items, PERIODS], 0 before an item comes in; ``neighbors`` int64 [items, 5]; ``goes_with``
     and ``sister`` int64 [leaves]: where the intent can go; ``table``: simulated-items.csv."""
 
     leaf: Ints
     looks: Floats
     popularity: Floats
-    neighbours: Ints
+    neighbors: Ints
     goes_with: Ints
     sister: Ints
     table: pl.DataFrame
@@ -249,7 +249,7 @@ def _open_shop(rng: np.random.Generator, items: int) -> _Shop:
         leaf=leaf,
         looks=looks,
         popularity=_popularity(rng, leaf),
-        neighbours=_neighbours(rng, leaf, looks, goes_with),
+        neighbors=_neighbors(rng, leaf, looks, goes_with),
         goes_with=goes_with,
         sister=sister,
         table=_item_table(rng, paths, leaf, looks),
@@ -292,10 +292,10 @@ def _popularity(rng: np.random.Generator, leaf: Ints) -> Floats:
     return np.where(np.arange(PERIODS) >= begins[:, None], share[:, None] * np.exp(trend), 0.0)
 
 
-def _neighbours(rng: np.random.Generator, leaf: Ints, looks: Floats, goes_with: Ints) -> Ints:
+def _neighbors(rng: np.random.Generator, leaf: Ints, looks: Floats, goes_with: Ints) -> Ints:
     """Items of like looks: some of the same subcategory, some of the one that goes with it."""
     members = [np.flatnonzero(leaf == at) for at in range(leaf.max() + 1)]
-    found = np.empty((len(leaf), len(NEIGHBOURS)), np.int64)
+    found = np.empty((len(leaf), len(NEIGHBORS)), np.int64)
     for at, items in enumerate(members):
         for columns, other in (
             (slice(0, SAME_LEAF), items),
@@ -303,7 +303,7 @@ def _neighbours(rng: np.random.Generator, leaf: Ints, looks: Floats, goes_with: 
         ):
             liking = looks[items] @ looks[other].T + rng.gumbel(0, 0.15, (len(items), len(other)))
             liking[items[:, None] == other[None, :]] = -np.inf  # itself only where nothing else is there
-            wanted = len(NEIGHBOURS[columns])
+            wanted = len(NEIGHBORS[columns])
             best = np.argsort(-liking, axis=1)[:, :wanted]
             found[items, columns] = other[best[:, np.arange(wanted) % best.shape[1]]]
     return found
@@ -334,7 +334,7 @@ def _visit(rng: np.random.Generator, shop: _Shop, sessions: int, days: int) -> p
         intent[on] = np.where(switching & ~follows & ~returns, target, intent[on])
         item = choose(rng, intent[on], style[on], period[on])
         if view:
-            near = shop.neighbours[seen[on, view - 1], rng.choice(len(NEIGHBOURS), len(on), p=NEIGHBOURS)]
+            near = shop.neighbors[seen[on, view - 1], rng.choice(len(NEIGHBORS), len(on), p=NEIGHBORS)]
             follows &= shop.popularity[near, period[on]] > 0  # it has come in
             item = np.where(follows, near, item)
             item = np.where(returns, seen[on, rng.integers(view, size=len(on))], item)

@@ -1,4 +1,4 @@
-"""The co-click graph of the training sessions: each item's nearest neighbours. And the pairs of nearby clicks that it,
+"""The co-click graph of the training sessions: each item's nearest neighbors. And the pairs of nearby clicks that it,
 like the co-visitation counts, is counted from."""
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ CLICKS_TOGETHER = 1 << 16  # clicks whose pairs are held at once; a more frequen
 
 @dataclass(frozen=True)
 class CoClicks:
-    """The ``width`` most frequent neighbours of every item.
+    """The ``width`` most frequent neighbors of every item.
 
     Attributes:
-        neighbours: int32 [items, width], the most frequent first; 0 where there is none.
+        neighbors: int32 [items, width], the most frequent first; 0 where there is none.
         counts: float32 [items, width], how often each was clicked near the item, weighted by distance; 0 where there
             is none.
         window: most clicks between two co-clicked items.
     """
 
-    neighbours: NDArray[np.int32]
+    neighbors: NDArray[np.int32]
     counts: NDArray[np.float32]
     window: int
 
@@ -44,7 +44,7 @@ def co_clicks(sessions: Sessions, items: int, width: int, window: int) -> CoClic
         each = weights[np.abs(pairs.distance) - 1]
         counts = np.bincount(pairs.pair, each, len(pairs.source)).astype(np.float32)
         kept, rank = most_frequent(pairs, counts, width)
-        graph.neighbours[pairs.source[kept], rank] = pairs.target[kept]
+        graph.neighbors[pairs.source[kept], rank] = pairs.target[kept]
         graph.counts[pairs.source[kept], rank] = counts[kept]
     return graph
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hiersrec_training import neighbours
+from hiersrec_training import neighbors
 from hiersrec_training.covisitation import count_covisits
 from hiersrec_training.data.dataset import Sessions
-from hiersrec_training.neighbours import DECAY, CoClicks, co_clicks, near_pairs
+from hiersrec_training.neighbors import DECAY, CoClicks, co_clicks, near_pairs
 
 ITEMS = 9
 SESSIONS = st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=8), min_size=1, max_size=8)
@@ -24,7 +24,7 @@ def as_sessions(lists: list[list[int]]) -> Sessions:
 
 @settings(max_examples=60, deadline=None)
 @given(sessions=SESSIONS, width=st.integers(1, 5), window=st.integers(1, 4))
-def test_neighbours_are_the_most_frequent_co_clicks(
+def test_neighbors_are_the_most_frequent_co_clicks(
     sessions: list[list[int]], width: int, window: int
 ) -> None:
     after = np.zeros((8, 8))
@@ -39,7 +39,7 @@ def test_neighbours_are_the_most_frequent_co_clicks(
         best = [other for other in np.lexsort((range(8), -either[item].round(5))) if either[item, other]][
             :width
         ]
-        assert graph.neighbours[item, : len(best)].tolist() == best
+        assert graph.neighbors[item, : len(best)].tolist() == best
         np.testing.assert_allclose(graph.counts[item, : len(best)], either[item, best], rtol=1e-5)
         assert not graph.counts[item, len(best) :].any()
 
@@ -61,7 +61,7 @@ def all_at_once(sessions: Sessions, items: int, width: int, window: int) -> CoCl
     for item in range(items):
         best = np.flatnonzero(pairs // items == item)
         best = best[np.lexsort((pairs[best] % items, -counts[best]))][:width]
-        graph.neighbours[item, : len(best)] = pairs[best] % items
+        graph.neighbors[item, : len(best)] = pairs[best] % items
         graph.counts[item, : len(best)] = counts[best]
     return graph
 
@@ -83,7 +83,7 @@ def test_pairs_in_slices_are_those_of_every_session(
         if a != b and 0 < abs(later - earlier) <= window
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbours, "CLICKS_TOGETHER", together)
+        patch.setattr(neighbors, "CLICKS_TOGETHER", together)
         slices = list(near_pairs(as_sessions(lists), ITEMS, window))
     found = [
         (int(pairs.source[pair]), int(pairs.target[pair]), int(distance))
@@ -106,9 +106,9 @@ def test_the_graph_and_the_counts_are_bit_for_bit_those_of_all_pairs_at_once(
     clicks = (random.pareto(1, lengths.sum()) * 5).astype(np.int32) % 70
     sessions = Sessions(clicks, np.concatenate([[0], lengths.cumsum()]))
     covisits = count_covisits(sessions, 70, 10)
-    monkeypatch.setattr(neighbours, "CLICKS_TOGETHER", together)
+    monkeypatch.setattr(neighbors, "CLICKS_TOGETHER", together)
     graph, wanted = co_clicks(sessions, 70, 6, 4), all_at_once(sessions, 70, 6, 4)
-    np.testing.assert_array_equal(graph.neighbours, wanted.neighbours)
+    np.testing.assert_array_equal(graph.neighbors, wanted.neighbors)
     np.testing.assert_array_equal(graph.counts, wanted.counts)
     again = count_covisits(sessions, 70, 10)
     for name in ("offsets", "rows", "counts"):
