@@ -58,7 +58,7 @@ def evaluate(
     ranks = np.zeros(len(examples), dtype=np.int64)
     covered = unknown = seen = rows_scored = bytes_read = done = 0
     right = np.zeros(len(levels), dtype=np.int64)
-    shown = np.zeros(len(catalog), dtype=bool)
+    shown = set[int | str]()
     seconds = 0.0
     bar = tqdm(total=len(examples), desc=f"{split}, {mode}", unit="example", disable=not progress)
     for some in examples.chunks(BATCH):
@@ -81,7 +81,7 @@ def evaluate(
             ranks[done] = _rank(result, ids[target])
             for level, hit in enumerate(result.category_path):
                 right[level] += row >= 0 and hit.index == category_of[level][target]
-            shown[catalog.rows(result.items[:largest])] = True
+            shown.update(result.items[:largest])
             rows_scored += result.rows_scored
             bytes_read += result.bytes_read
             done += 1
@@ -98,7 +98,7 @@ def evaluate(
         **ranking_metrics(ranks),
         "candidate_coverage": covered / done,
         **{f"category_accuracy_{level}": int(count) / done for level, count in enumerate(right)},
-        f"catalog_coverage@{largest}": int(shown.sum()) / max(1, len(known)),
+        f"catalog_coverage@{largest}": len(shown) / max(1, len(catalog)),
         "seen_targets": seen / done,
         "rows_scored": rows_scored / done,
         "bytes_read": bytes_read / done,
