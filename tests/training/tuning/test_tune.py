@@ -10,10 +10,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
@@ -54,6 +54,29 @@ def study_of(data: Path, out: Path, **options: Any) -> list[str]:
     return said
 
 
+class KeptWorkers(Workers):
+    """Their processes are there for the next study too: each takes seconds to import PyTorch."""
+
+    idle: ClassVar[list[Any]] = []
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self._idle = self.idle
+
+    def __exit__(self, *_: object) -> None:
+        for worker, _ in self._busy.values():
+            worker.end(at_once=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kept_workers() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune_module, "Workers", KeptWorkers)
+        yield
+    while KeptWorkers.idle:
+        KeptWorkers.idle.pop().end(at_once=False)
+
+
 @pytest.fixture(scope="module")
 def ended(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of one trial, for tests that copy it."""
@@ -66,7 +89,10 @@ def trials_of(out: Path) -> list[Any]:
     return finished(open_trials(out, About.load(out), ScheduleMedian()))
 
 
-def test_a_study_ends_with_settings_and_a_run(tiny_data: Path, tmp_path: Path) -> None:
+def test_a_study_ends_with_settings_and_a_run(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune_module, "Workers", Workers)  # which end with the study
     said = study_of(tiny_data, tmp_path / "study", seeds=2, parallel=2)
     assert sorted(path.name for path in (tmp_path / "study").iterdir()) == [
         "best.toml",
@@ -340,10 +366,11 @@ def test_a_process_that_is_killed_takes_its_training_along_and_nothing_else(
 
     def watch(job: Job, epoch: Epoch) -> bool:
         if job.name == "first":
-            [child] = multiprocessing.active_children()
+            [child] = set(multiprocessing.active_children()) - before
             os.kill(child.pid or 0, signal.SIGKILL)
         return True
 
+    before = set(multiprocessing.active_children())
     with Workers(1) as workers:
         workers.run(
             lambda: waiting.pop(0) if waiting else None,
@@ -357,7 +384,7 @@ def test_a_process_that_is_killed_takes_its_training_along_and_nothing_else(
     assert finished_run(tmp_path / "second").best_epoch
     assert ended["none"].how == "failed"
     assert "nowhere" in ended["none"].message
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_a_training_that_is_given_up_ends_after_its_epoch(
