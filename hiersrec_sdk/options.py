@@ -64,11 +64,11 @@ class Options:
         k: how many items; above the number of items, all of them.
         mode: "candidates" ranks the most probable categories; "exact" ranks every item, at a fraction of the cost of
             scoring each; "auto" is exact where that is cheap, else candidates.
-        candidates: candidate share, the share of the items that are candidates, above 0 and up to 1; "auto": the most
-            probable categories until their probabilities reach the ``top_p`` that the export calibrated, so few where
-            the next category is clear and many where it is not; None: the bundle's ``candidate_share``. The category
-            that reaches the budget is taken too, and more if they hold fewer than ``k`` eligible items. The session's
-            own items and the co-visited items are always ranked.
+        candidates: candidate share, the share of the bundle's rows that are candidates, above 0 and up to 1; "auto":
+            the most probable categories until their probabilities reach the ``top_p`` that the export calibrated, so
+            few where the next category is clear and many where it is not; None: the bundle's ``candidate_share``. The
+            category that reaches the budget is taken too, and more if they hold fewer than ``k`` eligible items. The
+            session's own items and the co-visited items are always ranked.
         include_session_categories: whether the leaf categories of the session's own items are taken first. They count
             toward the budget, so that fewer predicted categories may be taken.
         filter: a filter of :meth:`Recommender.filter`, prepared once.

@@ -249,15 +249,16 @@ def _restrictions(
         Rows that do not rank, int64, rising, or None; categories to take in any case, int64, or None; and how many
         eligible rows the candidates must hold.
     """
-    skipped, first, catalog = plan.excluded, None, plan.catalog
+    skipped, first, catalog, least = plan.excluded, None, plan.catalog, plan.k
     if plan.exclude_seen:
-        skipped = np.unique(session.seen) if skipped is None else np.union1d(skipped, session.seen)
+        seen = np.unique(session.seen)
+        skipped, least = seen if skipped is None else np.union1d(skipped, seen), plan.k + len(seen)
     if plan.session_categories:  # the newest item's first
         newest_first = catalog.categories_of(session.rows)[::-1].tolist()
         leaves = len(catalog.tree.leaves)
         known = [leaf for leaf in dict.fromkeys(newest_first) if leaf < leaves]
         first = np.array(known, dtype=np.int64) if known else None
-    return skipped, first, plan.k if skipped is None else plan.k + len(skipped)
+    return skipped, first, least
 
 
 def _path(encoded: Encoded, at: int, shown: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], ...]:

@@ -54,14 +54,15 @@ class Plan:
         catalog: the snapshot that the call sees.
         k: most items of an answer.
         exact: whether every item ranks.
-        row_budget: rows that the candidates have to hold,
+        row_budget: rows of the bundle that the candidates have to hold, whether they still are items,
         top_p: and the probability.
         on_unknown: what to do about an id that the catalog lacks.
         session_categories: whether the categories of the session's own items always are candidates.
         exclude_seen: whether the session's own items may not be recommended.
         excluded: int64, rising, rows that may not be recommended; or None. Beside the bitmaps.
         parts: for each segment, the rows that may rank.
-        eligible: int64 [leaf categories], how many rows of the bundle in each can be recommended; None: all.
+        eligible: int64 [leaf categories], at least how many items of each can be recommended; None: all of the
+            bundle's.
         max_per_category: most items of a leaf category, or None.
         threads: threads of the ranking of one session.
         rank: ranks the bundle's rows for a session in one native operation, or None: step by step.
@@ -173,12 +174,13 @@ class Planner:
         chosen, excluded = _restrictions(catalog, options)
         n = max(1, len(catalog))
         k = min(int(options.k), n)
-        rows = max(math.ceil(share * n), k)
+        # of the bundle's rows, as categories are measured in those: the ones that are no items any more count in both
+        rows = max(math.ceil(share * len(catalog.base)), k)
         exact = options.mode == "exact"
         if options.mode == "auto":
-            allowed = 1.0 if chosen is None else len(chosen) / n
+            allowed = 1.0 if chosen is None else len(chosen) / len(catalog.base)
             exact = allowed * self._exact_bytes(catalog) <= _AUTO_BYTES + rows * self._row_bytes(catalog.base)
-        eligible, limit = catalog.base.eligible(chosen), None
+        eligible, limit = _eligible(catalog, chosen, excluded), None
         if options.max_per_category is not None:
             limit = min(int(options.max_per_category), n)
             leaves = catalog.tree.leaves
@@ -282,6 +284,31 @@ def _is_of_hash(key: object, error: Exception) -> bool:
             raise  # it has come just now
         return type(again) is type(error)
     return False
+
+
+def _eligible(
+    catalog: Catalog, chosen: Filter | None, excluded: NDArray[np.int64] | None
+) -> NDArray[np.int64] | None:
+    """int64 [leaf categories]: at least how many items of each can be recommended; None: all rows of the bundle.
+
+    Of the items that were added or changed since, those count that lie in the leaf category itself.
+    """
+    base, delta, leaves = catalog.base, catalog.delta, catalog.tree.leaves
+    found = base.eligible(chosen)
+    if excluded is not None:
+        rows = base.live_among(excluded[: excluded.searchsorted(len(base))])
+        if chosen is not None:
+            rows = rows[row_ranges.in_bitmap(chosen.bitmap, rows)]
+        whole = leaves[:, 1] - leaves[:, 0] if found is None else found
+        found = whole - np.bincount(catalog.tree.leaf_of(rows), minlength=len(leaves))
+    if found is not None and len(delta):
+        allowed = delta.live_mask if chosen is None else delta.live_mask & chosen.allows_delta(delta)
+        if excluded is not None:
+            allowed = allowed.copy()
+            allowed[excluded[excluded.searchsorted(len(base)) :] - len(base)] = False
+        leaf = delta.leaf[allowed]
+        found = found + np.bincount(leaf[leaf < len(leaves)], minlength=len(leaves))
+    return found
 
 
 def _restrictions(catalog: Catalog, options: Options) -> tuple[Filter | None, NDArray[np.int64] | None]:

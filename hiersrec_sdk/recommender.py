@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
@@ -31,6 +32,7 @@ from hiersrec_sdk.encoders.query_parts import QueryPartsGraph
 from hiersrec_sdk.encoders.runtime import checked_providers
 from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
 from hiersrec_sdk.errors import (
+    BundleError,
     CatalogChangeError,
     InvalidArgumentError,
     UnknownItemError,
@@ -209,23 +211,17 @@ class Recommender(HubMixin):
         return follow(self.catalog, Readers(self._pipeline.running, self._planner.prepare), feed, after)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A pickle holds the bundle's absolute path and how it was loaded: whoever unpickles it has to have the bundle
-        there. Its checksums are not read again.
+        """A pickle holds the bundle's absolute path and SHA-256, and how it was loaded: whoever unpickles it has to
+        have the same bundle there, else that is a BundleError. Its checksums are not read again.
 
         Raises:
             CatalogChangeError: the catalog has changes that are in no bundle yet.
         """
-        path, snapshot = self._saver.saved
+        path, snapshot, digest = self._saver.saved
         if snapshot is not self.catalog.current:
             raise CatalogChangeError("the catalog has changes that a pickle cannot hold: save() them first")
-        load = partial(
-            Recommender.load,
-            providers=self.providers,
-            backend=self.backend,
-            threads=self._threads,
-            verify=False,
-        )
-        return load, (path,)
+        options = {"providers": self.providers, "backend": self.backend, "threads": self._threads}
+        return _loaded_again, (path, digest, options)
 
     def __repr__(self) -> str:
         return (
@@ -459,3 +455,18 @@ def _row_of(item: Any, catalog: Catalog) -> int:
     if row == UNKNOWN:
         raise UnknownItemError(f"item id {shown(item)} is not in the catalog")
     return row
+
+
+def _loaded_again(path: Path, digest: str, options: dict[str, Any]) -> Recommender:
+    """A recommender out of a pickle.
+
+    Raises:
+        BundleError: there is another bundle by now, which would answer otherwise than the one that was pickled.
+    """
+    recommender = Recommender.load(path, verify=False, **options)
+    if recommender.config["sha256"] != digest:
+        raise BundleError(
+            f"the bundle at {path} is another one than that of the recommender that was pickled: pickle one that was "
+            "loaded since, or keep each version in a folder of its own"
+        )
+    return recommender

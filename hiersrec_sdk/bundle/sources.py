@@ -226,10 +226,10 @@ def _open_cached(open_file: _Open, label: str, verify: bool) -> Bundle:
     content = b"".join(_blocks(open_file, CONFIG, LARGEST_CONFIG, label))
     config = parse_config(content, f"{label}: {CONFIG}")
     entry = cache.entry_of(config["sha256"])
-    bundle = _entry(entry, verify, logging.DEBUG)
-    if bundle is not None:
-        return bundle
     try:
+        bundle = _entry(entry, verify, logging.DEBUG)
+        if bundle is not None:
+            return bundle
         cache.check_fits(sum(about["bytes"] for about in config["files"].values()), label)
         with cache.locked(entry):
             bundle = _entry(entry, verify, logging.WARNING)  # by now another process may have unpacked it

@@ -18,7 +18,7 @@ from hiersrec_sdk.ranking.arrays import LARGEST, are_bounded
 from hiersrec_sdk.shown import described, shown
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # arrays have no truth value
 class Item:
     """An item to add or to change.
 
@@ -32,7 +32,7 @@ class Item:
         text: words, of the kind that the model was trained with.
         numbers: by the names of the columns that the model was trained with.
         metadata_vector: its vector from the text encoder or the shop, if the model was trained with such vectors.
-        title: to show. None: a known item keeps its title.
+        title: to show. None: a known item keeps its title; "": it has none.
         vector: float32 [d] of unit length, in the space of the catalog's item vectors, in place of all metadata. It is
             not rescaled: a longer vector scores higher.
 
@@ -137,7 +137,7 @@ def checked_item(item: Any) -> Item:
             category=_category(given.get("category")),
             text=_text("text", given.get("text")),
             numbers=_numbers(given.get("numbers")),
-            title=_text("title", given.get("title")) or None,
+            title=_text("title", given.get("title")),
             metadata_vector=_vector("metadata_vector", given.get("metadata_vector")),
             vector=_vector("vector", given.get("vector")),
         )

@@ -116,8 +116,12 @@ def _resolved_or_created(tree: CategoryTree, item: Item, created: NewCategories)
             ) from None
     parent = resolve(tree, NewCategories(), path[:-1])
     wanted = int if tree.id_type == "int64" else str
-    if type(path[-1]) is not wanted or not fits_tables(path[-1]):
+    if type(path[-1]) is not wanted:
         raise CatalogChangeError(
             f"item {shown(item.id)}: category {shown(path[-1])} is of another type than those of this catalog"
+        )
+    if not fits_tables(path[-1]):
+        raise CatalogChangeError(
+            f"item {shown(item.id)}: category {shown(path[-1])} must be an int64 or UTF-8 text"
         )
     return NEW, created.add(parent, path[-1])

@@ -47,12 +47,16 @@ class Saver:
     """Saves a catalog, and knows where it has done so: nobody else's changes are replaced there.
 
     Attributes:
-        saved: a folder, and the snapshot that it holds if nobody has replaced it.
+        saved: a folder, the snapshot that it holds if nobody has replaced it, and the SHA-256 of that bundle.
     """
 
     def __init__(self, bundle: Bundle, catalog: MutableCatalog) -> None:
         self._bundle, self._catalog = bundle, catalog
-        self.saved: tuple[Path, Catalog] = bundle.path.absolute(), catalog.current
+        self.saved: tuple[Path, Catalog, str] = (
+            bundle.path.absolute(),
+            catalog.current,
+            bundle.config["sha256"],
+        )
         self._places = {real_path(bundle.path): _Place(frozenset([bundle.config["sha256"]]))}
         self._lock = threading.RLock()  # a signal handler may save too
         fresh_in_children(self, "_lock")
@@ -93,7 +97,7 @@ class Saver:
             feed = None if snapshot.feed is None else asdict(snapshot.feed)
             tables = to_tables(snapshot)
             write_with_delta(self._bundle, folder, tables, len(snapshot), feed, check=check, before=before)
-            only, saved = frozenset([digest]), (path, snapshot)
+            only, saved = frozenset([digest]), (path, snapshot, digest)
             # One line without a call: a signal handler may have saved newer changes since.
             place.ours, self.saved = (only, saved) if place.ours is ours else (place.ours, self.saved)
         took = 1000 * (time.perf_counter() - started)
@@ -117,6 +121,10 @@ def _checked(
                 )
             _check_nothing_else(at, folder, files)
         return None
+    if not os.path.lexists(at):  # somebody may be about to put another one there
+        raise BundleError(
+            f"the bundle that was in {folder} is gone: save to another folder, or put a bundle there and load that"
+        )
     found = open_config(at)
     if found[1]["sha256"] not in ours:
         raise BundleError(

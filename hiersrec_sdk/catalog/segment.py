@@ -261,6 +261,10 @@ class BaseSegment:
         found = positions[nearest == deleted]
         return found
 
+    def live_among(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of rising ``rows`` that are not deleted."""
+        return np.delete(rows, self.deleted_among(rows)) if len(rows) and len(self.deleted) else rows
+
     def find(self, ids: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
         rows, deleted = self.tables.index.find(ids), self.deleted
         if len(deleted) and (self._few_deleted is None or not self._few_deleted.isdisjoint(rows.tolist())):

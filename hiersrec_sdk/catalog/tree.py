@@ -81,7 +81,8 @@ class NewCategories:
     def __init__(self, categories: Iterable[tuple[Node, int | str]] = ()) -> None:
         self.parents: list[Node] = []
         self.ids: list[int | str] = []
-        self._numbers: dict[int | str, list[int]] = {}
+        self._numbers: dict[int | str, tuple[int, ...]] = {}
+        self._is_shared = False  # with those that this is a copy of
         for parent, category_id in categories:
             self.add(parent, category_id)
 
@@ -90,15 +91,21 @@ class NewCategories:
 
     def add(self, parent: Node, category_id: int | str) -> int:
         """Create a category; returns its number."""
+        if self._is_shared:
+            self.parents, self.ids, self._numbers = [*self.parents], [*self.ids], {**self._numbers}
+            self._is_shared = False
         number = len(self)
         self.parents.append(parent)
         self.ids.append(category_id)
-        self._numbers.setdefault(category_id, []).append(number)
+        self._numbers[category_id] = (*self.find(category_id), number)
         return number
 
     def copy(self) -> NewCategories:
-        """These categories, to add others."""
-        return NewCategories(zip(self.parents, self.ids, strict=True))
+        """These categories, to add others. It takes no time until one is added, as it seldom is."""
+        made = NewCategories()
+        made.parents, made.ids, made._numbers = self.parents, self.ids, self._numbers
+        made._is_shared = True
+        return made
 
     def find(self, category_id: int | str) -> Sequence[int]:
         """The numbers of the categories with this id."""

@@ -328,7 +328,7 @@ class MutableCatalog(Reading):
         return Rows(
             ids=ids,
             titles=[
-                item.title or (now.title(row) if row != UNKNOWN else None)
+                (now.title(row) if row != UNKNOWN else None) if item.title is None else item.title or None
                 for item, row in zip(items, sources, strict=True)
             ],
             placements=placements,

@@ -36,7 +36,6 @@ if _ISA and not _kernel.use_isa(_ISA):
 
 _FEW_CLICKS: Final = 512  # which the kernel puts in order faster; more take time by their square
 
-_prepared: Final[WeakKeyDictionary[Table, _kernel.Table]] = WeakKeyDictionary()
 _scorers: Final[WeakKeyDictionary[CovisitationScorer, _kernel.Covisitation]] = WeakKeyDictionary()
 
 
@@ -47,9 +46,10 @@ def search(table: Table, requests: Sequence[Request], k: int) -> list[Found]:
 
 def prepare(table: Table) -> _kernel.Table:
     """The table as the kernel knows it, made once. Two threads that make it at once make the same."""
-    prepared = _prepared.get(table)
+    prepared: _kernel.Table | None = table.prepared
     if prepared is None:
-        prepared = _prepared[table] = _prepare(table)
+        prepared = _prepare(table)
+        object.__setattr__(table, "prepared", prepared)
     return prepared
 
 

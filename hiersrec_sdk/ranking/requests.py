@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, SupportsIndex, TypeAlias
 
 import numpy as np
@@ -17,7 +17,7 @@ from hiersrec_sdk.shown import shown
 MAX_DIMENSION: Final = 65_536
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Table:
     """The rows that are ranked. Checked when it is made; may be read-only and memory-mapped.
 
@@ -25,6 +25,8 @@ class Table:
         vectors: float32 [n, d].
         bias: float32 [n] or None, added to the scores.
         codes: the int8 copy that makes ranking faster and changes no result, or None.
+        prepared: what the backend has made of it. A weak reference to the table would run code when it dies, in which
+            the error of a signal handler is lost.
 
     Raises:
         TypeError: an argument is not an array, or of the wrong dtype.
@@ -34,6 +36,7 @@ class Table:
     vectors: NDArray[np.float32]
     bias: NDArray[np.float32] | None = None
     codes: Codes | None = None
+    prepared: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         n, d = array_of("vectors", self.vectors, FLOAT32, (None, None)).shape

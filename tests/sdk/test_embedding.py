@@ -112,6 +112,21 @@ def test_a_pickle_reopens_the_bundle(
     assert alone(pickle.loads(relative)) == alone(recommender)
 
 
+def test_a_pickle_of_a_bundle_that_was_replaced_says_so(tmp_path: Path) -> None:
+    """Workers that load it before and after would answer differently."""
+    path = make_shop().write(tmp_path / "bundle")
+    recommender = Recommender.load(path)
+    content = pickle.dumps(recommender)
+    recommender.catalog.remove([0])
+    recommender.save(path)
+    load: Callable[[bytes], Any] = pickle.loads
+    with pytest.raises(
+        errors.BundleError, match="is another one than that of the recommender that was pickled"
+    ):
+        load(content)
+    assert len(load(pickle.dumps(recommender)).catalog) == len(recommender.catalog)
+
+
 def test_a_pickle_without_its_bundle_says_so(tmp_path: Path) -> None:
     path = make_shop().write(tmp_path / "bundle")
     content = pickle.dumps(Recommender.load(path))

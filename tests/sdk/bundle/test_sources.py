@@ -168,11 +168,12 @@ def test_a_cache_that_cannot_be_written(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv("HIERSREC_CACHE", str(tmp_path / "file"))
-    with pytest.raises(
-        errors.BundleError, match=r"cannot be unpacked to .*set HIERSREC_CACHE to another folder"
-    ):
-        Recommender.load(zipped(files(bundle)))
+    for cache in (tmp_path / "file", tmp_path / ("long" * 100)):
+        monkeypatch.setenv("HIERSREC_CACHE", str(cache))
+        with pytest.raises(
+            errors.BundleError, match=r"cannot be unpacked to .*set HIERSREC_CACHE to another folder"
+        ):
+            Recommender.load(zipped(files(bundle)))
 
 
 # Waits for a word, so that all begin at once.

@@ -255,12 +255,12 @@ def test_the_items_of_a_session_once_each(session: list[int], logits: list[float
 def test_what_is_made_of_a_table_goes_with_it() -> None:
     from hiersrec_sdk.ranking import c_backend
 
-    before = len(c_backend._prepared)
-    table = Table(np.ones((3, 2), np.float32))
+    vectors = np.ones((3, 2), np.float32)
+    table = Table(vectors)
     request = Request(np.ones(2, np.float32), np.array([[0, 3]]))
     for _ in range(2):
         c_backend.BACKEND.search(table, [request], 2)
-    assert len(c_backend._prepared) == before + 1
     assert c_backend.prepare(table) is c_backend.prepare(table)
+    held = sys.getrefcount(vectors)
     del table
-    assert len(c_backend._prepared) == before
+    assert sys.getrefcount(vectors) == held - 2  # the table's and the kernel's

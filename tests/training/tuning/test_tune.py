@@ -63,7 +63,7 @@ class KeptWorkers(Workers):
         super().__init__(count)
         self._idle = self.idle
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         for worker, _ in self._busy.values():
             worker.end(at_once=True)
 
