@@ -163,10 +163,9 @@ def expected(shop: Shop, session: list[Any], asked: Asked) -> Answer:
     if asked.mode == "exact":
         candidates = set(range(shop.items))
     else:
-        # Of each category count as many eligible items as may be recommended, and ask for more where the call excludes
-        # some, of whatever category.
-        unrestricted = allowed(shop, asked, but="exclude")
-        counts = [len(unrestricted & {*range(*span)}) for span in shop.ranges[-1]]
+        # Of each category count as many items as may be recommended, and ask for more where the session's own may not
+        # be, of whatever category.
+        counts = [len(may & {*range(*span)}) for span in shop.ranges[-1]]
         if asked.max_per_category is not None:
             counts = [min(count, asked.max_per_category) for count in counts]
         share, top_p = asked.candidates or 0.3, 0.0
@@ -187,7 +186,7 @@ def expected(shop: Shop, session: list[Any], asked: Asked) -> Answer:
                 taken
                 and len(taken) >= len(first)
                 and sum(shop.leaf_sizes[at] for at in taken) >= max(math.ceil(share * shop.items), k)
-                and sum(counts[at] for at in taken) >= k + len(may_not)
+                and sum(counts[at] for at in taken) >= k + (len(set(known)) if asked.exclude_seen else 0)
                 and reached >= top_p
             ):
                 break

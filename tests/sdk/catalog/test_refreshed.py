@@ -49,18 +49,20 @@ def test_all_items_as_candidates_is_exact_after_removals(
 
 
 def test_a_share_is_one_of_the_items_that_are_left(recommender: Recommender, shop: Shop) -> None:
-    """Removed ones use up no more of the budget than they were."""
-    before = [recommender.recommend(each, 1, candidates=0.5).rows_scored for each in sessions_of(shop)]
-    without(recommender, shop, 0.5)
-    after = [recommender.recommend(each, 1, candidates=0.5).rows_scored for each in sessions_of(shop)]
-    assert np.mean(after) == pytest.approx(np.mean(before) / 2, rel=0.25)
+    """The categories stay the same ones, whatever was removed from them."""
+    before = [recommender.recommend(each, 1, candidates=0.5).ranges for each in sessions_of(shop)]
+    without(recommender, shop, 0.2)
+    for session, ranges in zip(sessions_of(shop), before, strict=True):
+        own = set(recommender.catalog.rows(session).tolist())
+        if -1 not in own:  # else it is another session by now
+            assert recommender.recommend(session, 1, candidates=0.5).ranges.tolist() == ranges.tolist()
 
 
 @pytest.mark.parametrize("restricted", [False, True])
 def test_a_catalog_whose_items_all_were_changed_costs_no_more(
     recommender: Recommender, shop: Shop, restricted: bool
 ) -> None:
-    """The items that take the place of the bundle's count where they lie."""
+    """Than a look at each row that was replaced: the rows in their place count where they lie."""
     options: Any = {"allow": shop.ids[::2]} if restricted else {}
 
     def cost() -> float:
@@ -69,7 +71,7 @@ def test_a_catalog_whose_items_all_were_changed_costs_no_more(
 
     before = cost()
     recommender.catalog.upsert([{"id": each, "title": f"new {each}"} for each in shop.ids])
-    assert cost() <= 1.1 * before
+    assert cost() <= 2.1 * before
 
 
 def test_excluded_items_count_as_those_of_a_filter(recommender: Recommender, shop: Shop) -> None:
@@ -86,7 +88,7 @@ def test_excluded_items_count_as_those_of_a_filter(recommender: Recommender, sho
             session, 10, candidates=0.05, filter=recommender.filter(exclude=exclude)
         )
         assert here.items == by_filter.items
-        assert here.rows_scored == by_filter.rows_scored
+        assert here.ranges.tolist() == by_filter.ranges.tolist()
 
 
 def test_a_title_can_be_taken_away(recommender: Recommender, shop: Shop) -> None:
