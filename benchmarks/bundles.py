@@ -20,7 +20,6 @@ from hiersrec_sdk.bundle.tables import StringTable
 from hiersrec_sdk.bundle.write import write_bundle
 from hiersrec_sdk.catalog.ids import item_id_tables
 from hiersrec_sdk.ranking import Codes
-from hiersrec_training.data.dataset import Dataset
 
 Tables = Mapping[str, NDArray[Any]]
 
@@ -33,6 +32,8 @@ def examples(
     An example is a session up to any of its clicks but the last, oldest first, here without items that the catalog
     lacks; of more than ``max_length`` clicks the last ones count. With a ``length``, only those of that many clicks.
     """
+    from hiersrec_training.data.dataset import Dataset  # no other of these needs PyTorch
+
     dataset = Dataset.load(data)
     row_of = recommender.catalog.rows(dataset.item_ids.to_list())
     sessions, longest = dataset.test, recommender.config["max_length"]
