@@ -46,10 +46,9 @@ def search(table: Table, requests: Sequence[Request], k: int) -> list[Found]:
 
 def prepare(table: Table) -> _kernel.Table:
     """The table as the kernel knows it, made once. Two threads that make it at once make the same."""
-    prepared: _kernel.Table | None = table.prepared
-    if prepared is None:
-        prepared = _prepare(table)
-        object.__setattr__(table, "prepared", prepared)
+    if not table.prepared:
+        table.prepared[:] = [_prepare(table)]
+    prepared: _kernel.Table = table.prepared[0]
     return prepared
 
 

@@ -25,8 +25,8 @@ class Table:
         vectors: float32 [n, d].
         bias: float32 [n] or None, added to the scores.
         codes: the int8 copy that makes ranking faster and changes no result, or None.
-        prepared: what the backend has made of it. A weak reference to the table would run code when it dies, in which
-            the error of a signal handler is lost.
+        prepared: what the backend has made of it, once it has. A weak reference to the table would run code when it
+            dies, in which the error of a signal handler is lost.
 
     Raises:
         TypeError: an argument is not an array, or of the wrong dtype.
@@ -36,7 +36,7 @@ class Table:
     vectors: NDArray[np.float32]
     bias: NDArray[np.float32] | None = None
     codes: Codes | None = None
-    prepared: Any = field(default=None, init=False, repr=False)
+    prepared: list[Any] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         n, d = array_of("vectors", self.vectors, FLOAT32, (None, None)).shape

@@ -333,6 +333,7 @@ def test_errors() -> None:
             "  FeedError",
             "    FeedCorruptError",
             "    FeedBehindError",
+            "    FeedMissingError",
             "    FeedLostError",
             "  ProviderError",
             "  BackendError",

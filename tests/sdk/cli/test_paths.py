@@ -98,7 +98,7 @@ def test_the_whole_way_with_odd_names(shift: int, shop: Path, odd: Path) -> None
     item = str(Dataset.load(Path(data)).item_ids[0])
     assert "verified" in passed("inspect", bundle)
     answer = json.loads(passed("recommend", bundle, item, "--json"))
-    assert answer["items"] == list(Recommender.load(bundle).recommend([item], 10).items)
+    assert answer["items"] == list(Recommender.load(bundle).recommend([item], 20).items)
     passed("explain", bundle, answer["items"][0], item)
     assert json.loads(passed("evaluate", bundle, data, "--json"))["examples"] == counts["test_examples"]
     Path(changes).write_text(json.dumps({"remove": answer["items"][0]}) + "\n")

@@ -201,7 +201,7 @@ def test_a_worker_that_is_killed_is_an_error(made: tuple[Shop, Path], many: Path
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["-k", "3"], "with -k 10, got 3"),
+        (["-k", "3"], "with -k 20, got 3"),
         (["--mode", "exact"], "with --mode 'candidates', got 'exact'"),
         (["--exclude-seen"], "with --exclude-seen False, got True"),
         (["--candidates", "0.5"], "with --candidates None, got 0.5"),
@@ -248,7 +248,7 @@ def test_another_job_that_begins_meanwhile(
         passed(*arguments(made[1], few, out, "-k", "3"))
 
     monkeypatch.setattr(batch, "check_sessions", begin_another)
-    assert f"{out} was begun with -k 3, got 10" in failed(*arguments(made[1], few, out))
+    assert f"{out} was begun with -k 3, got 20" in failed(*arguments(made[1], few, out))
     assert {len(items) for items in read(out).to_pydict()["items"]} <= {0, 1, 2, 3}
 
 
@@ -276,7 +276,7 @@ def test_what_is_in_the_way(made: tuple[Shop, Path], few: Path, tmp_path: Path) 
 def test_bad_sessions(made: tuple[Shop, Path], tmp_path: Path) -> None:
     shop, bundle = made
     sessions: list[Any] = sessions_of(shop, 250)
-    good = answers(Recommender.load(bundle), sessions)
+    good = answers(Recommender.load(bundle), sessions, 20)
     sessions[140], sessions[230] = None, [shop.ids[3], None]
     file, out = tmp_path / "sessions.parquet", tmp_path / "recs"
     pq.write_table(table_of(sessions, shop), file)

@@ -90,4 +90,4 @@ def test_what_is_printed_of_a_category_is_read_back(shop: Path) -> None:
     labels = [line.split("%", 1)[1].strip() for line in printed if line.startswith("category")]
     for label, hit in zip(labels, recommender.recommend([clicked]).categories, strict=True):
         found = json.loads(passed("recommend", shop / "bundle", str(clicked), "--category", label, "--json"))
-        assert tuple(found["items"]) == recommender.recommend([clicked], 10, categories=[hit.path]).items
+        assert tuple(found["items"]) == recommender.recommend([clicked], 20, categories=[hit.path]).items

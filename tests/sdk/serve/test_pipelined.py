@@ -104,7 +104,9 @@ def test_a_wish_for_another_protocol_is_ignored(
 def test_a_body_behind_such_a_wish_is_no_request(server: Server) -> None:
     """Though it looks like one, and begins where the parser gets its next piece."""
     inner = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
-    head = b"POST /recommend HTTP/1.1\r\nHost: x\r\n" + WISHES["websocket"]
+    head = b"POST /recommend HTTP/1.1\r\nHost: x\r\n" + WISHES["websocket"].replace(
+        b"upgrade", b"upgrade, close"
+    )
     head += b"Content-Length: %d\r\nX-Padding: " % len(inner)
     head += b"x" * (4096 - len(head) - 4) + b"\r\n\r\n"
     assert _statuses(server.answer_to(head + inner)) == [400]
