@@ -23,22 +23,12 @@ from hiersrec_training import train as train_module
 from hiersrec_training.config import Config
 from hiersrec_training.run import RunInfo, part_of
 from hiersrec_training.train import train
+from tests.training.dying import dies_at
 
 
 def quiet(data: Path, out: Path, config: Config, **options: Any) -> RunInfo:
     options = {"device": "cpu", **options}
     return train(data, out, config, progress=False, report=lambda line: None, **options)
-
-
-def dies_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = loop_module.Loop._step
-
-    def dies(self: Any, batch: Any) -> Any:
-        if self.state["step"] == step:
-            raise KeyboardInterrupt
-        return original(self, batch)
-
-    monkeypatch.setattr(loop_module.Loop, "_step", dies)
 
 
 def interrupted(data: Path, out: Path, config: Config, step: int, **options: Any) -> None:

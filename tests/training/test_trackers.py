@@ -20,6 +20,7 @@ from hiersrec_training.run import RunInfo, part_of
 from hiersrec_training.trackers import Line, figures_of, read_lines
 from hiersrec_training.train import train
 from tests.programs import program
+from tests.training.dying import dies_at
 
 PNG = b"\x89PNG"
 REAL = [
@@ -66,17 +67,6 @@ def run(data: Path, out: Path, config: Config, **options: Any) -> list[str]:
     said: list[str] = []
     train(data, out, config, device="cpu", progress=False, report=said.append, **options)
     return said
-
-
-def dies_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = loop_module.Loop._step
-
-    def dies(self: Any, batch: Any) -> Any:
-        if self.state["step"] == step:
-            raise KeyboardInterrupt
-        return original(self, batch)
-
-    monkeypatch.setattr(loop_module.Loop, "_step", dies)
 
 
 def test_a_tracker_gets_the_lines_of_metrics_jsonl(
