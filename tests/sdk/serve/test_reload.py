@@ -102,6 +102,7 @@ def test_a_path_without_a_bundle_is_said(folder: Path, monkeypatch: pytest.Monke
     """As a link that was mistyped. Not at once: there may be none between two renames."""
     app = create_app(folder)
     with TestClient(app) as client:
+        monkeypatch.setattr("hiersrec_sdk.serve.reload._ABSENT", PATIENCE)
         folder.rename(folder.with_name("away"))
         time.sleep(1.5)
         assert client.get("/readyz").json()["reload_error"] is None

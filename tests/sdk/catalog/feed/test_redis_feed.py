@@ -399,7 +399,7 @@ def test_an_encrypted_connection_that_stalls(
     encrypted: tuple[RedisServer, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, url = encrypted
-    monkeypatch.setattr("hiersrec_sdk.catalog.feed.redis_feed._ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("hiersrec_sdk.catalog.feed.redis_feed._ANSWER_SECONDS", 3.0)
     with open_feed(url) as feed:
         assert feed.append(changes(2)) == 2
         with server.stopped(), pytest.raises(FeedError, match="Timeout reading from socket"):
