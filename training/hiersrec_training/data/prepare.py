@@ -127,7 +127,7 @@ def prepare(options: PrepareOptions, show: Callable[[str], object] = print) -> D
 def _check_text_options(options: PrepareOptions, logs: list[Any]) -> None:
     """Refuse options of text files, and of those with separators, where there are none."""
     of_log, of_items, of_tree = [*logs, options.test_log], [options.items], [options.category_tree]
-    separated = "text files with separators, such as csv,"
+    separated = "text files with separators, such as csv"
     for sources, holds, kind, names in (
         ([*of_log, *of_items, *of_tree], is_text, "text files", ("encoding",)),
         ([*of_items, *of_tree], is_text, "text files", ("item_encoding",)),
@@ -143,7 +143,7 @@ def _check_text_options(options: PrepareOptions, logs: list[Any]) -> None:
     ):
         given = [name for name in names if options.given(name) and getattr(options, name) != "utf-8"]
         if given and not any(map(holds, sources)):
-            raise InvalidOptionError(f"{', '.join(map(flag, given))}: for {kind} and none is read here")
+            raise InvalidOptionError(f"{', '.join(map(flag, given))}: for {kind}, and none is read here")
 
 
 class _Read(NamedTuple):
