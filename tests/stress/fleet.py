@@ -1,7 +1,8 @@
 """Two replicas of ``hiersrec serve`` behind HAProxy, with a change feed in Redis:
 ``python -m tests.stress.fleet BUNDLE --minutes 60``.
 
-Clients recommend through HAProxy, with the configuration of deploy/, and ask once more where a request failed.
+Clients recommend through HAProxy, with the configuration of deploy/, on connections that they keep, and ask once more where
+a request failed.
 Meanwhile items come and go through its inner port, the feed is compacted into the bundle and a copy of it deployed by
 renaming, and every so often a whole replica is killed and started again. Counts what failed at first and for good, how
 long a change takes until both replicas serve it, and the memory of each replica by the minute: the catalog keeps its
@@ -22,7 +23,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
@@ -43,27 +44,42 @@ RECORDS_KEPT: Final = 2_000  # of the feed, when it is compacted
 PATIENCE: Final = 10.0  # seconds for an answer
 
 
-def ask(port: int, path: str, body: Any = None, token: bool = False) -> Any:
-    """The answer of a server, on a connection of its own.
+class Client:
+    """Asks a server on one connection, which is opened where there is none."""
 
-    Raises:
-        OSError, HTTPException: there is none.
-        ValueError: it is an error; holds its status and text.
-    """
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    try:
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+
+    def ask(self, path: str, body: Any = None, token: bool = False) -> Any:
+        """The answer of the server.
+
+        Raises:
+            OSError, HTTPException: there is none.
+            ValueError: it is an error; holds its status and text.
+        """
         headers = {"Content-Type": "application/json"} | (
             {"Authorization": f"Bearer {TOKEN}"} if token else {}
         )
         sent = None if body is None else json.dumps(body)
-        connection.request("GET" if body is None else "POST", path, sent, headers)
-        with connection.getresponse() as reply:
-            content = reply.read()
-            if reply.status != 200:
-                raise ValueError(f"{reply.status}: {content[:200]!r}")
-            return json.loads(content) if content else None
-    finally:
-        connection.close()
+        try:
+            self._connection.request("GET" if body is None else "POST", path, sent, headers)
+            with self._connection.getresponse() as reply:
+                content = reply.read()
+        except BaseException:
+            self.close()  # the next question needs a new one
+            raise
+        if reply.status != 200:
+            raise ValueError(f"{reply.status}: {content[:200]!r}")
+        return json.loads(content) if content else None
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def ask(port: int, path: str, body: Any = None, token: bool = False) -> Any:
+    """:meth:`Client.ask` on a connection for this question alone."""
+    with closing(Client(port)) as client:
+        return client.ask(path, body, token)
 
 
 class Ports(NamedTuple):
@@ -149,23 +165,24 @@ class Fleet:
                     click.echo(f"{time.strftime('%X')} {self.says[-1]}")
 
     def clients(self, number: int) -> None:
-        """Recommend at a part of the rate; ask again once."""
+        """Recommend at a part of the rate; ask again once. The time of an answer counts from when its question was due."""
         draw, due = random.Random(f"{self.seed} {number}"), time.monotonic()
+        client = Client(self.ports.outside)
         while not self.stop.is_set():
             due += draw.expovariate(self.rate / CLIENTS)
             if (left := due - time.monotonic()) > 0:
                 self.stop.wait(left)
             body = {"session": draw.choices(self.ids, k=draw.randint(1, 6)), "k": 20}
-            started = time.monotonic()
             for attempt in ("failed at first", "failed for good"):
                 try:
-                    assert len(ask(self.ports.outside, "/recommend", body)["items"]) == 20
+                    assert len(client.ask("/recommend", body)["items"]) == 20
                 except (OSError, http.client.HTTPException, ValueError, AssertionError, KeyError) as error:
                     self.count(attempt, error)
                 else:
                     self.count("answered")
-                    self.seconds.append(time.monotonic() - started)
+                    self.seconds.append(time.monotonic() - due)
                     break
+        client.close()
 
     def changes(self) -> None:
         """Upsert, and see how long both replicas take to serve it; later remove."""
