@@ -1,12 +1,11 @@
 """Two replicas of ``hiersrec serve`` behind HAProxy, with a change feed in Redis:
 ``python -m tests.stress.fleet BUNDLE --minutes 60``.
 
-Clients recommend through HAProxy, with the configuration of deploy/, on connections that they keep, and ask once more where
-a request failed.
-Meanwhile items come and go through its inner port, the feed is compacted into the bundle and a copy of it deployed by
-renaming, and every so often a whole replica is killed and started again. Counts what failed at first and for good, how
-long a change takes until both replicas serve it, and the memory of each replica by the minute: the catalog keeps its
-size, and so should they.
+Clients recommend through HAProxy, with the configuration of deploy/, on connections that they keep, and ask once more
+where a request failed. Meanwhile items come and go through its inner port, the feed is compacted into the bundle and a
+copy of it deployed by renaming, and every so often a whole replica is killed and started again. Counts what failed at
+first and for good, how long a change takes until both replicas serve it, and the memory of each replica by the minute:
+the catalog keeps its size, and so should they.
 """
 
 from __future__ import annotations
@@ -165,7 +164,7 @@ class Fleet:
                     click.echo(f"{time.strftime('%X')} {self.says[-1]}")
 
     def clients(self, number: int) -> None:
-        """Recommend at a part of the rate; ask again once. The time of an answer counts from when its question was due."""
+        """Recommend at a part of the rate; ask again once. Time counts from when a request was due."""
         draw, due = random.Random(f"{self.seed} {number}"), time.monotonic()
         client = Client(self.ports.outside)
         while not self.stop.is_set():
