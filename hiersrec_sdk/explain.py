@@ -82,7 +82,7 @@ class Explanation:
         item: its external id.
         title: its title, or None.
         score: the sum of ``parts``, up to rounding.
-        rank: 1 for the item of the highest score of all items.
+        rank: 1 for the item of the highest score of all items; scores that differ by rounding alone may share one.
         candidate: whether it is ranked with the bundle's own candidate share.
         parts: the parts of the score.
         clicks: the session's newest known items, the one that weighed most first; empty if the bundle has no

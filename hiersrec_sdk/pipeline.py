@@ -92,11 +92,12 @@ class Pipeline:
             and watch is None
             and not (plan.exact and (len(sessions) > 1 or plan.threads > 1))
         ):
-            return [
-                self.ranked_at_once(session, encoded, at, plan, plan.rank)
-                for at, session in enumerate(sessions)
-            ]
-        asked, every, results = [], [], []  # loops, as a comprehension is a call of its own in Python 3.11
+            results = []  # loops, as a comprehension is a call of its own in Python 3.11
+            for at, session in enumerate(sessions):
+                results.append(self.ranked_at_once(session, encoded, at, plan, plan.rank))
+            self.encoder.reuse(encoded.buffers)
+            return results
+        asked, every, results = [], [], []
         for at, session in enumerate(sessions):
             requests, ranked = self.candidates(session, encoded, at, plan)
             asked.append(requests)
@@ -107,7 +108,9 @@ class Pipeline:
         for session, ranked, found in zip(sessions, every, best, strict=True):
             results.append(self.result(session, ranked, found, plan))
         if watch is not None:
-            watch("rank", results[0])
+            watch("rank", results[0])  # and it may keep what it was told
+        else:
+            self.encoder.reuse(encoded.buffers)
         return results
 
     def answer_many(
@@ -146,7 +149,7 @@ class Pipeline:
         return KnownSession(seen[-self.max_length :], seen, unknown)
 
     def encode(self, sessions: Sequence[KnownSession], catalog: Catalog) -> Encoded:
-        """rows → encoding. Of one session it holds until the next call in the same thread."""
+        """rows → encoding."""
         if len(sessions) == 1:
             return self.encoder.encode_one(catalog, sessions[0].rows)
         lengths = np.array([len(session.rows) for session in sessions], dtype=np.int64)
@@ -230,7 +233,7 @@ class Pipeline:
             rows = catalog.most_clicked(count)
             rows = rows[plan.allows(rows)]
             if plan.max_per_category is not None:
-                rows = rows[within_limit(catalog, rows, plan.max_per_category)]
+                rows = rows[within_limit(catalog.categories_of(rows), plan.max_per_category)]
             if len(rows) >= plan.k or count >= catalog.stop:
                 break
             count *= 8

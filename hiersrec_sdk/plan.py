@@ -126,6 +126,7 @@ class Planner:
     def forget(self) -> None:
         """Keep no plan: the next ones are made anew."""
         self._kept, self._prepared = _Plans(), _Plans()
+        self._unrestricted: tuple[Catalog | None, NDArray[np.int64] | None] = None, None
 
     def plan(self, catalog: Catalog, k: int, given: Mapping[str, Any]) -> Plan:
         """The plan of a call with ``k`` and the named arguments ``given``.
@@ -157,7 +158,9 @@ class Planner:
             return kept[1]
         options = Options.of(k, given)
         plan = self._made(catalog, options)
-        if not options.restricts and len(plans.asked) < _KEPT:
+        if not options.restricts:
+            if len(plans.asked) >= _KEPT:
+                plans.asked.clear()
             plans.asked[key] = options, plan
         return plan
 
@@ -180,7 +183,7 @@ class Planner:
         if options.mode == "auto":
             allowed = 1.0 if chosen is None else len(chosen) / len(catalog.base)
             exact = allowed * self._exact_bytes(catalog) <= _AUTO_BYTES + rows * self._row_bytes(catalog.base)
-        eligible, limit = _eligible(catalog, chosen, excluded), None
+        eligible, limit = self._eligible(catalog, chosen, excluded), None
         if options.max_per_category is not None:
             limit = min(int(options.max_per_category), n)
             leaves = catalog.tree.leaves
@@ -238,6 +241,18 @@ class Planner:
             rank_added=rank_added,
         )
 
+    def _eligible(
+        self, catalog: Catalog, chosen: Filter | None, excluded: NDArray[np.int64] | None
+    ) -> NDArray[np.int64] | None:
+        """:func:`_eligible`, of which all plans of a snapshot without filters have the same."""
+        if chosen is not None or excluded is not None:
+            return _eligible(catalog, chosen, excluded)
+        of, found = self._unrestricted  # read once: another thread may replace it
+        if of is not catalog:
+            found = _eligible(catalog, None, None)
+            self._unrestricted = catalog, found
+        return found
+
     def _budget(self, options: Options) -> tuple[float, float]:
         """The candidate share, and the ``top_p``, that candidates have to hold."""
         if isinstance(options.candidates, str):
@@ -249,9 +264,9 @@ class Planner:
                 )
             chosen = calibration["session_categories"] if options.include_session_categories else calibration
             return 0.0, float(chosen["top_p"])
-        return float(
-            self._config["candidate_share"] if options.candidates is None else options.candidates
-        ), 0.0
+        given = options.candidates
+        share = float(self._config["candidate_share"] if given is None else given)
+        return share, float(share == 1.0)  # all categories: one that had no items may have some by now
 
     def _row_bytes(self, base: BaseSegment) -> int:
         """Bytes that ranking one row reads, without pruning."""
@@ -260,9 +275,11 @@ class Planner:
         return row + (0 if base.tables.item_bias is None else 4)
 
     def _exact_bytes(self, catalog: Catalog) -> float:
-        """Mean bytes that mode "exact" reads, measured once, on 16 items as queries."""
+        """Mean bytes that mode "exact" reads; where rows are pruned, measured once, on 16 items as queries."""
+        base, leaves = catalog.base, catalog.tree.leaves
+        if self._backend.name != "c" or base.table.codes is None:
+            return len(base) * self._row_bytes(base)
         if self._measured_bytes is None:
-            base, leaves = catalog.base, catalog.tree.leaves
             n, read = len(base), 0
             rows = np.unique(np.linspace(0, n - 1, 16).astype(np.int64))
             for row, leaf in zip(rows, catalog.tree.leaf_of(rows), strict=True):

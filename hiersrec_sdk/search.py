@@ -124,18 +124,30 @@ class Searcher:
     def _limited(self, plan: Plan, requests: Requests, limit: int) -> Found:
         """The best rows of which at most ``limit`` lie in one leaf category.
 
-        They are among the best of a longer list, as long as enough are left of it.
+        They are among the best of a longer list, as long as enough are left of it. If not, another list leaves out the
+        categories that are full.
         """
         catalog, k = plan.catalog, plan.k
-        n, wanted = catalog.stop, min(4 * k, catalog.stop)
-        scored = read = 0
+        wanted, scored, read = 4 * k, 0, 0
+        rows, scores = _NO_ROWS, _NO_OFFSETS  # of the categories that are full
         while True:
+            wanted = min(wanted, catalog.stop)
             found = self._best(catalog, [requests], wanted, 1)[0]
             scored, read = max(scored, found.rows_scored), read + found.bytes_read
-            kept = np.flatnonzero(within_limit(catalog, found.rows, limit))[:k]
-            if len(kept) == k or len(found.rows) < wanted or wanted == n:
-                return Found(found.scores[kept], found.rows[kept], scored, read)
-            wanted = min(8 * wanted, n)
+            leaves = catalog.categories_of(found.rows)
+            kept = within_limit(leaves, limit)
+            every = np.concatenate([rows, found.rows[kept]])
+            every_score = np.concatenate([scores, found.scores[kept]])
+            if len(every) >= k or len(found.rows) < wanted:
+                best = np.lexsort((every, -every_score))[:k]
+                return Found(every_score[best], every[best], scored, read)
+            full, counts = np.unique(leaves, return_counts=True)
+            full = full[counts >= limit]
+            is_full = kept & np.isin(leaves, full)
+            rows = np.concatenate([rows, found.rows[is_full]])
+            scores = np.concatenate([scores, found.scores[is_full]])
+            requests = _without(catalog, requests, full)
+            wanted *= 8
 
     def _in_parts(self, table: Table, request: Request, k: int, count: int) -> Found:
         """The best rows of a request, the rest of the table in ``count`` parts, one for each thread."""
@@ -160,14 +172,27 @@ class Searcher:
         return Found(scores[best], rows[best], scored, read)
 
 
-def within_limit(catalog: Catalog, rows: NDArray[np.int64], limit: int) -> NDArray[np.bool]:
-    """bool [len(rows)]: whether fewer than ``limit`` rows before it lie in the same leaf category."""
-    leaves = catalog.categories_of(rows)
+def within_limit(leaves: NDArray[np.int64], limit: int) -> NDArray[np.bool]:
+    """bool [rows]: whether fewer than ``limit`` rows before it lie in the same one of ``leaves`` int64 [rows]."""
     order = leaves.argsort(kind="stable")
     starts = leaves[order].searchsorted(leaves[order])
-    kept = np.empty(len(rows), dtype=bool)
-    kept[order] = np.arange(len(rows)) - starts < limit
+    kept = np.empty(len(leaves), dtype=bool)
+    kept[order] = np.arange(len(leaves)) - starts < limit
     return kept
+
+
+def _without(catalog: Catalog, requests: Requests, leaves: NDArray[np.int64]) -> list[Request | None]:
+    """The requests without the rows that lie in ``leaves``."""
+    restricted: list[Request | None] = []
+    for segment, request in zip(catalog.segments, requests, strict=True):
+        if request is None:
+            restricted.append(None)
+            continue
+        bitmap = row_ranges.as_bitmap(segment.outside(leaves))
+        if request.bitmap is not None:
+            bitmap &= request.bitmap
+        restricted.append(request._replace(bitmap=bitmap))
+    return restricted
 
 
 def _merged(best: Found, further: Found, first_row: int, k: int) -> Found:

@@ -334,6 +334,9 @@ class DeltaSegment:
         level = range(self.depth)[level]
         return np.array([path[level] if level < len(path) else UNKNOWN for path in paths], dtype=np.int64)
 
+    def outside(self, leaves: NDArray[np.int64]) -> NDArray[np.bool]:
+        return ~np.isin(self.leaf, leaves)
+
     def candidate_ranges(self, choice: Choice) -> Ranges:
         of_leaf = self.columns.placements_of_leaf
         taken = choice.taken.tolist()

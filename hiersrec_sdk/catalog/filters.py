@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,17 @@ class Filter:
     def __len__(self) -> int:
         return self.items
 
+    def __copy__(self) -> Filter:
+        return self  # it never changes, and is of one catalog
+
+    def __deepcopy__(self, memo: object) -> Filter:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a filter is of the recommender that made it: send what it was made of, and call Recommender.filter() there"
+        )
+
     def allows(self, rows: NDArray[np.int64]) -> NDArray[np.bool]:
         """bool [len(rows)]: whether each of the bundle's rows may be recommended.
 
@@ -89,28 +100,29 @@ class _Rule:
     def allows(self, delta: DeltaSegment, first: int) -> NDArray[np.bool]:
         """bool: whether each delta row from ``first`` on may be recommended."""
         columns, count = delta.columns, len(delta)
-        found = np.ones(count, dtype=bool) if self.base is None else self.base.allows(delta, 0)
+        found = np.ones(count - first, dtype=bool) if self.base is None else self.base.allows(delta, first)
         if self.allow is not None:
-            found &= self._marked(self.allow, delta)
+            found &= self._marked(self.allow, delta, first)
         if self.exclude:
-            found &= ~self._marked(self.exclude, delta)
+            found &= ~self._marked(self.exclude, delta, first)
         if self.categories is not None or self.exclude_categories:
             each = [
                 (self.categories is None or bool(self.categories & placement.categories))
                 and not self.exclude_categories & placement.categories
                 for placement in columns.placements
             ]
-            found &= np.array(each, dtype=bool)[columns.placement_id.view()[:count]] if count else found
-        return found[first:]
+            if len(found):
+                found &= np.array(each, dtype=bool)[columns.placement_id.view()[first:count]]
+        return found
 
     @staticmethod
-    def _marked(ids: frozenset[Any], delta: DeltaSegment) -> NDArray[np.bool]:
-        """bool [delta rows]: whether the item of each is among ``ids``; by whichever are fewer."""
+    def _marked(ids: frozenset[Any], delta: DeltaSegment, first: int) -> NDArray[np.bool]:
+        """bool: whether the item of each delta row from ``first`` on is among ``ids``; by whichever are fewer."""
         columns, count = delta.columns, len(delta)
-        if len(ids) > count:
-            return np.array([item_id in ids for item_id in columns.ids[:count]], dtype=bool)
-        rows = [row for item_id in ids for row in columns.by_id.of(item_id) if row < count]
-        found = np.zeros(count, dtype=bool)
+        if len(ids) > count - first:
+            return np.array([item_id in ids for item_id in columns.ids[first:count]], dtype=bool)
+        rows = [row - first for item_id in ids for row in columns.by_id.of(item_id) if first <= row < count]
+        found = np.zeros(count - first, dtype=bool)
         found[rows] = True
         return found
 

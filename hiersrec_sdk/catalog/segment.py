@@ -75,6 +75,10 @@ class Segment(Protocol):
         """int64 [len(rows)]: the category of ``level`` that each row lies in."""
         ...
 
+    def outside(self, leaves: NDArray[np.int64]) -> NDArray[np.bool]:
+        """bool [rows]: whether each row lies in none of ``leaves``."""
+        ...
+
     def candidate_ranges(self, choice: Choice) -> Ranges:
         """The rows that the chosen leaf categories make candidates, the most probable first."""
         ...
@@ -146,8 +150,16 @@ class BaseTables:
         """Leaf categories that list ``row`` in addition to the one that it lies in."""
         if self.extra_offsets is None or self.extra_rows is None:
             return ()
-        positions = np.flatnonzero(self.extra_rows == row)
-        return tuple((self.extra_offsets.searchsorted(positions, side="right") - 1).tolist())
+        order = self._by_extra_row
+        begin, end = (
+            self.extra_rows.searchsorted(row, side=side, sorter=order) for side in ("left", "right")
+        )
+        return tuple((self.extra_offsets.searchsorted(order[begin:end], side="right") - 1).tolist())
+
+    @cached_property
+    def _by_extra_row(self) -> NDArray[np.int64]:
+        """int64: the positions of ``extra_rows`` in the order of the rows, of a row in the order of the leaves."""
+        return np.argsort(NO_ROWS if self.extra_rows is None else self.extra_rows, kind="stable")
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,11 +246,12 @@ class BaseSegment:
         return self.successors[self.deleted.searchsorted(rows)]
 
     def with_user_bias(self, user_bias: NDArray[np.float32] | None) -> BaseSegment:
-        """The segment with other item biases of the user."""
-        if user_bias is None:
+        """The segment with other item biases of the user; None: without any."""
+        if user_bias is None and self.user_bias is None:
             return self
-        model_bias = self.tables.item_bias
-        bias = user_bias if model_bias is None else model_bias + user_bias
+        bias = self.tables.item_bias
+        if user_bias is not None:
+            bias = user_bias if bias is None else bias + user_bias
         return replace(self, table=Table(self.table.vectors, bias, self.table.codes), user_bias=user_bias)
 
     @cached_property
@@ -293,6 +306,10 @@ class BaseSegment:
             extra_rows=tables.extra_rows if tables.has_extra_rows else None,
             **asked,
         )
+
+    def outside(self, leaves: NDArray[np.int64]) -> NDArray[np.bool]:
+        ranges = self.tables.tree.leaves
+        return np.repeat(~np.isin(np.arange(len(ranges)), leaves), ranges[:, 1] - ranges[:, 0])
 
     def candidate_ranges(self, choice: Choice) -> Ranges:
         ranges = choice.ranges

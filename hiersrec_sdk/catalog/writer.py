@@ -54,7 +54,8 @@ class MutableCatalog(Reading):
     """The catalog of a recommender: reading goes to the newest snapshot, writing makes another one.
 
     Methods and attributes of :class:`~hiersrec_sdk.catalog.snapshot.Catalog` read :attr:`current`. Writers wait for
-    each other. A call that runs goes on with the snapshot that it began with; the next call sees the change.
+    each other. A call that runs goes on with the snapshot that it began with; the next call sees the change. A row is
+    one of a snapshot, and another item's in a later one: whoever asks several times takes :attr:`current` once.
 
     Attributes:
         current: the newest snapshot.
@@ -414,7 +415,7 @@ def _with_biases(base: BaseSegment, biases: Mapping[int, float]) -> BaseSegment:
         return base
     every = np.zeros(len(base), dtype=np.float32) if base.user_bias is None else base.user_bias.copy()
     every[[*biases]] = [*biases.values()]
-    return base.with_user_bias(every)
+    return base.with_user_bias(every if every.any() else None)
 
 
 def _later(

@@ -120,7 +120,7 @@ def run_error(
 def _raise_if_from_outside(error: Exception) -> None:
     """Raise what a signal handler has raised while onnxruntime ran, such as the time limit of a task queue."""
     raiser = type(error).__module__.partition(".")[0]
-    if raiser not in ("builtins", "onnxruntime") or is_time_limit(error):
+    if isinstance(error, RecursionError) or raiser not in ("builtins", "onnxruntime") or is_time_limit(error):
         raise error
 
 

@@ -9,10 +9,10 @@ out  item_query           float32 [batch, d]          score(item) = item_query .
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,11 +46,13 @@ class Encoded:
         category_logits: for each level, the top first, float32 [batch, categories].
         repeat_logits: float32 [batch, length], 0 at padding; None where the graph has none.
         item_query: float32 [batch, d].
+        buffers: what the arrays lie in, for :meth:`OnnxSessionEncoder.reuse`; None: in nothing that is used again.
     """
 
     category_logits: tuple[NDArray[np.float32], ...]
     repeat_logits: NDArray[np.float32] | None
     item_query: NDArray[np.float32]
+    buffers: Buffers | None = None
 
 
 class OnnxSessionEncoder:
@@ -113,26 +115,38 @@ class OnnxSessionEncoder:
     def encode_one(self, catalog: Vectors, rows: NDArray[np.int64]) -> Encoded:
         """Encode one session: ``rows`` int64 [length], at least one, of ``catalog``.
 
-        The vectors are gathered into buffers that the runtime reads, and it writes into others: the answer holds until
-        the next call in the same thread.
+        The vectors are gathered into buffers that the runtime reads, and it writes into others. They are the answer's
+        until :meth:`reuse`: a signal handler that recommends in the middle of a call finds none, and makes its own.
         """
         length = len(rows)
         if self.providers != ("cpu",):  # buffers of this process are not the device's
             return self.encode(catalog.vectors(rows)[None], np.array([length]))
-        buffers: dict[int, _Buffers] | None = getattr(self._graph.local, "buffers", None)
-        if buffers is None:
-            buffers = self._graph.local.buffers = {}
-        bound = buffers.get(length)
+        bound = self._spare().pop(length, None)
         if bound is None:
-            if len(buffers) == _MOST_BUFFERS:
-                buffers.clear()
             vectors = catalog.vectors(rows)
             encoded = self.encode(vectors[None], np.array([length]))
-            buffers[length] = self._buffers(length, vectors.shape[1])
+            self.reuse(self._buffers(length, vectors.shape[1]))
             return encoded
         catalog.vectors_into(rows, bound.vectors)
         bound.graph.run()
         return bound.encoded
+
+    def reuse(self, buffers: Buffers | None) -> None:
+        """Let a later call of this thread write to ``buffers``: nobody reads what lies in them any more."""
+        if buffers is not None:
+            spare = self._spare()
+            if len(spare) >= _MOST_BUFFERS:
+                spare.clear()
+            spare[len(buffers.vectors)] = buffers
+
+    def _spare(self) -> dict[int, Buffers]:
+        """Of this thread, by the length of a session."""
+        local = self._graph.local
+        try:
+            spare: dict[int, Buffers] = local.buffers
+        except AttributeError:
+            spare = local.buffers = {}
+        return spare
 
     def encode(self, vectors: NDArray[np.float32], lengths: NDArray[np.int64]) -> Encoded:
         """Encode ``vectors`` float32 [batch, length, d] of which ``lengths`` int64 [batch], >= 1, are real.
@@ -146,23 +160,30 @@ class OnnxSessionEncoder:
         graph.check_finite(outputs)
         return self._encoded(outputs)
 
-    def _buffers(self, length: int, dimension: int) -> _Buffers:
+    def _buffers(self, length: int, dimension: int) -> Buffers:
         vectors = np.zeros((1, length, dimension), dtype=np.float32)
         feeds: Arrays = {"session_vectors": vectors, "session_lengths": np.array([length], dtype=np.int64)}
         graph = BoundGraph(self._graph(), feeds, self._all_finite)
-        return _Buffers(vectors[0], graph, self._encoded(graph.outputs))
+        return Buffers(vectors[0], graph, self._encoded)
 
-    def _encoded(self, outputs: Arrays) -> Encoded:
+    def _encoded(self, outputs: Arrays, buffers: Buffers | None = None) -> Encoded:
         logits = tuple(outputs[level] for level in self._levels)
-        return Encoded(logits, outputs.get("repeat_logits"), outputs["item_query"])
+        return Encoded(logits, outputs.get("repeat_logits"), outputs["item_query"], buffers)
 
 
-class _Buffers(NamedTuple):
-    """Memory for one session of one length: what the graph reads, the graph bound to it, and what it writes.
+class Buffers:
+    """Memory for one session of one length.
 
-    ``vectors`` float32 [length, d].
+    Attributes:
+        vectors: float32 [length, d], which the graph reads.
+        graph: bound to them, and to what it writes.
+        encoded: views of what it writes.
     """
 
-    vectors: NDArray[np.float32]
-    graph: BoundGraph
-    encoded: Encoded
+    __slots__ = ("encoded", "graph", "vectors")
+
+    def __init__(
+        self, vectors: NDArray[np.float32], graph: BoundGraph, encoded: Callable[[Arrays, Buffers], Encoded]
+    ) -> None:
+        self.vectors, self.graph = vectors, graph
+        self.encoded = encoded(graph.outputs, self)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -225,6 +227,9 @@ def test_a_filter_says_what_it_is_and_cannot_be_changed(catalogs: dict[str, Cata
     assert repr(found) == "Filter(items=1)"
     with pytest.raises(FrozenInstanceError):
         found.items = 5
+    assert copy.copy(found) is copy.deepcopy([found])[0] is found
+    with pytest.raises(TypeError, match="a filter is of the recommender that made it"):
+        pickle.dumps(found)
 
 
 FAULTS: list[tuple[dict[str, Any], type[InvalidArgumentError], str]] = [
