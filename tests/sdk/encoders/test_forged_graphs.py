@@ -15,7 +15,7 @@ from onnx import NodeProto, TensorProto, helper
 
 from hiersrec_sdk import Item, Recommender
 from hiersrec_sdk.encoders.onnx import BoundGraph, Graph, Values
-from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
+from hiersrec_sdk.encoders.session_encoder import Encoded, OnnxSessionEncoder, Vectors
 from hiersrec_sdk.errors import BundleCorruptError, CatalogChangeError
 from tests.sdk.bundles import DIMENSION, SIZES, forge, make_shop
 from tests.sdk.encoders.forged import Constants, files, model_of, node, with_output
@@ -108,6 +108,13 @@ def encoder_of(model: bytes) -> OnnxSessionEncoder:
     return OnnxSessionEncoder(model, dimension=DIMENSION, categories=SIZES)
 
 
+def encode_one(encoder: OnnxSessionEncoder, table: Vectors, rows: NDArray[np.int64]) -> Encoded:
+    """What a call gets, whose memory the next one has."""
+    found = encoder.encode_one(table, rows)
+    encoder.reuse(found.buffers)
+    return found
+
+
 @pytest.mark.parametrize("case", OF_ANOTHER_SHAPE)
 def test_an_output_of_another_shape(case: str, tmp_path: Path) -> None:
     output, nodes, constants, is_, must_be = OF_ANOTHER_SHAPE[case]
@@ -116,7 +123,7 @@ def test_an_output_of_another_shape(case: str, tmp_path: Path) -> None:
     encoder = encoder_of(model)
     for _ in range(3):
         with pytest.raises(BundleCorruptError, match=message):
-            encoder.encode_one(Table(), rows(1, 2, 3))
+            encode_one(encoder, Table(), rows(1, 2, 3))
         with pytest.raises(BundleCorruptError, match=message):
             encoder.encode(SHOP.vectors[:3][None], np.array([3]))
         with pytest.raises(BundleCorruptError, match=rf"^model\.onnx: output '{output}' is "):
@@ -193,14 +200,14 @@ def test_a_shape_that_depends_on_the_values(number: int) -> None:
     )
     encoder = encoder_of(model)
     for _ in range(3):
-        assert encoder.encode_one(one_item(DIMENSION), rows(1)).item_query.tolist() == [[0] * DIMENSION]
+        assert encode_one(encoder, one_item(DIMENSION), rows(1)).item_query.tolist() == [[0] * DIMENSION]
     for _ in range(3):
         with pytest.raises(
             BundleCorruptError,
             match=rf"^model\.onnx: output 'item_query' is float32 \[1, {number}\]; it must be float32 \[1, 6\]",
         ):
-            encoder.encode_one(one_item(number), rows(1))
-        assert encoder.encode_one(one_item(DIMENSION), rows(1)).item_query.tolist() == [[0] * DIMENSION]
+            encode_one(encoder, one_item(number), rows(1))
+        assert encode_one(encoder, one_item(DIMENSION), rows(1)).item_query.tolist() == [[0] * DIMENSION]
 
 
 def test_values_that_depend_on_the_values() -> None:
@@ -214,10 +221,10 @@ def test_values_that_depend_on_the_values() -> None:
     )
     encoder = encoder_of(model)
     for _ in range(3):
-        assert encoder.encode_one(one_item(1), rows(1)).item_query[0, 0] == 1
+        assert encode_one(encoder, one_item(1), rows(1)).item_query[0, 0] == 1
         for wrong in (0, -1):
             with pytest.raises(BundleCorruptError, match=r"output 'item_query' is not finite"):
-                encoder.encode_one(one_item(wrong), rows(1))
+                encode_one(encoder, one_item(wrong), rows(1))
 
 
 def test_finite_values_whose_squares_are_not() -> None:
@@ -227,7 +234,7 @@ def test_finite_values_whose_squares_are_not() -> None:
     encoder = encoder_of(model)
     with np.errstate(all="raise"):
         for _ in range(3):
-            assert np.isfinite(encoder.encode_one(Table(), rows(1, 2)).item_query).all()
+            assert np.isfinite(encode_one(encoder, Table(), rows(1, 2)).item_query).all()
 
 
 def test_memory_that_nobody_has() -> None:
@@ -242,10 +249,10 @@ def test_memory_that_nobody_has() -> None:
     )
     encoder = encoder_of(model)
     for _ in range(3):
-        assert encoder.encode_one(one_item(1), rows(1)).item_query[0, 0] == 1
+        assert encode_one(encoder, one_item(1), rows(1)).item_query[0, 0] == 1
     for number in (40_000, 2**31, 2**40, -1):
         with pytest.raises(BundleCorruptError, match=r"^model\.onnx failed to run: "):
-            encoder.encode_one(one_item(number), rows(1))
+            encode_one(encoder, one_item(number), rows(1))
 
 
 def test_more_outputs_than_blas_sums_on_one_thread() -> None:
@@ -304,13 +311,13 @@ def test_what_a_run_does_not_write_is_not_finite(monkeypatch: pytest.MonkeyPatch
     """No operator is known that leaves an output unwritten; if one does, what the last call wrote is no answer."""
     encoder = encoder_of(RIGHT)
     for _ in range(2):
-        encoder.encode_one(Table(), rows(1))
+        encode_one(encoder, Table(), rows(1))
     bound = encoder._graph.local.buffers[1].graph
     for output in bound.outputs.values():
         assert np.isfinite(output).all()
     monkeypatch.setattr(bound, "_run", lambda binding: None)
     with pytest.raises(BundleCorruptError, match="not finite"):
-        encoder.encode_one(Table(), rows(1))
+        encode_one(encoder, Table(), rows(1))
 
 
 def test_an_output_that_is_no_tensor() -> None:
