@@ -150,9 +150,17 @@ def locked(entry: Path, wait: bool = True) -> Iterator[bool]:
             if not _is_at(lock.fileno(), path):
                 continue  # who had the lock has removed its file
             for part in entry.parent.glob(f"{entry.name}{PART}*"):
-                shutil.rmtree(part, ignore_errors=True)
+                remove(part)
             yield True
             return
+
+
+def remove(path: Path) -> None:
+    """Remove what is at ``path``, a folder or, where an entry was something else, anything."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def entries() -> list[Entry]:

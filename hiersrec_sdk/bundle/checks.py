@@ -132,6 +132,11 @@ class CatalogChecks:
         self._floats("covisitation.weight", hidden + 1)
         if self.contents:
             self._within("covisitation.rows", items)
+            largest = covisitation.largest_offset(self.tables)
+            self._require(
+                largest <= LARGEST,
+                f"table 'covisitation.weight' gives score offsets of up to {largest:g}",
+            )
 
     def _item_ids(self, id_type: str, items: int) -> None:
         order = self._array("item_ids.order", np.int64, items)

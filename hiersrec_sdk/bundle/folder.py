@@ -38,6 +38,7 @@ from hiersrec_sdk.bundle.schema import (
     FORMAT,
     LARGEST_CARD,
     LARGEST_CONFIG,
+    is_file_name,
     parse_config,
 )
 from hiersrec_sdk.bundle.tables import parse_tables
@@ -212,8 +213,8 @@ def check_file(file: OpenFile, about: Mapping[str, Any], verify: bool) -> None:
         raise BundleCorruptError(
             f"{file.label} is {damage}: it has {file.size} bytes, {CONFIG} says {about['bytes']}"
         )
-    if verify and file.sha256() != about["sha256"]:
-        raise BundleCorruptError(f"{file.label} is altered: its SHA-256 is not the one in {CONFIG}")
+    if verify:
+        file.check(about["sha256"])
 
 
 def check_tables(bundle: Bundle, contents: bool) -> None:
@@ -247,7 +248,7 @@ def files_of_bundle(folder: Path) -> set[str] | None:
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         return None
     files = config.get("files")
-    return set(files) if isinstance(files, dict) else set()
+    return set(filter(is_file_name, files)) if isinstance(files, dict) else set()
 
 
 def _config(folder: OpenFolder) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from hiersrec_sdk.arguments import checked_bool, checked_text
 from hiersrec_sdk.atomic import is_of_a_task_queue
 from hiersrec_sdk.bundle.folder import files_of_bundle, read_config
-from hiersrec_sdk.bundle.schema import CONFIG
+from hiersrec_sdk.bundle.schema import CARD, CONFIG
 from hiersrec_sdk.errors import BundleError, BundleMissingError, InvalidRepoError, MissingExtraError
 from hiersrec_sdk.paths import as_path
 from hiersrec_sdk.shown import shortened, shown
@@ -135,7 +135,14 @@ class Push:
         head = self._api.repo_info(self._repo, revision=self._revision)
         present = {file.rfilename for file in head.siblings or ()}
         files = {CONFIG, *read_config(folder)["files"]}
-        stale = (self._files_of_bundle(head.sha) & present) - files if CONFIG in present else set()
+        stale = set()
+        if CONFIG in present:
+            stale = (self._files_of_bundle(head.sha) & present) - files
+        elif others := (files & present) - {CARD}:
+            raise BundleError(
+                f"{self._repo} on the Hub holds another model: it has {', '.join(sorted(others))} without a {CONFIG}. "
+                "Push to another repository"
+            )
         operations = [
             *(self._hub.CommitOperationDelete(name) for name in sorted(stale)),
             *(self._hub.CommitOperationAdd(name, str(folder / name)) for name in sorted(files)),

@@ -93,6 +93,8 @@ class OpenFile(_Descriptor):
         self.size: int = self._opened.st_size
         self._modified: int = self._opened.st_mtime_ns
         self._altered: int | None = None  # a time of modification that other content has
+        self._is_checked = False  # whether it was read whole, and had the SHA-256 that it should have
+        self._copies: set[tuple[int, ...]] = set()  # what tells files with the same content
 
     def read(self) -> bytes:
         """Its content.
@@ -154,6 +156,34 @@ class OpenFile(_Descriptor):
                 raise
             raise BundleError(f"{self.label} cannot be mapped: {error}") from error
 
+    def check(self, sha256: str) -> None:
+        """Check that it has the content with this SHA-256. It is read once; and again, if it was written to.
+
+        Raises:
+            BundleCorruptError: it has another content.
+            BundleError: it cannot be read.
+        """
+        if self._is_checked:
+            self.check_unchanged(sha256)
+        elif self.sha256() != sha256:
+            raise BundleCorruptError(f"{self.label} is altered: its SHA-256 is not the one in config.json")
+        self._is_checked = True
+
+    def is_copy(self, path: Path, sha256: str) -> bool:
+        """Whether the file ``path`` has the content with this SHA-256, as this one; one that is known is not read."""
+        about = path.stat()
+        if os.path.samestat(about, self._opened) or _told_by(about) in self._copies:
+            return True
+        other = OpenFile(path, str(path))
+        if other.size != self.size or other.sha256() != sha256:
+            return False
+        self.know_copy(about)
+        return True
+
+    def know_copy(self, about: os.stat_result) -> None:
+        """Take the file ``about`` for one with the same content, until it is written to."""
+        self._copies.add(_told_by(about))
+
     def check_unchanged(self, sha256: str) -> None:
         """Check that it still has the content with this SHA-256 that it had when it was opened.
 
@@ -184,6 +214,10 @@ class OpenFile(_Descriptor):
                 return
             self._altered = now.st_mtime_ns
         raise BundleCorruptError(f"{self.label} {_WRITTEN}")
+
+
+def _told_by(about: os.stat_result) -> tuple[int, ...]:
+    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
 
 _WRITTEN: Final = (

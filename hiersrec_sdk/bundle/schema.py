@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from hiersrec_sdk.bundle.strict_json import parse_json
 from hiersrec_sdk.errors import BundleCorruptError, BundleVersionError
+from hiersrec_sdk.ranking.arrays import LARGEST
 from hiersrec_sdk.shown import shown
 
 FORMAT: Final = "hiersrec-bundle"
@@ -29,7 +30,6 @@ LARGEST_CONFIG: Final = 16 << 20  # bytes; real ones have some thousands
 LARGEST_CARD: Final = 16 << 20
 MAX_DIMENSION: Final = 65_536  # HIERSREC_MAX_DIMENSION
 
-_LARGEST_FLOAT32: Final = 3.4028234e38
 _LARGEST_FILE: Final = 1 << 50  # bytes
 _LARGEST_GRAPH: Final = (1 << 31) - 1  # what ONNX files have at most; they are read into memory
 _LONGEST_NAME: Final = 255  # bytes, as file systems have it
@@ -145,7 +145,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_bias(value: Any) -> bool:
-    return isinstance(value, float) and abs(value) <= _LARGEST_FLOAT32
+    return _is_number(value) and abs(value) <= LARGEST
 
 
 def _is_id_type(value: Any) -> bool:
@@ -237,7 +237,7 @@ _RULES: Final[dict[str, _Rule]] = {
     "calibration?.examples": _is_integer(0, 1 << 60),
     "calibration?.split": (_is_string, "a string"),
     "calibration?.trained_on": (_is_flag, "true or false"),
-    "cold_start_bias?": (_is_bias, "a finite number, such as 0.0"),
+    "cold_start_bias?": (_is_bias, f"a number of at most {LARGEST:g}"),
     "model": _OBJECT,
     "preprocessing": _OBJECT,
     "preprocessing.text??": _OBJECT,

@@ -13,7 +13,6 @@ import logging
 import lzma
 import os
 import re
-import shutil
 import struct
 import tempfile
 import time
@@ -283,7 +282,7 @@ def _unpack(open_file: _Open, files: dict[str, Any], config: bytes, entry: Path,
     if os.path.lexists(entry):  # not exchanged in one step, which some network file systems cannot do
         entry.rename(damaged)
     fresh.rename(entry)
-    shutil.rmtree(damaged, ignore_errors=True)
+    cache.remove(damaged)
     _log.info("unpacked %s to %s in %.0f ms", label, entry, 1000 * (time.perf_counter() - started))
 
 

@@ -108,11 +108,14 @@ def write_with_delta(
                     _copy(_newest_card(bundle, about, old), part / name)
                     files[name] = describe(part / name)
                     continue
+                file = bundle.files[name]
+                file.check(about["sha256"])
                 # Links to nothing but what goes away: whoever writes into one bundle must not write into two.
                 same = old is not None and old[1]["files"].get(name) == about
-                if not (old and same and _link(old[0], part / name, about["bytes"])):
-                    _copy(bundle.files[name], part / name)
-                bundle.files[name].check_unchanged(about["sha256"])
+                if not (old and same and _link(old[0], part / name, file, about["sha256"])):
+                    _copy(file, part / name)
+                    file.know_copy((part / name).stat())
+                file.check_unchanged(about["sha256"])
             if delta:
                 write_tables(part / DELTA, delta)
                 files[DELTA] = describe(part / DELTA)
@@ -157,8 +160,8 @@ def _write_config(folder: Path, config: Mapping[str, Any], files: Mapping[str, A
     (folder / CONFIG).write_text(json.dumps({**about, "sha256": digest}, indent=2) + "\n", encoding="utf-8")
 
 
-def _link(folder: OpenFolder, target: Path, size: int) -> bool:
-    """Link ``target`` to the file of its name in ``folder``; False where that cannot be, or has another size."""
+def _link(folder: OpenFolder, target: Path, file: OpenFile, sha256: str) -> bool:
+    """Link ``target`` to the file of its name in ``folder``; False where that cannot be, or is no copy of ``file``."""
     if os.stat not in os.supports_dir_fd or os.link not in os.supports_dir_fd:  # Windows
         return False
     try:
@@ -170,7 +173,7 @@ def _link(folder: OpenFolder, target: Path, size: int) -> bool:
         if is_time_limit(error):
             raise
         return False
-    if target.stat().st_size == size:
+    if file.is_copy(target, sha256):
         return True
     target.unlink()
     return False

@@ -182,8 +182,10 @@ def _numbers(given: Any) -> dict[str, float | None]:
         raise CatalogChangeError(f"numbers must map column to number, got {shown(given)}")
     found: dict[str, float | None] = {}
     for column, value in given.items():
+        if not isinstance(column, str):
+            raise CatalogChangeError(f"numbers must map the names of columns, got {shown(column)}")
         one = None if value is None else number(value)
-        if not isinstance(column, str) or (one is None and value is not None) or one in (math.inf, -math.inf):
+        if (one is None and value is not None) or one in (math.inf, -math.inf):
             raise CatalogChangeError(
                 f"number {shown(column)} must be a finite number, or None, got {described(value)}"
             )

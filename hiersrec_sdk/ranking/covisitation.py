@@ -38,6 +38,7 @@ TABLES: Final = (
 ScoreOffsets: TypeAlias = Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.float32]]]
 """See :meth:`CovisitationScorer.score_offsets`."""
 
+_LARGEST_LOG: Final = 64.0  # of any number of clicks
 # float64, by repeated multiplication
 _WEIGHTS: Final = np.cumprod([1.0] + [float(np.float32(DECAY))] * (REACH - 1))
 # Features in the order in which they enter the network's sums: those of the session, then those of each item.
@@ -205,6 +206,16 @@ class CovisitationScorer:
             -1
         ]  # one after the other, unlike np.sum
         return rows, offsets
+
+
+def largest_offset(tables: Mapping[str, NDArray[Any]]) -> float:
+    """A bound on the magnitude of any score offset that a bundle's tables give."""
+    popularity, *_, hidden_weight, hidden_bias, weight = (
+        tables[name] if name == TABLES[0] else np.abs(tables[name], dtype=np.float64) for name in TABLES
+    )
+    feature = max(_LARGEST_LOG, float(popularity.max()), -float(popularity.min()))
+    hidden = hidden_weight.sum(axis=0) * feature + hidden_bias
+    return float(weight[:-1] @ hidden + weight[-1])
 
 
 def _log_of(counts: NDArray[Any]) -> NDArray[np.float32]:

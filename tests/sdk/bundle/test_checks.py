@@ -222,6 +222,34 @@ def test_wrong_codes(change: Callable[[Tables], None], cause: str, coded: Shop, 
         write_bundle(tmp_path / "written", coded.config, tables, coded.files)
 
 
+@pytest.mark.parametrize(
+    ("huge", "passes"),
+    [
+        ({}, True),
+        ({"weight": 1e11}, True),
+        ({"weight": 1e15, "hidden_weight": 1e15}, False),
+        ({"weight": 1e12, "popularity": 1e15}, False),
+    ],
+)
+def test_score_offsets_are_bounded(huge: dict[str, float], passes: bool, tmp_path: Path) -> None:
+    """As a product of two finite numbers may not be."""
+    found = make_shop("string", covisitation=True)
+    tables = found.tensors
+    for name in huge:
+        tables[f"covisitation.{name}"] = tables[f"covisitation.{name}"].copy()
+        tables[f"covisitation.{name}"].flat[0] = huge[name]
+    forge(tmp_path / "forged", found.config, tables, found.files)
+    if not passes:
+        with pytest.raises(
+            BundleCorruptError, match=r"'covisitation.weight' gives score offsets of up to \d"
+        ):
+            open_bundle(tmp_path / "forged")
+        return
+    result = Recommender.load(tmp_path / "forged").recommend(found.ids[:3], 60)
+    assert len(result.items) == 60
+    assert np.isfinite(result.scores).all()
+
+
 def test_codes_of_another_table(coded: Shop, tmp_path: Path) -> None:
     other = make_shop("int64", times=2, dimension=20, stages=[8, 16])
     forge(tmp_path / "forged", coded.config, {**coded.tensors, "codes": other.tensors["codes"]}, coded.files)

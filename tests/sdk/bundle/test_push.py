@@ -146,6 +146,19 @@ def test_another_model_is_never_replaced(hub: tuple[str, type[WritableHub]], tmp
     assert not this.commits
 
 
+def test_nor_is_one_without_a_config(hub: tuple[str, type[WritableHub]], tmp_path: Path) -> None:
+    endpoint, this = hub
+    folder = SHOP.write(tmp_path / "bundle")
+    other = {"README.md": b"of another model", "model.onnx": b"another model"}
+    this.repositories["shop/bert"] = {MAIN: other}
+    _, refused = client(
+        endpoint, tmp_path / "home", {"open": str(folder)}, {"repo": "shop/bert", "exist_ok": True}
+    )
+    assert refused[0] == "BundleError"
+    assert "shop/bert on the Hub holds another model: it has model.onnx without a config.json" in refused[1]
+    assert this.repositories["shop/bert"] == {MAIN: other}
+
+
 def test_errors(hub: tuple[str, type[WritableHub]], tmp_path: Path) -> None:
     endpoint, this = hub
     folder = SHOP.write(tmp_path / "bundle")

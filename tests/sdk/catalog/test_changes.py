@@ -105,6 +105,7 @@ def test_a_changed_item_keeps_its_vector_unless_it_is_described(trained: Recomme
         ([Item("x", vector=[float("nan")] * 16)], "16 finite numbers, got 16 that are NaN"),
         ([Item("x", vector=[3e38] * 16)], "16 finite numbers, got 16 that are NaN, infinite or too large"),
         ([Item("x", vector=cast("Any", "abc"))], "must be a list of numbers"),
+        ([cast("Any", {"id": "x", "numbers": {5: 5.0}})], "numbers must map the names of columns, got 5"),
         ([Item("x", "left", numbers={"weight": 3})], "knows no number 'weight'; it was trained with price"),
         (
             [Item("x", "left", numbers={"price": cast("Any", "dear")})],

@@ -28,6 +28,8 @@ import hiersrec_sdk.catalog.saving
 from hiersrec_sdk import Item, Recommender, errors, systems
 from hiersrec_sdk.atomic import PART, new_folder, remove_parts, write_file
 from hiersrec_sdk.bundle import CATALOG, CONFIG, DELTA, Bundle, open_bundle
+from hiersrec_sdk.bundle.opened import OpenFile
+from hiersrec_sdk.bundle.schema import MODEL
 from hiersrec_sdk.catalog.delta_tables import to_tables
 from hiersrec_sdk.catalog.saving import Saver
 from hiersrec_sdk.catalog.snapshot import Catalog
@@ -430,6 +432,57 @@ def test_a_link_to_a_file_elsewhere_becomes_a_copy(bundle: Path) -> None:
     assert blob.stat().st_nlink == 1
     assert not (bundle / CATALOG).is_symlink()
     assert added(bundle) == {"a"}
+
+
+@pytest.mark.parametrize("size", ["same", "another"])
+def test_a_file_that_was_damaged_where_it_is_saved_is_replaced(size: str, bundle: Path) -> None:
+    shelf, other = Shelf(bundle), bundle.with_name("other")
+    shelf.save(other)
+    content = (other / MODEL).read_bytes()
+    (other / MODEL).write_bytes(b"?" + content[1 if size == "same" else 0 :])
+    shelf.add("a")
+    shelf.save(other)
+    assert (other / MODEL).read_bytes() == content
+    assert added(other) == {"a"}
+
+
+def test_a_file_that_was_replaced_where_it_was_loaded_is_written_as_it_was(bundle: Path) -> None:
+    shelf = Shelf(bundle)
+    content = (bundle / MODEL).read_bytes()
+    bundle.with_name("new").write_bytes(b"?" + content[1:])
+    bundle.with_name("new").rename(bundle / MODEL)
+    shelf.save(bundle)
+    assert (bundle / MODEL).read_bytes() == content
+
+
+def test_what_nobody_has_verified_is_verified_when_it_is_saved(bundle: Path) -> None:
+    """Else a save copies whatever a link leads to."""
+    secret = bundle.with_name("secret")
+    secret.write_bytes(b"!" * (bundle / MODEL).stat().st_size)
+    (bundle / MODEL).unlink()
+    (bundle / MODEL).symlink_to(secret)
+    opened = open_bundle(bundle, verify=False)
+    catalog = MutableCatalog(Catalog.of(opened), opened, no_encoder)
+    with pytest.raises(errors.BundleError, match=r"model\.onnx is altered: its SHA-256 is not the one in"):
+        Saver(opened, catalog).save(bundle.with_name("other"))
+    assert not bundle.with_name("other").exists()
+
+
+def test_a_save_does_not_read_again_what_it_has_written(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf, other, read = Shelf(bundle), bundle.with_name("other"), list[str]()
+    original = OpenFile.sha256
+
+    def sha256(file: OpenFile) -> str:
+        read.append(Path(file.label).name)
+        return original(file)
+
+    monkeypatch.setattr(OpenFile, "sha256", sha256)
+    for _ in range(3):
+        shelf.add("a")
+        shelf.save(other)
+    assert not {CATALOG, MODEL} & set(read)
 
 
 @pytest.mark.parametrize("fault", ["copy_file_range", "link"])
