@@ -16,32 +16,31 @@ from typing import Final, NamedTuple
 
 from hiersrec_sdk.errors import BundleCorruptError
 
-_ELEMENT_BY_ELEMENT: Final = (
-    "Abs Add And Cast Clip Div Equal Erf Exp Gelu Greater GreaterOrEqual Identity Less LessOrEqual Log Max Min Mul Neg "
-    "Not Or Pow Reciprocal Relu Sigmoid Sqrt Sub Tanh Where"
-)
-_LAYERS: Final = "Attention LayerNormalization LpNormalization RMSNormalization Softmax"
-_PRODUCTS: Final = "Gemm MatMul ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum"
+_ELEMENT_BY_ELEMENT: Final = "Add Cast Div Gelu Greater Identity Less Max Mul Neg Sigmoid"
+_LAYERS: Final = "Attention LayerNormalization RMSNormalization Softmax"
+_PRODUCTS: Final = "Gemm MatMul ReduceL2 ReduceMax ReduceMin ReduceSum"
 _SHAPES: Final = (
-    "Concat Constant ConstantOfShape Expand Gather GatherElements GatherND Range Reshape Shape Slice Split Squeeze "
-    "Transpose Unsqueeze"
+    "Concat ConstantOfShape Expand Gather GatherElements GatherND Range Reshape Shape Slice Split Squeeze Transpose "
+    "Unsqueeze"
 )
 OPERATORS: Final = frozenset(f"{_ELEMENT_BY_ELEMENT} {_LAYERS} {_PRODUCTS} {_SHAPES}".split())
-"""The operators that a graph may hold, all of ONNX's own domain: those that ``hiersrec export`` writes, and their near
-relatives, which PyTorch's exporter writes in their place."""
+"""The operators that a graph may hold, all of ONNX's own domain: those that ``hiersrec export`` writes, and a few more
+for graphs that are written by hand."""
 
-# A division of integers by zero, or of the smallest one by -1, ends the process; onnxruntime catches the first alone.
-_DIVIDE: Final = frozenset({"Div", "ReduceMean"})
-_FLOAT_FUNCTIONS: Final = "Erf Exp Gelu Log Reciprocal Sigmoid Sqrt Tanh"
-_GIVE_FLOATS: Final = frozenset(f"{_LAYERS} {_FLOAT_FUNCTIONS}".split())
-_LOGICAL: Final = "And Equal Greater GreaterOrEqual Less LessOrEqual Not Or"
-_GIVE_OTHERS: Final = frozenset(f"{_LOGICAL} Shape".split())  # not of the type of an input
-_FLOAT_INPUTS: Final = frozenset(
-    {b"session_vectors", b"vectors"}
-)  # no graph runs where they are anything else
-_FLOAT_VALUES: Final = frozenset({("value_float", 1), ("value_floats", 6)})  # AttributeProto: name and type
-_TENSOR_VALUE: Final = ("value", 4)
+_OPSETS: Final = range(17, 24)  # the first with layer normalization, to the one that is written
+_IR_VERSIONS: Final = range(8, 12)
+
+_GIVE_FLOATS: Final = frozenset(f"{_LAYERS} Gelu Sigmoid".split())
+_GIVE_OTHERS: Final = frozenset({"Greater", "Less", "Shape"})  # not of the type of an input
+_CLICKS: Final = b"session_vectors"  # [batch, length, width]
+_LENGTHS: Final = b"session_lengths"  # [batch]
+_FLOAT_INPUTS: Final = frozenset({_CLICKS, b"vectors"})  # no graph runs where they are anything else
 _FLOAT_TYPES: Final = frozenset({1, 10, 11, 16})  # of TensorProto.DataType: float, float16, double, bfloat16
+_HEADS: Final = range(
+    1, 65_537
+)  # no vector is wider; onnxruntime cuts greater numbers to 32 bits, which may be 0
+_INT: Final = 2  # of AttributeProto.AttributeType
+_LAST_AXIS: Final = 2**64 - 1  # -1, as a file has it
 
 _MOST_FIELDS: Final = 300_000  # a model of 100 layers has about 50,000
 _MOST_NODES: Final = 20_000
@@ -101,6 +100,7 @@ _GRAPH: Final = {
     15: _refused("sparse_initializer"),
     16: _refused("metadata_props"),
 }
+_OPSET_IMPORT: Final = {1: _bytes("domain"), 2: _integer("version")}
 _NODE: Final = {
     1: _several("input"),
     2: _several("output"),
@@ -175,8 +175,12 @@ class _Reader:
 
     def __init__(self) -> None:
         self._fields = 0
-        self._values = set(_FLOAT_INPUTS)  # names of the initializers and outputs until here
+        self._values = {*_FLOAT_INPUTS, _LENGTHS}  # names of the initializers and outputs until here
         self._floats = set(_FLOAT_INPUTS)  # those that are certainly floating-point
+        self._shapes: dict[bytes, list[int]] = {}  # of the initializers
+        self._of_clicks = {_CLICKS}  # those that are certainly [batch, length, any width]
+        self._of_sessions: set[bytes] = set()  # those that are certainly [batch, 1], looked up by length
+        self._thirds: set[tuple[bytes, ...]] = set()  # outputs of splits of the last axis in three
 
     def operators(self, content: memoryview) -> list[str]:
         model = self._read("the file", content, _MODEL)
@@ -185,11 +189,29 @@ class _Reader:
         graph = self._read("the graph", model["graph"][0], _GRAPH)
         for at, tensor in enumerate(graph.get("initializer", [])):
             found = self._read(f"initializer {at}", tensor, _TENSOR)
-            self._define(found.get("name", []), is_float=_number(found, "data_type") in _FLOAT_TYPES)
+            names = [bytes(name) for name in found.get("name", [])]
+            self._define(names, is_float=_number(found, "data_type") in _FLOAT_TYPES)
+            self._shapes.update(dict.fromkeys(names, _numbers(found, "dims")))
         nodes = graph.get("node", [])
         if len(nodes) > _MOST_NODES:
             raise _RefusedError(f"it has {len(nodes):,} nodes; a graph may have {_MOST_NODES:,}")
-        return [self._operator(node, at) for at, node in enumerate(nodes)]
+        operators = [self._operator(node, at) for at, node in enumerate(nodes)]
+        self._check_versions(model)
+        return operators
+
+    def _check_versions(self, model: _Message) -> None:
+        """What operators mean, and so what is checked here, depends on them."""
+        imported = [self._read("an opset", each, _OPSET_IMPORT) for each in model.get("opset_import", [])]
+        opsets = [(_text(each, "domain"), _number(each, "version")) for each in imported]
+        if len(opsets) != 1 or opsets[0][0] or opsets[0][1] not in _OPSETS:
+            raise _RefusedError(
+                f"it has {_listed(opsets)}; it must have ONNX's own opset alone, from {_OPSETS[0]} to {_OPSETS[-1]}"
+            )
+        version = _number(model, "ir_version")
+        if version not in _IR_VERSIONS:
+            raise _RefusedError(
+                f"it is of the IR version {version}; it must be from {_IR_VERSIONS[0]} to {_IR_VERSIONS[-1]}"
+            )
 
     def _operator(self, content: memoryview, at: int) -> str:
         node = self._read(f"node {at}", content, _NODE)
@@ -199,22 +221,86 @@ class _Reader:
             raise _RefusedError(f"{where} is of an operator that no graph of a bundle may hold")
         if domain:
             raise _RefusedError(f"{where} is of the domain {domain[:40]!r}, not of ONNX's own")
-        attributes = [self._read(where, attribute, _ATTRIBUTE) for attribute in node.get("attribute", [])]
-        tensors = [
-            self._read(where, tensor, _TENSOR) for found in attributes for tensor in found.get("t", [])
-        ]
-        if operator == "Constant" and len(attributes) != 1:  # onnxruntime takes one of them
-            raise _RefusedError(f"{where} has {len(attributes)} attributes; it must have one")
-        inputs = [bytes(name) for name in node.get("input", [])]
-        if operator in _DIVIDE and self._floats.isdisjoint(inputs):
-            raise _RefusedError(f"{where} may divide integers, which no graph of a bundle may")
-        self._define(
-            node.get("output", []), is_float=self._gives_floats(operator, inputs, attributes, tensors)
-        )
+        attributes: dict[str, _Message] = {}
+        for each in node.get("attribute", []):
+            attribute = self._read(where, each, _ATTRIBUTE)
+            if attributes.setdefault(_text(attribute, "name"), attribute) is not attribute:
+                raise _RefusedError(
+                    f"{where} has two attributes of one name"
+                )  # onnxruntime takes one of them
+        inputs, outputs = ([bytes(name) for name in node.get(field, [])] for field in ("input", "output"))
+        self._check_use(where, operator, inputs, outputs, attributes)
+        is_float = self._gives_floats(where, operator, inputs, attributes)
+        self._define(outputs, is_float=is_float)
+        self._note_shapes(operator, inputs, outputs, attributes)
         return operator
 
-    def _define(self, names: list[memoryview], *, is_float: bool) -> None:
-        for name in map(bytes, names):
+    def _check_use(
+        self,
+        where: str,
+        operator: str,
+        inputs: list[bytes],
+        outputs: list[bytes],
+        attributes: Mapping[str, _Message],
+    ) -> None:
+        """Refuse uses of operators that end the process, or read past an array, in some onnxruntime."""
+        if operator == "Div" and self._floats.isdisjoint(inputs):
+            # by zero, or the smallest integer by -1; onnxruntime catches the first alone
+            raise _RefusedError(f"{where} may divide integers, which no graph of a bundle may")
+        if operator == "Attention":
+            heads = [_integer_of(attributes, name) for name in ("q_num_heads", "kv_num_heads")]
+            if len(attributes) > 2 or heads[0] != heads[1] or heads[0] not in _HEADS:
+                raise _RefusedError(
+                    f"{where} must have q_num_heads and kv_num_heads, both the same from {_HEADS[0]} to "
+                    f"{_HEADS[-1]:,}, and no other attribute"
+                )
+            if len(inputs) > 4 or tuple(inputs[:3]) not in self._thirds or len(outputs) != 1:
+                raise _RefusedError(
+                    f"{where} must read the three outputs of one Split of the last axis, in their order, and at most a "
+                    "mask, and give one output"
+                )
+        if operator == "GatherND" and not (
+            len(inputs) == 2
+            and inputs[0] in self._of_clicks
+            and inputs[1] in self._of_sessions
+            and _integer_of(attributes, "batch_dims") == 1
+        ):
+            raise _RefusedError(
+                f"{where} must have batch_dims 1, and take a click from layers that keep the shape of session_vectors, "
+                "at what a Gather finds for session_lengths in a table [lengths, 1]"
+            )
+
+    def _note_shapes(
+        self, operator: str, inputs: list[bytes], outputs: list[bytes], attributes: Mapping[str, _Message]
+    ) -> None:
+        """What is certain of the shapes of the outputs."""
+        if operator == "Gather" and inputs[1:] == [_LENGTHS] and not attributes:
+            if self._shapes.get(inputs[0], [])[1:] == [1]:
+                self._of_sessions.update(outputs)
+        elif operator == "Split":
+            if len(inputs) == 1 and all(outputs) and _integer_of(attributes, "axis") == _LAST_AXIS:
+                if inputs[0] in self._of_clicks:
+                    self._of_clicks.update(outputs)
+                if len(outputs) == _integer_of(attributes, "num_outputs") == 3:
+                    self._thirds.add(tuple(outputs))
+        elif len(outputs) == 1 and inputs and inputs[0] in self._of_clicks:
+            rest = inputs[1:]
+            if (
+                operator in ("Attention", "Gelu", "LayerNormalization")
+                or (operator == "MatMul" and all(self._has_rank(name, 2) for name in rest))
+                or (
+                    operator == "Add"
+                    and all(name in self._of_clicks or self._has_rank(name, 1) for name in rest)
+                )
+            ):
+                self._of_clicks.update(outputs)
+
+    def _has_rank(self, name: bytes, rank: int) -> bool:
+        """Whether it is an initializer of this rank."""
+        return name in self._shapes and len(self._shapes[name]) == rank
+
+    def _define(self, names: list[bytes], *, is_float: bool) -> None:
+        for name in names:
             if name in self._values:  # onnxruntime takes one of them
                 raise _RefusedError(f"it defines {str(name[:40], 'utf-8', 'replace')!r} twice")
             if name:  # else an output that nobody reads
@@ -223,25 +309,22 @@ class _Reader:
                     self._floats.add(name)
 
     def _gives_floats(
-        self, operator: str, inputs: list[bytes], attributes: list[_Message], tensors: list[_Message]
+        self, where: str, operator: str, inputs: list[bytes], attributes: Mapping[str, _Message]
     ) -> bool:
         """Whether the outputs are certainly floating-point. Inputs of one type are, if one of them is."""
+        tensors = [
+            self._read(where, tensor, _TENSOR)
+            for found in attributes.values()
+            for tensor in found.get("t", [])
+        ]
         if operator in _GIVE_FLOATS:
             return True
         if operator in _GIVE_OTHERS:
             return False
         if operator == "Cast":
-            types = [_number(each, "i") for each in attributes if _text(each, "name") == "to"]
-            return bool(types) and _FLOAT_TYPES.issuperset(types)
-        is_float_tensor = all(_number(tensor, "data_type") in _FLOAT_TYPES for tensor in tensors)
-        if operator == "Constant":
-            # by its type alone onnxruntime knows which of the fields is meant
-            kind = _text(attributes[0], "name"), _number(attributes[0], "type")
-            return kind in _FLOAT_VALUES or (kind == _TENSOR_VALUE and bool(tensors) and is_float_tensor)
+            return _integer_of(attributes, "to") in _FLOAT_TYPES
         if operator == "ConstantOfShape":
-            return is_float_tensor
-        if operator == "Pow":  # the exponent may have another type
-            inputs = inputs[:1]
+            return all(_number(tensor, "data_type") in _FLOAT_TYPES for tensor in tensors)
         return not self._floats.isdisjoint(inputs)
 
     def _read(self, what: str, data: memoryview, fields: Mapping[int, _Field]) -> _Message:
@@ -292,6 +375,27 @@ def _varint(what: str, data: memoryview, at: int) -> tuple[int, int]:
 
 def _number(message: _Message, field: str) -> int | None:
     return _varint(field, message[field][0], 0)[0] if field in message else None
+
+
+def _numbers(message: _Message, field: str) -> list[int]:
+    """The numbers of a repeated field, each alone or several in one piece."""
+    found = []
+    for piece in message.get(field, []):
+        at = 0
+        while at < len(piece):
+            number, at = _varint(field, piece, at)
+            found.append(number)
+    return found
+
+
+def _integer_of(attributes: Mapping[str, _Message], name: str) -> int | None:
+    """The value of an attribute, as if it were unsigned; None where it is not there, or no integer."""
+    found = attributes.get(name, {})
+    return _number(found, "i") if _number(found, "type") == _INT else None
+
+
+def _listed(opsets: list[tuple[str, int | None]]) -> str:
+    return ", ".join(f"opset {version} of {domain[:40]!r}" for domain, version in opsets[:5]) or "no opset"
 
 
 def _text(message: _Message, field: str) -> str:
