@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hiersrec_sdk.arguments import checked_threads
+from hiersrec_sdk.arguments import checked_threads, is_utf8
 from hiersrec_sdk.cpus import Threads
 from hiersrec_sdk.encoders.runtime import open_session, run_error
 from hiersrec_sdk.errors import BundleCorruptError, DataError, MissingExtraError
@@ -23,16 +23,20 @@ from hiersrec_sdk.shown import shortened, shown
 
 _MODELS: Final = ("model.onnx", "onnx/model.onnx")
 _TOKENIZER: Final = "tokenizer.json"
+_TRANSFORMER: Final = "sentence_bert_config.json"
 # Files and settings that say how many tokens the model reads at most; the smallest one holds.
 _LENGTHS: Final = (
-    ("sentence_bert_config.json", "max_seq_length"),
+    (_TRANSFORMER, "max_seq_length"),
     ("tokenizer_config.json", "model_max_length"),
     ("config.json", "max_position_embeddings"),
 )
 _UNLIMITED: Final = 1 << 20  # tokens, more than any model takes
 _LONGEST: Final = 512  # tokens, where none of them is there
-_POOLING: Final = "1_Pooling/config.json"
+_POOLING: Final = "1_Pooling"  # its folder, where modules.json names no other
 _MODULES: Final = {"Transformer", "Pooling", "Normalize"}  # of modules.json, all that is done here
+_MEANS: Final = ([], ["mean"], ["pooling_mode_mean_tokens"])  # modes of pooling, of both ways to write them
+_FIRSTS: Final = (["cls"], ["pooling_mode_cls_token"])
+_PROMPTS: Final = "config_sentence_transformers.json"
 _IDS: Final = "input_ids"
 _INPUTS: Final = (_IDS, "attention_mask", "token_type_ids")
 _INTEGERS: Final[dict[str, type[np.int64 | np.int32]]] = {
@@ -48,9 +52,10 @@ _METHOD: Final = b"1"  # of what is done below; another one where it gives other
 class OnnxTextEncoder:
     """An ONNX sentence encoder and its tokenizer, in a local folder.
 
-    A vector is the mean of the states of a text's tokens, or what the folder's ``1_Pooling/config.json`` says, or the
-    graph's own output ``sentence_embedding``; then brought to unit length. A batch holds texts of one length, so that
-    nothing is padded, and a vector does not depend on the texts beside it, unless the graph quantizes by batch.
+    A vector is the mean of the states of a text's tokens, or the first of them if the folder's ``1_Pooling/config.json``
+    says so, or the graph's own output ``sentence_embedding``; then brought to unit length. A batch holds texts of one
+    length, so that nothing is padded, and a vector does not depend on the texts beside it, unless the graph quantizes
+    by batch.
 
     Args:
         folder: with ``model.onnx`` or ``onnx/model.onnx``, and ``tokenizer.json``.
@@ -76,12 +81,14 @@ class OnnxTextEncoder:
         self._name = str(path)
         content, tokenizer = _content(path), _content(folder / _TOKENIZER)
         self.longest = _longest(folder)
-        self._tokenizer = _tokenizer(tokenizer, folder, self.longest)
+        _check_prompts(folder)
+        lowers = _lowers(folder)
+        self._tokenizer = _tokenizer(tokenizer, folder, self.longest, lowers)
         self._session = _session(content, self._name, threads)
         self._inputs = _inputs(self._session, self._name)
         self._output = _output(self._session, self._name)
         self._takes_first = self._output.is_of_tokens and _takes_first(folder)
-        method = b"%s %d %d" % (_METHOD, self.longest, self._takes_first)
+        method = b"%s %d %d%s" % (_METHOD, self.longest, self._takes_first, b" lower" if lowers else b"")
         parts = (hashlib.sha256(part).digest() for part in (content, tokenizer, method))
         self.digest = hashlib.sha256(b"".join(parts)).hexdigest()
         self.width = 0
@@ -92,8 +99,13 @@ class OnnxTextEncoder:
         """float32 [texts, width] of unit length; zeros for a text of which the tokenizer leaves nothing.
 
         Raises:
-            DataError: the graph fails, or gives what is no vector.
+            DataError: a text is none, or not valid UTF-8; the graph fails, or gives what is no vector.
         """
+        for at, text in enumerate(texts):
+            if not isinstance(text, str) or not is_utf8(text):
+                raise DataError(
+                    f"text {at} of {len(texts)} must be a string of valid UTF-8, got {shown(text)}"
+                )
         vectors = np.zeros((len(texts), self.width), dtype=np.float32)
         encodings, lengths = self._tokens(texts)
         for batch in _batches(lengths):
@@ -211,9 +223,30 @@ def _longest(folder: Path) -> int:
     return min(found, default=_LONGEST)
 
 
+def _check_prompts(folder: Path) -> None:
+    """Refuse a model that reads a prompt before each text, as that is not done here."""
+    settings = _settings(folder, _PROMPTS)
+    name = settings.get("default_prompt_name") if isinstance(settings, Mapping) else None
+    if name is None:
+        return
+    prompts = settings.get("prompts")
+    if not isinstance(name, str) or not isinstance(prompts, Mapping) or prompts.get(name) != "":
+        raise DataError(
+            f"{folder / _PROMPTS} asks for the prompt {shown(name)} before each text, which is not done here: set "
+            "default_prompt_name to null, and write the prompt into the texts if they need it"
+        )
+
+
+def _lowers(folder: Path) -> bool:
+    """Whether texts are lower-cased before the tokenizer sees them."""
+    settings = _settings(folder, _TRANSFORMER)
+    return isinstance(settings, Mapping) and bool(settings.get("do_lower_case"))
+
+
 def _takes_first(folder: Path) -> bool:
     """Whether the state of the first token is the vector, not the mean of all."""
     modules = _settings(folder, "modules.json")
+    pooling = _POOLING
     for module in modules if isinstance(modules, list) else []:
         kind = str(module.get("type") if isinstance(module, Mapping) else module).rpartition(".")[2]
         if kind not in _MODULES:
@@ -221,29 +254,48 @@ def _takes_first(folder: Path) -> bool:
                 f"{folder / 'modules.json'} has a module {shown(kind)}, and only {', '.join(sorted(_MODULES))} are "
                 f"known here: export the model with an output {_SENTENCE!r}"
             )
-    settings = _settings(folder, _POOLING)
+        if kind == "Pooling" and isinstance(module, Mapping):
+            pooling = module.get("path", _POOLING)
+            if not isinstance(pooling, str):
+                raise DataError(
+                    f"{folder / 'modules.json'}: path of Pooling must be a folder, got {shown(pooling)}"
+                )
+    name = f"{pooling}/config.json"
+    settings = _settings(folder, name)
     if not isinstance(settings, Mapping):
         return False
-    modes = {mode for mode, is_on in settings.items() if mode.startswith("pooling_mode_") and is_on is True}
-    if modes <= {"pooling_mode_mean_tokens"}:
+    modes = _modes(settings)
+    if modes in _MEANS:
         return False
-    if modes == {"pooling_mode_cls_token"}:
+    if modes in _FIRSTS:
         return True
+    asked = shortened(", ".join(map(str, modes)))
     raise DataError(
-        f"{folder / _POOLING} asks for {', '.join(sorted(modes))}, and only pooling_mode_mean_tokens and "
-        f"pooling_mode_cls_token are known here: export the model with an output {_SENTENCE!r}"
+        f"{folder / name} asks for the pooling {asked}, and only mean and cls are known here: export the model with an "
+        f"output {_SENTENCE!r}"
     )
 
 
-def _tokenizer(content: bytes, folder: Path, longest: int) -> Any:
+def _modes(settings: Mapping[str, Any]) -> list[Any]:
+    """Modes of pooling: under one key since sentence-transformers 6, each under its own before."""
+    mode = settings.get("pooling_mode")
+    if mode is None:
+        return sorted(key for key, is_on in settings.items() if key.startswith("pooling_mode_") and is_on)
+    return mode if isinstance(mode, list) and mode else [mode]
+
+
+def _tokenizer(content: bytes, folder: Path, longest: int, lowers: bool) -> Any:
     try:
-        from tokenizers import Tokenizer
+        from tokenizers import Tokenizer, normalizers
     except ModuleNotFoundError as error:
         raise MissingExtraError("text", "--text-encoder onnx", error.name or "") from error
     try:
         tokenizer = Tokenizer.from_buffer(content)
         tokenizer.no_padding()
         tokenizer.enable_truncation(longest)
+        if lowers:
+            own = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
+            tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
     except Exception as error:  # its errors have no base of their own
         raise DataError(
             f"{folder / _TOKENIZER} cannot be used: {shortened(error)}; it must be a file of the package tokenizers"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -91,6 +92,65 @@ def test_any_text_has_a_vector_or_none(texts: list[str]) -> None:
     assert all(length == 0 or abs(length - 1) < 1e-6 for length in lengths)
 
 
+@pytest.mark.parametrize("wrong", [None, 7, b"red", "a\ud800"])
+def test_what_is_no_text_is_named(wrong: Any) -> None:
+    with pytest.raises(DataError, match=r"^text 2 of 4 must be a string of valid UTF-8, got "):
+        tiny("mean_tokens").encode(["red", "shoe", wrong, "hat"])
+
+
+@pytest.mark.parametrize("pooling", ["1_Pooling", "2_Pooling"])
+@pytest.mark.parametrize(
+    ("settings", "mode"),
+    [
+        ({"pooling_mode": "cls"}, "cls_token"),
+        ({"pooling_mode": ["cls"]}, "cls_token"),
+        ({"pooling_mode": "mean"}, "mean_tokens"),
+        ({"pooling_mode": ["mean"], "pooling_mode_cls_token": True}, "mean_tokens"),
+        ({"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}, "cls_token"),
+        ({"pooling_mode_mean_tokens": False}, "mean_tokens"),
+    ],
+)
+def test_pooling_of_every_version_and_place(
+    folder: Path, settings: dict[str, Any], mode: str, pooling: str
+) -> None:
+    """sentence-transformers 6 writes the mode under one key; modules.json says where."""
+    other = {"2_Pooling": "1_Pooling", "1_Pooling": "2_Pooling"}[pooling]
+    write_json(folder / other / "config.json", {"pooling_mode": "max"})
+    write_json(
+        folder / pooling / "config.json", {"embedding_dimension": WIDTH, "include_prompt": True, **settings}
+    )
+    modules = "sentence_transformers.sentence_transformer.modules"
+    write_json(
+        folder / "modules.json",
+        [{"type": f"{modules}.Transformer", "path": ""}, {"type": f"{modules}.Pooling", "path": pooling}],
+    )
+    found = OnnxTextEncoder(folder).encode(["red shoe"])
+    np.testing.assert_allclose(found, expected([["red", "shoe"]], mode), atol=1e-6)
+
+
+def test_texts_are_lower_cased_where_the_model_says_so(folder: Path) -> None:
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    for normalizer in (None, {"type": "NFC"}):
+        write_json(folder / "tokenizer.json", {**tokenizer, "normalizer": normalizer})
+        write_json(folder / "sentence_bert_config.json", {"do_lower_case": False})
+        cased = OnnxTextEncoder(folder)
+        write_json(folder / "sentence_bert_config.json", {"do_lower_case": True})
+        lowered = OnnxTextEncoder(folder)
+        assert cased.digest != lowered.digest
+        np.testing.assert_array_equal(lowered.encode(["RED Shoe"]), cased.encode(["red shoe"]))
+        assert (cased.encode(["RED Shoe"]) != cased.encode(["red shoe"])).any()
+
+
+def test_a_prompt_of_no_words_is_none(folder: Path) -> None:
+    wanted = OnnxTextEncoder(folder)
+    for prompts in (
+        {"prompts": {"query": "query: "}, "default_prompt_name": None},
+        {"prompts": {"document": ""}, "default_prompt_name": "document"},
+    ):
+        write_json(folder / "config_sentence_transformers.json", prompts)
+        assert OnnxTextEncoder(folder).digest == wanted.digest
+
+
 def test_odd_texts() -> None:
     odd = ["", "   \n", "\x00\x07\x7f", "👟", "red " * 100_000, "RED", "é" * 5_000]
     found = tiny("mean_tokens").encode(odd)
@@ -159,6 +219,20 @@ def damaged(folder: Path, what: str) -> None:
             "1_Pooling/config.json",
             {"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": False},
         ),
+        "other pooling of 6": (
+            "1_Pooling/config.json",
+            {"embedding_dimension": 5, "pooling_mode": "lasttoken"},
+        ),
+        "two poolings of 6": ("1_Pooling/config.json", {"pooling_mode": ["cls", "mean"]}),
+        "no pooling of 6": ("1_Pooling/config.json", {"pooling_mode": []}),
+        "odd pooling of 6": ("1_Pooling/config.json", {"pooling_mode": 7}),
+        "odd path": ("modules.json", [{"type": "sentence_transformers.models.Pooling", "path": 7}]),
+        "a prompt": (
+            "config_sentence_transformers.json",
+            {"prompts": {"query": "query: ", "document": ""}, "default_prompt_name": "query"},
+        ),
+        "an odd prompt": ("config_sentence_transformers.json", {"prompts": {}, "default_prompt_name": [7]}),
+        "an unknown prompt": ("config_sentence_transformers.json", {"default_prompt_name": "query"}),
         "dense": ("modules.json", [{"type": "sentence_transformers.models.Dense"}]),
         "odd modules": ("modules.json", [7]),
     }
@@ -194,7 +268,24 @@ def damaged(folder: Path, what: str) -> None:
         ("deep json", r"config.json is not JSON"),
         ("length of text", r"max_seq_length must be a number ≥ 3, got '256'"),
         ("length of 2", r"max_position_embeddings must be a number ≥ 3, got 2"),
-        ("other pooling", r"asks for pooling_mode_max_tokens, and only pooling_mode_mean_tokens"),
+        (
+            "other pooling",
+            r"1_Pooling/config.json asks for the pooling pooling_mode_max_tokens, and only mean and cls",
+        ),
+        (
+            "other pooling of 6",
+            r"asks for the pooling lasttoken, and only mean and cls are known here: export",
+        ),
+        ("two poolings of 6", r"asks for the pooling cls, mean, and only mean and cls are known here"),
+        ("no pooling of 6", r"asks for the pooling \[\], and only mean and cls are known here"),
+        ("odd pooling of 6", r"asks for the pooling 7, and only mean and cls are known here"),
+        ("odd path", r"modules.json: path of Pooling must be a folder, got 7"),
+        (
+            "a prompt",
+            r"config_sentence_transformers.json asks for the prompt 'query' before each text.* to null",
+        ),
+        ("an odd prompt", r"asks for the prompt \[7\] before each text"),
+        ("an unknown prompt", r"asks for the prompt 'query' before each text"),
         ("dense", r"has a module 'Dense', and only Normalize, Pooling, Transformer"),
         ("odd modules", r"has a module '7'"),
         ("other input", r"has an input 'pixels'; it may have input_ids, attention_mask, token_type_ids"),
