@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -220,29 +221,36 @@ class Counts(NamedTuple):
 class Layout:
     """The leaf categories of the items.
 
-    ``leaves`` int64 [items, W]: the leaf that an item lies in, then those that list it, padded with the first;
-    ``sizes`` int64 [C]: how many items lie in each leaf.
+    ``leaf`` int64 [items]: the one that each item lies in; ``extra`` int64: those that list it too, item after item;
+    ``offsets`` int64 [items + 1]: where those of each item begin; ``sizes`` int64 [C]: how many items lie in each leaf.
     """
 
-    leaves: Ints
+    leaf: Ints
+    extra: Ints
+    offsets: Ints
     sizes: Ints
 
     @classmethod
     def of(cls, data: Dataset) -> Layout:
-        width = 1 + max(map(len, data.extra_categories), default=0)
-        leaves = np.repeat(data.category.astype(np.int64)[:, None], width, axis=1)
-        for item, extra in enumerate(data.extra_categories):
-            leaves[item, 1 : 1 + len(extra)] = extra
-        return cls(leaves, np.bincount(data.category, minlength=data.tree.sizes[-1]))
+        counts = np.fromiter(map(len, data.extra_categories), np.int64, data.items)
+        offsets = np.append(0, counts.cumsum())
+        extra = np.fromiter(chain.from_iterable(data.extra_categories), np.int64, offsets[-1])
+        sizes = np.bincount(data.category, minlength=data.tree.sizes[-1])
+        return cls(data.category.astype(np.int64), extra, offsets, sizes)
 
     def best_position(self, position: Ints, examples: Ints, items: Ints) -> Ints:
         """Position of the first of an item's categories in an example's order, for n pairs of them: int64 [n].
 
         ``position`` int64 [B, C]: of every category in every example's order.
         """
-        best: Ints = position[examples, self.leaves[items, 0]]
-        for further in range(1, self.leaves.shape[1]):
-            np.minimum(best, position[examples, self.leaves[items, further]], out=best)
+        best: Ints = position[examples, self.leaf[items]]
+        starts, stops = self.offsets[items], self.offsets[items + 1]
+        rest = np.flatnonzero(starts < stops)  # pairs with a further category
+        while len(rest):
+            further = position[examples[rest], self.extra[starts[rest]]]
+            best[rest] = np.minimum(best[rest], further)
+            starts[rest] += 1
+            rest = rest[starts[rest] < stops[rest]]
         return best
 
 
@@ -275,7 +283,7 @@ def measure(
         by_logit = np.argsort(-logits, axis=1, kind="stable")
         plain = _counts(scored, layout, budgets, logits, by_logit, np.ones(len(logits), dtype=np.int64))
         in_session = np.zeros(logits.shape, dtype=bool)
-        in_session[scored.click_example, layout.leaves[scored.click, 0]] = True
+        in_session[scored.click_example, layout.leaf[scored.click]] = True
         session_first = np.argsort(~np.take_along_axis(in_session, by_logit, axis=1), axis=1, kind="stable")
         order = np.take_along_axis(by_logit, session_first, axis=1)
         yield plain, _counts(scored, layout, budgets, logits, order, in_session.sum(axis=1))
@@ -369,11 +377,11 @@ def _counts(
     ranks[(target_position[:, None] >= taken) & ~scored.target_is_fixed[:, None]] = 0
 
     rows = layout.sizes[order].cumsum(axis=1)
-    several = np.flatnonzero((layout.leaves != layout.leaves[:, :1]).any(axis=1))
+    several = np.flatnonzero(np.diff(layout.offsets))
     example, item = np.repeat(every, len(several)), np.tile(several, size)
     # an item that a category lists is scored from there on, not from the one that it lies in
     rows += up_to(example, layout.best_position(position, example, item))
-    rows -= up_to(example, position[example, layout.leaves[item, 0]])
+    rows -= up_to(example, position[example, layout.leaf[item]])
     # fixed items are always scored
     rows -= up_to(
         scored.fixed_example, layout.best_position(position, scored.fixed_example, scored.fixed_item)

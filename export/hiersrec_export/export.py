@@ -20,6 +20,7 @@ from hiersrec_export.graphs import item_graph, principal_axes, query_parts_graph
 from hiersrec_export.hub_metadata import HubMetadata
 from hiersrec_export.model_card import calibration_picture, model_card, summary
 from hiersrec_export.parity import Parity, check_item_parity, check_parity, check_query_parts
+from hiersrec_export.writable import check_writable
 from hiersrec_sdk.arguments import is_utf8
 from hiersrec_sdk.bundle.schema import QUERY_PARTS
 from hiersrec_sdk.bundle.tables import StringTable
@@ -79,6 +80,7 @@ def export(
         raise BundleError(f"{out} exists already: choose another folder or remove it")
     if name is not None and not is_utf8(name):
         raise ExportError(f"--name must be valid UTF-8, got {shown(name)}")
+    check_writable(Path(out), BundleError)
     model, info = load_model(Path(run_path))
     data_path = Path(data_path or info.data["path"])
     if not data_path.exists():

@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from hiersrec_export.standalone_graph import Tables, standalone_graph
+from hiersrec_export.writable import check_writable
 from hiersrec_sdk import Recommender, Result, __version__
 from hiersrec_sdk.atomic import write_file
 from hiersrec_sdk.bundle.schema import MODEL
@@ -58,6 +59,7 @@ def export_standalone(
     bundle, out = Path(bundle), Path(out)
     if os.path.lexists(out):
         raise ExportError(f"{out} exists already: choose another file or remove it")
+    check_writable(out, ExportError)
     recommender = Recommender.load(bundle)
     catalog = recommender.catalog.current
     if not len(catalog):

@@ -7,12 +7,15 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hiersrec_export.calibrate import KEPT, Budgets, K, Layout, Scorer, all_top_ps, measure, shares_of
@@ -126,6 +129,37 @@ def test_every_example_is_as_by_definition(make_dataset: Callable[..., Dataset],
                     assert (counts.ranks[at, budget], counts.rows[at, budget]) == wanted
                     seen += wanted[0] > 1
     assert seen > 100
+
+
+@given(
+    data=st.data(), extra=st.lists(st.lists(st.integers(0, LEAVES - 1), max_size=5), min_size=1, max_size=12)
+)
+def test_the_best_position_is_that_of_the_first_category(data: st.DataObject, extra: list[list[int]]) -> None:
+    of_leaves, n = st.integers(0, LEAVES - 1), len(extra)
+    category = data.draw(st.lists(of_leaves, min_size=n, max_size=n))
+    position = np.array(data.draw(st.lists(st.permutations(range(LEAVES)), min_size=1, max_size=3)))
+    pairs = data.draw(
+        st.lists(st.tuples(st.integers(0, len(position) - 1), st.integers(0, n - 1)), max_size=20)
+    )
+    examples, items = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    found = layout_of(category, extra).best_position(position, examples, items)
+    assert found.tolist() == [
+        min(position[example, leaf] for leaf in [category[item], *extra[item]]) for example, item in pairs
+    ]
+
+
+def layout_of(category: list[int], extra: list[list[int]]) -> Layout:
+    tree = SimpleNamespace(sizes=[LEAVES])
+    data: Any = SimpleNamespace(
+        items=len(extra), category=np.array(category, np.int32), extra_categories=extra, tree=tree
+    )
+    return Layout.of(data)
+
+
+def test_one_item_of_many_categories_takes_no_more_for_the_others() -> None:
+    items = 10_000
+    layout = layout_of([0] * items, [list(range(LEAVES)) * 200, *[[] for _ in range(items - 1)]])
+    assert sum(array.nbytes for array in vars(layout).values()) < 40 * items
 
 
 def test_all_items_are_the_exact_mode(make_dataset: Callable[..., Dataset]) -> None:
