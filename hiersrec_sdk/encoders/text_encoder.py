@@ -34,7 +34,11 @@ _UNLIMITED: Final = 1 << 20  # tokens, more than any model takes
 _LONGEST: Final = 512  # tokens, where none of them is there
 _POOLING: Final = "1_Pooling"  # its folder, where modules.json names no other
 _MODULES: Final = {"Transformer", "Pooling", "Normalize"}  # of modules.json, all that is done here
-_MEANS: Final = ([], ["mean"], ["pooling_mode_mean_tokens"])  # modes of pooling, of both ways to write them
+_MEANS: Final[tuple[list[str], ...]] = (
+    [],
+    ["mean"],
+    ["pooling_mode_mean_tokens"],
+)  # modes of pooling, of both ways to write them
 _FIRSTS: Final = (["cls"], ["pooling_mode_cls_token"])
 _PROMPTS: Final = "config_sentence_transformers.json"
 _IDS: Final = "input_ids"
@@ -52,8 +56,8 @@ _METHOD: Final = b"1"  # of what is done below; another one where it gives other
 class OnnxTextEncoder:
     """An ONNX sentence encoder and its tokenizer, in a local folder.
 
-    A vector is the mean of the states of a text's tokens, or the first of them if the folder's ``1_Pooling/config.json``
-    says so, or the graph's own output ``sentence_embedding``; then brought to unit length. A batch holds texts of one
+    A vector is the mean of the states of a text's tokens, or the first of them if ``1_Pooling/config.json`` says
+    so, or the graph's own output ``sentence_embedding``; then brought to unit length. A batch holds texts of one
     length, so that nothing is padded, and a vector does not depend on the texts beside it, unless the graph quantizes
     by batch.
 
