@@ -55,13 +55,21 @@ _SPLITS = partial(click.option, cls=SectionOption, section="Filters and splits")
     metavar="TEXT",
     help="Lines that begin with this are comments, e.g. '#'.  [default: no comments]",
 )
-@_FILES("--encoding", default="utf-8", show_default=True, help="Encoding of text files, e.g. latin-1.")
+@_FILES("--encoding", default="utf-8", show_default=True, help="Encoding of text files, e.g. cp1252.")
 @_FILES(
     "--missing",
     multiple=True,
     metavar="TEXT",
-    help="Text that stands for a missing value, in every column; repeatable.  [default: NULL, None, NaN, NA, N/A, "
-    "<NA>, \\N and their usual spellings]",
+    help="Text that stands for a missing value, in every column; repeatable. It adds to NULL, Null, null, None, NaN, "
+    "nan, NAN, NaT, NA, N/A, n/a, #N/A, <NA>, \\N and undefined.",
+)
+@_FILES(
+    "--no-default-missing",
+    "default_missing",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="Only the texts of --missing stand for a missing value.",
 )
 @_FILES(
     "--skip-malformed",
@@ -208,6 +216,11 @@ _SPLITS = partial(click.option, cls=SectionOption, section="Filters and splits")
     metavar="TEXT",
     help='Separator of the levels where the category column holds a path, e.g. "." for a.b.c.',
 )
+@_CATEGORIES(
+    "--category-list-is-path",
+    is_flag=True,
+    help="A list in the category column is a path, from the top down.  [default: it holds several categories]",
+)
 @_CATEGORIES("--category-tree", type=PATH, help="Table of categories and their parents, empty at the top.")
 @_CATEGORIES(
     "--tree-separator",
@@ -219,6 +232,11 @@ _SPLITS = partial(click.option, cls=SectionOption, section="Filters and splits")
 )
 @_CATEGORIES(
     "--tree-parent-column", help="Category tree: column of the parent.  [default: the second of two]"
+)
+@_CATEGORIES(
+    "--tree-root",
+    metavar="ID",
+    help="Category tree: the id above all categories, such as 0 or -1, which is none itself.",
 )
 @_SPLITS(
     "--min-item-support",
@@ -263,9 +281,8 @@ def prepare(
     import_extra("hiersrec_training.data.dataset", "prepare").check_name(out)
     if out.exists():
         raise InvalidOptionError(f"{out} exists already; choose another folder or remove it")
-    for name in ("missing", "time_column"):
-        if not options[name]:
-            del options[name]  # the default of PrepareOptions
+    if not options["time_column"]:
+        del options["time_column"]  # the default of PrepareOptions
     options |= {"item_columns": _names(item_columns), "log_columns": _names(log_columns)}
     prepare_data(prepare_options(logs=logs, **options), click.echo).save(out)
     click.echo(f"written to {out}")

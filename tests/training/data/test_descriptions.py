@@ -122,7 +122,7 @@ def test_the_newest_value_of_any_moment(
             part = rows[at : at + batch]
             frame = pl.DataFrame(part, schema={"key": pl.Int64, "c": pl.String, "n": pl.Int64}, orient="row")
             numbers = np.arange(at, at + len(part))
-            told.add(frame["key"].to_numpy(), numbers, numbers, frame.select("c", "n"))
+            told.add(frame["key"].to_numpy(), numbers, numbers, frame.select("c", "n"), "log")
         keys, ids = np.arange(3), pl.Series(["k0", "k1", "k2"])
         for moment in (until, None):
             found_ids, newest, _ = told.rows(keys, ids, moment)
@@ -143,7 +143,7 @@ def test_all_that_is_kept_of_a_log_that_changes_all_the_time(monkeypatch: pytest
     told = LatestDescriptions(["n"], [], keeps_older=True)
     for first in range(0, 100_000, 500):
         at = np.arange(first, first + 500)
-        told.add(at % 3, at, at, pl.DataFrame({"n": at}))
+        told.add(at % 3, at, at, pl.DataFrame({"n": at}), "log")
     assert sum(part.height for part in told._parts) <= 1500
     ids, newest, changed = told.rows(np.arange(3), pl.Series([0, 1, 2]), 50_000)
     assert changed == 3

@@ -76,7 +76,7 @@ def test_a_damaged_gzip_file(write: Write, name: str, damage: str) -> None:
 @pytest.mark.parametrize("name", ["log.csv", "log.txt"])
 def test_text_that_is_not_utf8(write: Write, name: str) -> None:
     text = "session item time\n1 a 3\n1 café 3\n1 thé 4\n".replace(" ", "," if name == "log.csv" else " ")
-    message = rf"{name}, line 3: byte 0xe9 is not UTF-8 in '1.café.3'; .* --encoding latin-1"
+    message = rf"{name}, line 3: byte 0xe9 is not UTF-8 in '1.café.3'; .* --encoding cp1252"
     with pytest.raises(DataError, match=message):
         run(write(name, text.encode("latin-1")))
 

@@ -248,8 +248,8 @@ def test_missing_values_are_missing_in_every_role(log: Log, text: str) -> None:
     assert data.title.to_list() == data.text.to_list() == [None, "B"]
     assert log.said("dropped", "1 rows of items.csv: no item id", "items.csv, line 3")
     if text:
-        assert log.said("missing", f"1 item ids of log.csv written as {text} (--missing changes that)")
-    kept = log.prepare(file, missing=["-"])
+        assert log.said("missing", f"1 item ids of log.csv written as {text} (--no-default-missing keeps it)")
+    kept = log.prepare(file, default_missing=False)
     assert kept.item_ids.to_list() == ["a", "b"] if not text else sorted(["a", "b", text])
 
 

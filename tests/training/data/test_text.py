@@ -184,7 +184,7 @@ def test_encodings(encoding: str) -> None:
 def test_a_wrong_encoding() -> None:
     content = "item,title\n1,cafe\n2,café\n".encode("latin-1")
     with pytest.raises(
-        DataError, match=r"t\.csv, line 3: byte 0xe9 is not UTF-8 in '2,café'; .* --encoding latin-1"
+        DataError, match=r"t\.csv, line 3: byte 0xe9 is not UTF-8 in '2,café'; .* --encoding cp1252"
     ):
         rows_of(content)
     with pytest.raises(DataError, match=r"t\.csv, about line 1: not text of --encoding ascii"):

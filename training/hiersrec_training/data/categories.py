@@ -113,7 +113,7 @@ def _path_reader(
     report: PrepareReport,
 ) -> tuple[pl.DataFrame, Callable[[tuple[Any, ...]], CategoryPath], CategoryId]:
     """``rows`` with category ids of one type; a function from their ids to the path; the unknown id."""
-    separator = unescaped(options.category_path_separator)
+    separator = unescaped(options.path_separator)
     if separator is not None:
         rows = rows.with_columns(pl.col(keys[0]).cast(pl.String))
         return rows, lambda row: split_path(row[0] or "", separator), UNKNOWN_IDS["string"]
@@ -128,8 +128,21 @@ def _path_reader(
     if edges is None:
         return rows, level_path, unknown
     pairs = [pair for pair in zip(unified[-2], unified[-1], strict=True) if pair[0] is not None]
-    parents = ParentTable(pairs, str(options.category_tree))
+    parents = ParentTable(pairs, str(options.category_tree), options.tree_root)
+    _report_root(parents, options, report)
     return rows, lambda row: parents.path(row[0]), unknown
+
+
+def _report_root(parents: ParentTable, options: PrepareOptions, report: PrepareReport) -> None:
+    """Warn of an id without a row that is above all categories, and of a --tree-root that is above none."""
+    table = _name(options.category_tree)
+    if options.tree_root is not None and not parents.has_root:
+        report.warn(f"--tree-root {options.tree_root} is the parent of no category in {table}")
+    if parents.above_all is not None:
+        report.warn(
+            f"{parents.above_all!r} is above all categories of {table}, which has no row for it: if it is no category, "
+            f"--tree-root {parents.above_all} leaves it out"
+        )
 
 
 def _kind(values: tuple[Any, ...], path: CategoryPath, unknown: CategoryId) -> int:
@@ -149,7 +162,7 @@ def _name(table: Any) -> str:
 
 
 def _level_names(depth: int, options: PrepareOptions) -> list[str]:
-    if options.category_path_separator or options.category_tree is not None:
+    if options.path_separator or options.category_tree is not None:
         return [f"level_{level + 1}" for level in range(depth)]
     return _columns(options)[:depth]
 
@@ -230,24 +243,43 @@ def split_path(text: str, separator: str) -> CategoryPath:
 
 
 class ParentTable:
-    """A tree, given as pairs of child and parent.
+    """A tree, given as pairs of child and parent. A category that is its own parent is at the top.
+
+    Args:
+        rows: the pairs.
+        where: the name of the table, for messages.
+        root: the id above all categories, which is none itself; None where those at the top have no parent.
+
+    Attributes:
+        has_root: whether ``root`` is the parent of any.
+        above_all: the one id at the top, where it has no row of its own.
 
     Raises:
         CategoryCycleError: a category is its own ancestor; the message names the cycle.
         DataError: a category has two parents.
     """
 
-    def __init__(self, rows: Iterable[tuple[CategoryId, CategoryId | None]], where: str) -> None:
+    def __init__(
+        self, rows: Iterable[tuple[CategoryId, CategoryId | None]], where: str, root: str | None = None
+    ) -> None:
         self._parents: dict[CategoryId, CategoryId | None] = {}
-        for child, parent in rows:
+        self.has_root = False
+        for child, named in rows:
+            is_root = root is not None and str(named) == root.strip()
+            self.has_root |= is_root
+            if root is not None and str(child) == root.strip():
+                continue
+            parent = None if is_root or named == child else named
             if child in self._parents and self._parents[child] != parent:
                 raise DataError(
                     f"{where}: category {child} has two parents, {self._parents[child]} and {parent}"
                 )
             self._parents[child] = parent
-        for parent in list(self._parents.values()):
-            if parent is not None:
-                self._parents.setdefault(parent, None)  # a parent without a row is at the top
+        has_top = None in self._parents.values()
+        above = [parent for parent in self._parents.values() if parent is not None]
+        without_row = list(dict.fromkeys(parent for parent in above if parent not in self._parents))
+        self._parents |= dict.fromkeys(without_row)  # a parent without a row is at the top
+        self.above_all = without_row[0] if len(without_row) == 1 and not has_top else None
         self._refuse_cycles(where)
 
     def path(self, category: CategoryId) -> CategoryPath:

@@ -1,15 +1,16 @@
 """Values of a column in its role: one rule for blanks, missing values and types, for logs, item tables and trees alike.
 
 Blanks around a text are stripped. A value is missing where it is null, NaN, empty, or one of the texts of
-``--missing``. Both are counted.
+``PrepareOptions.missing_texts``. Both are counted.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 
 from hiersrec_sdk.errors import DataError
@@ -18,12 +19,34 @@ from hiersrec_sdk.errors import DataError
 _WHOLE = r"^(?:0|-?[1-9][0-9]{0,14})\.0$"
 _FRACTION = r"^-?[0-9]+\.[0-9]"
 _ROUNDED = r"^[0-9](?:[.,][0-9]+)?[eE]\+[0-9]+$"  # as spreadsheets write a long integer
+_ODD_QUOTES = """^(?:="[^"]*"|'[^']*')$"""  # the first is how Excel keeps leading zeros
 _INT_LIMITS = {pl.Float32: 2**24, pl.Float64: 2**53}  # floats above are no longer distinct integers
 # White space, and characters without width that copying from pages leaves at the ends of a text.
-_BLANKS = (
+BLANKS = (
     " \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000\u200b\u2060\ufeff"
 )
+
+
+class Missing:
+    """Tells which values are missing: null, NaN, empty, or one of some texts, also where it is a number."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = pl.Series(["", *(text.strip() for text in texts)], dtype=pl.String)
+        numbers, same = as_canonical_ints(self._texts)
+        self._numbers = numbers.filter(same)
+
+    def holds(self, values: pl.Series) -> pl.Series:
+        """bool: for each value, whether it is missing."""
+        kind = values.dtype
+        missing = values.is_null()
+        if kind == pl.String:
+            missing |= values.str.strip_chars(BLANKS).is_in(self._texts.implode())
+        if kind.is_float():
+            missing |= values.is_nan()
+        if kind.is_numeric() and len(self._numbers):
+            missing |= values.is_in(self._numbers.cast(kind, strict=False).drop_nulls().implode())
+        return missing.fill_null(True)
 
 
 class Column:
@@ -43,12 +66,14 @@ class Column:
         self.stripped_example = ""
         self.quoted = 0
         self.quoted_example = ""
+        self.odd_quotes = 0
+        self.odd_quotes_example = ""
         self.floats = 0
         self.floats_example = ""
         self.rounded = 0
         self.rounded_example = ""
         self.missing_texts: Counter[str] = Counter()
-        self._missing = pl.Series([text.strip() for text in missing], dtype=pl.String)
+        self._missing = Missing(missing)
 
     def ids(self, values: pl.Series) -> pl.Series:
         """The values as ids: Int64 or String, null where missing. Texts such as "12.0" stay as they are: whether they
@@ -64,12 +89,23 @@ class Column:
             if rounded.any():
                 self.rounded += int(rounded.sum())
                 self.rounded_example = self.rounded_example or str(values.filter(rounded)[0])
+            odd = values.str.contains(_ODD_QUOTES).fill_null(False)
+            if odd.any():
+                self.odd_quotes += int(odd.sum())
+                self.odd_quotes_example = self.odd_quotes_example or str(values.filter(odd)[0])
             return values
         if kind == pl.UInt64 or kind == pl.Int128:
             return values.cast(pl.String)
         if kind.is_integer():
             return values.cast(pl.Int64)
-        if isinstance(kind, pl.Decimal) or kind.is_float():
+        if isinstance(kind, pl.Decimal):
+            text = values.cast(pl.String).str.replace(r"\.0*$", "")
+            number, same = as_canonical_ints(text)
+            fraction = text.str.contains(".", literal=True).fill_null(False)
+            if not fraction.any():
+                return number if bool((same | text.is_null()).all()) else text
+            raise self._no_ids("fractions", text.filter(fraction)[0])
+        if kind.is_float():
             number = values.cast(pl.Float64).fill_nan(None)
             limit = _INT_LIMITS[pl.Float32 if kind == pl.Float32 else pl.Float64]
             whole = ((number == number.round()) & (number.abs() < limit)).fill_null(True)
@@ -78,11 +114,14 @@ class Column:
             what = (
                 "fractions" if (number != number.round()).any() else "floats that are too large to be exact,"
             )
-            raise DataError(
-                f"{self.table}: column {self.name!r} holds {what} such as {number.filter(~whole)[0]}: {self.role} "
-                f"must be integers or text; name another column with {self.option}"
-            )
+            raise self._no_ids(what, number.filter(~whole)[0])
         raise self._refused(kind, "integers or text")
+
+    def _no_ids(self, what: str, example: Any) -> DataError:
+        return DataError(
+            f"{self.table}: column {self.name!r} holds {what} such as {example}: {self.role} must be integers or text; "
+            f"name another column with {self.option}"
+        )
 
     def whole_ids(self, values: pl.Series) -> pl.Series:
         """As :meth:`ids`, with "12.0" as "12" whatever stands beside it: for ids that are compared and never shown."""
@@ -125,6 +164,24 @@ class Column:
         if kind.is_integer() or kind == pl.Boolean or isinstance(kind, pl.Decimal | pl.Date | pl.Datetime):
             return values.cast(pl.String)
         raise self._refused(kind, "text")
+
+    def paths(self, values: pl.Series, separator: str) -> pl.Series:
+        """As :meth:`texts`, of paths whose parts are between separators: a missing part is empty, and a path of such
+        parts alone is missing."""
+        paths = self.texts(values)
+        parts = paths.str.split(separator).explode(empty_as_null=False, keep_nulls=False)
+        missing = self._missing.holds(parts) & (parts != "")
+        if not missing.any():
+            return paths
+        named = parts.filter(missing).str.strip_chars(BLANKS)
+        self.missing_texts.update(named.filter(named != "").to_list())
+        row = np.repeat(
+            np.arange(len(paths)), paths.str.count_matches(separator, literal=True).fill_null(-1) + 1
+        )
+        kept = pl.DataFrame({"row": row, "part": parts.set(missing, "")}).group_by("row", maintain_order=True)
+        path = pl.when((pl.col("part") != "").any()).then(pl.col("part").str.join(separator))
+        joined = kept.agg(path.alias("path"))
+        return paths.scatter(joined["row"], joined["path"])
 
     def numbers(self, values: pl.Series, decimal: str = ".") -> tuple[pl.Series, pl.Series]:
         """The values as Float64, null where missing or unreadable; and bool, which are unreadable.
@@ -169,10 +226,16 @@ class Column:
         kind = values.dtype
         if kind == pl.Null:
             values = values.cast(pl.String)
+        if kind.is_numeric():
+            named = self._missing.holds(values) & values.is_not_null()
+            if kind.is_float():
+                named &= values.is_not_nan()
+            self.missing_texts.update(values.filter(named).cast(pl.String).str.strip_suffix(".0").to_list())
+            return values.set(named, None)
         return self._clean(values) if values.dtype == pl.String else values
 
     def _clean(self, values: pl.Series) -> pl.Series:
-        stripped = values.str.strip_chars(_BLANKS)
+        stripped = values.str.strip_chars(BLANKS)
         changed = (stripped != values).fill_null(False)
         if changed.any():
             self.stripped += int(changed.sum())
@@ -184,10 +247,10 @@ class Column:
             self.quoted_example = self.quoted_example or (
                 str(stripped.filter(quoted)[0]) if quoted.any() else ""
             )
-        named = stripped.is_in(self._missing.implode()).fill_null(False)
-        if named.any():
-            self.missing_texts.update(stripped.filter(named).to_list())
-        return stripped.set(named | (stripped == ""), None)
+        missing = self._missing.holds(stripped)
+        if missing.any():
+            self.missing_texts.update(stripped.filter(missing & (stripped != "")).to_list())
+        return stripped.set(missing, None)
 
     def _refused(self, kind: pl.DataType, wanted: str) -> DataError:
         inner = getattr(kind, "inner", kind)

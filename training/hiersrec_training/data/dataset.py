@@ -342,6 +342,10 @@ def read_about(path: Path) -> dict[str, Any]:
         raise DataError(
             f"{path} is not a dataset: it has no dataset.json (hiersrec prepare writes one)"
         ) from None
+    except NotADirectoryError:
+        raise DataError(
+            f"{path} is a file, not the folder of a dataset: hiersrec prepare makes one of a log"
+        ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{shortened(path / 'dataset.json')} cannot be read: {shortened(error)}") from error
     if not isinstance(about, dict) or about.get("format") != "hiersrec-dataset":

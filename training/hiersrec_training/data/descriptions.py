@@ -1,17 +1,22 @@
 """What a log says about its items, for logs without an item table: the newest value of every column.
 
+The levels of its category have the values of one row, the newest in which any of them is set.
+
 Where the test split is cut off the same log, the newest value is that of the training split: what is only said later
 would be learned from the future. The cut is known when all clicks are read, so that older values are kept until then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Collection, Sequence
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+
+from hiersrec_sdk.errors import DataError
+from hiersrec_training.data.columns import Missing
 
 # of frames whose other columns are called by their position: those of the log may have any name
 _AT: Final = "at"
@@ -27,12 +32,24 @@ class LatestDescriptions:
     Args:
         columns: of the log.
         missing: texts that stand for a missing value.
+        together: those of ``columns`` whose values come from one row, such as the levels of a category.
         keeps_older: :meth:`rows` will be asked for the values of an earlier moment.
     """
 
-    def __init__(self, columns: Sequence[str], missing: Sequence[str], *, keeps_older: bool) -> None:
-        self._names, self._missing, self._keeps_older = list(columns), [*missing, ""], keeps_older
+    def __init__(
+        self,
+        columns: Sequence[str],
+        missing: Sequence[str],
+        *,
+        together: Collection[str] = (),
+        keeps_older: bool,
+    ) -> None:
+        self._names, self._missing, self._keeps_older = list(columns), Missing(missing), keeps_older
         self._columns = [str(position) for position in range(len(columns))]
+        self._unit = [str(position) for position, name in enumerate(columns) if name in together]
+        self._empty: dict[
+            str, tuple[str, pl.Series]
+        ] = {}  # of each column, a table that has it, and its type
         self._parts: list[pl.DataFrame] = []
         self._room = _MANY
 
@@ -42,10 +59,15 @@ class LatestDescriptions:
         times: NDArray[np.int64] | None,
         rows: NDArray[np.int64],
         frame: pl.DataFrame,
+        table: str,
     ) -> None:
-        """Add the values in ``frame`` for the items with these keys."""
-        values = frame.select(
-            self._value(name, frame[name].dtype).alias(column)
+        """Add the values in ``frame``, of ``table``, for the items with these keys.
+
+        Raises:
+            DataError: values of another kind than in another table.
+        """
+        values = pl.DataFrame(
+            self._values(frame[name], table).alias(column)
             for name, column in zip(self._names, self._columns, strict=True)
         )
         at = rows if times is None else times
@@ -92,11 +114,21 @@ class LatestDescriptions:
             pl.col(column).alias(name) for name, column in zip(self._names, self._columns, strict=True)
         )
 
-    def _value(self, name: str, kind: pl.DataType) -> pl.Expr:
-        value = pl.col(name)
-        if kind == pl.String:
-            return pl.when(~value.str.strip_chars().is_in(self._missing)).then(value)
-        return value.fill_nan(None) if kind.is_float() else value
+    def _values(self, values: pl.Series, table: str) -> pl.Series:
+        """The values, null where missing."""
+        kind, name = values.dtype, values.name
+        other, known = self._empty.setdefault(name, (table, values.clear()))
+        try:
+            if _shape(kind) != _shape(known.dtype):
+                raise pl.exceptions.InvalidOperationError("Polars would make text of both")
+            pl.concat([known.to_frame(), values.clear().to_frame()], how="vertical_relaxed")
+        except pl.exceptions.PolarsError:
+            raise DataError(
+                f"{table}: column {name!r} holds {kind}, and {known.dtype} in {other}: write it in one way in all logs"
+            ) from None
+        if isinstance(kind, pl.List):
+            return values.set(values.list.drop_nulls().list.len() == 0, None)
+        return values.set(self._missing.holds(values), None)
 
     def _together(self) -> pl.DataFrame:
         if not self._parts:
@@ -128,6 +160,15 @@ class LatestDescriptions:
         return pl.concat([oldest, newest]).sort(_AT, maintain_order=True)
 
     def _newest(self, rows: pl.DataFrame, by: list[str]) -> pl.DataFrame:
-        newest = [pl.col(name).drop_nulls().last() for name in self._columns]
+        is_set = {name: pl.col(name).is_not_null() for name in self._columns}
+        is_set |= dict.fromkeys(self._unit, pl.any_horizontal(pl.col(self._unit).is_not_null()))
+        newest = [pl.col(name).filter(is_set[name]).last() for name in self._columns]
         found = rows.group_by(by, maintain_order=True).agg(*newest, pl.col(_AT).last())
         return found.select(*self._columns, _KEY, _AT)
+
+
+def _shape(kind: Any) -> str:
+    """Whether values are lists, structs, or neither."""
+    if isinstance(kind, pl.List | pl.Array):
+        return f"lists of {_shape(kind.inner)}"
+    return "structs" if isinstance(kind, pl.Struct) else "values"

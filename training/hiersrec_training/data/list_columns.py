@@ -30,6 +30,8 @@ class ListColumns:
         self._table, self._item, self._beside, self._about = table, item, beside, about
         self._separator = unescaped(separator)
         self._known: dict[str, bool] = {}  # whether a column of text holds lists
+        self._single = ""  # a cell without a separator
+        self._is_used = False  # any cell has one
 
     def explode(self, batch: Batch) -> Batch:
         """The rows with one item each; ``batch`` itself where its cells hold one.
@@ -60,6 +62,11 @@ class ListColumns:
         numbers = np.repeat(numbers, length.to_numpy())
         return Batch(numbers, frame.explode(names, empty_as_null=False, keep_nulls=False))
 
+    @property
+    def unlike(self) -> str:
+        """A cell of items, where none holds the separator; else empty."""
+        return "" if self._is_used else self._single
+
     def _split(self, frame: pl.DataFrame, separator: str) -> pl.DataFrame:
         """The cells of items as lists; and those of other columns that hold as many values in most rows of the file."""
         if frame[self._item].dtype != pl.String:
@@ -68,6 +75,8 @@ class ListColumns:
                 f"{frame[self._item].dtype}"
             )
         items = split_cells(frame[self._item], separator)
+        self._is_used |= frame[self._item].str.contains(separator, literal=True).any()
+        self._single = self._single or next(filter(None, frame[self._item]), "")
         found = {self._item: items}
         for name in self._beside:
             if frame[name].dtype == pl.String:

@@ -24,6 +24,7 @@ MISSING_TEXTS = (
     *("NULL", "Null", "null", "None", "NaN", "nan", "NAN", "NaT", "NA", "N/A", "n/a", "#N/A", "<NA>", r"\N"),
     "undefined",
 )
+LIST_SEPARATOR = "\x1f"  # between the parts of a path that was a list
 
 # Options that only event logs have, and those that only session files have.
 _EVENT_OPTIONS = (
@@ -89,8 +90,11 @@ class PrepareOptions:
     multiline: bool = False
     # Encoding of text files.
     encoding: str = "utf-8"
-    # Texts that stand for a missing value, in every column; default: NULL, None, NaN, NA, N/A, \N and the like.
-    missing: Sequence[str] = MISSING_TEXTS
+    # More texts that stand for a missing value, in every column, beside the defaults: NULL, Null, null, None, NaN, nan,
+    # NAN, NaT, NA, N/A, n/a, #N/A, <NA>, \N and undefined.
+    missing: Sequence[str] = ()
+    # The default texts stand for a missing value; otherwise those of ``missing`` alone do.
+    default_missing: bool = True
     # Leave out rows with too many or too few fields, counted; the default is an error.
     skip_malformed: bool = False
     # Session file: the first field of each line is an id of the session or user, not an item.
@@ -153,8 +157,12 @@ class PrepareOptions:
     category_separator: str | None = None
     # Separator of the levels where one category column holds a whole path, e.g. "." for a.b.c.
     category_path_separator: str | None = None
+    # A list in the category column is a path, from the top down; default: it holds several categories.
+    category_list_is_path: bool = False
     # A table of category and parent category (empty at the top) for the ids of the category column.
     category_tree: Any = None
+    # Category tree: the id above all categories, such as 0 or -1, which is none itself; default: they have no parent.
+    tree_root: str | None = None
     # Separator of the fields of the category tree; default: comma for csv, tab for tsv.
     tree_separator: str | None = None
     # Category tree: column of the category; default: the first of two columns.
@@ -251,9 +259,13 @@ class PrepareOptions:
             f"--since {self.since} is not before --until {self.until}",
         )
         at_most_one("test_log", "test_days", "test_fraction")
-        at_most_one("category_path_separator", "category_tree")
+        at_most_one("category_path_separator", "category_tree", "category_list_is_path")
+        at_most_one("category_separator", "category_list_is_path")
         at_most_one("time_unit", "time_format")
-        for name in ("category_path_separator", "category_tree", "category_separator"):
+        for name in (
+            *("category_path_separator", "category_tree", "category_separator"),
+            "category_list_is_path",
+        ):
             need(
                 len(self.category_columns) < 2 or not self.given(name),
                 f"{flag(name)} goes with one --category-column, not with several",
@@ -285,7 +297,7 @@ class PrepareOptions:
             self.item_encoding is None or self.items is not None or self.category_tree is not None,
             "--item-encoding needs an item table or a category tree",
         )
-        for name in ("tree_child_column", "tree_parent_column", "tree_separator"):
+        for name in ("tree_child_column", "tree_parent_column", "tree_separator", "tree_root"):
             need(
                 not self.given(name) or self.category_tree is not None,
                 f"{flag(name)} needs a --category-tree",
@@ -344,6 +356,16 @@ class PrepareOptions:
             if not is_delimited(self.items) and not is_delimited(self.category_tree):
                 names += _TEXT_TABLES
         return [flag(name) for name in names if self.given(name)]
+
+    @property
+    def missing_texts(self) -> tuple[str, ...]:
+        """All texts that stand for a missing value."""
+        return (*(MISSING_TEXTS if self.default_missing else ()), *self.missing)
+
+    @property
+    def path_separator(self) -> str | None:
+        """Between the parts of a category's path, as typed; None where there are no paths."""
+        return LIST_SEPARATOR if self.category_list_is_path else self.category_path_separator
 
     @property
     def gap(self) -> float:
@@ -405,6 +427,7 @@ _FLAGS = {
     "text_columns": "--text-column",
     "number_columns": "--number-column",
     "session_per_file": "--session-per-file",
+    "default_missing": "--no-default-missing",
     "logs": "LOGS",
 }
 

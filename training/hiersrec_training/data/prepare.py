@@ -18,6 +18,7 @@ from hiersrec_training.data.clicks import LogSessions
 from hiersrec_training.data.columns import unify_ids, without_fractions
 from hiersrec_training.data.dataset import Dataset, Sessions
 from hiersrec_training.data.descriptions import LatestDescriptions
+from hiersrec_training.data.files import OUT_OF_ROOM, existing, opened, reading
 from hiersrec_training.data.kinds import is_delimited, is_text
 from hiersrec_training.data.options import PrepareOptions, flag
 from hiersrec_training.data.read_items import (
@@ -38,7 +39,6 @@ from hiersrec_training.data.split import (
     shuffle_sessions,
     split_off_test,
 )
-from hiersrec_training.data.text import OUT_OF_ROOM, existing, opened, reading
 from hiersrec_training.data.text_encoders import encode_texts, load_text_encoder
 from hiersrec_training.data.times import DAY, date
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -23,7 +25,21 @@ from hiersrec_training.data.time_formats import YearlessTimes, with_zeros
 from hiersrec_training.data.times import TimeColumn, date, parse_moment
 
 _MISSING: Final = "(missing)"  # the type of an event without one
-_USERS: Final = ("user", "user_id", "userid", "visitor", "visitor_id", "visitorid", "customer", "customer_id")
+# columns of users, without the id at their end: of people first, then of their browsers and devices
+_USERS: Final = (
+    *(
+        "user",
+        "customer",
+        "member",
+        "shopper",
+        "visitor",
+        "fullvisitor",
+        "domainuser",
+        "networkuser",
+        "userpseudo",
+    ),
+    *("u", "client", "anonymous", "guest", "distinct", "cookie", "device", "browser", "fingerprint"),
+)
 PAIR: Final = "\x1f"  # between a user and the id of one of their sessions
 _SAMPLE: Final = 1_000_000  # rows in which users of session ids are looked for
 
@@ -76,9 +92,12 @@ class EventColumns:
                 return column, cut
         if options.list_separator is not None or table.is_list(self.item):
             return None, False
+        near = [name for name in table.columns if name.lower() in ("session", "user")]
         hint = table.hint() or (
-            "name the right one with --session-column or --user-column, or the columns of a log without a header with "
-            "--log-columns"
+            f"give --{near[0].lower()}-column {near[0]}"
+            if near
+            else "name the right one with --session-column or --user-column, or the columns of a log without a header "
+            "with --log-columns"
         )
         raise MissingColumnError(
             f"{table.name} has no column 'session' or 'user'; its columns are {', '.join(table.columns)}: {hint}"
@@ -138,7 +157,7 @@ class EventFile:
         self._until = parse_moment(options.until, "--until", options.time_zone)
 
         def column(name: str, role: str, option: str) -> Column:
-            return Column(name, role, option, table.name, options.missing)
+            return Column(name, role, option, table.name, options.missing_texts)
 
         who = "user" if columns.cut else "session"
         self._key = column(columns.key or "", f"{who} ids", f"--{who}-column")
@@ -154,27 +173,26 @@ class EventFile:
             form=options.time_format,
             zone=options.time_zone,
             accepts_future=options.until is not None,
+            accepts_past=options.since is not None,
         )
         self._order = _Order()
         self._span: tuple[int, int] | None = None
         self._rows = 0
         self._empty_lists = 0
-        self._on_the_hour = True
+        self._on_the_hour = self._at_midnight = True  # all times; days without a time of day are at midnight
         self._dropped: dict[str, tuple[int, str]] = {}
-        # a column of users that nobody named, although session ids might begin anew for each
-        users = [name for name in table.columns if name.lower() in _USERS]
+        # columns of users that nobody named, although session ids might begin anew for each
         has_ids = columns.key is not None and not columns.cut and columns.user is None
-        self._doubted = users[0] if users and has_ids else None
+        self._doubted = _users(table) if has_ids else []
         self._users_hint = ""
+        self.events: Counter[str] = Counter()  # clicks of each type
         self._list_keys: list[NDArray[np.int64]] = []  # of rows that hold lists of items
         self._lists = ListColumns(table, columns.item, columns.beside, columns.about, options.list_separator)
 
     def read(self, store: ClickStore) -> int:
         """Add all clicks; the number of the last row."""
         table, last = self._table, 0
-        wanted = list(self._columns.wanted)
-        if self._doubted is not None:
-            wanted.append(self._doubted)
+        wanted = [*self._columns.wanted, *self._doubted]
         batches = table.batches(list(dict.fromkeys(wanted)))
         for batch in progress(
             batches, table.size, f"reading {Path(table.name).name}", lambda each: len(each.numbers)
@@ -191,30 +209,41 @@ class EventFile:
 
     def _look_for_users(self, batch: Batch) -> None:
         """Refuse session ids that belong to several users, unless someone said what tells the sessions."""
-        user, key = self._doubted, self._columns.key
-        if user is None or key is None or batch.numbers[0] > _SAMPLE:
+        key = self._columns.key
+        if key is None or batch.numbers[0] > _SAMPLE:
             return
-        column = Column(user, "user ids", "--user-column", self._table.name, self._options.missing)
+        for user in self._doubted:
+            several, example = self._of_several(batch.frame[key], batch.frame[user])
+            if not several:
+                continue
+            hint = (
+                f"{several:,} session ids of {self._table.name} belong to several users of column {user!r}, such as "
+                f"{example}: give --user-column {user} beside --session-column {key}"
+            )
+            if self._options.session_column is None:
+                raise DataError(
+                    f"{hint} if ids begin anew for each user, or --session-column {key} alone if they do not"
+                )
+            self._users_hint = f"{hint}, if ids begin anew for each user"
+            return
+
+    def _of_several(self, sessions: pl.Series, users: pl.Series) -> tuple[int, str]:
+        """How many session ids belong to several users, and one; 0 where they are less than a hundredth."""
+        column = Column(
+            users.name, "user ids", "--user-column", self._table.name, self._options.missing_texts
+        )
         try:
-            named = column.texts(batch.frame[user])
+            named = column.texts(users)
         except DataError:  # not a column of users then
-            return
-        pairs = pl.DataFrame({"session": batch.frame[key], "user": named}).drop_nulls()
-        users = pairs.group_by("session", maintain_order=True).agg(
+            return 0, ""
+        pairs = pl.DataFrame({"session": sessions, "user": named}).drop_nulls()
+        found = pairs.group_by("session", maintain_order=True).agg(
             users=pl.col("user").n_unique(), count=pl.len()
         )
-        several = users.filter(pl.col("users") > 1)
-        if several.height * 100 <= users.filter(pl.col("count") > 1).height:
-            return
-        what = (
-            f"{several.height:,} session ids of {self._table.name} belong to several users of column {user!r}"
-        )
-        hint = f"{what}, such as {several['session'][0]}: give --user-column {user} beside --session-column {key}"
-        if self._options.session_column is None:
-            raise DataError(
-                f"{hint} if ids begin anew for each user, or --session-column {key} alone if they do not"
-            )
-        self._users_hint = f"{hint}, if ids begin anew for each user"
+        several = found.filter(pl.col("users") > 1)
+        if several.height * 100 <= found.filter(pl.col("count") > 1).height:
+            return 0, ""
+        return several.height, str(several["session"][0])
 
     def report(self, report: PrepareReport) -> FileReport:
         """Report what was read."""
@@ -235,7 +264,13 @@ class EventFile:
         if self._users_hint:
             report.warn(self._users_hint)
         report.note("skipped", self._empty_lists, f"rows of {name} without items in their list")
-        if self._columns.cut and self._span is not None and self._on_the_hour and self._options.gap <= 60:
+        on_the_hour = self._on_the_hour and not self._at_midnight
+        if self._lists.unlike:
+            report.warn(
+                f"--list-separator {self._options.list_separator!r} is in none of the cells of "
+                f"{self._columns.item!r}, such as {self._lists.unlike!r}"
+            )
+        if self._columns.cut and self._span is not None and on_the_hour and self._options.gap <= 60:
             report.warn(
                 f"all times of {name} are on the full hour, so that a gap of {self._options.gap:g} minutes ends a "
                 "session with each hour: give --session-gap 61 or more"
@@ -299,6 +334,11 @@ class EventFile:
             order = None if order is None else order[mask]
         if not len(numbers):
             return
+        if event is not None:
+            names = list(self._known.events)
+            self.events.update(
+                {names[code]: int(count) for code, count in enumerate(np.bincount(event)) if count}
+            )
         rows = numbers + self._first
         keys = rows if key is None else self._known.sessions.encode(key)
         if from_lists and self._columns.key is not None and not self._columns.cut:
@@ -313,9 +353,10 @@ class EventFile:
             if self._time.is_yearless:
                 self._known.yearless.note(times)
             self._on_the_hour &= not bool((times % 3_600_000_000).any())
+            self._at_midnight &= self._on_the_hour and self._time.are_midnights(times)
         store.add(keys, times, rows, items, self._number, event, order)
         if self._about is not None:
-            self._about.add(items, times, rows, frame)
+            self._about.add(items, times, rows, frame, self._table.name)
 
     def _time_values(self, frame: pl.DataFrame) -> pl.Series:
         """The values of the time column, or of several joined by a space."""
@@ -346,6 +387,20 @@ class EventFile:
         for event in events.unique(maintain_order=True):
             known.setdefault(event, len(known))
         return events.replace_strict(known, return_dtype=pl.Int32).to_numpy()
+
+
+def _users(table: Table) -> list[str]:
+    """The columns that seem to hold users, the likeliest first."""
+    rank = {}
+    for name in (*table.columns, *table.nested()):
+        if name not in table.unusable and not table.is_list(name):
+            for part in (name, name.rpartition(".")[2]):
+                letters = re.sub("[^a-z]", "", part.lower())
+                # idVisitor, of Matomo
+                stem = letters.removeprefix("id") if letters.startswith("idv") else letters.removesuffix("id")
+                if stem in _USERS and letters != "u":
+                    rank[name] = _USERS.index(stem)
+    return sorted(rank, key=lambda name: rank[name])
 
 
 class _Order:

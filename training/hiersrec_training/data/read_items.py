@@ -10,13 +10,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from hiersrec_sdk.errors import DataError
+from hiersrec_sdk.errors import DataError, InvalidOptionError
 from hiersrec_sdk.ranking.requests import MAX_DIMENSION
 from hiersrec_training.data.columns import Column, split_cells, unify_ids
-from hiersrec_training.data.options import PrepareOptions
+from hiersrec_training.data.files import existing, reading
+from hiersrec_training.data.options import LIST_SEPARATOR, PrepareOptions
 from hiersrec_training.data.report import PrepareReport
 from hiersrec_training.data.tables import Origin, open_table, text_format, unescaped
-from hiersrec_training.data.text import existing, reading
 
 CATEGORY = "category:"
 NUMBER = "number:"
@@ -40,13 +40,15 @@ def read_items(options: PrepareOptions, report: PrepareReport, work: Path) -> pl
     """
     separator = unescaped(options.item_separator)
     origin = Origin("the item table", separator, "--item-separator", options.item_columns, "--item-columns")
-    table = open_table(options.items, text_format(options, is_log=False), work, origin)
+    table = open_table(options.items, text_format(options, report.warn, is_log=False), work, origin)
     wanted = options.item_description_columns | {options.item_id_column: "--item-id-column"}
     table.require(wanted)
     numbers, rows = table.read(list(wanted))
     report.line("read", rows.height, f"rows of {Path(table.name).name}")
     report.skipped(Path(table.name).name, table.skipped, rows.height)
-    id_column = Column(options.item_id_column, "item ids", "--item-id-column", table.name, options.missing)
+    id_column = Column(
+        options.item_id_column, "item ids", "--item-id-column", table.name, options.missing_texts
+    )
     ids = id_column.ids(rows[options.item_id_column])
     report.column(id_column, Path(table.name).name, unquotes=table.unquotes)
     items = item_rows(ids, rows, table.name, options, report, unquotes=table.unquotes)
@@ -83,7 +85,7 @@ def item_rows(
     """
 
     def column(name_: str, role: str, option: str) -> Column:
-        return Column(name_, role, option, name, options.missing)
+        return Column(name_, role, option, name, options.missing_texts)
 
     read: list[Column] = []
     found: dict[str, pl.Series] = {"item": ids}
@@ -110,7 +112,7 @@ def item_rows(
     columns = [column(each, f"categories in {each}", "--category-column") for each in names]
     if options.fallback_category_column is not None:
         columns.append(column(options.fallback_category_column, "categories", "--fallback-category-column"))
-    items = _with_categories(items, rows, columns, options)
+    items = _with_categories(items, rows, columns, options, report)
     for each in (*read, *columns):
         report.column(each, Path(name).name, unquotes=unquotes)
     return items
@@ -142,19 +144,22 @@ def _warn_of_numbers(
 
 
 def _with_categories(
-    items: pl.DataFrame, rows: pl.DataFrame, columns: list[Column], options: PrepareOptions
+    items: pl.DataFrame,
+    rows: pl.DataFrame,
+    columns: list[Column],
+    options: PrepareOptions,
+    report: PrepareReport,
 ) -> pl.DataFrame:
     """``items`` with the columns ``category:0`` and so on, a row for each category of an item."""
     levels = len(options.category_columns)
     if levels == 1:
-        separator = unescaped(options.category_separator)
-        is_path = options.category_path_separator is not None
-        listed = _listed(rows, columns[0], separator, is_path=is_path)
-        if len(columns) > 1:
+        listed, *others = [_listed(rows, column, options, report) for column in columns]
+        if others:
             # for items without any category, in none of their rows
-            known = items["item"].is_in(items["item"].gather(listed["row"]).implode()).fill_null(False)
-            other = _listed(rows, columns[1], separator, is_path=is_path)
-            other = other.filter(~known.gather(other["row"]))
+            known = listed.filter(_has_parts(listed["category"], options))
+            has_one = items["item"].is_in(items["item"].gather(known["row"]).implode()).fill_null(False)
+            other = others[0].filter(~has_one.gather(others[0]["row"]))
+            listed = listed.filter(~listed["row"].is_in(other["row"].implode()))
             first, second = unify_ids([listed["category"], other["category"]])
             listed = pl.concat([listed.with_columns(category=first), other.with_columns(category=second)])
         every = pl.DataFrame({"row": np.arange(rows.height, dtype=np.uint32)})
@@ -169,17 +174,71 @@ def _with_categories(
     return items.with_columns(found)
 
 
-def _listed(rows: pl.DataFrame, column: Column, separator: str | None, *, is_path: bool) -> pl.DataFrame:
+def _listed(
+    rows: pl.DataFrame, column: Column, options: PrepareOptions, report: PrepareReport
+) -> pl.DataFrame:
     """``row`` and ``category`` for each category that a cell holds."""
-    values = rows[column.name]
+    values, row = rows[column.name], np.arange(rows.height, dtype=np.uint32)
+    separator, between = unescaped(options.category_separator), unescaped(options.category_path_separator)
     if separator is not None and values.dtype == pl.String:
+        _warn_of_separator(values, separator, "--category-separator", column, report)
         values = split_cells(values, separator)
-    cells = pl.DataFrame({"row": np.arange(len(values), dtype=np.uint32), "category": values})
-    if isinstance(values.dtype, pl.List | pl.Array):
-        kind: Any = values.dtype
-        cells = cells.with_columns(pl.col("category").cast(pl.List(kind.inner))).explode("category")
-    ids = column.texts(cells["category"]) if is_path else column.ids(cells["category"])
+    elif isinstance(values.dtype, pl.List | pl.Array):
+        values = values.cast(pl.List(_inner(values.dtype)))
+        if options.category_list_is_path:
+            return _list_paths(values, row, column)
+        several = int((values.list.len() > 1).sum())
+        what = f"lists in {column.name} taken as several categories each; --category-list-is-path takes them as paths"
+        report.note("lists", several, what)
+    elif options.category_list_is_path and values.dtype != pl.Null:
+        raise InvalidOptionError(
+            f"{column.table}: column {column.name!r} holds {values.dtype}: --category-list-is-path is for lists"
+        )
+    cells = pl.DataFrame({"row": row, "category": values})
+    if isinstance(values.dtype, pl.List):
+        cells = cells.explode("category")
+    if between is None:
+        ids = column.ids(cells["category"])
+    else:
+        ids = column.paths(cells["category"], between)
+        _warn_of_separator(ids, between, "--category-path-separator", column, report)
     return cells.with_columns(ids.alias("category")).drop_nulls("category")
+
+
+def _list_paths(lists: pl.Series, row: NDArray[np.uint32], column: Column) -> pl.DataFrame:
+    """``row`` and ``category`` for each path, where lists are paths, and lists of lists are several."""
+    paths = pl.DataFrame({"row": row, "category": lists}).drop_nulls()
+    if isinstance(_inner(lists.dtype), pl.List | pl.Array):
+        paths = paths.explode("category", empty_as_null=False, keep_nulls=False)
+    parts = paths.with_row_index("path").explode("category", empty_as_null=False)
+    parts = parts.with_columns(category=column.texts(parts["category"]).fill_null(""))
+    joined = parts.group_by("path", "row", maintain_order=True).agg(
+        pl.col("category").str.join(LIST_SEPARATOR)
+    )
+    return joined.select("row", "category")
+
+
+def _inner(kind: Any) -> Any:
+    return kind.inner
+
+
+def _has_parts(paths: pl.Series, options: PrepareOptions) -> pl.Series:
+    """bool: whether there is more than separators in a path; all, where categories are no paths."""
+    separator = unescaped(options.path_separator)
+    if separator is None:
+        return pl.repeat(True, len(paths), eager=True)
+    return paths.str.replace_all(separator, "", literal=True).str.strip_chars() != ""
+
+
+def _warn_of_separator(
+    values: pl.Series, separator: str, option: str, column: Column, report: PrepareReport
+) -> None:
+    """Warn of a separator that no value holds."""
+    values = values.drop_nulls()
+    if len(values) and not values.str.contains(separator, literal=True).any():
+        odd = values.filter(values.str.contains(r"[^\w ]"))
+        example = odd[0] if len(odd) else values[0]
+        report.warn(f"{option} {separator!r} is in none of the {column.role}, such as {example!r}")
 
 
 def _or_fallback(levels: list[pl.Series], fallback: pl.Series) -> list[pl.Series]:
@@ -236,7 +295,7 @@ def read_parents(options: PrepareOptions, report: PrepareReport, work: Path) -> 
         MissingColumnError, DataError: as :func:`read_items`.
     """
     origin = Origin("the category tree", unescaped(options.tree_separator), "--tree-separator")
-    table = open_table(options.category_tree, text_format(options, is_log=False), work, origin)
+    table = open_table(options.category_tree, text_format(options, report.warn, is_log=False), work, origin)
     named = options.tree_child_column, options.tree_parent_column
     if len(table.columns) < 2:
         hint = table.hint() or "a category tree has a category and its parent"
@@ -256,7 +315,7 @@ def read_parents(options: PrepareOptions, report: PrepareReport, work: Path) -> 
         (child, "child", "--tree-child-column"),
         (parent, "parent", "--tree-parent-column"),
     ):
-        column = Column(name, f"{role} categories", option, table.name, options.missing)
+        column = Column(name, f"{role} categories", option, table.name, options.missing_texts)
         found[role] = column.ids(rows[name])
         report.column(column, Path(table.name).name, unquotes=table.unquotes)
     return pl.DataFrame(found)

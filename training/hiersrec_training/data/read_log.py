@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import glob
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ from hiersrec_training.data.read_sessions import SessionFile
 from hiersrec_training.data.report import FileReport, PrepareReport
 from hiersrec_training.data.split import session_digests
 from hiersrec_training.data.tables import Origin, Table, open_table, text_format, unescaped
+
+_EVENTS: Final = 20  # types of event that are listed
 
 
 @dataclass(frozen=True)
@@ -129,12 +132,19 @@ class LogReader:
         about = None
         if columns.about:
             keeps_older = options.cuts_test_split
-            about = LatestDescriptions(list(columns.about), options.missing, keeps_older=keeps_older)
+            about = LatestDescriptions(
+                list(columns.about),
+                options.missing_texts,
+                together=options.category_columns,
+                keeps_older=keeps_older,
+            )
         store, firsts, found = ClickStore(self._work), [0], []
+        events: Counter[str] = Counter()
         for number, table in enumerate(tables):
             file = EventFile(table, number, firsts[-1], columns, options, known, about)
             firsts.append(firsts[-1] + file.read(store) + 1)
             found.append(file.report(report))
+            events.update(file.events)
         known.yearless.check(", ".join(_name(source, number) for number, source in enumerate(sources)))
         zone = options.time_zone
         report.compare_files(found, zone, needs_zone=options.since is None and options.until is None)
@@ -165,17 +175,29 @@ class LogReader:
             what = f"sessions by {columns.key} at gaps of {options.gap:g} minutes"
             report.line("cut", len(sessions), what)
         self._report_formed(sessions, firsts, tally)
-        if columns.cut and tally.top >= 100 and tally.top * 20 > store.clicks:
-            who = known.sessions.decode(np.array([tally.top_key]))[0]
-            report.warn(
-                f"user {who!r} has {tally.top / store.clicks:.0%} of the clicks: is it a bot, or does it stand for no "
-                f"user? --missing '{who}' leaves it out"
+        if columns.key is not None:
+            self._warn_of_top(tally, store.clicks, cut=columns.cut)
+        if events and not options.events:
+            shown = ", ".join(f"{event} {count:,}" for event, count in events.most_common(_EVENTS))
+            report.line(
+                "events", len(events), f"types of event, all kept (--event keeps some alone): {shown}"
             )
         self._report_tally(tally, place)
         missing = [event for event in options.events if event not in known.events]
         if missing:
             report.warn(f"no event is of type {', '.join(missing)}; the types are {', '.join(known.events)}")
         return Log(sessions, store.items, about)
+
+    def _warn_of_top(self, tally: Tally, clicks: int, *, cut: bool) -> None:
+        """Warn of a user or session with a large share of all clicks."""
+        if tally.top < 100 or tally.top * 20 <= clicks:
+            return
+        who = str(self.known.sessions.decode(np.array([tally.top_key]))[0])
+        kind = "user" if cut else "session"
+        self._report.warn(
+            f"{kind} {who.replace(PAIR, ', ')!r} has {tally.top / clicks:.0%} of the clicks: is it a bot, or does it "
+            f"stand for no {kind}? --missing '{who.rpartition(PAIR)[2]}' leaves it out"
+        )
 
     def has_rows(self, path: Path) -> bool:
         """Whether there is more in a log than its header. A session file has none."""
@@ -188,7 +210,7 @@ class LogReader:
         options = self._options
         separator = unescaped(options.separator)
         origin = Origin(_name(source, number), separator, "--separator", options.log_columns, "--log-columns")
-        return open_table(source, text_format(options), self._work, origin, EmptyLogError)
+        return open_table(source, text_format(options, self._report.warn), self._work, origin, EmptyLogError)
 
     def _check_shared(self, tally: Tally, rules: Rules, sessions: int) -> None:
         """Refuse session ids that are in several logs, far apart."""

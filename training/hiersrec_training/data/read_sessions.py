@@ -48,11 +48,11 @@ class SessionFile:
 
     def read(self, items: Keys, store: ClickStore) -> int:
         """Add all clicks; how many lines there are."""
-        path, form = self._path, text_format(self._options)
+        path, form = self._path, text_format(self._options, self._report.warn)
         file = utf8_copy(path, form, self._work)
-        check_is_text(file)
+        check_is_text(path, file)
         skipped = Skipped()
-        column = Column("", "item ids", "--missing", str(path), self._options.missing)
+        column = Column("", "item ids", "--missing", str(path), self._options.missing_texts)
         clicks = last = lost = 0
         lines = read_lines(path, file, form)
         for batch in progress(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hiersrec_training.data.columns import Column, Fractions
+from hiersrec_training.data.options import MISSING_TEXTS
 from hiersrec_training.data.text import Skipped
 
 
@@ -90,7 +91,9 @@ class PrepareReport:
             self.line(label, count, f"{what}, such as {example}" if example else what)
 
     def warn(self, what: str) -> None:
-        """Note something unusual."""
+        """Note something unusual, once."""
+        if what in self.warnings:
+            return
         self.warnings.append(what)
         self.show(f"{'warning':<11}{'':>13} {what}")
 
@@ -127,13 +130,22 @@ class PrepareReport:
                 f"{column.quoted:,} {column.role} of {name} are in quotes, such as {column.quoted_example}, which are "
                 "part of them: --quote '\"' takes them off where fields are quoted"
             )
+        if column.odd_quotes:
+            example = column.odd_quotes_example
+            help_ = '--quote "\'" takes them off where fields are quoted'
+            if example.startswith("="):
+                help_ = "export them without the formula"
+            self.warn(
+                f"{column.odd_quotes:,} {where} are in quotes, such as {example}, which are part of them: {help_}"
+            )
         if column.rounded:
             self.warn(
                 f"{column.rounded:,} {where} look like numbers that a spreadsheet has rounded, such as "
                 f"{column.rounded_example}: different ones may have become one; export them as text"
             )
         for text, count in column.missing_texts.most_common(12):
-            self.line("missing", count, f"{where} written as {text} (--missing changes that)")
+            hint = " (--no-default-missing keeps it)" if text in MISSING_TEXTS else ""
+            self.line("missing", count, f"{where} written as {text}{hint}")
 
     def fractions(self, found: Fractions, role: str) -> None:
         """Note the ids of a role that are written as fractions, and what was made of them."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import codecs
 import difflib
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +14,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import DataError, InvalidOptionError, MissingColumnError
+from hiersrec_training.data.files import existing, reading
+from hiersrec_training.data.json_shapes import (
+    find_bad_json,
+    is_array,
+    mixed_fields,
+    refuse_mixed,
+    without_mixed,
+)
 from hiersrec_training.data.kinds import JSON, PACKED, SEPARATORS, suffix_of
+from hiersrec_training.data.nested import columns_of, is_list, nested_fields, plain
 from hiersrec_training.data.options import PrepareOptions
 from hiersrec_training.data.text import (
     BATCH,
@@ -25,10 +32,8 @@ from hiersrec_training.data.text import (
     TextFormat,
     check_is_text,
     count_lines,
-    existing,
     read_lines,
     read_rows,
-    reading,
     split_line,
     utf8_copy,
 )
@@ -51,6 +56,7 @@ class Table(ABC):
         counted: what ``numbers`` of a batch counts: "line" or "row".
         skipped: lines that are no rows, after the batches were read.
         unquotes: quotes around fields are taken off.
+        unusable: columns and fields that cannot be read, and why.
     """
 
     name: str
@@ -58,6 +64,7 @@ class Table(ABC):
     counted: str = "row"
     skipped: Skipped = field(default_factory=Skipped)
     unquotes: bool = False
+    unusable: dict[str, str] = field(default_factory=dict)
 
     def place(self, number: int) -> str:
         """Where a row is, such as "log.csv, line 7"."""
@@ -91,8 +98,12 @@ class Table(ABC):
 
         Raises:
             MissingColumnError: it lacks one, or has it twice; the message lists those it has.
+            DataError: one cannot be read.
         """
         for column, option in wanted.items():
+            for name, why in self.unusable.items():
+                if _is_within([column], name):
+                    raise DataError(why)
             if column in self.columns or self._nested(column):
                 if self.columns.count(column) > 1:
                     raise MissingColumnError(
@@ -156,7 +167,7 @@ def open_table(
         DataError: no such file, of an unknown kind, or damaged.
     """
     if not isinstance(source, str | Path):
-        return _FrameTable(_as_frame(source, origin.role), origin.role)
+        return _frame_table(source, origin.role)
     path = Path(source)
     suffix = suffix_of(path)
     if suffix == ".parquet" or suffix in JSON:
@@ -206,7 +217,7 @@ class _TextTable(Table):
     ) -> _TextTable:
         """Read the header, or take ``names`` for it."""
         file, names = utf8_copy(path, form, work), origin.names
-        check_is_text(file)
+        check_is_text(path, file)
         data = (lines.data(Skipped()) for lines in read_lines(path, file, form))
         first = next((lines for lines in data if len(lines.text)), None)
         if first is None:
@@ -261,7 +272,7 @@ class _TextTable(Table):
                 if separator in header:
                     shown = "\\t" if separator == "\t" else separator
                     return f"give {origin.separator_option} '{shown}' if that separates them"
-        if all(name[:1] == name[-1:] == '"' for name in self.columns):
+        if self._form.quote is None and all(name[:1] == name[-1:] == '"' for name in self.columns):
             return "give --quote '\"' if they are quoted"
         return ""
 
@@ -285,15 +296,15 @@ class _FrameTable(Table):
 
     def batches(self, wanted: Sequence[str]) -> Iterator[Batch]:
         first = 1
-        for part in self._frame.select(_columns(wanted, self._frame.schema)).iter_slices(BATCH):
-            yield Batch(np.arange(first, first + part.height), _plain(part))
+        for part in self._frame.select(columns_of(wanted, self._frame.schema)).iter_slices(BATCH):
+            yield Batch(np.arange(first, first + part.height), plain(part))
             first += part.height
 
     def is_list(self, column: str) -> bool:
-        return _is_list(column, self._frame.schema)
+        return is_list(column, self._frame.schema)
 
     def nested(self) -> list[str]:
-        return list(_fields(self._frame.schema))
+        return list(nested_fields(self._frame.schema))
 
 
 class _ScannedTable(Table):
@@ -309,17 +320,68 @@ class _ScannedTable(Table):
 
     def batches(self, wanted: Sequence[str]) -> Iterator[Batch]:
         first = 1
-        with reading(self._path):
-            chosen = self._frame.select(_columns(wanted, self._schema))
+        with reading(self._path, lambda: self._explain(wanted)):
+            chosen = self._frame.select(columns_of(wanted, self._schema))
             for part in chosen.collect_batches(chunk_size=BATCH, maintain_order=True):
-                yield Batch(np.arange(first, first + part.height), _plain(part))
+                yield Batch(np.arange(first, first + part.height), plain(part))
                 first += part.height
 
+    def _explain(self, wanted: Sequence[str]) -> DataError | None:
+        """Why columns cannot be read, where more is known than Polars says."""
+        return None
+
     def is_list(self, column: str) -> bool:
-        return _is_list(column, self._schema)
+        return is_list(column, self._schema)
 
     def nested(self) -> list[str]:
-        return list(_fields(self._schema))
+        return list(nested_fields(self._schema))
+
+
+class _JsonTable(_ScannedTable):
+    """A file of JSON. Polars makes text of a column that holds texts beside lists or objects; such a one is refused.
+
+    Args:
+        file: copy of ``path`` in UTF-8.
+        unusable: fields that ``frame`` lacks as they have several shapes, and why.
+    """
+
+    def __init__(
+        self, path: Path, file: Path, frame: pl.LazyFrame, schema: pl.Schema, unusable: dict[str, str]
+    ) -> None:
+        super().__init__(path, frame, schema)
+        self._file, self.unusable = file, unusable
+        self.columns = [*self.columns, *(name for name in unusable if "." not in name)]
+
+    def batches(self, wanted: Sequence[str]) -> Iterator[Batch]:
+        checked: set[str] = set()
+        for batch in super().batches(wanted):
+            for values in batch.frame:
+                if values.name not in checked and _may_be_json(values):
+                    checked.add(values.name)
+                    parts = nested_fields(self._schema).get(values.name, (values.name,))
+                    listed = isinstance(values.dtype, pl.List)
+                    refuse_mixed(self._path, self._file, values.name, parts, is_list=listed)
+            yield batch
+
+    def _explain(self, wanted: Sequence[str]) -> DataError | None:
+        mixed = mixed_fields(self._path, self._file)
+        return next((DataError(why) for name, why in mixed.items() if _is_within(wanted, name)), None)
+
+
+def _is_within(columns: Iterable[str], outer: str) -> bool:
+    """Whether one of the columns is a field or within it."""
+    return any(f"{column}.".startswith(f"{outer}.") for column in columns)
+
+
+def _may_be_json(values: pl.Series) -> bool:
+    """Whether a text may be that of a list or object, or has lost a character."""
+    if isinstance(values.dtype, pl.List):
+        values = values.explode()
+    if values.dtype != pl.String:
+        return False
+    text = values.str
+    odd = text.starts_with("[") | text.starts_with("{") | text.contains("\0", literal=True)
+    return bool(odd.any())
 
 
 def _open_scanned(
@@ -330,106 +392,45 @@ def _open_scanned(
             frame = pl.scan_parquet(path.absolute(), glob=False, hive_partitioning=False)
             return _ScannedTable(path, frame, frame.collect_schema())
     file = utf8_copy(path, form, work, unpack=True)
+    check_is_text(path, file)
     with reading(path), file.open("rb") as lines:
-        begin = lines.read(4096)
-    if begin.startswith(codecs.BOM_UTF8):
-        file = utf8_copy(file, replace(form, encoding="utf-8-sig"), work)
-    begin = begin.removeprefix(codecs.BOM_UTF8).lstrip()
-    if not begin:
+        if not lines.read(4096).strip():
+            raise empty(f"{path} is empty")
+    with reading(path, lambda: find_bad_json(path, file)):
+        # of an array, Polars would read values of several shapes without a word
+        unusable = mixed_fields(path, file) if is_array(file) else {}
+        try:
+            if unusable:
+                raise pl.exceptions.SchemaError(*unusable.values())
+            frame = _scan_json(file)
+            schema = frame.collect_schema()
+        except pl.exceptions.PolarsError:
+            copy = work / f"{len(list(work.iterdir()))}.jsonl"
+            mixed = without_mixed(path, file, copy)
+            if mixed is None:
+                raise
+            unusable, frame = mixed, _scan_json(copy)
+            schema = frame.collect_schema()
+    if not schema:
         raise empty(f"{path} is empty")
-    with reading(path, lambda: _find_bad_json(path, file)):
-        if begin.startswith(b"["):
-            frame = pl.read_json(file.open("rb"), infer_schema_length=None).lazy()
-        else:
-            # an open file, as Polars would take the path for a pattern
-            frame = pl.scan_ndjson(file.open("rb"), infer_schema_length=None)
-        table = _ScannedTable(path, frame, frame.collect_schema())
-    if not table.columns:
-        raise empty(f"{path} is empty")
-    return table
+    return _JsonTable(path, file, frame, schema, unusable)
 
 
-def _find_bad_json(path: Path, file: Path) -> DataError | None:
-    """The first line that is no JSON, as an error."""
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                text = line.decode("utf-8")
-                if text.strip():
-                    json.loads(text)
-            except UnicodeDecodeError as error:
-                return DataError(
-                    f"{path}, line {number:,}: byte 0x{line[error.start]:02x} is not UTF-8; name the encoding of the "
-                    "file, such as --encoding latin-1"
-                )
-            except (ValueError, RecursionError) as error:
-                return DataError(
-                    f"{path}, line {number:,}: {line.decode()[:80].rstrip()!r} is not JSON: {error}"
-                )
-    return None
+def _scan_json(file: Path) -> pl.LazyFrame:
+    # an open file, as Polars would take the path for a pattern
+    if is_array(file):
+        return pl.read_json(file.open("rb"), infer_schema_length=None).lazy()
+    return pl.scan_ndjson(file.open("rb"), infer_schema_length=None)
 
 
-def _columns(wanted: Sequence[str], schema: pl.Schema) -> list[pl.Expr]:
-    """The columns; "events.item" is the field ``item`` of the structs, or lists of structs, in ``events``."""
-    found, fields = [], _fields(schema)
-    for name in wanted:
-        if name in schema:
-            found.append(pl.col(name))
-            continue
-        outer, inner = fields[name]
-        kind, column = schema[outer], pl.col(outer)
-        if isinstance(kind, pl.List | pl.Array):
-            lists = column.cast(pl.List(kind.inner))
-            found.append(lists.list.eval(pl.element().struct.field(inner)).alias(name))
-        else:
-            found.append(column.struct.field(inner).alias(name))
-    return found
-
-
-def _is_list(column: str, schema: pl.Schema) -> bool:
-    outer, _ = _fields(schema).get(column, (column, ""))
-    return isinstance(schema.get(column, schema.get(outer)), pl.List | pl.Array)
-
-
-def _fields(schema: pl.Schema) -> dict[str, tuple[str, str]]:
-    """The fields of structs, and of lists of structs: "outer.inner", with both names, which may have points too."""
-    found: dict[str, tuple[str, str]] = {}
-    for outer, kind in schema.items():
-        inner = getattr(kind, "inner", kind)
-        if isinstance(inner, pl.Struct):
-            found |= {f"{outer}.{entry.name}": (outer, entry.name) for entry in inner.fields}
-    return found
-
-
-def _plain(frame: pl.DataFrame) -> pl.DataFrame:
-    """The columns with text as text, however it is stored: as categories, or as bytes that are UTF-8."""
-    return frame.with_columns(_plain_values(values) for values in frame)
-
-
-def _plain_values(values: pl.Series) -> pl.Series:
-    kind = _plain_kind(values.dtype)
-    if kind == values.dtype:
-        return values
-    try:
-        return values.cast(kind)
-    except pl.exceptions.PolarsError:  # bytes that are no text
-        return values
-
-
-def _plain_kind(kind: Any) -> Any:
-    if isinstance(kind, pl.Categorical | pl.Enum | pl.Binary):
-        return pl.String()
-    return pl.List(_plain_kind(kind.inner)) if isinstance(kind, pl.List | pl.Array) else kind
-
-
-def _as_frame(source: Any, role: str) -> pl.DataFrame:
-    """A table of any library that shows it as Arrow, as a Polars frame."""
+def _frame_table(source: Any, role: str) -> _FrameTable:
+    """A table of any library that shows it as Arrow."""
     try:
         if isinstance(source, pl.LazyFrame):
-            return source.collect()
+            source = source.collect()
         if type(source).__module__.partition(".")[0] == "pandas":
-            return pl.from_pandas(source, nan_to_null=False)
-        return pl.DataFrame(source)
+            return _from_pandas(source, role)
+        return _FrameTable(pl.DataFrame(source), role)
     except Exception as error:  # of any library
         raise DataError(
             f"{role} must be the path of a file or a Polars, pandas or Arrow table, got {type(source).__name__}: "
@@ -437,8 +438,27 @@ def _as_frame(source: Any, role: str) -> pl.DataFrame:
         ) from error
 
 
-def text_format(options: PrepareOptions, *, is_log: bool = True) -> TextFormat:
-    """How text files are read: logs, or the item table and the category tree."""
+def _from_pandas(source: Any, role: str) -> _FrameTable:
+    """A pandas frame. A column that cannot be read, such as one of numbers and texts, is an error only where wanted."""
+    columns: list[pl.Series] = []
+    unusable = {}
+    for at, name in enumerate(map(str, source.columns)):
+        values = source.iloc[:, at]
+        try:
+            # NaN among texts is None; in a column of numbers it stays
+            found: Any = pl.from_pandas(values, nan_to_null=values.dtype == object)
+        except Exception as error:  # of pandas, Arrow or Polars
+            cause = str(error).splitlines()[0]
+            unusable[name] = f"{role}: column {name!r} cannot be read: {cause}; give its values one type"
+            found = pl.Series([None] * len(values))
+        columns.append(found.alias(name))
+    table = _FrameTable(pl.DataFrame(columns), role)
+    table.unusable = unusable
+    return table
+
+
+def text_format(options: PrepareOptions, warn: Callable[[str], object], *, is_log: bool = True) -> TextFormat:
+    """How text files are read: logs, or the item table and the category tree. ``warn`` takes what is unusual."""
     quote = options.quote
     if quote == "none":
         quote = None
@@ -452,6 +472,7 @@ def text_format(options: PrepareOptions, *, is_log: bool = True) -> TextFormat:
         encoding=str(options.item_encoding) if has_own else options.encoding,
         encoding_option="--item-encoding" if has_own else "--encoding",
         skip_malformed=options.skip_malformed,
+        warn=warn,
     )
     if quote != "auto":
         form.check()

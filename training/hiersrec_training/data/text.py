@@ -6,18 +6,13 @@ quote or a line break; a row that such a field seems to have swallowed is an err
 
 from __future__ import annotations
 
-import bz2
 import codecs
 import csv
-import errno
-import gzip
 import lzma
 import re
 import shutil
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -27,12 +22,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import DataError, InvalidOptionError
+from hiersrec_training.data.files import existing, opened, reading
 
 BATCH = 500_000  # rows
-OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # of disk, or of open files
 _LONGEST_FIELD = 10_000  # lines that one quoted field may span
 csv.field_size_limit(1 << 30)
-_PACKED: dict[str, Callable[[Path], Any]] = {".bz2": bz2.open, ".xz": lzma.open}
 _NOT_TEXT = {
     b"PAR1": "it is a Parquet file: name it .parquet",
     b"PK\x03\x04": "it is a zip archive or an Excel workbook: unpack it, or save it as csv",
@@ -55,6 +49,7 @@ class TextFormat:
         encoding_option: that gives the encoding, for messages.
         encoding: of the file.
         skip_malformed: leave out rows with too many or too few fields.
+        warn: takes what is unusual.
     """
 
     separator: str = ","
@@ -64,6 +59,14 @@ class TextFormat:
     comment: str | None = None
     encoding: str = "utf-8"
     skip_malformed: bool = False
+    warn: Callable[[str], object] = field(default=lambda what: None, compare=False)
+
+    @property
+    def plain_row(self) -> str:
+        """A pattern of rows whose quoted fields are all plain: they hold neither a separator nor a quote."""
+        quote, separator = re.escape(self.quote or ""), re.escape(self.separator)
+        plain = f"(?: *{quote}[^{quote}{separator}]*{quote} *|[^{quote}{separator}]*)"
+        return f"^{plain}(?:{separator}{plain})*$"
 
     def check(self) -> None:
         """Raise :class:`InvalidOptionError` for an encoding, a quote or a separator that cannot be."""
@@ -121,28 +124,34 @@ def utf8_copy(path: Path, form: TextFormat, work: Path, *, unpack: bool = False)
         path: of the file.
         form: the encoding of its text.
         work: folder for copies.
-        unpack: files that Polars reads packed are unpacked too.
+        unpack: files that Polars reads packed are unpacked too, and a byte order mark is taken off.
 
     Raises:
         DataError: no such file, damaged, or not text of this encoding.
     """
     existing(path)
     form.check()
-    encoding = form.encoding
     if str(path) != str(path).encode("utf-8", "replace").decode():
         raise DataError(f"{path!a}: the name of a file must be UTF-8; rename it")
     name = path.name.lower()
-    is_utf8 = codecs.lookup(encoding).name == "utf-8"
-    if name.endswith(".zst") and (unpack or not is_utf8):
-        raise DataError(
-            f"{path}: unpack it first; .zst files are read packed only as csv, tsv or txt in UTF-8"
-        )
-    packed = (".bz2", ".xz", ".zip", ".gz") if unpack else (".bz2", ".xz", ".zip")
-    if is_utf8 and not name.endswith(packed):
-        return path
+    is_utf8 = codecs.lookup(form.encoding).name == "utf-8"
     copy = work / f"{len(list(work.iterdir()))}.txt"
+    if name.endswith(".zst") and (unpack or not is_utf8):
+        if not is_utf8:
+            raise DataError(f"{path}: unpack it first; .zst files are read packed only in UTF-8")
+        with reading(path, lambda: _find_bad_byte(path)), copy.open("wb") as out:
+            lines = pl.scan_lines(path.absolute(), glob=False)
+            for frame in lines.collect_batches(chunk_size=BATCH, maintain_order=True):
+                out.writelines(line.encode() + b"\n" for line in frame["line"])
+        return copy
+    packed = (".bz2", ".xz", ".zip", ".gz") if unpack else (".bz2", ".xz", ".zip")
+    with reading(path), opened(path) as raw:
+        has_mark = unpack and raw.read(3) == codecs.BOM_UTF8
+    if is_utf8 and not has_mark and not name.endswith(packed):
+        return path
     with reading(path), opened(path) as raw, copy.open("wb") as out:
         if is_utf8:
+            raw.read(3 if has_mark else 0)
             shutil.copyfileobj(raw, out, 1 << 22)
         else:
             _transcode(path, raw, out, form)
@@ -153,10 +162,14 @@ def _transcode(path: Path, raw: IO[bytes], out: IO[bytes], form: TextFormat) -> 
     """Write the text of ``raw`` in UTF-8."""
     decoder = codecs.getincrementaldecoder(form.encoding)()
     as_utf8 = codecs.getincrementaldecoder("utf-8")()
-    is_utf8, has_accents, lines = True, False, 1
+    is_utf8, has_accents, lines, controls = True, False, 1, 0
+    is_latin = codecs.lookup(form.encoding).name == "iso8859-1"
+    of_windows = "[\x80\x82-\x8c\x8e\x91-\x9c\x9e\x9f]"  # letters and marks in cp1252
     try:
         while block := raw.read(1 << 22):
             text = decoder.decode(block)
+            if is_latin and not controls and (found := re.search(of_windows, text)):
+                controls = ord(found[0])
             out.write(text.encode("utf-8", "surrogatepass"))
             lines += text.count("\n")
             has_accents |= not block.isascii()
@@ -167,52 +180,39 @@ def _transcode(path: Path, raw: IO[bytes], out: IO[bytes], form: TextFormat) -> 
                     is_utf8 = False
         decoder.decode(b"", final=True)
     except UnicodeError as error:
+        hint = ""
+        if "BOM" in str(error):
+            hint = f"; give {form.encoding_option} {form.encoding}-le, or {form.encoding}-be"
         raise DataError(
-            f"{path}, about line {lines:,}: not text of {form.encoding_option} {form.encoding}: {error}"
+            f"{path}, about line {lines:,}: not text of {form.encoding_option} {form.encoding}: {error}{hint}"
         ) from None
     if is_utf8 and has_accents and codecs.lookup(form.encoding).name != "utf-8-sig":
         raise DataError(
             f"{path} is UTF-8, not {form.encoding}: leave {form.encoding_option} out; --encoding is for logs, "
             "--item-encoding for the item table and the category tree"
         )
+    if controls:
+        form.warn(
+            f"{path.name} holds byte 0x{controls:02x}, which is no letter in {form.encoding}: give "
+            f"{form.encoding_option} cp1252 (Windows) if it is {bytes([controls]).decode('cp1252')!r}"
+        )
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The file as bytes, unpacked."""
-    suffix = path.suffix.lower()
-    if suffix == ".zip":
-        with zipfile.ZipFile(path) as archive:
-            # macOS adds a folder of its own
-            entries = (entry for entry in archive.infolist() if not entry.is_dir())
-            members = [entry for entry in entries if not entry.filename.startswith("__MACOSX/")]
-            if len(members) != 1:
-                raise DataError(
-                    f"{path} holds {len(members)} files: unpack it, and give the one that is meant"
-                )
-            with archive.open(members[0]) as file:
-                yield file
-        return
-    with path.open("rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-    unpack: Any = gzip.open if packed else _PACKED.get(suffix, Path.open)
-    with unpack(path, "rb") as file:
-        yield file
-
-
-def check_is_text(path: Path) -> None:
-    """Raise :class:`DataError` where the file is binary, and say what it seems to be."""
-    if path.suffix.lower() == ".zst":
+def check_is_text(path: Path, file: Path) -> None:
+    """Raise :class:`DataError` where ``file``, a copy of ``path``, is binary, and say what it seems to be."""
+    if file.suffix.lower() == ".zst":
         return  # Polars unpacks it
-    with reading(path), opened(path) as file:
-        head = file.read(65_536)
+    with reading(path), opened(file) as raw:
+        head = raw.read(65_536)
     for magic, what in _NOT_TEXT.items():
         if head.startswith(magic):
             raise DataError(f"{path} is not UTF-8 text: {what}")
     if b"\0" in head:
-        raise DataError(
-            f"{path} is not UTF-8 text: it holds zero bytes; if it is UTF-16, give --encoding utf-16"
-        )
+        hint, zeros = "", {"be": head[::2].count(0), "le": head[1::2].count(0)}
+        order = max(zeros, key=lambda name: zeros[name])
+        if zeros[order] * 3 > len(head):  # of letters up to U+00FF, one byte is zero
+            hint = f"; it looks like UTF-16 without a byte order mark: give --encoding utf-16-{order}"
+        raise DataError(f"{path} is not UTF-8 text: it holds zero bytes{hint}")
     if b"\r" in head and b"\n" not in head:
         raise DataError(f"{path}: its lines end with CR alone; save it with LF or CRLF")
 
@@ -293,6 +293,8 @@ def read_rows(
 def split_line(line: str, form: TextFormat) -> list[str]:
     """The fields of one row, such as the header."""
     if form.quote is not None and form.quote in line and len(form.separator) == 1:
+        if re.match(form.plain_row, line):
+            return line.replace(form.quote, "").split(form.separator)
         try:
             return next(csv.reader([line], delimiter=form.separator, quotechar=form.quote, strict=True))
         except (csv.Error, StopIteration):
@@ -325,9 +327,7 @@ class _OpenRow:
         quote, separator = re.escape(form.quote or ""), re.escape(form.separator)
         # a field that begins with a quote; blanks before it are a common slip
         self._begins = f"(?:^|{separator}) *{quote}"
-        # every quoted field is plain: it holds neither a separator nor a quote
-        plain = f"(?:{quote}[^{quote}{separator}]*{quote}|[^{quote}{separator}]*)"
-        self._plain = f"^{plain}(?:{separator}{plain})*$"
+        self._plain = form.plain_row
 
     def split(self, lines: Lines, skipped: Skipped) -> Rows:
         """The rows that end in these lines."""
@@ -453,49 +453,11 @@ def _find_bad_byte(path: Path) -> DataError | None:
                 try:
                     line.decode("utf-8")
                 except UnicodeDecodeError as error:
-                    bad = line[error.start]
-                    likely = "cp1252" if 0x80 <= bad <= 0x9F else "latin-1"
                     return DataError(
-                        f"{path}, line {number:,}: byte 0x{bad:02x} is not UTF-8 in "
+                        f"{path}, line {number:,}: byte 0x{line[error.start]:02x} is not UTF-8 in "
                         f"{_short(line.decode('latin-1').rstrip())}; name the encoding of the file, such as "
-                        f"--encoding {likely} (--item-encoding for the item table)"
+                        "--encoding cp1252 (--item-encoding for the item table)"
                     )
     except (OSError, EOFError, zlib.error, lzma.LZMAError):
         pass
     return None
-
-
-def existing(path: Path) -> None:
-    """Raise :class:`DataError` where ``path`` is not a file."""
-    if not path.exists():
-        raise DataError(f"there is no file {path}")
-    if path.is_dir():
-        raise DataError(
-            f"{path} is a folder: name its files, or give a pattern such as '{path}/**/*.parquet' with --glob"
-        )
-    if not path.is_file():
-        raise DataError(f"{path} is not a file")
-
-
-@contextmanager
-def reading(path: Path, explain: Callable[[], DataError | None] = lambda: None) -> Iterator[None]:
-    """Turn errors of Polars and the system into a :class:`DataError` that names the file and the cause."""
-    try:
-        yield
-    except (
-        pl.exceptions.PolarsError,
-        OSError,
-        EOFError,
-        zlib.error,
-        lzma.LZMAError,
-        zipfile.BadZipFile,
-        RuntimeError,  # an encrypted zip
-        NotImplementedError,  # a zip packed in another way
-    ) as error:
-        if isinstance(error, OSError) and error.errno in OUT_OF_ROOM:
-            raise  # no fault of the file
-        found = explain()
-        if found is not None:
-            raise found from None
-        cause: Any = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} cannot be read: {cause}") from error

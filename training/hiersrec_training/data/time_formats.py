@@ -63,6 +63,8 @@ def checked_format(form: str | None) -> str | None:
         raise InvalidOptionError(
             "--time-format: %f (fractions of a second) must follow a point, as in %S.%f; for others say %3f or %6f"
         )
+    if re.search(r"[+-][0-9]{2}:?[0-9]{2}$", form):
+        raise InvalidOptionError(f"--time-format {form!r} ends in an offset from UTC: write %z for it")
     if not re.search(r"%[-]?[dejFcDxs]|%U|%W|%V", form):
         raise InvalidOptionError(f"--time-format {form!r} has no day")
     return form
@@ -71,6 +73,11 @@ def checked_format(form: str | None) -> str | None:
 def counts_in_utc(form: str) -> bool:
     """Whether times of a format of :func:`checked_format` are counts in UTC, for which a zone means nothing."""
     return form == "filetime" or "%s" in form
+
+
+def says_utc(form: str) -> bool:
+    """Whether a format of :func:`checked_format` ends in a text that means UTC."""
+    return re.search(r"(?:^|[^A-Za-z]|%[-:.#]*[A-Za-z])(?:Z|GMT|UTC)\)?$", form) is not None
 
 
 def has_year(form: str) -> bool:

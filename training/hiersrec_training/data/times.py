@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from datetime import date as day
+from datetime import time as time_of_day
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -30,6 +31,7 @@ from hiersrec_training.data.time_formats import (
     format_of_digits,
     has_year,
     read_format,
+    says_utc,
 )
 
 SECOND: Final = 1_000_000  # microseconds
@@ -78,7 +80,7 @@ class TimeColumn:
         unit: of Unix times, s, ms, us or ns; "auto" tells it by their size.
         form: format of times that are neither Unix times nor ISO dates.
         zone: of times without one; UTC by default.
-        accepts_future: times later than tomorrow are no error.
+        accepts_future, accepts_past: times later than tomorrow, and dates before 1995, are no error.
 
     Attributes:
         form: what the times were found to be; None before the first.
@@ -95,9 +97,11 @@ class TimeColumn:
         form: str | None = None,
         zone: str | None = None,
         accepts_future: bool = False,
+        accepts_past: bool = False,
     ) -> None:
         self._column = column
-        self._place, self._unit, self._accepts_future = place, unit, accepts_future
+        self._place, self._unit = place, unit
+        self._accepts_future, self._accepts_past = accepts_future, accepts_past
         self._zone = checked_zone(zone)
         self._format_name, self._format = form, checked_format(form)
         self.form: Form | None = None
@@ -109,6 +113,8 @@ class TimeColumn:
         self.skipped_example = ""
         self._gone = pl.Series([], dtype=pl.Boolean)  # which values of the newest batch were skipped
         self.twice = 0
+        self._past = 0
+        self._earliest = (0, "", 0, False)  # of the first past time; whether it is text
         self._future = 0
         self._latest = (0, "", 0)  # microseconds, value and row of the latest future time
         self._tomorrow = int((datetime.now(UTC) + timedelta(days=1)).timestamp()) * SECOND
@@ -141,6 +147,13 @@ class TimeColumn:
             self.skipped += int(skipped.sum())
             self.unreadable_example = self.unreadable_example or self._first(unreadable, values, numbers)
             self.skipped_example = self.skipped_example or self._first(skipped, values, numbers)
+        past = (time < _FIRST * SECOND).fill_null(False)
+        if past.any():
+            row = int(past.arg_max() or 0)
+            if not self._past:
+                shown, is_text = _shown(values[row]), values.dtype == pl.String
+                self._earliest = int(time[row]), shown, int(numbers[row]), is_text
+            self._past += int(past.sum())
         future = (time > self._tomorrow).fill_null(False)
         if future.any():
             self._future += int(future.sum())
@@ -177,6 +190,17 @@ class TimeColumn:
                 f"{self._zone}, as clocks go forward then, such as {self.skipped_example}: name the zone that they "
                 "are in"
             )
+        if self._past and not self._accepts_past and self._unit == "auto":
+            time, value, row, is_text = self._earliest
+            ways = ["--since 1995-01-01 leaves them out", "an earlier --since keeps them"]
+            if is_text:
+                ways.insert(0, f"--missing '{value}' if it stands for no time")
+            if self._past == self._read:
+                ways.insert(0, "write the column again if its unit was read wrong")
+            raise DataError(
+                f"{self._past:,} of {self._read:,} clicks are before 1995: {self._place(row)}, time {value} of column "
+                f"{self._column!r} read as {date(time)}; {', '.join(ways)}"
+            )
         if self._future and not self._accepts_future:
             time, value, row = self._latest
             digits = format_of_digits(value)
@@ -186,6 +210,13 @@ class TimeColumn:
                 f"{self._place(row)}, time {value} read as {self.form.name if self.form else ''}; --until "
                 f"{date(self._tomorrow)[:10]} leaves later clicks out, a later --until keeps them{hint}"
             )
+
+    def are_midnights(self, times: NDArray[np.int64]) -> bool:
+        """Whether all of these times are at midnight, in the zone of times without one."""
+        if self._zone is None or (self.form is not None and self.form.zoned is not False):
+            return not bool((times % DAY).any())
+        local = pl.Series(times).cast(pl.Datetime("us", "UTC")).dt.convert_time_zone(self._zone)
+        return bool((local.dt.time() == time_of_day(0)).all())
 
     def _seen(self, form: Form, values: pl.Series, where: pl.Series, numbers: NDArray[np.int64]) -> None:
         """Note the form of the values ``where``; refuse a second one."""
@@ -302,6 +333,8 @@ class TimeColumn:
         digits = format_of_digits(text)
         if digits:
             ways.append(f"--time-format {digits} for a date in digits")
+        if self.form is not None:
+            ways.append(f"--missing {text} if it stands for no time")
         ways.append("--time-unit s (ms, us, ns) to take numbers as they are")
         return f"{self._place(number)}: time {text} is in doubt: {reading}; give {', or '.join(ways)}"
 
@@ -379,6 +412,7 @@ class TimeColumn:
     ) -> pl.Series:
         found = read_format(values, form, str(self._format_name), self._column)
         zoned = None if counts_in_utc(form) else getattr(found.dtype, "time_zone", None) is not None
+        zoned = True if says_utc(form) else zoned
         self._seen(Form(f"format {self._format_name}", zoned), values, there, numbers)
         return self._to_utc(found) if zoned is False else found.dt.epoch("us")
 
