@@ -44,6 +44,7 @@ _LAST_AXIS: Final = 2**64 - 1  # -1, as a file has it
 
 _MOST_FIELDS: Final = 300_000  # a model of 100 layers has about 50,000
 _MOST_NODES: Final = 20_000
+_MOST_BYTES: Final = 100  # of the lengths of a tensor, in one piece: they are read one by one
 
 _VARINT, _BYTES, _FIXED32 = 0, 2, 5  # wire types
 
@@ -224,10 +225,9 @@ class _Reader:
         attributes: dict[str, _Message] = {}
         for each in node.get("attribute", []):
             attribute = self._read(where, each, _ATTRIBUTE)
+            # onnxruntime takes one of them
             if attributes.setdefault(_text(attribute, "name"), attribute) is not attribute:
-                raise _RefusedError(
-                    f"{where} has two attributes of one name"
-                )  # onnxruntime takes one of them
+                raise _RefusedError(f"{where} has two attributes of one name")
         inputs, outputs = ([bytes(name) for name in node.get(field, [])] for field in ("input", "output"))
         self._check_use(where, operator, inputs, outputs, attributes)
         is_float = self._gives_floats(where, operator, inputs, attributes)
@@ -381,6 +381,8 @@ def _numbers(message: _Message, field: str) -> list[int]:
     """The numbers of a repeated field, each alone or several in one piece."""
     found = []
     for piece in message.get(field, []):
+        if len(piece) > _MOST_BYTES:
+            raise _RefusedError(f"it has a tensor of more than {_MOST_BYTES} bytes of {field}")
         at = 0
         while at < len(piece):
             number, at = _varint(field, piece, at)

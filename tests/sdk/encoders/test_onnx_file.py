@@ -330,6 +330,9 @@ def test_the_work_of_reading_is_bounded() -> None:
     for content in (inputs, numbers, types):
         with pytest.raises(BundleCorruptError, match="more than 300,000 fields"):
             check_graph(message(7, content), "x.onnx")
+    lengths = message(5, message(1, b"\x01" * 400_000))
+    with pytest.raises(BundleCorruptError, match="a tensor of more than 100 bytes of dims"):
+        check_graph(message(7, lengths), "x.onnx")
 
 
 # Models of every kind of field, of which some are refused.

@@ -36,7 +36,7 @@ def attention(
     **attributes: Any,
 ) -> Callable[[ModelProto], object]:
     """Add attention as it is exported, but for what is given; an attribute of None is left out."""
-    heads = {"q_num_heads": 2, "kv_num_heads": 2, **attributes}
+    heads: dict[str, Any] = {"q_num_heads": 2, "kv_num_heads": 2, **attributes}
 
     def change(model: ModelProto) -> None:
         thirds, given = ["q", "k", "v"], {name: value for name, value in heads.items() if value is not None}
