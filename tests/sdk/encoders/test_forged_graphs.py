@@ -214,10 +214,10 @@ def test_values_that_depend_on_the_values() -> None:
     model = depending_on_the_vectors(
         [
             node("Cast", ["number"], ["as_float"], to=TensorProto.FLOAT),
-            node("Div", ["one", "as_float"], ["quotient"]),
+            node("Div", ["number 1", "as_float"], ["quotient"]),
             node("Add", ["right", "quotient"], ["item_query"]),
         ],
-        {"one": np.float32(1)},
+        {"number 1": np.float32(1)},
     )
     encoder = encoder_of(model)
     for _ in range(3):
