@@ -10,8 +10,11 @@ from typing import Any
 import pandas as pd
 import polars as pl
 import pytest
+from click.testing import CliRunner
 
+from hiersrec_sdk.cli.main import main
 from hiersrec_sdk.errors import DataError, InvalidOptionError, MissingColumnError
+from hiersrec_training.data.dataset import Dataset
 from tests.training.data.log_files import START, LogFiles
 
 ROWS = [("s", "a", START), ("s", "b", START + 1), ("t", "a", START + 60), ("t", "c", START + 61)]
@@ -367,6 +370,10 @@ def test_utf_16_without_a_mark(logs: LogFiles, name: str, encoding: str) -> None
 def test_blanks_around_quotes(logs: LogFiles) -> None:
     rows = "".join(f' "{session}" , "{item}" ,{time} \n' for session, item, time in ROWS)
     assert logs.sessions(logs.write("log.csv", f'"session" , "item" , "time"\n{rows}')) == SESSIONS
+    hard = (
+        f'"session" ,"item", "time" ,"x, ""y"""\n"s" , "a "" , b" ,{START},1\ns, "b, c" ,{START}, "1, 2" \n'
+    )
+    assert logs.sessions(logs.write("log.csv", hard)) == [['a " , b', "b, c"]]
 
 
 @pytest.mark.parametrize(
@@ -379,3 +386,47 @@ def test_other_quotes_are_noticed(logs: LogFiles, form: str, hint: str) -> None:
     (warning,) = logs.warnings
     assert f"4 item ids of log.csv are in quotes, such as {form.format('a')}" in warning
     assert hint in warning
+
+
+# --- the command line
+
+
+def test_options_on_the_command_line(logs: LogFiles) -> None:
+    log = logs.csv("log.csv", [("s", "-", START), ("s", "NULL", START + 1), *ROWS])
+    rows = [("-", ["Men"]), ("NULL", ["Men"]), ("a", ["Men", "Shoes"]), ("b", ["Men"]), ("c", ["Sale"])]
+    logs.write("items.jsonl", pl.DataFrame(rows, schema=["item", "kind"], orient="row").write_ndjson())
+    logs.write("tree.csv", "id,parent\nMen,-1\nSale,-1\n")
+    path = ["--items", "items.jsonl", "--category-column", "kind", "--category-list-is-path"]
+    tree = [
+        "--items",
+        "flat.csv",
+        "--category-column",
+        "kind",
+        "--category-tree",
+        "tree.csv",
+        "--tree-root",
+        "-1",
+    ]
+    logs.write("flat.csv", "item,kind\na,Men\nb,Sale\n")
+    for given, items, ids in (
+        (["--missing", "-", "--no-default-missing", *path], ["NULL", "a", "b", "c"], [["Men", "Sale"]]),
+        (["--missing", "-", *path], ["a", "b", "c"], [["Men", "Sale"]]),
+        (["--missing", "-", *tree], ["a", "b", "c"], [["Men", "Sale", "unknown"]]),
+    ):
+        out = logs.folder / str(len(list(logs.folder.iterdir())))
+        words = [str(logs.folder / word) if "." in word else word for word in given]
+        result = CliRunner().invoke(
+            main, ["prepare", str(log), *words, "--validation-fraction", "0", "--out", str(out)]
+        )
+        assert result.exit_code == 0, result.output
+        data = Dataset.load(out)
+        assert data.item_ids.to_list() == items
+        assert data.tree.ids[:1] == ids
+
+
+def test_a_log_is_no_dataset(logs: LogFiles) -> None:
+    log = logs.csv("log.csv", ROWS)
+    with pytest.raises(
+        DataError, match=r"log\.csv is a file, not the folder of a dataset: hiersrec prepare makes"
+    ):
+        Dataset.load(log)

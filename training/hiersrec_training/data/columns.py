@@ -35,6 +35,7 @@ class Missing:
         self._texts = pl.Series(["", *(text.strip() for text in texts)], dtype=pl.String)
         numbers, same = as_canonical_ints(self._texts)
         self._numbers = numbers.filter(same)
+        self.has_numbers = len(self._numbers) > 0
 
     def holds(self, values: pl.Series) -> pl.Series:
         """bool: for each value, whether it is missing."""
@@ -44,7 +45,7 @@ class Missing:
             missing |= values.str.strip_chars(BLANKS).is_in(self._texts.implode())
         if kind.is_float():
             missing |= values.is_nan()
-        if kind.is_numeric() and len(self._numbers):
+        if kind.is_numeric() and self.has_numbers:
             missing |= values.is_in(self._numbers.cast(kind, strict=False).drop_nulls().implode())
         return missing.fill_null(True)
 
@@ -226,7 +227,7 @@ class Column:
         kind = values.dtype
         if kind == pl.Null:
             values = values.cast(pl.String)
-        if kind.is_numeric():
+        if kind.is_numeric() and self._missing.has_numbers:
             named = self._missing.holds(values) & values.is_not_null()
             if kind.is_float():
                 named &= values.is_not_nan()

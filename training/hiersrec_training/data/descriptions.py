@@ -117,9 +117,11 @@ class LatestDescriptions:
     def _values(self, values: pl.Series, table: str) -> pl.Series:
         """The values, null where missing."""
         kind, name = values.dtype, values.name
-        other, known = self._empty.setdefault(name, (table, values.clear()))
+        other, known = self._empty.get(name, (table, values.clear()))
+        if name not in self._empty and kind != pl.Null:
+            self._empty[name] = other, known
         try:
-            if _shape(kind) != _shape(known.dtype):
+            if not _are_alike(kind, known.dtype):
                 raise pl.exceptions.InvalidOperationError("Polars would make text of both")
             pl.concat([known.to_frame(), values.clear().to_frame()], how="vertical_relaxed")
         except pl.exceptions.PolarsError:
@@ -167,8 +169,12 @@ class LatestDescriptions:
         return found.select(*self._columns, _KEY, _AT)
 
 
-def _shape(kind: Any) -> str:
-    """Whether values are lists, structs, or neither."""
-    if isinstance(kind, pl.List | pl.Array):
-        return f"lists of {_shape(kind.inner)}"
-    return "structs" if isinstance(kind, pl.Struct) else "values"
+def _are_alike(kind: Any, other: Any) -> bool:
+    """Whether both types are lists of like values, or structs, or neither; nulls are like all."""
+    if pl.Null in (kind, other):
+        return True
+    if isinstance(kind, pl.List | pl.Array) and isinstance(other, pl.List | pl.Array):
+        return _are_alike(kind.inner, other.inner)
+    if isinstance(kind, pl.Struct) and isinstance(other, pl.Struct):
+        return True
+    return not (kind.is_nested() or other.is_nested())

@@ -233,9 +233,13 @@ def _has_parts(paths: pl.Series, options: PrepareOptions) -> pl.Series:
 def _warn_of_separator(
     values: pl.Series, separator: str, option: str, column: Column, report: PrepareReport
 ) -> None:
-    """Warn of a separator that no value holds."""
+    """Warn of a separator that no value of the category column holds; the fall-back column may have none."""
     values = values.drop_nulls()
-    if len(values) and not values.str.contains(separator, literal=True).any():
+    if (
+        column.option == "--category-column"
+        and len(values)
+        and not values.str.contains(separator, literal=True).any()
+    ):
         odd = values.filter(values.str.contains(r"[^\w ]"))
         example = odd[0] if len(odd) else values[0]
         report.warn(f"{option} {separator!r} is in none of the {column.role}, such as {example!r}")

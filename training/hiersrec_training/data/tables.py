@@ -411,6 +411,8 @@ def _open_scanned(
                 raise
             unusable, frame = mixed, _scan_json(copy)
             schema = frame.collect_schema()
+    if not schema and unusable:
+        raise DataError(next(iter(unusable.values())))
     if not schema:
         raise empty(f"{path} is empty")
     return _JsonTable(path, file, frame, schema, unusable)

@@ -12,7 +12,7 @@ import lzma
 import re
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -67,6 +67,18 @@ class TextFormat:
         quote, separator = re.escape(self.quote or ""), re.escape(self.separator)
         plain = f"(?: *{quote}[^{quote}{separator}]*{quote} *|[^{quote}{separator}]*)"
         return f"^{plain}(?:{separator}{plain})*$"
+
+    def reader(self, lines: Iterable[str]) -> Iterator[list[str]]:
+        """The rows in lines with quoted fields; blanks around the quotes do not count."""
+        quote, separator = re.escape(self.quote or ""), re.escape(self.separator)
+        blanks = re.compile(f"(?<!{quote}){quote} +(?={separator}|$)")  # behind a closing quote
+        return csv.reader(
+            (blanks.sub(self.quote or "", line) for line in lines),
+            delimiter=self.separator,
+            quotechar=self.quote,
+            skipinitialspace=True,
+            strict=True,
+        )
 
     def check(self) -> None:
         """Raise :class:`InvalidOptionError` for an encoding, a quote or a separator that cannot be."""
@@ -296,7 +308,7 @@ def split_line(line: str, form: TextFormat) -> list[str]:
         if re.match(form.plain_row, line):
             return line.replace(form.quote, "").split(form.separator)
         try:
-            return next(csv.reader([line], delimiter=form.separator, quotechar=form.quote, strict=True))
+            return next(form.reader([line]))
         except (csv.Error, StopIteration):
             pass
     return line.split(form.separator)
@@ -384,16 +396,8 @@ class _OpenRow:
 
     def _parsed(self) -> list[str] | None:
         """The fields of the row so far; None where a quoted field is still open."""
-        lines = [line + "\n" for line in self._lines]
-        reader = csv.reader(
-            lines,
-            delimiter=self._form.separator,
-            quotechar=self._form.quote,
-            skipinitialspace=True,  # before a quote; blanks around values are stripped later anyway
-            strict=True,
-        )
         try:
-            return next(reader)
+            return next(self._form.reader(line + "\n" for line in self._lines))
         except csv.Error as error:
             if "unexpected end of data" in str(error):
                 if len(self._lines) > _LONGEST_FIELD:
