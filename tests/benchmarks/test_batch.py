@@ -22,6 +22,7 @@ def test_sessions_are_repeated(tiny_data: Path, tmp_path: Path) -> None:
     assert found["items"] == (once * 3)[:530]
 
 
+@pytest.mark.slow
 def test_one_process_and_two(tiny_bundle: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch, "find_spec", lambda name: None)
     options = [str(tiny_bundle), "--data", str(tiny_data), "--sessions", "300", "--rows", "0,200", "-k", "5"]

@@ -93,6 +93,7 @@ def test_a_log_is_the_same_each_time() -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["--text-ids", "--item-table", "--kind", "parquet"]])
+@pytest.mark.slow
 def test_the_command_prepares_and_compares(options: list[str], tmp_path: Path) -> None:
     arguments = ["--events", "3000,6000", "--items", "500", "--work", str(tmp_path), "--keep", *options]
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)

@@ -145,6 +145,7 @@ def test_as_text() -> None:
 
 
 @pytest.mark.parametrize("together", [1 << 30, 0])
+@pytest.mark.slow
 def test_the_command_measures_a_bundle(
     together: int, tiny_bundle: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,7 @@ def test_a_query_does_not_see_later_clicks(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.slow
 def test_it_learns(name: str) -> None:
     settings = Settings(
         dimension=32, dropout=0.1, learning_rate=2e-2, epochs=12, batch_sessions=32, max_length=10

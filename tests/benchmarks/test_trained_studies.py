@@ -97,6 +97,7 @@ STUDIES: list[tuple[ModuleType, list[str], list[str]]] = [
 
 
 @pytest.mark.parametrize(("study", "options", "rows"), STUDIES)
+@pytest.mark.slow
 def test_a_study_leaves_a_page_and_does_nothing_twice(
     study: ModuleType,
     options: list[str],

@@ -44,6 +44,7 @@ def test_a_limit_ends_the_steps(tmp_path: Path) -> None:
     assert measure(200, False, 1_000, 100, 0.0, tmp_path)["steps"] <= 1
 
 
+@pytest.mark.slow
 def test_the_command_leaves_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # in the process of the catalog
     arguments = [

@@ -26,6 +26,7 @@ def test_tutorial(tutorial: Path) -> None:
 
 
 @pytest.mark.parametrize("page", pages("how-to"))
+@pytest.mark.slow
 def test_how_to(page: Path, shop: Path) -> None:
     if page.stem == "own_data":
         _as_own_data(shop)

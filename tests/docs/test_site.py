@@ -28,6 +28,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "html"
 
 
+@pytest.mark.slow
 def test_reference_has_every_public_name(site: Path) -> None:
     page = (site / "reference/python.html").read_text("utf-8")
     for name in public_names:

@@ -26,6 +26,7 @@ def read(path: Path) -> Any:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.slow
 def test_runs(path: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HIERSREC_BUNDLE", str(tiny_bundle))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))

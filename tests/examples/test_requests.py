@@ -172,6 +172,7 @@ def refused(service: Service, path: str, body: bytes | Iterable[bytes], kind: st
 @pytest.mark.parametrize(
     "body", [*BODIES.values(), *map(str.encode, SESSIONS.values())], ids=[*BODIES, *SESSIONS]
 )
+@pytest.mark.slow
 def test_a_body_that_is_none(service: Service, body: bytes) -> None:
     refused(service, "/recommend", body)
     assert service.is_well()

@@ -31,6 +31,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("name", "event"),
     [(name, event) for name, server in SERVERS.items() for event in EVENTS if happens(server, event)],
 )
+@pytest.mark.slow
 def test_no_request_is_lost(name: str, event: str, bundle: Path, tmp_path: Path) -> None:
     found = EVENTS[event](SERVERS[name], bundle, tmp_path, 2)
     assert found.counts["answered"] > 0
@@ -40,6 +41,7 @@ def test_no_request_is_lost(name: str, event: str, bundle: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["gunicorn, preload, gthread", "uvicorn, 2 workers"])
+@pytest.mark.slow
 def test_new_workers_load_the_bundle_anew(name: str, bundle: Path, tmp_path: Path) -> None:
     other = make_shop(covisitation=True, seed=1).write(tmp_path / "v2")
     (tmp_path / "v1").symlink_to(bundle)
@@ -70,6 +72,7 @@ def test_new_workers_load_the_bundle_anew(name: str, bundle: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     "sent", [b"", b"POST /recommend HTTP/1.1\r\nContent-Length: 99\r\n\r\n{"], ids=["idle", "slow"]
 )
+@pytest.mark.slow
 def test_a_client_that_sends_nothing_more_does_not_delay_a_stop(
     name: str, sent: bytes, bundle: Path, tmp_path: Path
 ) -> None:

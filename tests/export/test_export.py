@@ -228,6 +228,7 @@ def test_the_model_card_and_the_config_say_what_was_trained(tiny_bundle: Path, t
 @pytest.mark.parametrize(
     ("inputs", "known"), [("id category", set()), ("id text", {"text"}), ("numbers category", {"numbers"})]
 )
+@pytest.mark.slow
 def test_the_bundle_knows_the_metadata_that_the_model_reads(
     inputs: str, known: set[str], tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:

@@ -102,6 +102,7 @@ def random_model(shape: Shape, config: Config) -> HierSRec:
 
 @pytest.mark.parametrize("conditioning", ["all", "top", "leaf", "none"])
 @pytest.mark.parametrize(("sizes", "layers", "heads"), [([5], 1, 4), ([2, 5], 2, 1), ([1, 3, 7], 1, 2)])
+@pytest.mark.slow
 def test_graphs_of_any_architecture_answer_as_pytorch(
     conditioning: str, sizes: list[int], layers: int, heads: int
 ) -> None:

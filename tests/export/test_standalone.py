@@ -165,6 +165,7 @@ def test_padding_is_an_id_that_no_item_has(shops: dict[str, Both]) -> None:
 
 @given(data=st.data())
 @example(data=None)
+@pytest.mark.slow
 def test_a_changed_catalog_answers_as_the_recommender(
     changed: dict[str, Both], data: st.DataObject | None
 ) -> None:

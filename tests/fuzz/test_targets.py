@@ -70,6 +70,7 @@ def test_json_may_hold_any_text() -> None:
     assert json.loads(wild_json.dumps({"a": wild_json.literal("1e999")})) == {"a": float("inf")}
 
 
+@pytest.mark.slow
 def test_a_short_run_finds_nothing() -> None:
     command = [sys.executable, "-m", "tests.fuzz", "--first", "0", "--cases", "50", "--hang", "60"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

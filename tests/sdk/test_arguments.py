@@ -223,6 +223,7 @@ def fault(call: Call, odd: Odd) -> str | None:
 
 
 @pytest.mark.parametrize("name", ["string", "int64"])
+@pytest.mark.slow
 def test_every_argument(name: str, shops: Shops) -> None:
     faults = []
     with warnings.catch_warnings():

@@ -37,6 +37,7 @@ def run(program: str | Path, *arguments: object) -> str:
 
 @pytest.mark.parametrize("used", ["used", "unused"])
 @pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.slow
 def test_every_way_out_of_a_child(tiny_bundle: Path, threads: int, used: str) -> None:
     found = json.loads(run(Path(forked.__file__), tiny_bundle, threads, used))
     assert {name: (status, said) for name, (_, status, said) in found.items()} == {
@@ -80,5 +81,6 @@ os._exit(0)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.slow
 def test_a_fork_while_other_threads_call_and_load(tiny_bundle: Path, threads: int) -> None:
     assert run(BUSY, tiny_bundle, threads, 30).split() == ["0"] * 30

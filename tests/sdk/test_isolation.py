@@ -122,6 +122,7 @@ def unasked(calls: list[str], asked_for: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("backend", available_backends())
+@pytest.mark.slow
 def test_a_recommender_asks_nobody_and_leaves_nothing(backend: str, run: Run, tmp_path: Path) -> None:
     bundle, out = write(SHOP, tmp_path / "bundle"), tmp_path / "out"
     calls = run(["-c", WORK, str(bundle), str(out), backend], environment(tmp_path))

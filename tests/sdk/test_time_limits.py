@@ -52,6 +52,7 @@ IN_DEL = lines_of(_Descriptor.__del__) | lines_of(_Descriptor.is_open)
 
 
 @pytest.mark.parametrize("name", CALLS)
+@pytest.mark.slow
 def test_a_time_limit_gets_out_of_every_line(name: str, tmp_path: Path) -> None:
     bundle = SHOP.write(tmp_path / "bundle")
     recommender = Recommender.load(bundle)

@@ -56,6 +56,7 @@ def test_the_limit_is_where_the_target_leaves_or_joins_the_best(
     assert cold_start._limit(scores, is_cold, target, False) == (np.inf if is_cold[target] else -np.inf)
 
 
+@pytest.mark.slow
 def test_the_bias_costs_what_it_may_cost(shop: Shop) -> None:
     model, info = load_model(shop[1])
     data = Dataset.load(shop[0])

@@ -61,6 +61,7 @@ def loss_becomes(
         {"learning_rate": 1e300},
     ],
 )
+@pytest.mark.slow
 def test_a_run_that_diverges_ends_with_an_error_and_leaves_nothing(
     settings: dict[str, Any],
     sampled_above: int,
@@ -99,6 +100,7 @@ def test_a_weight_that_the_last_step_spoils_is_seen(
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("checkpoint_steps", [1, 7])
+@pytest.mark.slow
 def test_the_error_names_the_step_and_the_loss_and_the_checkpoint_stays(
     value: float,
     checkpoint_steps: int,
@@ -228,6 +230,7 @@ def test_too_little_memory_is_an_error_that_names_the_settings(
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_a_setting_at_its_extreme_works(
     settings: dict[str, Any], tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
@@ -246,6 +249,7 @@ def test_a_setting_at_its_extreme_works(
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_an_extreme_run_is_exported_and_served(
     settings: dict[str, Any], tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
@@ -315,6 +319,7 @@ def test_item_vectors_that_are_all_alike_are_served(
 
 
 @pytest.mark.parametrize(("items", "sampled_above"), [(1, 1000), (2, 0)])
+@pytest.mark.slow
 def test_a_catalog_of_very_few_items_works(
     items: int, sampled_above: int, tiny_config: Config, tmp_path: Path
 ) -> None:

@@ -95,6 +95,7 @@ def test_one_kept_epoch_lies_beside_the_checkpoint(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_a_signal_in_the_last_validation_is_obeyed(
     number: signal.Signals, tiny_run: Path, tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:

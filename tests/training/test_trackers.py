@@ -82,6 +82,7 @@ def test_a_tracker_gets_the_lines_of_metrics_jsonl(
 
 
 @pytest.mark.parametrize("step", [1, 5, 8, 13, 20])
+@pytest.mark.slow
 def test_a_resumed_run_logs_no_step_twice(
     tiny_data: Path,
     tiny_config: Config,
@@ -185,6 +186,7 @@ def test_the_real_packages_take_the_curves_of_a_resumed_run(
 
 
 @pytest.mark.parametrize("name", REAL)
+@pytest.mark.slow
 def test_nothing_is_sent_and_nothing_written_elsewhere(tiny_data: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "cwd").mkdir()

@@ -67,6 +67,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(
 
 
 @pytest.mark.parametrize("step", [1, 7, 9, 12, 20])
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_gives_the_same_weights(
     tiny_run: Path,
     tiny_data: Path,
@@ -158,6 +159,7 @@ def test_a_signal_while_it_diverges_says_what_is_left(
     ("moment", "epoch"),
     [("validation", 1), ("validation", 2), ("last step", 1), ("last step", 2), ("end", 1)],
 )
+@pytest.mark.slow
 def test_a_break_between_two_epochs_changes_nothing(
     tiny_data: Path,
     tiny_config: Config,
@@ -214,6 +216,7 @@ def batches_of(data_path: Path, config: Config, final: bool) -> Batches:
     return Batches(sessions, config.max_length, config.batch_sessions)
 
 
+@pytest.mark.slow
 def test_resume_holds_in_bfloat16_with_two_threads(
     tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -186,6 +186,7 @@ print(*Recommender.load(sys.argv[1]).recommend(SESSION, 9).items)
 
 
 @pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.slow
 def test_eight_processes_at_once(
     damaged: bool, bundle: Path, wanted: Any, tmp_path: Path, cache: Path
 ) -> None:

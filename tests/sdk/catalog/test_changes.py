@@ -210,6 +210,7 @@ def save_for_ever(bundle: str, ready: Any) -> None:
         ready.value = turn
 
 
+@pytest.mark.slow
 def test_a_kill_while_saving_leaves_the_old_or_the_new_bundle(tmp_path: Path) -> None:
     bundle = make_shop().write(tmp_path / "bundle")
     context = multiprocessing.get_context("fork")

@@ -157,6 +157,7 @@ def test_memory_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         from_tables(what.tables, what.exported)
 
 
+@pytest.mark.slow
 def test_placements_that_reach_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
     """The work is that of all leaf categories of all placements: a small file could ask for hours of it."""
     what = changed("string")

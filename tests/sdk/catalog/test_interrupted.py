@@ -268,6 +268,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.mark.parametrize("grain", GRAINS)
 @pytest.mark.parametrize("name", WRITES)
+@pytest.mark.slow
 def test_a_write_that_is_interrupted_at_any_line_is_made_whole_or_not_at_all(
     name: str, grain: str, bundle: Bundle
 ) -> None:

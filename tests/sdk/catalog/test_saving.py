@@ -81,6 +81,7 @@ def bundle(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("target", ["itself", "new", "other"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, TimeoutError])
+@pytest.mark.slow
 def test_a_save_that_is_interrupted_at_any_line_leaves_the_old_or_the_new(
     error: type[BaseException], target: str, bundle: Path
 ) -> None:
@@ -257,6 +258,7 @@ def test_threads_that_save_at_once(bundle: Path) -> None:
     assert len(added(bundle)) == 30
 
 
+@pytest.mark.slow
 def test_a_save_from_a_signal_handler_inside_a_save(bundle: Path) -> None:
     """At any line: the one inside is done and stays, the one outside is done or refused, later ones are done."""
     shelf = Shelf(bundle)
@@ -559,6 +561,7 @@ def test_a_pickle_follows_the_folder_whatever_the_present_one_is(
     assert pickle.loads(pickle.dumps(recommender)).catalog.rows(["a"])[0] > 0
 
 
+@pytest.mark.slow
 def test_children_that_are_forked_while_others_write_and_save(bundle: Path) -> None:
     """Each finds the catalog whole, and can write and save, whatever other threads of its parent were doing."""
     shelf, stop = Shelf(bundle), threading.Event()
@@ -602,6 +605,7 @@ def test_children_that_are_forked_while_others_write_and_save(bundle: Path) -> N
     assert parts(bundle.parent) == []
 
 
+@pytest.mark.slow
 def test_a_fork_from_inside_a_write(bundle: Path) -> None:
     """As from a signal handler, at any line: parent and child both go on."""
     files = ("writer.py", "delta.py")

@@ -149,16 +149,24 @@ def numbers(random: np.random.Generator) -> NDArray[np.float32]:
     return (random.integers(-8, 9, DIMENSION) / 8).astype(np.float32)
 
 
-@pytest.fixture(scope="module", params=["bare", "full", "covisited", "repeated", "repeated integers"])
+KINDS: dict[str, dict[str, Any]] = {
+    "bare": {"full": False},
+    "full": {"stages": []},
+    "covisited": {"covisitation": True},
+    "repeated": {"repeated": True},
+    "repeated integers": {"repeated": True, "full": False},
+}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "covisited",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in KINDS if each != "covisited"),
+    ],
+)
 def shop(request: pytest.FixtureRequest) -> Shop:
-    kinds: dict[str, dict[str, Any]] = {
-        "bare": {"full": False},
-        "full": {"stages": []},
-        "covisited": {"covisitation": True},
-        "repeated": {"repeated": True},
-        "repeated integers": {"repeated": True, "full": False},
-    }
-    return make_shop("string" if request.param == "covisited" else "int64", **kinds[request.param])
+    return make_shop("string" if request.param == "covisited" else "int64", **KINDS[request.param])
 
 
 @pytest.fixture(scope="module")

@@ -150,6 +150,7 @@ def test_a_kernel_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch
     assert f"its compiled kernel {broken} cannot be loaded here" in str(issued[0].message)
 
 
+@pytest.mark.slow
 def test_an_import_without_the_kernel_warns_once_and_says_what_helps() -> None:
     done = python(HIDDEN + "import hiersrec_sdk; hiersrec_sdk.ranking.get_backend()")
     assert done.returncode == 0, done.stderr
@@ -180,6 +181,7 @@ assert {backend!r} != "numpy" or not sys.modules.get("hiersrec_sdk._kernel"), "t
 """
 
 
+@pytest.mark.slow
 def test_recommendations_without_the_kernel_are_the_same(tmp_path: Path) -> None:
     shop = make_shop(covisitation=True)
     folder = str(shop.write(tmp_path / "bundle"))

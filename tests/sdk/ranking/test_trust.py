@@ -494,6 +494,7 @@ WHOLE = (
 
 @settings(max_examples=500, deadline=None)
 @given(data=st.data())
+@pytest.mark.slow
 def test_a_choice_by_any_logits_and_numbers(data: st.DataObject) -> None:
     categories = data.draw(st.integers(1, 40))
     logits = data.draw(st.lists(LOGITS, min_size=categories, max_size=categories))
@@ -839,6 +840,7 @@ def test_one_session_of_wrong_arrays() -> None:
 @needs_kernel
 @settings(max_examples=500, deadline=None)
 @given(data=st.data(), exact=st.booleans(), scored=st.booleans())
+@pytest.mark.slow
 def test_one_session_of_any_values(data: st.DataObject, exact: bool, scored: bool) -> None:
     def numbers(size: int | None) -> Array:
         lists = st.lists(PLACES, min_size=size or 0, max_size=5 if size is None else size)

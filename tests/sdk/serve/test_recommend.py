@@ -80,6 +80,7 @@ def called(recommender: Recommender, session: Any, options: dict[str, Any]) -> t
 
 @given(session=SESSIONS, options=OPTIONS)
 @settings(max_examples=150)
+@pytest.mark.slow
 def test_one_session(served: Served, session: list[str], options: dict[str, Any]) -> None:
     answer = served.client.post("/recommend", json={"session": session, **options})
     assert (answer.status_code, answer.json()) == called(served.recommender, session, options)
@@ -87,6 +88,7 @@ def test_one_session(served: Served, session: list[str], options: dict[str, Any]
 
 @given(sessions=st.lists(SESSIONS, max_size=9), options=OPTIONS)
 @settings(max_examples=50)
+@pytest.mark.slow
 def test_many_sessions(served: Served, sessions: list[list[str]], options: dict[str, Any]) -> None:
     answer = served.client.post("/recommend", json={"sessions": sessions, **options}).json()
     try:
@@ -106,6 +108,7 @@ def test_many_sessions(served: Served, sessions: list[list[str]], options: dict[
     ),
 )
 @settings(max_examples=300)
+@pytest.mark.slow
 def test_values_of_any_type(served: Served, name: str, value: Any) -> None:
     asked = {"session": [served.shop.ids[3]], name: value}
     answer = served.client.post("/recommend", json=asked)

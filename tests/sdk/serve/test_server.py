@@ -172,6 +172,7 @@ def _has_imported_the_server(pid: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_starts_that_fail_leave_nothing(tmp_path: Path) -> None:
     """What a dead worker has counted stays."""
     bundle = make_shop("string").write(tmp_path / "bundle")

@@ -101,6 +101,7 @@ def test_no_call_is_taken_to_run_for_ever(recommender: Recommender) -> None:
 
 @settings(max_examples=15)
 @given(CHANGES, CHANGES)
+@pytest.mark.slow
 def test_every_replica_has_the_same_catalog(
     bundle: Path, tmp_path_factory: pytest.TempPathFactory, before: list[Any], after: list[Any]
 ) -> None:
