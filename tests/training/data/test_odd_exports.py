@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from hiersrec_sdk.cli.main import main
-from hiersrec_sdk.errors import DataError, InvalidOptionError, MissingColumnError
+from hiersrec_sdk.errors import DataError, EmptyLogError, InvalidOptionError, MissingColumnError
 from hiersrec_training.data.dataset import Dataset
 from tests.training.data.log_files import START, LogFiles
 
@@ -105,6 +105,12 @@ def test_a_list_separator_that_is_nowhere_warns(logs: LogFiles) -> None:
     assert any(
         "--list-separator '|' is in none of the cells of 'item', such as 'a'" in w for w in logs.warnings
     )
+
+
+def test_a_separator_that_is_in_no_line_warns(logs: LogFiles) -> None:
+    with pytest.raises(EmptyLogError):
+        logs.prepare(logs.write("log.txt", "a,b\nb,a\n"), separator=";")
+    assert any("such as 'a,b': none holds --separator ';'" in warning for warning in logs.warnings)
 
 
 def test_lists_of_categories_are_several_or_a_path(logs: LogFiles) -> None:

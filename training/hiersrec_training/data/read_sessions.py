@@ -115,6 +115,10 @@ class SessionFile:
         first, last = fields.list.first(), fields.list.last()
         others = fields.list.slice(1).explode(empty_as_null=False, keep_nulls=False)
         every = fields.explode(empty_as_null=False, keep_nulls=False)
+        yield (
+            self._separator is not None and _width(fields) == 1,
+            f"none holds --separator {self._separator!r}",
+        )
         if not self._options.line_id:
             yield (
                 _most(first.str.ends_with(":")),
