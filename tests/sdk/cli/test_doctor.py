@@ -56,6 +56,7 @@ def test_it_says_what_is_here() -> None:
     assert max(map(len, printed.splitlines())) <= 110
 
 
+@pytest.mark.slow
 def test_a_bundle_is_checked_and_timed(shop: Path) -> None:
     about = report(shop / "bundle")["bundle"]
     assert about["items"] > 0

@@ -76,6 +76,7 @@ def test_a_baseline_takes_data_alone_and_shows_its_options(shop: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["evaluate", "compare"])
+@pytest.mark.slow
 def test_what_a_bundle_has_seen_is_said(
     command: str, tiny_export: Exported, tiny_final_export: Exported, tiny_data: Path, shop: Path
 ) -> None:

@@ -137,6 +137,7 @@ def test_item_ids_are_strict_too(here: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["", "a\0b", "\ud800", "x" * 5_000, "loop", "pipe", "/dev/null", "/dev/zero", "folder"], ids=ascii
 )
+@pytest.mark.slow
 def test_paths_to_anything(name: str, tiny_data: Path, here: Path) -> None:
     (here / "folder").mkdir()
     (here / "loop").symlink_to("loop")
@@ -240,6 +241,7 @@ def _paths(document: dict[str, Any], deepest: int = 3) -> Iterator[tuple[str, ..
             yield from ((key, *below) for below in _paths(value, deepest - 1))
 
 
+@pytest.mark.slow
 def test_every_value_of_a_run(tiny_run: Path, here: Path) -> None:
     from hiersrec_sdk.errors import RunError
     from hiersrec_training.run import load_model

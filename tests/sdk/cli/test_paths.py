@@ -46,6 +46,7 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_a_dataset_is_the_folder_of_its_name(
     name: str, odd: Path, make_dataset: Callable[..., Dataset]
 ) -> None:
@@ -71,6 +72,7 @@ def test_a_simulated_shop_is_in_the_folder_of_its_name(name: str, odd: Path) -> 
 
 
 @pytest.mark.parametrize("shift", range(0, len(NAMES), 4))
+@pytest.mark.slow
 def test_the_whole_way_with_odd_names(shift: int, shop: Path, odd: Path) -> None:
     """Each step has another name, and beside it lies what a pattern would find."""
     names = [NAMES[(shift + at) % len(NAMES)] for at in range(len(NAMES))]

@@ -67,6 +67,7 @@ def test_what_is_finished_is_kept(finished: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("run", "bundle"):
         shutil.rmtree(finished / name)

@@ -114,6 +114,7 @@ def wait_for_shards(out: Path, least: int = 4) -> None:
 
 
 @pytest.mark.parametrize("id_type", ["int64", "string"])
+@pytest.mark.slow
 def test_every_session_is_answered_in_order(id_type: str, tmp_path: Path) -> None:
     shop = make_shop(id_type)
     bundle, sessions = shop.write(tmp_path / "bundle"), sessions_of(shop, 250)
@@ -132,6 +133,7 @@ def test_every_session_is_answered_in_order(id_type: str, tmp_path: Path) -> Non
     assert read(out).to_pydict() == {"visitor": [*range(250)], "when": when, **wanted}
 
 
+@pytest.mark.slow
 def test_one_process_writes_the_same_files_as_two(
     made: tuple[Shop, Path], many: Path, whole: Path, tmp_path: Path
 ) -> None:
@@ -144,6 +146,7 @@ def test_one_process_writes_the_same_files_as_two(
 
 
 @pytest.mark.parametrize("whom", ["all", "starter"])
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on(
     whom: str, made: tuple[Shop, Path], many: Path, whole: Path, tmp_path: Path
 ) -> None:
@@ -169,6 +172,7 @@ def test_a_run_that_is_killed_goes_on(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_a_signal_ends_it(
     number: signal.Signals, made: tuple[Shop, Path], many: Path, whole: Path, tmp_path: Path
 ) -> None:
@@ -186,6 +190,7 @@ def test_a_signal_ends_it(
         assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_an_error(made: tuple[Shop, Path], many: Path, tmp_path: Path) -> None:
     out = tmp_path / "recs"
     with running(*arguments(made[1], many, out)) as process:
@@ -252,6 +257,7 @@ def test_another_job_that_begins_meanwhile(
     assert {len(items) for items in read(out).to_pydict()["items"]} <= {0, 1, 2, 3}
 
 
+@pytest.mark.slow
 def test_what_is_in_the_way(made: tuple[Shop, Path], few: Path, tmp_path: Path) -> None:
     out = tmp_path / "recs"
     given = arguments(made[1], few, out, "--shard-sessions", "150", "--processes", "1")
@@ -273,6 +279,7 @@ def test_what_is_in_the_way(made: tuple[Shop, Path], few: Path, tmp_path: Path) 
     assert "--out must be another folder than that of --sessions" in failed(*arguments(made[1], few, few))
 
 
+@pytest.mark.slow
 def test_bad_sessions(made: tuple[Shop, Path], tmp_path: Path) -> None:
     shop, bundle = made
     sessions: list[Any] = sessions_of(shop, 250)
@@ -292,6 +299,7 @@ def test_bad_sessions(made: tuple[Shop, Path], tmp_path: Path) -> None:
     assert found["items"] == good["items"]
 
 
+@pytest.mark.slow
 def test_unknown_ids_may_be_an_error(made: tuple[Shop, Path], tmp_path: Path) -> None:
     shop, bundle = made
     file, out = tmp_path / "sessions.parquet", tmp_path / "recs"
@@ -303,6 +311,7 @@ def test_unknown_ids_may_be_an_error(made: tuple[Shop, Path], tmp_path: Path) ->
     assert not (out / "part-00001.parquet").exists()
 
 
+@pytest.mark.slow
 def test_no_sessions_at_all(made: tuple[Shop, Path], tmp_path: Path) -> None:
     file, out = tmp_path / "sessions.parquet", tmp_path / "recs"
     pq.write_table(table_of([], made[0]), file)
@@ -311,6 +320,7 @@ def test_no_sessions_at_all(made: tuple[Shop, Path], tmp_path: Path) -> None:
     assert read(out).column_names == ["visitor", "items", "scores", "mode", "unknown_ids"]
 
 
+@pytest.mark.slow
 def test_a_column_that_only_one_file_requires(made: tuple[Shop, Path], tmp_path: Path) -> None:
     shop, folder, out = made[0], tmp_path / "sessions", tmp_path / "recs"
     folder.mkdir()
@@ -357,6 +367,7 @@ def test_options_of_many_need_sessions(made: tuple[Shop, Path], tmp_path: Path) 
     assert "--out needs --sessions" in hiersrec("recommend", made[1], "--out", tmp_path / "recs").stderr
 
 
+@pytest.mark.slow
 def test_progress_is_shown(
     made: tuple[Shop, Path], few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from tests.sdk.cli.run import failed, passed
 SMALL = ["--set", "dimension=16", "--set", "heads=2", "--set", "epochs=1", "--set", "batch_sessions=32"]
 
 
+@pytest.mark.slow
 def test_a_study_ends_with_commands_that_work(shop: Path, tmp_path: Path) -> None:
     study = ("tune", shop / "data", "--out", tmp_path / "study")
     few = ("--trials", "2", "--best", "1", "--seeds", "1")

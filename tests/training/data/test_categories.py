@@ -74,6 +74,7 @@ def tables(draw: st.DrawFn) -> list[tuple[Any, ...]]:
 
 @settings(max_examples=300, deadline=None)
 @given(rows=tables())
+@pytest.mark.slow
 def test_every_item_lies_where_its_rows_say(rows: list[tuple[Any, ...]]) -> None:
     found = placed(rows)
     found.tree.check()

@@ -126,6 +126,7 @@ def prepared(role: str, values: pl.Series, folder: Path, *, as_file: bool) -> Da
     ("name", "as_file"),
     [(name, as_file) for name in TYPES for as_file in (True, False) if not as_file or name != "object"],
 )
+@pytest.mark.slow
 def test_a_value_or_an_error_of_ours(tmp_path: Path, role: str, name: str, as_file: bool) -> None:
     try:
         data = prepared(role, TYPES[name], tmp_path, as_file=as_file)
