@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ _KINDS: Final = {
 _SCALARS: Final = {"text", "a number", "true or false"}
 _DAMAGED: Final = (ValueError, TypeError, RecursionError)
 _BLOCK: Final = 1 << 20  # characters of an array that are read at once
-_BETWEEN: Final = " \t\r\n,"
+_BETWEEN: Final = re.compile(r"[ \t\r\n,]*")
 
 
 def is_array(file: Path) -> bool:
@@ -48,21 +49,26 @@ def _records(file: Path) -> Iterator[tuple[str, Any]]:
 
 def _values_of_array(text: TextIO) -> Iterator[Any]:
     """The values of an array, read block by block."""
-    decode, rest = json.JSONDecoder().raw_decode, text.read(_BLOCK).lstrip()[1:]
-    while not (rest := rest.lstrip(_BETWEEN)).startswith("]"):
+    decode, rest = json.JSONDecoder().raw_decode, text.read(_BLOCK)
+    at = rest.index("[") + 1
+    while True:
+        if between := _BETWEEN.match(rest, at):
+            at = between.end()
+        if rest.startswith("]", at):
+            return
         try:
-            value, end = decode(rest)
+            value, end = decode(rest, at)
         except ValueError:
             value, end = None, len(rest)
         if end < len(rest):
             yield value
-            rest = rest[end:]
+            at = end
             continue
         # the value may go on; also a number, which seems to end anywhere
         block = text.read(_BLOCK)
         if not block:
             raise ValueError("the array does not end")
-        rest += block
+        rest, at = rest[at:] + block, 0
 
 
 def find_bad_json(path: Path, file: Path) -> DataError | None:
