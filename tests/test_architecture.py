@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,9 +81,10 @@ def modules(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.py"))
 
 
-def imports(file: Path) -> list[Import]:
+@cache
+def imports(file: Path) -> tuple[Import, ...]:
     """The imports of a file when it runs: without those under ``if TYPE_CHECKING``."""
-    return list(_imports(ast.parse(file.read_text("utf-8")), nested=False))
+    return tuple(_imports(ast.parse(file.read_text("utf-8")), nested=False))
 
 
 def _imports(node: ast.AST, nested: bool) -> Iterator[Import]:

@@ -13,6 +13,8 @@ from hiersrec_training.config import Config
 from hiersrec_training.launch import launch
 from tests.conftest import quiet
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def found(tiny_data: Path, tiny_config: Config) -> Pace:
@@ -20,7 +22,6 @@ def found(tiny_data: Path, tiny_config: Config) -> Pace:
     return launch(2, partial(pace, tiny_data, 0, config, BLOCK), quiet)
 
 
-@pytest.mark.slow
 def test_both_take_the_same_steps(found: Pace) -> None:
     assert (found.items, found.softmax, found.batch_sessions) == (48, "full", 16)
     assert len(found.alone) == len(found.shared) == len(found.one_window) == BLOCK - SPARE

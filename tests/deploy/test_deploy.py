@@ -118,6 +118,7 @@ def test_the_inner_port_lets_everything_through(ports: Ports) -> None:
         assert _status(ports.inside, path, "POST") == 200
 
 
+@pytest.mark.slow
 def test_only_what_changes_nothing_is_asked_twice(
     ports: Ports, replica: type[_Replica], monkeypatch: pytest.MonkeyPatch
 ) -> None:

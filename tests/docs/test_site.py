@@ -14,6 +14,8 @@ from hiersrec_sdk.cli.main import main
 from hiersrec_training.config import Config
 from tests.docs.blocks import ROOT
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("sphinx")
 
 
@@ -28,7 +30,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "html"
 
 
-@pytest.mark.slow
 def test_reference_has_every_public_name(site: Path) -> None:
     page = (site / "reference/python.html").read_text("utf-8")
     for name in public_names:

@@ -22,6 +22,8 @@ from hiersrec_sdk.errors import InvalidArgumentError, InvalidItemIdError
 from tests.examples.processes import running
 from tests.waiting import PATIENCE, wait_for
 
+pytestmark = pytest.mark.slow
+
 SESSION = ["item-3", "item-11"]
 
 

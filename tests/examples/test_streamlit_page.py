@@ -65,6 +65,7 @@ def test_the_session_is_in_the_address(page: AppTest, tiny_bundle: Path) -> None
     assert [text.value for text in page.sidebar.markdown] == ["1. Item 3"]
 
 
+@pytest.mark.slow
 def test_a_server_stops_while_pages_are_open(tiny_bundle: Path, tmp_path: Path) -> None:
     log, port = tmp_path / "log", free_port()
     arguments = ["run", "examples/streamlit_page.py", f"--server.port={port}", "--server.headless=true"]

@@ -115,6 +115,7 @@ def tables(draw: st.DrawFn) -> list[tuple[Any, ...]]:
 
 @settings(max_examples=300, deadline=None)
 @given(rows=tables(), data=st.data())
+@pytest.mark.slow
 def test_a_name_means_the_items_of_the_table(rows: list[tuple[Any, ...]], data: st.DataObject) -> None:
     catalog, paths = catalog_of(rows), whole_paths(rows)
     categories = {above for found in paths.values() for path in found for above in prefixes(path)}

@@ -100,6 +100,7 @@ def relabelled(data: Dataset, seed: int) -> Dataset:
     )
 
 
+@pytest.mark.slow
 def test_ids_carry_no_information(
     make_dataset: Callable[..., Dataset], tiny_config: Config, tmp_path: Path
 ) -> None:

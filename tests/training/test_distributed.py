@@ -36,6 +36,8 @@ from tests.conftest import ROOT, quiet
 from tests.training.ranks import STEPS, Found, everything, fails_alone, steps_of
 from tests.waiting import has_ended
 
+pytestmark = pytest.mark.slow
+
 LONGEST = 240.0  # seconds that a started training may take to write a checkpoint, or to end
 
 
@@ -82,7 +84,6 @@ def with_softmax(config: Config, softmax: str) -> Config:
 
 
 @pytest.mark.parametrize("softmax", SOFTMAXES)
-@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(
     softmax: str, found: tuple[Found, list[str]], data: Path, config: Config
 ) -> None:
@@ -156,7 +157,6 @@ def test_torchrun_says_how_many(
         train(data, tmp_path / "run", config, processes=2)
 
 
-@pytest.mark.slow
 def test_a_rank_that_ends_by_another_error_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RunError, match=r"rank 1 of 2 ended with exit status 1, .*see its error above"):
         launch(2, fails_alone, quiet)
@@ -280,7 +280,6 @@ HERE = ["hiersrec_sdk.cli", "train", "--processes", "2"]
 TORCHRUN = ["torch.distributed.run", "--nproc-per-node", "2", "-m", "hiersrec_training"]
 
 
-@pytest.mark.slow
 def test_a_killed_rank_ends_the_training(data: Path, config: Config, tmp_path: Path) -> None:
     with started(HERE, data, tmp_path / "run", config) as command:
         os.kill(command.ranks()[1], signal.SIGKILL)
@@ -299,7 +298,6 @@ def test_a_killed_rank_ends_the_training(data: Path, config: Config, tmp_path: P
 @pytest.mark.parametrize(
     ("module", "number"), [(HERE, signal.SIGINT), (TORCHRUN, signal.SIGTERM)], ids=["--processes", "torchrun"]
 )
-@pytest.mark.slow
 def test_a_signal_stops_all_ranks_with_a_checkpoint(
     module: list[str], number: signal.Signals, data: Path, config: Config, tmp_path: Path
 ) -> None:

@@ -25,6 +25,8 @@ from hiersrec_training.data.dataset import CategoryTree, Dataset, Sessions
 from hiersrec_training.run import RunInfo, checkpoints, load_model, part_of
 from hiersrec_training.train import train
 
+pytestmark = pytest.mark.slow
+
 
 def attempt(data: Path, out: Path, config: Config, **options: Any) -> tuple[RunInfo, list[str]]:
     lines: list[str] = []
@@ -61,7 +63,6 @@ def loss_becomes(
         {"learning_rate": 1e300},
     ],
 )
-@pytest.mark.slow
 def test_a_run_that_diverges_ends_with_an_error_and_leaves_nothing(
     settings: dict[str, Any],
     sampled_above: int,
@@ -100,7 +101,6 @@ def test_a_weight_that_the_last_step_spoils_is_seen(
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("checkpoint_steps", [1, 7])
-@pytest.mark.slow
 def test_the_error_names_the_step_and_the_loss_and_the_checkpoint_stays(
     value: float,
     checkpoint_steps: int,
@@ -230,7 +230,6 @@ def test_too_little_memory_is_an_error_that_names_the_settings(
     ],
     ids=str,
 )
-@pytest.mark.slow
 def test_a_setting_at_its_extreme_works(
     settings: dict[str, Any], tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
@@ -249,7 +248,6 @@ def test_a_setting_at_its_extreme_works(
     ],
     ids=str,
 )
-@pytest.mark.slow
 def test_an_extreme_run_is_exported_and_served(
     settings: dict[str, Any], tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
@@ -319,7 +317,6 @@ def test_item_vectors_that_are_all_alike_are_served(
 
 
 @pytest.mark.parametrize(("items", "sampled_above"), [(1, 1000), (2, 0)])
-@pytest.mark.slow
 def test_a_catalog_of_very_few_items_works(
     items: int, sampled_above: int, tiny_config: Config, tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def load(endpoint: str, home: Path, *calls: dict[str, Any], **environment: str) 
     return asked_in_a_process(CLIENT.replace("SESSION", repr(SESSION)), endpoint, home, *calls, **environment)
 
 
+@pytest.mark.slow
 def test_a_bundle_of_the_hub(hub: tuple[str, list[str]], content: dict[str, bytes], tmp_path: Path) -> None:
     endpoint, asked = hub
     asked.clear()

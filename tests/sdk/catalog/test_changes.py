@@ -163,6 +163,7 @@ def test_a_promoted_item_is_recommended_and_a_buried_one_is_not(trained: Recomme
     assert trained.explain(["item-7"], "item-30").score == pytest.approx(before.score)
 
 
+@pytest.mark.slow
 def test_readers_see_whole_snapshots_and_do_not_wait(tmp_path: Path) -> None:
     shop = make_shop("string", times=20)
     recommender = Recommender.load(shop.write(tmp_path / "bundle"))

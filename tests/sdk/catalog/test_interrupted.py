@@ -297,6 +297,7 @@ def test_a_write_that_is_interrupted_at_any_line_is_made_whole_or_not_at_all(
     assert outcomes == set(range(len(write.after) + 1))
 
 
+@pytest.mark.slow
 def test_real_signals_while_writing(bundle: Bundle) -> None:
     tried, chance = Tried(bundle), random.Random(0)
     interrupted = [0, 0]  # writes that were not made, and that were
@@ -328,6 +329,7 @@ def test_real_signals_while_writing(bundle: Bundle) -> None:
     assert min(interrupted) > 0
 
 
+@pytest.mark.slow
 def test_a_write_from_a_signal_handler_inside_a_write(bundle: Bundle) -> None:
     """At any line: the one inside comes first, and both are made."""
     inside = [item("inside", "2/8"), item("new-2", "2/6"), item("category", [*PATHS["1/2"], "inner"])]

@@ -226,6 +226,7 @@ def test_other_options_are_refused(
     assert contents(whole) == before
 
 
+@pytest.mark.slow
 def test_other_sessions_and_bundles_are_refused(tmp_path: Path) -> None:
     shop = make_shop()
     bundle, file, out = shop.write(tmp_path / "bundle"), tmp_path / "sessions.parquet", tmp_path / "recs"

@@ -323,6 +323,7 @@ def test_deep_nesting(field: int) -> None:
             OnnxSessionEncoder(nested, dimension=DIMENSION, categories=SIZES)
 
 
+@pytest.mark.slow
 def test_the_work_of_reading_is_bounded() -> None:
     inputs = message(1, message(4, b"Add") + b"\x0a\x00" * 400_000)
     numbers = message(1, message(4, b"Add") + message(5, b"\x40\x01" * 400_000))

@@ -107,6 +107,7 @@ SHARED_SIZES = st.tuples(st.just(SHARED), st.integers(25, 32), st.integers(2, 3)
     size=SIZES | SHARED_SIZES,
     k=st.integers(1, 8),
 )
+@pytest.mark.slow
 def test_no_bound_is_a_bit_too_tight(seed: int, kind: str, size: tuple[int, int, int], k: int) -> None:
     n, d, copies = size
     rng = np.random.default_rng(seed)
@@ -153,6 +154,7 @@ def test_many_requests_are_answered_as_one_by_one(case: Case) -> None:
     k=st.integers(1, 20),
     data=st.data(),
 )
+@pytest.mark.slow
 def test_what_requests_share(
     seed: int, kind: str, n: int, d: int, count: int, k: int, data: st.DataObject
 ) -> None:

@@ -17,6 +17,7 @@ pytest.importorskip("httptools", reason="needs the extra serve")
 TOKEN = {"Authorization": "Bearer secret"}
 
 
+@pytest.mark.slow
 def test_a_change_through_one_is_served_by_the_other(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("redis", "one", "other")]
     for folder in folders:

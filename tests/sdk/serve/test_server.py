@@ -46,6 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield started
 
 
+@pytest.mark.slow
 def test_reloads_under_load(tmp_path: Path) -> None:
     """Renames, SIGHUP and a broken bundle, with two workers: every request is answered, at once."""
     first = make_shop("string").write(tmp_path / "bundle")
@@ -85,6 +86,7 @@ def test_reloads_under_load(tmp_path: Path) -> None:
         wait_for(lambda: server.bundles == {after: 2}, "the worker does not come back")
 
 
+@pytest.mark.slow
 def test_a_worker_is_killed_under_load(tmp_path: Path) -> None:
     """Whoever sends again what was lost with the worker is answered."""
     make_shop("string").write(tmp_path / "bundle")

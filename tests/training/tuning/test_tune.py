@@ -33,6 +33,8 @@ from hiersrec_training.tuning.space import ScheduleMedian
 from hiersrec_training.tuning.tune import tune
 from hiersrec_training.tuning.workers import Ended, Epoch, Job, Workers
 
+pytestmark = pytest.mark.slow
+
 FIXED = {
     "dimension": 16,
     "heads": 2,
@@ -89,7 +91,6 @@ def trials_of(out: Path) -> list[Any]:
     return finished(open_trials(out, About.load(out), ScheduleMedian()))
 
 
-@pytest.mark.slow
 def test_a_study_ends_with_settings_and_a_run(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,7 +118,6 @@ def test_a_study_ends_with_settings_and_a_run(
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.slow
 def test_a_study_goes_on_after_its_end(ended: Path, tiny_data: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(ended, tmp_path / "study"))
     before = [trial.params for trial in trials_of(out)]
@@ -136,7 +136,6 @@ def test_a_study_goes_on_after_its_end(ended: Path, tiny_data: Path, tmp_path: P
     assert (out / "runs/defaults-seed-2").exists()
 
 
-@pytest.mark.slow
 def test_the_search_trains_on_the_newest_sessions_and_the_finals_on_all(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +156,6 @@ def test_the_search_trains_on_the_newest_sessions_and_the_finals_on_all(
     assert not (tmp_path / "study/newest").exists()
 
 
-@pytest.mark.slow
 def test_a_trial_that_diverges_is_recorded_and_the_study_goes_on(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,14 +176,12 @@ def test_a_study_of_failures_says_why(tiny_data: Path, tmp_path: Path) -> None:
         study_of(tiny_data, tmp_path / "study", trials=1, fixed=FIXED | {"learning_rate": 1e6})
 
 
-@pytest.mark.slow
 def test_no_training_begins_when_the_time_is_over(tiny_data: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no trial was trained to its end within 1e-09 hours"):
         study_of(tiny_data, tmp_path / "study", hours=1e-9)
     assert study_of(tiny_data, tmp_path / "study", trials=1, resume=True)
 
 
-@pytest.mark.slow
 def test_a_trial_ends_with_its_epoch_when_the_time_of_the_search_is_over(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,7 +225,6 @@ def test_the_best_settings_are_written_before_anything_is_said_of_them(
     assert load_config(out / "best.toml").dimension == 16
 
 
-@pytest.mark.slow
 def test_finals_that_are_missing_are_said(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,7 +245,6 @@ def stops(epoch: int, metrics: Any) -> None:
     raise ZeroDivisionError
 
 
-@pytest.mark.slow
 def test_a_run_of_the_finals_goes_on_from_its_checkpoint(
     ended: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -365,7 +359,6 @@ def test_what_a_killed_process_left_is_done_again(tmp_path: Path) -> None:
         open_trials(tmp_path, about, ScheduleMedian())
 
 
-@pytest.mark.slow
 def test_a_process_that_is_killed_takes_its_training_along_and_nothing_else(
     tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
@@ -434,7 +427,6 @@ def test_a_training_that_is_given_up_ends_after_its_epoch(
     assert info.finished
 
 
-@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done(tiny_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
     fixed = [word for name, value in FIXED.items() for word in ("--set", f"{name}={value}")]

@@ -420,6 +420,7 @@ def test_a_socket_of_this_machine(tmp_path: Path) -> None:
 SECRET = "hu/sh@?#1"
 
 
+@pytest.mark.slow
 def test_the_password_shows_nowhere(tmp_path: Path, bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     said: list[str] = []
