@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hiersrec_sdk.errors import DataError, InvalidOptionError, MissingColumnError
+from hiersrec_sdk.shown import shortened
 from hiersrec_training.data.files import existing, reading
 from hiersrec_training.data.json_shapes import (
     find_bad_json,
@@ -450,7 +451,7 @@ def _from_pandas(source: Any, role: str) -> _FrameTable:
             # NaN among texts is None; in a column of numbers it stays
             found: Any = pl.from_pandas(values, nan_to_null=values.dtype == object)
         except Exception as error:  # of pandas, Arrow or Polars
-            cause = str(error).splitlines()[0]
+            cause = shortened(str(error).partition("\n")[0])
             unusable[name] = f"{role}: column {name!r} cannot be read: {cause}; give its values one type"
             found = pl.Series([None] * len(values))
         columns.append(found.alias(name))
