@@ -9,10 +9,10 @@ out  item_query           float32 [batch, d]          score(item) = item_query .
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,7 +129,7 @@ class OnnxSessionEncoder:
             return encoded
         catalog.vectors_into(rows, bound.vectors)
         bound.graph.run()
-        return bound.encoded
+        return Encoded(bound.category_logits, bound.repeat_logits, bound.item_query, bound)
 
     def reuse(self, buffers: Buffers | None) -> None:
         """Let a later call of this thread write to ``buffers``: nobody reads what lies in them any more."""
@@ -164,26 +164,27 @@ class OnnxSessionEncoder:
         vectors = np.zeros((1, length, dimension), dtype=np.float32)
         feeds: Arrays = {"session_vectors": vectors, "session_lengths": np.array([length], dtype=np.int64)}
         graph = BoundGraph(self._graph(), feeds, self._all_finite)
-        return Buffers(vectors[0], graph, self._encoded)
+        written = self._encoded(graph.outputs)
+        return Buffers(vectors[0], graph, written.category_logits, written.repeat_logits, written.item_query)
 
-    def _encoded(self, outputs: Arrays, buffers: Buffers | None = None) -> Encoded:
+    def _encoded(self, outputs: Arrays) -> Encoded:
         logits = tuple(outputs[level] for level in self._levels)
-        return Encoded(logits, outputs.get("repeat_logits"), outputs["item_query"], buffers)
+        return Encoded(logits, outputs.get("repeat_logits"), outputs["item_query"])
 
 
-class Buffers:
-    """Memory for one session of one length.
+class Buffers(NamedTuple):
+    """Memory for one session of one length: what the graph reads, the graph bound to it, and what it writes.
+
+    Nothing here may lead back to it: a cycle would keep the graph until the garbage collector comes, which may be in a
+    forked child, where no session of onnxruntime can be taken down.
 
     Attributes:
-        vectors: float32 [length, d], which the graph reads.
-        graph: bound to them, and to what it writes.
-        encoded: views of what it writes.
+        vectors: float32 [length, d].
+        category_logits, repeat_logits, item_query: see :class:`Encoded`.
     """
 
-    __slots__ = ("encoded", "graph", "vectors")
-
-    def __init__(
-        self, vectors: NDArray[np.float32], graph: BoundGraph, encoded: Callable[[Arrays, Buffers], Encoded]
-    ) -> None:
-        self.vectors, self.graph = vectors, graph
-        self.encoded = encoded(graph.outputs, self)
+    vectors: NDArray[np.float32]
+    graph: BoundGraph
+    category_logits: tuple[NDArray[np.float32], ...]
+    repeat_logits: NDArray[np.float32] | None
+    item_query: NDArray[np.float32]

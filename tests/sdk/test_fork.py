@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 
+from hiersrec_sdk import Recommender
 from tests.sdk import forked
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +40,6 @@ def run(program: str | Path, *arguments: object) -> str:
 
 @pytest.mark.parametrize("used", ["used", "unused"])
 @pytest.mark.parametrize("threads", [1, 2, 4])
-@pytest.mark.slow
 def test_every_way_out_of_a_child(tiny_bundle: Path, threads: int, used: str) -> None:
     found = json.loads(run(Path(forked.__file__), tiny_bundle, threads, used))
     assert {name: (status, said) for name, (_, status, said) in found.items()} == {
@@ -84,3 +86,19 @@ os._exit(0)
 @pytest.mark.slow
 def test_a_fork_while_other_threads_call_and_load(tiny_bundle: Path, threads: int) -> None:
     assert run(BUSY, tiny_bundle, threads, 30).split() == ["0"] * 30
+
+
+def test_a_dropped_recommender_takes_its_graphs_along(tiny_bundle: Path) -> None:
+    """At once: the garbage collector may come in a child, where they cannot be taken down."""
+    recommender = Recommender.load(tiny_bundle)
+    ids = list(recommender.catalog.ids(recommender.catalog.most_clicked(4)))
+    gc.disable()
+    try:
+        for _ in range(2):
+            recommender.recommend(ids)
+            recommender.explain(ids, ids[0])
+        graph = weakref.ref(recommender._pipeline.encoder._graph())
+        del recommender
+        assert graph() is None
+    finally:
+        gc.enable()
