@@ -183,7 +183,7 @@ class Planner:
         if options.mode == "auto":
             allowed = 1.0 if chosen is None else len(chosen) / len(catalog.base)
             exact = allowed * self._exact_bytes(catalog) <= _AUTO_BYTES + rows * self._row_bytes(catalog.base)
-        eligible, limit = self._eligible(catalog, chosen, excluded), None
+        eligible, limit = self._known_eligible(catalog, chosen, excluded), None
         if options.max_per_category is not None:
             limit = min(int(options.max_per_category), n)
             leaves = catalog.tree.leaves
@@ -241,7 +241,7 @@ class Planner:
             rank_added=rank_added,
         )
 
-    def _eligible(
+    def _known_eligible(
         self, catalog: Catalog, chosen: Filter | None, excluded: NDArray[np.int64] | None
     ) -> NDArray[np.int64] | None:
         """:func:`_eligible`, of which all plans of a snapshot without filters have the same."""

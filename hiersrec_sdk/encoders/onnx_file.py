@@ -36,9 +36,8 @@ _CLICKS: Final = b"session_vectors"  # [batch, length, width]
 _LENGTHS: Final = b"session_lengths"  # [batch]
 _FLOAT_INPUTS: Final = frozenset({_CLICKS, b"vectors"})  # no graph runs where they are anything else
 _FLOAT_TYPES: Final = frozenset({1, 10, 11, 16})  # of TensorProto.DataType: float, float16, double, bfloat16
-_HEADS: Final = range(
-    1, 65_537
-)  # no vector is wider; onnxruntime cuts greater numbers to 32 bits, which may be 0
+# No vector is wider; onnxruntime cuts greater numbers to 32 bits, which may be 0.
+_HEADS: Final = range(1, 65_537)
 _INT: Final = 2  # of AttributeProto.AttributeType
 _LAST_AXIS: Final = 2**64 - 1  # -1, as a file has it
 

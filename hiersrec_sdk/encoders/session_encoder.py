@@ -129,7 +129,8 @@ class OnnxSessionEncoder:
             return encoded
         catalog.vectors_into(rows, bound.vectors)
         bound.graph.run()
-        return Encoded(bound.category_logits, bound.repeat_logits, bound.item_query, bound)
+        written = bound.written
+        return Encoded(written.category_logits, written.repeat_logits, written.item_query, bound)
 
     def reuse(self, buffers: Buffers | None) -> None:
         """Let a later call of this thread write to ``buffers``: nobody reads what lies in them any more."""
@@ -164,8 +165,7 @@ class OnnxSessionEncoder:
         vectors = np.zeros((1, length, dimension), dtype=np.float32)
         feeds: Arrays = {"session_vectors": vectors, "session_lengths": np.array([length], dtype=np.int64)}
         graph = BoundGraph(self._graph(), feeds, self._all_finite)
-        written = self._encoded(graph.outputs)
-        return Buffers(vectors[0], graph, written.category_logits, written.repeat_logits, written.item_query)
+        return Buffers(vectors[0], graph, self._encoded(graph.outputs))
 
     def _encoded(self, outputs: Arrays) -> Encoded:
         logits = tuple(outputs[level] for level in self._levels)
@@ -180,11 +180,10 @@ class Buffers(NamedTuple):
 
     Attributes:
         vectors: float32 [length, d].
-        category_logits, repeat_logits, item_query: see :class:`Encoded`.
+        graph: bound to them, and to what it writes.
+        written: views of that.
     """
 
     vectors: NDArray[np.float32]
     graph: BoundGraph
-    category_logits: tuple[NDArray[np.float32], ...]
-    repeat_logits: NDArray[np.float32] | None
-    item_query: NDArray[np.float32]
+    written: Encoded

@@ -210,9 +210,8 @@ class CovisitationScorer:
 
 def largest_offset(tables: Mapping[str, NDArray[Any]]) -> float:
     """A bound on the magnitude of any score offset that a bundle's tables give."""
-    popularity, *_, hidden_weight, hidden_bias, weight = (
-        tables[name] if name == TABLES[0] else np.abs(tables[name], dtype=np.float64) for name in TABLES
-    )
+    popularity = tables[TABLES[0]]
+    hidden_weight, hidden_bias, weight = (np.abs(tables[name], dtype=np.float64) for name in TABLES[-3:])
     feature = max(_LARGEST_LOG, float(popularity.max()), -float(popularity.min()))
     hidden = hidden_weight.sum(axis=0) * feature + hidden_bias
     return float(weight[:-1] @ hidden + weight[-1])

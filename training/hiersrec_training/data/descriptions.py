@@ -47,9 +47,8 @@ class LatestDescriptions:
         self._names, self._missing, self._keeps_older = list(columns), Missing(missing), keeps_older
         self._columns = [str(position) for position in range(len(columns))]
         self._unit = [str(position) for position, name in enumerate(columns) if name in together]
-        self._empty: dict[
-            str, tuple[str, pl.Series]
-        ] = {}  # of each column, a table that has it, and its type
+        # of each column, a table that has it, and its type
+        self._empty: dict[str, tuple[str, pl.Series]] = {}
         self._parts: list[pl.DataFrame] = []
         self._room = _MANY
 
