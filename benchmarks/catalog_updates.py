@@ -23,7 +23,7 @@ import click
 import numpy as np
 
 from benchmarks.bundles import examples, grown_bundle, items_to_upsert, random_sessions
-from benchmarks.timing import ensure_one_thread, quantiles, timed
+from benchmarks.timing import Lap, ensure_one_thread, quantiles, slowest, timed, timed_in_thread
 from hiersrec_sdk import Item, Recommender
 from hiersrec_sdk.catalog.feed.file_feed import FileFeed
 
@@ -71,8 +71,8 @@ def readers(
     rate: int,
     seconds: float,
     feed: Path | None = None,
-) -> tuple[list[float], int]:
-    """Seconds of each ``recommend`` of ``threads`` threads, ``reads`` a second each (0: as many as they can).
+) -> tuple[list[Lap], int]:
+    """The calls of ``recommend`` of ``threads`` threads, ``reads`` a second each (0: as many as they can).
 
     Meanwhile ``rate`` items a second are upserted one by one; with a ``feed``, another process publishes as many
     changes there. How many were made in all.
@@ -82,16 +82,17 @@ def readers(
             beside = readers(recommender, sessions, threads, reads, 0, seconds)
             return beside[0], follower.position
     stop = threading.Event()
-    laps: list[list[float]] = [[] for _ in range(threads)]
+    laps: list[list[Lap]] = [[] for _ in range(threads)]
     items = items_to_upsert(recommender, min(1_000, len(recommender.catalog) // 2))
 
-    def read(mine: list[float], asked: Any) -> None:
+    def read(mine: list[Lap], asked: Any) -> None:
         began = time.perf_counter()
         while not (mine and stop.is_set()):  # once at least, however late this thread begins
             early = began + len(mine) / reads - time.perf_counter() if reads else 0
             if early > 0:
                 time.sleep(early)
-            mine += timed(lambda at: recommender.recommend(next(asked)), 1)
+            session = next(asked)
+            mine.append(timed_in_thread(partial(recommender.recommend, session)))
 
     running = [
         threading.Thread(target=read, args=(mine, islice(cycle(sessions), 97 * at, None)))
@@ -190,7 +191,8 @@ def main(
                 beside = (
                     f"beside {made / seconds:,.0f} {what}" if written else f"nobody writes, {added:,} added"
                 )
-                click.echo(f"  {beside:38} {quantiles(laps)}, {len(laps):,} calls")
+                found = quantiles([lap.seconds for lap in laps])
+                click.echo(f"  {beside:38} {found}, {len(laps):,} calls; {slowest(laps)}")
 
 
 if __name__ == "__main__":

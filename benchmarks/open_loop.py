@@ -28,6 +28,7 @@ class Load:
 
     Attributes:
         rate: requests a second that were due.
+        due: float64 [sent], seconds from the first moment to that at which each was due, rising.
         seconds: float64 [answered], from due to answered, of answers with status 200.
         late: float64 [sent], from due to sent: what the generator itself, or a want of connections, has added.
         failed: answers with another status, closed connections, and requests that were never answered.
@@ -35,6 +36,7 @@ class Load:
     """
 
     rate: float
+    due: NDArray[np.float64]
     seconds: NDArray[np.float64]
     late: NDArray[np.float64]
     failed: int
@@ -44,6 +46,14 @@ class Load:
         """Seconds; a request that failed counts as one that takes forever."""
         every = np.append(self.seconds, np.full(self.failed, np.inf))
         return float(np.quantile(every, share, method="higher")) if len(every) else np.inf
+
+    def queue(self, seconds: float) -> NDArray[np.float64]:
+        """Float64 [sent], rising: seconds that the same requests would take if one server answered them in
+        order, in ``seconds`` each."""
+        # at the nth answer n of them are behind the server, and the time in which it had nothing to do
+        work = seconds * np.arange(1, len(self.due) + 1)
+        idle = np.maximum.accumulate(self.due - (work - seconds))
+        return np.sort(work + idle - self.due)
 
 
 def load(host: str, port: int, requests: Sequence[bytes], rate: float, seconds: float, seed: int = 0) -> Load:
@@ -118,7 +128,7 @@ class _Generator:
         for connection in self.free:
             if connection.transport is not None:
                 connection.transport.abort()
-        return Load(rate, np.array(self.seconds), np.array(self.late), failed, self.most)
+        return Load(rate, self.due, np.array(self.seconds), np.array(self.late), failed, self.most)
 
     def _ask(self, number: int) -> None:
         if self.free:

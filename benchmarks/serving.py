@@ -21,6 +21,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -50,6 +51,8 @@ HEAD = [
     "worst ms",
     "failed",
     "late ms",
+    "busy",
+    "queue p99 ms",
 ]
 
 
@@ -122,6 +125,35 @@ def _family(pid: int) -> list[int]:
     return [pid, *(each for child in children for each in _family(int(child)))]
 
 
+def _busy_seconds(pid: int) -> float:
+    """Of cores, that a process and its children have taken."""
+    fields = [Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split() for each in _family(pid)]
+    return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs, and what it is asked."""
+
+    name: str
+    items: int
+    port: int
+    pid: int
+    requests: Sequence[bytes]
+
+    def load(self, rate: float, seconds: float) -> tuple[Load, list[str]]:
+        """A load, and its row of the table."""
+        before, began = _busy_seconds(self.pid), time.perf_counter()
+        found = load(HOST, self.port, self.requests, rate, seconds)
+        busy, lasted = _busy_seconds(self.pid) - before, time.perf_counter() - began
+        queue = found.queue(busy / max(1, len(found.seconds)))
+        return found, [
+            *row(self.name, self.items, seconds, found),
+            f"{100 * busy / lasted:.0f} %",
+            f"{1e3 * float(np.quantile(queue, 0.99)):,.2f}" if not found.failed else "",
+        ]
+
+
 def row(name: str, items: int, seconds: float, found: Load) -> list[str]:
     times = [1e3 * found.quantile(share) for share in (0.5, 0.9, 0.99, 1.0)]
     shown = [f"{each:,.2f}" for each in times]
@@ -176,46 +208,44 @@ def main(bundle: Path, data: Path, items: int, rate: float, seconds: float, peer
         for name, (command, env) in servers.items():
             with ExitStack() as running:
                 pid = running.enter_context(server(command, port, {cores[0]}, env))
-                load(HOST, port, requests, min(rate, 50), 2)
-                load(
-                    HOST, port, requests, rate, STEP_SECONDS
-                )  # warm: every page of the tables has to be read once
-                before, lasted = _memory(pid), STEP_SECONDS
-                found = load(HOST, port, requests, rate, lasted)
+                asked = Server(name, count, port, pid, requests)
+                asked.load(min(rate, 50), 2)
+                asked.load(rate, STEP_SECONDS)  # warm: every page of the tables has to be read once
+                before = _memory(pid)
+                found, shown = asked.load(rate, STEP_SECONDS)
                 is_enough = found.quantile(0.9) < SLOW
                 if is_enough:
-                    lasted = seconds
-                    found = load(HOST, port, requests, rate, lasted)
-                rows.append(row(name, count, lasted, found))
+                    found, shown = asked.load(rate, seconds)
+                rows.append(shown)
                 notes.append(f"{name}: {before:,.0f} MiB before the load, {_memory(pid):,.0f} after it.")
                 if not is_enough:  # another one, which has no requests left to answer
                     running.close()
-                    running.enter_context(server(command, port, {cores[0]}, env))
-                    load(HOST, port, requests, 5, 2)
-                rows += _to_the_limit(name, count, port, requests, rate if is_enough else 5)
+                    pid = running.enter_context(server(command, port, {cores[0]}, env))
+                    asked = replace(asked, pid=pid)
+                    asked.load(5, 2)
+                rows += _to_the_limit(asked, rate if is_enough else 5)
     text = (
         "The time of a request counts from the moment it was due. A failed one counts as endless. The last row of a "
-        "server is the first whose 90th percentile is above 50 ms, the row before it the highest rate that was not. "
-        "“late” is the 99th percentile of how much later than due the generator sent them. " + " ".join(notes)
+        "server is the first whose 90th percentile is above 50 ms. "
+        "“late” is the 99th percentile of how much later than due the generator sent them, “busy” the share of the "
+        "server's core that its processes took. “queue p99” is what the 99th percentile would be if each request "
+        "took the same time of the core, and nothing else happened: a queue of the same requests. "
+        + " ".join(notes)
     )
     options = {"items": items or None, "rate": f"{rate:g}", "seconds": f"{seconds:g}"}
     words = [f"--{key} {value}" for key, value in options.items() if value is not None] + ["--peer"] * peer
-    shown = f"python -m benchmarks.serving BUNDLE DATA {' '.join(words)} --out {out}"
-    write_page(out, "serving", shown, "Serving under load", text, table(HEAD, rows))
+    command_line = f"python -m benchmarks.serving BUNDLE DATA {' '.join(words)} --out {out}"
+    write_page(out, "serving", command_line, "Serving under load", text, table(HEAD, rows))
 
 
-def _to_the_limit(
-    name: str, items: int, port: int, requests: Sequence[bytes], rate: float
-) -> list[list[str]]:
-    """The rows of the highest rate at which the server was fast enough, and of the one above it."""
-    last: list[list[str]] = []
-    while True:
+def _to_the_limit(asked: Server, rate: float) -> Iterator[list[str]]:
+    """The rows of higher and higher rates, up to the first one at which the server is too slow."""
+    is_fast_enough = True
+    while is_fast_enough:
         rate *= GROWTH
-        found = load(HOST, port, requests, rate, STEP_SECONDS)
-        shown = row(name, items, STEP_SECONDS, found)
-        if found.quantile(0.9) > SLOW:
-            return [*last, shown]
-        last = [shown]
+        found, shown = asked.load(rate, STEP_SECONDS)
+        is_fast_enough = found.quantile(0.9) <= SLOW
+        yield shown
 
 
 if __name__ == "__main__":

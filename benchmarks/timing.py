@@ -6,8 +6,9 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from random import Random
-from time import perf_counter, perf_counter_ns
+from time import perf_counter, perf_counter_ns, thread_time
 from typing import Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -108,6 +109,50 @@ def timed(call: Callable[[int], object], times: int) -> list[float]:
         call(at)
         laps.append(perf_counter() - started)
     return laps
+
+
+class Lap(NamedTuple):
+    """One call in one thread, in seconds.
+
+    Attributes:
+        seconds: from its beginning to its end.
+        on_core: that the thread ran.
+        for_core: that it could have run, and no core was free. 0 where the system does not say (it is Linux that does).
+    """
+
+    seconds: float
+    on_core: float
+    for_core: float
+
+    @property
+    def for_lock(self) -> float:
+        """That the thread waited for another one."""
+        return max(0.0, self.seconds - self.on_core - self.for_core)
+
+
+def timed_in_thread(call: Callable[[], object]) -> Lap:
+    """One call, with what it waited for."""
+    waited, ran, started = _waited_for_core(), thread_time(), perf_counter()
+    call()
+    seconds, ran = perf_counter() - started, thread_time() - ran
+    return Lap(seconds, ran, _waited_for_core() - waited)
+
+
+def _waited_for_core() -> float:
+    """Seconds that this thread has waited for a core, since it began."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except OSError:
+        return 0.0
+
+
+def slowest(laps: Sequence[Lap]) -> str:
+    """What the slowest hundredth of the calls took their time for, as microseconds."""
+    some = sorted(laps)[-max(1, len(laps) // 100) :]
+    on_core, for_core, for_lock = 1e6 * np.mean(
+        [(lap.on_core, lap.for_core, lap.for_lock) for lap in some], axis=0
+    )
+    return f"slowest 1 %: {on_core:,.0f} µs on a core, {for_core:,.0f} for a core, {for_lock:,.0f} for a lock"
 
 
 def quantiles(seconds: Sequence[float]) -> str:

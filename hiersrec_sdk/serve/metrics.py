@@ -24,7 +24,7 @@ _SECONDS: Final = (
     *(0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.002, 0.003, 0.005, 0.0075),
     *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0),
 )
-STEPS: Final = ("read", "recommend", "write")
+STEPS: Final = ("read", "wait", "recommend", "write")
 _ATTEMPTS: Final = 5  # to read the files of all workers
 
 
@@ -45,7 +45,7 @@ class Metrics:
         )
         self._step_seconds = Histogram(
             "hiersrec_step_seconds",
-            "Time of the steps of /recommend: read the request, recommend, write the answer.",
+            "Time of the steps of /recommend: read the request, wait for its turn, recommend, write the answer.",
             ["step"],
             buckets=_SECONDS,
             registry=here,

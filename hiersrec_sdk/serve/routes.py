@@ -31,6 +31,7 @@ from hiersrec_sdk.serve.requests import (
     SimilarRequest,
 )
 from hiersrec_sdk.serve.settings import Settings
+from hiersrec_sdk.serve.turns import Turns
 from hiersrec_sdk.shown import shortened
 
 _log = logging.getLogger(__name__)
@@ -133,30 +134,33 @@ class Reading:
 
     def __init__(self, service: Service, settings: Settings, metrics: Metrics) -> None:
         self._service, self._settings, self._metrics = service, settings, metrics
+        self._turns = Turns()
 
     async def recommend(self, scope: Scope, asked: RecommendRequest) -> bytes:
-        """One session at once, in the event loop: it takes less than to hand it to a thread. Whatever takes time that
-        grows with the request or the catalog goes to one, so that others go on."""
+        """One session in the event loop: it takes less than to hand it to a thread. Whatever takes time that grows with
+        the request or the catalog goes to one, so that others go on."""
         check_k(asked.k, self._settings)
         is_one = asked.session is not msgspec.UNSET
         if is_one == (asked.sessions is not msgspec.UNSET):
             raise RefusedError(400, "InvalidRequest", "give either session or sessions")
-        options, served = asked.options(), self._service.current
+        options = asked.options()
         if not is_one:
             check_count("sessions", asked.sessions, self._settings)
             check_hits(asked.sessions, asked.k, self._settings)
-            return await asyncio.to_thread(self._many, served, asked, options)
+            return await asyncio.to_thread(self._many, self._service.current, asked, options)
         if _is_slow(asked.session, options):
-            return await asyncio.to_thread(self._one, served, asked, options, scope[_READ])
-        return self._one(served, asked, options, scope[_READ])
+            return await asyncio.to_thread(self._one, self._service.current, asked, options, scope[_READ])
+        await self._turns.mine()
+        return self._one(self._service.current, asked, options, scope[_READ])
 
     def _one(
         self, served: Served, asked: RecommendRequest, options: dict[str, Any], times: tuple[float, ...]
     ) -> bytes:
+        began = time.perf_counter()
         result = served.recommender.recommend(asked.session, asked.k, **options)
         recommended = time.perf_counter()
         body = _ENCODER.encode(_shown(result))
-        self._metrics.steps(*times, recommended, time.perf_counter())
+        self._metrics.steps(*times, began, recommended, time.perf_counter())
         self._metrics.results([result])
         return body
 
@@ -166,17 +170,19 @@ class Reading:
         return _ENCODER.encode(ManyRecommendations([_shown(result) for result in results]))
 
     async def categories(self, scope: Scope, asked: CategoriesRequest) -> bytes:
-        """The most probable categories, at once as a rule, as recommendations are."""
+        """The most probable categories, in the event loop as a rule, as recommendations are."""
         check_k(asked.k, self._settings)
-        recommender = self._service.current.recommender
 
         def answer() -> bytes:
-            found = recommender.categories(
+            found = self._service.current.recommender.categories(
                 asked.session, asked.k, level=asked.level, on_unknown=asked.on_unknown
             )
             return _ENCODER.encode(Categories(found))
 
-        return await asyncio.to_thread(answer) if _is_slow(asked.session, {}) else answer()
+        if _is_slow(asked.session, {}):
+            return await asyncio.to_thread(answer)
+        await self._turns.mine()
+        return answer()
 
     async def similar(self, scope: Scope, asked: SimilarRequest) -> bytes:
         """The items with the nearest vectors, in a thread, since every item ranks."""

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from benchmarks.open_loop import Load, load
 from benchmarks.serving import request, row
@@ -82,5 +85,18 @@ def test_nobody_listening_fails_every_request() -> None:
 
 @pytest.mark.parametrize("failed", [0, 3])
 def test_quantiles_of_a_load(failed: int) -> None:
-    found = Load(1, np.arange(1, 8) / 10, np.zeros(7), failed, 1)
+    found = Load(1, np.zeros(7 + failed), np.arange(1, 8) / 10, np.zeros(7), failed, 1)
     assert found.quantile(0.5) == pytest.approx(0.4 if not failed else 0.6)
+
+
+@given(
+    gaps=st.lists(st.integers(0, 10), max_size=30).map(lambda gaps: np.array(gaps, dtype=np.float64)),
+    seconds=st.integers(0, 10),
+)
+def test_queue_of_a_load(gaps: NDArray[np.float64], seconds: int) -> None:
+    due = gaps.cumsum()
+    free, expected = 0.0, []
+    for each in due.tolist():
+        free = max(free, each) + seconds
+        expected.append(free - each)
+    assert Load(1, due, due, due, 0, 1).queue(seconds).tolist() == sorted(expected)

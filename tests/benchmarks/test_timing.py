@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import threading
 from functools import partial
 
-from benchmarks.timing import one_thread, quantiles, race, timed
+from benchmarks.timing import Lap, one_thread, quantiles, race, slowest, timed, timed_in_thread
 
 
 def test_turns() -> None:
@@ -43,3 +44,16 @@ def test_quantiles_of_timed_calls() -> None:
     assert len(timed(asked.append, 3)) == 3
     assert asked == [0, 1, 2]
     assert quantiles([1e-6, 2e-6, 3e-6]).split() == ["median", "2", "µs,", "p99", "3", "µs"]
+
+
+def test_what_a_call_waits_for() -> None:
+    lock = threading.Lock()
+    lock.acquire()
+    threading.Timer(0.05, lock.release).start()
+    waiting, working = timed_in_thread(lock.acquire), timed_in_thread(lambda: sum(range(300_000)))
+
+    assert waiting.for_lock > waiting.seconds / 2
+    assert 0 < working.on_core <= working.seconds
+    assert slowest([Lap(1e-3, 0.0, 0.0)] * 99 + [Lap(9e-3, 1e-3, 3e-3)]).endswith(
+        "1 %: 1,000 µs on a core, 3,000 for a core, 5,000 for a lock"
+    )
