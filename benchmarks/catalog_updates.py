@@ -192,7 +192,7 @@ def main(
                     f"beside {made / seconds:,.0f} {what}" if written else f"nobody writes, {added:,} added"
                 )
                 found = quantiles([lap.seconds for lap in laps])
-                click.echo(f"  {beside:38} {found}, {len(laps):,} calls; {slowest(laps)}")
+                click.echo(f"  {beside:38} {found}, {len(laps):,} calls\n    {slowest(laps)}")
 
 
 if __name__ == "__main__":
