@@ -46,6 +46,12 @@ def _without_module_text(app: Any, what: str, name: str, thing: Any, options: An
         lines.clear()
 
 
+def _with_its_colons(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """The comment of a field is text: napoleon would take what is before a colon in its first line as a type."""
+    if what == "attribute":
+        lines[:0] = ["..", ""]  # an empty comment, in which there is no colon
+
+
 def _without_constructor(
     app: Any, what: str, name: str, thing: Any, options: Any, signature: str | None, returned: str | None
 ) -> tuple[str, None] | None:
@@ -57,3 +63,4 @@ def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("autodoc-process-signature", _without_constructor)
     app.connect("autodoc-process-docstring", _without_module_text)
+    app.connect("autodoc-process-docstring", _with_its_colons, priority=400)  # before napoleon

@@ -64,141 +64,145 @@ _KINDS: dict[str, tuple[Any, str]] = {
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """The comment above each field is its help text.
+    """The arguments of ``hiersrec prepare`` but ``--out``, each a field that is named like it, with ``_`` for ``-``.
+
+    Named otherwise are ``log_format`` (``--format``), ``events`` (``--event``), ``category_columns``, ``text_columns``
+    and ``number_columns`` (``--category-column`` and so on); ``default_missing=False`` is ``--no-default-missing``, and
+    ``session_per_file=False`` is ``--session-across-files``.
 
     A log, the item table and the category tree may be the path of a file or a frame: a Polars, pandas or Arrow table.
     """
 
-    # Click logs of the training split: csv, tsv, parquet, jsonl (one event a row), txt (one session a line).
+    #: Click logs of the training split: csv, tsv, parquet, jsonl (one event a row), txt (one session a line).
     logs: Sequence[Any]
-    # A later log, as the test split; the default takes it from the end of the logs, or leaves it empty.
+    #: A later log, as the test split; the default takes it from the end of the logs, or leaves it empty.
     test_log: Any = None
-    # Logs are patterns such as logs/*.csv; without this every path is taken literally.
+    #: Logs are patterns such as ``logs/*.csv``; without this every path is taken literally.
     glob: bool = False
 
-    # events (one click a row), sessions (one session a line), or auto: sessions for .txt, else events.
+    #: events (one click a row), sessions (one session a line), or auto: sessions for .txt, else events.
     log_format: str = "auto"
-    # Names of the log's columns, for a log without a header.
+    #: Names of the log's columns, for a log without a header.
     log_columns: Sequence[str] = ()
-    # Separator of the fields of a log; default: comma for csv, tab for tsv, white space in session files.
+    #: Separator of the fields of a log; default: comma for csv, tab for tsv, white space in session files.
     separator: str | None = None
-    # Character around fields that hold separators, or "none"; default: " but none where the separator is a tab.
+    #: Character around fields that hold separators, or "none"; default: " but none where the separator is a tab.
     quote: str | None = None
-    # Lines that begin with this text are comments; default: there are no comments.
+    #: Lines that begin with this text are comments; default: there are no comments.
     comment: str | None = None
-    # Quoted fields may span lines, and hold what looks like rows; the default takes that for a stray quote.
+    #: Quoted fields may span lines, and hold what looks like rows; the default takes that for a stray quote.
     multiline: bool = False
-    # Encoding of text files.
+    #: Encoding of text files.
     encoding: str = "utf-8"
-    # More texts that stand for a missing value, in every column, beside the defaults: NULL, Null, null, None, NaN, nan,
-    # NAN, NaT, NA, N/A, n/a, #N/A, <NA>, \N and undefined.
+    #: More texts that stand for a missing value, in every column, beside the defaults: NULL, Null, null, None, NaN,
+    #: nan, NAN, NaT, NA, N/A, n/a, #N/A, <NA>, ``\N`` and undefined.
     missing: Sequence[str] = ()
-    # The default texts stand for a missing value; otherwise those of ``missing`` alone do.
+    #: The default texts stand for a missing value; otherwise those of ``missing`` alone do.
     default_missing: bool = True
-    # Leave out rows with too many or too few fields, counted; the default is an error.
+    #: Leave out rows with too many or too few fields, counted; the default is an error.
     skip_malformed: bool = False
-    # Session file: the first field of each line is an id of the session or user, not an item.
+    #: Session file: the first field of each line is an id of the session or user, not an item.
     line_id: bool = False
 
-    # Event log: column of the session; default: "session" where there is one, else sessions are cut by user; "" where
-    # each row is a session, with a list of items.
+    #: Event log: column of the session; default: "session" where there is one, else sessions are cut by user; "" where
+    #: each row is a session, with a list of items.
     session_column: str | None = None
-    # Event log: column of the user, whose clicks are cut into sessions at a gap; default: "user". Beside a session
-    # column: session ids begin anew for each user.
+    #: Event log: column of the user, whose clicks are cut into sessions at a gap; default: "user". Beside a session
+    #: column: session ids begin anew for each user.
     user_column: str | None = None
-    # Event log: column of the item; default: "item".
+    #: Event log: column of the item; default: "item".
     item_column: str | None = None
-    # Event log: column of the time, or of date and time of day; default: "time"; "" for a log without, in order.
+    #: Event log: column of the time, or of date and time of day; default: "time"; "" for a log without, in order.
     time_column: str | Sequence[str] | None = None
-    # Event log: column of numbers that order the clicks of a session with equal times; or all, without a time column.
+    #: Event log: column of numbers that order the clicks of a session with equal times; or all, without a time column.
     order_column: str | None = None
-    # Event log: column of the type of event.
+    #: Event log: column of the type of event.
     event_column: str | None = None
-    # Event log: types of event to keep (default: all), e.g. view.
+    #: Event log: types of event to keep (default: all), e.g. view.
     events: Sequence[str] = ()
-    # Event log: separator of the items where one cell holds a whole session.
+    #: Event log: separator of the items where one cell holds a whole session.
     list_separator: str | None = None
 
-    # Event log: unit of numeric times: s, ms, us, ns, or auto: found file by file, where it is beyond doubt.
+    #: Event log: unit of numeric times: s, ms, us, ns, or auto: found file by file, where it is beyond doubt.
     time_unit: str | None = None
-    # Event log: format of times, such as "%d.%m.%Y %H:%M"; or excel, ticks (.NET), filetime (Windows).
+    #: Event log: format of times, such as "%d.%m.%Y %H:%M"; or excel, ticks (.NET), filetime (Windows).
     time_format: str | None = None
-    # Event log: time zone of times without one, such as Europe/Berlin; default: UTC.
+    #: Event log: time zone of times without one, such as Europe/Berlin; default: UTC.
     time_zone: str | None = None
-    # Event log: leave out clicks before this date or time.
+    #: Event log: leave out clicks before this date or time.
     since: str | date | None = None
-    # Event log: leave out clicks at this date or time and later ones.
+    #: Event log: leave out clicks at this date or time and later ones.
     until: str | date | None = None
 
-    # Event log: minutes without an event after which a user's next event begins a new session; default: 30.
+    #: Event log: minutes without an event after which a user's next event begins a new session; default: 30.
     session_gap: float | None = None
-    # Event log: whether a session id in several logs is a new session in each; default: an error where it is in doubt.
+    #: Event log: whether a session id in several logs is a new session in each; default: an error where it is in doubt.
     session_per_file: bool | None = None
-    # Event log: leave out exact repeats of an event: the same session, item, time and type.
+    #: Event log: leave out exact repeats of an event: the same session, item, time and type.
     drop_repeats: bool = False
-    # A longer session keeps its newest so many clicks.
+    #: A longer session keeps its newest so many clicks.
     max_session_length: int = 200
 
-    # The item table: csv, tsv, parquet or jsonl, one row an item (several for several categories); default: the log.
+    #: The item table: csv, tsv, parquet or jsonl, one row an item (several for several categories); default: the log.
     items: Any = None
-    # Separator of the fields of the item table; default: comma for csv, tab for tsv.
+    #: Separator of the fields of the item table; default: comma for csv, tab for tsv.
     item_separator: str | None = None
-    # Encoding of the item table and the category tree; default: that of the logs.
+    #: Encoding of the item table and the category tree; default: that of the logs.
     item_encoding: str | None = None
-    # Names of the item table's columns, for a table without a header.
+    #: Names of the item table's columns, for a table without a header.
     item_columns: Sequence[str] = ()
-    # Item table: column of the item id.
+    #: Item table: column of the item id.
     item_id_column: str = "item"
-    # Column of the category; several are the levels of a tree, the top one first. Without item table: of the log.
+    #: Column of the category; several are the levels of a tree, the top one first. Without item table: of the log.
     category_columns: Sequence[str] = ()
-    # Column of a category for items whose category column is empty.
+    #: Column of a category for items whose category column is empty.
     fallback_category_column: str | None = None
-    # Separator where a cell holds several categories, the main one first, e.g. "|" for Action|Comedy.
+    #: Separator where a cell holds several categories, the main one first, e.g. "|" for Action|Comedy.
     category_separator: str | None = None
-    # Separator of the levels where one category column holds a whole path, e.g. "." for a.b.c.
+    #: Separator of the levels where one category column holds a whole path, e.g. "." for a.b.c.
     category_path_separator: str | None = None
-    # A list in the category column is a path, from the top down; default: it holds several categories.
+    #: A list in the category column is a path, from the top down; default: it holds several categories.
     category_list_is_path: bool = False
-    # A table of category and parent category (empty at the top) for the ids of the category column.
+    #: A table of category and parent category (empty at the top) for the ids of the category column.
     category_tree: Any = None
-    # Category tree: the id above all categories, such as 0 or -1, which is none itself; default: they have no parent.
+    #: Category tree: the id above all categories, such as 0 or -1, which is none itself; default: they have no parent.
     tree_root: str | None = None
-    # Separator of the fields of the category tree; default: comma for csv, tab for tsv.
+    #: Separator of the fields of the category tree; default: comma for csv, tab for tsv.
     tree_separator: str | None = None
-    # Category tree: column of the category; default: the first of two columns.
+    #: Category tree: column of the category; default: the first of two columns.
     tree_child_column: str | None = None
-    # Category tree: column of the parent; default: the second of two columns.
+    #: Category tree: column of the parent; default: the second of two columns.
     tree_parent_column: str | None = None
-    # Columns of words to learn from (title, brand, description), joined by a space. Without item table: of the log.
+    #: Columns of words to learn from (title, brand, description), joined by a space. Without item table: of the log.
     text_columns: Sequence[str] = ()
-    # Encoder of an item's text: hashed (learnt by the model), model2vec:FOLDER, onnx:FOLDER or MODULE:CALLABLE.
+    #: Encoder of an item's text: hashed (learnt by the model), model2vec:FOLDER, onnx:FOLDER or MODULE:CALLABLE.
     text_encoder: str = HASHED
-    # A .npy file of vectors, float [rows, m] for the item table's rows; a row of NaN where there is none.
+    #: A .npy file of vectors, float [rows, m] for the item table's rows; a row of NaN where there is none.
     item_vectors: Path | None = None
-    # Column of the title to show to people; it may be the item id column. Without item table: of the log.
+    #: Column of the title to show to people; it may be the item id column. Without item table: of the log.
     title_column: str | None = None
-    # Columns of numbers, e.g. the price. Without item table: of the log.
+    #: Columns of numbers, e.g. the price. Without item table: of the log.
     number_columns: Sequence[str] = ()
-    # Character before the decimals of numbers: "." or ",".
+    #: Character before the decimals of numbers: "." or ",".
     decimal: str = "."
-    # Titles and texts are URL-encoded words joined by "_": decode them.
+    #: Titles and texts are URL-encoded words joined by "_": decode them.
     url_decode: bool = False
-    # Keep every item of the item table in the catalog (default: only those clicked in the training split).
+    #: Keep every item of the item table in the catalog (default: only those clicked in the training split).
     all_items: bool = False
 
-    # Fewest clicks an item must have, counted in the training split only; rarer items are dropped.
+    #: Fewest clicks an item must have, counted in the training split only; rarer items are dropped.
     min_item_support: int = 1
-    # Fewest clicks a session must have, in every part; repeated with the item support until neither drops anything.
+    #: Fewest clicks a session must have, in every part; repeated with the item support until neither drops anything.
     min_session_length: int = 2
-    # The test split is the sessions that end in the last so many days of the logs.
+    #: The test split is the sessions that end in the last so many days of the logs.
     test_days: float | None = None
-    # The test split is this last fraction of the sessions.
+    #: The test split is this last fraction of the sessions.
     test_fraction: float | None = None
-    # The validation split is this last fraction of the training split's sessions.
+    #: The validation split is this last fraction of the training split's sessions.
     validation_fraction: float = 0.1
-    # Shuffle the sessions by this seed before they are split: for logs without times or order.
+    #: Shuffle the sessions by this seed before they are split: for logs without times or order.
     shuffle_seed: int | None = None
-    # Accept test sessions that are in the training split too, click by click, as in a funnel of few pages.
+    #: Accept test sessions that are in the training split too, click by click, as in a funnel of few pages.
     allow_copies: bool = False
 
     def check(self) -> None:
