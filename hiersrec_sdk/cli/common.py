@@ -117,7 +117,7 @@ class SectionCommand(click.Command):
 
 
 class CandidateShare(ParamType[Any]):
-    """A share of the catalog, or "auto"."""
+    """A share of the bundle's rows, or "auto"."""
 
     name = "share"
 
@@ -138,7 +138,8 @@ candidates_option = click.option(
     "--candidates",
     type=CandidateShare(),
     metavar="SHARE|auto",
-    help="Share of the catalog to rank, or auto: the most probable categories, as calibrated.  [default: the bundle's]",
+    help="Share of the bundle's rows that are candidates, or auto: the most probable categories, as calibrated.  "
+    "[default: the bundle's]",
 )
 split_option = click.option(
     "--split",

@@ -36,7 +36,7 @@ _OF_A_BUNDLE: Final = ("mode", "candidates", "include_session_categories", "thre
 @click.option(
     "--include-session-categories",
     is_flag=True,
-    help="The categories of the session's own items are candidates too.",
+    help="Take the leaf categories of the session's own items first; they count toward the budget.",
 )
 @click.option(
     "--baseline",

@@ -152,7 +152,7 @@ def _described(bundle: Path, recommender: Recommender) -> list[tuple[str, str]]:
         ("categories", " > ".join(f"{size:,} ({level})" for level, size in levels)),
         ("vectors", f"{config['dimension']} dimensions, float32{_codes(recommender)}"),
         ("sessions", f"the newest {config['max_length']} clicks count"),
-        ("candidates", f"{100 * config['candidate_share']:.3g} % of the catalog by default"),
+        ("candidates", f"{100 * config['candidate_share']:.3g} % of the bundle's rows by default"),
         ("candidates=auto", _calibration(config.get("calibration"))),
     ]
 

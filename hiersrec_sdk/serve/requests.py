@@ -54,7 +54,7 @@ class RecommendRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     candidates: Annotated[
         Any,
         _meta(
-            "share of the items to rank, or as calibrated; null: the bundle's",
+            "share of the bundle's rows that are candidates, or as calibrated; null: the bundle's",
             {"anyOf": [{"type": "number"}, {"const": "auto"}, {"type": "null"}], "default": None},
         ),
     ] = UNSET
