@@ -21,7 +21,9 @@ def reaches_target(scores: Any, targets: Any) -> Any:
         scores: [n, items], an array or a tensor.
         targets: int64 [n], the target's column in each row.
     """
-    return scores >= scores[np.arange(len(targets)), targets][:, None]
+    size = len(targets)
+    each: Any = torch.arange(size, device=scores.device) if torch.is_tensor(scores) else np.arange(size)
+    return scores >= scores[each, targets][:, None]
 
 
 def target_ranks(scores: Any, targets: Any) -> NDArray[np.int64]:
@@ -29,14 +31,15 @@ def target_ranks(scores: Any, targets: Any) -> NDArray[np.int64]:
     reaches = reaches_target(scores, targets)
     # torch takes twice as long to count in its usual int64
     counts = reaches.sum(1, dtype=np.int32 if isinstance(reaches, np.ndarray) else torch.int32)
-    return np.asarray(counts).astype(np.int64)
+    # NumPy reads no tensor of a GPU
+    return np.asarray(counts.cpu() if torch.is_tensor(counts) else counts).astype(np.int64)
 
 
 def target_ranks_of_entries(scores: Any, example: Any, targets: Any) -> NDArray[np.int64]:
     """Rank of the target among the entries of its example, int64 [n]. Ties count against the model.
 
     Args:
-        scores: [entries], an array or a tensor.
+        scores: [entries], an array.
         example: int64 [entries], the example of each entry, from 0 to n - 1.
         targets: int64 [n], the target's entry of each example.
     """
