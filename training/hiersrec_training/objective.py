@@ -41,8 +41,11 @@ class Objective:
         # position of an item among them
         self.negative_of = torch.from_numpy(np.cumsum(negative) - 1).to(device)
         chances = np.where(negative, clicks + 1.0, 0.0)
-        self.chances = torch.from_numpy(chances**0.75 / (chances**0.75).sum()).to(device)
-        self.cumulated = self.chances.cumsum(0)
+        chances = chances**0.75 / (chances**0.75).sum()
+        self.chances = torch.from_numpy(chances).to(device)
+        # not on a GPU, where an item without a chance might seem to add a rounding error; it ends with 1 exactly
+        cumulated = chances.cumsum()
+        self.cumulated = torch.from_numpy(cumulated / cumulated[-1]).to(device)
 
     def losses(self, batch: Batch, positions: int | None = None) -> dict[str, Tensor]:
         """The ``loss`` and its parts: sums over the positions of ``batch``, divided by ``positions``.
@@ -65,12 +68,13 @@ class Objective:
     def _sampled(self, batch: Batch) -> dict[str, Tensor]:
         # All ranks draw the same items. Others on each would estimate the denominator better, but then a step reaches
         # and sends so many times as many rows, and its loss is not that of one process.
-        drawn = torch.searchsorted(
-            self.cumulated, torch.rand(self.model.config.samples, device=self.chances.device).double()
-        )
-        drawn = drawn.clamp_max(len(self.chances) - 1)  # the sum may end a rounding below 1
+        samples, device = self.model.config.samples, self.chances.device
+        # of float32 numbers one in 2^24 is 0, and an item with a smaller chance may never be drawn
+        numbers = torch.rand(samples, device=device, dtype=torch.float64)
+        # the first item that ends above a number: one without a chance ends where that before it does
+        drawn = torch.searchsorted(self.cumulated, numbers, right=True)
         sampled, times = torch.unique(drawn, return_counts=True)
-        expected = torch.log(self.model.config.samples * self.chances[sampled] / times).float()
+        expected = torch.log(samples * self.chances[sampled] / times).float()
         parts = [batch.items.flatten(), batch.target, sampled]
         needed, at = torch.unique(torch.cat(parts), return_inverse=True)
         clicked, target, sampled = at.split([len(part) for part in parts])
