@@ -65,7 +65,7 @@ def check_item_parity(
         wanted = F.normalize(model.items.from_metadata(sample), dim=1).numpy()
         wanted = rotate(wanted, axes)
         (given,) = session.run(["item_vectors"], {name: getattr(sample, name).numpy() for name in names})
-        worst = max(worst, _relative(wanted, given))
+        worst = _larger(worst, _relative(wanted, given))
     if not worst <= TOLERANCE:
         raise ExportError(
             f"PyTorch and onnxruntime differ by {worst:.1e} (relative) in item_encoder.onnx; at most "
@@ -168,7 +168,7 @@ def check_query_parts(
         (query,) = whole.run(["item_query"], feeds)
         weights, from_state, from_categories = split.run(None, feeds)
         total = np.einsum("bt,btd->bd", weights, x) + from_state + from_categories
-        worst = max(worst, _relative(query, total))
+        worst = _larger(worst, _relative(query, total))
     if not worst <= TOLERANCE:
         raise ExportError(
             f"the parts of the query differ from it by {worst:.1e} (relative); at most {TOLERANCE:.0e} is allowed. "
@@ -216,3 +216,8 @@ def _relative(wanted: NDArray[np.float32], given: NDArray[np.float32]) -> float:
     # the logit of an only category changes nothing, and may be next to zero
     least = 1.0 if wanted.shape[-1] == 1 else 1e-6
     return float(np.abs(wanted - given).max() / max(float(np.abs(wanted).max()), least))
+
+
+def _larger(one: float, other: float) -> float:
+    """The larger one; NaN where one of them is, which ``max`` may drop."""
+    return float(np.maximum(one, other))

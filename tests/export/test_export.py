@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from hiersrec_export import IR_VERSION, OPSET
 from hiersrec_export import export as export_module
 from hiersrec_export.export import catalog_tables, export, trained_vectors
-from hiersrec_export.graphs import item_graph, principal_axes, rotate, session_graph
-from hiersrec_export.parity import check_item_parity, check_parity
+from hiersrec_export.graphs import item_graph, principal_axes, query_parts_graph, rotate, session_graph
+from hiersrec_export.parity import check_item_parity, check_parity, check_query_parts
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_sdk.encoders.runtime import import_onnxruntime
@@ -261,3 +261,20 @@ def test_errors_say_what_is_wrong(
     make_dataset(seed=3).save(tmp_path / "other")
     attempt("not the data set", ExportError, tiny_run, tmp_path / "bundle", data_path=tmp_path / "other")
     assert not (tmp_path / "bundle").exists()
+
+
+@torch.no_grad()
+def test_what_is_no_number_does_not_pass_for_parity(tiny_run: Path, tiny_data: Path) -> None:
+    model, info = load_model(tiny_run)
+    data = Dataset.load(tiny_data)
+    vectors = trained_vectors(model, info, data)
+    graph, parts = session_graph(model), query_parts_graph(model)
+    with pytest.raises(ExportError, match=r"the parts of the query differ from it by nan"):
+        check_query_parts(
+            graph, parts, np.full_like(vectors, np.nan), data.validation, info.config.max_length
+        )
+    for weight in model.items.category.parameters():
+        weight.fill_(torch.nan)
+    meta = Metadata.of(data, info.shape, info.config)
+    with pytest.raises(ExportError, match=r"differ by nan \(relative\) in item_encoder\.onnx"):
+        check_item_parity(model, item_graph(model), meta)
