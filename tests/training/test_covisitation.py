@@ -256,6 +256,57 @@ def test_few_examples_leave_it_out(
     assert "too few" in lines[0]
 
 
+def fitted_on(run: Path, data_path: Path) -> tuple[dict[str, float], list[str], CovisitationNetwork]:
+    """What a fit finds and reports, and its network."""
+    model, info = load_model(run)
+    data = Dataset.load(data_path)
+    model.covisitation.reset()
+    lines: list[str] = []
+    meta = Metadata.of(data, info.shape, info.config)
+    covisits = count_covisits(data.train, data.items)
+    return (
+        covisitation.fit_on(model, meta, covisits, data.validation, lines.append),
+        lines,
+        model.covisitation,
+    )
+
+
+@pytest.mark.parametrize(("after", "warns"), [(0.2, True), (0.3, False), (0.4, False)])
+def test_a_scorer_that_ranks_worse_is_kept_with_a_warning(
+    after: float, warns: bool, tiny_run: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = iter([{"recall@20": 0.5, "mrr@20": 0.3}, {"recall@20": 0.5, "mrr@20": after}])
+    monkeypatch.setattr(covisitation, "measure", lambda *_: next(figures))
+    metrics, lines, network = fitted_on(tiny_run, tiny_data)
+    assert metrics["mrr@20"] == after
+    assert network.fitted
+    warnings = [
+        line for line in lines if line.startswith("warning: the co-visitation scorer makes MRR@20 worse")
+    ]
+    assert len(warnings) == warns
+    assert all("covisitation=false" in line for line in warnings)
+
+
+@pytest.mark.parametrize("part", ["older half", "all"])
+def test_a_fit_that_diverges_leaves_it_out(
+    part: str, tiny_run: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = covisitation.fit
+
+    def diverges(network: CovisitationNetwork, *given: Any) -> None:
+        original(network, *given)
+        if (given[2] == slice(None)) == (part == "all"):
+            with torch.no_grad():
+                network.scale.fill_(math.nan)
+
+    monkeypatch.setattr(covisitation, "fit", diverges)
+    metrics, lines, network = fitted_on(tiny_run, tiny_data)
+    assert metrics == {}
+    assert "no co-visitation scorer: its fit diverged" in lines[-1]
+    assert not network.fitted
+    assert network.scale == 1
+
+
 def test_a_final_run_takes_over_what_a_validated_one_found(
     tiny_run: Path, tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:

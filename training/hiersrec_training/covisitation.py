@@ -193,15 +193,27 @@ def fit_on(
         return {}
     before = measure(None, covisits, examples, newer)
     fit(model.covisitation, covisits, examples, older, model.config.seed)
+    if _has_diverged(model.covisitation, report):
+        return {}
     metrics = measure(model.covisitation, covisits, examples, newer)
     report(
         f"co-visitation scorer, fitted on the older half of {len(examples):,} validation examples; the newer half: "
         f"Recall@20 {before['recall@20']:.4f} to {metrics['recall@20']:.4f}, MRR@20 {before['mrr@20']:.4f} to "
         f"{metrics['mrr@20']:.4f}"
     )
+    if metrics["mrr@20"] < before["mrr@20"]:
+        report(
+            "warning: the co-visitation scorer makes MRR@20 worse on sessions newer than those it was fitted on. It is "
+            "kept all the same: --set covisitation=false trains without it, a longer validation split may mend it"
+        )
     fit(model.covisitation, covisits, examples, slice(None), model.config.seed)
-    if not all(parameter.isfinite().all() for parameter in model.covisitation.parameters()):
-        report("no co-visitation scorer: its fit diverged, as the encoder's scores are too large")
-        model.covisitation.reset()
-        return {}
-    return metrics
+    return {} if _has_diverged(model.covisitation, report) else metrics
+
+
+def _has_diverged(network: CovisitationNetwork, report: Callable[[str], None]) -> bool:
+    """Whether the fit of ``network`` diverged. That is reported, and its output is zero then."""
+    if all(parameter.isfinite().all() for parameter in network.parameters()):
+        return False
+    report("no co-visitation scorer: its fit diverged, as the encoder's scores are too large")
+    network.reset()
+    return True
