@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
@@ -58,10 +59,10 @@ class _GivenUpError(Exception):
 
 
 class Workers:
-    """Up to ``count`` processes that share the processors. Leaving the context ends them."""
+    """Up to ``most`` processes that share the processors and the GPUs. Leaving the context ends them."""
 
-    def __init__(self, count: int) -> None:
-        self._count, self._threads = count, max(1, available_cpus() // count)
+    def __init__(self, most: int) -> None:
+        self._most, self._threads = most, max(1, available_cpus() // most)
         self._idle: list[_Worker] = []
         self._busy: dict[Connection, tuple[_Worker, Job]] = {}
 
@@ -93,8 +94,8 @@ class Workers:
         """
         told = False
         while True:
-            while len(self._busy) < self._count and not stop and (job := next_job()) is not None:
-                worker = self._idle.pop() if self._idle else _Worker(self._threads)
+            while len(self._busy) < self._most and not stop and (job := next_job()) is not None:
+                worker = self._idle.pop() if self._idle else _Worker(self._threads, self._free_number())
                 worker.pipe.send(job)
                 self._busy[worker.pipe] = worker, job
             if not self._busy:
@@ -116,14 +117,22 @@ class Workers:
                 for worker, _ in self._busy.values():
                     worker.interrupt()
 
+    def _free_number(self) -> int:
+        """The lowest one that no process has."""
+        taken = {worker.number for worker in self._idle} | {
+            worker.number for worker, _ in self._busy.values()
+        }
+        return next(number for number in count() if number not in taken)
+
 
 class _Worker:
-    """A process, and the pipe to it."""
+    """A process, and the pipe to it. ``number``: from 0, of those that work at once."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, number: int) -> None:
+        self.number = number
         context = multiprocessing.get_context("spawn")  # a fork would share the threads of PyTorch
         self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, threads), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, threads, number), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -156,7 +165,7 @@ class _Worker:
         self._process.join()
 
 
-def _serve(pipe: Connection, threads: int) -> None:
+def _serve(pipe: Connection, threads: int, number: int) -> None:
     """The work of a process: to train what comes through ``pipe``."""
     # Ctrl-C reaches every process of a terminal; the study decides what becomes of the training
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -166,14 +175,25 @@ def _serve(pipe: Connection, threads: int) -> None:
     torch.set_num_threads(threads)
     with suppress(EOFError, OSError):  # the study is over
         while True:
-            pipe.send(_train(pipe, pipe.recv()))
+            pipe.send(_train(pipe, pipe.recv(), number))
+
+
+def choose_gpu(device: str, number: int) -> None:
+    """Have the process of that ``number`` train on a GPU of its own, as far as there are enough.
+
+    PyTorch would take the first one for all of them.
+    """
+    import torch
+
+    if device != "cpu" and torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
 
 
 def _leave(number: int, frame: Any) -> None:
     sys.exit(128 + number)
 
 
-def _train(pipe: Connection, job: Job) -> Ended:
+def _train(pipe: Connection, job: Job, number: int) -> Ended:
     from hiersrec_training.run import part_of
     from hiersrec_training.train import train
 
@@ -184,6 +204,7 @@ def _train(pipe: Connection, job: Job) -> Ended:
 
     options: dict[str, Any] = {"resume": part_of(job.out).exists(), "device": job.device}
     try:
+        choose_gpu(job.device, number)
         train(
             job.data,
             job.out,
