@@ -107,10 +107,10 @@ def load_text_encoder(name: str) -> TextEncoder | None:
     if name == HASHED:
         return None
     for start, encoder_of in _LOCAL.items():
-        if name.startswith(start):
+        if name.startswith(start) and name != start:  # without a folder it would be the current one
             return encoder_of(Path(name.removeprefix(start)))
     module, _, attribute = name.partition(":")
-    if not module or not attribute:
+    if not module or not attribute or module.startswith("."):  # which would be relative to no package
         raise InvalidOptionError(
             f"--text-encoder must be {HASHED}, {_MODEL2VEC}FOLDER, {_ONNX}FOLDER or MODULE:CALLABLE, got {name!r}"
         )
