@@ -99,6 +99,14 @@ def test_rules_are_their_definition(sessions: list[list[int]], prefix: int, reac
     np.testing.assert_allclose(method.scores(np.array([prefix], dtype=np.int32)), scores, atol=1e-5)
 
 
+def test_rules_reach_no_further_than_the_longest_session() -> None:
+    data = as_sessions([[0, 1, 2, 3], [4], [3, 1]])
+    found, wanted = (baseline("rules", data, 5, {"reach": reach}) for reach in (10**9, 3))
+    for item in range(5):
+        session = np.array([item], dtype=np.int32)
+        np.testing.assert_array_equal(found.scores(session), wanted.scores(session))
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_every_baseline_answers_every_known_item(name: str) -> None:
     method = baseline(name, as_sessions([[0, 1, 0], [2]]), 4)

@@ -50,7 +50,8 @@ class Rules(Baseline):
         session = np.repeat(np.arange(len(sessions)), sessions.lengths)
         fresh = np.exp(-_ages(len(sessions)) / age_decay)[session]
         keys, weights = [np.empty(0, np.int64)], [np.empty(0)]
-        for distance in range(1, reach + 1):
+        longest = int(sessions.lengths.max(initial=1))
+        for distance in range(1, min(reach, longest - 1) + 1):  # no two clicks of a session are further apart
             inside = session[:-distance] == session[distance:]
             source, target = sessions.items[:-distance][inside], sessions.items[distance:][inside]
             keys.append(source.astype(np.int64) * items + target)
