@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from hiersrec_sdk.errors import InvalidOptionError, RunError
 from hiersrec_sdk.shown import shortened
 from hiersrec_training.batches import Batch
+from hiersrec_training.memory import is_out_of_memory
 
 T = TypeVar("T")
 SMALL = 1 << 20  # numbers of a gradient that is sent together with others
@@ -222,9 +223,9 @@ def _others() -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         time.sleep(LAST_WORDS)
         raise RunError(
             f"another process of this training does not answer, so this one cannot go on ({shortened(error)}); "
