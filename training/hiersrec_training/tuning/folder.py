@@ -11,12 +11,9 @@ report.md     tables; what_mattered.png: the importance of each setting
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
@@ -29,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hiersrec_sdk.atomic import write_file
 from hiersrec_sdk.errors import ConfigError, RunError
 from hiersrec_sdk.shown import shortened, shown
+from hiersrec_training import locks
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.json_files import read_json
@@ -120,21 +118,9 @@ def to_resume(folder: Path, data_path: Path, data: Dataset) -> About:
     return about
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> AbstractContextManager[None]:
     """Raise :class:`RunError` where another process works on the study."""
-    # a file of its own: writers of the folder's files lock the folder
-    descriptor = os.open(folder / "lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"another hiersrec tune works on {folder}: wait for it, or stop it") from None
-        except OSError:  # a file system without locks
-            pass
-        yield
-    finally:
-        os.close(descriptor)
+    return locks.alone(folder, "hiersrec tune")
 
 
 def open_trials(folder: Path, about: About, pruner: optuna.pruners.BasePruner) -> optuna.Study:
