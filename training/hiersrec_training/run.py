@@ -28,6 +28,7 @@ from hiersrec_sdk.ranking.requests import MAX_DIMENSION
 from hiersrec_sdk.shown import shortened, shown
 from hiersrec_training.config import Config
 from hiersrec_training.json_files import read_json
+from hiersrec_training.locks import LOCK
 from hiersrec_training.model import HierSRec, Shape
 from hiersrec_training.optimizer import Adam
 
@@ -39,6 +40,10 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("final", "finished"), bool),
     **dict.fromkeys(("threads", "processes", "best_epoch"), int),
     "seconds": (int, float),
+}
+_STATE_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("step", "epochs", "bad", "best_epoch"), int),
+    **dict.fromkeys(("best", "seconds"), (int, float)),
 }
 _DATA_KINDS = {"path": str, "fingerprint": str, "counts": dict, "settings": dict}
 LARGEST_WEIGHT = 1e18  # the square of a larger one may overflow
@@ -233,7 +238,8 @@ def save_checkpoint(folder: Path, model: HierSRec, optimizer: Adam, state: dict[
 
 
 def clear(folder: Path) -> None:
-    """Remove what only an unfinished run needs: checkpoints with their weights, and files left half-written."""
+    """Remove what only training needs: the lock, checkpoints with their weights, and files left half-written."""
+    (folder / LOCK).unlink(missing_ok=True)
     for checkpoint in checkpoints(folder):
         _remove_checkpoint(checkpoint)
     _remove_kept(folder)
@@ -268,10 +274,28 @@ def load_checkpoint(folder: Path, model: HierSRec, optimizer: Adam) -> dict[str,
     load_weights(model, newest / "model.safetensors")
     try:
         optimizer.load(_tensors(newest / "optimizer.safetensors"))
-        state: dict[str, Any] = read_json(newest / "state.json")
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise RunError(f"{newest} cannot be resumed from: {error}") from error
-    return state
+    return _state(newest / "state.json")
+
+
+def _state(path: Path) -> dict[str, Any]:
+    """The state of the loop in a checkpoint. Raises :class:`RunError` where it is not as this version writes it."""
+    try:
+        state = read_json(path)
+        _need("its content", state, dict)
+        for name, kind in _STATE_KINDS.items():
+            _need(name, state.get(name), kind)
+        recent = state.get("recent", {})
+        _need("recent", recent, dict)
+        for name, values in recent.items():
+            _need(f"recent.{name}", values, list)
+            for value in values:
+                _need(f"recent.{name}", value, (int, float))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{path} cannot be resumed from: {shortened(error)}") from error
+    found: dict[str, Any] = state
+    return found
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from hiersrec_sdk.arguments import is_integer
 from hiersrec_sdk.atomic import write_file
 from hiersrec_sdk.errors import InvalidOptionError, MissingExtraError, RunError
 from hiersrec_sdk.shown import shortened, shown
@@ -47,7 +48,7 @@ class JsonLines:
         pass
 
     def lines(self) -> list[Line]:
-        """What was logged; a line that a killed process has not written to its end is none."""
+        """What was logged, see :func:`read_lines`."""
         return read_lines(self._path)
 
     def keep(self, lines: Iterable[Line]) -> None:
@@ -224,10 +225,28 @@ def check_installed(names: Iterable[str]) -> None:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The whole lines of a ``metrics.jsonl``; none where there is no such file."""
+    """The lines of a ``metrics.jsonl``; none where there is no such file.
+
+    A line that a killed process has not written to its end is none, nor is a damaged one.
+    """
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    whole = path.read_bytes().split(b"\n")[:-1]
+    return [line for line in map(_line, whole) if line is not None]
+
+
+def _line(written: bytes) -> Line | None:
+    """A line as this module writes them; None where it is another."""
+    try:
+        line = json.loads(written)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or not all(is_integer(line.get(name), 0) for name in ("step", "epoch")):
+        return None
+    figures = line.get("validation", line)
+    if not isinstance(figures, dict) or not all(isinstance(each, int | float) for each in figures.values()):
+        return None
+    return None if figures is not line and not figures.keys() >= {"recall@20", "mrr@20"} else line
 
 
 def figures_of(line: Line) -> dict[str, float]:
