@@ -109,6 +109,7 @@ class Loop:
         Whatever is written is written by rank 0.
         """
         self.state |= run.load_checkpoint(self.folder, self.model, self.optimizer)
+        self._check_folder()
         self.recent = {
             name: [*torch.tensor(values, device=self.device)]
             for name, values in self.state.pop("recent", {}).items()
@@ -118,6 +119,16 @@ class Loop:
             self._train()
         finally:
             self._end_log()
+
+    def _check_folder(self) -> None:
+        """Raise :class:`RunError` where the ranks have loaded different checkpoints, or some of them none."""
+        steps = self.ranks.gathered((self.state["step"], self.state["epochs"]))
+        if len(set(steps)) > 1:
+            found = ", ".join(str(step) for step, _ in steps)
+            raise RunError(
+                f"the processes do not share the folder {self.folder}: their newest checkpoints there are, by rank, of "
+                f"the steps {found} (0: none). Put it where all of them see it, then go on with --resume"
+            )
 
     def _train(self) -> None:
         started = time.perf_counter() - self.state["seconds"]
