@@ -21,8 +21,11 @@ from hiersrec_training import loop as loop_module
 from hiersrec_training import run as run_module
 from hiersrec_training import train as train_module
 from hiersrec_training.config import Config
+from hiersrec_training.data.dataset import Dataset
+from hiersrec_training.distributed import Ranks
 from hiersrec_training.run import RunInfo, part_of
 from hiersrec_training.train import train
+from tests.conftest import quiet as quiet_line
 from tests.training.dying import dies_at
 
 
@@ -213,3 +216,112 @@ def test_the_command_says_whence_the_epochs_are(
     best = RunInfo.load(tiny_run).best_epoch
     assert result.output == f"epochs: {best}, the best of {tiny_run}\n"
     assert given[0].epochs == best
+
+
+def test_a_damaged_line_of_the_curves_is_left_out(
+    tiny_run: Path, tiny_data: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    """As a broken disk leaves it, or an editor: the curves are no part of what is resumed."""
+    interrupted(tiny_data, tmp_path / "run", tiny_config, 20)
+    path = part_of(tmp_path / "run") / "metrics.jsonl"
+    whole = path.read_bytes()
+    damaged = [b"\0\0\0\0", b"\xff{", b"[1]", b"3", b"{}", b'{"step": 3}', b'{"step": "3", "epoch": 1}']
+    damaged += [b'{"step": 3, "epoch": 1, "validation": 0.5}', b'{"step": 3, "epoch": 1, "loss": "low"}']
+    damaged += [b'{"step": 3, "epoch": 1, "validation": {"recall@20": 0.5}}', b"[" * 100_000, b""]
+    path.write_bytes(b"".join(line + b"\n" for line in damaged) + whole)
+    quiet(tiny_data, tmp_path / "run", tiny_config, resume=True)
+    found, wanted = ((each / "metrics.jsonl").read_text() for each in (tmp_path / "run", tiny_run))
+    assert found == wanted
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "its content is "),
+        ("{}", "step is None"),
+        ('{"step": 7}', "epochs is None"),
+        ('{"step": "7", "epochs": 0}', "step is '7'"),
+        (
+            '{"step": 7, "epochs": 0, "bad": 0, "best_epoch": 0, "best": "high", "seconds": 1}',
+            "best is 'high'",
+        ),
+        (
+            '{"step": 7, "epochs": 0, "bad": 0, "best_epoch": 0, "best": 0, "seconds": 1, "recent": {"loss": ["a"]}}',
+            "recent.loss is 'a'",
+        ),
+    ],
+)
+def test_a_damaged_state_is_named(
+    content: str, message: str, tiny_data: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    interrupted(tiny_data, tmp_path / "run", tiny_config, 9)
+    (path,) = part_of(tmp_path / "run").glob("checkpoint-*/state.json")
+    path.write_text(content)
+    with pytest.raises(RunError, match=rf"state\.json cannot be resumed from: {message}"):
+        quiet(tiny_data, tmp_path / "run", tiny_config, resume=True)
+
+
+def test_ranks_that_see_other_checkpoints_do_not_train_together(
+    tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(tiny_data, tmp_path / "run", tiny_config, 9)
+    monkeypatch.setattr(Ranks, "gathered", lambda self, value: [value, (0, 0)])  # rank 1 has an empty folder
+    with pytest.raises(
+        RunError, match=r"do not share the folder .*run\.part: .*of the steps 7, 0 \(0: none\)"
+    ):
+        quiet(tiny_data, tmp_path / "run", tiny_config, resume=True)
+
+
+def test_what_cannot_be_removed_of_a_finished_run_stays(
+    tiny_run: Path, tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(run_module, "clear", fails)
+    said: list[str] = []
+    train(tiny_data, tmp_path / "run", tiny_config, device="cpu", progress=False, report=said.append)
+    assert are_equal(weights_of(tmp_path / "run"), weights_of(tiny_run))
+    assert [line for line in said if "run is finished, but what only its training needed" in line]
+    assert "written to" in said[-1]
+
+
+@pytest.mark.parametrize("kind", [BrokenPipeError, MemoryError, RuntimeError])
+@pytest.mark.parametrize("whose", ["report", "after_epoch"])
+def test_an_error_of_the_caller_is_not_one_of_the_folder(
+    whose: str, kind: type[Exception], tiny_data: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    error = kind(32, "cannot allocate memory for the pipe")
+
+    def fails(*given: Any) -> None:
+        raise error
+
+    options: dict[str, Any] = {"report": quiet_line, whose: fails}
+    with pytest.raises(kind) as caught:
+        train(tiny_data, tmp_path / "run", tiny_config, device="cpu", progress=False, **options)
+    assert caught.value is error
+    quiet(tiny_data, tmp_path / "run", tiny_config, resume=True)
+
+
+def test_the_validated_run_may_be_a_string(
+    tiny_run: Path, tiny_data: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    validated: Any = str(tiny_run)
+    info = quiet(tiny_data, tmp_path / "run", tiny_config, final=True, validated_by=validated)
+    assert info.validated_by == str(tiny_run.resolve())
+
+
+@pytest.mark.parametrize(("variable", "threads"), [(None, 1), ("2", 2)])
+def test_a_process_keeps_to_its_quota_of_the_processors(
+    variable: str | None, threads: int, tiny_data: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    monkeypatch.setattr(train_module, "available_cpus", lambda: 1)
+    torch.set_num_threads(2)
+    try:
+        assert train_module.new_run(Dataset.load(tiny_data), tiny_config, "cpu").threads == threads
+    finally:
+        torch.set_num_threads(1)

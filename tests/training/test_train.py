@@ -228,6 +228,7 @@ def test_resume_holds_in_bfloat16_with_two_threads(
             raise KeyboardInterrupt
         return original(self, batch)
 
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # else the CPUs of this machine are the most
     torch.set_num_threads(2)
     try:
         quiet(tiny_data, tmp_path / "whole", config)

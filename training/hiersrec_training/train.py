@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 
 from hiersrec_sdk.arguments import is_integer
+from hiersrec_sdk.cpus import available_cpus
 from hiersrec_sdk.errors import (
     ConfigError,
     DataError,
@@ -26,10 +30,17 @@ from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.distributed import ALONE, Ranks, from_environment, started_by_torchrun
 from hiersrec_training.launch import launch
+from hiersrec_training.locks import LOCK, alone
 from hiersrec_training.loop import AfterEpoch, Loop
+from hiersrec_training.memory import is_out_of_memory
 from hiersrec_training.model import Shape
 from hiersrec_training.run import RunInfo
 from hiersrec_training.trackers import check_installed, check_names
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_COMMAND: Final = "hiersrec train"
+_OF_CALLER: Final = "is_of_caller"  # attribute of the errors that the caller's functions raise
 
 
 def train(
@@ -79,8 +90,8 @@ def train(
         InvalidOptionError: there are more processes than GPUs, or less than one; ``log`` names something else; an
             argument does not go with ``resume``, or ``learning_rate`` goes without it.
         MissingExtraError: a package that ``log`` needs is missing.
-        RunError: ``out`` exists, there is nothing to resume, the data changed since, a write failed, or one of several
-            processes was killed.
+        RunError: ``out`` exists or another process trains it, there is nothing to resume, the data changed since, a
+            write failed, or one of several processes was killed.
         InterruptedRunError: SIGINT or SIGTERM arrived; a checkpoint was written first.
         DivergedRunError: the loss or the weights are no longer finite. The newest checkpoint from before that is kept;
             without one, nothing is.
@@ -99,7 +110,7 @@ def train(
         Path(out),
         config,
         final,
-        validated_by,
+        None if validated_by is None else Path(validated_by),
         device,
         resume,
         learning_rate,
@@ -131,10 +142,13 @@ class _Wanted:
 
     def run(self, ranks: Ranks, report: Callable[[str], None]) -> RunInfo:
         """Train on one of ``ranks``."""
-        if not ranks.is_first:
-            report = _ignore
+        report = _as_of_caller(report) if ranks.is_first else _ignore
         data = Dataset.load(self.data_path)
-        info = ranks.once(lambda: self._begin(data, ranks))
+        with ExitStack() as held:  # the lock of the folder, on the first of the ranks
+            return self._run(data, ranks, report, held)
+
+    def _run(self, data: Dataset, ranks: Ranks, report: Callable[[str], None], held: ExitStack) -> RunInfo:
+        info = ranks.once(lambda: self._begin(data, ranks, held))
         folder = run.part_of(self.out)
         torch.set_num_threads(info.threads)
         sessions = data.train.then(data.validation) if info.final else data.train
@@ -150,16 +164,17 @@ class _Wanted:
                 self.progress and ranks.is_first,
                 report,
                 ranks,
-                self.after_epoch,
+                None if self.after_epoch is None else _as_of_caller(self.after_epoch),
             )
-            ranks.once(lambda: _save(info, folder))
+            ranks.once(lambda: self._save(info, held))
             loop.run()
-            ranks.once(lambda: _rename(folder, self.out))
+            ranks.once(lambda: _rename(folder, self.out, report))
         except (OSError, SafetensorError) as error:
+            if hasattr(error, _OF_CALLER):
+                raise
             raise RunError(f"{folder} could not be written: {error}; go on with --resume") from error
         except (MemoryError, RuntimeError) as error:
-            is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-            if not is_memory and "allocate memory" not in str(error):
+            if hasattr(error, _OF_CALLER) or not is_out_of_memory(error):
                 raise
             raise RunError(
                 "there is not enough memory to train: lower batch_sessions, dimension, max_length or neighbors, or "
@@ -174,15 +189,20 @@ class _Wanted:
         report(f"trained in {info.seconds:,.0f} s; written to {self.out}")
         return info
 
-    def _begin(self, data: Dataset, ranks: Ranks) -> RunInfo:
-        """What ``run.json`` is to say, after all checks."""
+    def _begin(self, data: Dataset, ranks: Ranks, held: ExitStack) -> RunInfo:
+        """What ``run.json`` is to say, after all checks. The folder of a resumed run is locked from here on."""
         if self.out.exists():
             raise RunError(f"{self.out} exists already; choose another folder or remove it")
         folder = run.part_of(self.out)
         if self.resume:
+            if (folder / "run.json").exists():  # else there is none, or a new one that locks it first
+                held.enter_context(alone(folder, _COMMAND))
             info = _to_resume(folder, data, self.data_path, self.learning_rate, ranks)
             self._check_resumed(folder, info)
         elif folder.exists():
+            if (folder / LOCK).exists():
+                with alone(folder, _COMMAND):  # else it is not interrupted
+                    pass
             raise RunError(f"{folder} holds an interrupted run: go on with --resume, or remove it")
         else:
             if self.validated_by is not None:
@@ -207,6 +227,19 @@ class _Wanted:
             )
         return info
 
+    def _save(self, info: RunInfo, held: ExitStack) -> None:
+        """Make the folder of a new run, locked from here on, and write ``run.json``."""
+        folder = run.part_of(self.out)
+        try:
+            folder.mkdir(parents=True, exist_ok=self.resume)
+        except FileExistsError:
+            raise RunError(
+                f"another {_COMMAND} has begun {folder} meanwhile: wait for it, or choose another folder"
+            ) from None
+        if not self.resume:
+            held.enter_context(alone(folder, _COMMAND))
+        info.save(folder)
+
     @property
     def _validated_by(self) -> str | None:
         return None if self.validated_by is None else str(self.validated_by.resolve())
@@ -229,14 +262,31 @@ def _ignore(line: str) -> None:
     """The report of a rank that is not the first."""
 
 
-def _save(info: RunInfo, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    info.save(folder)
+def _as_of_caller(call: Callable[P, T]) -> Callable[P, T]:
+    """``call``, whose errors can be told from those of the training: a closed pipe is no full disk."""
+
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return call(*args, **kwargs)
+        except Exception as error:
+            setattr(error, _OF_CALLER, True)  # which travels to other ranks with it
+            raise
+
+    return called
 
 
-def _rename(folder: Path, out: Path) -> None:
+def _threads() -> int:
+    """How many threads a process computes with: as PyTorch has it, which knows of no quota of a container."""
+    threads = torch.get_num_threads()
+    return threads if "OMP_NUM_THREADS" in os.environ else min(threads, available_cpus())
+
+
+def _rename(folder: Path, out: Path, report: Callable[[str], None]) -> None:
     folder.rename(out)
-    run.clear(out)
+    try:
+        run.clear(out)
+    except OSError as error:  # the run is whole all the same
+        report(f"warning: {out} is finished, but what only its training needed could not be removed: {error}")
 
 
 def new_run(data: Dataset, config: Config, device: str, ranks: Ranks = ALONE) -> RunInfo:
@@ -254,7 +304,7 @@ def new_run(data: Dataset, config: Config, device: str, ranks: Ranks = ALONE) ->
         final=False,
         device=device,
         precision="float32" if config.is_sampled(data.items) else _precision(config, device),
-        threads=torch.get_num_threads(),
+        threads=_threads(),
         processes=ranks.size,
         versions={"torch": torch.__version__, "numpy": np.__version__},
     )
@@ -280,7 +330,7 @@ def _to_resume(
     _device(info.device)
     if info.processes != ranks.size:
         # as many threads as before are only wanted for sums in the same order
-        info.processes, info.threads = ranks.size, torch.get_num_threads()
+        info.processes, info.threads = ranks.size, _threads()
     return info
 
 
