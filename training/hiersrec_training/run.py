@@ -6,7 +6,8 @@
     curves.png          the same as a picture
 
 While training the folder is called ``<name>.part``. It holds ``checkpoint-<step>/``, and ``best-<epoch>.safetensors``,
-the weights of the epoch that the checkpoint names as the best so far. It gets its name at the end.
+the weights of the epoch that the checkpoint names as the best so far; and ``lock``, which one process holds. It gets
+its name at the end.
 """
 
 from __future__ import annotations
