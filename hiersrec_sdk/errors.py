@@ -11,6 +11,7 @@ HierSRecError
 │   ├── UnknownCategoryError           a category that is not in the catalog
 │   ├── AmbiguousCategoryError         a category id that several categories have
 │   ├── CatalogChangeError             a change that the catalog refuses
+│   │   └── ChangeSkippedError         a published change that another one has overtaken
 │   └── InvalidOptionError             an option out of its range; one class per option:
 │       ├── InvalidKError, InvalidModeError, InvalidCandidatesError, InvalidOnUnknownError
 │       ├── InvalidIncludeSessionCategoriesError, InvalidExcludeSeenError, InvalidMaxPerCategoryError
@@ -94,6 +95,18 @@ class AmbiguousCategoryError(InvalidArgumentError):
 
 class CatalogChangeError(InvalidArgumentError):
     """The catalog refuses a change, and nothing was changed; or unsaved changes cannot be pickled."""
+
+
+class ChangeSkippedError(CatalogChangeError):
+    """Changes are published, but one of them could not be made any more, as another replica's change came first.
+
+    Attributes:
+        number: which one was skipped, counted from 1; the others are made.
+    """
+
+    def __init__(self, message: str, number: int = 1) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 class InvalidOptionError(InvalidArgumentError):

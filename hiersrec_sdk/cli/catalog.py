@@ -15,6 +15,7 @@ from hiersrec_sdk.catalog.feed import Feed, Follower, open_feed
 from hiersrec_sdk.cli.common import INTEGER, PATH
 from hiersrec_sdk.errors import (
     CatalogChangeError,
+    ChangeSkippedError,
     FeedMissingError,
     InvalidArgumentError,
     InvalidOptionError,
@@ -83,11 +84,16 @@ def _published(changes: Iterable[Change], follower: Follower) -> Counter[str]:
 
     Raises:
         CatalogChangeError: one that is none, or cannot be made; names its line. Those before it are made.
+        ChangeSkippedError: others have changed the catalog meanwhile, so that one could not be made any more.
     """
     done: Counter[str] = Counter()
     for some in _batches(changes):
         try:
             follower.publish(some)
+        except ChangeSkippedError as error:
+            raise ChangeSkippedError(
+                f"line {some[error.number - 1].number}: {error}; all up to line {some[-1].number} are published"
+            ) from error
         except InvalidArgumentError:
             for change in some:  # to say which one it is
                 try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -107,6 +109,8 @@ def serve(
 
     /docs describes the routes. There is no TLS: put a proxy in front that provides it.
     """
+    if os.getpid() == 1:  # in a container: the kernel drops a signal that the first process does not handle
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     server = import_extra("hiersrec_sdk.serve.server", "serve", "serve")
     for name, value, least in (
         ("--workers", workers, 1),

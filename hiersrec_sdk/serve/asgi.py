@@ -76,6 +76,7 @@ class App:
                 status, kind, message, _ = failure_of(error)
                 if isinstance(error, FeedError):
                     message = "the change feed cannot be followed; the log of the server says why"
+                self._metrics.refusal("none", status)
                 await respond(send, status, failure(kind, message))
                 return
         await self._app(scope, receive, send)

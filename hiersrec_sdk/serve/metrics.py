@@ -6,6 +6,7 @@ Where ``PROMETHEUS_MULTIPROC_DIR`` names a folder, as in the workers of ``hiersr
 from __future__ import annotations
 
 import os
+import struct
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -131,7 +132,8 @@ class Metrics:
         every = CollectorRegistry()
         MultiProcessCollector(every)
         for _ in range(_ATTEMPTS - 1):
-            with suppress(FileNotFoundError):  # of a worker that has just been forgotten
+            # of a worker that has just been forgotten, or has just made its file
+            with suppress(FileNotFoundError, struct.error):
                 return generate_latest(every)
         return generate_latest(every)
 

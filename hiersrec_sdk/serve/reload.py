@@ -28,6 +28,7 @@ _AGAIN: Final = (
 _ABSENT: Final = (
     5.0  # seconds without a bundle at the path; between two renames there may be none for a moment
 )
+_LAST_LOAD: Final = 5.0  # seconds that a stop waits for a bundle that is being loaded
 _LAST_CHANGES: Final = 30.0  # seconds for changes that go through a recommender that was replaced
 
 _Signature = tuple[int, int, int, int] | None
@@ -46,8 +47,9 @@ class Served:
 
     def follow(self, feed: str) -> None:
         """Apply what the feed holds, and follow it from now on."""
-        if self.follower is None:
+        if self.follower is None or not self.follower.is_running:  # not yet, or before a stop or a fork
             self.follower = self.recommender.follow(feed)
+            self._closed = False
 
     def publish(self, changes: Sequence[Mapping[str, Any]]) -> int | None:
         """Publish changes to the feed; their position, or None where another recommender has taken this one's place."""
@@ -141,7 +143,7 @@ class Service:
         self._stopped.set()
         self._wake.put(None)
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_LAST_LOAD)
         self.current.close()
 
     def publish(self, changes: Sequence[Mapping[str, Any]]) -> int:
@@ -185,6 +187,9 @@ class Service:
                 self.failure = type(error).__name__
                 self._metrics.reloads.labels("failed").inc()
                 self._metrics.reload_failing.set(1)
+                return False
+            if self._stopped.is_set():  # meanwhile, and it has not waited
+                fresh.close()
                 return False
             old, self.current, self.failure = self.current, fresh, None
             self._metrics.reloads.labels("loaded").inc()

@@ -13,7 +13,8 @@ import tempfile
 import threading
 import time
 from asyncio import TimerHandle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from typing import Any, Final
 
@@ -40,19 +41,24 @@ _LOCAL: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where this machine find
 _RESTART: Final = 1.0  # seconds before a worker that cannot start ends, and another one tries
 _OF_THE_BODY: Final = (b"content-length", b"transfer-encoding")
 _PIECE: Final = 4 << 10  # bytes that the parser gets at once: a head's size is known up to so many
+_LEAST_READ: Final = 64 << 10  # bytes of an answer that a client must read in the time for a body
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with limits on the head of a request: its size, and the time to send it."""
+    """uvicorn's protocol with limits on the head of a request, its size and the time to send it, and on the time that
+    an answer is not read."""
 
     def __init__(self, config: Config, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         settings: Settings = config.settings if isinstance(config, ServerConfig) else Settings()
         self._most_bytes, self._most_seconds = settings.max_header_bytes, settings.head_seconds
+        self._reading_seconds = settings.body_seconds
         self._timer: TimerHandle | None = None  # while a head is waited for
+        self._reading: TimerHandle | None = None  # while an answer is not read
         self._begun = False  # whether a part of it is there
         self._head_bytes = 0  # that the parser has found in the head
         self._sent_bytes = 0  # of the head, since the piece in which it began
+        self._kept_bytes = 0  # by the parser, since it has told of something
         self._ignored_bytes = 0
         self._refusal: tuple[bytes, str, str] | None = None
         self._last_answer = b""  # the refusal that ends the connection, after the answers that are due
@@ -68,6 +74,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._head_is_there()
+        self._stop_watching_reader()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -79,6 +86,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _read(self, piece: bytes) -> None:
         self._sent_bytes += len(piece)
+        self._kept_bytes += len(piece)
         self._unset_keepalive_if_required()
         try:
             self._parse(piece)
@@ -86,8 +94,11 @@ class LimitedProtocol(HttpToolsProtocol):
             self.send_400_response("Invalid HTTP request received.")
         if self._last_answer or self.transport.is_closing():
             return
-        # the parser keeps a header to itself until it is complete
-        if self._begun and self._sent_bytes > self._most_bytes:
+        # the parser keeps a header to itself until it is complete, and so one after a chunked body
+        is_in_body = self.cycle is not None and self.cycle.more_body
+        if (self._begun and self._sent_bytes > self._most_bytes) or (
+            is_in_body and self._kept_bytes > self._most_bytes
+        ):
             self._refuse_large_head()
             self.send_400_response("")
         elif self._timer is None and self._is_idle:  # blank lines have ended uvicorn's own wait
@@ -119,7 +130,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._is_told:
             return
         super().on_message_begin()
-        self._begun, self._head_bytes, self._sent_bytes = True, 0, 0
+        self._begun, self._head_bytes, self._sent_bytes, self._kept_bytes = True, 0, 0, 0
 
     def on_url(self, url: bytes) -> None:
         """A part of the request line."""
@@ -132,6 +143,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """A header."""
         if self._is_told:
             return
+        self._kept_bytes = 0
         self._count(len(name) + len(value))
         super().on_header(name, value)
 
@@ -140,7 +152,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._is_told:
             return
         self._head_is_there()
-        self._ignored_bytes = 0
+        self._ignored_bytes = self._kept_bytes = 0
         self._before = self.cycle
         super().on_headers_complete()
         if self._ending:
@@ -148,6 +160,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A part of the body; one that nobody reads must end."""
+        self._kept_bytes = 0
         if self.cycle.response_complete:
             self._ignored_bytes += len(body)
             if self._ignored_bytes > _IGNORED:
@@ -182,6 +195,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """An answer is there: the next request's turn, or that of a refusal."""
         super().on_response_complete()
+        self._stop_watching_reader()
+        self._watch_reader()
         if self.transport.is_closing() or not self._is_idle:
             return
         if self._last_answer:
@@ -189,6 +204,25 @@ class LimitedProtocol(HttpToolsProtocol):
         elif self._begun:  # nobody may have read on until now, so its time begins now
             self._unset_keepalive_if_required()
             self._wait_for_head()
+
+    def _watch_reader(self, before: int | None = None) -> None:
+        """End the connection of a client that does not read its answer: it, and a close, would wait for ever.
+
+        ``before``: bytes that were left a while ago.
+        """
+        left = self.transport.get_write_buffer_size()
+        self._reading = None
+        if not left:
+            return
+        if before is not None and left > before - _LEAST_READ:
+            self.transport.abort()
+            return
+        self._reading = self.loop.call_later(self._reading_seconds, self._watch_reader, left)
+
+    def _stop_watching_reader(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
 
     def _end_with_refusal(self) -> None:
         if self._is_idle or not self.cycle.response_started:
@@ -291,8 +325,19 @@ class Workers(Multiprocess):
             process
         ) in self.processes:  # the worker has its own: so one that dies is noticed, and not waited for
             process.child_conn.close()
+        with self._forgetting():
+            super().keep_subprocess_alive()
+
+    def handle_ttou(self) -> None:
+        """One worker less, by SIGTTOU."""
+        with self._forgetting():
+            super().handle_ttou()
+
+    @contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        """Forget the gauges of the workers that are gone afterwards."""
         before = {process.pid for process in self.processes}
-        super().keep_subprocess_alive()
+        yield
         for pid in before - {process.pid for process in self.processes}:
             if pid is not None:
                 forget_process(pid)
@@ -341,12 +386,21 @@ def run(
         # the workers begin with this environment, and with as many open connections as the system lets them have
         os.environ |= {**settings.environment(), FOLDER: folder}
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        with suppress(ValueError, OSError):  # macOS allows less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         port = listening.getsockname()[1]
         _log.info("serving on %s with %d workers", _url(host, port), config.workers)
         if bound is not None:
             bound(_url(_LOCAL.get(host, host), port))
-        Workers(config, [listening]).run()
+        workers = Workers(config, [listening])
+        try:
+            workers.run()
+        except (
+            BaseException
+        ):  # such as no memory for a worker: the others would serve on, and nobody would stop them
+            workers.terminate_all()
+            workers.join_all()
+            raise
 
 
 def _url(host: str, port: int) -> str:

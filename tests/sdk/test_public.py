@@ -311,6 +311,7 @@ def test_errors() -> None:
             "    UnknownCategoryError",
             "    AmbiguousCategoryError",
             "    CatalogChangeError",
+            "      ChangeSkippedError",
             "    InvalidOptionError",
             "      InvalidKError",
             "      InvalidModeError",

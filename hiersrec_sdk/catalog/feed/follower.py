@@ -19,7 +19,7 @@ from hiersrec_sdk.catalog.pauses import Rests, pause, paused, resting_by
 from hiersrec_sdk.catalog.snapshot import Catalog, FeedPosition
 from hiersrec_sdk.catalog.writer import MutableCatalog
 from hiersrec_sdk.errors import (
-    CatalogChangeError,
+    ChangeSkippedError,
     FeedBehindError,
     FeedError,
     FeedLostError,
@@ -142,8 +142,9 @@ class Follower:
             The position of the last one, once calls here see it. Other replicas see it soon.
 
         Raises:
-            InvalidArgumentError: one cannot be made in the newest snapshot, and nothing was published; or it could not
-                be made any more, as another replica's change came first, and was skipped: the message says which.
+            InvalidArgumentError: one cannot be made in the newest snapshot, and nothing was published.
+            ChangeSkippedError: they were published, but one could not be made any more, as another replica's change
+                came first: every replica skips it, and makes the others.
             FeedBehindError, FeedLostError: the catalog cannot follow the feed any more; see :attr:`error`.
             FeedError: the feed cannot be written, or was closed; or the changes are in it, and not applied here yet.
         """
@@ -170,9 +171,10 @@ class Follower:
         for number, position in enumerate(range(last - len(checked) + 1, last + 1), 1):
             error = self._skipped.get(position)
             if error is not None:
-                raise CatalogChangeError(
+                raise ChangeSkippedError(
                     f"change {number} of {len(checked)} was skipped by every replica, as another change came first: "
-                    f"{error}"
+                    f"{error}",
+                    number,
                 ) from error
         return last
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.catalog.feed import open_feed
+from hiersrec_sdk.catalog.feed.file_feed import FileFeed
 from tests.sdk.bundles import make_shop
 from tests.sdk.cli.run import failed, passed
 
@@ -63,6 +66,26 @@ def test_compact_makes_no_log(bundle: Path, tmp_path: Path) -> None:
     said = passed("catalog", "compact", bundle, "--feed", wrong)
     assert said == f"{wrong} holds no record: {bundle} is left as it is\n"
     assert (bundle / "config.json").read_bytes() == before
+
+
+def test_a_change_that_another_one_has_overtaken(
+    bundle: Path, changes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The changes are in the feed already: they are not published again."""
+    append, feed = FileFeed.append, tmp_path / "changes.feed"
+
+    def late(log: FileFeed, some: Iterable[Any]) -> int:
+        monkeypatch.setattr(FileFeed, "append", append)
+        with open_feed(feed) as other:
+            other.append([{"remove": "0"}])
+        return append(log, some)
+
+    monkeypatch.setattr(FileFeed, "append", late)
+    said = failed("catalog", "apply", bundle, changes, "--feed", feed, "--new-feed")
+    assert said.startswith("Error: line 2: change 2 of 2 was skipped by every replica")
+    assert said.endswith("all up to line 2 are published\n")
+    with open_feed(feed) as log:
+        assert log.last == 3
 
 
 def test_compact_of_another_key_of_redis(bundle: Path, changes: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from hiersrec_sdk.catalog.feed import Follower, open_feed
 from hiersrec_sdk.catalog.feed.feed import Record
 from hiersrec_sdk.errors import BundleMissingError
 from hiersrec_sdk.serve import App, create_app
+from hiersrec_sdk.serve import reload as reload_module
 from hiersrec_sdk.serve.metrics import Metrics
 from hiersrec_sdk.serve.reload import Service
 from tests.sdk.bundles import make_shop
@@ -283,6 +285,49 @@ def test_a_feed_that_has_lost_changes_is_followed_after_a_reload(folder: Path, t
         assert app.service.reload()
         assert state() == {"position": 1, "lag": 0, "rejected": 0, "error": None}
         assert change("2").json() == {"position": 2}
+
+
+def test_a_feed_is_followed_again_after_a_stop(folder: Path, tmp_path: Path) -> None:
+    """An app whose lifespan comes twice, as in two blocks of a test, or a server that runs twice in a notebook."""
+    app = create_app(folder, token="secret", feed=str(tmp_path / "feed"))
+
+    def follows(client: TestClient, position: int) -> bool:
+        return bool(client.get("/readyz").json()["feed"]["position"] == position)
+
+    for number in (1, 2):
+        with TestClient(app, headers={"Authorization": "Bearer secret"}) as client:
+            assert client.post("/catalog/remove", json={"ids": [str(number)]}).status_code == 200
+            with open_feed(tmp_path / "feed") as log:
+                last = log.append([{"remove": str(number + 2)}])
+            wait_for(partial(follows, client, last))
+    assert last == 4
+
+
+def test_a_stop_does_not_wait_for_a_load(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what it has loaded follows no feed."""
+    monkeypatch.setattr(reload_module, "_LAST_LOAD", 0.1)
+    loading, may_go_on = threading.Event(), threading.Event()
+    load, found = reload_module._loaded, list[Recommender]()
+
+    def slow(path: Path) -> Recommender:
+        loading.set()
+        assert may_go_on.wait(PATIENCE)
+        found.append(load(path))
+        return found[0]
+
+    app = create_app(folder, feed=str(tmp_path / "feed"))
+    with TestClient(app):
+        before = app.service.current
+        monkeypatch.setattr(reload_module, "_loaded", slow)
+        app.service.reload_soon()
+        assert loading.wait(PATIENCE)
+    may_go_on.set()
+    wait_for(lambda: not app.service.is_started)
+    assert app.service.current is before
+    with found[0].follow(tmp_path / "feed"):  # which another follower would forbid
+        pass
 
 
 def test_forked_after_it_was_made(folder: Path) -> None:

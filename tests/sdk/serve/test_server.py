@@ -8,6 +8,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -19,15 +20,18 @@ from typing import Any
 import pytest
 
 from hiersrec_sdk import Recommender
+from hiersrec_sdk.cli import serve as serve_command
 from hiersrec_sdk.cli.main import main
+from hiersrec_sdk.serve.settings import Settings
 from tests.examples.processes import free_port, running
 from tests.sdk.bundles import make_shop
 from tests.sdk.cli.run import RUNNER
-from tests.sdk.serve.servers import SESSION, Load, Server, everything, limited, serving
+from tests.sdk.serve.servers import LIMITS, SESSION, Load, Server, everything, limited, serving
 from tests.waiting import PATIENCE, has_ended, wait_for
 
 pytest.importorskip("uvloop", reason="needs the extra serve")
 pytest.importorskip("httptools", reason="needs the extra serve")
+server_module = pytest.importorskip("hiersrec_sdk.serve.server", reason="needs the extra serve")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -99,6 +103,56 @@ def test_a_worker_is_killed_under_load(tmp_path: Path) -> None:
             wait_for(lambda: sum(server.bundles.values()) == 2, "the dead one is still counted")
             assert second in server.workers
         assert not load.failures
+
+
+@pytest.mark.slow
+def test_a_worker_less(tmp_path: Path) -> None:
+    make_shop("string").write(tmp_path / "bundle")
+    with serving(tmp_path, "--workers=2") as server:
+        wait_for(lambda: sum(server.bundles.values()) == 2, "two workers")
+        server.process.send_signal(signal.SIGTTOU)
+        wait_for(lambda: sum(server.bundles.values()) == 1, "the one that has ended is still counted")
+
+
+def test_a_supervisor_that_fails_stops_its_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as for want of memory for another one: they would serve on, and nothing would stop them."""
+    did = list[str]()
+
+    class Failing:
+        def __init__(self, *_: Any) -> None: ...
+
+        def run(self) -> None:
+            raise MemoryError
+
+        def terminate_all(self) -> None:
+            did.append("terminate")
+
+        def join_all(self) -> None:
+            did.append("join")
+
+    monkeypatch.setattr(server_module, "Workers", Failing)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    settings = Settings(bundle=str(tmp_path))
+    with pytest.raises(MemoryError):
+        server_module.run(settings, "127.0.0.1", 0, server_module.ServerConfig(settings, 1, 1, 1, False))
+    assert did == ["terminate", "join"]
+
+
+def test_a_stop_while_the_first_process_of_a_container_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel drops a signal that it does not handle."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def opened(*_: Any, **__: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    monkeypatch.setattr(serve_command, "open_source", opened)
+    try:
+        assert RUNNER.invoke(main, ["serve", str(tmp_path)]).exit_code == 128 + signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_sigterm_lets_running_requests_end(tmp_path: Path) -> None:
@@ -297,6 +351,52 @@ def test_a_body_that_nobody_reads_is_cut_off(server: Server) -> None:
             for _ in range(1000):
                 connection.sendall(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
     assert server.is_ready()
+
+
+@pytest.mark.parametrize("line", [b"0\r\nX: ", b"1;x="], ids=["trailer", "extension of a chunk"])
+def test_a_line_in_a_chunked_body_has_a_limit(server: Server, line: bytes) -> None:
+    """The parser keeps it to itself until it is complete."""
+    head = b"POST /recommend HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert b" 431 " in server.answer_to(head + line + b"x" * 20_000).splitlines()[0]
+
+
+def test_short_trailers_are_read(server: Server) -> None:
+    body = json.dumps({"session": SESSION}).encode()
+    chunks = b"%x;a=b\r\n%s\r\n0\r\nX: y\r\n\r\n" % (len(body), body)
+    head = b"POST /recommend HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert b" 200 " in server.answer_to(head + chunks).splitlines()[0]
+
+
+@pytest.mark.slow
+def test_an_answer_that_is_not_read(tmp_path: Path) -> None:
+    """Its connection ends, while one that is read slowly goes on."""
+    make_shop("string", times=20).write(tmp_path / "bundle")
+    body = json.dumps({"sessions": [["0"]] * 1000, "k": 100}).encode()
+    head = b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+
+    with serving(tmp_path, *LIMITS) as server:
+        (worker,) = server.workers
+        time.sleep(0.5)  # until the connection on which it was asked whether it is ready has ended
+        open_before, whole = _sockets(worker), 0
+        with server.connect() as reads:
+            reads.sendall(head + body)
+            while part := reads.recv(1 << 18):
+                whole += len(part)
+                if whole > 1 << 22:
+                    break
+                time.sleep(0.1)
+        wait_for(lambda: _sockets(worker) == open_before)
+        with socket.socket() as waits:
+            waits.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            waits.connect(("127.0.0.1", server.port))
+            waits.sendall(head + body)
+            wait_for(lambda: _sockets(worker) > open_before, "it is not accepted")
+            wait_for(lambda: _sockets(worker) == open_before, "it is kept")
+            assert len(everything(waits)) < whole
+
+
+def _sockets(pid: int) -> int:
+    return sum(str(each.readlink()).startswith("socket:") for each in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def test_blank_lines_do_not_keep_a_connection(server: Server) -> None:

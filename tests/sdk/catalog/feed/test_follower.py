@@ -25,6 +25,7 @@ from hiersrec_sdk.catalog.feed import FeedPosition, Follower, follower, open_fee
 from hiersrec_sdk.catalog.feed.feed import Record
 from hiersrec_sdk.errors import (
     CatalogChangeError,
+    ChangeSkippedError,
     FeedBehindError,
     FeedCorruptError,
     FeedError,
@@ -451,7 +452,7 @@ def test_another_change_that_came_first(
     monkeypatch.setattr(follows, "_skip", slowly)
     monkeypatch.setattr(recommender.catalog, "check", first)
     with pytest.raises(
-        CatalogChangeError, match=r"change 2 of 3 was skipped by every replica.*is not in the catalog"
+        ChangeSkippedError, match=r"change 2 of 3 was skipped by every replica.*is not in the catalog"
     ):
         follows.publish([NEW, bias, {"remove": "new-1"}])
     assert (follows.position, follows.rejected) == (4, 1)
