@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
+import threading
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from importlib import import_module
@@ -27,6 +29,7 @@ from hiersrec_sdk.errors import (
 )
 from hiersrec_sdk.id_lists import listed
 from hiersrec_sdk.shown import shortened, shown
+from hiersrec_sdk.systems import after_fork_in_child
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
@@ -62,8 +65,7 @@ def open_session(model: bytes, name: str, providers: Sequence[str] = ("cpu",), t
     onnxruntime = import_onnxruntime(_PROVIDERS[providers[0]][1])
     _require(providers, onnxruntime.get_available_providers())
     if "cuda" in providers:
-        with redirect_stdout(StringIO()):  # it prints what it does not find
-            onnxruntime.preload_dlls()  # of the packages that the extra "gpu" brings
+        _CUDA.prepare(onnxruntime)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -95,7 +97,42 @@ def open_session(model: bytes, name: str, providers: Sequence[str] = ("cpu",), t
             f"provider 'cuda' did not start: {_missing(onnxruntime)}; pip install 'hiersrec-sdk[gpu]' brings the "
             "libraries, the driver comes with the machine; or ask for another provider: providers=('cpu',)"
         )
+    if "cuda" in providers:
+        _CUDA.used_by = os.getpid()
     return session
+
+
+class _Cuda:
+    """What CUDA needs in this process."""
+
+    def __init__(self) -> None:
+        self.used_by = 0  # the process that has used it
+        self._loaded = False
+        self._lock = threading.Lock()
+        after_fork_in_child(self._forked)
+
+    def prepare(self, onnxruntime: Any) -> None:
+        """Load the libraries of the packages that the extra "gpu" brings.
+
+        Raises:
+            ProviderError: this process was forked from one that has used CUDA.
+        """
+        if self.used_by not in (0, os.getpid()):
+            raise ProviderError(
+                "CUDA cannot be used in a process that was forked from one that has used it: load the recommender in "
+                "each worker, without preload_app; or ask for another provider: providers=('cpu',)"
+            )
+        with self._lock:  # sys.stdout is one for all threads
+            if not self._loaded:
+                with redirect_stdout(StringIO()):  # it prints what it does not find
+                    onnxruntime.preload_dlls()
+                self._loaded = True
+
+    def _forked(self) -> None:
+        self._lock = threading.Lock()
+
+
+_CUDA: Final = _Cuda()
 
 
 def run_error(
@@ -142,7 +179,10 @@ def checked_providers(value: Any) -> tuple[str, ...]:
 
 def described(error: Exception) -> str:
     """The message of an error of onnxruntime, shortened to one line."""
-    return shortened(" ".join(str(error).split()) or type(error).__name__)
+    text = " ".join(str(error).split())
+    # onnxruntime names a function of C++ before it, in some 600 characters
+    cause = re.search(r"\b(?:CUDA|CUDNN|CUBLAS\w*) failure \d+: [^;]*", text)
+    return shortened(cause.group().strip() if cause else text or type(error).__name__)
 
 
 def available_providers() -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from hiersrec_sdk import __version__, available_backends
 from hiersrec_sdk.cli import diagnosis, extras
 from hiersrec_sdk.cli.diagnosis import _without_home
 from hiersrec_sdk.cli.extras import PURPOSES, Package, lacking, packages_of
+from hiersrec_sdk.encoders.runtime import import_onnxruntime
 from hiersrec_sdk.ranking import get_backend
 from tests.sdk.cli.run import hiersrec, passed
 from tests.sdk.ranking.cases import needs_kernel
@@ -41,7 +42,7 @@ def test_it_says_what_is_here() -> None:
     assert found["sdk"] == __version__
     assert platform.python_version() in found["python"]
     assert found["packages"]["numpy"] == np.__version__
-    assert found["onnxruntime"] == version("onnxruntime")
+    assert found["onnxruntime"] == import_onnxruntime().__version__
     assert "cpu" in found["providers"]
     assert tuple(each["name"] for each in found["backends"] if each["available"]) == available_backends()
     assert [each["name"] for each in found["backends"] if each["used"]] == [available_backends()[0]]

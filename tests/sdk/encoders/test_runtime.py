@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import numpy as np
 import pytest
 
 from hiersrec_sdk import Recommender
+from hiersrec_sdk.encoders import runtime
 from hiersrec_sdk.encoders.runtime import checked_providers, import_onnxruntime, open_session
 from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
 from hiersrec_sdk.errors import (
@@ -96,6 +100,7 @@ def with_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     onnxruntime = import_onnxruntime()
 
     def pretend(start: Callable[[], None] = lambda: None, run: Callable[[], None] = lambda: None) -> None:
+        monkeypatch.setattr(runtime, "_CUDA", runtime._Cuda())
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
         with_it = _WithCuda(onnxruntime.InferenceSession, start, run)
         monkeypatch.setattr(onnxruntime, "InferenceSession", with_it)
@@ -105,7 +110,8 @@ def with_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 def fail() -> None:
     raise RuntimeError(
-        "CUDA failure 100: no CUDA-capable device is detected ; GPU=0 ; hostname=x ; " + "y" * 5000
+        f"[ONNXRuntimeError] : 1 : FAIL : /onnxruntime_src/cuda_call.cc:154 std::conditional_t<{'T' * 500}> [with bool "
+        "THRW = true] CUDA failure 100: no CUDA-capable device is detected ; GPU=0 ; hostname=x ; expr=cudaSetDevice();"
     )
 
 
@@ -116,7 +122,8 @@ def encoder(model: bytes) -> OnnxSessionEncoder:
 def test_cuda_that_does_not_start(with_cuda: Callable[..., None]) -> None:
     with_cuda(start=fail)
     with pytest.raises(
-        ProviderError, match=r"^'cuda', 'cpu' did not start: CUDA failure 100: .*providers=\('cpu',\)$"
+        ProviderError,
+        match=r"did not start: CUDA failure 100: no CUDA-capable device is detected; .*providers=\('cpu',\)$",
     ):
         encoder(RIGHT)
     with pytest.raises(BundleCorruptError, match=r"^model\.onnx cannot be loaded"):
@@ -130,12 +137,56 @@ def test_cuda_without_its_libraries(
     onnxruntime = import_onnxruntime()
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: sys.stdout.write("Failed to load libcudart"))
+    monkeypatch.setattr(runtime, "_CUDA", runtime._Cuda())
+    session, library = onnxruntime.InferenceSession, "libonnxruntime_providers_cuda.so"
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda model, options, _, **more: session(model, options, [CPU], **more),
+    )
+    monkeypatch.setattr(runtime, "_missing", lambda _: f"{library}: cannot open shared object file")
     with pytest.raises(
         ProviderError,
         match=r"^provider 'cuda' did not start: .*libonnxruntime_providers_cuda\.so.*providers=\('cpu'",
     ):
         encoder(RIGHT)
     assert capfd.readouterr().out == ""
+
+
+def test_threads_that_start_cuda_at_once(
+    with_cuda: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What onnxruntime prints is kept to itself, and nothing else is from then on."""
+    printed = list[str]()
+
+    def preload() -> None:
+        printed.append("once")
+        time.sleep(0.05)
+
+    before = sys.stdout
+    with_cuda()
+    monkeypatch.setattr(import_onnxruntime(), "preload_dlls", preload)
+    with ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(encoder, [RIGHT] * 4):
+            pass
+    assert sys.stdout is before
+    assert printed == ["once"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_cuda_in_a_process_that_was_forked(with_cuda: Callable[..., None]) -> None:
+    with_cuda()
+    encoder(RIGHT)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            encoder(RIGHT)
+        except ProviderError as error:
+            status = 0 if "forked" in str(error) else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_cuda_that_fails(with_cuda: Callable[..., None]) -> None:
