@@ -15,16 +15,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from hiersrec_sdk.cpus import available_cpus
 from hiersrec_sdk.errors import InterruptedRunError, InvalidOptionError, RunError
+from hiersrec_training import launch as launch_module
 from hiersrec_training import loop as loop_module
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
@@ -161,6 +164,36 @@ def test_a_rank_that_ends_by_another_error_is_named(capfd: pytest.CaptureFixture
     with pytest.raises(RunError, match=r"rank 1 of 2 ended with exit status 1, .*see its error above"):
         launch(2, fails_alone, quiet)
     assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_a_rank_with_a_gpu_says_its_error_and_ends_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NCCL would wait for the other ranks in ``destroy_process_group``, and once more as Python ends."""
+
+    def fails(*_: Any) -> None:
+        raise RunError("too little memory")
+
+    def leave(status: int) -> None:
+        did.append(("left", status))
+        raise SystemExit(status)
+
+    did: list[Any] = []
+    ours, theirs = Pipe()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: did.append("joined"))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: did.append("destroyed"))
+    monkeypatch.setattr(os, "setsid", lambda: None)
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(launch_module, "_PR_SET_PDEATHSIG", 0)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    with pytest.raises(SystemExit):
+        launch_module._rank(Ranks(0, 2, 2), tmp_path / "meeting", fails, theirs)
+    assert did == ["joined", ("left", 1)]
+    kind, error = ours.recv()
+    assert (kind, str(error)) == ("error", "too little memory")
 
 
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(

@@ -193,8 +193,11 @@ def joined(ranks: Ranks, local_rank: int, init_method: str) -> Iterator[Ranks]:
     )
     try:
         yield ranks
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        if not has_gpus:  # NCCL would wait for the other ranks, which may wait for this one
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 @contextmanager

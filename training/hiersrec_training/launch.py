@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -163,8 +164,13 @@ def _rank(ranks: Ranks, meeting: Path, job: Callable[[Ranks, Report], Any], pipe
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         with joined(ranks, ranks.rank, f"file://{meeting}"):
             pipe.send(("value", job(ranks, lambda line: pipe.send(("line", line)))))
-    except HierSRecError as error:
-        pipe.send(("error", error))
-        sys.exit(1)
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if isinstance(error, HierSRecError):
+            pipe.send(("error", error))
+        elif not isinstance(error, KeyboardInterrupt):
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if torch.cuda.is_available():  # at the end of Python, NCCL would wait for the other ranks
+            os._exit(1)
         sys.exit(1)
