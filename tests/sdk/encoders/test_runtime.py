@@ -173,7 +173,6 @@ def test_threads_that_start_cuda_at_once(
     assert printed == ["once"]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_cuda_in_a_process_that_was_forked(with_cuda: Callable[..., None]) -> None:
     with_cuda()
     encoder(RIGHT)
