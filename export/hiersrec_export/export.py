@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from hiersrec_export import IR_VERSION, OPSET
@@ -175,7 +174,7 @@ class _Servable:
         scorer, bias = None, None
         if model.covisitation.fitted:
             scorer, bias = model.covisitation.exported(count_covisits(_trained_on(info, data), data.items))
-            clicked = _clicked(info, data)
+            clicked = model.items.clicked.numpy()
             if not clicked.all():  # the network knows items that nobody wants, not those that nobody saw
                 cold = info.cold_start.get("bias", float(np.median(bias[clicked])))
                 bias = np.where(clicked, bias, cold).astype(np.float32)
@@ -227,22 +226,8 @@ def _calibration_run(
 
 @torch.no_grad()
 def trained_vectors(model: HierSRec, info: RunInfo, data: Dataset) -> NDArray[np.float32]:
-    """Unit vectors float32 [items, d], in the order of the data set's items.
-
-    An item without a click in training has only a random id vector: it is placed by its metadata alone, as
-    ``item_encoder.onnx`` places an item that is added later.
-    """
-    meta = Metadata.of(data, info.shape, info.config)
-    vectors = model.items.all_vectors(meta)
-    clicked = _clicked(info, data)
-    cold = F.normalize(model.items.from_metadata(meta), dim=1)
-    found: NDArray[np.float32] = torch.where(torch.from_numpy(clicked)[:, None], vectors, cold).numpy()
-    return found
-
-
-def _clicked(info: RunInfo, data: Dataset) -> NDArray[np.bool]:
-    """Which items were clicked in training: bool [items]."""
-    found: NDArray[np.bool] = np.bincount(_trained_on(info, data).items, minlength=data.items) > 0
+    """Unit vectors float32 [items, d], in the order of the data set's items."""
+    found: NDArray[np.float32] = model.items.all_vectors(Metadata.of(data, info.shape, info.config)).numpy()
     return found
 
 

@@ -21,11 +21,13 @@ from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_sdk.encoders.runtime import import_onnxruntime
 from hiersrec_sdk.errors import BundleError, CatalogChangeError, DataError, ExportError, RunError
+from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.model import HierSRec, Metadata
 from hiersrec_training.run import RunInfo, load_model
 from hiersrec_training.train import train
+from hiersrec_training.validation import evaluate_model
 from tests.conftest import Exported, quiet
 
 
@@ -201,7 +203,10 @@ def test_an_item_that_nobody_clicked_is_placed_by_its_metadata(
     with torch.no_grad():
         meta = Metadata.of(kept, info.shape, info.config)
         cold = F.normalize(model.items.from_metadata(meta), dim=1)[unclicked].numpy()
+        model.items.item.weight[unclicked] += 10
     np.testing.assert_array_equal(trained_vectors(model, info, kept)[unclicked], cold)
+    batches = Batches(kept.validation, info.config.max_length, info.config.batch_sessions)
+    assert evaluate_model(model, meta, batches) == info.metrics  # the training judged what is served
 
 
 def test_each_step_is_named_before_it_begins(tiny_export: Exported) -> None:

@@ -159,6 +159,23 @@ def test_items_that_lose_their_id_in_training_stand_where_new_ones_will(
         torch.testing.assert_close(vectors[~lost], whole[~lost])
 
 
+def test_items_without_clicks_have_an_id_in_training_alone(
+    data: Dataset, meta: Metadata, tiny_config: Config
+) -> None:
+    encoder = HierSRec(Shape.of(data, tiny_config), tiny_config).items
+    every = torch.arange(data.items)
+    encoder.know_clicks(every.numpy() % 3)
+    alone = F.normalize(encoder.from_metadata(meta), dim=1)
+    for mode in (True, False):
+        encoder.train(mode)
+        table = encoder.all_vectors(meta)
+        is_alone = torch.isclose(table, alone).all(1)
+        assert torch.equal(is_alone, ~encoder.clicked & (not mode))
+        torch.testing.assert_close(encoder.some_vectors(every, meta), table)
+        with torch.no_grad():
+            torch.testing.assert_close(encoder.all_vectors(meta), table)
+
+
 def with_vectors(data: Dataset, scale: float = 1.0) -> Dataset:
     """Every fourth item has none."""
     vectors = scale * np.random.default_rng(0).standard_normal((data.items, 5)).astype(np.float32)

@@ -431,7 +431,7 @@ def test_a_full_disk_leaves_no_run_but_what_can_be_resumed(
             "schema version 1.*hiersrec train DATA",
         ),
         ("run.json", b'{"format": "hiersrec-run"}', "schema version None"),
-        ("run.json", b'{"format": "hiersrec-run", "schema_version": 2}', "not as this version writes it"),
+        ("run.json", b'{"format": "hiersrec-run", "schema_version": 3}', "not as this version writes it"),
     ],
 )
 def test_a_damaged_run_is_named(

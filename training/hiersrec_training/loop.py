@@ -64,6 +64,8 @@ class Loop:
             keep_freed()
         torch.manual_seed(config.seed)
         self.model = HierSRec(info.shape, config)
+        clicks = np.bincount(sessions.items, minlength=data.items)
+        self.model.items.know_clicks(clicks)
         if config.neighbors:
             sizes = (data.items, config.neighbors, config.neighbor_window)
             ranks.once(lambda: self.model.items.connect(co_clicks(sessions, *sizes)))
@@ -80,7 +82,6 @@ class Loop:
         )
         self.steps = len(self.batches) * config.epochs
         self.optimizer = Adam(self.model)
-        clicks = np.bincount(sessions.items, minlength=data.items)
         dtype = torch.bfloat16 if info.precision == "bfloat16" else torch.float32
         self.objective = Objective(self.model, self.meta, clicks, dtype, ranks)
         # "epochs": those that are over, validation and all; "bad": of them, those since the best

@@ -102,8 +102,12 @@ class ItemEncoder(nn.Module):
     This is the paper's ``W [e ; ΣC ; M]``, with the three blocks of W absorbed by the three tables. Given vectors are
     metadata too: divided by their mean length and mapped linearly. ``item_inputs`` of the configuration may leave some
     of the inputs out.
+
+    An item without a click in training learns nothing about its id vector, except whom it is not to be mistaken for. So
+    outside training it has none: metadata alone place it, as ``item_encoder.onnx`` places an item that is added later.
     """
 
+    clicked: Tensor  # bool [items]
     neighbors: Tensor  # int32 [items, K]
     co_clicks: Tensor  # float32 [items, K]
 
@@ -135,6 +139,7 @@ class ItemEncoder(nn.Module):
         if self.item is not None:
             nn.init.normal_(self.item.weight, std=d**-0.5)
         self.smoothing = nn.Parameter(torch.zeros(()))  # log of the neighbors' weight
+        self.register_buffer("clicked", torch.ones(shape.items, dtype=torch.bool))
         self.register_buffer("neighbors", torch.zeros(shape.items, config.neighbors, dtype=torch.int32))
         self.register_buffer("co_clicks", torch.zeros(shape.items, config.neighbors))
         self.window = config.neighbor_window
@@ -145,6 +150,10 @@ class ItemEncoder(nn.Module):
         self.neighbors.copy_(torch.from_numpy(graph.neighbors))
         self.co_clicks.copy_(torch.from_numpy(graph.counts))
         self._reverse_edges = None
+
+    def know_clicks(self, clicks: NDArray[np.int64]) -> None:
+        """Take over, into a buffer that is saved with the weights, which items have ``clicks`` int64 [items]."""
+        self.clicked.copy_(torch.from_numpy(clicks > 0))
 
     def _connect_back(self) -> ReverseEdges:
         if self._reverse_edges is None:
@@ -224,7 +233,7 @@ class ItemEncoder(nn.Module):
             x = known if self.item is None else known + self.item.weight
             own, weights = torch.where(lost, known, x), weights.masked_fill(lost, 0.0)
         elif self.item is not None:
-            x = known.add_(self.item.weight)
+            x = known.add_(self._ids(self.item.weight, slice(None)))
         reverse = self._connect_back() if self.neighbors.shape[1] else None
         return smooth_unit(x, own, self.smoothing.exp(), self.neighbors, weights, reverse, some, dtype)
 
@@ -235,7 +244,7 @@ class ItemEncoder(nn.Module):
         base = torch.empty_like(smooth, dtype=dtype)
         for some in slices:
             known = self.from_metadata(meta.rows(some))
-            smooth[some] = known if self.item is None else known + self.item.weight[some]
+            smooth[some] = known if self.item is None else known + self._ids(self.item.weight[some], some)
             base[some] = smooth[some]
         for some in slices:
             if self.neighbors.shape[1]:
@@ -250,7 +259,7 @@ class ItemEncoder(nn.Module):
         around = self.neighbors[items].long()  # [n, K]
         every, at = torch.unique(torch.cat([items, around.flatten()]), return_inverse=True)
         known = self.from_metadata(meta.rows(every))
-        base = known if self.item is None else known + self.item(every)
+        base = known if self.item is None else known + self._ids(self.item(every), every)
         at_items = at[: len(items)]
         x = F.embedding(at_items, base)
         if around.shape[1]:
@@ -259,6 +268,10 @@ class ItemEncoder(nn.Module):
         if self._drops_ids:
             x = torch.where(self._lost(len(x)), F.embedding(at_items, known), x)
         return F.normalize(x, dim=1)
+
+    def _ids(self, vectors: Tensor, items: Tensor | slice) -> Tensor:
+        """``vectors`` [n, d], the id vectors of ``items``: outside training zeros for those without a click."""
+        return vectors if self.training else vectors * self.clicked[items, None]
 
     @property
     def _drops_ids(self) -> bool:

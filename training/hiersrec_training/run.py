@@ -33,7 +33,7 @@ from hiersrec_training.locks import LOCK
 from hiersrec_training.model import HierSRec, Shape
 from hiersrec_training.optimizer import Adam
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("data", "versions", "trackers"), dict),
     **dict.fromkeys(("metrics", "covisitation_metrics", "cold_start", "diverged"), dict),
