@@ -128,7 +128,7 @@ def measure(items: int, sampled: bool, sessions: int, steps: int, limit: float, 
                 began = perf_counter()
             elif perf_counter() - began > limit:
                 break
-            loop._step(batch)
+            loop._step(loop._prepared(batch))
             loop.state["step"] += 1
             if number >= warm_up:
                 done, trained = done + 1, trained + len(batch.items)

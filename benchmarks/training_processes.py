@@ -174,7 +174,7 @@ def _take(loop: Loop, batches: Sequence[Batch], laps: list[float], rows: list[in
     losses = []
     for at, batch in enumerate(batches):
         began = perf_counter()
-        losses.append(loop._step(batch)["loss"].item())
+        losses.append(loop._step(loop._prepared(batch))["loss"].item())
         if at >= SPARE:
             laps.append(perf_counter() - began)
         rows.append(_rows(loop))

@@ -53,7 +53,7 @@ def steps_of(data: Dataset, steps: int) -> tuple[Loop, list[Batch]]:
     loop.model.train()
     batches = list(islice(loop.batches.shuffled(config.seed, 0), WARM_UP + steps))
     for batch in batches[:WARM_UP]:
-        loop._step(batch)
+        loop._step(loop._prepared(batch))
     return loop, batches[WARM_UP:]
 
 
@@ -63,7 +63,7 @@ def seconds_of_steps(path: Path, steps: int, keeps: bool) -> float:
         loop, batches = steps_of(Dataset.load(path), steps)
     begin = perf_counter()
     for batch in batches:
-        loop._step(batch)
+        loop._step(loop._prepared(batch))
     return (perf_counter() - begin) / len(batches)
 
 
@@ -73,7 +73,7 @@ def milliseconds_by_part(loop: Loop, batches: Sequence[Batch]) -> dict[str, floa
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiled:
         begin = perf_counter()
         for batch in batches:
-            loop._step(batch)
+            loop._step(loop._prepared(batch))
         total = perf_counter() - begin
     found: Counter[str] = Counter()
     for event in profiled.key_averages(group_by_input_shape=True):

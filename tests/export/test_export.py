@@ -203,6 +203,7 @@ def test_an_item_that_nobody_clicked_is_placed_by_its_metadata(
     with torch.no_grad():
         meta = Metadata.of(kept, info.shape, info.config)
         cold = F.normalize(model.items.from_metadata(meta), dim=1)[unclicked].numpy()
+        assert model.items.item is not None
         model.items.item.weight[unclicked] += 10
     np.testing.assert_array_equal(trained_vectors(model, info, kept)[unclicked], cold)
     batches = Batches(kept.validation, info.config.max_length, info.config.batch_sessions)

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from hiersrec_training.batches import Batch
+from hiersrec_training.batches import Inputs
 
 
 class OnGpu(Tensor):
@@ -24,6 +24,6 @@ class OnGpu(Tensor):
             return self.as_subclass(Tensor)
 
 
-def to_gpu(batch: Batch, device: torch.device) -> Batch:
-    """In the place of ``Batch.to``."""
-    return Batch(*(field.as_subclass(OnGpu) for field in vars(batch).values()))
+def to_gpu(inputs: Inputs, device: torch.device) -> Inputs:
+    """In the place of ``Inputs.to``."""
+    return inputs._each(lambda tensor: tensor.as_subclass(OnGpu))

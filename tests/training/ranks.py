@@ -48,7 +48,7 @@ def steps_of(data_path: Path, config: Config, ranks: Ranks = ALONE, steps: int =
     losses: list[dict[str, float]] = []
     while len(losses) < steps:
         for batch in loop.batches.shuffled(config.seed, len(losses)):
-            losses.append({name: loss.item() for name, loss in loop._step(batch).items()})
+            losses.append({name: loss.item() for name, loss in loop._step(loop._prepared(batch)).items()})
             loop.state["step"] += 1
     assert loop.validation is not None
     metrics = evaluate_model(loop.model, loop.meta, loop.validation, ranks=ranks)

@@ -3,11 +3,12 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiersrec_training.batches import Batch, Batches, age_weights
+from hiersrec_training.batches import Batch, Batches, age_weights, ahead
 from hiersrec_training.data.dataset import Sessions
 
 SESSIONS = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=12), min_size=1, max_size=9)
@@ -78,12 +79,46 @@ def windows_of(batch: Batch) -> list[tuple[list[int], list[int], list[float]]]:
     ]
 
 
-def test_session_items_are_the_clicks_up_to_each_position() -> None:
-    batch = next(Batches(as_sessions([[5, 6, 5, 7], [1, 2]]), 10, 4).in_order())
-    found = sorted(zip(*(values.tolist() for values in batch.session_items()), strict=True))
+def test_the_clicks_up_to_each_position_are_those_of_its_window() -> None:
+    inputs = next(Batches(as_sessions([[5, 6, 5, 7], [1, 2]]), 10, 4).in_order()).inputs()
     # the short session comes first: position 0 is click 1 of it
-    assert found == [(0, 1, 0), (1, 5, 0), (2, 5, 1), (2, 6, 0), (3, 5, 0), (3, 5, 2), (3, 6, 1)]
-    assert torch.equal(batch.session_items()[0], batch.session_items()[0].sort()[0])
+    assert inputs.click_position.tolist() == [0, 1, 2, 2, 3, 3, 3]
+    assert inputs.click_item.tolist() == [1, 5, 5, 6, 5, 6, 5]
+    assert inputs.click_distance.tolist() == [0, 0, 1, 0, 2, 1, 0]
+    assert inputs.starts == [0, 1, 2, 4, 7]
+
+
+@settings(max_examples=60, deadline=None)
+@given(sessions=SESSIONS, max_length=st.integers(1, 5), step=st.integers(1, 9))
+def test_inputs_are_what_their_batch_says(sessions: list[list[int]], max_length: int, step: int) -> None:
+    for whole in Batches(as_sessions(sessions), max_length, 4).in_order():
+        batch = whole.every(step, step - 1)  # it may have no window
+        inputs = batch.inputs()
+        vectors = torch.randn(*batch.items.shape, 3)
+        assert torch.equal(inputs.at_positions(vectors), vectors[batch.there])
+        found: list[list[int]] = [[] for _ in batch.target]
+        distances: list[list[int]] = [[] for _ in batch.target]
+        for position, item, distance in zip(
+            inputs.click_position.tolist(),
+            inputs.click_item.tolist(),
+            inputs.click_distance.tolist(),
+            strict=True,
+        ):
+            found[position].append(item)
+            distances[position].append(distance)
+        windows = [clicks for clicks, *_ in windows_of(batch)]
+        assert found == [clicks[: stop + 1] for clicks in windows for stop in range(len(clicks))]
+        assert distances == [list(range(len(clicks)))[::-1] for clicks in found]
+        assert inputs.starts == [0, *np.cumsum([len(clicks) for clicks in found]).tolist()]
+
+
+def test_what_is_made_ahead_comes_in_order_and_fails_where_it_is_used() -> None:
+    assert list(ahead(iter(range(5)))) == list(range(5))
+    assert list(ahead(iter([]))) == []
+    failing = ahead(1 // (2 - number) for number in range(5))
+    assert [next(failing), next(failing)] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(failing)
 
 
 def test_weights_fall_with_age() -> None:

@@ -24,13 +24,19 @@ def _arguments(positions: int, items: int, offsets: int, seed: int) -> Arguments
     """Random arguments of a loss; those that have gradients are leaves."""
     torch.manual_seed(seed)
     position, item = torch.randint(0, positions, (offsets,)), torch.randint(0, items, (offsets,))
-    value = torch.randn(offsets).requires_grad_()
+    position, value = position.sort()[0], torch.randn(offsets).requires_grad_()
     return (
         torch.randn(positions, 8, requires_grad=True),
         torch.randn(items, 8, requires_grad=True),
-        ScoreOffsets(position.sort()[0], item, value),
+        offsets_at(position, item, value, positions),
         torch.randint(0, items, (positions,)),
         torch.rand(positions),
+    )
+
+
+def offsets_at(position: Tensor, item: Tensor, value: Tensor, positions: int) -> ScoreOffsets:
+    return ScoreOffsets(
+        position, item, value, torch.searchsorted(position, torch.arange(positions + 1)).tolist()
     )
 
 
@@ -107,11 +113,11 @@ def test_the_sampled_denominator_is_right_on_average() -> None:
 
 
 def test_a_logit_may_have_several_offsets() -> None:
-    offsets = ScoreOffsets(
-        torch.tensor([0, 0, 2, 2]), torch.tensor([6, 6, 5, 5]), torch.tensor([0.25, 0.25, 0.5, 0.5])
+    offsets = offsets_at(
+        torch.tensor([0, 0, 2, 2]), torch.tensor([6, 6, 5, 5]), torch.tensor([0.25, 0.25, 0.5, 0.5]), 3
     )
     logits = torch.zeros(3, 8)
-    for rows, some in offsets.chunks(3, 2):
+    for rows, some in offsets.chunks(2):
         offsets.add_to(logits[rows], rows, some)
     assert logits[0, 6] == 0.5
     assert logits[2, 5] == 1

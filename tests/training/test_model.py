@@ -96,7 +96,7 @@ def test_a_batch_is_left_out_of_the_graph_and_put_back(
         counts[near == 0].max(initial=0)
         for near, counts in zip(without.neighbors, without.counts, strict=True)
     ]
-    with model.items.without(first):
+    with model.items.without(model.items.edges_of(first)):
         near = model.items.neighbors.long()
         found = model.items.co_clicks.clone()
         assert not torch.equal(found, before)

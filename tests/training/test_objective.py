@@ -35,5 +35,5 @@ def test_an_item_without_a_chance_is_never_drawn(
     loop = Loop(new_run(data, config, "cpu"), data, sessions, tmp_path, False, quiet)
     loop.model.train()
     monkeypatch.setattr(torch, "rand", lambda *size, **options: torch.full(size, number, **options))
-    losses = loop.objective.losses(next(loop.batches.in_order()))
+    losses = loop.objective.losses(next(loop.batches.in_order()).inputs())
     assert all(loss.isfinite() for loss in losses.values())

@@ -312,7 +312,7 @@ def test_a_sampled_step_leaves_the_items_it_does_not_reach(
     weights = loop.model.items.item.weight
     for batch in list(loop.batches.in_order())[:2]:
         before = weights.detach().clone()
-        loop._step(batch)
+        loop._step(loop._prepared(batch))
         assert weights.grad is not None
         assert weights.grad.is_sparse
         reached = weights.grad.coalesce().indices()[0]
@@ -332,7 +332,8 @@ def test_the_sampled_loss_of_a_step_tends_to_the_full_one(
     torch.nn.init.normal_(loop.model.session.repeat_head.weight)
     loop.model.eval()
     for batch in list(loop.batches.in_order())[:3]:
-        full, sampled = loop.objective._full(batch), loop.objective._sampled(batch)
+        inputs = batch.inputs()
+        full, sampled = loop.objective._full(inputs), loop.objective._sampled(inputs)
         torch.testing.assert_close(full["item_loss"], sampled["item_loss"], rtol=2e-3, atol=2e-3)
         torch.testing.assert_close(full["category_loss_1"], sampled["category_loss_1"])
 
@@ -465,7 +466,7 @@ def test_items_that_nobody_clicked_are_no_negatives(
     assert loop.model.items.item is not None
     before = loop.model.items.item.weight.detach().clone()
     for batch in list(loop.batches.in_order())[:3]:
-        loop._step(batch)
+        loop._step(loop._prepared(batch))
     same = (loop.model.items.item.weight.detach() == before).all(1).numpy()
     assert same[cold].all()
     assert not same[~cold].all()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,33 +16,77 @@ from torch import Tensor
 from hiersrec_training.data.dataset import Sessions
 from hiersrec_training.examples import Examples, Windows
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch as the model reads it: B windows of T clicks at most, their P positions, and O clicks up to a position.
+
+    All that depends on the lengths of windows is worked out before it goes to a GPU, which otherwise would have to say
+    how large each of its results is before the next computation can begin.
+    """
+
+    items: Tensor  # int64 [B, T], padded with 0 at the end
+    position: Tensor  # int64 [P], each position's place in the B · T clicks, rising
+    target: Tensor  # int64 [P], the next click
+    weight: Tensor  # float32 [P]
+    click_position: Tensor  # int64 [O], sorted
+    click_item: Tensor  # int64 [O]
+    click_distance: Tensor  # int64 [O], to the newest click of the position
+    starts: list[int]  # [P + 1], where each position's clicks begin among the O, and where the last ones end
+
+    def at_positions(self, table: Tensor) -> Tensor:
+        """The rows of ``table`` [B, T, d] at the positions: [P, d]."""
+        return table.flatten(0, 1).index_select(0, self.position)
+
+    def to(self, device: torch.device) -> Inputs:
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> Inputs:
+        """In memory from which a GPU reads while it computes."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Inputs:
+        changed: dict[str, Any] = {
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **changed)
+
 
 @dataclass(frozen=True)
 class Batch:
-    """B windows of T clicks at most, and their P positions, each with a next click, in row-major order."""
+    """B windows of T clicks at most, and their P positions, each with a next click, in row-major order. On the CPU."""
 
     items: Tensor  # int64 [B, T], padded with 0 at the end
     there: Tensor  # bool [B, T]
     target: Tensor  # int64 [P], the next click
     weight: Tensor  # float32 [P]
 
-    def to(self, device: torch.device) -> Batch:
-        return Batch(*(field.to(device) for field in (self.items, self.there, self.target, self.weight)))
-
     def every(self, step: int, first: int) -> Batch:
         """The windows number ``first``, ``first + step`` and so on, which may be none."""
-        chosen = torch.arange(len(self.items), device=self.items.device) % step == first
+        chosen = torch.arange(len(self.items)) % step == first
         positions = chosen[:, None].expand_as(self.there)[self.there]
         return Batch(self.items[chosen], self.there[chosen], self.target[positions], self.weight[positions])
 
-    def session_items(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Every pair of a position and a click up to it: position int64 [O] (sorted), item [O], distance [O]."""
+    def inputs(self) -> Inputs:
+        """The batch as the model reads it."""
         length = self.items.shape[1]
-        at = torch.arange(length, device=self.items.device)
-        pairs = self.there[:, :, None] & (at[:, None] >= at)  # [B, T, T]
-        position = torch.cumsum(self.there.flatten(), 0).view_as(self.there) - 1
-        row, state, click = pairs.nonzero(as_tuple=True)
-        return position[row, state], self.items[row, click], state - click
+        position = self.there.flatten().nonzero()[:, 0]
+        clicks = position % max(1, length) + 1  # up to each position
+        starts = F.pad(clicks.cumsum(0), (1, 0))
+        click_position = torch.arange(len(position)).repeat_interleave(clicks)
+        distance = clicks[click_position] - 1 - torch.arange(len(click_position)) + starts[click_position]
+        return Inputs(
+            items=self.items,
+            position=position,
+            target=self.target,
+            weight=self.weight,
+            click_position=click_position,
+            click_item=self.items.flatten()[position[click_position] - distance],
+            click_distance=distance,
+            starts=starts.tolist(),
+        )
 
     def co_clicks(self, window: int) -> Iterator[tuple[int, Tensor, Tensor]]:
         """The pairs of different items that many clicks apart, for each distance up to ``window``, targets included.
@@ -52,11 +98,20 @@ class Batch:
         clicks = F.pad(self.items, (0, 1))  # [B, T + 1]
         newest = self.target[length.cumsum(0) - 1]
         clicks.scatter_(1, length[:, None], newest[:, None])
-        there = torch.arange(clicks.shape[1], device=clicks.device) <= length[:, None]
+        there = torch.arange(clicks.shape[1]) <= length[:, None]
         for distance in range(1, min(window, clicks.shape[1] - 1) + 1):
             first, second = clicks[:, :-distance], clicks[:, distance:]
             pairs = there[:, distance:] & (first != second)
             yield distance, first[pairs], second[pairs]
+
+
+def ahead(each: Iterator[T]) -> Iterator[T]:
+    """The same ones, each made by a thread while the one before is in use."""
+    with ThreadPoolExecutor(1) as thread:
+        found = [thread.submit(next, each, None)]
+        while (one := found.pop().result()) is not None:
+            found.append(thread.submit(next, each, None))
+            yield one
 
 
 class Batches:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from signal import SIGINT
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,12 +19,12 @@ from tqdm import tqdm
 from hiersrec_sdk.errors import DivergedRunError, InterruptedRunError, RunError
 from hiersrec_training import cold_start, covisitation, curves, run
 from hiersrec_training.baselines import popularity_metrics
-from hiersrec_training.batches import Batch, Batches, age_weights
+from hiersrec_training.batches import Batch, Batches, Inputs, age_weights, ahead
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset, Sessions
 from hiersrec_training.distributed import ALONE, Ranks
 from hiersrec_training.memory import keep_freed
-from hiersrec_training.model import HierSRec, Metadata
+from hiersrec_training.model import BatchEdges, HierSRec, Metadata
 from hiersrec_training.neighbors import co_clicks
 from hiersrec_training.objective import Objective
 from hiersrec_training.optimizer import Adam, schedule
@@ -38,6 +38,14 @@ EXPLODED = 2.0  # a loss of so many times the first one is on its way to infinit
 
 AfterEpoch = Callable[[int, Mapping[str, float]], None]
 """Told of each epoch that is over: its number from 1, and its validation metrics."""
+
+
+class _Prepared(NamedTuple):
+    """What a step reads."""
+
+    inputs: Inputs  # the windows that are this rank's
+    positions: int  # of all ranks' windows
+    edges: BatchEdges  # of these too
 
 
 class Loop:
@@ -60,6 +68,8 @@ class Loop:
         self.after_epoch = after_epoch
         self.log: Log | None = None  # of rank 0
         self.device = torch.device(info.device)
+        if self.device.type == "cuda":  # threads are to use the same one
+            self.device = torch.device("cuda", torch.cuda.current_device())
         if self.device.type == "cpu":
             keep_freed()
         torch.manual_seed(config.seed)
@@ -183,9 +193,8 @@ class Loop:
         """Fit the co-visitation scorer beside the kept weights, on the validation split."""
         started = time.perf_counter()
         covisits = covisitation.count_covisits(self.sessions, self.data.items)
-        model = self.model.cpu()
-        meta = self.meta.to(torch.device("cpu"))
-        some = (model, meta, covisits, self.data.validation, self.report, self.progress)
+        self.model.covisitation.cpu()  # it is as small as its steps
+        some = (self.model, self.meta, covisits, self.data.validation, self.report, self.progress)
         self.info.covisitation_metrics = covisitation.fit_on(*some)
         if self.info.covisitation_metrics:
             self.info.cold_start = cold_start.choose_bias(*some)
@@ -195,8 +204,9 @@ class Loop:
         done = self.state["step"] - epoch * len(self.batches)
         self.model.train()
         recent = self.recent
+        each = map(self._prepared, self.batches.shuffled(self.config.seed, epoch, done))
         bar = tqdm(
-            self.batches.shuffled(self.config.seed, epoch, done),
+            ahead(each) if self.device.type == "cuda" else each,
             desc=f"epoch {epoch + 1}/{self.config.epochs}",
             total=len(self.batches),
             initial=done,
@@ -204,8 +214,8 @@ class Loop:
             disable=not self.progress,
             mininterval=1.0,
         )
-        for batch in bar:
-            for name, value in self._step(batch.to(self.device)).items():
+        for prepared in bar:
+            for name, value in self._step(prepared).items():
                 recent.setdefault(name, []).append(value.detach())
             self.state["step"] += 1
             step = self.state["step"]
@@ -229,13 +239,24 @@ class Loop:
                     bar.close()
                     raise self._interrupted(signal, is_saved)
 
-    def _step(self, batch: Batch) -> dict[str, Tensor]:
+    def _prepared(self, batch: Batch) -> _Prepared:
+        prepared = _Prepared(
+            self.ranks.share(batch).inputs(), len(batch.target), self.model.items.edges_of(batch)
+        )
+        if self.device.type != "cuda":
+            return prepared
+        with torch.cuda.device(self.device):  # not this rank's in a thread
+            return prepared._replace(inputs=prepared.inputs.pinned(), edges=prepared.edges.pinned())
+
+    def _step(self, prepared: _Prepared) -> dict[str, Tensor]:
+        """Take a step, and return its losses. A GPU that trains with the full softmax is not waited for."""
         step = self.state["step"]
+        inputs, edges = prepared.inputs.to(self.device), prepared.edges.to(self.device)
         # each step has its own random numbers, so a resumed run needs no generator state
         torch.manual_seed(self.config.seed * 1_000_003 + step)
         self.optimizer.zero_grad()
-        with self.model.items.without(batch):
-            losses = self.objective.losses(self.ranks.share(batch), len(batch.target))
+        with self.model.items.without(edges):
+            losses = self.objective.losses(inputs, prepared.positions)
         losses["loss"].backward()
         losses = self.ranks.sum(self.model, losses)
         self.optimizer.step(self.config.learning_rate * schedule(step / self.steps, self.config.warmup))
@@ -289,7 +310,7 @@ class Loop:
         The newest step changed weights, and no step has seen what became of them.
         """
         self._check_weights()
-        batch = next(self.batches.in_order()).to(self.device)
+        batch = next(self.batches.in_order()).inputs().to(self.device)
         training = self.model.training
         self.model.eval()
         losses = self.objective.losses(batch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -15,19 +14,26 @@ CHUNK = 512  # positions at a time
 class ScoreOffsets(NamedTuple):
     """Additions to single logits: ``value`` float32 [offsets] to that of ``item`` int64 at ``position`` int64.
 
-    Sorted by position. A logit may have several.
+    Sorted by position. A logit may have several. ``starts`` [positions + 1] says where each position's begin, and where
+    the last ones end: it is a list since a tensor of a GPU would have to be waited for.
     """
 
     position: Tensor
     item: Tensor
     value: Tensor
+    starts: list[int]
 
-    def chunks(self, positions: int, size: int) -> Iterator[tuple[slice, slice]]:
-        """Slices of ``size`` of all ``positions``, each with the slice of the offsets that fall on it."""
-        starts = torch.arange(0, positions + size, size, device=self.position.device)
-        edges = torch.searchsorted(self.position, starts).tolist()
-        for chunk, (first, last) in enumerate(pairwise(edges)):
-            yield slice(chunk * size, min((chunk + 1) * size, positions)), slice(first, last)
+    @classmethod
+    def none(cls, positions: int) -> ScoreOffsets:
+        nothing = torch.zeros(0, dtype=torch.int64)
+        return cls(nothing, nothing, torch.zeros(0), [0] * (positions + 1))
+
+    def chunks(self, size: int) -> Iterator[tuple[slice, slice]]:
+        """Slices of ``size`` of all positions, each with the slice of the offsets that fall on it."""
+        positions = len(self.starts) - 1
+        for first in range(0, positions, size):
+            stop = min(first + size, positions)
+            yield slice(first, stop), slice(self.starts[first], self.starts[stop])
 
     def add_to(self, logits: Tensor, rows: slice, some: slice) -> Tensor:
         """Add the offsets ``some`` to ``logits`` [rows, items] in place; returns their indices in the flat logits."""
@@ -52,16 +58,17 @@ class _CatalogCrossEntropy(torch.autograd.Function):
         weight: Tensor,
         position: Tensor,
         item: Tensor,
+        starts: list[int],
         dtype: torch.dtype,
     ) -> Tensor:
-        offsets = ScoreOffsets(position, item, value)
+        offsets = ScoreOffsets(position, item, value, starts)
         table, query_low = vectors.to(dtype), query.to(dtype)
         weighted = (query * weight[:, None]).to(dtype)
         grad_query = torch.empty_like(query)
         grad_vectors: Tensor | None = None
         grad_value = torch.empty_like(value)
         loss = query.new_zeros(())
-        for rows, some in offsets.chunks(len(query), CHUNK):
+        for rows, some in offsets.chunks(CHUNK):
             logits = query_low[rows] @ table.T
             added = offsets.add_to(logits, rows, some)
             slope = torch.softmax(logits, dim=1)
@@ -83,7 +90,7 @@ class _CatalogCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        return (*(gradient.mul_(scale) for gradient in ctx.saved_tensors), None, None, None, None, None)
+        return (*(gradient.mul_(scale) for gradient in ctx.saved_tensors), *[None] * 6)
 
 
 def catalog_cross_entropy(
@@ -105,7 +112,7 @@ def catalog_cross_entropy(
         dtype: of the matrix products; sums over chunks stay in float32.
     """
     loss: Tensor = _CatalogCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        query, vectors, offsets.value, target, weight, offsets.position, offsets.item, dtype
+        query, vectors, offsets.value, target, weight, offsets.position, offsets.item, offsets.starts, dtype
     )
     return loss
 

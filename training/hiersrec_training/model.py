@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from hiersrec_sdk.encoders.features import bin_edges, number_bins, token_table
 from hiersrec_sdk.errors import ConfigError
 from hiersrec_sdk.ranking.covisitation import FEATURES, POPULARITIES, CovisitationCounts, CovisitationScorer
-from hiersrec_training.batches import Batch
+from hiersrec_training.batches import Batch, Inputs
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.losses import ScoreOffsets
@@ -96,6 +96,19 @@ def _length(vectors: NDArray[np.float32]) -> float:
     return float(np.sqrt(known.mean())) if len(known) else 1.0
 
 
+class BatchEdges(NamedTuple):
+    """Edges of the co-click graph, as the sessions of a batch add to them. One may be there several times."""
+
+    edge: Tensor  # int64 [E], of all items' neighbors end to end
+    co_clicks: Tensor  # float32 [E]
+
+    def to(self, device: torch.device) -> BatchEdges:
+        return BatchEdges(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+    def pinned(self) -> BatchEdges:
+        return BatchEdges(*(tensor.pin_memory() for tensor in self))
+
+
 class ItemEncoder(nn.Module):
     """``x_i = e_i + Σ_l C_l[c_l(i)] + M(m_i)``, then smoothed over the co-click graph, then of length 1.
 
@@ -144,12 +157,13 @@ class ItemEncoder(nn.Module):
         self.register_buffer("co_clicks", torch.zeros(shape.items, config.neighbors))
         self.window = config.neighbor_window
         self._reverse_edges: ReverseEdges | None = None
+        self._neighbors_on_cpu: Tensor | None = None
 
     def connect(self, graph: CoClicks) -> None:
         """Take over the co-click graph into buffers, which are saved with the weights."""
         self.neighbors.copy_(torch.from_numpy(graph.neighbors))
         self.co_clicks.copy_(torch.from_numpy(graph.counts))
-        self._reverse_edges = None
+        self._reverse_edges = self._neighbors_on_cpu = None
 
     def know_clicks(self, clicks: NDArray[np.int64]) -> None:
         """Take over, into a buffer that is saved with the weights, which items have ``clicks`` int64 [items]."""
@@ -160,30 +174,34 @@ class ItemEncoder(nn.Module):
             self._reverse_edges = ReverseEdges.of(self.neighbors, self.co_clicks)
         return self._reverse_edges
 
+    def edges_of(self, batch: Batch) -> BatchEdges:
+        """What the sessions of ``batch`` add to the graph. On the CPU, wherever the model is."""
+        if self._neighbors_on_cpu is None:
+            self._neighbors_on_cpu = self.neighbors.cpu()
+        neighbors, width = self._neighbors_on_cpu, self.neighbors.shape[1]
+        edges, co_clicks = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0)]
+        for distance, first, second in batch.co_clicks(self.window):
+            for item, other in ((first, second), (second, first)):
+                row, column = (neighbors[item] == other[:, None]).nonzero(as_tuple=True)
+                edges.append(item[row] * width + column)
+                co_clicks.append(torch.full_like(row, DECAY ** (distance - 1), dtype=torch.float32))
+        return BatchEdges(torch.cat(edges), torch.cat(co_clicks))
+
     @contextmanager
-    def without(self, batch: Batch) -> Iterator[None]:
-        """Leave the sessions of ``batch`` out of the graph: they are to be predicted, not looked up.
+    def without(self, edges: BatchEdges) -> Iterator[None]:
+        """Leave the sessions that add ``edges`` out of the graph: they are to be predicted, not looked up.
 
         Otherwise an item would be nearer to the one that came next in training than it ever is in serving.
         """
-        if not self.is_sampled:
+        if self.neighbors.shape[1] and not self.is_sampled:
             self._connect_back()  # while the graph is whole
-        width = self.neighbors.shape[1]
         counts = self.co_clicks.view(-1)
-        edges = [torch.zeros(0, dtype=torch.int64, device=counts.device)]
-        weights = [torch.zeros(0, device=counts.device)]
-        for distance, first, second in batch.co_clicks(self.window):
-            for item, other in ((first, second), (second, first)):
-                row, column = (self.neighbors[item] == other[:, None]).nonzero(as_tuple=True)
-                edges.append(item[row] * width + column)
-                weights.append(torch.full_like(row, DECAY ** (distance - 1), dtype=torch.float32))
-        touched = torch.cat(edges)
-        kept = counts[touched]
-        counts.index_add_(0, touched, torch.cat(weights), alpha=-1)
+        kept = counts[edges.edge]
+        counts.index_add_(0, edges.edge, edges.co_clicks, alpha=-1)
         try:
             yield
         finally:
-            counts[touched] = kept
+            counts[edges.edge] = kept
 
     def from_metadata(self, meta: Metadata) -> Tensor:
         """Sum of the vectors of category and metadata: [n, d]. An item without words or a vector has none to add."""
@@ -495,10 +513,11 @@ class HierSRec(nn.Module):
         self.session = SessionEncoder(shape, config)
         self.covisitation = CovisitationNetwork()
 
-    def repeat_offsets(self, batch: Batch, answer: Answer) -> ScoreOffsets:
+    def repeat_offsets(self, batch: Inputs, answer: Answer) -> ScoreOffsets:
         """The repeat logits of the sessions' items, at the P positions of ``batch``."""
-        position, item, distance = batch.session_items()
-        return ScoreOffsets(position, item, answer.repeats[position, distance])
+        position = batch.click_position
+        values = answer.repeats[position, batch.click_distance]
+        return ScoreOffsets(position, batch.click_item, values, batch.starts)
 
     def serve(self, vectors: Tensor, lengths: Tensor) -> Served:
         """Answer sessions as the exported graph does: from item vectors [B, T, d] and int64 lengths [B]."""

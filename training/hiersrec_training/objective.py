@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hiersrec_training.batches import Batch
+from hiersrec_training.batches import Inputs
 from hiersrec_training.distributed import ALONE, Ranks
 from hiersrec_training.losses import ScoreOffsets, catalog_cross_entropy, sampled_cross_entropy
 from hiersrec_training.model import Answer, HierSRec, Metadata
@@ -47,7 +47,7 @@ class Objective:
         cumulated = chances.cumsum()
         self.cumulated = torch.from_numpy(cumulated / cumulated[-1]).to(device)
 
-    def losses(self, batch: Batch, positions: int | None = None) -> dict[str, Tensor]:
+    def losses(self, batch: Inputs, positions: int | None = None) -> dict[str, Tensor]:
         """The ``loss`` and its parts: sums over the positions of ``batch``, divided by ``positions``.
 
         By default by their own number: a mean.
@@ -55,7 +55,7 @@ class Objective:
         sums = self._sampled(batch) if self.model.items.is_sampled else self._full(batch)
         return {name: total / (positions or len(batch.target)) for name, total in sums.items()}
 
-    def _full(self, batch: Batch) -> dict[str, Tensor]:
+    def _full(self, batch: Inputs) -> dict[str, Tensor]:
         table, clicked = self.model.items.all_and_some(self.meta, batch.items.flatten(), self.dtype)
         answer, repeats = self._answer(batch, clicked.view(*batch.items.shape, clicked.shape[1]))
         target = batch.target
@@ -65,7 +65,7 @@ class Objective:
         item_loss = catalog_cross_entropy(answer.query, table, repeats, target, batch.weight, self.dtype)
         return self._joint(item_loss, answer.category_logits, batch)
 
-    def _sampled(self, batch: Batch) -> dict[str, Tensor]:
+    def _sampled(self, batch: Inputs) -> dict[str, Tensor]:
         # All ranks draw the same items. Others on each would estimate the denominator better, but then a step reaches
         # and sends so many times as many rows, and its loss is not that of one process.
         samples, device = self.model.config.samples, self.chances.device
@@ -91,14 +91,14 @@ class Objective:
         )
         return self._joint(item_loss, answer.category_logits, batch)
 
-    def _answer(self, batch: Batch, vectors: Tensor) -> tuple[Answer, ScoreOffsets]:
+    def _answer(self, batch: Inputs, vectors: Tensor) -> tuple[Answer, ScoreOffsets]:
         """The heads at the positions of ``batch``, from the vectors of its clicks [B, T, d]; and the repeat logits."""
         self.ranks.own_random_numbers()
         states, sums = self.model.session.read(vectors)
-        answer = self.model.session.answer(states[batch.there], sums[batch.there])
+        answer = self.model.session.answer(batch.at_positions(states), batch.at_positions(sums))
         return answer, self.model.repeat_offsets(batch, answer)
 
-    def _joint(self, item_loss: Tensor, category_logits: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+    def _joint(self, item_loss: Tensor, category_logits: list[Tensor], batch: Inputs) -> dict[str, Tensor]:
         losses = {"item_loss": item_loss}
         total = item_loss
         path = self.meta.category_path[batch.target]  # [P, L]

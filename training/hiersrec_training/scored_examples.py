@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from hiersrec_sdk.ranking.covisitation import (
@@ -84,14 +85,14 @@ def collect(
         table[rows] = F.normalize(model.items.from_metadata(meta.rows(rows)), dim=1)
     best, best_cold = min(BEST, len(table)), min(BEST_COLD, len(rows))
     found: list[_Some] = []
-    for batch, examples in tqdm(
+    for windows, examples in tqdm(
         batches.with_examples(), "examples", len(batches), disable=not progress, leave=False
     ):
-        batch = batch.to(device)
+        batch = windows.inputs().to(device)
         states, sums = model.session.read(F.embedding(batch.items, table))
-        answer = model.session.answer(states[batch.there], sums[batch.there])
+        answer = model.session.answer(batch.at_positions(states), batch.at_positions(sums))
         repeats = model.repeat_offsets(batch, answer)
-        for positions, some in repeats.chunks(len(examples), ranked_together(len(table))):
+        for positions, some in repeats.chunks(ranked_together(len(table))):
             scores = answer.query[positions] @ table.T
             repeats.add_to(scores, positions, some)
             leading = [scores.topk(best).indices]
@@ -102,7 +103,7 @@ def collect(
                     examples.take(positions),
                     covisits,
                     torch.cat(leading, dim=1).cpu().numpy(),
-                    scores.cpu().numpy(),
+                    scores,
                 )
             )
     return _in_order_of_time(found)
@@ -126,9 +127,12 @@ class _Some(NamedTuple):
         examples: Examples,
         covisits: CovisitationCounts,
         leading: NDArray[np.int64],
-        scores: NDArray[np.float32],
+        scores: Tensor,
     ) -> _Some:
-        """From all ``scores`` [examples, items]; ``leading`` [examples, n] are the items that score highest."""
+        """From all ``scores`` [examples, items]; ``leading`` [examples, n] are the items that score highest.
+
+        The scores stay where they are, and only those of entries are fetched.
+        """
         items = scores.shape[1]
         each = np.arange(len(examples))
         covisited, features = features_of(covisits, examples)
@@ -145,7 +149,7 @@ class _Some(NamedTuple):
             target=entries.searchsorted(target) - first,
             reachable=reached.take(at, mode="clip") == target,
             item=(entries % items).astype(np.int32),
-            score=scores.ravel()[entries],
+            score=scores.flatten()[torch.from_numpy(entries).to(scores.device)].cpu().numpy(),
             covisited=row,
             features=features.astype(np.float16),
         )

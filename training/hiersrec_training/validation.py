@@ -28,12 +28,12 @@ def evaluate_model(
     right = np.zeros(meta.category_path.shape[1])
     total = -(-len(batches) // ranks.size)
     some = ranks.some(batches.in_order())
-    for batch in tqdm(some, "validation", total, disable=not progress, leave=False):
-        batch = batch.to(device)
+    for windows in tqdm(some, "validation", total, disable=not progress, leave=False):
+        batch = windows.inputs().to(device)
         states, sums = model.session.read(F.embedding(batch.items, table))
-        answer = model.session.answer(states[batch.there], sums[batch.there])
+        answer = model.session.answer(batch.at_positions(states), batch.at_positions(sums))
         repeats = model.repeat_offsets(batch, answer)
-        for rows, offsets in repeats.chunks(len(batch.target), ranked_together(len(table))):
+        for rows, offsets in repeats.chunks(ranked_together(len(table))):
             scores = answer.query[rows] @ table.T
             repeats.add_to(scores, rows, offsets)
             found.append(target_ranks(scores, batch.target[rows]))

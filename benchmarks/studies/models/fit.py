@@ -58,8 +58,6 @@ def fit(
     batches = Batches(sessions, settings.max_length, settings.batch_sessions)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, fused=True)
     steps = settings.epochs * len(batches)
-    whole = torch.zeros(0, dtype=torch.int64)
-    none = ScoreOffsets(whole, whole, torch.zeros(0))
     found = []
     step = 0
     for epoch in range(until or settings.epochs):
@@ -72,6 +70,7 @@ def fit(
                 group["lr"] = settings.learning_rate * schedule(step / steps, WARMUP)
             table = model.table()
             query = model.queries(F.embedding(batch.items, table))[batch.there]
+            none = ScoreOffsets.none(len(query))
             loss = catalog_cross_entropy(query, table, none, batch.target, batch.weight, dtype)
             optimizer.zero_grad(set_to_none=True)
             (loss / len(batch.target)).backward()
