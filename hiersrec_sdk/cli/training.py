@@ -44,14 +44,15 @@ def _show_config(context: click.Context, parameter: click.Parameter, wanted: boo
 @click.option(
     "--resume",
     is_flag=True,
-    help="Continue the interrupted run OUT.part, with its settings; --set learning_rate=X may change that one.",
+    help="Continue the interrupted run OUT.part, with its settings; --set learning_rate=X may change that one, and "
+    "--device where it runs.",
 )
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
     show_default=True,
-    help="Device to train on.",
+    help="Device to train on; auto: cuda if there is a GPU, or with --resume the device before.",
 )
 @click.option(
     "--processes",

@@ -12,11 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from multiprocessing import Pipe
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from hiersrec_training import launch as launch_module
 from hiersrec_training import loop as loop_module
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
-from hiersrec_training.distributed import Ranks
+from hiersrec_training.distributed import Ranks, joined
 from hiersrec_training.launch import launch
 from hiersrec_training.run import RunInfo, checkpoints, part_of
 from hiersrec_training.train import train
@@ -143,13 +144,35 @@ def test_processes_must_be_a_number_of_processes(data: Path, config: Config, tmp
     assert not list(tmp_path.iterdir())
 
 
-def test_each_process_needs_a_gpu_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    Ranks(0, 2, 2).check_devices("cuda")
-    Ranks(2, 4, 2).check_devices("cuda")  # two machines
+@pytest.mark.parametrize(
+    ("seen", "message"),
+    [
+        (["a", "b", "c"], None),
+        (["a", "b", "a"], "got 3 processes and 2 GPUs; start fewer with --processes"),
+        (["a", "a", "a"], "got 3 processes and 1 GPU; start fewer"),
+    ],
+)
+def test_each_process_needs_a_gpu_to_itself(
+    seen: list[str], message: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=seen[index]))
+    monkeypatch.setattr(Ranks, "gathered", lambda self, value: [value, *seen[1:]])
     Ranks(0, 3, 3).check_devices("cpu")
-    with pytest.raises(InvalidOptionError, match="got 3 processes and 2 GPUs; start fewer with --processes"):
+    with nullcontext() if message is None else pytest.raises(InvalidOptionError, match=message):
         Ranks(0, 3, 3).check_devices("cuda")
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto", "cuda"])
+def test_ranks_on_cpus_leave_the_gpus_alone(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    did: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", did.append)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: did.append(backend))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    with joined(Ranks(1, 2, 2), 1, "env://", device):
+        assert did == (["gloo"] if device == "cpu" else [1, "cpu:gloo,cuda:nccl"])
 
 
 def test_torchrun_says_how_many(
@@ -190,7 +213,7 @@ def test_a_rank_with_a_gpu_says_its_error_and_ends_at_once(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     with pytest.raises(SystemExit):
-        launch_module._rank(Ranks(0, 2, 2), tmp_path / "meeting", fails, theirs)
+        launch_module._rank(Ranks(0, 2, 2), tmp_path / "meeting", fails, theirs, "cuda")
     assert did == ["joined", ("left", 1)]
     kind, error = ours.recv()
     assert (kind, str(error)) == ("error", "too little memory")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -194,7 +195,6 @@ def test_what_does_not_go_with_resume_is_refused(
     for options, message in (
         ({"final": True}, "began with final=False, and resume keeps that: leave final out, got True"),
         ({"validated_by": tiny_run}, "began with validated_by=None.*leave validated_by out"),
-        ({"device": "cuda"}, "began with device='cpu'.*leave device out, got 'cuda'"),
         ({"log": ["wandb"]}, r"began with log=\[\].*leave log out, got \['wandb'\]"),
     ):
         given: dict[str, Any] = options
@@ -202,6 +202,19 @@ def test_what_does_not_go_with_resume_is_refused(
             quiet(tiny_data, tmp_path / "run", tiny_config, resume=True, **given)
     assert (part_of(tmp_path / "run") / "run.json").read_text() == before
     quiet(tiny_data, tmp_path / "run", tiny_config, resume=True, final=False, device="cpu", log=[])
+
+
+def test_a_run_of_a_gpu_goes_on_without_one(tiny_data: Path, tiny_config: Config, tmp_path: Path) -> None:
+    """And with the precision of the processor that goes on."""
+    interrupted(tiny_data, tmp_path / "run", tiny_config, 9)
+    path = part_of(tmp_path / "run") / "run.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps(about | {"device": "cuda", "precision": "bfloat16"}))
+    if not torch.cuda.is_available():
+        with pytest.raises(RunError, match=r"device cuda was asked for.*use --device cpu"):
+            quiet(tiny_data, tmp_path / "run", tiny_config, device="auto", resume=True)
+    info = quiet(tiny_data, tmp_path / "run", tiny_config, device="cpu", resume=True)
+    assert (info.device, info.precision) == ("cpu", about["precision"])
 
 
 def test_the_command_says_whence_the_epochs_are(

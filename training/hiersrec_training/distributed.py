@@ -58,11 +58,18 @@ class Ranks:
         return self.rank == 0
 
     def check_devices(self, device: str) -> None:
-        """Raise :class:`InvalidOptionError` where there are fewer GPUs than ranks: each has one to itself."""
-        if device == "cuda" and self.local_size > torch.cuda.device_count():
+        """Raise :class:`InvalidOptionError` where ranks have a GPU in common: each needs one to itself.
+
+        How many a rank sees says nothing: some clusters show each rank its own one alone.
+        """
+        if device != "cuda" or self.size == 1:
+            return
+        mine = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
+        gpus = len(set(self.gathered(str(mine))))
+        if gpus < self.size:
             raise InvalidOptionError(
-                f"on device cuda there must be a GPU for each process, got {self.local_size} processes and "
-                f"{torch.cuda.device_count()} GPUs; start fewer with --processes, or use --device cpu"
+                f"on device cuda there must be a GPU for each process, got {self.size} processes and {gpus} "
+                f"GPU{'s' * (gpus > 1)}; start fewer with --processes, or use --device cpu"
             )
 
     def share(self, batch: Batch) -> Batch:
@@ -178,10 +185,18 @@ class Ranks:
 ALONE = Ranks()
 
 
+def uses_gpus(device: str) -> bool:
+    """Whether ranks that are told to train on ``device`` may do so on GPUs."""
+    return device != "cpu" and torch.cuda.is_available()
+
+
 @contextmanager
-def joined(ranks: Ranks, local_rank: int, init_method: str) -> Iterator[Ranks]:
-    """Meet the other ranks: over gloo on CPUs and NCCL on GPUs, of which each rank has one."""
-    has_gpus = torch.cuda.is_available()
+def joined(ranks: Ranks, local_rank: int, init_method: str, device: str) -> Iterator[Ranks]:
+    """Meet the other ranks: over gloo on CPUs, and NCCL on GPUs, of which each rank has one.
+
+    With ``device`` "cpu" no GPU is touched: a rank that did would take memory of it.
+    """
+    has_gpus = uses_gpus(device)
     if has_gpus and local_rank < torch.cuda.device_count():
         torch.cuda.set_device(local_rank)
     dist.init_process_group(
@@ -201,15 +216,15 @@ def joined(ranks: Ranks, local_rank: int, init_method: str) -> Iterator[Ranks]:
 
 
 @contextmanager
-def from_environment() -> Iterator[Ranks]:
-    """The ranks that ``torchrun`` has started; without it, this process alone."""
+def from_environment(device: str) -> Iterator[Ranks]:
+    """The ranks that ``torchrun`` has started, to train on ``device``; without it, this process alone."""
     if not started_by_torchrun():
         yield ALONE
         return
     rank, size, local_rank, local_size = (
         int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     )
-    with joined(Ranks(rank, size, local_size), local_rank, "env://") as ranks:
+    with joined(Ranks(rank, size, local_size), local_rank, "env://", device) as ranks:
         yield ranks
 
 

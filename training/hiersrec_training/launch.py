@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from hiersrec_sdk.cpus import available_cpus
 from hiersrec_sdk.errors import HierSRecError, InterruptedRunError, RunError
-from hiersrec_training.distributed import Ranks, joined
+from hiersrec_training.distributed import Ranks, joined, uses_gpus
 from hiersrec_training.stop_signals import SIGNALS, stop_signals
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ GRACE = 30.0  # seconds that ranks have to end by themselves after one has raise
 _PR_SET_PDEATHSIG = 1
 
 
-def launch(processes: int, job: Callable[[Ranks, Report], T], report: Report) -> T:
+def launch(processes: int, job: Callable[[Ranks, Report], T], report: Report, device: str = "cpu") -> T:
     """Run ``job`` in as many new processes, the ranks of a group; returns what it returns on rank 0.
 
     Each has its share of the CPUs, unless ``OMP_NUM_THREADS`` says otherwise. SIGINT and SIGTERM are passed on to
@@ -42,6 +42,7 @@ def launch(processes: int, job: Callable[[Ranks, Report], T], report: Report) ->
         processes: at least 1.
         job: gets its ranks, and a ``report``. It travels by pickle, as does what it returns.
         report: takes the lines that rank 0 reports.
+        device: "cpu" leaves the GPUs alone; "auto" or "cuda" gives each rank one.
 
     Raises:
         HierSRecError: the first that a rank has raised.
@@ -57,7 +58,7 @@ def launch(processes: int, job: Callable[[Ranks, Report], T], report: Report) ->
             try:
                 for rank in range(processes):
                     receiver, sender = context.Pipe(duplex=False)
-                    about = (Ranks(rank, processes, processes), Path(folder) / "meeting", job, sender)
+                    about = (Ranks(rank, processes, processes), Path(folder) / "meeting", job, sender, device)
                     process = context.Process(target=_rank, args=about, name=f"rank {rank}")
                     process.start()
                     sender.close()  # so that the rank's end closes the pipe
@@ -149,7 +150,9 @@ class _Group:
             process.join()
 
 
-def _rank(ranks: Ranks, meeting: Path, job: Callable[[Ranks, Report], Any], pipe: Connection) -> None:
+def _rank(
+    ranks: Ranks, meeting: Path, job: Callable[[Ranks, Report], Any], pipe: Connection, device: str
+) -> None:
     """What a started process does."""
     os.setsid()  # Ctrl-C in a terminal reaches the starter, which passes it on
     if sys.platform == "linux":
@@ -162,7 +165,7 @@ def _rank(ranks: Ranks, meeting: Path, job: Callable[[Ranks, Report], Any], pipe
         torch.set_num_threads(max(1, available_cpus() // ranks.size))
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        with joined(ranks, ranks.rank, f"file://{meeting}"):
+        with joined(ranks, ranks.rank, f"file://{meeting}", device):
             pipe.send(("value", job(ranks, lambda line: pipe.send(("line", line)))))
     except BaseException as error:
         if isinstance(error, HierSRecError):
@@ -171,6 +174,6 @@ def _rank(ranks: Ranks, meeting: Path, job: Callable[[Ranks, Report], Any], pipe
             traceback.print_exc()
         sys.stdout.flush()
         sys.stderr.flush()
-        if torch.cuda.is_available():  # at the end of Python, NCCL would wait for the other ranks
+        if uses_gpus(device):  # at the end of Python, NCCL would wait for the other ranks
             os._exit(1)
         sys.exit(1)

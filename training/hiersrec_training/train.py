@@ -75,8 +75,8 @@ def train(
         processes: how many to start on this machine, which share the sessions of each step. On a GPU each has one to
             itself. Under ``torchrun`` this process is already one of several.
         resume: go on from the newest checkpoint of ``<out>.part``. On a CPU and with as many processes as before, the
-            weights come out as without the break; otherwise they may differ by the order of sums. ``final``,
-            ``validated_by``, ``device`` and ``log`` are left out, or are what the run began with.
+            weights come out as without the break; otherwise they may differ by the order of sums. ``device`` "auto" is
+            then that of the run. ``final``, ``validated_by`` and ``log`` are left out, or are what the run began with.
         learning_rate: with ``resume`` alone: instead of the run's own; a run that diverged needs a lower one.
         progress: show a progress bar.
         report: takes lines for a person to read.
@@ -87,7 +87,7 @@ def train(
             pickle.
 
     Raises:
-        InvalidOptionError: there are more processes than GPUs, or less than one; ``log`` names something else; an
+        InvalidOptionError: processes have a GPU in common, or are less than one; ``log`` names something else; an
             argument does not go with ``resume``, or ``learning_rate`` goes without it.
         MissingExtraError: a package that ``log`` needs is missing.
         RunError: ``out`` exists or another process trains it, there is nothing to resume, the data changed since, a
@@ -119,8 +119,8 @@ def train(
         after_epoch,
     )
     if processes > 1:
-        return launch(processes, wanted.run, report)
-    with from_environment() as ranks:
+        return launch(processes, wanted.run, report, device)
+    with from_environment(device) as ranks:
         return wanted.run(ranks, report)
 
 
@@ -149,6 +149,7 @@ class _Wanted:
 
     def _run(self, data: Dataset, ranks: Ranks, report: Callable[[str], None], held: ExitStack) -> RunInfo:
         info = ranks.once(lambda: self._begin(data, ranks, held))
+        ranks.check_devices(info.device)
         folder = run.part_of(self.out)
         torch.set_num_threads(info.threads)
         sessions = data.train.then(data.validation) if info.final else data.train
@@ -197,7 +198,7 @@ class _Wanted:
         if self.resume:
             if (folder / "run.json").exists():  # else there is none, or a new one that locks it first
                 held.enter_context(alone(folder, _COMMAND))
-            info = _to_resume(folder, data, self.data_path, self.learning_rate, ranks)
+            info = _to_resume(folder, data, self.data_path, self.learning_rate, self.device, ranks)
             self._check_resumed(folder, info)
         elif folder.exists():
             if (folder / LOCK).exists():
@@ -218,7 +219,6 @@ class _Wanted:
             info.validated_by = self._validated_by
             info.trackers = dict.fromkeys(self.log, "")
         check_installed(info.trackers)
-        ranks.check_devices(info.device)
         if not (data.train.example_count or (info.final and data.validation.example_count)):
             raise EmptyLogError(f"{self.data_path}: the training split has no session of two clicks")
         if not info.final and not data.validation.example_count:
@@ -249,7 +249,6 @@ class _Wanted:
         for name, given, its in (
             ("final", self.final or None, info.final),
             ("validated_by", self._validated_by, info.validated_by),
-            ("device", None if self.device == "auto" else self.device, info.device),
             ("log", sorted(set(self.log)) or None, sorted(info.trackers)),
         ):
             if given is not None and given != its:
@@ -303,7 +302,7 @@ def new_run(data: Dataset, config: Config, device: str, ranks: Ranks = ALONE) ->
         data={},
         final=False,
         device=device,
-        precision="float32" if config.is_sampled(data.items) else _precision(config, device),
+        precision=_precision(config, data, device),
         threads=_threads(),
         processes=ranks.size,
         versions={"torch": torch.__version__, "numpy": np.__version__},
@@ -311,7 +310,7 @@ def new_run(data: Dataset, config: Config, device: str, ranks: Ranks = ALONE) ->
 
 
 def _to_resume(
-    folder: Path, data: Dataset, data_path: Path, learning_rate: float | None, ranks: Ranks
+    folder: Path, data: Dataset, data_path: Path, learning_rate: float | None, device: str, ranks: Ranks
 ) -> RunInfo:
     if not folder.exists():
         raise RunError(f"there is no interrupted run {folder} to resume")
@@ -327,7 +326,9 @@ def _to_resume(
             f"checkpoint with a lower one, such as --resume --set learning_rate={rate / 10:g}, or remove it"
         )
     info.data["path"] = str(data_path.resolve())  # the data set may have moved
-    _device(info.device)
+    device = _device(info.device if device == "auto" else device)
+    if device != info.device:
+        info.device, info.precision, info.threads = device, _precision(info.config, data, device), _threads()
     if info.processes != ranks.size:
         # as many threads as before are only wanted for sums in the same order
         info.processes, info.threads = ranks.size, _threads()
@@ -360,8 +361,13 @@ def _device(name: str) -> str:
     return name
 
 
-def _precision(config: Config, device: str) -> str:
-    """The setting, or bfloat16 where the processor multiplies it natively; emulated, it is slower than float32."""
+def _precision(config: Config, data: Dataset, device: str) -> str:
+    """The setting, or bfloat16 where the processor multiplies it natively; emulated, it is slower than float32.
+
+    A sampled softmax is one of float32.
+    """
+    if config.is_sampled(data.items):
+        return "float32"
     if config.precision != "auto":
         return config.precision
     if device == "cuda":
