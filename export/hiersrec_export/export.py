@@ -18,7 +18,7 @@ from hiersrec_export.calibrate import Scorer, calibrate, examples_of
 from hiersrec_export.graphs import item_graph, principal_axes, query_parts_graph, rotate, session_graph
 from hiersrec_export.hub_metadata import HubMetadata
 from hiersrec_export.model_card import calibration_picture, model_card, summary
-from hiersrec_export.parity import Parity, check_item_parity, check_parity, check_query_parts
+from hiersrec_export.parity import TOLERANCE, Parity, check_item_parity, check_parity, check_query_parts
 from hiersrec_export.writable import check_writable
 from hiersrec_sdk.arguments import is_utf8
 from hiersrec_sdk.bundle.schema import QUERY_PARTS
@@ -112,9 +112,17 @@ def export(
     for provider in available_providers():
         if provider != "cpu":
             try:
-                report(f"on {provider} too: {compared(provider=provider).largest:.1e}")
+                largest = compared(provider=provider, tolerance=np.inf).largest
             except ProviderError as error:
                 report(f"not compared on {provider}: {error}")
+                continue
+            if largest <= TOLERANCE:
+                report(f"on {provider} too: {largest:.1e}")
+            else:  # the bundle is as good as ever on the CPU, and on other machines
+                report(
+                    f"warning: on {provider} it is {largest:.1e}, above {TOLERANCE:.0e}: do not serve with "
+                    f"providers=({provider!r},) on this machine"
+                )
     check_query_parts(files["model.onnx"], files[QUERY_PARTS], served.rotated, real, model.config.max_length)
     config = _config(info, data, parity)
     if data.validation.example_count:

@@ -22,7 +22,7 @@ from hiersrec_sdk.bundle.cache import largest
 from hiersrec_sdk.cli.extras import PURPOSES, lacking, packages_of
 from hiersrec_sdk.cli.serve import serve
 from hiersrec_sdk.cpus import MOST_THREADS, available_cpus, cpu_quota, cpus_of_process
-from hiersrec_sdk.encoders.runtime import available_providers, described, import_onnxruntime
+from hiersrec_sdk.encoders.runtime import available_providers, check_starts, described, import_onnxruntime
 from hiersrec_sdk.errors import HierSRecError
 from hiersrec_sdk.ranking import SLOWER_THAN_C, Table, get_backend, instruction_sets, kernel_file
 from hiersrec_sdk.shown import shortened
@@ -155,6 +155,12 @@ class Diagnosis:
         except Exception as error:  # whatever keeps a native library from being loaded
             self.facts |= {"onnxruntime": None, "providers": []}
             self.problems.append(f"no bundle can be loaded: {described(error)}")
+        for provider in self.facts["providers"][:]:
+            try:
+                check_starts(provider)
+            except HierSRecError as error:
+                self.facts["providers"].remove(provider)
+                self.problems.append(str(error))
 
     def _find_extras(self) -> None:
         self.facts["extras"] = {}

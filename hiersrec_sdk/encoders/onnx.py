@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.encoders.onnx_file import check_graph
 from hiersrec_sdk.encoders.runtime import checked_providers, import_onnxruntime, open_session, run_error
-from hiersrec_sdk.errors import BundleCorruptError
+from hiersrec_sdk.errors import BundleCorruptError, ProviderError
 from hiersrec_sdk.ranking import small_arrays
 from hiersrec_sdk.ranking.backend import AllFinite
 from hiersrec_sdk.shown import shown
@@ -118,17 +118,27 @@ class Graph:
             for output, (_, shape) in self.outputs.items()
         }
 
-    def check_finite(self, values: Mapping[str, NDArray[Any]]) -> None:
-        """Check the values of outputs.
+    def check_finite(self, values: Mapping[str, NDArray[Any]], feeds: Mapping[str, NDArray[Any]]) -> None:
+        """Check the ``values`` of outputs, which ``feeds`` gave.
 
         Raises:
             BundleCorruptError: one is NaN or infinite.
+            ProviderError: one is, and is not on the CPU.
         """
         for output, value in values.items():
-            if not np.isfinite(value).all():
-                raise BundleCorruptError(
-                    f"{self.name}: output {output!r} is not finite: the file, or what it read, is damaged"
-                )
+            if np.isfinite(value).all():
+                continue
+            if self._providers != ("cpu",):
+                on_cpu = open_session(self._content, self.name).run([output], dict(feeds))
+                if np.isfinite(on_cpu[0]).all():
+                    raise ProviderError(
+                        f"{self.name}: output {output!r} is finite on the CPU and not on "
+                        f"{', '.join(map(repr, self._providers))}: its hardware or its libraries are at fault; ask for "
+                        "another provider: providers=('cpu',)"
+                    )
+            raise BundleCorruptError(
+                f"{self.name}: output {output!r} is not finite: the file, or what it read, is damaged"
+            )
 
     def error(self, error: Exception, feeds: Mapping[str, NDArray[Any]]) -> Exception:
         """What to raise where onnxruntime raised ``error`` at ``feeds``."""
@@ -183,7 +193,7 @@ class BoundGraph:
             self._graph.run(self._feeds)  # tells which one, and what it is
             raise self._graph.error(error, self._feeds) from error
         if not self._all_finite(self._piece):
-            self._graph.check_finite(self.outputs)
+            self._graph.check_finite(self.outputs, self._feeds)
 
 
 def _checked(

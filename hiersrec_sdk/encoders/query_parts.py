@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiersrec_sdk.bundle import QUERY_PARTS, Bundle
-from hiersrec_sdk.encoders.onnx import Graph
+from hiersrec_sdk.encoders.onnx import Arrays, Graph
 from hiersrec_sdk.encoders.per_process import PerProcess
 
 
@@ -37,12 +37,14 @@ class QueryPartsGraph:
 
         Raises:
             BundleCorruptError: the graph fails, or gives an output of another shape or one that is not finite.
+            ProviderError: the provider fails.
         """
         if not self._has_graph:
             return None
         graph: Graph = self._graph()
-        found = graph.run({"session_vectors": vectors[None], "session_lengths": np.array([len(vectors)])})
-        graph.check_finite(found)
+        feeds: Arrays = {"session_vectors": vectors[None], "session_lengths": np.array([len(vectors)])}
+        found = graph.run(feeds)
+        graph.check_finite(found, feeds)
         return QueryParts(found["session_weights"][0], found["state_query"][0], found["category_query"][0])
 
 

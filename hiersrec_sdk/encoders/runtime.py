@@ -37,6 +37,11 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _PROVIDERS: Final = {"cpu": ("CPUExecutionProvider", "cpu"), "cuda": ("CUDAExecutionProvider", "gpu")}
 # By default CUDA multiplies with 10 bits of mantissa, and gives other items than the CPU.
 _SETTINGS: Final = {"cpu": {}, "cuda": {"use_tf32": "0"}}
+# An ONNX file: y = Identity(x), of float32 [1].
+_IDENTITY: Final = (
+    b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
+    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
+)
 
 
 def import_onnxruntime(extra: str = "cpu") -> Any:
@@ -193,6 +198,15 @@ def available_providers() -> tuple[str, ...]:
     """
     present = import_onnxruntime().get_available_providers()
     return tuple(provider for provider, (name, _) in _PROVIDERS.items() if name in present)
+
+
+def check_starts(provider: str) -> None:
+    """Start ``provider``, with a graph that gives back what it gets.
+
+    Raises:
+        HierSRecError: as :func:`open_session`.
+    """
+    open_session(_IDENTITY, "a test", (provider,))
 
 
 def _require(providers: Sequence[str], present: Sequence[str]) -> None:

@@ -157,8 +157,9 @@ class OnnxSessionEncoder:
             ProviderError: the provider fails.
         """
         graph: Graph = self._graph()
-        outputs = graph.run({"session_vectors": vectors, "session_lengths": lengths})
-        graph.check_finite(outputs)
+        feeds: Arrays = {"session_vectors": vectors, "session_lengths": lengths}
+        outputs = graph.run(feeds)
+        graph.check_finite(outputs, feeds)
         return self._encoded(outputs)
 
     def _buffers(self, length: int, dimension: int) -> Buffers:

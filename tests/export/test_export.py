@@ -16,11 +16,18 @@ from hiersrec_export import IR_VERSION, OPSET
 from hiersrec_export import export as export_module
 from hiersrec_export.export import catalog_tables, export, trained_vectors
 from hiersrec_export.graphs import item_graph, principal_axes, query_parts_graph, rotate, session_graph
-from hiersrec_export.parity import check_item_parity, check_parity, check_query_parts
+from hiersrec_export.parity import Parity, check_item_parity, check_parity, check_query_parts
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.bundle.folder import open_bundle
 from hiersrec_sdk.encoders.runtime import import_onnxruntime
-from hiersrec_sdk.errors import BundleError, CatalogChangeError, DataError, ExportError, RunError
+from hiersrec_sdk.errors import (
+    BundleError,
+    CatalogChangeError,
+    DataError,
+    ExportError,
+    ProviderError,
+    RunError,
+)
 from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
@@ -208,6 +215,35 @@ def test_an_item_that_nobody_clicked_is_placed_by_its_metadata(
     np.testing.assert_array_equal(trained_vectors(model, info, kept)[unclicked], cold)
     batches = Batches(kept.validation, info.config.max_length, info.config.batch_sessions)
     assert evaluate_model(model, meta, batches) == info.metrics  # the training judged what is served
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        (Parity(64, {"item_query": 3e-6}), "on cuda too: 3.0e-06"),
+        (
+            Parity(64, {"item_query": 2e-3}),
+            "warning: on cuda it is 2.0e-03, above 1e-04: do not serve with providers=",
+        ),
+        (ProviderError("there is no driver"), "not compared on cuda: there is no driver"),
+    ],
+)
+def test_other_providers_are_compared_and_never_keep_a_bundle_from_the_cpu(
+    there: Parity | Exception, said: str, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compared(*arguments: Any, provider: str = "cpu", **options: Any) -> Parity:
+        if provider == "cpu":
+            return check_parity(*arguments, **options)
+        if isinstance(there, Exception):
+            raise there
+        return there
+
+    lines: list[str] = []
+    monkeypatch.setattr(export_module, "available_providers", lambda: ("cpu", "cuda"))
+    monkeypatch.setattr(export_module, "check_parity", compared)
+    export(tiny_run, tmp_path / "bundle", report=lines.append)
+    assert [line for line in lines if line.startswith(said)]
+    Recommender.load(tmp_path / "bundle")
 
 
 def test_each_step_is_named_before_it_begins(tiny_export: Exported) -> None:

@@ -22,6 +22,7 @@ from hiersrec_sdk.cli import diagnosis, extras
 from hiersrec_sdk.cli.diagnosis import _without_home
 from hiersrec_sdk.cli.extras import PURPOSES, Package, lacking, packages_of
 from hiersrec_sdk.encoders.runtime import import_onnxruntime
+from hiersrec_sdk.errors import ProviderError
 from hiersrec_sdk.ranking import get_backend
 from tests.sdk.cli.run import hiersrec, passed
 from tests.sdk.ranking.cases import needs_kernel
@@ -55,6 +56,21 @@ def test_it_says_what_is_here() -> None:
     for text in (__version__, np.__version__, "ranking backends", "nothing is broken", *PURPOSES):
         assert text in printed
     assert max(map(len, printed.splitlines())) <= 110
+
+
+def test_a_provider_that_does_not_start_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(provider: str) -> None:
+        if provider == "cuda":
+            raise ProviderError("provider 'cuda' did not start: there is no driver")
+
+    monkeypatch.setattr(diagnosis, "available_providers", lambda: ("cpu", "cuda"))
+    assert report()["providers"] == ["cpu"]  # this onnxruntime knows of no CUDA
+    monkeypatch.setattr(diagnosis, "check_starts", start)
+    found = report()
+    assert (found["providers"], found["problems"]) == (
+        ["cpu"],
+        ["provider 'cuda' did not start: there is no driver"],
+    )
 
 
 @pytest.mark.slow

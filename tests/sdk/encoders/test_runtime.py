@@ -19,7 +19,7 @@ import pytest
 
 from hiersrec_sdk import Recommender
 from hiersrec_sdk.encoders import runtime
-from hiersrec_sdk.encoders.runtime import checked_providers, import_onnxruntime, open_session
+from hiersrec_sdk.encoders.runtime import check_starts, checked_providers, import_onnxruntime, open_session
 from hiersrec_sdk.encoders.session_encoder import OnnxSessionEncoder
 from hiersrec_sdk.errors import (
     BundleCorruptError,
@@ -79,7 +79,7 @@ def test_threads() -> None:
 class _WithCuda:
     """onnxruntime with a CUDA that does as told; what does not concern it goes to the CPU."""
 
-    def __init__(self, session: Any, start: Callable[[], None], run: Callable[[], None]) -> None:
+    def __init__(self, session: Any, start: Callable[[], None], run: Callable[[Any], Any]) -> None:
         self._session, self._start, self._run = session, start, run
 
     def __call__(self, model: bytes, options: Any, providers: list[Any], **settings: Any) -> Any:
@@ -90,7 +90,7 @@ class _WithCuda:
         assert chosen[CUDA] == {"use_tf32": "0"}  # whose 10 bits of mantissa give other items than the CPU
         self._start()
         run = started.run
-        started.run = lambda *arguments: (self._run(), run(*arguments))[1]
+        started.run = lambda *arguments: self._run(lambda: run(*arguments))
         started.get_providers = lambda: [CUDA, CPU]
         return started
 
@@ -99,7 +99,9 @@ class _WithCuda:
 def with_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     onnxruntime = import_onnxruntime()
 
-    def pretend(start: Callable[[], None] = lambda: None, run: Callable[[], None] = lambda: None) -> None:
+    def pretend(
+        start: Callable[[], None] = lambda: None, run: Callable[[Any], Any] = lambda run: run()
+    ) -> None:
         monkeypatch.setattr(runtime, "_CUDA", runtime._Cuda())
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
         with_it = _WithCuda(onnxruntime.InferenceSession, start, run)
@@ -108,7 +110,7 @@ def with_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return pretend
 
 
-def fail() -> None:
+def fail(*_: Any) -> None:
     raise RuntimeError(
         f"[ONNXRuntimeError] : 1 : FAIL : /onnxruntime_src/cuda_call.cc:154 std::conditional_t<{'T' * 500}> [with bool "
         "THRW = true] CUDA failure 100: no CUDA-capable device is detected ; GPU=0 ; hostname=x ; expr=cudaSetDevice();"
@@ -121,6 +123,8 @@ def encoder(model: bytes) -> OnnxSessionEncoder:
 
 def test_cuda_that_does_not_start(with_cuda: Callable[..., None]) -> None:
     with_cuda(start=fail)
+    with pytest.raises(ProviderError, match="no CUDA-capable device"):
+        check_starts("cuda")
     with pytest.raises(
         ProviderError,
         match=r"did not start: CUDA failure 100: no CUDA-capable device is detected; .*providers=\('cpu',\)$",
@@ -128,6 +132,14 @@ def test_cuda_that_does_not_start(with_cuda: Callable[..., None]) -> None:
         encoder(RIGHT)
     with pytest.raises(BundleCorruptError, match=r"^model\.onnx cannot be loaded"):
         encoder(RIGHT[:-100])
+
+
+def test_cuda_can_be_tried(with_cuda: Callable[..., None]) -> None:
+    (found,) = open_session(runtime._IDENTITY, "a test").run(None, {"x": np.full(1, 7, np.float32)})
+    assert found == [7]
+    check_starts("cpu")
+    with_cuda()
+    check_starts("cuda")
 
 
 def test_cuda_without_its_libraries(
@@ -232,6 +244,12 @@ def test_what_cuda_gives_is_checked_too(with_cuda: Callable[..., None]) -> None:
     )
     with pytest.raises(BundleCorruptError, match="output 'item_query' is not finite"):
         encoder(wrong).encode_one(Table(), np.arange(3))
+
+
+def test_numbers_that_cuda_alone_spoils_are_no_damage_of_the_bundle(with_cuda: Callable[..., None]) -> None:
+    with_cuda(run=lambda run: [np.full_like(value, np.nan) for value in run()])
+    with pytest.raises(ProviderError, match=r"is finite on the CPU and not on 'cuda', 'cpu': its hardware"):
+        encoder(RIGHT).encode(np.ones((1, 2, DIMENSION), np.float32), np.array([2]))
 
 
 def test_a_file_of_nonsense_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
