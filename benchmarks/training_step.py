@@ -1,9 +1,9 @@
 """Where a training step's time goes: ``python -m benchmarks.training_step DATA --out docs/results``.
 
-DATA is the dataset folder of Diginetica, or another. The trainer's own steps on the CPU, by torch.profiler. Beside each
-of the three products with the whole catalog: what a plain ``torch.mm`` of the same shapes takes, by itself. First,
+DATA is the dataset folder of Diginetica, or another. The trainer's own steps, by torch.profiler. Beside each of the
+three products with the whole catalog: what a plain ``torch.mm`` of the same shapes takes, by itself. On the CPU, first,
 processes take turns that keep freed memory for the next step (``hiersrec_training/memory.py``) and that do not. Writes
-``training_step.md``.
+``training_step.md``, or ``training_step_cuda.md``.
 
 Take the machine for yourself.
 """
@@ -28,7 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.studies.pages import write_page
 from benchmarks.tables import table
 from benchmarks.timing import timed
-from hiersrec_training.batches import Batch
+from hiersrec_training.batches import Batch, ahead
 from hiersrec_training.config import Config
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.loop import Loop
@@ -46,45 +46,56 @@ PARTS = {  # operations whose time, with all that they call, makes a part; of th
 }
 
 
-def steps_of(data: Dataset, steps: int) -> tuple[Loop, list[Batch]]:
+def steps_of(data: Dataset, steps: int, device: str = "cpu") -> tuple[Loop, list[Batch]]:
     """A trainer after its warm-up, and ``steps`` batches for it, from all over the epoch."""
     config = Config(sampled_above=data.items)
-    loop = Loop(new_run(data, config, "cpu"), data, data.train, Path(), False, lambda line: None)
+    loop = Loop(new_run(data, config, device), data, data.train, Path(), False, lambda line: None)
     loop.model.train()
     batches = list(islice(loop.batches.shuffled(config.seed, 0), WARM_UP + steps))
-    for batch in batches[:WARM_UP]:
-        loop._step(loop._prepared(batch))
+    take(loop, batches[:WARM_UP])
     return loop, batches[WARM_UP:]
 
 
-def seconds_of_steps(path: Path, steps: int, keeps: bool) -> float:
+def take(loop: Loop, batches: Sequence[Batch]) -> float:
+    """Seconds of a step of each, one after the other. As in an epoch, a GPU has the next one made meanwhile."""
+    each = map(loop._prepared, batches)
+    begin = perf_counter()
+    for prepared in ahead(each) if loop.device.type == "cuda" else each:
+        loop._step(prepared)
+    wait_for(loop.device)
+    return perf_counter() - begin
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until ``device`` has done all that it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds_of_steps(path: Path, steps: int, device: str, keeps: bool) -> float:
     """Mean seconds of a step; ``keeps``: freed memory is kept."""
     with patch("hiersrec_training.loop.keep_freed", keep_freed if keeps else lambda: None):
-        loop, batches = steps_of(Dataset.load(path), steps)
-    begin = perf_counter()
-    for batch in batches:
-        loop._step(loop._prepared(batch))
-    return (perf_counter() - begin) / len(batches)
+        loop, batches = steps_of(Dataset.load(path), steps, device)
+    return take(loop, batches) / len(batches)
 
 
 def milliseconds_by_part(loop: Loop, batches: Sequence[Batch]) -> dict[str, float]:
-    """Milliseconds of a step, by part."""
-    items = loop.data.items
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiled:
-        begin = perf_counter()
-        for batch in batches:
-            loop._step(loop._prepared(batch))
-        total = perf_counter() - begin
+    """Milliseconds of a step, by part; on a GPU the rest is also what it waits for."""
+    items, on_gpu = loop.data.items, loop.device.type == "cuda"
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu
+    with profile(activities=activities, record_shapes=True) as profiled:
+        total = take(loop, batches)
     found: Counter[str] = Counter()
     for event in profiled.key_averages(group_by_input_shape=True):
+        alone = event.self_device_time_total if on_gpu else event.self_cpu_time_total
         shapes: list[Any] = event.input_shapes
         if event.key == "aten::mm" and any(items in shape for shape in shapes[:2]):
-            found[PRODUCTS] += event.self_cpu_time_total
+            found[PRODUCTS] += alone
         elif event.key == "aten::_softmax" and shapes[0][-1] == items:
-            found[SOFTMAX] += event.self_cpu_time_total
+            found[SOFTMAX] += alone
         for part, names in PARTS.items():
             if event.key in names:
-                found[part] += event.cpu_time_total
+                found[part] += event.device_time_total if on_gpu else event.cpu_time_total
     found[LOSS] -= found[PRODUCTS] + found[SOFTMAX]
     each = {part: found[part] / 1e3 / len(batches) for part in (PRODUCTS, SOFTMAX, *PARTS)}
     return each | {REST: 1e3 * total / len(batches) - sum(each.values())}
@@ -93,20 +104,20 @@ def milliseconds_by_part(loop: Loop, batches: Sequence[Batch]) -> dict[str, floa
 def plain_products(loop: Loop, batches: Sequence[Batch]) -> tuple[float, float]:
     """What the products of a step take by themselves: milliseconds, and their GFLOP."""
     dtype, items, d = loop.objective.dtype, loop.data.items, loop.config.dimension
-    vectors = torch.randn(items, d).to(dtype)
+    vectors = torch.randn(items, d, device=loop.device).to(dtype)
     seconds: dict[int, float] = {}
     total = operations = 0.0
     for batch in batches:
         positions = len(batch.target)
         if positions not in seconds:
-            query = torch.randn(positions, d).to(dtype)
+            query = torch.randn(positions, d, device=loop.device).to(dtype)
             logits = query @ vectors.T
             seconds[positions] = sum(
                 median(timed(product, 5))
                 for product in (
-                    lambda _, query=query: query @ vectors.T,
-                    lambda _, logits=logits: logits @ vectors,
-                    lambda _, logits=logits, query=query: logits.T @ query,
+                    lambda _, query=query: (query @ vectors.T, wait_for(loop.device)),
+                    lambda _, logits=logits: (logits @ vectors, wait_for(loop.device)),
+                    lambda _, logits=logits, query=query: (logits.T @ query, wait_for(loop.device)),
                 )
             )
         total += seconds[positions]
@@ -120,32 +131,43 @@ def plain_products(loop: Loop, batches: Sequence[Batch]) -> tuple[float, float]:
     "--steps", default=60, show_default=True, type=click.IntRange(1), help="Timed, after the warm-up."
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the page.")
-def main(path: Path, steps: int, out: Path) -> None:
-    taken: dict[bool, list[float]] = {True: [], False: []}
+@click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
+def main(path: Path, steps: int, out: Path, device: str) -> None:
+    taken: dict[bool, list[float]] = {True: [], False: []} if device == "cpu" else {True: []}
     for _ in range(TURNS):
         for keeps, seconds in taken.items():
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                seconds.append(pool.submit(seconds_of_steps, path, steps, keeps).result())
-    loop, batches = steps_of(Dataset.load(path), steps)
+                seconds.append(pool.submit(seconds_of_steps, path, steps, device, keeps).result())
+    loop, batches = steps_of(Dataset.load(path), steps, device)
     parts = milliseconds_by_part(loop, batches)
     plain, operations = plain_products(loop, batches)
     total = sum(parts.values())
     rows = [[part, f"{each:.1f}", f"{each / total:.0%}"] for part, each in parts.items()]
     rows.append(["a step, profiled", f"{total:.1f}", "100%"])
-    kept, given_back = (1e3 * median(taken[keeps]) for keeps in (True, False))
+    kept, *others = (1e3 * median(each) for each in taken.values())
+    given_back = f", and {others[0]:.0f} ms where freed memory goes back to the system" if others else ""
+    on_gpu = device == "cuda"
+    where = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads"
     positions = sum(len(batch.target) for batch in batches) / len(batches)
     precision = str(loop.objective.dtype).removeprefix("torch.")
     text = (
-        f"{loop.data.items:,} items, {positions:.0f} positions a step in mean, {torch.get_num_threads()} threads, the "
-        f"default configuration, {steps} steps. Without the profiler a step takes {kept:.0f} ms, and "
-        f"{given_back:.0f} ms where freed memory goes back to the system (medians of {TURNS} processes each, in turn)."
+        f"{loop.data.items:,} items, {positions:.0f} positions a step in mean, {where}, the default configuration, "
+        f"{steps} steps. Without the profiler a step takes {kept:.3g} ms{given_back} (medians of {TURNS} processes "
+        f"each, in turn)."
         f"\n\nThe three products with the catalog are {operations:.1f} GFLOP a step in {precision}. By themselves, as "
         f"plain `torch.mm` of the same positions, they take {plain:.1f} ms: {operations / plain * 1e3:.0f} GFLOP a "
         "second."
     )
-    command = f"python -m benchmarks.training_step DATA --steps {steps} --out {out}"
+    command = (
+        f"python -m benchmarks.training_step DATA --steps {steps}{' --device cuda' * on_gpu} --out {out}"
+    )
     write_page(
-        out, "training_step", command, "A step of training", text, table(["part", "ms a step", "share"], rows)
+        out,
+        f"training_step{'_cuda' * on_gpu}",
+        command,
+        "A step of training",
+        text,
+        table(["part", "ms a step", "share"], rows),
     )
 
 
