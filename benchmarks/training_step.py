@@ -23,6 +23,7 @@ from unittest.mock import patch
 
 import click
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.studies.pages import write_page
@@ -61,15 +62,16 @@ def take(loop: Loop, batches: Sequence[Batch]) -> float:
     each = map(loop._prepared, batches)
     begin = perf_counter()
     for prepared in ahead(each) if loop.device.type == "cuda" else each:
-        loop._step(prepared)
-    wait_for(loop.device)
+        losses = loop._step(prepared)
+    finished(losses["loss"])
     return perf_counter() - begin
 
 
-def wait_for(device: torch.device) -> None:
-    """Wait until ``device`` has done all that it was told."""
-    if device.type == "cuda":
+def finished(result: Tensor) -> Tensor:
+    """``result``, once a GPU has it, and all that it was told before."""
+    if result.is_cuda:
         torch.cuda.synchronize()
+    return result
 
 
 def seconds_of_steps(path: Path, steps: int, device: str, keeps: bool) -> float:
@@ -115,9 +117,9 @@ def plain_products(loop: Loop, batches: Sequence[Batch]) -> tuple[float, float]:
             seconds[positions] = sum(
                 median(timed(product, 5))
                 for product in (
-                    lambda _, query=query: (query @ vectors.T, wait_for(loop.device)),
-                    lambda _, logits=logits: (logits @ vectors, wait_for(loop.device)),
-                    lambda _, logits=logits, query=query: (logits.T @ query, wait_for(loop.device)),
+                    lambda _, query=query: finished(query @ vectors.T),
+                    lambda _, logits=logits: finished(logits @ vectors),
+                    lambda _, logits=logits, query=query: finished(logits.T @ query),
                 )
             )
         total += seconds[positions]
