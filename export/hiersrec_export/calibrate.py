@@ -175,7 +175,7 @@ class Scorer:
 class Budgets:
     """Budgets to measure: candidate shares, and values of top_p over the leaf categories.
 
-    A share takes categories, by higher logit, then lower index, until they hold that share of the items; a top_p, until
+    A share takes categories, by higher logit, then lower index, until they hold that share of the rows; a top_p, until
     their probabilities sum to it. Both take more until there are K items, and the one that crosses is taken.
     """
 
