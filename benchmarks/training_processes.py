@@ -318,8 +318,8 @@ def main(data: Path, steps: int, batches: str, items: int, simulated_steps: int,
         (data, 0, replace(usual, batch_sessions=size), max(BLOCK, steps * sizes[0] // size)) for size in sizes
     ]
     jobs.append((data, 0, replace(usual, batch_sessions=sizes[0], precision="float32"), steps))
-    real = [launch(PROCESSES, partial(pace, *job), click.echo) for job in jobs]
-    simulated = launch(PROCESSES, partial(pace, None, items, usual, simulated_steps), click.echo)
+    real = [launch(PROCESSES, partial(pace, *job), click.echo, "cpu") for job in jobs]
+    simulated = launch(PROCESSES, partial(pace, None, items, usual, simulated_steps), click.echo, "cpu")
     cpus = torch.get_num_threads()
     config = Config()
     written = [

@@ -37,6 +37,7 @@ from hiersrec_training.memory import keep_freed
 from hiersrec_training.train import new_run
 
 WARM_UP = 5  # steps before the clock starts
+TIMES = 4  # that a product is taken between two looks at the clock
 TURNS = 3  # of each way to treat freed memory
 PRODUCTS, SOFTMAX, LOSS = "products with the catalog", "softmax over the catalog", "rest of the item loss"
 VECTORS, ADAM, REST = "item vectors, smoothed, and back", "Adam", "session encoder, heads, all else"
@@ -63,15 +64,15 @@ def take(loop: Loop, batches: Sequence[Batch]) -> float:
     begin = perf_counter()
     for prepared in ahead(each) if loop.device.type == "cuda" else each:
         losses = loop._step(prepared)
-    finished(losses["loss"])
+    finished([losses["loss"]])
     return perf_counter() - begin
 
 
-def finished(result: Tensor) -> Tensor:
-    """``result``, once a GPU has it, and all that it was told before."""
-    if result.is_cuda:
+def finished(results: list[Tensor]) -> list[Tensor]:
+    """``results``, once a GPU has them, and all that it was told before."""
+    if results[0].is_cuda:
         torch.cuda.synchronize()
-    return result
+    return results
 
 
 def seconds_of_steps(path: Path, steps: int, device: str, keeps: bool) -> float:
@@ -82,13 +83,15 @@ def seconds_of_steps(path: Path, steps: int, device: str, keeps: bool) -> float:
 
 
 def milliseconds_by_part(loop: Loop, batches: Sequence[Batch]) -> dict[str, float]:
-    """Milliseconds of a step, by part; on a GPU the rest is also what it waits for."""
+    """Milliseconds of a step, by part; on a GPU the rest includes the time in which it has nothing to do."""
     items, on_gpu = loop.data.items, loop.device.type == "cuda"
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu
     with profile(activities=activities, record_shapes=True) as profiled:
         total = take(loop, batches)
     found: Counter[str] = Counter()
     for event in profiled.key_averages(group_by_input_shape=True):
+        if event.device_type.name != "CPU":  # a GPU's spans, whose operations are there too
+            continue
         alone = event.self_device_time_total if on_gpu else event.self_cpu_time_total
         shapes: list[Any] = event.input_shapes
         if event.key == "aten::mm" and any(items in shape for shape in shapes[:2]):
@@ -115,11 +118,11 @@ def plain_products(loop: Loop, batches: Sequence[Batch]) -> tuple[float, float]:
             query = torch.randn(positions, d, device=loop.device).to(dtype)
             logits = query @ vectors.T
             seconds[positions] = sum(
-                median(timed(product, 5))
+                median(timed(product, 5)) / TIMES
                 for product in (
-                    lambda _, query=query: finished(query @ vectors.T),
-                    lambda _, logits=logits: finished(logits @ vectors),
-                    lambda _, logits=logits, query=query: finished(logits.T @ query),
+                    lambda _, query=query: finished([query @ vectors.T for _ in range(TIMES)]),
+                    lambda _, logits=logits: finished([logits @ vectors for _ in range(TIMES)]),
+                    lambda _, logits=logits, query=query: finished([logits.T @ query for _ in range(TIMES)]),
                 )
             )
         total += seconds[positions]
@@ -147,14 +150,14 @@ def main(path: Path, steps: int, out: Path, device: str) -> None:
     rows = [[part, f"{each:.1f}", f"{each / total:.0%}"] for part, each in parts.items()]
     rows.append(["a step, profiled", f"{total:.1f}", "100%"])
     kept, *others = (1e3 * median(each) for each in taken.values())
-    given_back = f", and {others[0]:.0f} ms where freed memory goes back to the system" if others else ""
+    given_back = f", and {others[0]:.1f} ms where freed memory goes back to the system" if others else ""
     on_gpu = device == "cuda"
     where = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads"
     positions = sum(len(batch.target) for batch in batches) / len(batches)
     precision = str(loop.objective.dtype).removeprefix("torch.")
     text = (
         f"{loop.data.items:,} items, {positions:.0f} positions a step in mean, {where}, the default configuration, "
-        f"{steps} steps. Without the profiler a step takes {kept:.3g} ms{given_back} (medians of {TURNS} processes "
+        f"{steps} steps. Without the profiler a step takes {kept:.1f} ms{given_back} (medians of {TURNS} processes "
         f"each, in turn)."
         f"\n\nThe three products with the catalog are {operations:.1f} GFLOP a step in {precision}. By themselves, as "
         f"plain `torch.mm` of the same positions, they take {plain:.1f} ms: {operations / plain * 1e3:.0f} GFLOP a "

@@ -120,8 +120,8 @@ def export(
                 report(f"on {provider} too: {largest:.1e}")
             else:  # the bundle is as good as ever on the CPU, and on other machines
                 report(
-                    f"warning: on {provider} it is {largest:.1e}, above {TOLERANCE:.0e}: do not serve with "
-                    f"providers=({provider!r},) on this machine"
+                    f"warning: PyTorch and onnxruntime on {provider} differ by {largest:.1e}, above {TOLERANCE:.0e}: "
+                    f"do not serve with providers=({provider!r},) on this machine"
                 )
     check_query_parts(files["model.onnx"], files[QUERY_PARTS], served.rotated, real, model.config.max_length)
     config = _config(info, data, parity)

@@ -102,7 +102,7 @@ def check_parity(
         tolerance: the largest difference that is allowed, relative.
 
     Raises:
-        ExportError: a larger difference; names the output, the length and the batch.
+        ExportError: a difference above ``tolerance``; names the output, the length and the batch.
         ProviderError: the provider does not start here.
     """
     config = model.config

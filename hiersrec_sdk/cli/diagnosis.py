@@ -158,9 +158,11 @@ class Diagnosis:
         for provider in self.facts["providers"][:]:
             try:
                 check_starts(provider)
-            except HierSRecError as error:
+            except Exception as error:  # here too
                 self.facts["providers"].remove(provider)
-                self.problems.append(str(error))
+                self.problems.append(
+                    str(error) if isinstance(error, HierSRecError) else f"{provider}: {described(error)}"
+                )
 
     def _find_extras(self) -> None:
         self.facts["extras"] = {}

@@ -44,15 +44,15 @@ def _show_config(context: click.Context, parameter: click.Parameter, wanted: boo
 @click.option(
     "--resume",
     is_flag=True,
-    help="Continue the interrupted run OUT.part, with its settings; --set learning_rate=X may change that one, and "
-    "--device where it runs.",
+    help="Continue the interrupted run OUT.part, with its settings; --set learning_rate=X may change the learning "
+    "rate, and --device the device.",
 )
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
     show_default=True,
-    help="Device to train on; auto: cuda if there is a GPU, or with --resume the device before.",
+    help="Device to train on; auto: cuda if there is a GPU; with --resume, the device that the run had.",
 )
 @click.option(
     "--processes",
@@ -103,16 +103,11 @@ def train(
     module = import_extra("hiersrec_training.train", "train")
     names = {assignment.partition("=")[0].strip() for assignment in assignments}
     if resume and (
-        config_file
-        or names - {"learning_rate"}
-        or seed is not None
-        or final
-        or validated_by
-        or log
-        or device != "auto"
+        config_file or names - {"learning_rate"} or seed is not None or final or validated_by or log
     ):
         raise InvalidOptionError(
-            "--resume keeps the settings of the interrupted run, but for --set learning_rate: leave the others out"
+            "--resume keeps the settings of the interrupted run, but for --set learning_rate and --device: leave the "
+            "others out"
         )
     configs = import_extra("hiersrec_training.config", "train")
     settings = configs.read_settings(

@@ -18,6 +18,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from hiersrec_sdk.arguments import checked_threads
 from hiersrec_sdk.atomic import is_time_limit
 from hiersrec_sdk.errors import (
@@ -149,14 +151,33 @@ def run_error(
         Exception: ``error`` itself, where it is not onnxruntime's.
     """
     _raise_if_from_outside(error)
-    if tuple(providers) != ("cpu",):
-        try:
-            open_session(model, name).run(None, feeds)
-        except Exception:
-            pass  # the graph fails everywhere
-        else:
-            return ProviderError(f"{name} failed to run on {_named(providers)}: {described(error)}")
+    if tuple(providers) != ("cpu",) and _on_cpu(model, name, feeds) is not None:
+        return ProviderError(f"{name} failed to run on {_named(providers)}: {described(error)}")
     return BundleCorruptError(f"{name} failed to run: {described(error)}")
+
+
+def not_finite(output: str, model: bytes, name: str, providers: Sequence[str], feeds: Any) -> HierSRecError:
+    """What to raise where an ``output`` is NaN or infinite when the graph ``model`` ran on ``feeds``."""
+    if tuple(providers) != ("cpu",):
+        on_cpu = _on_cpu(model, name, feeds, [output])
+        if on_cpu is not None and np.isfinite(on_cpu[0]).all():
+            return ProviderError(
+                f"{name}: output {output!r} is not finite on {_named(providers)}, and is where the CPU alone runs the "
+                "graph, so the hardware or its libraries are at fault; ask for another provider: providers=('cpu',)"
+            )
+    return BundleCorruptError(
+        f"{name}: output {output!r} is not finite: the file, or what it read, is damaged"
+    )
+
+
+def _on_cpu(model: bytes, name: str, feeds: Any, outputs: list[str] | None = None) -> list[Any] | None:
+    """The ``outputs`` of the graph ``model``, by default all, where the CPU runs it; None if it fails there."""
+    try:
+        found: list[Any] = open_session(model, name).run(outputs, dict(feeds))
+    except Exception as error:
+        _raise_if_from_outside(error)
+        return None
+    return found
 
 
 def _raise_if_from_outside(error: Exception) -> None:
@@ -201,12 +222,17 @@ def available_providers() -> tuple[str, ...]:
 
 
 def check_starts(provider: str) -> None:
-    """Start ``provider``, with a graph that gives back what it gets.
+    """Start ``provider``, and run a graph on it that gives back what it gets.
 
     Raises:
-        HierSRecError: as :func:`open_session`.
+        HierSRecError: as :func:`open_session`; ProviderError also where it fails to run.
     """
-    open_session(_IDENTITY, "a test", (provider,))
+    name, feeds = "the graph of a test", {"x": np.zeros(1, np.float32)}
+    session = open_session(_IDENTITY, name, (provider,))
+    try:
+        session.run(None, feeds)
+    except Exception as error:
+        raise run_error(error, _IDENTITY, name, (provider,), feeds) from error
 
 
 def _require(providers: Sequence[str], present: Sequence[str]) -> None:

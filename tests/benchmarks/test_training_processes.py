@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def found(tiny_data: Path, tiny_config: Config) -> Pace:
     config = replace(tiny_config, dropout=0.0, neighbors=0)
-    return launch(2, partial(pace, tiny_data, 0, config, BLOCK), quiet)
+    return launch(2, partial(pace, tiny_data, 0, config, BLOCK), quiet, "cpu")
 
 
 def test_both_take_the_same_steps(found: Pace) -> None:

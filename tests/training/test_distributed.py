@@ -77,7 +77,7 @@ def found(data: Path, config: Config, work: Path) -> tuple[Found, list[str]]:
     to_resume = [work / softmax for softmax in SOFTMAXES]
     for softmax, out in zip(SOFTMAXES, to_resume, strict=True):
         stopped(data, out, with_softmax(config, softmax), 9)
-    return launch(2, partial(everything, data, config, work, to_resume), lines.append), lines
+    return launch(2, partial(everything, data, config, work, to_resume), lines.append, "cpu"), lines
 
 
 SOFTMAXES = ["full", "sampled"]
@@ -158,9 +158,9 @@ def test_each_process_needs_a_gpu_to_itself(
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=seen[index]))
     monkeypatch.setattr(Ranks, "gathered", lambda self, value: [value, *seen[1:]])
-    Ranks(0, 3, 3).check_devices("cpu")
+    Ranks(0, 3).check_devices("cpu")
     with nullcontext() if message is None else pytest.raises(InvalidOptionError, match=message):
-        Ranks(0, 3, 3).check_devices("cuda")
+        Ranks(0, 3).check_devices("cuda")
 
 
 @pytest.mark.parametrize("device", ["cpu", "auto", "cuda"])
@@ -171,7 +171,7 @@ def test_ranks_on_cpus_leave_the_gpus_alone(device: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.cuda, "set_device", did.append)
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: did.append(backend))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
-    with joined(Ranks(1, 2, 2), 1, "env://", device):
+    with joined(Ranks(1, 2), 1, "env://", device):
         assert did == (["gloo"] if device == "cpu" else [1, "cpu:gloo,cuda:nccl"])
 
 
@@ -185,7 +185,7 @@ def test_torchrun_says_how_many(
 
 def test_a_rank_that_ends_by_another_error_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RunError, match=r"rank 1 of 2 ended with exit status 1, .*see its error above"):
-        launch(2, fails_alone, quiet)
+        launch(2, fails_alone, quiet, "cpu")
     assert "ZeroDivisionError" in capfd.readouterr().err
 
 
@@ -213,7 +213,7 @@ def test_a_rank_with_a_gpu_says_its_error_and_ends_at_once(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     with pytest.raises(SystemExit):
-        launch_module._rank(Ranks(0, 2, 2), tmp_path / "meeting", fails, theirs, "cuda")
+        launch_module._rank(Ranks(0, 2), tmp_path / "meeting", fails, theirs, "cuda")
     assert did == ["joined", ("left", 1)]
     kind, error = ours.recv()
     assert (kind, str(error)) == ("error", "too little memory")

@@ -75,7 +75,7 @@ def test_a_whole_run_needs_no_array_of_the_gpu(
 def test_a_step_with_the_full_softmax_waits_for_no_result(
     changed: dict[str, Any], tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
-    """On the device "meta" tensors have shapes and no values: whatever a GPU would be waited for is an error there."""
+    """On the device "meta" tensors have no values: a result that would be waited for is an error there."""
     data, config = Dataset.load(tiny_data), Config.from_dict(tiny_config.as_dict() | changed)
     with on_meta(data, config, tmp_path) as (loop, prepared):
         losses = loop._step(prepared)

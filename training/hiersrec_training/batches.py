@@ -44,7 +44,7 @@ class Inputs:
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned(self) -> Inputs:
-        """In memory from which a GPU reads while it computes."""
+        """In memory that a GPU copies by itself, while the CPU goes on."""
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Inputs:

@@ -45,12 +45,10 @@ class Ranks:
     Attributes:
         rank: its number, from 0.
         size: of the whole group.
-        local_size: of those on this machine.
     """
 
     rank: int = 0
     size: int = 1
-    local_size: int = 1
 
     @property
     def is_first(self) -> bool:
@@ -186,7 +184,7 @@ ALONE = Ranks()
 
 
 def uses_gpus(device: str) -> bool:
-    """Whether ranks that are told to train on ``device`` may do so on GPUs."""
+    """Whether ranks that are told to train on ``device`` have GPUs to use."""
     return device != "cpu" and torch.cuda.is_available()
 
 
@@ -221,10 +219,8 @@ def from_environment(device: str) -> Iterator[Ranks]:
     if not started_by_torchrun():
         yield ALONE
         return
-    rank, size, local_rank, local_size = (
-        int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    )
-    with joined(Ranks(rank, size, local_size), local_rank, "env://", device) as ranks:
+    rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    with joined(Ranks(rank, size), local_rank, "env://", device) as ranks:
         yield ranks
 
 

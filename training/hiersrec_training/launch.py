@@ -32,7 +32,7 @@ GRACE = 30.0  # seconds that ranks have to end by themselves after one has raise
 _PR_SET_PDEATHSIG = 1
 
 
-def launch(processes: int, job: Callable[[Ranks, Report], T], report: Report, device: str = "cpu") -> T:
+def launch(processes: int, job: Callable[[Ranks, Report], T], report: Report, device: str) -> T:
     """Run ``job`` in as many new processes, the ranks of a group; returns what it returns on rank 0.
 
     Each has its share of the CPUs, unless ``OMP_NUM_THREADS`` says otherwise. SIGINT and SIGTERM are passed on to
@@ -58,7 +58,7 @@ def launch(processes: int, job: Callable[[Ranks, Report], T], report: Report, de
             try:
                 for rank in range(processes):
                     receiver, sender = context.Pipe(duplex=False)
-                    about = (Ranks(rank, processes, processes), Path(folder) / "meeting", job, sender, device)
+                    about = (Ranks(rank, processes), Path(folder) / "meeting", job, sender, device)
                     process = context.Process(target=_rank, args=about, name=f"rank {rank}")
                     process.start()
                     sender.close()  # so that the rank's end closes the pipe

@@ -45,7 +45,14 @@ class _Prepared(NamedTuple):
 
     inputs: Inputs  # the windows that are this rank's
     positions: int  # of all ranks' windows
-    edges: BatchEdges  # of these too
+    edges: BatchEdges  # of all ranks' windows too
+
+    def to(self, device: torch.device) -> _Prepared:
+        return self._replace(inputs=self.inputs.to(device), edges=self.edges.to(device))
+
+    def pinned(self) -> _Prepared:
+        """In memory that a GPU copies by itself, while the CPU goes on."""
+        return self._replace(inputs=self.inputs.pinned(), edges=self.edges.pinned())
 
 
 class Loop:
@@ -68,8 +75,6 @@ class Loop:
         self.after_epoch = after_epoch
         self.log: Log | None = None  # of rank 0
         self.device = torch.device(info.device)
-        if self.device.type == "cuda":  # threads are to use the same one
-            self.device = torch.device("cuda", torch.cuda.current_device())
         if self.device.type == "cpu":
             keep_freed()
         torch.manual_seed(config.seed)
@@ -193,7 +198,9 @@ class Loop:
         """Fit the co-visitation scorer beside the kept weights, on the validation split."""
         started = time.perf_counter()
         covisits = covisitation.count_covisits(self.sessions, self.data.items)
-        self.model.covisitation.cpu()  # it is as small as its steps
+        self.optimizer.zero_grad()  # a GPU needs their memory
+        self.optimizer.load({})
+        self.model.covisitation.cpu()  # its steps are too small for a GPU, and what they read is in NumPy's arrays
         some = (self.model, self.meta, covisits, self.data.validation, self.report, self.progress)
         self.info.covisitation_metrics = covisitation.fit_on(*some)
         if self.info.covisitation_metrics:
@@ -243,20 +250,17 @@ class Loop:
         prepared = _Prepared(
             self.ranks.share(batch).inputs(), len(batch.target), self.model.items.edges_of(batch)
         )
-        if self.device.type != "cuda":
-            return prepared
-        with torch.cuda.device(self.device):  # not this rank's in a thread
-            return prepared._replace(inputs=prepared.inputs.pinned(), edges=prepared.edges.pinned())
+        return prepared.pinned() if self.device.type == "cuda" else prepared
 
     def _step(self, prepared: _Prepared) -> dict[str, Tensor]:
         """Take a step, and return its losses. A GPU that trains with the full softmax is not waited for."""
         step = self.state["step"]
-        inputs, edges = prepared.inputs.to(self.device), prepared.edges.to(self.device)
+        inputs, positions, edges = prepared.to(self.device)
         # each step has its own random numbers, so a resumed run needs no generator state
         torch.manual_seed(self.config.seed * 1_000_003 + step)
         self.optimizer.zero_grad()
         with self.model.items.without(edges):
-            losses = self.objective.losses(inputs, prepared.positions)
+            losses = self.objective.losses(inputs, positions)
         losses["loss"].backward()
         losses = self.ranks.sum(self.model, losses)
         self.optimizer.step(self.config.learning_rate * schedule(step / self.steps, self.config.warmup))

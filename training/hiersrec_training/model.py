@@ -230,7 +230,7 @@ class ItemEncoder(nn.Module):
     def all_vectors(self, meta: Metadata, dtype: torch.dtype = torch.float32) -> Tensor:
         """Unit vectors of the whole catalog: [items, d]. Neighbors are summed in ``dtype``.
 
-        Without gradients no more than two such tables exist at once, and no item loses its id.
+        Without gradients no more than two such tables exist at once, and no item loses its id by dropout.
         """
         if not torch.is_grad_enabled():
             return self._all_vectors_in_slices(meta, dtype)
@@ -513,11 +513,11 @@ class HierSRec(nn.Module):
         self.session = SessionEncoder(shape, config)
         self.covisitation = CovisitationNetwork()
 
-    def repeat_offsets(self, batch: Inputs, answer: Answer) -> ScoreOffsets:
-        """The repeat logits of the sessions' items, at the P positions of ``batch``."""
-        position = batch.click_position
-        values = answer.repeats[position, batch.click_distance]
-        return ScoreOffsets(position, batch.click_item, values, batch.starts)
+    def repeat_offsets(self, inputs: Inputs, answer: Answer) -> ScoreOffsets:
+        """The repeat logits of the sessions' items, at the P positions of ``inputs``."""
+        position = inputs.click_position
+        values = answer.repeats[position, inputs.click_distance]
+        return ScoreOffsets(position, inputs.click_item, values, inputs.starts)
 
     def serve(self, vectors: Tensor, lengths: Tensor) -> Served:
         """Answer sessions as the exported graph does: from item vectors [B, T, d] and int64 lengths [B]."""

@@ -47,25 +47,25 @@ class Objective:
         cumulated = chances.cumsum()
         self.cumulated = torch.from_numpy(cumulated / cumulated[-1]).to(device)
 
-    def losses(self, batch: Inputs, positions: int | None = None) -> dict[str, Tensor]:
-        """The ``loss`` and its parts: sums over the positions of ``batch``, divided by ``positions``.
+    def losses(self, inputs: Inputs, positions: int | None = None) -> dict[str, Tensor]:
+        """The ``loss`` and its parts: sums over the positions of ``inputs``, divided by ``positions``.
 
         By default by their own number: a mean.
         """
-        sums = self._sampled(batch) if self.model.items.is_sampled else self._full(batch)
-        return {name: total / (positions or len(batch.target)) for name, total in sums.items()}
+        sums = self._sampled(inputs) if self.model.items.is_sampled else self._full(inputs)
+        return {name: total / (positions or len(inputs.target)) for name, total in sums.items()}
 
-    def _full(self, batch: Inputs) -> dict[str, Tensor]:
-        table, clicked = self.model.items.all_and_some(self.meta, batch.items.flatten(), self.dtype)
-        answer, repeats = self._answer(batch, clicked.view(*batch.items.shape, clicked.shape[1]))
-        target = batch.target
+    def _full(self, inputs: Inputs) -> dict[str, Tensor]:
+        table, clicked = self.model.items.all_and_some(self.meta, inputs.items.flatten(), self.dtype)
+        answer, repeats = self._answer(inputs, clicked.view(*inputs.items.shape, clicked.shape[1]))
+        target = inputs.target
         if len(self.negatives) < len(table):
             table, target = table[self.negatives], self.negative_of[target]
             repeats = repeats._replace(item=self.negative_of[repeats.item])
-        item_loss = catalog_cross_entropy(answer.query, table, repeats, target, batch.weight, self.dtype)
-        return self._joint(item_loss, answer.category_logits, batch)
+        item_loss = catalog_cross_entropy(answer.query, table, repeats, target, inputs.weight, self.dtype)
+        return self._joint(item_loss, answer.category_logits, inputs)
 
-    def _sampled(self, batch: Inputs) -> dict[str, Tensor]:
+    def _sampled(self, inputs: Inputs) -> dict[str, Tensor]:
         # All ranks draw the same items. Others on each would estimate the denominator better, but then a step reaches
         # and sends so many times as many rows, and its loss is not that of one process.
         samples, device = self.model.config.samples, self.chances.device
@@ -75,35 +75,35 @@ class Objective:
         drawn = torch.searchsorted(self.cumulated, numbers, right=True)
         sampled, times = torch.unique(drawn, return_counts=True)
         expected = torch.log(samples * self.chances[sampled] / times).float()
-        parts = [batch.items.flatten(), batch.target, sampled]
+        parts = [inputs.items.flatten(), inputs.target, sampled]
         needed, at = torch.unique(torch.cat(parts), return_inverse=True)
         clicked, target, sampled = at.split([len(part) for part in parts])
         vectors = self.model.items.some_vectors(needed, self.meta)
-        answer, repeats = self._answer(batch, F.embedding(clicked.view_as(batch.items), vectors))
+        answer, repeats = self._answer(inputs, F.embedding(clicked.view_as(inputs.items), vectors))
         item_loss = sampled_cross_entropy(
             answer.query,
             vectors,
             repeats._replace(item=torch.searchsorted(needed, repeats.item)),
             target,
-            batch.weight,
+            inputs.weight,
             sampled,
             expected,
         )
-        return self._joint(item_loss, answer.category_logits, batch)
+        return self._joint(item_loss, answer.category_logits, inputs)
 
-    def _answer(self, batch: Inputs, vectors: Tensor) -> tuple[Answer, ScoreOffsets]:
-        """The heads at the positions of ``batch``, from the vectors of its clicks [B, T, d]; and the repeat logits."""
+    def _answer(self, inputs: Inputs, vectors: Tensor) -> tuple[Answer, ScoreOffsets]:
+        """The heads at the positions of ``inputs``, from the vectors of its clicks [B, T, d]; and the repeat logits."""
         self.ranks.own_random_numbers()
         states, sums = self.model.session.read(vectors)
-        answer = self.model.session.answer(batch.at_positions(states), batch.at_positions(sums))
-        return answer, self.model.repeat_offsets(batch, answer)
+        answer = self.model.session.answer(inputs.at_positions(states), inputs.at_positions(sums))
+        return answer, self.model.repeat_offsets(inputs, answer)
 
-    def _joint(self, item_loss: Tensor, category_logits: list[Tensor], batch: Inputs) -> dict[str, Tensor]:
+    def _joint(self, item_loss: Tensor, category_logits: list[Tensor], inputs: Inputs) -> dict[str, Tensor]:
         losses = {"item_loss": item_loss}
         total = item_loss
-        path = self.meta.category_path[batch.target]  # [P, L]
+        path = self.meta.category_path[inputs.target]  # [P, L]
         for level, logits in enumerate(category_logits):
             each = F.cross_entropy(logits, path[:, level], reduction="none")
-            losses[f"category_loss_{level}"] = (each * batch.weight).sum()
+            losses[f"category_loss_{level}"] = (each * inputs.weight).sum()
             total = total + self.model.config.category_weight * losses[f"category_loss_{level}"]
         return {"loss": total, **losses}

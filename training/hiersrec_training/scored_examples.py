@@ -85,13 +85,13 @@ def collect(
         table[rows] = F.normalize(model.items.from_metadata(meta.rows(rows)), dim=1)
     best, best_cold = min(BEST, len(table)), min(BEST_COLD, len(rows))
     found: list[_Some] = []
-    for windows, examples in tqdm(
+    for batch, examples in tqdm(
         batches.with_examples(), "examples", len(batches), disable=not progress, leave=False
     ):
-        batch = windows.inputs().to(device)
-        states, sums = model.session.read(F.embedding(batch.items, table))
-        answer = model.session.answer(batch.at_positions(states), batch.at_positions(sums))
-        repeats = model.repeat_offsets(batch, answer)
+        inputs = batch.inputs().to(device)
+        states, sums = model.session.read(F.embedding(inputs.items, table))
+        answer = model.session.answer(inputs.at_positions(states), inputs.at_positions(sums))
+        repeats = model.repeat_offsets(inputs, answer)
         for positions, some in repeats.chunks(ranked_together(len(table))):
             scores = answer.query[positions] @ table.T
             repeats.add_to(scores, positions, some)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
@@ -75,8 +75,9 @@ def train(
         processes: how many to start on this machine, which share the sessions of each step. On a GPU each has one to
             itself. Under ``torchrun`` this process is already one of several.
         resume: go on from the newest checkpoint of ``<out>.part``. On a CPU and with as many processes as before, the
-            weights come out as without the break; otherwise they may differ by the order of sums. ``device`` "auto" is
-            then that of the run. ``final``, ``validated_by`` and ``log`` are left out, or are what the run began with.
+            weights come out as without the break; otherwise they may differ by the order of sums, and on another device
+            by random numbers and precision too. ``device`` "auto" is then that of the run. ``final``, ``validated_by``
+            and ``log`` are left out, or are what the run began with.
         learning_rate: with ``resume`` alone: instead of the run's own; a run that diverged needs a lower one.
         progress: show a progress bar.
         report: takes lines for a person to read.
@@ -87,8 +88,8 @@ def train(
             pickle.
 
     Raises:
-        InvalidOptionError: processes have a GPU in common, or are less than one; ``log`` names something else; an
-            argument does not go with ``resume``, or ``learning_rate`` goes without it.
+        InvalidOptionError: ``processes`` is less than one, or two of them would share a GPU; ``log`` names something
+            else; an argument does not go with ``resume``, or ``learning_rate`` goes without it.
         MissingExtraError: a package that ``log`` needs is missing.
         RunError: ``out`` exists or another process trains it, there is nothing to resume, the data changed since, a
             write failed, or one of several processes was killed.
@@ -119,8 +120,8 @@ def train(
         after_epoch,
     )
     if processes > 1:
-        return launch(processes, wanted.run, report, device)
-    with from_environment(device) as ranks:
+        return launch(processes, wanted.run, report, wanted.joins_on)
+    with from_environment(wanted.joins_on) as ranks:
         return wanted.run(ranks, report)
 
 
@@ -139,6 +140,14 @@ class _Wanted:
     progress: bool
     log: tuple[str, ...] = ()
     after_epoch: AfterEpoch | None = None
+
+    @property
+    def joins_on(self) -> str:
+        """The device, or "auto", as far as it is known before ranks have met."""
+        if self.resume and self.device == "auto":
+            with suppress(RunError):  # which comes again
+                return RunInfo.load(run.part_of(self.out)).device
+        return self.device
 
     def run(self, ranks: Ranks, report: Callable[[str], None]) -> RunInfo:
         """Train on one of ``ranks``."""
@@ -326,7 +335,13 @@ def _to_resume(
             f"checkpoint with a lower one, such as --resume --set learning_rate={rate / 10:g}, or remove it"
         )
     info.data["path"] = str(data_path.resolve())  # the data set may have moved
-    device = _device(info.device if device == "auto" else device)
+    if device == "auto":
+        if info.device == "cuda" and not torch.cuda.is_available():
+            raise RunError(
+                f"{folder} was trained on cuda, and this PyTorch finds no GPU: go on with --resume --device cpu"
+            )
+        device = info.device
+    device = _device(device)
     if device != info.device:
         info.device, info.precision, info.threads = device, _precision(info.config, data, device), _threads()
     if info.processes != ranks.size:

@@ -28,16 +28,16 @@ def evaluate_model(
     right = np.zeros(meta.category_path.shape[1])
     total = -(-len(batches) // ranks.size)
     some = ranks.some(batches.in_order())
-    for windows in tqdm(some, "validation", total, disable=not progress, leave=False):
-        batch = windows.inputs().to(device)
-        states, sums = model.session.read(F.embedding(batch.items, table))
-        answer = model.session.answer(batch.at_positions(states), batch.at_positions(sums))
-        repeats = model.repeat_offsets(batch, answer)
+    for batch in tqdm(some, "validation", total, disable=not progress, leave=False):
+        inputs = batch.inputs().to(device)
+        states, sums = model.session.read(F.embedding(inputs.items, table))
+        answer = model.session.answer(inputs.at_positions(states), inputs.at_positions(sums))
+        repeats = model.repeat_offsets(inputs, answer)
         for rows, offsets in repeats.chunks(ranked_together(len(table))):
             scores = answer.query[rows] @ table.T
             repeats.add_to(scores, rows, offsets)
-            found.append(target_ranks(scores, batch.target[rows]))
-        path = meta.category_path[batch.target]
+            found.append(target_ranks(scores, inputs.target[rows]))
+        path = meta.category_path[inputs.target]
         for level, logits in enumerate(answer.category_logits):
             right[level] += int((logits.argmax(1) == path[:, level]).sum())
     parts = ranks.gathered((np.concatenate(found), right))

@@ -64,7 +64,6 @@ def test_a_provider_that_does_not_start_is_a_problem(monkeypatch: pytest.MonkeyP
             raise ProviderError("provider 'cuda' did not start: there is no driver")
 
     monkeypatch.setattr(diagnosis, "available_providers", lambda: ("cpu", "cuda"))
-    assert report()["providers"] == ["cpu"]  # this onnxruntime knows of no CUDA
     monkeypatch.setattr(diagnosis, "check_starts", start)
     found = report()
     assert (found["providers"], found["problems"]) == (

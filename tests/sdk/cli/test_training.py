@@ -79,9 +79,12 @@ def test_a_run_that_diverges_fails_and_goes_on_with_a_lower_learning_rate(shop: 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_resumed_run_keeps_its_settings_but_for_the_learning_rate(shop: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_settings_but_for_learning_rate_and_device(
+    shop: Path, tmp_path: Path
+) -> None:
     resume = ("train", shop / "data", "--out", tmp_path / "run", "--resume")
     assert "no interrupted run" in failed(*resume, "--set", "learning_rate=0.01")
+    assert "no interrupted run" in failed(*resume, "--device", "cpu")
     assert "leave the others out" in failed(*resume, "--set", "learning_rate=0.01", "--set", "epochs=3")
 
 

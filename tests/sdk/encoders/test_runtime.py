@@ -202,6 +202,10 @@ def test_cuda_in_a_process_that_was_forked(with_cuda: Callable[..., None]) -> No
 
 def test_cuda_that_fails(with_cuda: Callable[..., None]) -> None:
     with_cuda(run=fail)
+    with pytest.raises(
+        ProviderError, match=r"^the graph of a test failed to run on 'cuda': CUDA failure 100"
+    ):
+        check_starts("cuda")
     loaded = encoder(RIGHT)
     with pytest.raises(
         ProviderError, match=r"^model\.onnx failed to run on 'cuda', 'cpu': CUDA failure 100"
@@ -248,7 +252,7 @@ def test_what_cuda_gives_is_checked_too(with_cuda: Callable[..., None]) -> None:
 
 def test_numbers_that_cuda_alone_spoils_are_no_damage_of_the_bundle(with_cuda: Callable[..., None]) -> None:
     with_cuda(run=lambda run: [np.full_like(value, np.nan) for value in run()])
-    with pytest.raises(ProviderError, match=r"is finite on the CPU and not on 'cuda', 'cpu': its hardware"):
+    with pytest.raises(ProviderError, match=r"is not finite on 'cuda', 'cpu', and is where the CPU"):
         encoder(RIGHT).encode(np.ones((1, 2, DIMENSION), np.float32), np.array([2]))
 
 
