@@ -17,8 +17,7 @@ from hiersrec_training.data.prepare import PrepareOptions, prepare
 class DataSet:
     """``logs``: the file that tells whether it is there; ``settings``: of the training, over the defaults;
     ``neural_epochs``: at most, of the neural baselines, which settle later where there are fewer sessions;
-    ``reduced``: newest sessions and epochs of the studies with many trainings, None for all;
-    ``neural_settings``: theirs, where a grid of trainings takes too long: those that were best on the other data sets.
+    ``reduced``: newest sessions and epochs of the studies with many trainings, None for all.
     """
 
     logs: str
@@ -26,7 +25,6 @@ class DataSet:
     neural_epochs: int
     settings: Mapping[str, Any] = field(default_factory=dict)
     reduced: tuple[int | None, int | None] = (None, None)
-    neural_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def _diginetica(folder: Path) -> PrepareOptions:
@@ -90,13 +88,8 @@ def _movielens(folder: Path) -> PrepareOptions:
     )
 
 
-NEURAL: Mapping[str, Mapping[str, Any]] = {
-    "gru4rec": {"dropout": 0.25, "learning_rate": 5e-3},
-    "sasrec": {"dropout": 0.25, "learning_rate": 2e-3},
-    "core": {"dropout": 0.25, "learning_rate": 5e-3},
-}
 DATA_SETS: Mapping[str, DataSet] = {
-    "diginetica": DataSet("train_sessions.txt", _diginetica, 3, reduced=(40_000, 2), neural_settings=NEURAL),
+    "diginetica": DataSet("train_sessions.txt", _diginetica, 3, reduced=(40_000, 2)),
     "retailrocket": DataSet("events_2015-09-10_to_18.csv.gz", _retailrocket, 6),
     # no dates, so no age; few, reliable links between articles, so less dropout and more epochs: chosen on the
     # validation split

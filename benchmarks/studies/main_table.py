@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from benchmarks.studies.data_sets import DATA_SETS, DataSet
-from benchmarks.studies.models import MODELS, Settings
+from benchmarks.studies.models import MODELS
 from benchmarks.studies.pages import bars_picture, write_page
 from benchmarks.studies.trials import Asked, Bench, Trial, study_options
 from benchmarks.studies.tuning import Tried, digest, train_and_measure, tune_counting, tune_neural
@@ -71,12 +71,8 @@ def counting(name: str, data: Dataset, draws: int, tried: Tried) -> dict[str, fl
 
 
 def neural(name: str, data: Dataset, about: DataSet, tried: Tried, newest: int) -> dict[str, float]:
-    """Metrics of a neural baseline at the epoch that was best on the validation split, where it is tuned."""
-    at = about.neural_epochs
-    if name in about.neural_settings:
-        settings = replace(Settings(epochs=at), **about.neural_settings[name])
-    else:
-        settings, at = tune_neural(name, data, at, tried, newest)
+    """Metrics of a neural baseline at the epoch that was best on the validation split."""
+    settings, at = tune_neural(name, data, about.neural_epochs, tried, newest)
     both = data.train.then(data.validation)
     metrics: dict[str, float] = tried.once(
         name,
@@ -143,7 +139,7 @@ def main(asked: Asked, draws: int, tuned_on: int, methods: tuple[str, ...]) -> N
         f"Ours: mean of {seeds} seed{'s' * (seeds > 1)}{' and standard deviation' if seeds > 1 else ''}. Baselines: "
         f"one training each, tuned on the validation split by MRR@20: the best of their defaults and {draws} random "
         f"draws on 2,000 sessions, or of a grid of dropout, learning rate and epochs on the newest {tuned_on:,} "
-        "sessions; on Diginetica, where a grid would take hours, the neural ones have what was best on the other two."
+        "sessions."
     )
     command = asked.command("main_table", method=methods)
     write_page(asked.out, "main_table", command, "Main table", text, "\n\n".join(tables), picture)

@@ -27,7 +27,7 @@ def work(tmp_path: Path, tiny_data: Path, tiny_config: Config, monkeypatch: pyte
     """A work folder that holds the tiny data set as if it were Diginetica, with settings that train in a second."""
     settings = {**tiny_config.as_dict(), "epochs": 1}
     del settings["seed"]
-    whole = replace(DATA_SETS["diginetica"], neural_settings={}, reduced=(None, None))
+    whole = replace(DATA_SETS["diginetica"], reduced=(None, None))
     tiny = replace(whole, settings=settings, neural_epochs=2)
     monkeypatch.setitem(DATA_SETS, "diginetica", tiny)
     monkeypatch.setattr(tuning, "GRID", [{"dropout": 0.1}])
