@@ -214,7 +214,7 @@ def test_an_item_that_nobody_clicked_is_placed_by_its_metadata(
         model.items.item.weight[unclicked] += 10
     np.testing.assert_array_equal(trained_vectors(model, info, kept)[unclicked], cold)
     batches = Batches(kept.validation, info.config.max_length, info.config.batch_sessions)
-    assert evaluate_model(model, meta, batches) == info.metrics  # the training judged what is served
+    assert evaluate_model(model, meta, batches) == info.metrics  # nor does it disturb the validation
 
 
 @pytest.mark.parametrize(

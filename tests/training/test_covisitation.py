@@ -256,6 +256,32 @@ def test_few_examples_leave_it_out(
     assert "too few" in lines[0]
 
 
+def test_items_without_clicks_are_no_entries_but_as_targets_and_as_a_sessions_own(
+    tiny_run: Path, tiny_data: Path
+) -> None:
+    model, info = load_model(tiny_run)
+    data = Dataset.load(tiny_data)
+    clicks = np.arange(data.items) % 3
+    model.items.know_clicks(clicks)
+    covisits = covisitation.without(count_covisits(data.train, data.items), clicks == 0)
+    meta = Metadata.of(data, info.shape, info.config)
+    examples = collect(model, meta, covisits, data.validation)
+    entry = np.arange(len(examples.item))
+    is_target = np.isin(entry, examples.target)
+    is_own = examples.covisited >= 0
+    assert ((clicks[examples.item] > 0) | is_target | is_own).all()
+    hidden = (clicks[examples.item] == 0) & ~is_own
+    assert np.array_equal(hidden, np.isneginf(examples.score))
+    assert hidden.any()
+    assert not examples.reachable[np.isin(examples.target, entry[hidden])].any()
+    model.covisitation.reset()
+    covisitation.fit(model.covisitation, covisits, examples, slice(None))
+    assert all(parameter.isfinite().all() for parameter in model.covisitation.parameters())
+    found = covisitation.measure(model.covisitation, covisits, examples, slice(None))
+    missed = np.isin(examples.target, entry[hidden]).mean()
+    assert 0 < found["recall@20"] <= 1 - missed + 0.01
+
+
 def fitted_on(run: Path, data_path: Path) -> tuple[dict[str, float], list[str], CovisitationNetwork]:
     """What a fit finds and reports, and its network."""
     model, info = load_model(run)

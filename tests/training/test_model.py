@@ -176,6 +176,20 @@ def test_items_without_clicks_have_an_id_in_training_alone(
             torch.testing.assert_close(encoder.all_vectors(meta), table)
 
 
+def test_items_without_clicks_are_left_out_of_scores_but_for_a_sessions_own(
+    model: HierSRec,
+) -> None:
+    items = len(model.items.clicked)
+    model.items.know_clicks(np.arange(items) % 3)
+    scores = torch.randn(4, items)
+    before = scores.clone()
+    own = torch.tensor([0, 1, 3 * items + 3])  # of the first session items 0 and 1, of the last one item 3
+    model.hide_unclicked(scores, own)
+    is_shown = model.items.clicked.repeat(4, 1)
+    is_shown.view(-1)[own] = True
+    assert torch.equal(scores, before.where(is_shown, torch.tensor(-torch.inf)))
+
+
 def with_vectors(data: Dataset, scale: float = 1.0) -> Dataset:
     """Every fourth item has none."""
     vectors = scale * np.random.default_rng(0).standard_normal((data.items, 5)).astype(np.float32)

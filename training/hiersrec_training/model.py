@@ -519,6 +519,21 @@ class HierSRec(nn.Module):
         values = answer.repeats[position, inputs.click_distance]
         return ScoreOffsets(position, inputs.click_item, values, inputs.starts)
 
+    def hide_unclicked(self, scores: Tensor, own: Tensor) -> None:
+        """Leave items without a click in training out of ``scores`` [n, items], but where the session has them itself.
+
+        Placed by metadata, at the center of their category, they would be above many items that people want. In serving
+        a bias keeps them down, which :mod:`hiersrec_training.cold_start` chooses when all else is fitted.
+
+        Args:
+            scores: of every item. In those left out it is -inf then.
+            own: int64, where the items of the sessions themselves are in the flat scores.
+        """
+        flat = scores.view(-1)
+        kept = flat[own]
+        scores.index_fill_(1, (~self.items.clicked).nonzero()[:, 0], -torch.inf)
+        flat[own] = kept
+
     def serve(self, vectors: Tensor, lengths: Tensor) -> Served:
         """Answer sessions as the exported graph does: from item vectors [B, T, d] and int64 lengths [B]."""
         states, sums = self.session.read(vectors)

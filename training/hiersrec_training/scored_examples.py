@@ -69,7 +69,7 @@ def collect(
         covisits: of the training sessions.
         sessions: what to take the examples from.
         cold: bool [items], items treated as if they were added today: placed by metadata alone, and without a click in
-            ``covisits``. The best of them are entries of every example.
+            ``covisits``. The best of them are entries of every example. None: items without a click are left out.
         most: how many examples to score, about.
         progress: whether to show a bar.
     """
@@ -83,7 +83,8 @@ def collect(
     rows = torch.from_numpy(np.flatnonzero(False if cold is None else cold)).to(device)
     if cold is not None:
         table[rows] = F.normalize(model.items.from_metadata(meta.rows(rows)), dim=1)
-    best, best_cold = min(BEST, len(table)), min(BEST_COLD, len(rows))
+    shown = len(table) if cold is not None else int(model.items.clicked.sum())
+    best, best_cold = min(BEST, shown), min(BEST_COLD, len(rows))
     found: list[_Some] = []
     for batch, examples in tqdm(
         batches.with_examples(), "examples", len(batches), disable=not progress, leave=False
@@ -94,7 +95,9 @@ def collect(
         repeats = model.repeat_offsets(inputs, answer)
         for positions, some in repeats.chunks(ranked_together(len(table))):
             scores = answer.query[positions] @ table.T
-            repeats.add_to(scores, positions, some)
+            own = repeats.add_to(scores, positions, some)
+            if cold is None:
+                model.hide_unclicked(scores, own)
             leading = [scores.topk(best).indices]
             if best_cold:
                 leading.append(rows[scores[:, rows].topk(best_cold).indices])

@@ -17,7 +17,9 @@ from hiersrec_training.model import HierSRec, Metadata
 def evaluate_model(
     model: HierSRec, meta: Metadata, batches: Batches, progress: bool = False, ranks: Ranks = ALONE
 ) -> dict[str, float]:
-    """Ranking metrics of every example, with every item ranked; ties count against the model.
+    """Ranking metrics of every example, with every clicked item ranked; ties count against the model.
+
+    Those without a click in training are left out, see :meth:`HierSRec.hide_unclicked`: as targets they are missed.
 
     Each of the ``ranks`` ranks the examples of some batches, and has the metrics of all.
     """
@@ -35,7 +37,7 @@ def evaluate_model(
         repeats = model.repeat_offsets(inputs, answer)
         for rows, offsets in repeats.chunks(ranked_together(len(table))):
             scores = answer.query[rows] @ table.T
-            repeats.add_to(scores, rows, offsets)
+            model.hide_unclicked(scores, repeats.add_to(scores, rows, offsets))
             found.append(target_ranks(scores, inputs.target[rows]))
         path = meta.category_path[inputs.target]
         for level, logits in enumerate(answer.category_logits):
