@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from dataclasses import replace
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 
 from hiersrec_training.batches import Inputs
+from hiersrec_training.scored_examples import ScoredExamples
+
+T = TypeVar("T", Inputs, ScoredExamples)
 
 
 class OnGpu(Tensor):
@@ -24,6 +28,9 @@ class OnGpu(Tensor):
             return self.as_subclass(Tensor)
 
 
-def to_gpu(inputs: Inputs, device: torch.device) -> Inputs:
-    """In the place of ``Inputs.to``."""
-    return inputs._each(lambda tensor: tensor.as_subclass(OnGpu))
+def to_gpu(each: T, device: torch.device) -> T:
+    """In the place of the method ``to`` of a dataclass."""
+    there: dict[str, Any] = {
+        name: value.as_subclass(OnGpu) for name, value in vars(each).items() if isinstance(value, Tensor)
+    }
+    return replace(each, **there)

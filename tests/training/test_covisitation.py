@@ -268,10 +268,10 @@ def test_items_without_clicks_are_no_entries_but_as_targets_and_as_a_sessions_ow
     examples = collect(model, meta, covisits, data.validation)
     entry = np.arange(len(examples.item))
     is_target = np.isin(entry, examples.target)
-    is_own = examples.covisited >= 0
-    assert ((clicks[examples.item] > 0) | is_target | is_own).all()
-    hidden = (clicks[examples.item] == 0) & ~is_own
-    assert np.array_equal(hidden, np.isneginf(examples.score))
+    is_own, is_clicked = examples.covisited.numpy() >= 0, clicks[examples.item.numpy()] > 0
+    assert (is_clicked | is_target | is_own).all()
+    hidden = ~is_clicked & ~is_own
+    assert np.array_equal(hidden, np.isneginf(examples.score.numpy()))
     assert hidden.any()
     assert not examples.reachable[np.isin(examples.target, entry[hidden])].any()
     model.covisitation.reset()

@@ -22,7 +22,7 @@ from hiersrec_training.metrics import target_ranks
 from hiersrec_training.model import Metadata
 from hiersrec_training.objective import Objective
 from hiersrec_training.run import load_model
-from hiersrec_training.scored_examples import collect
+from hiersrec_training.scored_examples import ScoredExamples, collect
 from hiersrec_training.smoothing import ReverseEdges
 from hiersrec_training.train import new_run, train
 from hiersrec_training.validation import evaluate_model
@@ -64,7 +64,8 @@ def test_a_whole_run_needs_no_array_of_the_gpu(
     config = Config.from_dict(tiny_config.as_dict() | {"sampled_above": sampled_above})
     for name in ("cpu", "gpu"):
         train(tiny_data, tmp_path / name, config, device="cpu", progress=False, report=quiet)
-        monkeypatch.setattr(Inputs, "to", to_gpu)
+        for inputs in (Inputs, ScoredExamples):
+            monkeypatch.setattr(inputs, "to", to_gpu)
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("cpu", "gpu"))
     assert all(torch.equal(first[name], second[name]) for name in first)
 

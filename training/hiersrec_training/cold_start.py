@@ -117,11 +117,12 @@ def _ranked(
     cold: NDArray[np.bool],
 ) -> Iterator[_Ranked]:
     popularity = torch.from_numpy(covisits.popularity)
+    network = network.cpu()
     nothing = float(network.item_bias(torch.zeros(1, POPULARITIES)))
     for begin in range(0, len(examples), TOGETHER):
         chosen = np.arange(begin, min(begin + TOGETHER, len(examples)))
         all_scores, example, targets, items = (
-            tensor.numpy() for tensor in scores_of(network, popularity, examples, chosen)
+            tensor.cpu().numpy() for tensor in scores_of(network, popularity, examples, chosen)
         )
         edges = np.searchsorted(example, np.arange(len(chosen) + 1))
         for at, (start, stop) in enumerate(pairwise(edges.tolist())):

@@ -100,9 +100,9 @@ def fit(
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     network.reset()
-    popularity = torch.from_numpy(covisits.popularity)
-    some_features = examples.features[:: max(1, len(examples.features) // 500_000)]
-    network.standardise(popularity, torch.from_numpy(some_features).float())
+    device = examples.score.device
+    popularity = torch.from_numpy(covisits.popularity).to(device)
+    network.standardise(popularity, examples.features[:: max(1, len(examples.features) // 500_000)].float())
     chosen = np.flatnonzero(examples.reachable[part]) + part.indices(len(examples))[0]
     size = min(BATCH, len(chosen))
     steps = EPOCHS * (len(chosen) // size)
@@ -114,8 +114,9 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * (1 - step / steps)
             scores, example, target, _ = scores_of(network, popularity, examples, order[begin : begin + size])
-            largest = torch.full((size,), -torch.inf).scatter_reduce(0, example, scores.detach(), "amax")
-            sums = torch.zeros(size).index_add(0, example, (scores - largest[example]).exp())
+            nothing = torch.zeros(size, device=device)
+            largest = (nothing - torch.inf).scatter_reduce(0, example, scores.detach(), "amax")
+            sums = nothing.index_add(0, example, (scores - largest[example]).exp())
             loss = (sums.log() + largest - scores[target]).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -135,20 +136,24 @@ def scores_of(
     """
     starts, counts = examples.offsets[chosen], np.diff(examples.offsets)[chosen]
     ends = counts.cumsum()
-    entries = np.repeat(starts - ends + counts, counts) + np.arange(ends[-1])
-    covisited = examples.covisited.take(entries)
-    there = np.flatnonzero(covisited >= 0)
-    item = torch.from_numpy(examples.item.take(entries)).long()
+    target = examples.target[chosen] - starts + ends - counts
+    entries, example, targets = (
+        torch.from_numpy(indices).to(examples.score.device)
+        for indices in (
+            np.repeat(starts - ends + counts, counts) + np.arange(ends[-1]),
+            np.repeat(np.arange(len(chosen)), counts),
+            target,
+        )
+    )
+    covisited = examples.covisited.index_select(0, entries)
+    there = (covisited >= 0).nonzero()[:, 0]
+    item = examples.item.index_select(0, entries).long()
     few = len(item) < len(popularity)  # of a large catalog most items are in none of the examples
     bias = network.item_bias(popularity[item]) if few else network.item_bias(popularity).index_select(0, item)
-    scores = network.scale * torch.from_numpy(examples.score.take(entries)) + bias
-    offsets = network.score_offsets(
-        torch.from_numpy(examples.features.take(covisited[there], axis=0)).float()
-    )
-    scores = scores.index_add(0, torch.from_numpy(there), offsets)
-    target = examples.target[chosen] - starts + ends - counts
-    example = torch.from_numpy(np.repeat(np.arange(len(chosen)), counts))
-    return scores, example, torch.from_numpy(target), item
+    scores = network.scale * examples.score.index_select(0, entries) + bias
+    features = examples.features.index_select(0, covisited.index_select(0, there))
+    scores = scores.index_add(0, there, network.score_offsets(features.float()))
+    return scores, example, targets, item
 
 
 @torch.no_grad()
@@ -156,13 +161,14 @@ def measure(
     network: CovisitationNetwork | None, covisits: CovisitationCounts, examples: ScoredExamples, part: slice
 ) -> dict[str, float]:
     """Ranking metrics of a ``part`` of the examples; of the encoder alone where ``network`` is None."""
-    popularity = torch.from_numpy(covisits.popularity)
+    popularity = torch.from_numpy(covisits.popularity).to(examples.score.device)
+    network = (network or CovisitationNetwork()).to(popularity.device)
     chosen = np.arange(len(examples))[part]
     ranks = []
     for begin in range(0, len(chosen), BATCH):
         some = chosen[begin : begin + BATCH]
-        scores, example, target, _ = scores_of(network or CovisitationNetwork(), popularity, examples, some)
-        ranks.append(target_ranks_of_entries(scores.numpy(), example.numpy(), target.numpy()))
+        scores, example, target, _ = scores_of(network, popularity, examples, some)
+        ranks.append(target_ranks_of_entries(*(each.cpu().numpy() for each in (scores, example, target))))
     return ranking_metrics(np.concatenate(ranks))
 
 
@@ -182,7 +188,8 @@ def fit_on(
         Metrics of the newer half, with the scorer. Empty, with the model as it was, where there are few examples or the
         fit diverged.
     """
-    examples = collect(model, meta, covisits, sessions, progress=progress)
+    examples = _near(collect(model, meta, covisits, sessions, progress=progress), meta.category_path.device)
+    model.covisitation.to(examples.score.device)
     older, newer = slice(0, len(examples) // 2), slice(len(examples) // 2, None)
     usable = np.count_nonzero(examples.reachable[older])
     if usable < LEAST_EXAMPLES // 2:
@@ -208,6 +215,13 @@ def fit_on(
         )
     fit(model.covisitation, covisits, examples, slice(None), model.config.seed)
     return {} if _has_diverged(model.covisitation, report) else metrics
+
+
+def _near(examples: ScoredExamples, device: torch.device) -> ScoredExamples:
+    """The ``examples`` on ``device``, or on the CPU where a GPU has no room for them."""
+    if device.type == "cuda" and 2 * examples.nbytes > torch.cuda.mem_get_info(device)[0]:
+        return examples
+    return examples.to(device)
 
 
 def _has_diverged(network: CovisitationNetwork, report: Callable[[str], None]) -> bool:

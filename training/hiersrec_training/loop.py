@@ -200,7 +200,6 @@ class Loop:
         covisits = covisitation.count_covisits(self.sessions, self.data.items)
         self.optimizer.zero_grad()  # a GPU needs their memory
         self.optimizer.load({})
-        self.model.covisitation.cpu()  # its steps are too small for a GPU, and what they read is in NumPy's arrays
         some = (self.model, self.meta, covisits, self.data.validation, self.report, self.progress)
         self.info.covisitation_metrics = covisitation.fit_on(*some)
         if self.info.covisitation_metrics:

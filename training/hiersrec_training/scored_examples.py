@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,13 +42,25 @@ class ScoredExamples:
     offsets: NDArray[np.int64]  # [examples + 1]
     target: NDArray[np.int64]  # [examples], the target's entry
     reachable: NDArray[np.bool]  # [examples], whether the target is one of the best or co-visited
-    item: NDArray[np.int32]  # [entries]
-    score: NDArray[np.float32]  # [entries], by the encoder
-    covisited: NDArray[np.int32]  # [entries], the row of its features; -1 where it is not co-visited
-    features: NDArray[np.float16]  # [co-visited entries, FEATURES]
+    item: Tensor  # int32 [entries]
+    score: Tensor  # float32 [entries], by the encoder
+    covisited: Tensor  # int32 [entries], the row of its features; -1 where it is not co-visited
+    features: Tensor  # float16 [co-visited entries, FEATURES]
 
     def __len__(self) -> int:
         return len(self.target)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what has a value for each entry."""
+        return sum(table.nbytes for table in (self.item, self.score, self.covisited, self.features))
+
+    def to(self, device: torch.device) -> ScoredExamples:
+        """With the values of entries there; which ones an example has is worked out on the CPU."""
+        tables: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **tables)
 
 
 @torch.no_grad()
@@ -183,10 +195,7 @@ def _in_order_of_time(found: list[_Some]) -> ScoredExamples:
         offsets,
         offsets[:-1] + target[order],
         reachable[order],
-        item[entries],
-        score[entries],
-        covisited,
-        features,
+        *map(torch.from_numpy, (item[entries], score[entries], covisited, features)),
     )
 
 
