@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiersrec_sdk.errors import RunError
-from hiersrec_training import covisitation, metrics
+from hiersrec_training import covisitation, metrics, scored_examples
 from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
 from hiersrec_training.covisitation import RECENT, WINDOW, by_rows, count_covisits, without
@@ -280,6 +280,25 @@ def test_items_without_clicks_are_no_entries_but_as_targets_and_as_a_sessions_ow
     found = covisitation.measure(model.covisitation, covisits, examples, slice(None))
     missed = np.isin(examples.target, entry[hidden]).mean()
     assert 0 < found["recall@20"] <= 1 - missed + 0.01
+
+
+def test_examples_with_many_entries_are_fewer(
+    tiny_run: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, info = load_model(tiny_run)
+    data = Dataset.load(tiny_data)
+    some = (
+        model,
+        Metadata.of(data, info.shape, info.config),
+        count_covisits(data.train, data.items),
+        data.train,
+    )
+    every = collect(*some)
+    assert len(every) == data.train.example_count
+    monkeypatch.setattr(scored_examples, "MOST_ENTRIES", len(every.item) // 4)
+    few = collect(*some)
+    assert len(every) / 16 < len(few) < len(every) / 2
+    assert len(few.item) <= len(every.item) / 3
 
 
 def fitted_on(run: Path, data_path: Path) -> tuple[dict[str, float], list[str], CovisitationNetwork]:

@@ -29,6 +29,8 @@ from hiersrec_training.model import HierSRec, Metadata
 BEST = 100  # items that the encoder scores highest, entries of every example beside the co-visited ones
 BEST_COLD = 20  # and of the cold items, where there are some
 MOST_EXAMPLES = 80_000
+MOST_ENTRIES = 40_000_000  # of all examples, which take about 2 GB
+SAMPLE = 500  # examples whose entries are counted before
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,11 @@ def collect(
         sessions: what to take the examples from.
         cold: bool [items], items treated as if they were added today: placed by metadata alone, and without a click in
             ``covisits``. The best of them are entries of every example. None: items without a click are left out.
-        most: how many examples to score, about.
+        most: how many examples to score, about; fewer where their entries would be more than ``MOST_ENTRIES``.
         progress: whether to show a bar.
     """
-    step = -(-sessions.example_count // most)
+    most = min(most, int(MOST_ENTRIES / _entries_of_one(covisits, sessions, model.config.max_length)))
+    step = -(-sessions.example_count // max(1, most))
     chosen = [sessions[index] for index in range(0, len(sessions), step)]
     offsets = np.concatenate([[0], np.cumsum([len(clicks) for clicks in chosen])]).astype(np.int64)
     batches = Batches(Sessions(np.concatenate(chosen), offsets), model.config.max_length, 64)
@@ -122,6 +125,12 @@ def collect(
                 )
             )
     return _in_order_of_time(found)
+
+
+def _entries_of_one(covisits: CovisitationCounts, sessions: Sessions, max_length: int) -> float:
+    """How many entries an example has, about: long sessions have been near thousands of items."""
+    some = Examples.of(sessions).sample(SAMPLE).newest(max_length)
+    return BEST + len(features_of(covisits, some)[0]) / max(1, len(some))
 
 
 class _Some(NamedTuple):
