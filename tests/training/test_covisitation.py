@@ -17,9 +17,10 @@ from hiersrec_training import covisitation, metrics, scored_examples
 from hiersrec_training.batches import Batches
 from hiersrec_training.config import Config
 from hiersrec_training.covisitation import RECENT, WINDOW, by_rows, count_covisits, without
+from hiersrec_training.covisitation_network import CovisitationNetwork
 from hiersrec_training.data.dataset import Dataset, Sessions
 from hiersrec_training.examples import Windows
-from hiersrec_training.model import CovisitationNetwork, Metadata
+from hiersrec_training.model import Metadata
 from hiersrec_training.run import load_model
 from hiersrec_training.scored_examples import ScoredExamples, collect, features_of
 from hiersrec_training.train import train

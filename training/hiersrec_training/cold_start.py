@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from hiersrec_sdk.ranking.covisitation import POPULARITIES, CovisitationCounts
 from hiersrec_training.covisitation import LEAST_EXAMPLES, scores_of, without
+from hiersrec_training.covisitation_network import CovisitationNetwork
 from hiersrec_training.data.dataset import Sessions
-from hiersrec_training.model import CovisitationNetwork, HierSRec, Metadata
+from hiersrec_training.model import HierSRec, Metadata
 from hiersrec_training.scored_examples import BEST_COLD, ScoredExamples, collect
 
 SHARE = 0.1  # of the clicked items, which are treated as cold

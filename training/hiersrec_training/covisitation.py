@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hiersrec_sdk.ranking.covisitation import EDGE_COUNTS, POPULARITIES, CovisitationCounts
+from hiersrec_training.covisitation_network import CovisitationNetwork
 from hiersrec_training.data.dataset import Sessions
 from hiersrec_training.metrics import ranking_metrics, target_ranks_of_entries
-from hiersrec_training.model import CovisitationNetwork, HierSRec, Metadata
+from hiersrec_training.model import HierSRec, Metadata
 from hiersrec_training.neighbors import most_frequent, near_pairs
 from hiersrec_training.scored_examples import ScoredExamples, collect
 

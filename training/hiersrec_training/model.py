@@ -4,7 +4,8 @@ The category prediction conditions what follows: each level the next one, and al
 the paper leaves open, is what worked on click logs: cosine scores over a temperature (NISER, arXiv 1909.04276; CORE,
 arXiv 2204.11067), a query that is mostly the weighted sum of the vectors of the session's items (CORE), attention by
 distance instead of position, item vectors smoothed once over the co-click graph, and a learnt logit for repeats. A
-co-visitation scorer adds what the click log itself says of an item after a session.
+co-visitation scorer (:mod:`hiersrec_training.covisitation_network`) adds what the click log itself says of an item
+after a session.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from torch import Tensor, nn
 
 from hiersrec_sdk.encoders.features import bin_edges, number_bins, token_table
 from hiersrec_sdk.errors import ConfigError
-from hiersrec_sdk.ranking.covisitation import FEATURES, POPULARITIES, CovisitationCounts, CovisitationScorer
 from hiersrec_training.batches import Batch, Inputs
 from hiersrec_training.config import Config
+from hiersrec_training.covisitation_network import CovisitationNetwork
 from hiersrec_training.data.dataset import Dataset
 from hiersrec_training.losses import ScoreOffsets
 from hiersrec_training.neighbors import DECAY, CoClicks
@@ -429,77 +430,6 @@ class Served(NamedTuple):
     category_logits: list[Tensor]  # of each level [B, C_l], the top level first
     query: Tensor  # [B, d], the score of an item is query · vector
     repeats: Tensor  # [B, T], score offset of each click's item; 0 behind the session
-
-
-class CovisitationNetwork(nn.Module):
-    """The co-visitation scorer: additions to the encoder's scores from the counts of the click log.
-
-    It holds a network for the bias of every item by its popularity, one for the score offset of each item co-visited
-    with the session (:mod:`hiersrec_sdk.ranking.covisitation`), and a scale of the encoder's scores beside them, as in
-    Wide & Deep (arXiv 1606.07792). Initialised to zero output. Fitted after the encoder, see
-    :mod:`hiersrec_training.covisitation`.
-    """
-
-    mean: Tensor  # float32 [FEATURES]
-    deviation: Tensor  # float32 [FEATURES]
-    fitted: Tensor  # bool []
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(()))
-        self.bias_in, self.bias_out = nn.Linear(POPULARITIES, 16), nn.Linear(16, 1)
-        self.offset_in, self.offset_out = nn.Linear(FEATURES, 24), nn.Linear(24, 1)
-        self.register_buffer("mean", torch.zeros(FEATURES))
-        self.register_buffer("deviation", torch.ones(FEATURES))
-        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
-        self.reset()
-
-    @torch.no_grad()
-    def reset(self) -> None:
-        """Initialise to zero output, ready to be fitted."""
-        self.scale.fill_(1.0)
-        for first in (self.bias_in, self.offset_in):
-            first.reset_parameters()
-        for last in (self.bias_out, self.offset_out):
-            last.weight.zero_()
-            last.bias.zero_()
-        self.fitted.fill_(False)
-
-    def standardise(self, popularity: Tensor, features: Tensor) -> None:
-        """Take over mean and deviation of the inputs.
-
-        Args:
-            popularity: [n, POPULARITIES] of all items.
-            features: [m, FEATURES] of co-visited items.
-        """
-        for inputs, width in ((features, len(self.mean)), (popularity, POPULARITIES)):
-            self.mean[:width] = inputs.mean(0)
-            # a single row has no deviation
-            self.deviation[:width] = (inputs.std(0) if len(inputs) > 1 else inputs[0] * 0).clamp_min(1e-3)
-
-    def item_bias(self, popularity: Tensor) -> Tensor:
-        """Biases [n] of items, from their popularity [n, POPULARITIES]."""
-        weight, shift = self._standardising(self.bias_in, POPULARITIES)
-        hidden = F.gelu(F.linear(popularity, weight, shift))
-        return hidden @ self.bias_out.weight[0] + self.bias_out.bias
-
-    def score_offsets(self, features: Tensor) -> Tensor:
-        """Score offsets [m] of co-visited items, from their features [m, FEATURES]."""
-        hidden = F.linear(features, *self._standardising(self.offset_in, FEATURES)).relu_()
-        return hidden @ self.offset_out.weight[0] + self.offset_out.bias
-
-    def _standardising(self, layer: nn.Linear, width: int) -> tuple[Tensor, Tensor]:
-        """Weight and bias of ``layer`` for inputs as they are: it wants them less their mean, over their deviation."""
-        weight = layer.weight / self.deviation[:width]  # [h, width]
-        return weight, layer.bias - weight @ self.mean[:width]
-
-    @torch.no_grad()
-    def exported(self, covisits: CovisitationCounts) -> tuple[CovisitationScorer, NDArray[np.float32]]:
-        """The scorer as it is served, over ``covisits``; and the bias float32 [n] of the items."""
-        weight, shift = self._standardising(self.offset_in, FEATURES)
-        network = (weight.T, shift, torch.cat([self.offset_out.weight[0], self.offset_out.bias]))
-        scorer = CovisitationScorer(covisits, *(each.cpu().contiguous().numpy() for each in network))
-        return scorer, self.item_bias(torch.from_numpy(covisits.popularity)).numpy()
 
 
 class HierSRec(nn.Module):
