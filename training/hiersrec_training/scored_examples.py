@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from hiersrec_sdk.ranking.covisitation import (
     REACH,
     CovisitationCounts,
 )
-from hiersrec_training.batches import Batches
+from hiersrec_training.batches import Batches, ahead
 from hiersrec_training.data.dataset import Sessions
 from hiersrec_training.examples import Examples
 from hiersrec_training.metrics import ranked_together
@@ -100,31 +101,30 @@ def collect(
         table[rows] = F.normalize(model.items.from_metadata(meta.rows(rows)), dim=1)
     shown = len(table) if cold is not None else int(model.items.clicked.sum())
     best, best_cold = min(BEST, shown), min(BEST_COLD, len(rows))
-    found: list[_Some] = []
-    for batch, examples in tqdm(
-        batches.with_examples(), "examples", len(batches), disable=not progress, leave=False
-    ):
-        inputs = batch.inputs().to(device)
-        states, sums = model.session.read(F.embedding(inputs.items, table))
-        answer = model.session.answer(inputs.at_positions(states), inputs.at_positions(sums))
-        repeats = model.repeat_offsets(inputs, answer)
-        for positions, some in repeats.chunks(ranked_together(len(table))):
-            scores = answer.query[positions] @ table.T
-            own = repeats.add_to(scores, positions, some)
-            if cold is None:
-                model.hide_unclicked(scores, own)
-            leading = [scores.topk(best).indices]
-            if best_cold:
-                leading.append(rows[scores[:, rows].topk(best_cold).indices])
-            found.append(
-                _Some.of(
-                    examples.take(positions),
-                    covisits,
-                    torch.cat(leading, dim=1).cpu().numpy(),
-                    scores,
-                )
-            )
-    return _in_order_of_time(found)
+
+    @torch.no_grad()  # which is a matter of the thread
+    def scored() -> Iterator[tuple[Examples, NDArray[np.int64], Tensor]]:
+        """Some examples, the items that lead in each, and the scores of all items."""
+        for batch, examples in tqdm(
+            batches.with_examples(), "examples", len(batches), disable=not progress, leave=False
+        ):
+            inputs = batch.inputs().to(device)
+            states, sums = model.session.read(F.embedding(inputs.items, table))
+            answer = model.session.answer(inputs.at_positions(states), inputs.at_positions(sums))
+            repeats = model.repeat_offsets(inputs, answer)
+            for positions, some in repeats.chunks(ranked_together(len(table))):
+                scores = answer.query[positions] @ table.T
+                own = repeats.add_to(scores, positions, some)
+                if cold is None:
+                    model.hide_unclicked(scores, own)
+                leading = [scores.topk(best).indices]
+                if best_cold:
+                    leading.append(rows[scores[:, rows].topk(best_cold).indices])
+                yield examples.take(positions), torch.cat(leading, dim=1).cpu().numpy(), scores
+
+    # PyTorch scores some examples while NumPy works on those before
+    each = ahead(scored())
+    return _in_order_of_time([_Some.of(some, covisits, leading, scores) for some, leading, scores in each])
 
 
 def _entries_of_one(covisits: CovisitationCounts, sessions: Sessions, max_length: int) -> float:
