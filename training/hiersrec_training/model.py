@@ -443,11 +443,13 @@ class HierSRec(nn.Module):
         self.session = SessionEncoder(shape, config)
         self.covisitation = CovisitationNetwork()
 
-    def repeat_offsets(self, inputs: Inputs, answer: Answer) -> ScoreOffsets:
-        """The repeat logits of the sessions' items, at the P positions of ``inputs``."""
+    def answer(self, inputs: Inputs, vectors: Tensor) -> tuple[Answer, ScoreOffsets]:
+        """The heads at the P positions of ``inputs``, whose items have ``vectors`` [B, T, d]; and the repeat logits."""
+        states, sums = self.session.read(vectors)
+        answer = self.session.answer(inputs.at_positions(states), inputs.at_positions(sums))
         position = inputs.click_position
-        values = answer.repeats[position, inputs.click_distance]
-        return ScoreOffsets(position, inputs.click_item, values, inputs.starts)
+        repeats = answer.repeats[position, inputs.click_distance]
+        return answer, ScoreOffsets(position, inputs.click_item, repeats, inputs.starts)
 
     def hide_unclicked(self, scores: Tensor, own: Tensor) -> None:
         """Leave items without a click in training out of ``scores`` [n, items], but where the session has them itself.

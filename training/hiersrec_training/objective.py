@@ -92,11 +92,9 @@ class Objective:
         return self._joint(item_loss, answer.category_logits, inputs)
 
     def _answer(self, inputs: Inputs, vectors: Tensor) -> tuple[Answer, ScoreOffsets]:
-        """The heads at the positions of ``inputs``, from the vectors of its clicks [B, T, d]; and the repeat logits."""
+        """:meth:`HierSRec.answer`, with dropout masks of this rank's own."""
         self.ranks.own_random_numbers()
-        states, sums = self.model.session.read(vectors)
-        answer = self.model.session.answer(inputs.at_positions(states), inputs.at_positions(sums))
-        return answer, self.model.repeat_offsets(inputs, answer)
+        return self.model.answer(inputs, vectors)
 
     def _joint(self, item_loss: Tensor, category_logits: list[Tensor], inputs: Inputs) -> dict[str, Tensor]:
         losses = {"item_loss": item_loss}

@@ -109,9 +109,7 @@ def collect(
             batches.with_examples(), "examples", len(batches), disable=not progress, leave=False
         ):
             inputs = batch.inputs().to(device)
-            states, sums = model.session.read(F.embedding(inputs.items, table))
-            answer = model.session.answer(inputs.at_positions(states), inputs.at_positions(sums))
-            repeats = model.repeat_offsets(inputs, answer)
+            answer, repeats = model.answer(inputs, F.embedding(inputs.items, table))
             for positions, some in repeats.chunks(ranked_together(len(table))):
                 scores = answer.query[positions] @ table.T
                 own = repeats.add_to(scores, positions, some)

@@ -32,9 +32,7 @@ def evaluate_model(
     some = ranks.some(batches.in_order())
     for batch in tqdm(some, "validation", total, disable=not progress, leave=False):
         inputs = batch.inputs().to(device)
-        states, sums = model.session.read(F.embedding(inputs.items, table))
-        answer = model.session.answer(inputs.at_positions(states), inputs.at_positions(sums))
-        repeats = model.repeat_offsets(inputs, answer)
+        answer, repeats = model.answer(inputs, F.embedding(inputs.items, table))
         for rows, offsets in repeats.chunks(ranked_together(len(table))):
             scores = answer.query[rows] @ table.T
             model.hide_unclicked(scores, repeats.add_to(scores, rows, offsets))
